@@ -1,0 +1,298 @@
+//! The engine: what holds images and runs containers.
+//!
+//! [`Engine`] is narrow on purpose: images in, images out. It knows nothing of datasets, plans or
+//! the terminal. Cancellation is dropping the future; every method leaves nothing behind then that
+//! [`Engine::remove_scratch`] does not find.
+
+pub mod docker;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+
+use crate::key::Digest;
+
+/// Labels that imgforge sets on its images.
+pub mod label {
+    /// The full key, 64 hexadecimal digits.
+    pub const KEY: &str = "dev.imgforge.key";
+    /// `base`, `env`, `checkout` or `instance`.
+    pub const KIND: &str = "dev.imgforge.kind";
+    /// The parent's key; absent on a base image.
+    pub const PARENT: &str = "dev.imgforge.parent";
+    /// The version of the key derivation.
+    pub const SCHEMA: &str = "dev.imgforge.schema";
+    /// The canonical key document.
+    pub const INPUTS: &str = "dev.imgforge.inputs";
+    /// On images and containers that exist only during a build: the id of the process that owns it.
+    pub const SCRATCH: &str = "dev.imgforge.scratch";
+}
+
+/// What an engine is and how it stores images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineInfo {
+    /// `docker` or `podman`.
+    pub name: String,
+    /// The engine's version, such as `20.10.24`.
+    pub version: String,
+    /// The API version, such as `1.41`.
+    pub api_version: String,
+    /// The native platform, such as `linux/amd64`.
+    pub platform: String,
+    /// `overlay2`, `containerd`, or another storage driver.
+    pub store: String,
+    /// Whether Dockerfiles are built with BuildKit.
+    pub buildkit: bool,
+    /// Processors that the engine may use.
+    pub cpus: usize,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// The directory that holds the images, when the engine says it.
+    pub root: Option<PathBuf>,
+}
+
+/// An image as the listing of an engine shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ListedImage {
+    /// The engine's id: the digest of the config, or of the manifest on a containerd store.
+    pub id: String,
+    /// `repository:tag` references.
+    pub tags: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Bytes of all layers, shared ones included.
+    pub size: u64,
+}
+
+/// An image looked at closely.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Image {
+    /// The engine's id.
+    pub id: String,
+    /// `repository:tag` references.
+    pub tags: Vec<String>,
+    /// `repository@sha256:…` of registries that it was pulled from or pushed to.
+    pub repo_digests: Vec<String>,
+    /// The sha256 of every uncompressed layer, lowest first.
+    pub diff_ids: Vec<String>,
+    /// Such as `linux/amd64`.
+    pub platform: String,
+    /// Bytes of all layers.
+    pub size: u64,
+    /// Labels, environment, entrypoint and so on.
+    pub config: ImageConfig,
+}
+
+/// The runtime part of an image's config.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImageConfig {
+    /// `NAME=value`, in order.
+    pub env: Vec<String>,
+    /// The default command.
+    pub cmd: Vec<String>,
+    /// The entrypoint.
+    pub entrypoint: Vec<String>,
+    /// The working directory; empty for `/`.
+    pub working_dir: String,
+    /// The user; empty for root.
+    pub user: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A Dockerfile build. The result is *sealed*: its config is written anew with a constant
+/// creation time, no history and exactly `labels`, so that equal layers give an equal image id.
+#[derive(Debug, Clone)]
+pub struct BuildRequest {
+    /// Normalised Dockerfile text. Each `RUN` gets, by the engine and not by the text, the host's
+    /// CA bundle, proxy variables and package caches.
+    pub dockerfile: String,
+    /// Files beside the Dockerfile, sent with a constant time.
+    pub context: Vec<crate::catalog::ContextFile>,
+    /// Build arguments.
+    pub args: BTreeMap<String, String>,
+    /// Such as `linux/amd64`.
+    pub platform: String,
+    /// All labels of the result.
+    pub labels: BTreeMap<String, String>,
+    /// `repository:tag` names, set only when the image is whole.
+    pub tags: Vec<String>,
+    /// Environment that build steps get and the image does not.
+    pub host: HostAccess,
+}
+
+/// What a build step gets from the host; never part of a key or a layer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostAccess {
+    /// PEM certificates of the authorities to trust.
+    pub ca_bundle: Option<Vec<u8>>,
+    /// `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`, in both spellings, and index settings.
+    pub variables: BTreeMap<String, String>,
+    /// The network mode of build steps (`host`, `default`).
+    pub network: Option<String>,
+}
+
+/// One new layer on a parent that the engine holds.
+#[derive(Debug, Clone)]
+pub struct LayerRequest {
+    /// The parent, as [`Engine::inspect`] returned it.
+    pub parent: Image,
+    /// An uncompressed tar file on the host; `None` adds no layer (a new config on the same layers).
+    pub layer: Option<LayerFile>,
+    /// Variables, working directory and so on of the new image. Labels included.
+    pub config: ImageConfig,
+    /// `repository:tag` names.
+    pub tags: Vec<String>,
+}
+
+/// A layer on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerFile {
+    /// An uncompressed tar.
+    pub path: PathBuf,
+    /// The sha256 of the file.
+    pub diff_id: Digest,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Receives the output of a step, in pieces as they come, stdout and stderr in one order.
+pub trait LogSink: Send + Sync {
+    /// Takes a piece of output.
+    fn write(&self, bytes: &[u8]);
+}
+
+/// What went wrong in an engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No engine answers.
+    #[error("cannot reach an engine at `{address}`")]
+    Unreachable {
+        /// The socket or URL.
+        address: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The socket is there and may not be used.
+    #[error("permission denied on the engine's socket `{address}`")]
+    PermissionDenied {
+        /// The socket.
+        address: String,
+    },
+    /// The engine is older than what imgforge can use.
+    #[error("the engine speaks API {found}, imgforge needs {needed} or newer")]
+    TooOld {
+        /// The engine's API version.
+        found: String,
+        /// The oldest that works.
+        needed: &'static str,
+    },
+    /// The connection broke or the engine answered with a server error: worth another try.
+    #[error("the engine failed to {action}")]
+    Transient {
+        /// What was asked of it.
+        action: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An image that was needed is not there.
+    #[error("image `{reference}` is not on the engine")]
+    NoSuchImage {
+        /// The reference.
+        reference: String,
+    },
+    /// A registry refused or lacks the image.
+    #[error("cannot pull `{reference}`: {reason}")]
+    Pull {
+        /// The reference.
+        reference: String,
+        /// The registry's words.
+        reason: String,
+    },
+    /// A step of a Dockerfile failed by its own doing.
+    #[error("step `{step}` exited with code {code}")]
+    Step {
+        /// The instruction or command.
+        step: String,
+        /// The exit code.
+        code: i64,
+    },
+    /// The engine has no room left.
+    #[error("no space left on the engine's disk while trying to {action}")]
+    NoSpace {
+        /// What was asked of it.
+        action: String,
+    },
+    /// The engine refused what was asked; trying again will not help.
+    #[error("the engine refused to {action}: {reason}")]
+    Refused {
+        /// What was asked of it.
+        action: String,
+        /// The engine's words.
+        reason: String,
+    },
+    /// A file on the host could not be read.
+    #[error("cannot read `{path}`")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl EngineError {
+    /// Tells whether the same call may succeed when it is made again.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, EngineError::Transient { .. } | EngineError::Unreachable { .. })
+    }
+}
+
+/// A result of an engine call.
+pub type Result<T> = std::result::Result<T, EngineError>;
+
+/// A container engine.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// Asks the engine what it is.
+    async fn info(&self) -> Result<EngineInfo>;
+
+    /// Lists all images in one request.
+    async fn images(&self) -> Result<Vec<ListedImage>>;
+
+    /// Looks at one image; `None` when the engine does not have it.
+    async fn inspect(&self, reference: &str) -> Result<Option<Image>>;
+
+    /// Pulls an image from its registry, with the host's credentials, retrying what is transient.
+    async fn pull(&self, reference: &str, platform: &str, log: &dyn LogSink) -> Result<Image>;
+
+    /// Builds a Dockerfile and seals the result.
+    async fn build(&self, request: &BuildRequest, log: &dyn LogSink) -> Result<Image>;
+
+    /// Adds one layer to a parent without running anything. Equal requests give equal images.
+    async fn load(&self, request: &LayerRequest) -> Result<Image>;
+
+    /// Gives an image one more name.
+    async fn tag(&self, id: &str, reference: &str) -> Result<()>;
+
+    /// Takes a name from an image, and the image away with its last name. Absent is fine.
+    async fn remove(&self, reference: &str) -> Result<()>;
+
+    /// Pushes an image to the registry that its name says.
+    async fn push(&self, reference: &str, log: &dyn LogSink) -> Result<()>;
+
+    /// Runs a command in a fresh container without network and returns its exit code; the output
+    /// goes to `log`. The container is gone afterwards.
+    async fn run(&self, reference: &str, command: &[String], log: &dyn LogSink) -> Result<i64>;
+
+    /// Removes scratch images and containers whose owner (see [`label::SCRATCH`]) is not alive, or
+    /// is `owner`. Returns what was removed, by name or id.
+    async fn remove_scratch(
+        &self,
+        owner_alive: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<Vec<String>>;
+}

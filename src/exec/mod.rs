@@ -1,0 +1,1 @@
+//! The executor: builds the stale nodes of a plan.

@@ -1,0 +1,22 @@
+//! imgforge turns a benchmark dataset into layered container images, keeps them cached, and runs
+//! evaluations in them.
+//!
+//! The modules follow the flow: a [`dataset`] gives instances, the [`catalog`] says how each
+//! (repo, version) is built, [`recipe`] states what every image is made of, [`plan`] keys and
+//! orders the images, [`exec`] builds the stale ones through an [`engine`], with what [`source`]
+//! brings from repositories; [`event`]s say what happened, [`progress`] renders them, and
+//! [`store`] keeps the state between runs. Keys, recipes and plans are pure.
+
+pub mod catalog;
+pub mod cli;
+pub mod config;
+pub mod dataset;
+pub mod engine;
+pub mod event;
+pub mod exec;
+pub mod key;
+pub mod plan;
+pub mod progress;
+pub mod recipe;
+pub mod source;
+pub mod store;

@@ -1,0 +1,2 @@
+//! The `imgforge` binary: parse, run, exit status.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The plan: which images are fresh, which are stale and why.

@@ -1,0 +1,1 @@
+//! Reporters: render events for a person, a log or a program.

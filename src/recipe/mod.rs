@@ -1,0 +1,1 @@
+//! What every image is made of.

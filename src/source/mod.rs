@@ -1,0 +1,1 @@
+//! Where repositories come from, and what is written from them: checkout layers and patch layers.

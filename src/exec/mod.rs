@@ -1,1 +1,256 @@
-//! The executor: builds the stale nodes of a plan.
+//! The executor: builds the stale nodes of a plan, in parallel, through an engine.
+//!
+//! [`Executor::run`] asks the [`schedule`] what is next, gives it to a [`worker`], and tells the
+//! reporter what happened. It knows nothing of arguments and terminals. What was finished stays
+//! whatever happens: an image gets its name only when it is whole, and is recorded after that.
+
+mod error;
+pub mod schedule;
+mod summary;
+pub mod survey;
+mod worker;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use petgraph::graph::NodeIndex;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::{Engine, HostAccess};
+use crate::event::{EVENT_SCHEMA, Event, EventKind, NodeRef, Outcome, Reporter};
+use crate::plan::{Node, Plan, Status};
+use crate::source::Mirrors;
+use crate::store::Store;
+
+pub use error::NodeError;
+pub use summary::{NodeSummary, RunSummary};
+
+use schedule::Schedule;
+use worker::Worker;
+
+/// How a run is done.
+#[derive(Debug, Clone)]
+pub struct ExecSettings {
+    /// How many nodes run at once, at least 1.
+    pub workers: usize,
+    /// Whether the first failure ends the run.
+    pub fail_fast: bool,
+    /// How often a node is tried when it fails for a reason that may pass.
+    pub attempts: u32,
+    /// What build steps get from the host.
+    pub host: HostAccess,
+    /// Where build logs go, `logs/build_images`.
+    pub log_dir: PathBuf,
+    /// Bytes that must stay free on the disks of the engine and of the state.
+    pub min_free: u64,
+    /// The engine as people are told of it.
+    pub engine: String,
+    /// The directory of the engine's images, when it is on this host.
+    pub engine_root: Option<PathBuf>,
+    /// This process, in labels of what exists only during a build.
+    pub owner: String,
+}
+
+/// The two stages of an interrupt.
+#[derive(Debug, Clone, Default)]
+pub struct Interrupt {
+    /// No new nodes start.
+    pub stop: CancellationToken,
+    /// Running nodes are dropped.
+    pub kill: CancellationToken,
+}
+
+/// Builds plans.
+pub struct Executor {
+    /// Where images are built.
+    pub engine: Arc<dyn Engine>,
+    /// The state between runs.
+    pub store: Arc<Store>,
+    /// Where repositories come from.
+    pub mirrors: Arc<Mirrors>,
+    /// How it is done.
+    pub settings: ExecSettings,
+}
+
+/// What a worker tells the run loop.
+enum Message {
+    Step { node: NodeIndex, step: String },
+    Retry { node: NodeIndex, attempt: u32, reason: String, delay: Duration },
+    Warning(String),
+}
+
+/// Numbers events and hands them on.
+struct Stream<'r> {
+    reporter: &'r mut dyn Reporter,
+    start: Instant,
+    seq: u64,
+}
+
+impl Stream<'_> {
+    fn send(&mut self, kind: EventKind) {
+        let elapsed = self.start.elapsed().as_secs_f64();
+        self.reporter.report(&Event { seq: self.seq, elapsed, kind });
+        self.seq += 1;
+    }
+}
+
+fn reference(node: &Node) -> NodeRef {
+    NodeRef { id: node.id.clone(), kind: node.kind(), key: node.key }
+}
+
+impl Executor {
+    /// Brings every node of the plan onto the engine. Failures are part of the summary; the run
+    /// goes on with what does not depend on them.
+    pub async fn run(
+        &self,
+        plan: Arc<Plan>,
+        reporter: &mut dyn Reporter,
+        interrupt: &Interrupt,
+    ) -> RunSummary {
+        let mut stream = Stream { reporter, start: Instant::now(), seq: 0 };
+        let fresh = plan.nodes().filter(|(_, node)| node.status == Status::Fresh).count();
+        let total = plan.graph.node_count();
+        stream.send(EventKind::RunStarted {
+            schema_version: EVENT_SCHEMA,
+            engine: self.settings.engine.clone(),
+            workers: self.settings.workers,
+            nodes: total,
+            fresh,
+            to_run: total - fresh,
+        });
+        let mut summary = RunSummary::new(&plan);
+        let mut schedule = Schedule::new(&plan);
+        let (messages, mut inbox) = mpsc::unbounded_channel();
+        let worker = Arc::new(Worker::new(self, plan.clone(), messages));
+        let mut tasks: JoinSet<(NodeIndex, usize, worker::Finished)> = JoinSet::new();
+        let mut free: Vec<usize> = (0..self.settings.workers).rev().collect();
+        let mut running: HashMap<NodeIndex, Instant> = HashMap::new();
+        let mut stopping = false;
+        loop {
+            if interrupt.stop.is_cancelled() && !stopping {
+                stopping = true;
+                stream.send(EventKind::Interrupted);
+            }
+            while !stopping
+                && let Some(&slot) = free.last()
+                && let Some(index) = schedule.next()
+            {
+                free.pop();
+                running.insert(index, Instant::now());
+                stream.send(EventKind::NodeStarted {
+                    node: reference(&plan.graph[index]),
+                    worker: slot,
+                    attempt: 1,
+                });
+                let worker = worker.clone();
+                let kill = interrupt.kill.clone();
+                tasks.spawn(async move {
+                    let finished = tokio::select! {
+                        finished = worker.run(index) => finished,
+                        () = kill.cancelled() => worker::Finished::cancelled(),
+                    };
+                    (index, slot, finished)
+                });
+            }
+            if tasks.is_empty() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                Some(message) = inbox.recv() => self.tell(&plan, &mut stream, message),
+                Some(joined) = tasks.join_next() => {
+                    while let Ok(message) = inbox.try_recv() {
+                        self.tell(&plan, &mut stream, message);
+                    }
+                    let (index, slot, finished) = match joined {
+                        Ok(finished) => finished,
+                        Err(error) => std::panic::resume_unwind(error.into_panic()),
+                    };
+                    free.push(slot);
+                    let seconds = running
+                        .remove(&index)
+                        .map_or(0.0, |start| start.elapsed().as_secs_f64());
+                    let lost = match finished.outcome {
+                        Outcome::Failed { .. } | Outcome::Cancelled => schedule.failed(index),
+                        _ => {
+                            schedule.done(index);
+                            Vec::new()
+                        }
+                    };
+                    stopping |= finished.ends_run
+                        || self.settings.fail_fast
+                            && matches!(finished.outcome, Outcome::Failed { .. });
+                    let because = plan.graph[index].id.clone();
+                    let skipped = match finished.outcome {
+                        Outcome::Cancelled => Outcome::Cancelled,
+                        _ => Outcome::Skipped { because },
+                    };
+                    summary.finish(&plan, index, &finished, seconds);
+                    stream.send(EventKind::NodeFinished {
+                        node: reference(&plan.graph[index]),
+                        outcome: finished.outcome,
+                        seconds,
+                        bytes: finished.bytes,
+                        log: finished.log,
+                    });
+                    for index in lost {
+                        self.end_unstarted(&plan, &mut stream, &mut summary, index, skipped.clone());
+                    }
+                }
+                () = interrupt.stop.cancelled(), if !stopping => {}
+            }
+        }
+        for index in schedule.give_up() {
+            self.end_unstarted(&plan, &mut stream, &mut summary, index, Outcome::Cancelled);
+        }
+        summary.interrupted = interrupt.stop.is_cancelled();
+        summary.seconds = stream.start.elapsed().as_secs_f64();
+        stream.send(EventKind::RunFinished {
+            built: summary.built,
+            fresh: summary.fresh,
+            pulled: summary.pulled,
+            failed: summary.failed,
+            skipped: summary.skipped,
+            seconds: summary.seconds,
+        });
+        summary
+    }
+
+    fn end_unstarted(
+        &self,
+        plan: &Plan,
+        stream: &mut Stream<'_>,
+        summary: &mut RunSummary,
+        index: NodeIndex,
+        outcome: Outcome,
+    ) {
+        let finished = worker::Finished { outcome, bytes: None, log: None, ends_run: false };
+        summary.finish(plan, index, &finished, 0.0);
+        stream.send(EventKind::NodeFinished {
+            node: reference(&plan.graph[index]),
+            outcome: finished.outcome,
+            seconds: 0.0,
+            bytes: None,
+            log: None,
+        });
+    }
+
+    fn tell(&self, plan: &Plan, stream: &mut Stream<'_>, message: Message) {
+        stream.send(match message {
+            Message::Step { node, step } => {
+                EventKind::NodeStep { node: reference(&plan.graph[node]), step }
+            }
+            Message::Retry { node, attempt, reason, delay } => EventKind::NodeRetry {
+                node: reference(&plan.graph[node]),
+                attempt,
+                reason,
+                delay: delay.as_secs_f64(),
+            },
+            Message::Warning(text) => EventKind::Warning { text },
+        });
+    }
+}

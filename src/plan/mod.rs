@@ -1,1 +1,240 @@
-//! The plan: which images are fresh, which are stale and why.
+//! The plan: which images an invocation needs, which of them are fresh, and why the others are not.
+//!
+//! [`build::Planner`] turns instances into a graph of keyed nodes, [`Plan::assess`] compares it with
+//! an [`Inventory`] of what exists. Pure: the inventory is a value that the executor's survey reads.
+
+pub mod build;
+mod inventory;
+pub mod name;
+pub mod render;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use petgraph::Direction;
+use petgraph::graph::{DiGraph, NodeIndex};
+use serde::Serialize;
+
+use crate::key::{FieldChange, Key, KeyDocument, Kind};
+use crate::recipe::Recipe;
+
+pub use build::{PlanError, PlanOptions, Planner, Work};
+pub use inventory::{Inventory, Present};
+
+/// One image of the plan.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Unique in the plan and the same in every plan that needs the image for the same thing, such
+    /// as `env:pallets/flask@2.3`.
+    pub id: String,
+    /// What the image is made of.
+    pub recipe: Recipe,
+    /// The key.
+    pub key: Key,
+    /// The preimage of the key.
+    pub document: KeyDocument,
+    /// The image's own name, `imgforge/<kind>:<key>`, or the published one.
+    pub image: String,
+    /// Further names that the image gets.
+    pub aliases: Vec<String>,
+    /// Whether it must be built.
+    pub status: Status,
+    /// The `instance_id`s that need it, in the order of the dataset.
+    pub instances: Vec<String>,
+    /// What a person should know about it, such as a stand-in for a Python version.
+    pub notes: Vec<String>,
+}
+
+impl Node {
+    /// Returns the kind of image.
+    pub fn kind(&self) -> Kind {
+        self.recipe.kind()
+    }
+}
+
+/// Whether a node must be built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// An image with this key is on the engine, whole.
+    Fresh,
+    /// It must be built.
+    Stale(Vec<Reason>),
+    /// It comes from a registry by its published name.
+    Pull,
+}
+
+/// Why a node is stale.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// No image of this node was ever built here.
+    NeverBuilt,
+    /// An input differs from that of the newest image of this node.
+    Changed(FieldChange),
+    /// The parent's key is another one.
+    ParentChanged {
+        /// The parent node's id.
+        parent: String,
+    },
+    /// It was built with this very key, and the engine does not have the image any more.
+    Missing,
+    /// The engine lists the image, and it is not what was built.
+    Broken(String),
+    /// The image is fresh, and the parent that it stands on is rebuilt with other bytes.
+    ParentRebuilt {
+        /// The parent node's id.
+        parent: String,
+    },
+    /// A `FROM` image is not on the engine: its content, and so the key, is known after the pull.
+    Unresolved {
+        /// The reference.
+        reference: String,
+    },
+    /// `--force-rebuild`.
+    Forced,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::NeverBuilt => f.write_str("never built here"),
+            Reason::Changed(FieldChange { field, old, new }) => {
+                let show = |value: &Option<String>| match value {
+                    Some(value) => format!("`{value}`"),
+                    None => "nothing".to_owned(),
+                };
+                write!(f, "{field} changed from {} to {}", show(old), show(new))
+            }
+            Reason::ParentChanged { parent } => write!(f, "parent {parent} changed"),
+            Reason::Missing => f.write_str("built before, gone from the engine"),
+            Reason::Broken(why) => write!(f, "the image on the engine is not whole: {why}"),
+            Reason::ParentRebuilt { parent } => write!(f, "parent {parent} is rebuilt"),
+            Reason::Unresolved { reference } => {
+                write!(f, "`{reference}` is not on the engine; its digest is known after the pull")
+            }
+            Reason::Forced => f.write_str("a rebuild was asked for"),
+        }
+    }
+}
+
+/// Nodes and what they stand on; an edge goes from a parent to what is built on it.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The graph. Parents come before children in the order of the indices.
+    pub graph: DiGraph<Node, ()>,
+    /// Such as `linux/amd64`.
+    pub platform: String,
+    /// `instance_id` and model of everything that was asked for, with its node.
+    pub targets: Vec<(String, NodeIndex)>,
+}
+
+/// Counts of one kind of node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Count {
+    /// Nodes that need nothing.
+    pub fresh: usize,
+    /// Nodes that must be built.
+    pub stale: usize,
+    /// Nodes that are pulled.
+    pub pull: usize,
+}
+
+impl Plan {
+    /// Returns the nodes, parents before children.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeIndex, &Node)> {
+        self.graph.node_indices().map(|index| (index, &self.graph[index]))
+    }
+
+    /// Returns what a node is built on.
+    pub fn parent(&self, index: NodeIndex) -> Option<NodeIndex> {
+        self.graph.neighbors_directed(index, Direction::Incoming).next()
+    }
+
+    /// Counts the nodes by kind and status.
+    pub fn summary(&self) -> BTreeMap<&'static str, Count> {
+        let mut summary: BTreeMap<&'static str, Count> =
+            Kind::ALL.iter().map(|kind| (kind.as_str(), Count::default())).collect();
+        for node in self.graph.node_weights() {
+            let count = summary.entry(node.kind().as_str()).or_default();
+            match node.status {
+                Status::Fresh => count.fresh += 1,
+                Status::Stale(_) => count.stale += 1,
+                Status::Pull => count.pull += 1,
+            }
+        }
+        summary
+    }
+
+    /// Sets every node's status from what exists. Nodes of `force` kinds are stale whatever exists.
+    pub fn assess(&mut self, inventory: &Inventory, force: &[Kind]) {
+        for index in self.graph.node_indices() {
+            let parent = self.parent(index);
+            let status = self.status_of(index, parent, inventory, force);
+            self.graph[index].status = status;
+        }
+    }
+
+    fn status_of(
+        &self,
+        index: NodeIndex,
+        parent: Option<NodeIndex>,
+        inventory: &Inventory,
+        force: &[Kind],
+    ) -> Status {
+        let node = &self.graph[index];
+        if let Recipe::Published(recipe) = &node.recipe {
+            let here = inventory.has_reference(&recipe.reference);
+            let force = force.contains(&Kind::Instance);
+            return if here && !force { Status::Fresh } else { Status::Pull };
+        }
+        if force.contains(&node.kind()) {
+            return Status::Stale(vec![Reason::Forced]);
+        }
+        if let Recipe::Base(recipe) = &node.recipe {
+            let unresolved: Vec<Reason> = recipe
+                .unresolved()
+                .map(|reference| Reason::Unresolved { reference: reference.to_owned() })
+                .collect();
+            if !unresolved.is_empty() {
+                return Status::Stale(unresolved);
+            }
+        }
+        if let Some(parent) = parent
+            && let Status::Stale(reasons) = &self.graph[parent].status
+            && reasons.contains(&Reason::Forced)
+        {
+            let parent = self.graph[parent].id.clone();
+            return Status::Stale(vec![Reason::ParentRebuilt { parent }]);
+        }
+        match inventory.present(&node.key) {
+            Some(Present::Whole) => Status::Fresh,
+            Some(Present::Broken(why)) => Status::Stale(vec![Reason::Broken(why.clone())]),
+            None => Status::Stale(self.why_absent(node, parent, inventory)),
+        }
+    }
+
+    fn why_absent(
+        &self,
+        node: &Node,
+        parent: Option<NodeIndex>,
+        inventory: &Inventory,
+    ) -> Vec<Reason> {
+        let Some(old) = inventory.newest_document(&node.id) else {
+            return vec![Reason::NeverBuilt];
+        };
+        let changes = node.document.changes_from(old);
+        if changes.is_empty() {
+            return vec![Reason::Missing];
+        }
+        changes
+            .into_iter()
+            .map(|change| match parent {
+                Some(parent) if change.field == "parent" => {
+                    Reason::ParentChanged { parent: self.graph[parent].id.clone() }
+                }
+                _ => Reason::Changed(change),
+            })
+            .collect()
+    }
+}

@@ -1,1 +1,97 @@
 //! What every image is made of.
+//!
+//! A recipe holds all that changes the bytes of an image and nothing else. [`Recipe::document`]
+//! is the preimage of its key; the texts that the executor hands to the engine (Dockerfiles,
+//! scripts) are rendered here too, so that the key covers exactly what runs. Pure.
+
+pub mod base;
+pub mod checkout;
+pub mod dockerfile;
+pub mod env;
+pub mod instance;
+
+use crate::key::{KeyDocument, Kind};
+
+pub use base::BaseRecipe;
+pub use checkout::CheckoutRecipe;
+pub use env::EnvRecipe;
+pub use instance::InstanceRecipe;
+
+/// Where the repository is in a checkout image.
+pub const TESTBED: &str = "/testbed";
+
+/// The virtual environment of an env image; published evaluation scripts reach it with
+/// `conda activate testbed`.
+pub const VIRTUAL_ENV: &str = "/opt/miniconda3/envs/testbed";
+
+/// The recipe of one image.
+#[derive(Debug, Clone)]
+pub enum Recipe {
+    /// See [`BaseRecipe`].
+    Base(BaseRecipe),
+    /// See [`EnvRecipe`].
+    Env(EnvRecipe),
+    /// See [`CheckoutRecipe`].
+    Checkout(CheckoutRecipe),
+    /// See [`InstanceRecipe`].
+    Instance(InstanceRecipe),
+    /// A published image that is pulled by name instead of being built.
+    Published(PublishedRecipe),
+}
+
+/// A published image: known by its name only, until it is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedRecipe {
+    /// The full reference, such as `swebench/sweb.eval.x86_64.pallets_1776_flask-4045:latest`.
+    pub reference: String,
+    /// Such as `linux/amd64`.
+    pub platform: String,
+}
+
+impl Recipe {
+    /// Returns the kind of image that the recipe makes.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Recipe::Base(_) => Kind::Base,
+            Recipe::Env(_) => Kind::Env,
+            Recipe::Checkout(_) => Kind::Checkout,
+            Recipe::Instance(_) | Recipe::Published(_) => Kind::Instance,
+        }
+    }
+
+    /// Returns the key document of the image.
+    pub fn document(&self) -> KeyDocument {
+        match self {
+            Recipe::Base(recipe) => recipe.document(),
+            Recipe::Env(recipe) => recipe.document(),
+            Recipe::Checkout(recipe) => recipe.document(),
+            Recipe::Instance(recipe) => recipe.document(),
+            Recipe::Published(recipe) => KeyDocument::new(Kind::Instance)
+                .with("platform", &recipe.platform)
+                .with("reference", &recipe.reference),
+        }
+    }
+}
+
+/// Quotes `word` for a POSIX shell.
+pub(crate) fn shell_quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_when_the_shell_would_read_them() {
+        assert_eq!(shell_quote("flask==2.0"), "flask==2.0");
+        assert_eq!(shell_quote("flask>=2.0"), "'flask>=2.0'");
+        assert_eq!(shell_quote("it's"), r"'it'\''s'");
+        assert_eq!(shell_quote(""), "''");
+    }
+}

@@ -1,1 +1,119 @@
 //! Where repositories come from, and what is written from them: checkout layers and patch layers.
+//!
+//! Everything here is synchronous; it knows nothing of images beyond the tar that a layer is.
+
+mod apply;
+mod checkout;
+mod git_index;
+mod layer;
+mod mirror;
+mod pack;
+mod patch;
+
+use std::path::PathBuf;
+
+pub use apply::{PatchLayer, PatchOutcome, PatchRequest, Refusal, Which};
+pub use checkout::{CheckoutLayer, CheckoutOptions};
+pub use mirror::{Mirror, Mirrors};
+
+/// A submodule of a checkout: reported, and left an empty directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submodule {
+    /// Where it is.
+    pub path: String,
+    /// Where it comes from; empty when `.gitmodules` does not say.
+    pub url: String,
+    /// The commit that it is pinned to.
+    pub commit: String,
+}
+
+/// A source that was asked for a commit, and what it said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    /// The URL or directory.
+    pub source: String,
+    /// Its answer.
+    pub said: String,
+}
+
+/// Why a repository cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// No source has the commit.
+    #[error("no source of `{repo}` has commit `{commit}`{}", tried_text(tried))]
+    NoCommit {
+        /// The repository.
+        repo: String,
+        /// The commit.
+        commit: String,
+        /// Every source that was asked.
+        tried: Vec<Tried>,
+    },
+    /// Not 40 hexadecimal digits.
+    #[error("`{commit}` is not a commit id of 40 hexadecimal digits")]
+    NotACommit {
+        /// What was given.
+        commit: String,
+    },
+    /// An object cannot be read.
+    #[error("the mirror of `{repo}` is damaged: {what}")]
+    Corrupt {
+        /// The repository.
+        repo: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The `git` program failed.
+    #[error("`git {command}` failed: {said}")]
+    Git {
+        /// The subcommand.
+        command: String,
+        /// Its words.
+        said: String,
+    },
+    /// A program that is needed cannot be started.
+    #[error("cannot run `{program}`")]
+    NoProgram {
+        /// The program.
+        program: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file could not be read or written.
+    #[error("cannot use `{path}`")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+fn tried_text(tried: &[Tried]) -> String {
+    tried.iter().map(|tried| format!("\n  `{}`: {}", tried.source, tried.said)).collect()
+}
+
+impl SourceError {
+    /// Tells whether the same call may succeed when it is made again.
+    pub fn is_transient(&self) -> bool {
+        false
+    }
+
+    /// Returns what would help.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            SourceError::NoCommit { .. } => {
+                "name a source that has it with `--git-mirror`, or for this repo alone under \
+                 `[mirrors]` in images.local.toml"
+            }
+            SourceError::Corrupt { .. } => "remove the mirror; it is fetched again",
+            SourceError::NoProgram { .. } => {
+                "install it; imgforge uses `git` and `patch` of the host"
+            }
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}

@@ -1,1 +1,240 @@
-//! State on disk.
+//! State on disk: what was built, and what it was made of.
+//!
+//! Layout, version [`LAYOUT`], below the state directory (the XDG cache by default):
+//! `mirrors/`, `blobs/<sha256>`, `locks/`, `tmp/<pid>-<start>-…/`, `state.db`, `version`,
+//! `CACHEDIR.TAG`. Everything is written aside and renamed, or is one transaction, so that a kill at
+//! any moment leaves the old state or the new one. The engine alone suffices to rebuild it.
+
+pub mod disk;
+mod images;
+mod lock;
+mod process;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use crate::key::Digest;
+
+pub use images::{ImageRecord, VerifiedImage};
+pub use lock::KeyLock;
+pub use process::{is_alive, owner};
+
+/// The version of the layout; a directory of a newer one is refused.
+pub const LAYOUT: u32 = 1;
+
+/// What can go wrong with the state.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The directory was written by a newer imgforge.
+    #[error("the state directory `{dir}` has layout {found}, this imgforge knows up to {LAYOUT}")]
+    Newer {
+        /// The directory.
+        dir: PathBuf,
+        /// The layout found.
+        found: String,
+    },
+    /// A file could not be read or written.
+    #[error("cannot use `{path}` in the state directory")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database refused.
+    #[error("cannot use the state database `{path}`")]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A blob is gone or is not what its name says.
+    #[error("blob `{0}` is missing or damaged")]
+    Blob(Digest),
+    /// A disk is too full to go on.
+    #[error("{needed} are needed on the disk of `{path}` and {free} are free")]
+    NoSpace {
+        /// A directory on the disk.
+        path: PathBuf,
+        /// Needed, for people.
+        needed: String,
+        /// Free, for people.
+        free: String,
+    },
+}
+
+impl StoreError {
+    /// Tells whether the disk is full.
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            StoreError::NoSpace { .. } => true,
+            StoreError::File { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            StoreError::Database { source, .. } => {
+                source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The open state directory.
+pub struct Store {
+    dir: PathBuf,
+    database: Mutex<rusqlite::Connection>,
+}
+
+/// Returns the state directory to use when none is named: `imgforge` in the XDG cache.
+pub fn default_dir(variable: impl Fn(&str) -> Option<String>) -> PathBuf {
+    let absolute = |path: String| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
+    variable("XDG_CACHE_HOME")
+        .and_then(absolute)
+        .or_else(|| variable("HOME").and_then(absolute).map(|home| home.join(".cache")))
+        .unwrap_or_else(std::env::temp_dir)
+        .join("imgforge")
+}
+
+fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::File { path, source }
+}
+
+impl Store {
+    /// Opens the state directory, creating it when it is not there, and removes temporary files of
+    /// processes that ended.
+    pub fn open(dir: &Path) -> Result<Store, StoreError> {
+        for sub in ["mirrors", "blobs", "locks", "tmp"] {
+            let path = dir.join(sub);
+            std::fs::create_dir_all(&path).map_err(file_error(&path))?;
+        }
+        let version = dir.join("version");
+        match std::fs::read_to_string(&version) {
+            Ok(text) if text.trim() == LAYOUT.to_string() => {}
+            Ok(text) => {
+                let found = text.trim().to_owned();
+                return Err(StoreError::Newer { dir: dir.to_owned(), found });
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                write_whole(&version, format!("{LAYOUT}\n").as_bytes())?;
+                let tag = "Signature: 8a477f597d28d172789f06886806bc55\n\
+                           # This directory holds caches of imgforge; see https://bford.info/cachedir/\n";
+                write_whole(&dir.join("CACHEDIR.TAG"), tag.as_bytes())?;
+            }
+            Err(error) => return Err(file_error(&version)(error)),
+        }
+        let path = dir.join("state.db");
+        let database = images::open(&path)
+            .map_err(|source| StoreError::Database { path: path.clone(), source })?;
+        let store = Store { dir: dir.to_owned(), database: Mutex::new(database) };
+        store.remove_leftovers()?;
+        Ok(store)
+    }
+
+    /// Returns the state directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Keeps `bytes` under their sha256.
+    pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
+        let digest = Digest::of(bytes);
+        let path = self.dir.join("blobs").join(digest.to_string());
+        if !path.exists() {
+            write_whole(&path, bytes)?;
+        }
+        Ok(digest)
+    }
+
+    /// Returns a blob whose bytes match its name.
+    pub fn blob(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
+        let path = self.dir.join("blobs").join(digest.to_string());
+        let bytes = std::fs::read(&path).map_err(|_| StoreError::Blob(*digest))?;
+        if Digest::of(&bytes) == *digest { Ok(bytes) } else { Err(StoreError::Blob(*digest)) }
+    }
+
+    /// Makes a directory for temporary files; it goes away with its value, and after a kill at the
+    /// next start.
+    pub fn scratch_dir(&self) -> Result<tempfile::TempDir, StoreError> {
+        let tmp = self.dir.join("tmp");
+        let prefix = format!("{}-", process::owner());
+        tempfile::Builder::new().prefix(&prefix).tempdir_in(&tmp).map_err(file_error(&tmp))
+    }
+
+    /// Removes temporary files whose process ended; returns their paths.
+    pub fn remove_leftovers(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let tmp = self.dir.join("tmp");
+        let mut removed = Vec::new();
+        for entry in std::fs::read_dir(&tmp).map_err(file_error(&tmp))? {
+            let path = entry.map_err(file_error(&tmp))?.path();
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            let owner = name.as_deref().and_then(|name| name.rsplit_once('-')).map(|(o, _)| o);
+            if owner.is_some_and(process::is_alive) {
+                continue;
+            }
+            let gone = if path.is_dir() {
+                std::fs::remove_dir_all(&path)
+            } else {
+                std::fs::remove_file(&path)
+            };
+            match gone {
+                Ok(()) => removed.push(path),
+                // Another process cleans at the same time.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(file_error(&path)(error)),
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// Writes a file aside, flushes it to the disk and renames it.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let parent = path.parent().expect("files of the state have a directory");
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(parent)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    write().map_err(file_error(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_layout_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("version"), "2\n").unwrap();
+        let Err(error) = Store::open(dir.path()) else { panic!("opened a newer layout") };
+        assert!(error.to_string().contains("layout 2"), "{error}");
+        assert!(!dir.path().join("state.db").exists());
+    }
+
+    #[test]
+    fn temporary_files_of_dead_processes_are_removed_and_of_live_ones_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let kept = store.scratch_dir().unwrap();
+        std::fs::create_dir(dir.path().join("tmp/4194304-1-x")).unwrap();
+        let again = Store::open(dir.path()).unwrap();
+        assert!(kept.path().exists());
+        assert!(!dir.path().join("tmp/4194304-1-x").exists());
+        drop(again);
+    }
+
+    #[test]
+    fn a_damaged_blob_is_not_returned() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let digest = store.put_blob(b"text").unwrap();
+        assert_eq!(store.blob(&digest).unwrap(), b"text");
+        std::fs::write(dir.path().join("blobs").join(digest.to_string()), b"texx").unwrap();
+        assert!(matches!(store.blob(&digest), Err(StoreError::Blob(_))));
+    }
+}

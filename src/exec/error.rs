@@ -1,0 +1,119 @@
+//! Why a node failed, and what would help.
+
+use std::path::PathBuf;
+
+use crate::engine::EngineError;
+use crate::source::SourceError;
+use crate::store::StoreError;
+
+/// Why a node failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The engine failed or refused.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A repository cannot be had, or lacks the commit.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The state on disk cannot be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A patch does not apply.
+    #[error("the {which} does not apply: {reason}")]
+    PatchRefused {
+        /// `test_patch` or `model_patch`.
+        which: &'static str,
+        /// The hunks that failed, with file and line.
+        reason: String,
+    },
+    /// The repository has none of the requirement files that the catalog names.
+    #[error("`{repo}` has none of `{candidates}` at commit `{commit}`")]
+    NoRequirements {
+        /// The repository.
+        repo: String,
+        /// The commit.
+        commit: String,
+        /// The paths that were looked for.
+        candidates: String,
+    },
+    /// The `FROM` image is not the one that the plan was made with.
+    #[error("`{reference}` is not the image that the plan was made with")]
+    FromChanged {
+        /// The reference.
+        reference: String,
+    },
+    /// The image that came out is not one that its parent can carry.
+    #[error("the image that was built does not begin with the layers of its parent `{parent}`")]
+    NotOnParent {
+        /// The parent's name.
+        parent: String,
+    },
+    /// A file of the build could not be written.
+    #[error("cannot write `{path}`")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl NodeError {
+    /// Tells whether the same node may succeed when it is tried again.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            NodeError::Engine(error) => error.is_transient(),
+            NodeError::Source(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+
+    /// Tells whether no further node can succeed.
+    pub fn ends_run(&self) -> bool {
+        match self {
+            NodeError::Engine(EngineError::NoSpace { .. }) => true,
+            NodeError::Store(error) => error.is_no_space(),
+            NodeError::File { source, .. } => {
+                source.kind() == std::io::ErrorKind::StorageFull
+            }
+            _ => false,
+        }
+    }
+
+    /// Returns what would help.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            NodeError::Engine(EngineError::Unreachable { .. }) => {
+                "the engine stopped answering; start it and run the same command again"
+            }
+            NodeError::Engine(EngineError::PermissionDenied { .. }) => {
+                "add yourself to the group that owns the socket, or set DOCKER_HOST"
+            }
+            NodeError::Engine(EngineError::NoSpace { .. }) => {
+                "free some disk and run the same command again; what is built stays"
+            }
+            NodeError::FromChanged { .. } => "somebody replaced it; run the same command again",
+            NodeError::NoRequirements { .. } => {
+                "name the right files under `requirements` in images.toml"
+            }
+            NodeError::Source(error) => return error.hint(),
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// Lists an error and its causes, outermost first.
+pub(super) fn chain(error: &dyn std::error::Error) -> Vec<String> {
+    let mut texts = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if texts.last() != Some(&text) {
+            texts.push(text);
+        }
+        next = cause.source();
+    }
+    texts
+}

@@ -1,0 +1,120 @@
+//! What a run did, as `build --json` prints it.
+
+use std::path::PathBuf;
+
+use petgraph::graph::NodeIndex;
+use serde::Serialize;
+
+use crate::event::Outcome;
+use crate::key::{Key, Kind};
+use crate::plan::{Plan, Status};
+
+use super::worker::Finished;
+
+/// What a run did.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunSummary {
+    /// Nodes that were built.
+    pub built: usize,
+    /// Nodes that needed nothing, or that another process built meanwhile.
+    pub fresh: usize,
+    /// Nodes that came from a registry.
+    pub pulled: usize,
+    /// Nodes that failed by themselves.
+    pub failed: usize,
+    /// Nodes that were not started.
+    pub skipped: usize,
+    /// Seconds of the run.
+    pub seconds: f64,
+    /// Whether the run was asked to stop.
+    #[serde(skip)]
+    pub interrupted: bool,
+    /// Whether a disk was too full to go on.
+    #[serde(skip)]
+    pub out_of_space: bool,
+    /// All nodes, parents before children.
+    pub nodes: Vec<NodeSummary>,
+}
+
+/// What happened to one node.
+#[derive(Debug, Clone, Serialize)]
+pub struct NodeSummary {
+    /// The id in the plan.
+    pub id: String,
+    /// The kind of image.
+    pub kind: Kind,
+    /// The key.
+    pub key: Key,
+    /// The image's name.
+    pub image: String,
+    /// `fresh`, `built`, `pulled`, `failed`, `skipped` or `cancelled`.
+    pub status: &'static str,
+    /// Seconds of all tries.
+    pub seconds: f64,
+    /// Bytes that the node added to the engine.
+    pub bytes: Option<u64>,
+    /// The full log.
+    pub log: Option<PathBuf>,
+    /// The error and its causes.
+    pub error: Option<String>,
+}
+
+impl RunSummary {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let nodes: Vec<NodeSummary> = plan
+            .nodes()
+            .map(|(_, node)| NodeSummary {
+                id: node.id.clone(),
+                kind: node.kind(),
+                key: node.key,
+                image: node.image.clone(),
+                status: if node.status == Status::Fresh { "fresh" } else { "skipped" },
+                seconds: 0.0,
+                bytes: None,
+                log: None,
+                error: None,
+            })
+            .collect();
+        RunSummary {
+            built: 0,
+            fresh: nodes.iter().filter(|node| node.status == "fresh").count(),
+            pulled: 0,
+            failed: 0,
+            skipped: 0,
+            seconds: 0.0,
+            interrupted: false,
+            out_of_space: false,
+            nodes,
+        }
+    }
+
+    pub(super) fn finish(
+        &mut self,
+        plan: &Plan,
+        index: NodeIndex,
+        finished: &Finished,
+        seconds: f64,
+    ) {
+        debug_assert_eq!(plan.graph[index].id, self.nodes[index.index()].id);
+        let (status, count) = match &finished.outcome {
+            Outcome::Built => ("built", &mut self.built),
+            Outcome::Pulled => ("pulled", &mut self.pulled),
+            Outcome::FoundFresh => ("fresh", &mut self.fresh),
+            Outcome::Failed { .. } => ("failed", &mut self.failed),
+            Outcome::Skipped { .. } => ("skipped", &mut self.skipped),
+            Outcome::Cancelled => ("cancelled", &mut self.skipped),
+        };
+        *count += 1;
+        self.out_of_space |= finished.ends_run;
+        let node = &mut self.nodes[index.index()];
+        node.status = status;
+        node.seconds = seconds;
+        node.bytes = finished.bytes;
+        node.log = finished.log.clone();
+        node.error = match &finished.outcome {
+            Outcome::Failed { error, .. } => Some(error.join(": ")),
+            Outcome::Skipped { because } => Some(format!("not started: `{because}` failed")),
+            _ => None,
+        };
+    }
+}

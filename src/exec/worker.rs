@@ -1,0 +1,646 @@
+//! A worker: brings one node onto the engine.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use petgraph::graph::NodeIndex;
+use tokio::sync::{OnceCell, mpsc};
+
+use crate::engine::{
+    BuildRequest, Engine, EngineError, Image, ImageConfig, LayerRequest, LogSink, label,
+};
+use crate::event::Outcome;
+use crate::key::{Key, SCHEMA};
+use crate::plan::{Node, Plan, Reason, Status};
+use crate::progress::NodeLog;
+use crate::recipe::checkout::SETUP_CHANGED;
+use crate::recipe::{
+    BaseRecipe, CheckoutRecipe, EnvRecipe, InstanceRecipe, PublishedRecipe, Recipe, TESTBED,
+};
+use crate::source::{CheckoutOptions, Mirror, PatchOutcome, PatchRequest};
+use crate::store::{ImageRecord, Store};
+
+use super::error::chain;
+use super::survey;
+use super::{ExecSettings, Executor, Message, NodeError};
+
+/// The name of the image of a checkout that is not installed yet.
+fn uninstalled(key: &Key) -> String {
+    format!("imgforge/scratch:{key}")
+}
+
+/// How a node ended.
+pub(super) struct Finished {
+    pub outcome: Outcome,
+    pub bytes: Option<u64>,
+    pub log: Option<PathBuf>,
+    /// Whether no further node can succeed.
+    pub ends_run: bool,
+}
+
+impl Finished {
+    pub fn cancelled() -> Self {
+        Finished { outcome: Outcome::Cancelled, bytes: None, log: None, ends_run: false }
+    }
+}
+
+/// What a try came to.
+struct Done {
+    outcome: Outcome,
+    bytes: Option<u64>,
+}
+
+/// Builds nodes of one plan. Shared by all slots.
+pub(super) struct Worker {
+    engine: Arc<dyn Engine>,
+    store: Arc<Store>,
+    mirrors: Arc<crate::source::Mirrors>,
+    settings: ExecSettings,
+    plan: Arc<Plan>,
+    messages: mpsc::UnboundedSender<Message>,
+    opened: Mutex<HashMap<String, Arc<OnceCell<Arc<Mirror>>>>>,
+}
+
+impl Worker {
+    pub fn new(
+        executor: &Executor,
+        plan: Arc<Plan>,
+        messages: mpsc::UnboundedSender<Message>,
+    ) -> Self {
+        Worker {
+            engine: executor.engine.clone(),
+            store: executor.store.clone(),
+            mirrors: executor.mirrors.clone(),
+            settings: executor.settings.clone(),
+            plan,
+            messages,
+            opened: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Brings a node onto the engine, trying again what may pass.
+    pub async fn run(&self, index: NodeIndex) -> Finished {
+        let node = &self.plan.graph[index];
+        let log = match NodeLog::create(&self.settings.log_dir, node.kind(), &node.image) {
+            Ok(log) => Arc::new(log),
+            Err(source) => {
+                let path = self.settings.log_dir.clone();
+                return self.failed(node, &NodeError::File { path, source }, Vec::new(), None);
+            }
+        };
+        let mut attempt = 1;
+        loop {
+            let error = match self.once(index, &log).await {
+                Ok(done) => {
+                    return Finished {
+                        outcome: done.outcome,
+                        bytes: done.bytes,
+                        log: Some(log.path().to_owned()),
+                        ends_run: false,
+                    };
+                }
+                Err(error) => error,
+            };
+            for line in chain(&error) {
+                log.write(format!("error: {line}\n").as_bytes());
+            }
+            if !error.is_transient() || attempt >= self.settings.attempts {
+                let path = Some(log.path().to_owned());
+                return self.failed(node, &error, log.tail(), path);
+            }
+            let delay = backoff(attempt);
+            self.send(Message::Retry {
+                node: index,
+                attempt,
+                reason: chain(&error).join(": "),
+                delay,
+            });
+            tokio::time::sleep(delay).await;
+            attempt += 1;
+        }
+    }
+
+    fn failed(
+        &self,
+        node: &Node,
+        error: &NodeError,
+        tail: Vec<String>,
+        log: Option<PathBuf>,
+    ) -> Finished {
+        Finished {
+            outcome: Outcome::Failed {
+                error: chain(error),
+                hint: error.hint(),
+                tail,
+                instances: node.instances.clone(),
+            },
+            bytes: None,
+            log,
+            ends_run: error.ends_run(),
+        }
+    }
+
+    fn send(&self, message: Message) {
+        // The run loop outlives its workers, but for a run that was dropped whole.
+        let _ = self.messages.send(message);
+    }
+
+    fn step(&self, node: NodeIndex, step: impl Into<String>) {
+        self.send(Message::Step { node, step: step.into() });
+    }
+
+    /// One try: under the key's lock, unless the image came to be meanwhile. A parent that somebody
+    /// removed is built again, once.
+    fn once<'a>(
+        &'a self,
+        index: NodeIndex,
+        log: &'a Arc<NodeLog>,
+    ) -> Pin<Box<dyn Future<Output = Result<Done, NodeError>> + Send + 'a>> {
+        Box::pin(async move {
+            let node = &self.plan.graph[index];
+            if let Recipe::Published(recipe) = &node.recipe {
+                return self.pull(node, recipe, log).await;
+            }
+            self.guard_disk()?;
+            let _lock = match self.store.try_lock_key(&node.key)? {
+                Some(lock) => lock,
+                None => {
+                    self.step(index, "wait for another process that builds it");
+                    self.store.lock_key(&node.key).await?
+                }
+            };
+            let forced = matches!(&node.status, Status::Stale(reasons)
+                if reasons.iter().any(|reason| matches!(reason, Reason::Forced | Reason::ParentRebuilt { .. })));
+            if !forced && let Some(image) = self.whole_image(index).await? {
+                self.name(node, &image).await?;
+                self.record(node, &image, None, 0.0)?;
+                return Ok(Done { outcome: Outcome::FoundFresh, bytes: None });
+            }
+            let start = Instant::now();
+            let image = match self.build(index, log).await {
+                Err(NodeError::Engine(EngineError::NoSuchImage { reference })) => {
+                    self.send(Message::Warning(format!(
+                        "`{reference}` was removed while it was needed; building it again"
+                    )));
+                    self.restore(index, &reference, log).await?;
+                    self.build(index, log).await?
+                }
+                built => built?,
+            };
+            let parent = match self.plan.parent(index) {
+                Some(parent) => Some(self.image_of(&self.plan.graph[parent]).await?),
+                None => None,
+            };
+            if let Some(parent) = &parent
+                && !image.diff_ids.starts_with(&parent.diff_ids)
+            {
+                let _ = self.engine.remove(&node.image).await;
+                let parent = parent.tags.first().unwrap_or(&parent.id).clone();
+                return Err(NodeError::NotOnParent { parent });
+            }
+            let bytes = image.size.saturating_sub(parent.as_ref().map_or(0, |parent| parent.size));
+            self.record(node, &image, Some(bytes), start.elapsed().as_secs_f64())?;
+            Ok(Done { outcome: Outcome::Built, bytes: Some(bytes) })
+        })
+    }
+
+    fn guard_disk(&self) -> Result<(), NodeError> {
+        let roots = [Some(self.store.dir().to_owned()), self.settings.engine_root.clone()];
+        for root in roots.into_iter().flatten() {
+            crate::store::disk::guard(&root, self.settings.min_free, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the node's image when the engine has it, whole.
+    async fn whole_image(&self, index: NodeIndex) -> Result<Option<Image>, NodeError> {
+        let node = &self.plan.graph[index];
+        let Some(image) = self.engine.inspect(&node.image).await? else { return Ok(None) };
+        let parent = match self.plan.parent(index) {
+            Some(parent) => self.engine.inspect(&self.plan.graph[parent].image).await?,
+            None => None,
+        };
+        let parent = parent.as_ref().map(|parent| parent.diff_ids.as_slice());
+        Ok(survey::is_whole(&image, &node.key, parent).then_some(image))
+    }
+
+    /// Builds again what `index` stands on, after the engine said that `reference` is not there.
+    async fn restore(
+        &self,
+        index: NodeIndex,
+        reference: &str,
+        log: &Arc<NodeLog>,
+    ) -> Result<(), NodeError> {
+        match self.plan.parent(index) {
+            Some(parent) => {
+                self.once(parent, log).await?;
+            }
+            None => {
+                let platform = &self.plan.platform;
+                self.engine.pull(reference, platform, &**log).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn name(&self, node: &Node, image: &Image) -> Result<(), NodeError> {
+        for alias in &node.aliases {
+            if !image.tags.contains(alias) {
+                self.engine.tag(&image.id, alias).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn record(
+        &self,
+        node: &Node,
+        image: &Image,
+        bytes: Option<u64>,
+        seconds: f64,
+    ) -> Result<(), NodeError> {
+        let parent = image.config.labels.get(label::PARENT).and_then(|key| key.parse().ok());
+        self.store.record_image(&ImageRecord {
+            key: node.key,
+            kind: node.kind(),
+            node: node.id.clone(),
+            engine: self.settings.engine.clone(),
+            image_id: image.id.clone(),
+            diff_ids: image.diff_ids.clone(),
+            parent,
+            document: node.document.canonical(),
+            bytes: bytes.unwrap_or(0),
+            seconds,
+        })?;
+        Ok(())
+    }
+
+    /// Returns all labels of a node's image.
+    fn labels(&self, index: NodeIndex) -> BTreeMap<String, String> {
+        let node = &self.plan.graph[index];
+        let mut labels = BTreeMap::from([
+            (label::KEY.to_owned(), node.key.to_string()),
+            (label::KIND.to_owned(), node.kind().to_string()),
+            (label::SCHEMA.to_owned(), SCHEMA.to_string()),
+            (label::INPUTS.to_owned(), node.document.canonical()),
+        ]);
+        if let Some(parent) = self.plan.parent(index) {
+            labels.insert(label::PARENT.to_owned(), self.plan.graph[parent].key.to_string());
+        }
+        labels
+    }
+
+    fn tags(node: &Node) -> Vec<String> {
+        std::iter::once(&node.image).chain(&node.aliases).cloned().collect()
+    }
+
+    async fn image_of(&self, node: &Node) -> Result<Image, NodeError> {
+        let reference = node.image.clone();
+        let image = self.engine.inspect(&reference).await?;
+        image.ok_or(NodeError::Engine(EngineError::NoSuchImage { reference }))
+    }
+
+    async fn build(&self, index: NodeIndex, log: &Arc<NodeLog>) -> Result<Image, NodeError> {
+        match &self.plan.graph[index].recipe {
+            Recipe::Base(recipe) => self.build_base(index, recipe, log).await,
+            Recipe::Env(recipe) => self.build_env(index, recipe, log).await,
+            Recipe::Checkout(recipe) => self.build_checkout(index, recipe, log).await,
+            Recipe::Instance(recipe) => self.build_instance(index, recipe, log).await,
+            Recipe::Published(recipe) => {
+                Ok(self.engine.pull(&recipe.reference, &recipe.platform, &**log).await?)
+            }
+        }
+    }
+
+    async fn pull(
+        &self,
+        node: &Node,
+        recipe: &PublishedRecipe,
+        log: &Arc<NodeLog>,
+    ) -> Result<Done, NodeError> {
+        let image = self.engine.pull(&recipe.reference, &recipe.platform, &**log).await?;
+        self.name(node, &image).await?;
+        Ok(Done { outcome: Outcome::Pulled, bytes: Some(image.size) })
+    }
+
+    async fn build_base(
+        &self,
+        index: NodeIndex,
+        recipe: &BaseRecipe,
+        log: &Arc<NodeLog>,
+    ) -> Result<Image, NodeError> {
+        for (reference, planned) in &recipe.from {
+            let image = self.engine.inspect(reference).await?;
+            let image = image.ok_or_else(|| EngineError::NoSuchImage { reference: reference.clone() })?;
+            if planned.as_deref() != Some(survey::content_identity(&image).as_str()) {
+                return Err(NodeError::FromChanged { reference: reference.clone() });
+            }
+        }
+        self.step(index, format!("build {}", recipe.name));
+        let node = &self.plan.graph[index];
+        let request = BuildRequest {
+            dockerfile: recipe.dockerfile.clone(),
+            context: recipe.context.clone(),
+            args: recipe.args.clone(),
+            platform: recipe.platform.clone(),
+            labels: self.labels(index),
+            tags: Self::tags(node),
+            host: self.settings.host.clone(),
+        };
+        Ok(self.engine.build(&request, &**log).await?)
+    }
+
+    async fn build_env(
+        &self,
+        index: NodeIndex,
+        recipe: &EnvRecipe,
+        log: &Arc<NodeLog>,
+    ) -> Result<Image, NodeError> {
+        let mut requirements = Vec::new();
+        for group in &recipe.requirements {
+            self.step(index, "read requirement files");
+            let mirror = self.mirror(index, &group.repo, log).await?;
+            let group = group.clone();
+            let files = tokio::task::spawn_blocking(move || {
+                super::requirements::read(&mirror, &group)
+            });
+            requirements.push(files.await.expect("reading requirements does not panic")?);
+        }
+        self.step(index, "install packages");
+        let node = &self.plan.graph[index];
+        let parent = self.plan.parent(index).expect("an env stands on a base");
+        let request = BuildRequest {
+            dockerfile: recipe.dockerfile(&self.plan.graph[parent].image),
+            context: recipe.context(&requirements),
+            args: BTreeMap::new(),
+            platform: recipe.platform.clone(),
+            labels: self.labels(index),
+            tags: Self::tags(node),
+            host: self.settings.host.clone(),
+        };
+        Ok(self.engine.build(&request, &**log).await?)
+    }
+
+    async fn build_checkout(
+        &self,
+        index: NodeIndex,
+        recipe: &CheckoutRecipe,
+        log: &Arc<NodeLog>,
+    ) -> Result<Image, NodeError> {
+        let node = &self.plan.graph[index];
+        let mirror = self.mirror(index, &recipe.repo, log).await?;
+        self.step(index, "write the checkout");
+        let scratch = self.store.scratch_dir()?;
+        let path = scratch.path().join("layer.tar");
+        let commit = recipe.base_commit.clone();
+        let layer = tokio::task::spawn_blocking(move || {
+            let options = CheckoutOptions::depth1(TESTBED.trim_start_matches('/'));
+            mirror.write_checkout(&commit, &options, &path)
+        });
+        let layer = layer.await.expect("writing a checkout does not panic")?;
+        for submodule in &layer.submodules {
+            log.write(
+                format!(
+                    "imgforge: submodule `{}` ({}) stays an empty directory\n",
+                    submodule.path, submodule.url
+                )
+                .as_bytes(),
+            );
+        }
+        let parent = self.plan.parent(index).expect("a checkout stands on an env");
+        let parent = self.image_of(&self.plan.graph[parent]).await?;
+        let mut config =
+            ImageConfig { working_dir: TESTBED.to_owned(), ..parent.config.clone() };
+        self.step(index, "load the checkout");
+        if !recipe.needs_container() {
+            config.labels = self.labels(index);
+            let request =
+                LayerRequest { parent, layer: Some(layer.file), config, tags: Self::tags(node) };
+            return Ok(self.engine.load(&request).await?);
+        }
+        let uninstalled = uninstalled(&node.key);
+        config.labels =
+            BTreeMap::from([(label::SCRATCH.to_owned(), self.settings.owner.clone())]);
+        let request = LayerRequest {
+            parent,
+            layer: Some(layer.file),
+            config,
+            tags: vec![uninstalled.clone()],
+        };
+        self.engine.load(&request).await?;
+        drop(scratch);
+        self.step(index, "install the checkout");
+        let request = BuildRequest {
+            dockerfile: recipe.dockerfile(&uninstalled),
+            context: Vec::new(),
+            args: BTreeMap::new(),
+            platform: recipe.platform.clone(),
+            labels: self.labels(index),
+            tags: Self::tags(node),
+            host: self.settings.host.clone(),
+        };
+        let watched = Watch { log: &**log, seen: Mutex::new(Vec::new()) };
+        let built = self.engine.build(&request, &watched).await;
+        let removed = self.engine.remove(&uninstalled).await;
+        let image = built?;
+        removed?;
+        if watched.saw(SETUP_CHANGED) {
+            self.keep_setup_diff(node, recipe).await?;
+        }
+        Ok(image)
+    }
+
+    /// Keeps what the installation changed in tracked files: patches apply on top of it.
+    async fn keep_setup_diff(
+        &self,
+        node: &Node,
+        recipe: &CheckoutRecipe,
+    ) -> Result<(), NodeError> {
+        let command = ["git", "-C", TESTBED, "diff", "--binary", &recipe.base_commit, "HEAD"];
+        let command = command.map(str::to_owned);
+        let output = Collect::default();
+        let code = self.engine.run(&node.image, &command, &output).await?;
+        if code != 0 {
+            let step = command.join(" ");
+            return Err(EngineError::Step { step, code }.into());
+        }
+        let diff = output.0.into_inner().expect("no writer panicked");
+        let digest = self.store.put_blob(&diff)?;
+        self.store.set_checkout_diff(&node.key, &digest)?;
+        Ok(())
+    }
+
+    async fn build_instance(
+        &self,
+        index: NodeIndex,
+        recipe: &InstanceRecipe,
+        log: &Arc<NodeLog>,
+    ) -> Result<Image, NodeError> {
+        let node = &self.plan.graph[index];
+        let parent_index = self.plan.parent(index).expect("an instance stands on a checkout");
+        let parent_node = &self.plan.graph[parent_index];
+        let scratch = self.store.scratch_dir()?;
+        let mut layer = None;
+        if recipe.test_patch.is_some() || recipe.model_patch.is_some() {
+            let mirror = self.mirror(index, &recipe.repo, log).await?;
+            let setup_diff = self.setup_diff(parent_node).await?;
+            self.step(index, "apply the patches");
+            let dir = scratch.path().to_owned();
+            let recipe = recipe.clone();
+            let outcome = tokio::task::spawn_blocking(move || {
+                let bytes = |patch: &Option<Arc<str>>| {
+                    patch.as_ref().map_or(Vec::new(), |patch| patch.as_bytes().to_vec())
+                };
+                let request = PatchRequest {
+                    commit: &recipe.base_commit,
+                    setup_diff: setup_diff.as_deref(),
+                    test_patch: &bytes(&recipe.test_patch),
+                    model_patch: &bytes(&recipe.model_patch),
+                    root: TESTBED.trim_start_matches('/'),
+                };
+                mirror.write_patch_layer(&request, &dir, &dir.join("layer.tar"))
+            });
+            match outcome.await.expect("applying patches does not panic")? {
+                PatchOutcome::Applied(applied) => layer = Some(applied.file),
+                PatchOutcome::Refused(refusal) => {
+                    log.write(refusal.text.as_bytes());
+                    return Err(NodeError::PatchRefused {
+                        which: refusal.which.as_str(),
+                        reason: refusal.reason(),
+                    });
+                }
+            }
+        }
+        let parent = self.image_of(parent_node).await?;
+        let config = ImageConfig { labels: self.labels(index), ..parent.config.clone() };
+        self.step(index, "load the patches");
+        let request = LayerRequest { parent, layer, config, tags: Self::tags(node) };
+        Ok(self.engine.load(&request).await?)
+    }
+
+    /// Returns what the installation of a checkout changed in tracked files.
+    async fn setup_diff(&self, checkout: &Node) -> Result<Option<Vec<u8>>, NodeError> {
+        let Recipe::Checkout(recipe) = &checkout.recipe else { return Ok(None) };
+        if !recipe.needs_container() {
+            return Ok(None);
+        }
+        if let Some(digest) = self.store.checkout_diff(&checkout.key)? {
+            return Ok(Some(self.store.blob(&digest)?));
+        }
+        Ok(None)
+    }
+
+    /// Opens the mirror of `repo` with every commit that the plan needs of it.
+    async fn mirror(
+        &self,
+        index: NodeIndex,
+        repo: &str,
+        log: &Arc<NodeLog>,
+    ) -> Result<Arc<Mirror>, NodeError> {
+        let cell = {
+            let mut opened = self.opened.lock().expect("no holder of the lock panics");
+            opened.entry(repo.to_owned()).or_default().clone()
+        };
+        let needed = self.needed_commit(index);
+        let open = || async {
+            self.step(index, format!("fetch {repo}"));
+            let commits = self.commits_of(repo);
+            self.open_mirror(repo, commits, log).await
+        };
+        match cell.get_or_try_init(open).await {
+            Ok(mirror) => Ok(mirror.clone()),
+            // Some other commit of the plan may be the one that is missing: only a node's own
+            // commit makes it fail.
+            Err(_) => self.open_mirror(repo, needed.into_iter().collect(), log).await,
+        }
+    }
+
+    async fn open_mirror(
+        &self,
+        repo: &str,
+        commits: Vec<String>,
+        log: &Arc<NodeLog>,
+    ) -> Result<Arc<Mirror>, NodeError> {
+        let mirrors = self.mirrors.clone();
+        let repo = repo.to_owned();
+        let log = log.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            let commits: Vec<&str> = commits.iter().map(String::as_str).collect();
+            mirrors.mirror(&repo, &commits, &*log)
+        });
+        Ok(Arc::new(opened.await.expect("opening a mirror does not panic")?))
+    }
+
+    fn needed_commit(&self, index: NodeIndex) -> Option<String> {
+        match &self.plan.graph[index].recipe {
+            Recipe::Checkout(recipe) => Some(recipe.base_commit.clone()),
+            Recipe::Instance(recipe) => Some(recipe.base_commit.clone()),
+            Recipe::Env(recipe) => recipe.requirements.first().map(|file| file.commit.clone()),
+            Recipe::Base(_) | Recipe::Published(_) => None,
+        }
+    }
+
+    fn commits_of(&self, repo: &str) -> Vec<String> {
+        let mut commits: Vec<String> = self
+            .plan
+            .nodes()
+            .filter(|(_, node)| node.status != Status::Fresh)
+            .filter(|(_, node)| match &node.recipe {
+                Recipe::Checkout(recipe) => recipe.repo == repo,
+                Recipe::Instance(recipe) => recipe.repo == repo,
+                Recipe::Env(recipe) => recipe.requirements.iter().any(|file| file.repo == repo),
+                Recipe::Base(_) | Recipe::Published(_) => false,
+            })
+            .filter_map(|(index, _)| self.needed_commit(index))
+            .collect();
+        commits.sort();
+        commits.dedup();
+        commits
+    }
+}
+
+/// Returns how long to wait after a try: 1, 2, 4 … seconds and a little more, at most 30.
+fn backoff(attempt: u32) -> Duration {
+    let seconds = 2f64.powi(attempt.saturating_sub(1).min(5) as i32).min(30.0);
+    Duration::from_secs_f64(seconds * rand::random_range(1.0..1.25))
+}
+
+/// Hands output on and remembers imgforge's own lines in it.
+struct Watch<'a> {
+    log: &'a dyn LogSink,
+    seen: Mutex<Vec<u8>>,
+}
+
+impl Watch<'_> {
+    fn saw(&self, line: &str) -> bool {
+        let seen = self.seen.lock().expect("no writer panicked");
+        seen.windows(line.len()).any(|window| window == line.as_bytes())
+    }
+}
+
+impl LogSink for Watch<'_> {
+    fn write(&self, bytes: &[u8]) {
+        self.log.write(bytes);
+        let mut seen = self.seen.lock().expect("no writer panicked");
+        seen.extend_from_slice(bytes);
+        // The line comes last in a script; what is long before it need not be kept.
+        if seen.len() > 1 << 20 {
+            let keep = seen.len() - (1 << 16);
+            seen.drain(..keep);
+        }
+    }
+}
+
+/// Keeps output in memory.
+#[derive(Default)]
+struct Collect(Mutex<Vec<u8>>);
+
+impl LogSink for Collect {
+    fn write(&self, bytes: &[u8]) {
+        self.0.lock().expect("no writer panicked").extend_from_slice(bytes);
+    }
+}

@@ -1,0 +1,336 @@
+//! From instances to a graph of keyed nodes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use petgraph::graph::{DiGraph, NodeIndex};
+
+use crate::catalog::{Catalog, CatalogError, Environment};
+use crate::dataset::Instance;
+use crate::key::{Key, Kind};
+use crate::recipe::instance::non_empty;
+use crate::recipe::{
+    BaseRecipe, CheckoutRecipe, EnvRecipe, InstanceRecipe, PublishedRecipe, Recipe, dockerfile,
+};
+
+use super::{Node, Plan, Status, name};
+
+/// One image to be had: an instance, with a model patch or without.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// The instance.
+    pub instance: Arc<Instance>,
+    /// The prediction's patch and model.
+    pub prediction: Option<ModelPatch>,
+}
+
+/// The part of a prediction that an image is made of.
+#[derive(Debug, Clone)]
+pub struct ModelPatch {
+    /// `model_name_or_path`: for the node's id, not for the key.
+    pub model: String,
+    /// The patch.
+    pub patch: Arc<str>,
+}
+
+/// How a plan is made.
+#[derive(Debug, Clone)]
+pub struct PlanOptions {
+    /// Such as `linux/amd64`.
+    pub platform: String,
+    /// Where published images come from; `None` builds everything.
+    pub namespace: Option<String>,
+    /// The last layer that is wanted: nodes above it are left out.
+    pub up_to: Kind,
+}
+
+/// An instance that cannot be planned.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The catalog does not say how it is built.
+    #[error("instance `{instance_id}` cannot be planned")]
+    Catalog {
+        /// The instance.
+        instance_id: String,
+        /// Why.
+        #[source]
+        source: CatalogError,
+    },
+    /// The published name is not one that an engine takes.
+    #[error("instance `{instance_id}`: `{reference}` is not a valid image name")]
+    Name {
+        /// The instance.
+        instance_id: String,
+        /// The name.
+        reference: String,
+    },
+}
+
+/// Makes plans.
+pub struct Planner<'a> {
+    catalog: &'a Catalog,
+    options: PlanOptions,
+    from: &'a BTreeMap<String, String>,
+    graph: DiGraph<Node, ()>,
+    by_key: HashMap<Key, NodeIndex>,
+    ids: HashMap<String, NodeIndex>,
+    environments: HashMap<(String, String, String), (Arc<Environment>, NodeIndex)>,
+    targets: Vec<(String, NodeIndex)>,
+}
+
+impl<'a> Planner<'a> {
+    /// Starts a plan. `from` gives the identity of the content of every `FROM` image that is known.
+    pub fn new(
+        catalog: &'a Catalog,
+        options: PlanOptions,
+        from: &'a BTreeMap<String, String>,
+    ) -> Self {
+        Planner {
+            catalog,
+            options,
+            from,
+            graph: DiGraph::new(),
+            by_key: HashMap::new(),
+            ids: HashMap::new(),
+            environments: HashMap::new(),
+            targets: Vec::new(),
+        }
+    }
+
+    /// Plans `work`, in its order. All nodes are stale until [`Plan::assess`] looks at them.
+    ///
+    /// # Errors
+    /// All instances that cannot be planned.
+    pub fn plan(mut self, work: &[Work]) -> Result<Plan, Vec<PlanError>> {
+        let mut errors = Vec::new();
+        for item in work {
+            if let Err(error) = self.add(item) {
+                errors.push(error);
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        Ok(Plan { graph: self.graph, platform: self.options.platform, targets: self.targets })
+    }
+
+    fn add(&mut self, work: &Work) -> Result<(), PlanError> {
+        let instance = &*work.instance;
+        let target = if self.options.namespace.is_some() {
+            self.add_published(instance)?
+        } else {
+            self.add_built(work)?
+        };
+        let mut next = Some(target);
+        while let Some(index) = next {
+            let instances = &mut self.graph[index].instances;
+            if instances.last() != Some(&instance.instance_id) {
+                instances.push(instance.instance_id.clone());
+            }
+            next = self.graph.neighbors_directed(index, petgraph::Direction::Incoming).next();
+        }
+        self.targets.push((instance.instance_id.clone(), target));
+        Ok(())
+    }
+
+    fn add_published(&mut self, instance: &Instance) -> Result<NodeIndex, PlanError> {
+        let platform = self.options.platform.clone();
+        let namespace = self.options.namespace.as_deref().expect("called with a namespace");
+        let derived = name::published(namespace, &instance.instance_id, &platform);
+        // A row may name its image; it counts when it is in the namespace that was asked for and
+        // for this architecture.
+        let reference = instance
+            .image
+            .as_deref()
+            .filter(|image| {
+                image.starts_with(&format!("{namespace}/"))
+                    && (platform == "linux/amd64" || !image.contains(".x86_64."))
+            })
+            .map_or(derived, str::to_owned);
+        if !name::is_valid(&reference) {
+            let instance_id = instance.instance_id.clone();
+            return Err(PlanError::Name { instance_id, reference });
+        }
+        let aliases = vec![name::alias(&instance.instance_id, &platform)];
+        let recipe = Recipe::Published(PublishedRecipe { reference: reference.clone(), platform });
+        let id = format!("instance:{}", instance.instance_id);
+        let index = self.node(id, recipe, None, || (reference, aliases, Vec::new()));
+        Ok(index)
+    }
+
+    fn add_built(&mut self, work: &Work) -> Result<NodeIndex, PlanError> {
+        let instance = &*work.instance;
+        let platform = self.options.platform.clone();
+        let (environment, env) = self.environment(instance).map_err(|source| {
+            PlanError::Catalog { instance_id: instance.instance_id.clone(), source }
+        })?;
+        if self.options.up_to == Kind::Base {
+            return Ok(self.parent(env).expect("an env stands on a base"));
+        }
+        if self.options.up_to == Kind::Env {
+            return Ok(env);
+        }
+        let parent = self.graph[env].key;
+        let checkout =
+            CheckoutRecipe::new(&environment, parent, &instance.base_commit, &platform);
+        let commit = instance.base_commit.get(..12).unwrap_or(&instance.base_commit);
+        let id = format!("checkout:{}@{commit}", instance.repo);
+        let checkout = self.named(id, Recipe::Checkout(checkout), Some(env), Vec::new());
+        let alias = name::alias(&instance.instance_id, &platform);
+        let aliases = &mut self.graph[checkout].aliases;
+        if !aliases.contains(&alias) {
+            aliases.push(alias);
+        }
+        if self.options.up_to == Kind::Checkout {
+            return Ok(checkout);
+        }
+        let model_patch = work.prediction.as_ref().and_then(|model| non_empty(&model.patch));
+        let recipe = InstanceRecipe {
+            parent: self.graph[checkout].key,
+            repo: instance.repo.clone(),
+            base_commit: instance.base_commit.clone(),
+            test_patch: non_empty(&instance.test_patch),
+            model_patch,
+            platform,
+        };
+        let id = match &work.prediction {
+            Some(prediction) => format!("instance:{}+{}", instance.instance_id, prediction.model),
+            None => format!("instance:{}", instance.instance_id),
+        };
+        Ok(self.named(id, Recipe::Instance(recipe), Some(checkout), Vec::new()))
+    }
+
+    fn environment(
+        &mut self,
+        instance: &Instance,
+    ) -> Result<(Arc<Environment>, NodeIndex), CatalogError> {
+        let own = instance.install_config.is_some() || instance.requirements.is_some();
+        let setup_commit =
+            instance.environment_setup_commit.as_ref().unwrap_or(&instance.base_commit);
+        // A row with its own recipe is an environment of its own, until its key says otherwise.
+        let version = if own { &instance.instance_id } else { &instance.version };
+        let found = (instance.repo.clone(), version.clone(), setup_commit.clone());
+        if let Some((environment, node)) = self.environments.get(&found) {
+            return Ok((environment.clone(), *node));
+        }
+        let environment =
+            Arc::new(self.catalog.environment(&instance.repo, &instance.version, Some(instance))?);
+        let platform = self.options.platform.clone();
+        let identity = |reference: &str| self.from.get(reference).cloned();
+        let base = BaseRecipe::new(&environment.base, &platform, &identity);
+        let base_id = format!("base:{}", base.name);
+        let base = self.named(base_id, Recipe::Base(base), None, Vec::new());
+        let env = EnvRecipe::new(&environment, self.graph[base].key, setup_commit, &platform);
+        let mut notes = Vec::new();
+        if environment.python != environment.wanted_python {
+            notes.push(format!(
+                "Python {} stands in for {}",
+                environment.python, environment.wanted_python
+            ));
+        }
+        if env.is_unlocked() {
+            notes.push("unlocked: packages depend on the day of the build".to_owned());
+        }
+        let env_id = format!("env:{}@{}", instance.repo, version);
+        let node = self.named(env_id, Recipe::Env(env), Some(base), notes);
+        self.environments.insert(found, (environment.clone(), node));
+        Ok((environment, node))
+    }
+
+    fn parent(&self, index: NodeIndex) -> Option<NodeIndex> {
+        self.graph.neighbors_directed(index, petgraph::Direction::Incoming).next()
+    }
+
+    /// Adds a node with a name of ours.
+    fn named(
+        &mut self,
+        id: String,
+        recipe: Recipe,
+        parent: Option<NodeIndex>,
+        notes: Vec<String>,
+    ) -> NodeIndex {
+        let kind = recipe.kind();
+        let document = recipe.document();
+        let key = document.key();
+        self.keyed(id, recipe, parent, key, document, || {
+            (name::image(kind, &key), Vec::new(), notes)
+        })
+    }
+
+    fn node(
+        &mut self,
+        id: String,
+        recipe: Recipe,
+        parent: Option<NodeIndex>,
+        names: impl FnOnce() -> (String, Vec<String>, Vec<String>),
+    ) -> NodeIndex {
+        let document = recipe.document();
+        let key = document.key();
+        self.keyed(id, recipe, parent, key, document, names)
+    }
+
+    /// Returns the node of a key, new or not: equal keys are one node, whatever they are called.
+    fn keyed(
+        &mut self,
+        id: String,
+        recipe: Recipe,
+        parent: Option<NodeIndex>,
+        key: Key,
+        document: crate::key::KeyDocument,
+        names: impl FnOnce() -> (String, Vec<String>, Vec<String>),
+    ) -> NodeIndex {
+        if let Some(index) = self.by_key.get(&key) {
+            return *index;
+        }
+        let (image, aliases, notes) = names();
+        // One name can stand for two keys: one commit in two environments.
+        let id = if self.ids.contains_key(&id) { format!("{id}#{}", key.short()) } else { id };
+        let node = Node {
+            id: id.clone(),
+            recipe,
+            key,
+            document,
+            image,
+            aliases,
+            status: Status::Stale(Vec::new()),
+            instances: Vec::new(),
+            notes,
+        };
+        let index = self.graph.add_node(node);
+        if let Some(parent) = parent {
+            self.graph.add_edge(parent, index, ());
+        }
+        self.by_key.insert(key, index);
+        self.ids.insert(id, index);
+        index
+    }
+}
+
+/// Lists the `FROM` images that `work` stands on, each once.
+///
+/// # Errors
+/// The first instance that the catalog cannot resolve.
+pub fn from_images(catalog: &Catalog, work: &[Work]) -> Result<Vec<String>, PlanError> {
+    let mut seen: HashMap<(&str, &str), ()> = HashMap::new();
+    let mut images = Vec::new();
+    for item in work {
+        let instance = &*item.instance;
+        let own = instance.install_config.is_some() || instance.requirements.is_some();
+        if !own && seen.insert((&instance.repo, &instance.version), ()).is_some() {
+            continue;
+        }
+        let environment = catalog
+            .environment(&instance.repo, &instance.version, Some(instance))
+            .map_err(|source| PlanError::Catalog {
+                instance_id: instance.instance_id.clone(),
+                source,
+            })?;
+        let base = &environment.base;
+        for image in dockerfile::external_images(&base.dockerfile, &base.args) {
+            if !images.contains(&image) {
+                images.push(image);
+            }
+        }
+    }
+    Ok(images)
+}

@@ -1,0 +1,51 @@
+//! What exists: the planner's view of the engine and of the state on disk, as a value.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::key::{Key, KeyDocument};
+
+/// What the engine has under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Present {
+    /// The image that was built.
+    Whole,
+    /// Something that is not it, and why.
+    Broken(String),
+}
+
+/// What exists, read once before planning.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    images: HashMap<Key, Present>,
+    references: HashSet<String>,
+    documents: HashMap<String, KeyDocument>,
+}
+
+impl Inventory {
+    /// Adds an image that the engine has under `key`.
+    pub fn add_image(&mut self, key: Key, present: Present) {
+        self.images.insert(key, present);
+    }
+
+    /// Adds a reference that the engine has.
+    pub fn add_reference(&mut self, reference: String) {
+        self.references.insert(reference);
+    }
+
+    /// Sets the key document of the newest image that was built for a node.
+    pub fn set_document(&mut self, node: String, document: KeyDocument) {
+        self.documents.insert(node, document);
+    }
+
+    pub(super) fn present(&self, key: &Key) -> Option<&Present> {
+        self.images.get(key)
+    }
+
+    pub(super) fn has_reference(&self, reference: &str) -> bool {
+        self.references.contains(reference)
+    }
+
+    pub(super) fn newest_document(&self, node: &str) -> Option<&KeyDocument> {
+        self.documents.get(node)
+    }
+}

@@ -1,0 +1,80 @@
+//! Names of images: ours by key, and those of the benchmark.
+
+use crate::key::{Key, Kind};
+
+/// Returns the name of an image by its key.
+pub fn image(kind: Kind, key: &Key) -> String {
+    format!("imgforge/{kind}:{key}")
+}
+
+/// Returns the architecture as the benchmark spells it in names: `x86_64` or `arm64`.
+pub fn architecture(platform: &str) -> &str {
+    match platform.split('/').nth(1).unwrap_or(platform) {
+        "amd64" | "x86_64" => "x86_64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// Returns the benchmark's own name of an instance image,
+/// `sweb.eval.<arch>.<instance_id>:latest`, in lower case.
+pub fn alias(instance_id: &str, platform: &str) -> String {
+    format!("sweb.eval.{}.{}:latest", architecture(platform), instance_id.to_ascii_lowercase())
+}
+
+/// Returns the name under which the benchmark publishes an instance image in `namespace`:
+/// registries do not take a double underscore everywhere, so it is written `_1776_`.
+pub fn published(namespace: &str, instance_id: &str, platform: &str) -> String {
+    format!("{}/{}", namespace.trim_end_matches('/'), alias(instance_id, platform).replace("__", "_1776_"))
+}
+
+/// Tells whether a reference is a valid image name with a tag: what an engine would accept.
+pub fn is_valid(reference: &str) -> bool {
+    let (name, tag) = match reference.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, tag),
+        _ => (reference, "latest"),
+    };
+    let valid_tag = !tag.is_empty()
+        && tag.len() <= 128
+        && tag.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+        && !tag.starts_with(['.', '-']);
+    let component = |part: &str| {
+        !part.is_empty()
+            && part.chars().all(|c| {
+                c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c)
+            })
+            && part.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && part.ends_with(|c: char| c.is_ascii_alphanumeric())
+    };
+    let mut parts: Vec<&str> = name.split('/').collect();
+    if parts.len() > 1 && (parts[0].contains([':', '.']) || parts[0] == "localhost") {
+        parts.remove(0);
+    }
+    valid_tag && !parts.is_empty() && parts.iter().all(|part| component(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_names_are_the_ones_in_the_datasets() {
+        assert_eq!(
+            published("swebench", "pallets__flask-4045", "linux/amd64"),
+            "swebench/sweb.eval.x86_64.pallets_1776_flask-4045:latest"
+        );
+        assert_eq!(
+            alias("Qiskit__qiskit-1", "linux/arm64"),
+            "sweb.eval.arm64.qiskit__qiskit-1:latest"
+        );
+    }
+
+    #[test]
+    fn names_that_no_engine_takes_are_told_apart() {
+        assert!(is_valid("127.0.0.1:5000/swebench/sweb.eval.x86_64.a_1776_b-1:latest"));
+        assert!(is_valid("sweb.eval.x86_64.a__b-1:latest"));
+        assert!(!is_valid("swebench/Sweb:latest"));
+        assert!(!is_valid("a/b c:latest"));
+        assert!(!is_valid("a/b:"));
+    }
+}

@@ -1,0 +1,207 @@
+//! A plan as a table, JSON, Graphviz or Mermaid text.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::key::{Key, Kind};
+
+use super::{Count, Plan, Reason, Status};
+
+/// What `plan --json` prints.
+#[derive(Debug, Serialize)]
+pub struct PlanDocument<'a> {
+    /// The engine that was asked, or `none`.
+    pub engine: &'a str,
+    /// Such as `linux/amd64`.
+    pub platform: &'a str,
+    /// How many nodes would run at once.
+    pub workers: usize,
+    /// Parents before children.
+    pub nodes: Vec<NodeDocument<'a>>,
+    /// Counts by kind.
+    pub summary: BTreeMap<&'static str, Count>,
+}
+
+/// One node of [`PlanDocument`].
+#[derive(Debug, Serialize)]
+pub struct NodeDocument<'a> {
+    id: &'a str,
+    kind: Kind,
+    key: &'a Key,
+    image: &'a str,
+    aliases: &'a [String],
+    status: &'static str,
+    reasons: Vec<String>,
+    deps: Vec<&'a str>,
+    instances: &'a [String],
+    notes: &'a [String],
+}
+
+fn status_name(status: &Status) -> &'static str {
+    match status {
+        Status::Fresh => "fresh",
+        Status::Stale(_) => "stale",
+        Status::Pull => "pull",
+    }
+}
+
+fn reasons(status: &Status) -> &[Reason] {
+    match status {
+        Status::Stale(reasons) => reasons,
+        Status::Fresh | Status::Pull => &[],
+    }
+}
+
+/// Returns the plan as `plan --json` prints it.
+pub fn document<'a>(plan: &'a Plan, engine: &'a str, workers: usize) -> PlanDocument<'a> {
+    let nodes = plan
+        .nodes()
+        .map(|(index, node)| NodeDocument {
+            id: &node.id,
+            kind: node.kind(),
+            key: &node.key,
+            image: &node.image,
+            aliases: &node.aliases,
+            status: status_name(&node.status),
+            reasons: reasons(&node.status).iter().map(Reason::to_string).collect(),
+            deps: plan.parent(index).map(|parent| plan.graph[parent].id.as_str()).into_iter().collect(),
+            instances: &node.instances,
+            notes: &node.notes,
+        })
+        .collect();
+    PlanDocument { engine, platform: &plan.platform, workers, nodes, summary: plan.summary() }
+}
+
+/// Returns the plan as a table: base and env images a line each, checkouts and instances counted
+/// below their environment. With `explain` every stale node follows with its reasons.
+pub fn table(plan: &Plan, explain: bool) -> String {
+    let mut text = String::new();
+    let width = plan
+        .nodes()
+        .filter(|(_, node)| matches!(node.kind(), Kind::Base | Kind::Env))
+        .map(|(_, node)| node.id.len())
+        .max()
+        .unwrap_or(0)
+        .max(4);
+    let mut listed = false;
+    for (index, node) in plan.nodes() {
+        if !matches!(node.kind(), Kind::Base | Kind::Env) {
+            continue;
+        }
+        if !listed {
+            let _ = writeln!(
+                text,
+                "{:<width$}  {:<12}  {:<6}  checkouts  instances",
+                "node", "key", "status"
+            );
+            listed = true;
+        }
+        let below = |kind: Kind| {
+            let mut count = 0;
+            let mut next = vec![index];
+            while let Some(at) = next.pop() {
+                count += usize::from(plan.graph[at].kind() == kind);
+                next.extend(plan.graph.neighbors(at));
+            }
+            count
+        };
+        let _ = write!(
+            text,
+            "{:<width$}  {}  {:<6}  {:>9}  {:>9}",
+            node.id,
+            node.key.short(),
+            status_name(&node.status),
+            below(Kind::Checkout),
+            below(Kind::Instance),
+        );
+        for note in &node.notes {
+            let _ = write!(text, "  ({note})");
+        }
+        text.push('\n');
+    }
+    if explain {
+        text.push_str(&explanation(plan));
+    }
+    if listed {
+        text.push('\n');
+    }
+    for (kind, count) in Kind::ALL.iter().map(|kind| (kind, plan.summary()[kind.as_str()])) {
+        let total = count.fresh + count.stale + count.pull;
+        if total > 0 {
+            let _ = write!(text, "{kind:<9} {total:>6}: {} fresh", count.fresh);
+            if count.stale > 0 {
+                let _ = write!(text, ", {} stale", count.stale);
+            }
+            if count.pull > 0 {
+                let _ = write!(text, ", {} to pull", count.pull);
+            }
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// Says for every stale node why.
+pub fn explanation(plan: &Plan) -> String {
+    let mut text = String::new();
+    for (_, node) in plan.nodes() {
+        if let Status::Stale(reasons) = &node.status {
+            let _ = writeln!(text, "{} is stale:", node.id);
+            for reason in reasons {
+                let _ = writeln!(text, "  {reason}");
+            }
+        }
+    }
+    text
+}
+
+/// Returns the graph for Graphviz.
+pub fn dot(plan: &Plan) -> String {
+    let mut text = String::from("digraph imgforge {\n  rankdir=LR;\n  node [shape=box];\n");
+    for (index, node) in plan.nodes() {
+        let style = match node.status {
+            Status::Fresh => "solid",
+            Status::Stale(_) => "bold",
+            Status::Pull => "dashed",
+        };
+        let label = node.id.replace('\\', "\\\\").replace('"', "\\\"");
+        let _ = writeln!(
+            text,
+            "  n{} [label=\"{label}\\n{} {}\", style={style}];",
+            index.index(),
+            node.key.short(),
+            status_name(&node.status)
+        );
+    }
+    for edge in plan.graph.edge_indices() {
+        if let Some((from, to)) = plan.graph.edge_endpoints(edge) {
+            let _ = writeln!(text, "  n{} -> n{};", from.index(), to.index());
+        }
+    }
+    text.push_str("}\n");
+    text
+}
+
+/// Returns the graph for Mermaid.
+pub fn mermaid(plan: &Plan) -> String {
+    let mut text = String::from("flowchart LR\n");
+    for (index, node) in plan.nodes() {
+        let label = node.id.replace('"', "#quot;");
+        let _ = writeln!(
+            text,
+            "  n{}[\"{label}<br/>{}\"]:::{}",
+            index.index(),
+            node.key.short(),
+            status_name(&node.status)
+        );
+    }
+    for edge in plan.graph.edge_indices() {
+        if let Some((from, to)) = plan.graph.edge_endpoints(edge) {
+            let _ = writeln!(text, "  n{} --> n{}", from.index(), to.index());
+        }
+    }
+    text.push_str("  classDef stale stroke-width:3px\n  classDef pull stroke-dasharray:4\n");
+    text
+}

@@ -1,0 +1,48 @@
+//! The instance image: the checkout with the test patch and a model patch applied.
+
+use std::sync::Arc;
+
+use crate::key::{Digest, Key, KeyDocument, Kind};
+
+/// Name and version of the way in which patches are applied; part of the key.
+const APPLY: &str = "swebench-5/1";
+
+/// What an instance image is made of.
+#[derive(Debug, Clone)]
+pub struct InstanceRecipe {
+    /// The checkout's key.
+    pub parent: Key,
+    /// `owner/name`, for finding the mirror.
+    pub repo: String,
+    /// The commit that the patches apply to.
+    pub base_commit: String,
+    /// The patch of the test files; `None` when empty.
+    pub test_patch: Option<Arc<str>>,
+    /// The patch under evaluation; `None` when empty.
+    pub model_patch: Option<Arc<str>>,
+    /// Such as `linux/amd64`.
+    pub platform: String,
+}
+
+/// Returns `patch`, or `None` where it holds nothing but white space: the same as absent.
+pub fn non_empty(patch: &str) -> Option<Arc<str>> {
+    (!patch.trim().is_empty()).then(|| Arc::from(patch))
+}
+
+impl InstanceRecipe {
+    /// Returns the key document.
+    pub fn document(&self) -> KeyDocument {
+        let digest = |patch: &Option<Arc<str>>| patch.as_ref().map(|p| Digest::of(p.as_bytes()));
+        KeyDocument::new(Kind::Instance)
+            .with("apply", APPLY)
+            .with("model_patch", digest(&self.model_patch))
+            .with("parent", self.parent)
+            .with("platform", &self.platform)
+            .with("test_patch", digest(&self.test_patch))
+    }
+
+    /// Returns the key.
+    pub fn key(&self) -> Key {
+        self.document().key()
+    }
+}

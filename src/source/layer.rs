@@ -1,0 +1,124 @@
+//! Writing a layer: an uncompressed tar with fixed owner, modes and order, hashed as it is written.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::engine::LayerFile;
+use crate::key::Digest;
+
+/// A regular file's mode bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileMode {
+    /// 0644.
+    Plain,
+    /// 0755.
+    Executable,
+}
+
+/// Writes one layer. Entries are written in the order of the calls, which the caller fixes.
+pub struct LayerWriter {
+    path: PathBuf,
+    tar: tar::Builder<Hashing>,
+    entries: usize,
+}
+
+struct Hashing {
+    file: BufWriter<File>,
+    hasher: Sha256,
+    size: u64,
+}
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+        Ok(())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Makes a path from the bytes of a git path.
+pub fn path_of(bytes: &[u8]) -> &Path {
+    use std::os::unix::ffi::OsStrExt as _;
+    Path::new(std::ffi::OsStr::from_bytes(bytes))
+}
+
+impl LayerWriter {
+    /// Starts a layer at `path`.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+        let hashing = Hashing { file, hasher: Sha256::new(), size: 0 };
+        let mut tar = tar::Builder::new(hashing);
+        tar.mode(tar::HeaderMode::Deterministic);
+        Ok(LayerWriter { path: path.to_owned(), tar, entries: 0 })
+    }
+
+    fn header(kind: tar::EntryType, mode: u32, mtime: i64, size: u64) -> tar::Header {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(mtime.max(0) as u64);
+        header.set_size(size);
+        header
+    }
+
+    /// Adds a directory.
+    pub fn directory(&mut self, path: &[u8], mtime: i64) -> io::Result<()> {
+        let mut header = Self::header(tar::EntryType::Directory, 0o755, mtime, 0);
+        let mut name = path.to_vec();
+        name.push(b'/');
+        self.entries += 1;
+        self.tar.append_data(&mut header, path_of(&name), io::empty())
+    }
+
+    /// Adds a regular file.
+    pub fn file(
+        &mut self,
+        path: &[u8],
+        mode: FileMode,
+        mtime: i64,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        let mode = if mode == FileMode::Executable { 0o755 } else { 0o644 };
+        let size = bytes.len() as u64;
+        let mut header = Self::header(tar::EntryType::Regular, mode, mtime, size);
+        self.entries += 1;
+        self.tar.append_data(&mut header, path_of(path), bytes)
+    }
+
+    /// Adds a symbolic link.
+    pub fn symlink(&mut self, path: &[u8], mtime: i64, target: &[u8]) -> io::Result<()> {
+        let mut header = Self::header(tar::EntryType::Symlink, 0o777, mtime, 0);
+        self.entries += 1;
+        self.tar.append_link(&mut header, path_of(path), path_of(target))
+    }
+
+    /// Adds the mark that deletes `path` of the layers below.
+    pub fn whiteout(&mut self, path: &[u8], mtime: i64) -> io::Result<()> {
+        let at = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+        let mut name = path[..at].to_vec();
+        name.extend_from_slice(b".wh.");
+        name.extend_from_slice(&path[at..]);
+        self.file(&name, FileMode::Plain, mtime, b"")
+    }
+
+    /// Ends the layer.
+    pub fn finish(self) -> io::Result<(LayerFile, usize)> {
+        let mut hashing = self.tar.into_inner()?;
+        hashing.file.flush()?;
+        let diff_id = Digest::from_bytes(hashing.hasher.finalize().into());
+        Ok((LayerFile { path: self.path, diff_id, size: hashing.size }, self.entries))
+    }
+}

@@ -1,0 +1,371 @@
+//! Mirrors: one bare repository each, fetched once, shared by all instances and processes.
+//!
+//! A source on this machine is not copied: the mirror names it as an alternate. Fetching is the
+//! business of the `git` program, whose credentials, proxies and certificates apply; reading
+//! objects is done in this process.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::engine::LogSink;
+
+use super::checkout::{EntryKind, Listing};
+use super::layer::FileMode;
+use super::{SourceError, Tried};
+
+/// How often a fetch is tried that fails for a reason which may pass.
+const ATTEMPTS: u32 = 4;
+
+/// Where repositories come from.
+#[derive(Debug, Clone)]
+pub struct Mirrors {
+    dir: PathBuf,
+    templates: Vec<String>,
+    map: BTreeMap<String, Vec<String>>,
+}
+
+/// An open mirror.
+pub struct Mirror {
+    path: PathBuf,
+    repo: gix::ThreadSafeRepository,
+    name: String,
+}
+
+/// A mirror as one thread reads it.
+pub(super) struct Local<'a> {
+    repo: gix::Repository,
+    name: &'a str,
+}
+
+/// A commit, read.
+pub(super) struct Commit {
+    pub id: [u8; 20],
+    pub data: Vec<u8>,
+    pub tree: [u8; 20],
+    pub time: i64,
+}
+
+impl Mirrors {
+    /// Sets where repositories come from: first the sources that `map` names for one repo, then
+    /// `templates` with `{owner}`, `{name}` and `{repo}` filled in; each a URL or a directory.
+    pub fn new(
+        state_dir: &Path,
+        templates: Vec<String>,
+        map: BTreeMap<String, Vec<String>>,
+    ) -> Self {
+        Mirrors { dir: state_dir.join("mirrors"), templates, map }
+    }
+
+    /// Lists the sources of `repo` in the order in which they are tried.
+    pub fn sources(&self, repo: &str) -> Vec<String> {
+        let (owner, name) = repo.split_once('/').unwrap_or(("", repo));
+        let fill = |template: &String| {
+            template.replace("{owner}", owner).replace("{name}", name).replace("{repo}", repo)
+        };
+        let mapped = self.map.get(repo).into_iter().flatten();
+        let mut sources: Vec<String> = mapped.chain(&self.templates).map(fill).collect();
+        let mut seen = std::collections::HashSet::new();
+        sources.retain(|source| seen.insert(source.clone()));
+        sources
+    }
+
+    /// Opens the mirror of `repo`, fetching when it lacks one of `commits`. The first source that
+    /// has a commit wins; the others are not asked for it.
+    ///
+    /// # Errors
+    /// [`SourceError::NoCommit`] names every source that was tried, with what it said.
+    pub fn mirror(
+        &self,
+        repo: &str,
+        commits: &[&str],
+        log: &dyn LogSink,
+    ) -> Result<Mirror, SourceError> {
+        let path = self.dir.join(format!("{}.git", repo.replace('/', "__")));
+        let file = |source| SourceError::File { path: path.clone(), source };
+        std::fs::create_dir_all(&self.dir).map_err(file)?;
+        if let Ok(mirror) = Mirror::open(&path, repo)
+            && mirror.lacks(commits).is_empty()
+        {
+            return Ok(mirror);
+        }
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.with_extension("lock"))
+            .map_err(file)?;
+        lock.lock().map_err(file)?;
+        // What a process left that was killed while it made the mirror.
+        let aside = path.with_extension("part");
+        if aside.exists() {
+            std::fs::remove_dir_all(&aside).map_err(file)?;
+        }
+        let mirror = match Mirror::open(&path, repo) {
+            Ok(mirror) => mirror,
+            Err(_) => {
+                if path.exists() {
+                    std::fs::remove_dir_all(&path).map_err(file)?;
+                }
+                git(&["init", "--quiet", "--bare", &aside.to_string_lossy()], None, log)?;
+                std::fs::rename(&aside, &path).map_err(file)?;
+                Mirror::open(&path, repo)?
+            }
+        };
+        let mut mirror = mirror;
+        let mut missing = mirror.lacks(commits);
+        let mut tried = Vec::new();
+        for source in self.sources(repo) {
+            if missing.is_empty() {
+                break;
+            }
+            let outcome = match local_path(&source) {
+                Some(local) => add_alternate(&path, &local),
+                None => fetch(&path, &source, log),
+            };
+            mirror = Mirror::open(&path, repo)?;
+            missing = mirror.lacks(commits);
+            tried.push(match outcome {
+                Ok(()) => Tried { source, said: "does not have the commit".to_owned() },
+                Err(said) => Tried { source, said },
+            });
+        }
+        match missing.first() {
+            None => Ok(mirror),
+            Some(commit) => {
+                Err(SourceError::NoCommit { repo: repo.to_owned(), commit: commit.clone(), tried })
+            }
+        }
+    }
+}
+
+/// Returns the directory that a source names, when it is on this machine.
+fn local_path(source: &str) -> Option<PathBuf> {
+    if let Some(path) = source.strip_prefix("file://") {
+        return Some(PathBuf::from(path));
+    }
+    let url = source.contains("://") || (source.contains(':') && !source.starts_with(['/', '.']));
+    (!url).then(|| PathBuf::from(source))
+}
+
+/// Lets the mirror read the objects of a repository on this machine in place.
+fn add_alternate(mirror: &Path, source: &Path) -> Result<(), String> {
+    let source = std::path::absolute(source).map_err(|error| error.to_string())?;
+    let candidates = [source.join("objects"), source.join(".git/objects")];
+    let Some(objects) = candidates.into_iter().find(|path| path.is_dir()) else {
+        return Err("is not a git repository".to_owned());
+    };
+    let file = mirror.join("objects/info/alternates");
+    let mut text = std::fs::read_to_string(&file).unwrap_or_default();
+    let line = objects.to_string_lossy();
+    if text.lines().any(|known| known == line) {
+        return Ok(());
+    }
+    text.push_str(&line);
+    text.push('\n');
+    let aside = file.with_extension("part");
+    std::fs::write(&aside, text)
+        .and_then(|()| std::fs::rename(&aside, &file))
+        .map_err(|error| error.to_string())
+}
+
+/// Fetches everything that a URL publishes, trying again what may pass.
+fn fetch(mirror: &Path, url: &str, log: &dyn LogSink) -> Result<(), String> {
+    let args = [
+        "fetch",
+        "--quiet",
+        "--no-auto-gc",
+        "--tags",
+        "--force",
+        url,
+        "+refs/*:refs/remotes/source/*",
+    ];
+    let mut attempt = 1;
+    loop {
+        let said = match git(&args, Some(mirror), log) {
+            Ok(()) => return Ok(()),
+            Err(SourceError::Git { said, .. }) => said,
+            Err(other) => return Err(other.to_string()),
+        };
+        if attempt >= ATTEMPTS || !may_pass(&said) {
+            return Err(said);
+        }
+        std::thread::sleep(Duration::from_secs(1 << attempt));
+        attempt += 1;
+    }
+}
+
+/// Tells a broken or busy connection from a refusal, by the words of `git`.
+fn may_pass(said: &str) -> bool {
+    const PASSING: [&str; 12] = [
+        "timed out",
+        "Connection reset",
+        "early EOF",
+        "unexpected disconnect",
+        "RPC failed",
+        "Could not resolve host",
+        "Temporary failure",
+        "error: 429",
+        "error: 500",
+        "error: 502",
+        "error: 503",
+        "error: 504",
+    ];
+    PASSING.iter().any(|words| said.contains(words))
+}
+
+/// Runs `git`; its words go to `log`, and into the error.
+fn git(args: &[&str], dir: Option<&Path>, log: &dyn LogSink) -> Result<(), SourceError> {
+    let mut command = Command::new("git");
+    command.args(args).env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C").stdin(Stdio::null());
+    if let Some(dir) = dir {
+        command.env("GIT_DIR", dir);
+    }
+    let output = command
+        .output()
+        .map_err(|source| SourceError::NoProgram { program: "git".to_owned(), source })?;
+    log.write(&output.stderr);
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(SourceError::Git { command: args.first().unwrap_or(&"").to_string(), said })
+}
+
+fn parse_id(commit: &str) -> Result<gix::ObjectId, SourceError> {
+    gix::ObjectId::from_hex(commit.as_bytes())
+        .map_err(|_| SourceError::NotACommit { commit: commit.to_owned() })
+}
+
+fn bytes_of(id: &gix::oid) -> [u8; 20] {
+    id.as_bytes().try_into().expect("repositories here use sha1")
+}
+
+impl Mirror {
+    fn open(path: &Path, name: &str) -> Result<Mirror, SourceError> {
+        let repo =
+            gix::ThreadSafeRepository::open_opts(path, gix::open::Options::isolated()).map_err(
+                |error| SourceError::Corrupt { repo: name.to_owned(), what: error.to_string() },
+            )?;
+        Ok(Mirror { path: path.to_owned(), repo, name: name.to_owned() })
+    }
+
+    /// Returns the bare repository's directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn local(&self) -> Local<'_> {
+        Local { repo: self.repo.to_thread_local(), name: &self.name }
+    }
+
+    fn lacks(&self, commits: &[&str]) -> Vec<String> {
+        commits.iter().filter(|id| !self.has_commit(id)).map(|id| (*id).to_owned()).collect()
+    }
+
+    /// Tells whether the commit is here.
+    pub fn has_commit(&self, commit: &str) -> bool {
+        self.commit(commit).is_ok()
+    }
+
+    /// Returns a file's bytes at a commit; `None` where the commit has no such file.
+    pub fn read_file(&self, commit: &str, path: &str) -> Result<Option<Vec<u8>>, SourceError> {
+        let local = self.local();
+        let mut tree = self.commit(commit)?.tree;
+        let mut parts = path.split('/').peekable();
+        while let Some(part) = parts.next() {
+            let data = local.object(&tree)?;
+            let entry = local.entries(&data)?.into_iter().find(|entry| entry.0 == part.as_bytes());
+            match (entry, parts.peek()) {
+                (Some((_, None, id)), Some(_)) => tree = id,
+                (Some((_, Some(EntryKind::File(_)), id)), None) => {
+                    return local.object(&id).map(Some);
+                }
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn commit(&self, commit: &str) -> Result<Commit, SourceError> {
+        let id = parse_id(commit)?;
+        let local = self.local();
+        let absent = || SourceError::NoCommit {
+            repo: self.name.clone(),
+            commit: commit.to_owned(),
+            tried: Vec::new(),
+        };
+        let object = local.repo.find_object(id).map_err(|_| absent())?;
+        if object.kind != gix::object::Kind::Commit {
+            return Err(absent());
+        }
+        let data = object.data.clone();
+        let corrupt = |what: String| SourceError::Corrupt { repo: self.name.clone(), what };
+        let object = object.into_commit();
+        let tree = object.tree_id().map_err(|error| corrupt(error.to_string()))?;
+        let time = object.time().map_err(|error| corrupt(error.to_string()))?;
+        Ok(Commit { id: bytes_of(&id), data, tree: bytes_of(&tree), time: time.seconds })
+    }
+
+    /// Lists everything below a tree.
+    pub(super) fn list(&self, tree: [u8; 20]) -> Result<Listing, SourceError> {
+        let local = self.local();
+        let mut listing =
+            Listing { trees: Vec::new(), directories: Vec::new(), files: BTreeMap::new() };
+        let mut next = vec![(Vec::new(), tree)];
+        while let Some((path, id)) = next.pop() {
+            let data = local.object(&id)?;
+            for (name, kind, child) in local.entries(&data)? {
+                let full: Vec<u8> =
+                    if path.is_empty() { name } else { [&path, &b"/"[..], &name].concat() };
+                match kind {
+                    None => next.push((full, child)),
+                    Some(kind) => {
+                        listing.files.insert(full, (kind, child));
+                    }
+                }
+            }
+            listing.trees.push((id, data));
+            if !path.is_empty() {
+                listing.directories.push(path);
+            }
+        }
+        listing.directories.sort();
+        Ok(listing)
+    }
+}
+
+/// Name, kind (`None` for a tree) and id of an entry of a tree.
+type TreeEntry = (Vec<u8>, Option<EntryKind>, [u8; 20]);
+
+impl Local<'_> {
+    fn corrupt(&self, what: impl ToString) -> SourceError {
+        SourceError::Corrupt { repo: self.name.to_owned(), what: what.to_string() }
+    }
+
+    pub fn object(&self, id: &[u8; 20]) -> Result<Vec<u8>, SourceError> {
+        let object =
+            self.repo.find_object(gix::ObjectId::from(*id)).map_err(|error| self.corrupt(error))?;
+        Ok(object.detach().data)
+    }
+
+    fn entries(&self, tree: &[u8]) -> Result<Vec<TreeEntry>, SourceError> {
+        let mut entries = Vec::new();
+        for entry in gix::objs::TreeRefIter::from_bytes(tree, gix::hash::Kind::Sha1) {
+            let entry = entry.map_err(|error| self.corrupt(error))?;
+            let kind = match entry.mode.kind() {
+                gix::objs::tree::EntryKind::Tree => None,
+                gix::objs::tree::EntryKind::Blob => Some(EntryKind::File(FileMode::Plain)),
+                gix::objs::tree::EntryKind::BlobExecutable => {
+                    Some(EntryKind::File(FileMode::Executable))
+                }
+                gix::objs::tree::EntryKind::Link => Some(EntryKind::Symlink),
+                gix::objs::tree::EntryKind::Commit => Some(EntryKind::Submodule),
+            };
+            entries.push((entry.filename.to_vec(), kind, bytes_of(entry.oid)));
+        }
+        Ok(entries)
+    }
+}

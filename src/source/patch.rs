@@ -1,0 +1,231 @@
+//! Reading a patch: which files it names. What it does to them is for `git apply` and `patch`.
+
+use std::collections::BTreeSet;
+
+/// What a patch touches.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Every path that the patch reads, writes, creates or deletes, relative to the repository.
+    pub paths: BTreeSet<Vec<u8>>,
+    /// Paths that it makes symbolic links.
+    pub symlinks: BTreeSet<Vec<u8>>,
+    /// Paths as written that do not lead into the work tree: absolute, with `..`, or in `.git`.
+    pub outside: Vec<String>,
+}
+
+/// Lists what a patch in unified or git format touches, with one leading component stripped.
+pub fn touched(patch: &[u8]) -> Touched {
+    let mut touched = Touched::default();
+    let mut hunk = (0usize, 0usize);
+    let mut symlink = false;
+    for line in patch.split(|byte| *byte == b'\n') {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if hunk != (0, 0) {
+            // Inside a hunk a line such as `--- x` is content.
+            match line.first() {
+                Some(b'-') => hunk.0 = hunk.0.saturating_sub(1),
+                Some(b'+') => hunk.1 = hunk.1.saturating_sub(1),
+                Some(b'\\') => {}
+                _ => hunk = (hunk.0.saturating_sub(1), hunk.1.saturating_sub(1)),
+            }
+            continue;
+        }
+        if let Some(ranges) = line.strip_prefix(b"@@ -") {
+            hunk = hunk_lines(ranges);
+        } else if let Some(names) = line.strip_prefix(b"diff --git ") {
+            symlink = false;
+            for name in git_names(names) {
+                touched.add(&name, true, false);
+            }
+        } else if line.starts_with(b"new file mode 120000") || line.starts_with(b"new mode 120000")
+        {
+            symlink = true;
+        } else if let Some(name) =
+            line.strip_prefix(b"rename from ").or_else(|| line.strip_prefix(b"rename to "))
+        {
+            touched.add(&unquote(name), false, false);
+        } else if let Some(name) =
+            line.strip_prefix(b"copy from ").or_else(|| line.strip_prefix(b"copy to "))
+        {
+            touched.add(&unquote(name), false, false);
+        } else if let Some(name) = line.strip_prefix(b"--- ").or_else(|| line.strip_prefix(b"+++ "))
+        {
+            let name = unquote(name.split(|byte| *byte == b'\t').next().unwrap_or(name));
+            if name != b"/dev/null" {
+                touched.add(&name, true, symlink && line.starts_with(b"+++ "));
+            }
+        }
+    }
+    touched
+}
+
+impl Touched {
+    fn add(&mut self, written: &[u8], strip: bool, symlink: bool) {
+        let path = match strip {
+            true => match written.iter().position(|byte| *byte == b'/') {
+                Some(at) if !written.starts_with(b"/") => &written[at + 1..],
+                _ => written,
+            },
+            false => written,
+        };
+        let leaves = path.starts_with(b"/")
+            || path
+                .split(|byte| *byte == b'/')
+                .any(|part| part == b".." || part.eq_ignore_ascii_case(b".git"));
+        if leaves {
+            let text = String::from_utf8_lossy(written).into_owned();
+            if !self.outside.contains(&text) {
+                self.outside.push(text);
+            }
+        } else if !path.is_empty() {
+            if symlink {
+                self.symlinks.insert(path.to_vec());
+            }
+            self.paths.insert(path.to_vec());
+        }
+    }
+}
+
+/// Reads the line counts of `1,2 +3,4 @@`.
+fn hunk_lines(ranges: &[u8]) -> (usize, usize) {
+    let text = String::from_utf8_lossy(ranges);
+    let mut words = text.split_whitespace();
+    let count = |word: Option<&str>| {
+        let word = word?.trim_start_matches('+');
+        match word.split_once(',') {
+            Some((_, count)) => count.parse().ok(),
+            None => word.parse::<usize>().ok().map(|_| 1),
+        }
+    };
+    (count(words.next()).unwrap_or(0), count(words.next()).unwrap_or(0))
+}
+
+/// Splits the two names of a `diff --git` line: quoted, or both the same but for the first letter.
+fn git_names(names: &[u8]) -> Vec<Vec<u8>> {
+    if names.starts_with(b"\"") {
+        let end = closing_quote(names);
+        let rest = names.get(end + 2..).unwrap_or_default();
+        return vec![unquote(&names[..=end.min(names.len() - 1)]), unquote(rest)];
+    }
+    if let Some(at) = names.windows(2).position(|pair| pair == b" \"") {
+        return vec![names[..at].to_vec(), unquote(&names[at + 1..])];
+    }
+    let half = names.len() / 2;
+    let same = names.len() % 2 == 1
+        && names[half] == b' '
+        && names
+            .iter()
+            .position(|byte| *byte == b'/')
+            .is_some_and(|at| names[at..half] == names[half + 1 + at..]);
+    if same {
+        return vec![names[..half].to_vec()];
+    }
+    // Different names: they come again in `rename from` or `---` lines.
+    match names.iter().filter(|byte| **byte == b' ').count() {
+        1 => names.split(|byte| *byte == b' ').map(<[u8]>::to_vec).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn closing_quote(text: &[u8]) -> usize {
+    let mut escaped = false;
+    for (at, byte) in text.iter().enumerate().skip(1) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return at,
+            _ => {}
+        }
+    }
+    text.len() - 1
+}
+
+/// Undoes git's C-style quoting.
+fn unquote(name: &[u8]) -> Vec<u8> {
+    let Some(inner) = name.strip_prefix(b"\"").and_then(|name| name.strip_suffix(b"\"")) else {
+        return name.to_vec();
+    };
+    let mut out = Vec::with_capacity(inner.len());
+    let mut bytes = inner.iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        if byte != b'\\' {
+            out.push(byte);
+            continue;
+        }
+        match bytes.next() {
+            Some(b'n') => out.push(b'\n'),
+            Some(b't') => out.push(b'\t'),
+            Some(b'r') => out.push(b'\r'),
+            Some(b'a') => out.push(7),
+            Some(b'b') => out.push(8),
+            Some(b'v') => out.push(11),
+            Some(b'f') => out.push(12),
+            Some(digit @ b'0'..=b'7') => {
+                let mut value = u32::from(digit - b'0');
+                for _ in 0..2 {
+                    if let Some(next @ b'0'..=b'7') = bytes.peek().copied() {
+                        value = value * 8 + u32::from(next - b'0');
+                        bytes.next();
+                    }
+                }
+                out.push(value as u8);
+            }
+            Some(other) => out.push(other),
+            None => {}
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(patch: &str) -> Vec<String> {
+        let touched = touched(patch.as_bytes());
+        touched.paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect()
+    }
+
+    #[test]
+    fn content_that_looks_like_a_header_is_content() {
+        let patch =
+            "--- a/x.sql\n+++ b/x.sql\n@@ -1,2 +1,2 @@\n--- a/comment\n-b\n+++ b/comment\n+c\n";
+        assert_eq!(paths(patch), ["x.sql"]);
+    }
+
+    #[test]
+    fn names_of_renames_binaries_and_mode_changes_are_found() {
+        assert_eq!(
+            paths("diff --git a/old name.py b/new.py\nrename from old name.py\nrename to new.py\n"),
+            ["new.py", "old name.py"]
+        );
+        assert_eq!(
+            paths("diff --git a/run me.sh b/run me.sh\nold mode 100644\nnew mode 100755\n"),
+            ["run me.sh"]
+        );
+        assert_eq!(
+            paths("diff --git \"a/caf\\303\\251\" \"b/caf\\303\\251\"\nGIT binary patch\n"),
+            ["café"]
+        );
+    }
+
+    #[test]
+    fn a_plain_diff_with_times_is_read() {
+        assert_eq!(paths("--- old/x.py\t2020-01-01 00:00\n+++ new/x.py\t2020-01-01\n"), ["x.py"]);
+    }
+
+    #[test]
+    fn paths_that_leave_the_work_tree_are_named() {
+        for name in ["a/../../etc/passwd", "/etc/passwd", "a/.git/hooks/pre-commit", "a/x/../y"] {
+            let patch = format!("--- {name}\n+++ {name}\n@@ -1 +1 @@\n-a\n+b\n");
+            assert_eq!(touched(patch.as_bytes()).outside, [name], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_new_symlink_is_known_as_one() {
+        let patch = "diff --git a/l b/l\nnew file mode 120000\n--- /dev/null\n+++ b/l\n@@ -0,0 +1 @@\n+/etc\n\\ No newline at end of file\n";
+        let touched = touched(patch.as_bytes());
+        assert!(touched.symlinks.contains(b"l".as_slice()));
+    }
+}

@@ -1,0 +1,223 @@
+//! The database of images: what was verified on which engine, and what it was made of.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use crate::key::{Digest, Key, KeyDocument, Kind};
+
+use super::{Store, StoreError};
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS images (
+        engine TEXT NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL,
+        image_id TEXT NOT NULL, diff_ids TEXT NOT NULL, parent TEXT,
+        bytes INTEGER NOT NULL, seconds REAL NOT NULL,
+        last_used INTEGER NOT NULL DEFAULT (unixepoch()),
+        pinned INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (engine, key)
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS nodes (
+        node TEXT PRIMARY KEY, key TEXT NOT NULL, kind TEXT NOT NULL, document TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS checkout_diffs (key TEXT PRIMARY KEY, blob TEXT NOT NULL) WITHOUT ROWID;
+";
+
+/// An image that was built or found whole.
+#[derive(Debug, Clone)]
+pub struct ImageRecord {
+    /// The key.
+    pub key: Key,
+    /// The kind.
+    pub kind: Kind,
+    /// The id in the plan.
+    pub node: String,
+    /// The engine that holds it.
+    pub engine: String,
+    /// The engine's id.
+    pub image_id: String,
+    /// Its layers, lowest first.
+    pub diff_ids: Vec<String>,
+    /// The parent's key.
+    pub parent: Option<Key>,
+    /// The canonical key document.
+    pub document: String,
+    /// Bytes that it added.
+    pub bytes: u64,
+    /// Seconds that its making took.
+    pub seconds: f64,
+}
+
+/// What is known of an image that was found whole before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedImage {
+    /// The engine's id at that time.
+    pub image_id: String,
+}
+
+/// Opens the database, creating it when it is not there.
+pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let database = Connection::open(path)?;
+    database.busy_timeout(Duration::from_secs(30))?;
+    // With a write-ahead log, `NORMAL` cannot damage the file at a kill; a power cut may lose the
+    // last commits, which only costs looking at those images again.
+    database.pragma_update(None, "journal_mode", "WAL")?;
+    database.pragma_update(None, "synchronous", "NORMAL")?;
+    database.execute_batch(SCHEMA)?;
+    Ok(database)
+}
+
+impl Store {
+    fn with<T>(
+        &self,
+        run: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let mut database = self.database.lock().expect("no holder of the lock panics");
+        run(&mut database)
+            .map_err(|source| StoreError::Database { path: self.dir.join("state.db"), source })
+    }
+
+    /// Records an image that is whole, in one transaction.
+    pub fn record_image(&self, record: &ImageRecord) -> Result<(), StoreError> {
+        self.record_images(std::slice::from_ref(record))
+    }
+
+    /// Records images that are whole, in one transaction.
+    pub fn record_images(&self, records: &[ImageRecord]) -> Result<(), StoreError> {
+        self.with(|database| {
+            let transaction = database.transaction()?;
+            for record in records {
+                transaction
+                    .prepare_cached(
+                        "INSERT INTO images (engine, key, kind, image_id, diff_ids, parent, bytes, seconds)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+                         ON CONFLICT (engine, key) DO UPDATE SET image_id = ?4, diff_ids = ?5,
+                         parent = ?6, last_used = unixepoch(),
+                         bytes = max(bytes, ?7), seconds = max(seconds, ?8)",
+                    )?
+                    .execute(params![
+                        record.engine,
+                        record.key.to_string(),
+                        record.kind.as_str(),
+                        record.image_id,
+                        record.diff_ids.join(" "),
+                        record.parent.map(|key| key.to_string()),
+                        record.bytes as i64,
+                        record.seconds,
+                    ])?;
+                transaction
+                    .prepare_cached("INSERT OR REPLACE INTO nodes VALUES (?1, ?2, ?3, ?4)")?
+                    .execute(params![
+                        record.node,
+                        record.key.to_string(),
+                        record.kind.as_str(),
+                        record.document
+                    ])?;
+            }
+            transaction.commit()
+        })
+    }
+
+    /// Returns every image that was found whole on `engine`.
+    pub fn verified_images(&self, engine: &str) -> Result<HashMap<Key, VerifiedImage>, StoreError> {
+        self.with(|database| {
+            let mut query =
+                database.prepare_cached("SELECT key, image_id FROM images WHERE engine = ?1")?;
+            let mut rows = query.query([engine])?;
+            let mut images = HashMap::new();
+            while let Some(row) = rows.next()? {
+                let key: String = row.get(0)?;
+                if let Ok(key) = key.parse() {
+                    images.insert(key, VerifiedImage { image_id: row.get(1)? });
+                }
+            }
+            Ok(images)
+        })
+    }
+
+    /// Returns the key document of the newest image that was built for each of `nodes`.
+    pub fn newest_documents<'a>(
+        &self,
+        nodes: impl Iterator<Item = &'a str>,
+    ) -> Result<HashMap<String, KeyDocument>, StoreError> {
+        self.with(|database| {
+            let mut query =
+                database.prepare_cached("SELECT kind, document FROM nodes WHERE node = ?1")?;
+            let mut documents = HashMap::new();
+            for node in nodes {
+                let found: Option<(String, String)> =
+                    query.query_row([node], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+                let Some((kind, text)) = found else { continue };
+                let kind = Kind::ALL.into_iter().find(|known| known.as_str() == kind);
+                // A document that cannot be read explains nothing, and harms nothing.
+                if let Some(Ok(document)) = kind.map(|kind| KeyDocument::parse(kind, &text)) {
+                    documents.insert(node.to_owned(), document);
+                }
+            }
+            Ok(documents)
+        })
+    }
+
+    /// Remembers what the installation of a checkout changed in tracked files.
+    pub fn set_checkout_diff(&self, key: &Key, blob: &Digest) -> Result<(), StoreError> {
+        self.with(|database| {
+            database.execute(
+                "INSERT OR REPLACE INTO checkout_diffs VALUES (?1, ?2)",
+                [key.to_string(), blob.to_string()],
+            )
+        })?;
+        Ok(())
+    }
+
+    /// Returns the blob of [`Store::set_checkout_diff`].
+    pub fn checkout_diff(&self, key: &Key) -> Result<Option<Digest>, StoreError> {
+        let found: Option<String> = self.with(|database| {
+            database
+                .query_row(
+                    "SELECT blob FROM checkout_diffs WHERE key = ?1",
+                    [key.to_string()],
+                    |row| row.get(0),
+                )
+                .optional()
+        })?;
+        Ok(found.and_then(|text| text.parse().ok()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(field: i64) -> ImageRecord {
+        let document = KeyDocument::new(Kind::Env).with("n", field);
+        ImageRecord {
+            key: document.key(),
+            kind: Kind::Env,
+            node: "env:a/b@1".into(),
+            engine: "docker".into(),
+            image_id: format!("sha256:{field}"),
+            diff_ids: vec!["sha256:1".into()],
+            parent: None,
+            document: document.canonical(),
+            bytes: 1,
+            seconds: 1.0,
+        }
+    }
+
+    #[test]
+    fn the_newest_document_of_a_node_is_the_last_one_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.record_image(&record(1)).unwrap();
+        store.record_image(&record(2)).unwrap();
+        drop(store);
+        let store = Store::open(dir.path()).unwrap();
+        let documents = store.newest_documents(["env:a/b@1", "env:x"].into_iter()).unwrap();
+        assert_eq!(documents.len(), 1);
+        assert_eq!(documents["env:a/b@1"].key(), record(2).key);
+        assert_eq!(store.verified_images("docker").unwrap().len(), 2);
+        assert!(store.verified_images("podman").unwrap().is_empty());
+    }
+}

@@ -252,6 +252,9 @@ impl EngineError {
     }
 }
 
+/// Tells whether the process of that name is alive; see [`label::SCRATCH`].
+pub type OwnerAlive = dyn Fn(&str) -> bool + Sync;
+
 /// A result of an engine call.
 pub type Result<T> = std::result::Result<T, EngineError>;
 
@@ -291,8 +294,5 @@ pub trait Engine: Send + Sync {
 
     /// Removes scratch images and containers whose owner (see [`label::SCRATCH`]) is not alive, or
     /// is `owner`. Returns what was removed, by name or id.
-    async fn remove_scratch(
-        &self,
-        owner_alive: &(dyn Fn(&str) -> bool + Sync),
-    ) -> Result<Vec<String>>;
+    async fn remove_scratch(&self, owner_alive: &OwnerAlive) -> Result<Vec<String>>;
 }

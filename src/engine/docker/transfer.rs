@@ -1,0 +1,114 @@
+//! Pulling and pushing images.
+
+use std::time::Duration;
+
+use bollard::query_parameters::{CreateImageOptionsBuilder, PushImageOptionsBuilder};
+use futures_util::StreamExt as _;
+
+use crate::engine::{Engine as _, EngineError, Image, LogSink, Result};
+
+use super::errors::{failed, is_passing};
+use super::{DockerEngine, credentials, split_tag};
+
+/// How often a transfer is tried that fails for a reason which may pass.
+const ATTEMPTS: u32 = 5;
+
+impl DockerEngine {
+    pub(super) async fn pull_image(
+        &self,
+        reference: &str,
+        platform: &str,
+        log: &dyn LogSink,
+    ) -> Result<Image> {
+        retried(log, || self.pull_once(reference, platform, log)).await?;
+        let image = self.inspect(reference).await?;
+        image.ok_or_else(|| EngineError::NoSuchImage { reference: reference.to_owned() })
+    }
+
+    async fn pull_once(&self, reference: &str, platform: &str, log: &dyn LogSink) -> Result<()> {
+        let (repository, tag) = split_tag(reference);
+        let options = CreateImageOptionsBuilder::new()
+            .from_image(repository)
+            .tag(tag)
+            .platform(platform)
+            .build();
+        let credentials = credentials::for_reference(reference);
+        let mut answers = self.docker.create_image(Some(options), None, credentials);
+        while let Some(answer) = answers.next().await {
+            let answer = answer.map_err(|error| refused("pull", reference, error))?;
+            if let Some(message) = answer.error_detail.and_then(|detail| detail.message) {
+                return Err(transfer_error("pull", reference, &message));
+            }
+            if let Some(status) = answer.status
+                && answer.progress_detail.is_none_or(|detail| detail.total.is_none())
+            {
+                let id = answer.id.map_or(String::new(), |id| format!("{id}: "));
+                log.write(format!("{id}{status}\n").as_bytes());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn push_image(&self, reference: &str, log: &dyn LogSink) -> Result<()> {
+        retried(log, || self.push_once(reference, log)).await
+    }
+
+    async fn push_once(&self, reference: &str, log: &dyn LogSink) -> Result<()> {
+        let (repository, tag) = split_tag(reference);
+        let options = PushImageOptionsBuilder::new().tag(tag).build();
+        let credentials = credentials::for_reference(reference);
+        let mut answers = self.docker.push_image(repository, Some(options), credentials);
+        while let Some(answer) = answers.next().await {
+            let answer = answer.map_err(|error| refused("push", reference, error))?;
+            if let Some(message) = answer.error_detail.and_then(|detail| detail.message) {
+                return Err(transfer_error("push", reference, &message));
+            }
+            if let Some(status) = answer.status {
+                log.write(format!("{status}\n").as_bytes());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn refused(verb: &str, reference: &str, error: bollard::errors::Error) -> EngineError {
+    match error {
+        bollard::errors::Error::DockerStreamError { error } => {
+            transfer_error(verb, reference, &error)
+        }
+        bollard::errors::Error::DockerResponseServerError { message, .. } => {
+            transfer_error(verb, reference, &message)
+        }
+        other => failed(&format!("{verb} `{reference}`"), other),
+    }
+}
+
+fn transfer_error(verb: &str, reference: &str, message: &str) -> EngineError {
+    if is_passing(message) {
+        let action = format!("{verb} `{reference}`");
+        return EngineError::Transient { action, source: message.to_owned().into() };
+    }
+    if message.contains("no space left on device") {
+        return EngineError::NoSpace { action: format!("{verb} `{reference}`") };
+    }
+    EngineError::Pull { reference: reference.to_owned(), reason: message.to_owned() }
+}
+
+/// Tries a transfer again while its failures may pass, with growing pauses.
+async fn retried<F>(log: &dyn LogSink, mut transfer: impl FnMut() -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>>,
+{
+    let mut attempt = 1;
+    loop {
+        match transfer().await {
+            Err(error) if error.is_transient() && attempt < ATTEMPTS => {
+                let pause = 2f64.powi(attempt as i32 - 1) * rand::random_range(0.5..1.0);
+                log.write(format!("{error}; again in {pause:.1} s\n").as_bytes());
+                tokio::time::sleep(Duration::from_secs_f64(pause)).await;
+                attempt += 1;
+            }
+            ended => return ended,
+        }
+    }
+}

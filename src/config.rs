@@ -1,1 +1,133 @@
-//! Settings: flags, environment and files, in that order of precedence.
+//! Settings: flags, environment and `images.toml`, in that order of precedence.
+//!
+//! Flags and `IMGFORGE_…` variables are read together by the command line's parser; here they meet
+//! what the catalog's `[defaults]` say and what other programs' variables mean.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::catalog::Defaults;
+use crate::engine::HostAccess;
+
+/// Where repositories come from when nothing else is said.
+pub const GITHUB: &str = "https://github.com/{owner}/{name}.git";
+
+/// The most nodes that run at once unless more are asked for.
+const MOST_WORKERS: usize = 24;
+
+/// Returns how many nodes run at once by default: three quarters of the processors, from 1 to 24.
+pub fn default_workers(processors: usize) -> usize {
+    (processors * 3 / 4).clamp(1, MOST_WORKERS)
+}
+
+/// Returns the namespace that `--namespace` and the catalog ask for; `None` builds everything here.
+pub fn namespace(flag: Option<&str>, defaults: &Defaults, host_is_x86_64: bool) -> Option<String> {
+    let named = match (flag, &defaults.namespace) {
+        (Some(flag), _) => flag,
+        (None, Some(_)) if !host_is_x86_64 => "",
+        (None, Some(default)) => default,
+        (None, None) => "",
+    };
+    let none = named.is_empty() || matches!(named.to_ascii_lowercase().as_str(), "none" | "null");
+    (!none).then(|| named.trim_end_matches('/').to_owned())
+}
+
+/// Returns the platform in its one spelling, or the text that is not one.
+pub fn platform(text: &str) -> Result<String, String> {
+    match text.trim_start_matches("linux/") {
+        "amd64" | "x86_64" => Ok("linux/amd64".to_owned()),
+        "arm64" | "aarch64" | "arm64/v8" => Ok("linux/arm64".to_owned()),
+        _ => Err(text.to_owned()),
+    }
+}
+
+/// Returns the platform of this host.
+pub fn host_platform() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "linux/arm64" } else { "linux/amd64" }
+}
+
+/// Reads what build steps get from the host: proxies, package indexes, and the authorities to
+/// trust (`bundle`, else `SSL_CERT_FILE`, else the host's own bundle).
+///
+/// # Errors
+/// A bundle that is named and cannot be read.
+pub fn host_access(
+    variable: impl Fn(&str) -> Option<String>,
+    bundle: Option<&Path>,
+    network: Option<String>,
+) -> std::io::Result<HostAccess> {
+    const PASSED: [&str; 14] = [
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "FTP_PROXY",
+        "NO_PROXY",
+        "ALL_PROXY",
+        "PIP_INDEX_URL",
+        "PIP_EXTRA_INDEX_URL",
+        "PIP_TRUSTED_HOST",
+        "UV_INDEX_URL",
+        "UV_DEFAULT_INDEX",
+        "UV_INDEX",
+        "UV_EXTRA_INDEX_URL",
+        "UV_INSECURE_HOST",
+        "NPM_CONFIG_REGISTRY",
+    ];
+    const SYSTEM: [&str; 3] = [
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/ssl/cert.pem",
+    ];
+    let mut variables = BTreeMap::new();
+    for name in PASSED {
+        let lower = name.to_ascii_lowercase();
+        let value = variable(name).or_else(|| variable(&lower)).filter(|value| !value.is_empty());
+        let Some(value) = value else { continue };
+        if name.ends_with("_PROXY") {
+            variables.insert(lower, value.clone());
+        }
+        variables.insert(name.to_owned(), value);
+    }
+    let named = bundle.map(Path::to_owned).or_else(|| variable("SSL_CERT_FILE").map(PathBuf::from));
+    let ca_bundle = match named {
+        Some(path) if path.as_os_str() == "none" => None,
+        Some(path) => Some(std::fs::read(&path)?),
+        None => SYSTEM.iter().find_map(|path| std::fs::read(path).ok()),
+    };
+    Ok(HostAccess { ca_bundle, variables, network })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_three_quarters_of_the_processors() {
+        let expected = [(1, 1), (2, 1), (4, 3), (8, 6), (31, 23), (32, 24), (128, 24)];
+        for (processors, workers) in expected {
+            assert_eq!(default_workers(processors), workers, "{processors}");
+        }
+    }
+
+    #[test]
+    fn an_empty_namespace_builds_here_and_arm_does_so_by_itself() {
+        let published = Defaults { namespace: Some("swebench".to_owned()), ..Defaults::default() };
+        assert_eq!(namespace(Some(""), &published, true), None);
+        assert_eq!(namespace(Some("none"), &published, true), None);
+        assert_eq!(namespace(None, &published, true).as_deref(), Some("swebench"));
+        assert_eq!(namespace(None, &published, false), None);
+        assert_eq!(namespace(Some("a/"), &published, false).as_deref(), Some("a"));
+        assert_eq!(namespace(None, &Defaults::default(), true), None);
+    }
+
+    #[test]
+    fn proxies_reach_steps_in_both_spellings() {
+        let variable = |name: &str| (name == "https_proxy").then(|| "http://p:1".to_owned());
+        let none = Some(Path::new("none"));
+        let host = host_access(variable, none, None).unwrap();
+        assert_eq!(host.ca_bundle, None);
+        assert_eq!(host.variables.len(), 2);
+        assert_eq!(host.variables["HTTPS_PROXY"], "http://p:1");
+        let missing = Some(Path::new("/nowhere.pem"));
+        assert!(host_access(variable, missing, None).is_err());
+    }
+}

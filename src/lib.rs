@@ -8,10 +8,15 @@
 //! [`store`] keeps the state between runs. Keys, recipes and plans are pure.
 
 pub mod catalog;
+pub mod cli;
+pub mod config;
 pub mod dataset;
 pub mod engine;
 pub mod event;
+pub mod exec;
 pub mod key;
+pub mod plan;
+pub mod progress;
 pub mod recipe;
 pub mod source;
 pub mod store;

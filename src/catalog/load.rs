@@ -64,7 +64,8 @@ impl Reader {
         match &self.dir {
             Some(root) => {
                 let root = root.join(dir);
-                for entry in walkdir::WalkDir::new(&root).sort_by_file_name().into_iter().flatten() {
+                for entry in walkdir::WalkDir::new(&root).sort_by_file_name().into_iter().flatten()
+                {
                     use std::os::unix::fs::PermissionsExt as _;
                     let Ok(path) = entry.path().strip_prefix(&root) else { continue };
                     let path = path.to_string_lossy().into_owned();
@@ -216,9 +217,10 @@ fn resolve_base(
                 let at = dockerfile.span().start;
                 let path = dockerfile.get_ref();
                 let bytes = reader.bytes(path);
-                let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
-                    reader.wrong(at, format!("base `{name}`: there is no Dockerfile `{path}`"))
-                })?;
+                let text =
+                    bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
+                        reader.wrong(at, format!("base `{name}`: there is no Dockerfile `{path}`"))
+                    })?;
                 return Ok(Base {
                     name: name.to_owned(),
                     path: path.clone(),
@@ -232,7 +234,9 @@ fn resolve_base(
                 let next = from.get_ref().as_str();
                 let Some((known, _)) = bases.get_key_value(next) else {
                     let near = super::nearest(next, bases.keys());
-                    return Err(reader.wrong(at, format!("base `{name}`: unknown base `{next}`{near}")));
+                    return Err(
+                        reader.wrong(at, format!("base `{name}`: unknown base `{next}`{near}"))
+                    );
                 };
                 if chain.contains(&known.as_str()) {
                     let ring = format!("{} -> {next}", chain.join(" -> "));
@@ -303,17 +307,16 @@ fn entry(
         locks.push(TextFile { path, text });
     }
     let locked = !locks.is_empty();
+    let requirements: Vec<Vec<String>> =
+        env.requirements.iter().map(|group| group.to_vec()).collect();
     Ok(Entry {
         base: base.clone(),
-        wanted_python: if wanted.is_empty() { String::new() } else { wanted },
+        wanted_python: wanted,
         python: used,
         locks,
         packages: if locked { Vec::new() } else { env.packages.clone() },
-        requirements: if locked {
-            Vec::new()
-        } else {
-            env.requirements.iter().map(|group| group.to_vec()).collect()
-        },
+        requirements: if locked { Vec::new() } else { requirements.clone() },
+        sources: (env.packages.clone(), requirements),
         cutoff: match locked {
             true => None,
             false => env.cutoff.clone().or_else(|| catalog.defaults.cutoff.clone()),

@@ -36,7 +36,9 @@ pub enum CatalogError {
         what: String,
     },
     /// A stand-in names a Python that no base has.
-    #[error("`[stand-in]` says that Python {used} stands in for {wanted}, and no base has Python {used}")]
+    #[error(
+        "`[stand-in]` says that Python {used} stands in for {wanted}, and no base has Python {used}"
+    )]
     StandIn {
         /// The version that is asked for.
         wanted: String,
@@ -91,6 +93,8 @@ struct Entry {
     locks: Vec<TextFile>,
     packages: Vec<String>,
     requirements: Vec<Vec<String>>,
+    /// Packages and requirement files, whether a lockfile replaces them or not.
+    sources: (Vec<String>, Vec<Vec<String>>),
     cutoff: Option<String>,
     system_packages: Vec<String>,
     env_commands: Vec<String>,
@@ -143,6 +147,15 @@ impl Catalog {
         }
         let entry = self.entry(repo, version)?;
         Ok(self.resolve(repo, version, entry.clone()))
+    }
+
+    /// Returns how a version would be built without its lockfile: what a lockfile is made from.
+    pub fn unlocked(&self, repo: &str, version: &str) -> Result<Environment, CatalogError> {
+        let mut entry = self.entry(repo, version)?.clone();
+        entry.locks.clear();
+        (entry.packages, entry.requirements) = entry.sources.clone();
+        entry.cutoff = entry.cutoff.or_else(|| self.defaults.cutoff.clone());
+        Ok(self.resolve(repo, version, entry))
     }
 
     fn entry(&self, repo: &str, version: &str) -> Result<&Entry, CatalogError> {
@@ -207,7 +220,8 @@ impl Catalog {
                 entry.locks = vec![TextFile { path: "requirements".into(), text: text.clone() }];
             }
             (None, Some("requirements.txt")) => {
-                entry.requirements = config.reqs_path.iter().map(|path| vec![path.clone()]).collect();
+                entry.requirements =
+                    config.reqs_path.iter().map(|path| vec![path.clone()]).collect();
             }
             (None, Some("environment.yml") | None) => {}
             (None, Some(names)) => {

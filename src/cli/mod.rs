@@ -1,1 +1,180 @@
-//! The command line.
+//! The command line. One file per command; this one holds what they share.
+
+mod build;
+mod clean;
+mod completions;
+mod context;
+mod dataset;
+mod doctor;
+mod exit;
+mod lock;
+mod plan;
+mod render;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use regex::Regex;
+
+pub use exit::Exit;
+pub use render::Failure;
+
+/// A command's result: how it ended, or why it could not.
+type CommandResult = Result<Exit, Failure>;
+
+/// Layered images for SWE-bench-style evaluations, built once and kept.
+#[derive(Debug, Parser)]
+#[command(name = "imgforge", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+struct Global {
+    /// The catalog [default: ./images.toml, else the built-in one]
+    #[arg(long, global = true, value_name = "FILE", env = "IMGFORGE_IMAGES")]
+    config: Option<PathBuf>,
+    /// Files layered over the catalog, separated as in PATH
+    #[arg(long, global = true, hide = true, env = "IMGFORGE_CONFIG", value_delimiter = ':')]
+    overlay: Vec<PathBuf>,
+    /// Where mirrors and the record of images are kept [default: imgforge in the XDG cache]
+    #[arg(long, global = true, value_name = "DIR", env = "IMGFORGE_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+    /// The container engine
+    #[arg(long, global = true, value_enum, default_value_t, env = "IMGFORGE_ENGINE")]
+    engine: EngineChoice,
+    /// Print one JSON document on stdout
+    #[arg(long, global = true, env = "IMGFORGE_JSON")]
+    json: bool,
+    /// When to use colour
+    #[arg(long, global = true, value_enum, default_value_t, env = "IMGFORGE_COLOR")]
+    color: ColorChoice,
+    /// Print errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose", env = "IMGFORGE_QUIET")]
+    quiet: bool,
+    /// Print more; twice for all
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum, PartialEq, Eq)]
+enum EngineChoice {
+    /// Docker or Podman, whichever answers
+    #[default]
+    Auto,
+    /// Docker's API
+    Docker,
+    /// Without a daemon
+    Embedded,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum, PartialEq, Eq)]
+enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// Which instances.
+#[derive(Debug, Args)]
+struct Chosen {
+    /// lite, verified, full, multilingual, multimodal, demo, a Hugging Face id, or a path
+    #[arg(short, long, alias = "dataset_name", value_name = "NAME", env = "IMGFORGE_DATASET")]
+    dataset: String,
+    /// The split
+    #[arg(long, default_value = "test", env = "IMGFORGE_SPLIT")]
+    split: String,
+    /// These instances
+    #[arg(short, long, alias = "instance_ids", value_name = "ID", num_args = 1..)]
+    instance_ids: Vec<String>,
+    /// Instances whose id matches
+    #[arg(long, value_name = "REGEX", env = "IMGFORGE_FILTER")]
+    filter: Option<Regex>,
+    /// Instances of this repository
+    #[arg(long, value_name = "OWNER/NAME", env = "IMGFORGE_REPO")]
+    repo: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", env = "IMGFORGE_LIMIT")]
+    limit: Option<usize>,
+}
+
+/// Where things come from and how they are called.
+#[derive(Debug, Args)]
+struct Sources {
+    /// Where repositories come from: a URL or a directory with {owner}, {name} or {repo}; the first
+    /// that has the commit wins [default: GitHub]
+    #[arg(long, value_name = "TEMPLATE", env = "IMGFORGE_GIT_MIRROR", value_delimiter = ' ')]
+    git_mirror: Vec<String>,
+    /// Pull published images of this registry namespace; '' or none builds everything here
+    #[arg(long, value_name = "NS", env = "IMGFORGE_NAMESPACE")]
+    namespace: Option<String>,
+    /// linux/amd64 or linux/arm64 [default: the engine's own]
+    #[arg(long, value_name = "PLATFORM", env = "IMGFORGE_PLATFORM")]
+    platform: Option<String>,
+    /// Predictions whose patches are applied: a file, gold or empty
+    #[arg(
+        short,
+        long,
+        alias = "predictions_path",
+        value_name = "PATH",
+        env = "IMGFORGE_PREDICTIONS"
+    )]
+    predictions: Option<String>,
+    /// The layers that are wanted, from base up
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "LAYER")]
+    layers: Vec<crate::key::Kind>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show which images a build would make, and why
+    Plan(plan::PlanArgs),
+    /// Build the images that are stale, in parallel
+    Build(build::BuildArgs),
+    /// Look at a dataset
+    #[command(subcommand)]
+    Dataset(dataset::DatasetCommand),
+    /// Write the lockfile of an environment as of a date
+    Lock(lock::LockArgs),
+    /// Check engine, disk, memory, network and programs
+    Doctor(doctor::DoctorArgs),
+    /// Remove what interrupted runs left behind
+    Clean(clean::CleanArgs),
+    /// Print completions for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// Parses the arguments of the process and runs the command.
+pub async fn main() -> Exit {
+    let cli = Cli::parse();
+    match cli.global.color {
+        ColorChoice::Auto => {}
+        choice => {
+            console::set_colors_enabled(choice == ColorChoice::Always);
+            console::set_colors_enabled_stderr(choice == ColorChoice::Always);
+        }
+    }
+    let global = &cli.global;
+    let result = match cli.command {
+        Command::Plan(args) => plan::run(global, args).await,
+        Command::Build(args) => build::run(global, args).await,
+        Command::Dataset(command) => dataset::run(global, command).await,
+        Command::Lock(args) => lock::run(global, args).await,
+        Command::Doctor(args) => doctor::run(global, args).await,
+        Command::Clean(args) => clean::run(global, args).await,
+        Command::Completions(args) => completions::run(&args),
+    };
+    match result {
+        Ok(exit) => exit,
+        Err(failure) => {
+            failure.print();
+            failure.exit
+        }
+    }
+}

@@ -2,7 +2,172 @@
 //!
 //! Knows nothing of images; how an instance is built is the catalog's business.
 
+pub mod demo;
+mod files;
+pub mod hub;
+pub mod prediction;
+mod row;
+mod select;
+
+use std::path::{Path, PathBuf};
+
 use serde::Serialize;
+
+pub use hub::HubSettings;
+pub use row::RowProblem;
+pub use select::{Selection, SelectionError};
+
+/// Short names of published datasets. The longer ones are those that the harness knows.
+const ALIASES: [(&str, &str); 17] = [
+    ("lite", "SWE-bench/SWE-bench_Lite"),
+    ("swe-bench-lite", "SWE-bench/SWE-bench_Lite"),
+    ("swebench-lite", "SWE-bench/SWE-bench_Lite"),
+    ("swe_bench_lite", "SWE-bench/SWE-bench_Lite"),
+    ("swe-bench_lite", "SWE-bench/SWE-bench_Lite"),
+    ("verified", "SWE-bench/SWE-bench_Verified"),
+    ("swe-bench-verified", "SWE-bench/SWE-bench_Verified"),
+    ("swe-bench_verified", "SWE-bench/SWE-bench_Verified"),
+    ("full", "SWE-bench/SWE-bench"),
+    ("swe-bench", "SWE-bench/SWE-bench"),
+    ("swebench", "SWE-bench/SWE-bench"),
+    ("swe_bench", "SWE-bench/SWE-bench"),
+    ("multilingual", "SWE-bench/SWE-bench_Multilingual"),
+    ("swe-bench_multilingual", "SWE-bench/SWE-bench_Multilingual"),
+    ("multimodal", "SWE-bench/SWE-bench_Multimodal"),
+    ("swe-bench_multimodal", "SWE-bench/SWE-bench_Multimodal"),
+    ("swe-bench-multimodal", "SWE-bench/SWE-bench_Multimodal"),
+];
+
+/// A dataset that was read.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    /// The name that it was asked for by.
+    pub name: String,
+    /// The split.
+    pub split: String,
+    /// The commit of the hub's repository, for a dataset from there.
+    pub revision: Option<String>,
+    /// The path or the id on the hub.
+    pub origin: String,
+    /// The rows, in their order.
+    pub instances: Vec<Instance>,
+}
+
+/// Why a dataset cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DatasetError {
+    /// Neither a path nor a name nor an id.
+    #[error("there is no dataset `{name}`{}", near.as_ref().map_or(String::new(), |near| format!("; the nearest is `{near}`")))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The nearest known name.
+        near: Option<String>,
+    },
+    /// The dataset lacks the split.
+    #[error("dataset `{name}` has no split `{split}`{}", splits_text(splits))]
+    UnknownSplit {
+        /// The dataset.
+        name: String,
+        /// What was asked for.
+        split: String,
+        /// What it has.
+        splits: Vec<String>,
+    },
+    /// A file of another kind.
+    #[error("`{path}` is neither `.parquet` nor `.jsonl` nor `.json`")]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file cannot be read.
+    #[error("cannot read `{path}`")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is damaged or cut off.
+    #[error("`{path}` is damaged or cut off: {what}")]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What the reader says.
+        what: String,
+    },
+    /// Rows have mistakes.
+    #[error("{}", rows_text(path, problems, *more))]
+    Rows {
+        /// The file.
+        path: PathBuf,
+        /// The first of them.
+        problems: Vec<RowProblem>,
+        /// How many more there are.
+        more: usize,
+    },
+    /// The hub refused or cannot be reached.
+    #[error(transparent)]
+    Hub(#[from] hub::HubError),
+}
+
+fn splits_text(splits: &[String]) -> String {
+    match splits {
+        [] => String::new(),
+        splits => format!("; it has {}", splits.join(", ")),
+    }
+}
+
+fn rows_text(path: &Path, problems: &[RowProblem], more: usize) -> String {
+    let mut text = format!("`{}` has rows with mistakes:", path.display());
+    for problem in problems {
+        text.push_str(&format!("\n  {problem}"));
+    }
+    if more > 0 {
+        text.push_str(&format!("\n  and {more} more"));
+    }
+    text
+}
+
+impl DatasetError {
+    /// Returns what would help.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            DatasetError::Unknown { .. } => Some(
+                "name `lite`, `verified`, `full`, `multilingual`, `multimodal`, `demo`, an id such \
+                 as `owner/name`, or a path"
+                    .to_owned(),
+            ),
+            DatasetError::Corrupt { .. } => {
+                Some("remove the file; a dataset of the hub is fetched again".to_owned())
+            }
+            DatasetError::Hub(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// Reads a dataset by its name, id or path.
+pub async fn load(name: &str, split: &str, hub: &HubSettings) -> Result<Dataset, DatasetError> {
+    let path = Path::new(name);
+    let lower = name.to_ascii_lowercase();
+    let alias = ALIASES.iter().find(|(alias, _)| *alias == lower).map(|(_, id)| *id);
+    let (files, revision, origin) = if path.exists() {
+        (files::find(path, split)?, None, name.to_owned())
+    } else if let Some(id) = alias.or_else(|| hub::is_id(name).then_some(name)) {
+        let fetched = hub::fetch(id, split, hub).await?;
+        (fetched.files, Some(fetched.revision), id.to_owned())
+    } else {
+        let known = ALIASES.iter().map(|(alias, _)| *alias).chain(["demo"]);
+        let near = select::nearest(&lower, known);
+        return Err(DatasetError::Unknown { name: name.to_owned(), near });
+    };
+    let instances = tokio::task::spawn_blocking(move || files::read(&files))
+        .await
+        .expect("reading files does not panic")?;
+    Ok(Dataset { name: name.to_owned(), split: split.to_owned(), revision, origin, instances })
+}
 
 /// One row of a dataset, with the field names of SWE-bench.
 ///

@@ -74,9 +74,7 @@ impl NodeError {
         match self {
             NodeError::Engine(EngineError::NoSpace { .. }) => true,
             NodeError::Store(error) => error.is_no_space(),
-            NodeError::File { source, .. } => {
-                source.kind() == std::io::ErrorKind::StorageFull
-            }
+            NodeError::File { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
             _ => false,
         }
     }

@@ -5,6 +5,7 @@
 //! whatever happens: an image gets its name only when it is whole, and is recorded after that.
 
 mod error;
+pub(crate) mod requirements;
 pub mod schedule;
 mod summary;
 pub mod survey;

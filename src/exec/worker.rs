@@ -335,7 +335,8 @@ impl Worker {
     ) -> Result<Image, NodeError> {
         for (reference, planned) in &recipe.from {
             let image = self.engine.inspect(reference).await?;
-            let image = image.ok_or_else(|| EngineError::NoSuchImage { reference: reference.clone() })?;
+            let image =
+                image.ok_or_else(|| EngineError::NoSuchImage { reference: reference.clone() })?;
             if planned.as_deref() != Some(survey::content_identity(&image).as_str()) {
                 return Err(NodeError::FromChanged { reference: reference.clone() });
             }
@@ -365,9 +366,8 @@ impl Worker {
             self.step(index, "read requirement files");
             let mirror = self.mirror(index, &group.repo, log).await?;
             let group = group.clone();
-            let files = tokio::task::spawn_blocking(move || {
-                super::requirements::read(&mirror, &group)
-            });
+            let files =
+                tokio::task::spawn_blocking(move || super::requirements::read(&mirror, &group));
             requirements.push(files.await.expect("reading requirements does not panic")?);
         }
         self.step(index, "install packages");
@@ -413,8 +413,7 @@ impl Worker {
         }
         let parent = self.plan.parent(index).expect("a checkout stands on an env");
         let parent = self.image_of(&self.plan.graph[parent]).await?;
-        let mut config =
-            ImageConfig { working_dir: TESTBED.to_owned(), ..parent.config.clone() };
+        let mut config = ImageConfig { working_dir: TESTBED.to_owned(), ..parent.config.clone() };
         self.step(index, "load the checkout");
         if !recipe.needs_container() {
             config.labels = self.labels(index);
@@ -423,8 +422,7 @@ impl Worker {
             return Ok(self.engine.load(&request).await?);
         }
         let uninstalled = uninstalled(&node.key);
-        config.labels =
-            BTreeMap::from([(label::SCRATCH.to_owned(), self.settings.owner.clone())]);
+        config.labels = BTreeMap::from([(label::SCRATCH.to_owned(), self.settings.owner.clone())]);
         let request = LayerRequest {
             parent,
             layer: Some(layer.file),
@@ -450,6 +448,9 @@ impl Worker {
         removed?;
         if watched.saw(SETUP_CHANGED) {
             self.keep_setup_diff(node, recipe).await?;
+        } else {
+            let nothing = self.store.put_blob(b"")?;
+            self.store.set_checkout_diff(&node.key, &nothing)?;
         }
         Ok(image)
     }
@@ -459,8 +460,9 @@ impl Worker {
         &self,
         node: &Node,
         recipe: &CheckoutRecipe,
-    ) -> Result<(), NodeError> {
-        let command = ["git", "-C", TESTBED, "diff", "--binary", &recipe.base_commit, "HEAD"];
+    ) -> Result<Vec<u8>, NodeError> {
+        let command =
+            ["git", "-C", TESTBED, "diff", "--binary", "--full-index", &recipe.base_commit, "HEAD"];
         let command = command.map(str::to_owned);
         let output = Collect::default();
         let code = self.engine.run(&node.image, &command, &output).await?;
@@ -471,7 +473,7 @@ impl Worker {
         let diff = output.0.into_inner().expect("no writer panicked");
         let digest = self.store.put_blob(&diff)?;
         self.store.set_checkout_diff(&node.key, &digest)?;
-        Ok(())
+        Ok(diff)
     }
 
     async fn build_instance(
@@ -528,10 +530,16 @@ impl Worker {
         if !recipe.needs_container() {
             return Ok(None);
         }
-        if let Some(digest) = self.store.checkout_diff(&checkout.key)? {
-            return Ok(Some(self.store.blob(&digest)?));
-        }
-        Ok(None)
+        let kept = match self.store.checkout_diff(&checkout.key)? {
+            Some(digest) => self.store.blob(&digest).ok(),
+            None => None,
+        };
+        // The state may be younger than the image.
+        let diff = match kept {
+            Some(diff) => diff,
+            None => self.keep_setup_diff(checkout, recipe).await?,
+        };
+        Ok((!diff.is_empty()).then_some(diff))
     }
 
     /// Opens the mirror of `repo` with every commit that the plan needs of it.

@@ -171,8 +171,7 @@ impl<'a> Planner<'a> {
             return Ok(env);
         }
         let parent = self.graph[env].key;
-        let checkout =
-            CheckoutRecipe::new(&environment, parent, &instance.base_commit, &platform);
+        let checkout = CheckoutRecipe::new(&environment, parent, &instance.base_commit, &platform);
         let commit = instance.base_commit.get(..12).unwrap_or(&instance.base_commit);
         let id = format!("checkout:{}@{commit}", instance.repo);
         let checkout = self.named(id, Recipe::Checkout(checkout), Some(env), Vec::new());
@@ -213,8 +212,11 @@ impl<'a> Planner<'a> {
         if let Some((environment, node)) = self.environments.get(&found) {
             return Ok((environment.clone(), *node));
         }
-        let environment =
-            Arc::new(self.catalog.environment(&instance.repo, &instance.version, Some(instance))?);
+        let environment = Arc::new(self.catalog.environment(
+            &instance.repo,
+            &instance.version,
+            Some(instance),
+        )?);
         let platform = self.options.platform.clone();
         let identity = |reference: &str| self.from.get(reference).cloned();
         let base = BaseRecipe::new(&environment.base, &platform, &identity);
@@ -319,12 +321,10 @@ pub fn from_images(catalog: &Catalog, work: &[Work]) -> Result<Vec<String>, Plan
         if !own && seen.insert((&instance.repo, &instance.version), ()).is_some() {
             continue;
         }
-        let environment = catalog
-            .environment(&instance.repo, &instance.version, Some(instance))
-            .map_err(|source| PlanError::Catalog {
-                instance_id: instance.instance_id.clone(),
-                source,
-            })?;
+        let environment =
+            catalog.environment(&instance.repo, &instance.version, Some(instance)).map_err(
+                |source| PlanError::Catalog { instance_id: instance.instance_id.clone(), source },
+            )?;
         let base = &environment.base;
         for image in dockerfile::external_images(&base.dockerfile, &base.args) {
             if !images.contains(&image) {

@@ -25,7 +25,11 @@ pub fn alias(instance_id: &str, platform: &str) -> String {
 /// Returns the name under which the benchmark publishes an instance image in `namespace`:
 /// registries do not take a double underscore everywhere, so it is written `_1776_`.
 pub fn published(namespace: &str, instance_id: &str, platform: &str) -> String {
-    format!("{}/{}", namespace.trim_end_matches('/'), alias(instance_id, platform).replace("__", "_1776_"))
+    format!(
+        "{}/{}",
+        namespace.trim_end_matches('/'),
+        alias(instance_id, platform).replace("__", "_1776_")
+    )
 }
 
 /// Tells whether a reference is a valid image name with a tag: what an engine would accept.
@@ -40,9 +44,9 @@ pub fn is_valid(reference: &str) -> bool {
         && !tag.starts_with(['.', '-']);
     let component = |part: &str| {
         !part.is_empty()
-            && part.chars().all(|c| {
-                c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c)
-            })
+            && part
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c))
             && part.starts_with(|c: char| c.is_ascii_alphanumeric())
             && part.ends_with(|c: char| c.is_ascii_alphanumeric())
     };

@@ -66,7 +66,11 @@ pub fn document<'a>(plan: &'a Plan, engine: &'a str, workers: usize) -> PlanDocu
             aliases: &node.aliases,
             status: status_name(&node.status),
             reasons: reasons(&node.status).iter().map(Reason::to_string).collect(),
-            deps: plan.parent(index).map(|parent| plan.graph[parent].id.as_str()).into_iter().collect(),
+            deps: plan
+                .parent(index)
+                .map(|parent| plan.graph[parent].id.as_str())
+                .into_iter()
+                .collect(),
             instances: &node.instances,
             notes: &node.notes,
         })

@@ -89,6 +89,9 @@ impl CheckoutRecipe {
             text.push_str(command);
             text.push('\n');
         }
+        // In two words, so that a log which shows the command does not show the marker.
+        let marker = SETUP_CHANGED.replacen(' ', "' '", 1);
+        let marker = format!("'{marker}'");
         let _ = write!(
             text,
             "unset PYTHONDONTWRITEBYTECODE\ncd {TESTBED}\n\
@@ -97,7 +100,7 @@ impl CheckoutRecipe {
              rm -f /tmp/imgforge-start\n\
              git ls-files --others --exclude-standard | sed 's|^|/|' >> .git/info/exclude\n\
              if ! git -c core.fileMode=false diff --quiet HEAD; then\n\
-             echo '{SETUP_CHANGED}'\n\
+             echo {marker}\n\
              export GIT_AUTHOR_NAME=imgforge GIT_AUTHOR_EMAIL=imgforge@localhost\n\
              export GIT_COMMITTER_NAME=imgforge GIT_COMMITTER_EMAIL=imgforge@localhost\n\
              date=$(git log -1 --format=%ct)\n\

@@ -116,7 +116,8 @@ impl Output<'_> {
         if let Some(code) = exit_code(message) {
             return EngineError::Step { step: self.step.clone(), code };
         }
-        let absent = ["pull access denied", "not found: does not exist", "failed to resolve source"];
+        let absent =
+            ["pull access denied", "not found: does not exist", "failed to resolve source"];
         if absent.iter().any(|words| message.contains(words))
             && let Some(reference) = named_image(message)
         {
@@ -130,9 +131,9 @@ impl Output<'_> {
 fn named_image(message: &str) -> Option<String> {
     message.split_whitespace().find_map(|word| {
         let word = word.trim_matches(|c: char| ":,\"'`".contains(c));
-        let image = word.strip_prefix("docker.io/").map_or(word, |image| {
-            image.strip_prefix("library/").unwrap_or(image)
-        });
+        let image = word
+            .strip_prefix("docker.io/")
+            .map_or(word, |image| image.strip_prefix("library/").unwrap_or(image));
         (word.contains('/') && image.contains(':')).then(|| image.to_owned())
     })
 }
@@ -148,7 +149,8 @@ fn readable(name: &str) -> String {
         [shell, flag, script] if shell.ends_with("sh") && flag == "-c" => script.clone(),
         words => words.join(" "),
     };
-    let shown = shown.lines().next().unwrap_or("").to_owned() + if shown.lines().count() > 1 { " …" } else { "" };
+    let shown = shown.lines().next().unwrap_or("").to_owned()
+        + if shown.lines().count() > 1 { " …" } else { "" };
     format!("{before}RUN {shown}")
 }
 

@@ -68,7 +68,9 @@ impl DockerEngine {
             match Self::connect_to(address, owner).await {
                 Ok(engine) => return Ok(engine),
                 // A socket that is there and refuses is the engine that was meant.
-                Err(error @ (EngineError::PermissionDenied { .. } | EngineError::TooOld { .. })) => {
+                Err(
+                    error @ (EngineError::PermissionDenied { .. } | EngineError::TooOld { .. }),
+                ) => {
                     return Err(error);
                 }
                 Err(error) => first = first.or(Some(error)),
@@ -157,9 +159,12 @@ impl Engine for DockerEngine {
         let info = self.docker.info().await.map_err(|error| failed(asked, error))?;
         let version = self.docker.version().await.map_err(|error| failed(asked, error))?;
         let podman = version.components.iter().flatten().any(|part| part.name.contains("Podman"));
-        let containerd = info.driver_status.iter().flatten().flatten().any(|text| {
-            text.contains("io.containerd.snapshotter")
-        });
+        let containerd = info
+            .driver_status
+            .iter()
+            .flatten()
+            .flatten()
+            .any(|text| text.contains("io.containerd.snapshotter"));
         Ok(EngineInfo {
             name: if podman { "podman" } else { "docker" }.to_owned(),
             version: version.version.unwrap_or_default(),

@@ -1,0 +1,45 @@
+//! `imgforge clean`.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::store;
+
+use super::context;
+use super::{CommandResult, Exit, Failure, Global};
+
+/// Arguments of `clean`.
+#[derive(Debug, Args)]
+pub struct CleanArgs {}
+
+/// Runs `clean`: removes what belongs to processes that ended.
+pub(super) async fn run(global: &Global, _: CleanArgs) -> CommandResult {
+    // Opening the state removes temporary files already; they are listed here.
+    let dir = global.state_dir.clone().unwrap_or_else(|| store::default_dir(context::variable));
+    let before: Vec<_> = std::fs::read_dir(dir.join("tmp"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    let _store = context::open_store(global)?;
+    let mut removed: Vec<String> = before
+        .into_iter()
+        .filter(|path| !path.exists())
+        .map(|path| path.display().to_string())
+        .collect();
+    let engine = context::connect(global).await.map_err(context::engine_failure)?;
+    let scratch = engine.remove_scratch(&store::is_alive).await;
+    removed.extend(scratch.map_err(context::engine_failure)?);
+    if global.json {
+        super::render::json(&json!({ "removed": removed })).map_err(Failure::environment)?;
+    } else if !global.quiet {
+        for name in &removed {
+            eprintln!("removed {name}");
+        }
+        if removed.is_empty() {
+            eprintln!("nothing was left behind");
+        }
+    }
+    Ok(Exit::Success)
+}

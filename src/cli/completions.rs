@@ -1,0 +1,18 @@
+//! `imgforge completions`.
+
+use clap::{Args, CommandFactory as _};
+
+use super::{Cli, CommandResult, Exit};
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    shell: clap_complete::Shell,
+}
+
+/// Runs `completions`.
+pub(super) fn run(args: &CompletionsArgs) -> CommandResult {
+    clap_complete::generate(args.shell, &mut Cli::command(), "imgforge", &mut std::io::stdout());
+    Ok(Exit::Success)
+}

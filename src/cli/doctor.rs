@@ -1,0 +1,293 @@
+//! `imgforge doctor`: can this machine do it, and what to do where not.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use clap::Args;
+use console::style;
+use serde::Serialize;
+
+use crate::config;
+use crate::engine::{EngineError, EngineInfo};
+use crate::store::{self, disk};
+
+use super::context;
+use super::{CommandResult, Exit, Failure, Global};
+
+/// Bytes of disk that are advised for a whole benchmark.
+const ADVISED_DISK: u64 = 120 << 30;
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Do not ask registries and hubs
+    #[arg(long)]
+    offline: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Ok,
+    Warn,
+    Fail,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    status: Status,
+    detail: String,
+    fix: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    checks: &'a [Check],
+}
+
+fn ok(name: &'static str, detail: impl Into<String>) -> Check {
+    Check { name, status: Status::Ok, detail: detail.into(), fix: None }
+}
+
+fn not_ok(
+    status: Status,
+    name: &'static str,
+    detail: impl Into<String>,
+    fix: impl Into<String>,
+) -> Check {
+    Check { name, status, detail: detail.into(), fix: Some(fix.into()) }
+}
+
+/// Runs `doctor`: 0 when nothing fails, 3 otherwise.
+pub(super) async fn run(global: &Global, args: DoctorArgs) -> CommandResult {
+    let mut checks = Vec::new();
+    let info = match context::connect(global).await {
+        Err(error) => Err(error),
+        Ok(engine) => engine.info().await,
+    };
+    checks.push(engine_check(&info));
+    let info = info.ok();
+    checks.push(architecture_check(info.as_ref()));
+    let state = global.state_dir.clone().unwrap_or_else(|| store::default_dir(context::variable));
+    checks.push(state_check(&state));
+    checks.push(disk_check("state disk", &state));
+    if let Some(root) = info.as_ref().and_then(|info| info.root.as_deref()) {
+        checks.push(disk_check("engine disk", root));
+    }
+    if let Some(info) = &info {
+        checks.push(memory_check(info.memory));
+        let workers = config::default_workers(info.cpus);
+        checks.push(ok("processors", format!("{}, so {workers} workers", info.cpus)));
+    }
+    checks.push(program_check("git", &["--version"], Status::Fail, "install git"));
+    checks.push(program_check(
+        "patch",
+        &["--version"],
+        Status::Warn,
+        "install patch: patches that need fuzz are refused without it",
+    ));
+    checks.push(program_check(
+        "uv",
+        &["--version"],
+        Status::Warn,
+        "install uv; only `imgforge lock` needs it",
+    ));
+    checks.push(certificates_check());
+    checks.push(proxy_check());
+    if args.offline {
+        checks.push(ok("network", "not asked"));
+    } else {
+        for (name, url) in [
+            ("docker hub", "https://registry-1.docker.io/v2/"),
+            ("hugging face", "https://huggingface.co/"),
+            ("github", "https://github.com/"),
+        ] {
+            checks.push(reach_check(name, url).await);
+        }
+    }
+    if global.json {
+        super::render::json(&Document { checks: &checks }).map_err(Failure::environment)?;
+    } else {
+        for check in &checks {
+            let mark = match check.status {
+                Status::Ok => style("  ok").green(),
+                Status::Warn => style("warn").yellow(),
+                Status::Fail => style("fail").red().bold(),
+            };
+            println!("{mark}  {:<13} {}", check.name, check.detail);
+            if let Some(fix) = &check.fix {
+                println!("      {:<13} -> {fix}", "");
+            }
+        }
+    }
+    let failed = checks.iter().any(|check| check.status == Status::Fail);
+    Ok(if failed { Exit::Environment } else { Exit::Success })
+}
+
+fn engine_check(info: &Result<EngineInfo, EngineError>) -> Check {
+    match info {
+        Ok(info) => ok(
+            "engine",
+            format!(
+                "{} {} (API {}, {}, {})",
+                info.name,
+                info.version,
+                info.api_version,
+                info.store,
+                if info.buildkit { "BuildKit" } else { "classic builder" }
+            ),
+        ),
+        Err(error) => {
+            let fix = match error {
+                EngineError::Unreachable { .. } => {
+                    "start it (`sudo systemctl start docker`), or set DOCKER_HOST"
+                }
+                EngineError::PermissionDenied { .. } => {
+                    "`sudo usermod -aG docker $USER` and log in again, or use rootless Docker"
+                }
+                EngineError::TooOld { .. } => "install Docker 20.10 or newer",
+                _ => "look at the engine's own log",
+            };
+            let mut detail = error.to_string();
+            if let Some(cause) = std::error::Error::source(error) {
+                detail = format!("{detail}: {cause}");
+            }
+            not_ok(Status::Fail, "engine", detail, fix)
+        }
+    }
+}
+
+fn architecture_check(info: Option<&EngineInfo>) -> Check {
+    let host = config::host_platform();
+    let engine = info.map_or(host, |info| info.platform.as_str());
+    match engine {
+        "linux/amd64" => ok("architecture", engine),
+        other => not_ok(
+            Status::Warn,
+            "architecture",
+            other,
+            "published images are for linux/amd64; images are built here, natively",
+        ),
+    }
+}
+
+fn state_check(dir: &Path) -> Check {
+    match store::Store::open(dir) {
+        Ok(_) => ok("state", dir.display().to_string()),
+        Err(error) => {
+            not_ok(Status::Fail, "state", error.to_string(), "name another with --state-dir")
+        }
+    }
+}
+
+fn disk_check(name: &'static str, dir: &Path) -> Check {
+    match disk::free(dir) {
+        Err(_) => ok(name, format!("`{}` cannot be seen from here", dir.display())),
+        Ok(free) => {
+            let detail = format!("{} free at `{}`", disk::bytes_text(free), dir.display());
+            if free >= ADVISED_DISK {
+                ok(name, detail)
+            } else {
+                let fix =
+                    "120 GiB are advised for a whole benchmark; builds stop before it is full";
+                not_ok(Status::Warn, name, detail, fix)
+            }
+        }
+    }
+}
+
+fn memory_check(bytes: u64) -> Check {
+    let detail = disk::bytes_text(bytes);
+    if bytes >= 8 << 30 {
+        ok("memory", detail)
+    } else {
+        not_ok(Status::Warn, "memory", detail, "8 GiB are advised; lower --max-workers")
+    }
+}
+
+fn program_check(name: &'static str, args: &[&str], status: Status, fix: &str) -> Check {
+    match Command::new(name).args(args).output() {
+        Ok(output) if output.status.success() => {
+            let text = String::from_utf8_lossy(&output.stdout);
+            ok(name, text.lines().next().unwrap_or("").to_owned())
+        }
+        _ => not_ok(status, name, "not found", fix),
+    }
+}
+
+fn certificates_check() -> Check {
+    match config::host_access(context::variable, None, None) {
+        Ok(host) => match host.ca_bundle {
+            Some(bundle) => {
+                let count = String::from_utf8_lossy(&bundle).matches("BEGIN CERTIFICATE").count();
+                ok("certificates", format!("{count} authorities reach build steps"))
+            }
+            None => ok("certificates", "build steps use the image's own"),
+        },
+        Err(error) => not_ok(
+            Status::Fail,
+            "certificates",
+            format!("SSL_CERT_FILE cannot be read: {error}"),
+            "correct or unset it",
+        ),
+    }
+}
+
+fn proxy_check() -> Check {
+    let names = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"];
+    let set: Vec<&str> =
+        names.into_iter().filter(|name| context::variable(name).is_some()).collect();
+    let local = ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"].iter().any(|name| {
+        context::variable(name)
+            .is_some_and(|value| value.contains("127.0.0.1") || value.contains("localhost"))
+    });
+    if local {
+        return not_ok(
+            Status::Warn,
+            "proxy",
+            "it is on this host's loopback, which build steps do not see",
+            "build with --build-network host",
+        );
+    }
+    match set.as_slice() {
+        [] => ok("proxy", "none"),
+        set => ok("proxy", format!("{} reach build steps", set.join(", "))),
+    }
+}
+
+async fn reach_check(name: &'static str, url: &str) -> Check {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build();
+    let Ok(client) = client else {
+        return not_ok(Status::Warn, name, "no TLS client can be made", "look at SSL_CERT_FILE");
+    };
+    match client.head(url).send().await {
+        // Any answer shows that it can be reached; the registry's is 401.
+        Ok(response) => match clock_skew(&response) {
+            Some(skew) if skew > 300 => not_ok(
+                Status::Warn,
+                name,
+                format!("reached; its clock differs by {skew} s"),
+                "set the clock: tokens and certificates depend on it",
+            ),
+            _ => ok(name, "reached"),
+        },
+        Err(error) => {
+            let detail = if error.is_timeout() { "no answer within 5 s" } else { "not reached" };
+            not_ok(
+                Status::Warn,
+                name,
+                detail,
+                "only needed to fetch from it; HTTPS_PROXY helps behind a proxy",
+            )
+        }
+    }
+}
+
+fn clock_skew(response: &reqwest::Response) -> Option<u64> {
+    let date = response.headers().get("date")?.to_str().ok()?;
+    let date = jiff::fmt::rfc2822::parse(date).ok()?.timestamp();
+    Some(date.duration_since(jiff::Timestamp::now()).as_secs().unsigned_abs())
+}

@@ -1,0 +1,122 @@
+//! `imgforge lock`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+
+use crate::catalog::lock::{LockRequest, lock};
+use crate::config;
+use crate::engine::LogSink;
+use crate::exec::requirements;
+use crate::recipe::env::RepoFiles;
+use crate::source::Mirrors;
+
+use super::context;
+use super::{CommandResult, Exit, Failure, Global};
+
+/// Arguments of `lock`.
+#[derive(Debug, Args)]
+pub struct LockArgs {
+    /// The repository, OWNER/NAME
+    repo: String,
+    /// The version, as the catalog names it
+    version: String,
+    /// Consider no package that was uploaded after this date (YYYY-MM-DD) [default: the catalog's]
+    #[arg(long)]
+    date: Option<String>,
+    /// The commit whose requirement files are read
+    #[arg(long, value_name = "COMMIT")]
+    commit: Option<String>,
+    /// Lock for this Python [default: the environment's]
+    #[arg(long)]
+    python: Option<String>,
+    /// Write here [default: stdout]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Where repositories come from, as for `build`
+    #[arg(long, value_name = "TEMPLATE", env = "IMGFORGE_GIT_MIRROR", value_delimiter = ' ')]
+    git_mirror: Vec<String>,
+    /// The uv program
+    #[arg(long, default_value = "uv", env = "IMGFORGE_UV")]
+    uv: String,
+}
+
+struct Quiet;
+
+impl LogSink for Quiet {
+    fn write(&self, _: &[u8]) {}
+}
+
+/// Runs `lock`.
+pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
+    let catalog = context::catalog(global)?;
+    let mut environment =
+        catalog.environment(&args.repo, &args.version, None).map_err(Failure::input)?;
+    // A lockfile that exists already is what is written anew: what it was made from counts.
+    if !environment.locks.is_empty() {
+        environment = catalog.unlocked(&args.repo, &args.version).map_err(Failure::input)?;
+    }
+    let mut text = environment.packages.join("\n");
+    if !environment.requirements.is_empty() {
+        let commit = args.commit.as_ref().ok_or_else(|| {
+            Failure::input(anyhow!(
+                "`{}` {} has requirement files in its repository",
+                args.repo,
+                args.version
+            ))
+            .hint(Some("say with --commit where they are read".to_owned()))
+        })?;
+        let store = context::open_store(global)?;
+        let templates = match args.git_mirror.as_slice() {
+            [] => vec![config::GITHUB.to_owned()],
+            templates => templates.to_vec(),
+        };
+        let mirrors = Mirrors::new(store.dir(), templates, catalog.mirrors().clone());
+        let mirror = mirrors.mirror(&args.repo, &[commit], &Quiet).map_err(|error| {
+            let hint = error.hint();
+            Failure::environment(error).hint(hint)
+        })?;
+        for candidates in &environment.requirements {
+            let group = RepoFiles {
+                repo: args.repo.clone(),
+                commit: commit.clone(),
+                candidates: candidates.clone(),
+            };
+            for (_, bytes) in requirements::read(&mirror, &group).map_err(Failure::input)? {
+                for line in String::from_utf8_lossy(&bytes).lines() {
+                    // Files that it includes are read on their own.
+                    if !line.trim_start().starts_with(['-', '#']) {
+                        text.push('\n');
+                        text.push_str(line);
+                    }
+                }
+            }
+        }
+    }
+    let date = args.date.or(environment.cutoff).ok_or_else(|| {
+        Failure::input(anyhow!("say with --date as of when packages are considered"))
+    })?;
+    let request = LockRequest {
+        subject: format!("{} {}", args.repo, args.version),
+        python: args.python.unwrap_or(environment.python),
+        date,
+        requirements: text + "\n",
+        uv: args.uv,
+    };
+    let locked = tokio::task::spawn_blocking(move || lock(&request))
+        .await
+        .expect("running uv does not panic")
+        .map_err(|error| {
+            let missing = matches!(error, crate::catalog::lock::LockError::NoUv { .. });
+            let hint = "install uv, or name it with --uv".to_owned();
+            Failure::environment(error).hint(missing.then_some(hint))
+        })?;
+    match &args.output {
+        None => print!("{locked}"),
+        Some(path) => std::fs::write(path, locked)
+            .with_context(|| format!("cannot write `{}`", path.display()))
+            .map_err(Failure::input)?,
+    }
+    Ok(Exit::Success)
+}

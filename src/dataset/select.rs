@@ -1,0 +1,108 @@
+//! Choosing instances of a dataset.
+
+use std::collections::{HashMap, HashSet};
+
+use regex::Regex;
+
+use super::{Dataset, Instance};
+
+/// Which instances are wanted; everything when nothing is said.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// Exactly these ids, in the order of the dataset.
+    pub ids: Vec<String>,
+    /// Ids that match.
+    pub filter: Option<Regex>,
+    /// Instances of this repository.
+    pub repo: Option<String>,
+    /// At most so many.
+    pub limit: Option<usize>,
+}
+
+/// A selection that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SelectionError {
+    /// Ids that the dataset lacks.
+    #[error("dataset `{dataset}` does not have {}", list(unknown))]
+    UnknownIds {
+        /// The dataset.
+        dataset: String,
+        /// Each id with the nearest that there is.
+        unknown: Vec<(String, Option<String>)>,
+    },
+    /// A repository that the dataset lacks.
+    #[error("dataset `{dataset}` has no instance of `{repo}`; it has {}", repos.join(", "))]
+    UnknownRepo {
+        /// The dataset.
+        dataset: String,
+        /// The repository.
+        repo: String,
+        /// What it has.
+        repos: Vec<String>,
+    },
+}
+
+fn list(unknown: &[(String, Option<String>)]) -> String {
+    let texts: Vec<String> = unknown
+        .iter()
+        .map(|(id, near)| match near {
+            Some(near) => format!("`{id}` (the nearest is `{near}`)"),
+            None => format!("`{id}`"),
+        })
+        .collect();
+    texts.join(", ")
+}
+
+impl Selection {
+    /// Chooses instances, in the order of the dataset.
+    pub fn apply(&self, dataset: &Dataset) -> Result<Vec<Instance>, SelectionError> {
+        let known: HashMap<&str, usize> = dataset
+            .instances
+            .iter()
+            .enumerate()
+            .map(|(index, instance)| (instance.instance_id.as_str(), index))
+            .collect();
+        let unknown: Vec<(String, Option<String>)> = self
+            .ids
+            .iter()
+            .filter(|id| !known.contains_key(id.as_str()))
+            .map(|id| (id.clone(), nearest(id, known.keys().copied())))
+            .collect();
+        if !unknown.is_empty() {
+            return Err(SelectionError::UnknownIds { dataset: dataset.name.clone(), unknown });
+        }
+        if let Some(repo) = &self.repo
+            && !dataset.instances.iter().any(|instance| instance.repo.eq_ignore_ascii_case(repo))
+        {
+            let mut repos: Vec<String> =
+                dataset.instances.iter().map(|instance| instance.repo.clone()).collect();
+            repos.sort();
+            repos.dedup();
+            let dataset = dataset.name.clone();
+            return Err(SelectionError::UnknownRepo { dataset, repo: repo.clone(), repos });
+        }
+        let ids: HashSet<&str> = self.ids.iter().map(String::as_str).collect();
+        Ok(dataset
+            .instances
+            .iter()
+            .filter(|instance| ids.is_empty() || ids.contains(instance.instance_id.as_str()))
+            .filter(|instance| {
+                self.filter.as_ref().is_none_or(|filter| filter.is_match(&instance.instance_id))
+            })
+            .filter(|instance| {
+                self.repo.as_ref().is_none_or(|repo| instance.repo.eq_ignore_ascii_case(repo))
+            })
+            .take(self.limit.unwrap_or(usize::MAX))
+            .cloned()
+            .collect())
+    }
+}
+
+/// Returns what is most like `word`, when anything is.
+pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    known
+        .map(|name| (strsim::jaro_winkler(word, name), name))
+        .filter(|(score, _)| *score > 0.8)
+        .max_by(|one, other| one.0.total_cmp(&other.0).then_with(|| other.1.cmp(one.1)))
+        .map(|(_, name)| name.to_owned())
+}

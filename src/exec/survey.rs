@@ -1,0 +1,150 @@
+//! The survey: what exists, read once before planning.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use crate::engine::{Engine, EngineError, Image, ListedImage, LogSink, label};
+use crate::key::{Digest, Key, Kind, SCHEMA};
+use crate::plan::{Inventory, Plan, Present};
+use crate::store::{ImageRecord, Store, StoreError};
+
+/// Why the survey could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SurveyError {
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The state could not be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Returns what identifies the content of a `FROM` image on any engine: its layers and what a
+/// build inherits from its config.
+pub fn content_identity(image: &Image) -> String {
+    let config = &image.config;
+    let document = json!({
+        "cmd": config.cmd,
+        "diff_ids": image.diff_ids,
+        "entrypoint": config.entrypoint,
+        "env": config.env,
+        "platform": image.platform,
+        "user": config.user,
+        "working_dir": config.working_dir,
+    });
+    Digest::of(document.to_string()).oci()
+}
+
+/// Returns the identity of every `FROM` image that the engine has; with `pull` the others are
+/// pulled first.
+pub async fn from_identities(
+    engine: &dyn Engine,
+    references: &[String],
+    platform: &str,
+    pull: Option<&dyn LogSink>,
+) -> Result<BTreeMap<String, String>, EngineError> {
+    let mut identities = BTreeMap::new();
+    for reference in references {
+        let image = match (engine.inspect(reference).await?, pull) {
+            (Some(image), _) => image,
+            (None, Some(log)) => engine.pull(reference, platform, log).await?,
+            (None, None) => continue,
+        };
+        identities.insert(reference.clone(), content_identity(&image));
+    }
+    Ok(identities)
+}
+
+/// Tells whether an image is what was built under `key`: its label carries the full key, and its
+/// layers begin with its parent's.
+pub fn is_whole(image: &Image, key: &Key, parent: Option<&[String]>) -> bool {
+    let labels = &image.config.labels;
+    labels.get(label::KEY) == Some(&key.to_string())
+        && labels.get(label::SCHEMA) == Some(&SCHEMA.to_string())
+        && !labels.contains_key(label::SCRATCH)
+        && !image.diff_ids.is_empty()
+        && parent.is_none_or(|parent| image.diff_ids.starts_with(parent))
+}
+
+/// Reads what the engine and the state have of a plan's nodes, from one listing of images.
+///
+/// An image id is the digest of a config that holds labels and layers, so an image that was found
+/// whole once is whole as long as its id is the same; only images that are not known yet are
+/// looked at one by one.
+pub async fn inventory(
+    engine: &dyn Engine,
+    identity: &str,
+    store: &Store,
+    plan: &Plan,
+) -> Result<(Inventory, BTreeMap<String, String>), SurveyError> {
+    let listed = engine.images().await?;
+    let known = store.verified_images(identity)?;
+    let mut inventory = Inventory::default();
+    let mut tags = BTreeMap::new();
+    let mut by_key: BTreeMap<Key, &ListedImage> = BTreeMap::new();
+    for image in &listed {
+        for tag in &image.tags {
+            tags.insert(tag.clone(), image.id.clone());
+            inventory.add_reference(tag.clone());
+        }
+        let key = image.labels.get(label::KEY).and_then(|key| key.parse().ok());
+        if let Some(key) = key.filter(|_| !image.labels.contains_key(label::SCRATCH)) {
+            by_key.insert(key, image);
+        }
+    }
+    let mut found: Vec<ImageRecord> = Vec::new();
+    let mut layers: BTreeMap<Key, Vec<String>> = BTreeMap::new();
+    for (index, node) in plan.nodes() {
+        let Some(listed) = by_key.get(&node.key) else { continue };
+        // Its own name is how children and runs refer to it.
+        if tags.get(&node.image) != Some(&listed.id) {
+            continue;
+        }
+        if known.get(&node.key).is_some_and(|known| known.image_id == listed.id) {
+            inventory.add_image(node.key, Present::Whole);
+            continue;
+        }
+        let Some(image) = engine.inspect(&listed.id).await? else { continue };
+        let parent = match plan.parent(index).map(|parent| plan.graph[parent].key) {
+            None => None,
+            Some(parent) => {
+                if !layers.contains_key(&parent)
+                    && let Some(listed) = by_key.get(&parent)
+                    && let Some(image) = engine.inspect(&listed.id).await?
+                {
+                    layers.insert(parent, image.diff_ids);
+                }
+                layers.get(&parent).map(Vec::as_slice)
+            }
+        };
+        if !is_whole(&image, &node.key, parent) {
+            let why = "its label or its layers are not those of a finished build".to_owned();
+            inventory.add_image(node.key, Present::Broken(why));
+            continue;
+        }
+        inventory.add_image(node.key, Present::Whole);
+        layers.insert(node.key, image.diff_ids.clone());
+        found.push(ImageRecord {
+            key: node.key,
+            kind: node.kind(),
+            node: node.id.clone(),
+            engine: identity.to_owned(),
+            image_id: image.id,
+            diff_ids: image.diff_ids,
+            parent: plan.parent(index).map(|parent| plan.graph[parent].key),
+            document: node.document.canonical(),
+            bytes: 0,
+            seconds: 0.0,
+        });
+    }
+    store.record_images(&found)?;
+    let nodes = plan
+        .nodes()
+        .filter(|(_, node)| node.kind() != Kind::Base || !by_key.contains_key(&node.key))
+        .map(|(_, node)| node.id.as_str());
+    for (node, document) in store.newest_documents(nodes)? {
+        inventory.set_document(node, document);
+    }
+    Ok((inventory, tags))
+}

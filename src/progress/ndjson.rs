@@ -1,0 +1,26 @@
+//! Events as newline-delimited JSON, for programs.
+
+use std::io::Write;
+
+use crate::event::{Event, Reporter};
+
+/// Writes each event as one line, at once.
+pub struct NdjsonReporter<W> {
+    out: W,
+}
+
+impl<W: Write + Send> NdjsonReporter<W> {
+    /// Writes to `out`.
+    pub fn new(out: W) -> Self {
+        NdjsonReporter { out }
+    }
+}
+
+impl<W: Write + Send> Reporter for NdjsonReporter<W> {
+    fn report(&mut self, event: &Event) {
+        let mut line = serde_json::to_vec(event).expect("events are plain values");
+        line.push(b'\n');
+        // A reader that went away must not end a build.
+        let _ = self.out.write_all(&line).and_then(|()| self.out.flush());
+    }
+}

@@ -1,0 +1,109 @@
+//! Texts that the reporters for people share.
+
+use std::path::Path;
+
+use console::style;
+
+use crate::event::{EventKind, NodeRef, Outcome};
+
+/// Returns seconds as `0.4s`, `12s` or `3m05s`.
+pub(super) fn seconds(seconds: f64) -> String {
+    if seconds < 9.95 {
+        format!("{seconds:.1}s")
+    } else if seconds < 59.5 {
+        format!("{seconds:.0}s")
+    } else {
+        let whole = seconds.round() as u64;
+        format!("{}m{:02}s", whole / 60, whole % 60)
+    }
+}
+
+/// Returns the lines of a node that ended; empty for what needs no word.
+pub(super) fn finished(
+    node: &NodeRef,
+    outcome: &Outcome,
+    took: f64,
+    bytes: Option<u64>,
+    log: Option<&Path>,
+) -> Vec<String> {
+    let size = bytes.map_or(String::new(), |bytes| format!(", {}", indicatif::HumanBytes(bytes)));
+    let line = |word: console::StyledObject<&str>| {
+        vec![format!("{word} {} ({}{size})", node.id, seconds(took))]
+    };
+    match outcome {
+        Outcome::Built => line(style("   built").green().for_stderr()),
+        Outcome::Pulled => line(style("  pulled").green().for_stderr()),
+        Outcome::FoundFresh => vec![format!("   fresh {} (built by another process)", node.id)],
+        Outcome::Failed { error, hint, tail, instances } => {
+            let word = style("  failed").red().bold().for_stderr();
+            let mut lines = vec![format!("{word} {} ({})", node.id, seconds(took))];
+            for (at, cause) in error.iter().enumerate() {
+                let cause = cause.replace('\n', "\n           ");
+                lines.push(match at {
+                    0 => format!("  error: cannot build `{}`: {cause}", node.id),
+                    _ => format!("    caused by: {cause}"),
+                });
+            }
+            if !tail.is_empty() {
+                lines.push(format!("  last {} lines of its log:", tail.len()));
+                lines.extend(tail.iter().map(|line| format!("    | {line}")));
+            }
+            if let Some(log) = log {
+                lines.push(format!("  the full log is `{}`", log.display()));
+            }
+            if !instances.is_empty() {
+                let shown: Vec<&str> = instances.iter().take(5).map(String::as_str).collect();
+                let more = match instances.len().saturating_sub(5) {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                lines.push(format!("  it holds up {}{more}", shown.join(", ")));
+            }
+            if let Some(hint) = hint {
+                lines.push(format!("  hint: {hint}"));
+            }
+            lines
+        }
+        Outcome::Skipped { because } => {
+            vec![format!(" skipped {} (`{because}` failed)", node.id)]
+        }
+        Outcome::Cancelled => vec![format!(" stopped {}", node.id)],
+    }
+}
+
+/// Returns the lines of an event that concerns the run; empty for events about nodes.
+pub(super) fn of_run(event: &EventKind) -> Vec<String> {
+    match event {
+        EventKind::RunStarted { engine, workers, nodes, fresh, to_run, .. } => vec![format!(
+            "{engine}: {nodes} images, {fresh} fresh, {to_run} to do with {workers} {}",
+            if *workers == 1 { "worker" } else { "workers" }
+        )],
+        EventKind::NodeRetry { node, attempt, reason, delay } => {
+            vec![format!("   retry {} in {} (try {attempt}: {reason})", node.id, seconds(*delay))]
+        }
+        EventKind::Warning { text } => {
+            vec![format!("{} {text}", style("warning:").yellow().bold().for_stderr())]
+        }
+        EventKind::Interrupted => vec![
+            "stopping: running images are finished, no new ones start; interrupt again to drop them"
+                .to_owned(),
+        ],
+        EventKind::RunFinished { built, fresh, pulled, failed, skipped, seconds: took } => {
+            let mut parts = vec![format!("{built} built")];
+            if *pulled > 0 {
+                parts.push(format!("{pulled} pulled"));
+            }
+            parts.push(format!("{fresh} fresh"));
+            if *failed > 0 {
+                parts.push(format!("{failed} failed"));
+            }
+            if *skipped > 0 {
+                parts.push(format!("{skipped} not started"));
+            }
+            vec![format!("{} in {}", parts.join(", "), seconds(*took))]
+        }
+        EventKind::NodeStarted { .. }
+        | EventKind::NodeStep { .. }
+        | EventKind::NodeFinished { .. } => Vec::new(),
+    }
+}

@@ -1,9 +1,102 @@
 //! The catalog, `images.toml`: how each (repo, version) is built and tested.
 //!
 //! Reads and layers the files and answers one question, [`Catalog::environment`]; it does not know
-//! what an image is.
+//! what an image is. Nothing is read after [`Catalog::load`].
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+mod error;
+mod file;
+mod files;
+mod layer;
+pub mod lock;
+mod resolve;
+#[cfg(test)]
+mod tests;
+
+pub use error::{At, CatalogError};
+pub use file::Defaults;
+
+use files::Root;
+use layer::{Layer, Merged};
+
+/// The catalog, read and checked.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    merged: Merged,
+}
+
+impl Catalog {
+    /// Reads the catalog: `config`, else `images.toml` in the current directory, else the copy in
+    /// the binary; then `images.local.toml` beside it (or in the current directory); then each of
+    /// `overlays`. A later file wins key by key.
+    pub fn load(config: Option<&Path>, overlays: &[PathBuf]) -> Result<Catalog, CatalogError> {
+        let here = Path::new("images.toml");
+        let config = config.or_else(|| here.is_file().then_some(here));
+        let (first, local) = match config {
+            Some(path) => (Layer::read(path)?, path.with_file_name("images.local.toml")),
+            None => (Layer::embedded(), PathBuf::from("images.local.toml")),
+        };
+        let mut layers = vec![first];
+        if local.is_file() {
+            layers.push(Layer::read(&local)?);
+        }
+        for path in overlays {
+            layers.push(Layer::read(path)?);
+        }
+        Catalog::from_layers(&layers)
+    }
+
+    /// Reads the copy in the binary and nothing else.
+    pub fn embedded() -> Result<Catalog, CatalogError> {
+        Catalog::from_layers(&[Layer::embedded()])
+    }
+
+    fn from_layers(layers: &[Layer]) -> Result<Catalog, CatalogError> {
+        let mut merged = Merged::default();
+        for layer in layers {
+            merged.add(layer)?;
+        }
+        merged.finish()?;
+        Ok(Catalog { merged })
+    }
+
+    /// Returns other git sources by repo: URLs or folders, tried in order.
+    pub fn mirrors(&self) -> &BTreeMap<String, Vec<String>> {
+        &self.merged.mirrors
+    }
+
+    /// Returns the settings that the files hold.
+    pub fn defaults(&self) -> &Defaults {
+        &self.merged.defaults
+    }
+
+    /// Returns every repo with its versions.
+    pub fn versions(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &str>)> {
+        self.merged
+            .repos
+            .iter()
+            .map(|(repo, versions)| (repo.as_str(), versions.keys().map(String::as_str)))
+    }
+}
+
+impl Layer {
+    fn embedded() -> Layer {
+        Layer {
+            file: "images.toml".to_owned(),
+            text: files::CONFIG.to_owned(),
+            root: Root::Embedded,
+        }
+    }
+
+    fn read(path: &Path) -> Result<Layer, CatalogError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| CatalogError::Read { path: path.to_owned(), source })?;
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(Layer { file: path.display().to_string(), text, root: Root::Folder(folder) })
+    }
+}
 
 /// How one (repo, version) is built and tested, with every file that it names already read.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,104 +1,133 @@
-//! The form of `images.toml`, with the place of everything that can be wrong.
+//! The form of `images.toml`: what a person may write, and where it was written.
+//!
+//! Knows the keys and their types; what they mean together is [`super::layer`]'s business.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::error::{CatalogError, nearest};
 use super::{Limits, Network};
 
-/// One file, as it is written.
-#[derive(Debug, Clone, Deserialize, Default)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct File {
-    #[serde(default)]
+/// One catalog file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct FileForm {
     pub defaults: Defaults,
-    #[serde(default)]
-    pub base: BTreeMap<String, BaseTable>,
-    #[serde(default, rename = "stand-in")]
+    pub mirrors: BTreeMap<String, Vec<String>>,
+    #[serde(rename = "stand-in")]
     pub stand_in: BTreeMap<String, Spanned<String>>,
-    #[serde(default)]
-    pub mirrors: BTreeMap<String, OneOrMany>,
-    #[serde(default)]
-    pub env: Vec<Spanned<EnvTable>>,
+    pub base: BTreeMap<Spanned<String>, BaseForm>,
+    pub repo: BTreeMap<String, Entry>,
 }
 
-/// Settings that apply where nothing else is said.
-#[derive(Debug, Clone, Deserialize, Default, PartialEq, Eq)]
-#[serde(deny_unknown_fields, default)]
+/// Settings that `images.toml` may hold: below flags and environment variables, above the
+/// built-in defaults. Spelled as the options are.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Defaults {
-    /// The date that packages must not be newer than, where an environment has no lockfile.
-    pub cutoff: Option<String>,
-    /// `--namespace`.
+    /// `docker`, `embedded` or `auto`.
+    pub engine: Option<String>,
+    /// The registry namespace of prebuilt images; empty or `none` builds everything here.
     pub namespace: Option<String>,
-    /// `--platform`.
+    /// Such as `linux/amd64`.
     pub platform: Option<String>,
-    /// `--max-workers`.
+    /// How many nodes run at once.
     pub max_workers: Option<usize>,
-    /// `--git-mirror`.
-    pub git_mirror: Vec<String>,
+    /// Templates of git sources, tried in order.
+    pub git_mirrors: Option<Vec<String>>,
+    /// Seconds that the tests of one instance may take.
+    pub timeout: Option<u64>,
+    /// Memory of a test run, such as `4g`.
+    pub memory: Option<String>,
+    /// Processors of a test run.
+    pub cpus: Option<f64>,
+    /// Processes of a test run.
+    pub pids_limit: Option<u64>,
+    /// The network of a test run.
+    pub network: Option<String>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct BaseTable {
-    pub python: Option<String>,
-    pub from: Option<Spanned<String>>,
-    pub dockerfile: Option<Spanned<String>>,
-    #[serde(default)]
-    pub args: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct EnvTable {
-    pub repo: Spanned<String>,
-    pub versions: Vec<Spanned<String>>,
-    pub base: Option<Spanned<String>>,
-    pub python: Option<Spanned<String>>,
-    pub lock: Option<Spanned<OneOrMany>>,
-    #[serde(default)]
-    pub packages: Vec<String>,
-    #[serde(default)]
-    pub requirements: Vec<OneOrMany>,
-    pub cutoff: Option<String>,
-    #[serde(default)]
-    pub system_packages: Vec<String>,
-    #[serde(default)]
-    pub env_commands: Vec<String>,
-    #[serde(default)]
-    pub variables: BTreeMap<String, String>,
-    #[serde(default)]
-    pub pre_install: Vec<String>,
-    #[serde(default)]
-    pub install: Vec<String>,
-    pub test_command: Option<String>,
-    #[serde(default)]
-    pub eval_commands: Vec<String>,
-    #[serde(default)]
-    pub network: Network,
-    #[serde(default)]
-    pub limits: Limits,
-}
-
-/// A string or a list of them.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-pub(super) enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
-impl OneOrMany {
-    pub fn to_vec(&self) -> Vec<String> {
-        match self {
-            OneOrMany::One(one) => vec![one.clone()],
-            OneOrMany::Many(many) => many.clone(),
+impl Defaults {
+    /// Takes every setting that `upper` has.
+    pub(super) fn apply(&mut self, upper: Defaults) {
+        macro_rules! take {
+            ($($field:ident),*) => { $( if upper.$field.is_some() { self.$field = upper.$field; } )* };
         }
+        take!(engine, namespace, platform, max_workers, git_mirrors);
+        take!(timeout, memory, cpus, pids_limit, network);
     }
 }
 
-/// Returns the line of a byte, from 1.
-pub(super) fn line_of(text: &str, at: usize) -> usize {
-    text[..at.min(text.len())].matches('\n').count() + 1
+/// `[base.<name>]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct BaseForm {
+    pub from: Option<Spanned<String>>,
+    pub python: Option<String>,
+    pub dockerfile: Option<Spanned<String>>,
+    pub args: BTreeMap<String, String>,
+}
+
+/// `[repo."owner/name"]`, `[[repo."owner/name".env]]`, or what holds under a stand-in: every key
+/// is optional, and an inner entry starts from what the outer one says.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Entry {
+    pub versions: Vec<Spanned<String>>,
+    pub base: Option<Spanned<String>>,
+    pub python: Option<Spanned<String>>,
+    pub lock: Option<Spanned<LockForm>>,
+    pub instances: BTreeMap<String, Spanned<LockForm>>,
+    pub packages: Option<Vec<String>>,
+    pub requirements: Option<Vec<Vec<String>>>,
+    pub cutoff: Option<String>,
+    pub system_packages: Option<Vec<String>>,
+    pub env_commands: Option<Vec<String>>,
+    pub variables: BTreeMap<String, String>,
+    pub pre_install: Option<Vec<String>>,
+    pub install: Option<Vec<String>>,
+    pub test_command: Option<String>,
+    pub eval_commands: Option<Vec<String>>,
+    pub network: Option<Network>,
+    pub limits: Option<Limits>,
+    pub env: Vec<Entry>,
+    #[serde(rename = "stand-in")]
+    pub stand_in: BTreeMap<String, Entry>,
+}
+
+/// A lockfile: one, or one for each Python. `{version}` stands for the version.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "expected a path, or a table of paths by Python version")]
+pub(super) enum LockForm {
+    /// For the Python that the entry asks for.
+    One(String),
+    /// By the Python that is used.
+    ByPython(BTreeMap<String, String>),
+}
+
+/// Reads the text of a catalog file.
+pub(super) fn parse(file: &str, text: &str) -> Result<FileForm, CatalogError> {
+    toml::from_str(text).map_err(|error| {
+        let message = error.message().to_owned();
+        CatalogError::Form {
+            file: file.to_owned(),
+            line: line_of(text, error.span().map_or(0, |span| span.start)),
+            nearest: nearest_key(&message),
+            message,
+        }
+    })
+}
+
+/// Finds the nearest of the known keys that serde lists: "unknown field `a`, expected one of …".
+fn nearest_key(message: &str) -> Option<String> {
+    let mut names = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
+    let unknown = names.next()?;
+    nearest(unknown, names)
+}
+
+/// Returns the line, from 1, of a byte offset.
+pub(super) fn line_of(text: &str, offset: usize) -> usize {
+    text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
 }

@@ -1,83 +1,145 @@
-//! Writing the lockfile of an environment as of a date, with `uv pip compile`.
+//! `imgforge lock`: resolves the requirements of an environment as of a date, with uv.
+//!
+//! Takes the requirement files as text; where they come from is the caller's business.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::path::{Component, Path, PathBuf};
+use std::process::Stdio;
 
-/// What is to be locked.
+use super::TextFile;
+
+/// What is resolved.
 #[derive(Debug, Clone)]
 pub struct LockRequest {
-    /// For the header: the repository and its version.
-    pub subject: String,
-    /// The Python that the environment uses.
+    /// `owner/name`, for the header.
+    pub repo: String,
+    /// The version, for the header.
+    pub version: String,
+    /// The Python version that the packages must suit, such as `3.9`.
     pub python: String,
     /// Packages uploaded after this date (`YYYY-MM-DD`) are not considered.
     pub date: String,
-    /// The text of all requirement sources, one after the other.
-    pub requirements: String,
-    /// The program, `uv` unless another is named.
-    pub uv: String,
+    /// Requirement specifiers.
+    pub packages: Vec<String>,
+    /// Requirement files, by their path in the repository.
+    pub requirements: Vec<TextFile>,
+    /// Files that `requirements` include with `-r` or `-c`.
+    pub included: Vec<TextFile>,
+    /// The `uv` to use.
+    pub uv: PathBuf,
 }
 
-/// Why a lockfile cannot be written.
+/// Why there is no lockfile.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// There is no `uv`.
-    #[error("cannot run `{uv}`")]
+    /// The environment has nothing that could be resolved.
+    #[error("`{repo}` {version} names no packages and no requirement files")]
+    Empty {
+        /// `owner/name`.
+        repo: String,
+        /// The version.
+        version: String,
+    },
+    /// Not a date.
+    #[error("`{0}` is not a date in the form YYYY-MM-DD")]
+    Date(String),
+    /// A requirement file lies outside the repository.
+    #[error("the requirement file `{0}` lies outside the repository")]
+    Outside(String),
+    /// uv cannot be started.
+    #[error("cannot run `{}`", uv.display())]
     NoUv {
         /// The program.
-        uv: String,
+        uv: PathBuf,
         /// Why.
-        #[source]
         source: std::io::Error,
     },
-    /// The requirements have no solution, or an index cannot be reached.
-    #[error("`uv pip compile` found no lock for {subject}: {said}")]
-    Unsolvable {
-        /// The environment.
-        subject: String,
-        /// The words of `uv`.
-        said: String,
-    },
-    /// The date is not one.
-    #[error("`{date}` is not a date of the form YYYY-MM-DD")]
-    Date {
-        /// What was given.
+    /// The inputs cannot be written to a temporary folder.
+    #[error("cannot write the requirement files to a temporary folder")]
+    Write(#[from] std::io::Error),
+    /// uv finds no set of packages.
+    #[error("uv cannot resolve `{repo}` {version} as of {date}: {message}")]
+    Unsolved {
+        /// `owner/name`.
+        repo: String,
+        /// The version.
+        version: String,
+        /// The date.
         date: String,
+        /// What uv says.
+        message: String,
     },
 }
 
-/// Resolves the requirements and returns the lockfile's text, hashes included.
-pub fn lock(request: &LockRequest) -> Result<String, LockError> {
-    if request.date.parse::<jiff::civil::Date>().is_err() {
-        return Err(LockError::Date { date: request.date.clone() });
+impl LockError {
+    /// Returns what would help, for a line of its own below the error.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            LockError::NoUv { .. } => {
+                Some("install uv (`pip install uv`), or name it with IMGFORGE_UV")
+            }
+            _ => None,
+        }
     }
-    let no_uv = |source| LockError::NoUv { uv: request.uv.clone(), source };
-    let mut child = Command::new(&request.uv)
-        .args(["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--generate-hashes"])
-        .args(["--exclude-newer", &request.date, "--python-version", &request.python])
-        .args(["--python-platform", "x86_64-unknown-linux-gnu", "--no-emit-index-url", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(no_uv)?;
-    let mut input = child.stdin.take().expect("stdin is piped");
-    let text = request.requirements.clone();
-    let writer = std::thread::spawn(move || input.write_all(text.as_bytes()));
-    let output = child.wait_with_output().map_err(no_uv)?;
-    // A uv that ends early has said why on its stderr.
-    let _ = writer.join();
+}
+
+/// Returns the `uv` to use: `IMGFORGE_UV`, else the one on PATH.
+pub fn uv_program() -> PathBuf {
+    std::env::var_os("IMGFORGE_UV").filter(|path| !path.is_empty()).map_or("uv".into(), Into::into)
+}
+
+/// Returns the text of a lockfile with hashes.
+pub async fn lock(request: LockRequest) -> Result<String, LockError> {
+    let LockRequest { repo, version, python, date, .. } = &request;
+    if date.len() != 10 || date.parse::<jiff::civil::Date>().is_err() {
+        return Err(LockError::Date(date.clone()));
+    }
+    if request.packages.is_empty() && request.requirements.is_empty() {
+        return Err(LockError::Empty { repo: repo.clone(), version: version.clone() });
+    }
+    let folder = tempfile::tempdir()?;
+    let mut inputs = Vec::new();
+    if !request.packages.is_empty() {
+        let name = "packages.in";
+        std::fs::write(folder.path().join(name), request.packages.join("\n") + "\n")?;
+        inputs.push(name.to_owned());
+    }
+    for file in request.requirements.iter().chain(&request.included) {
+        write_inside(folder.path(), file)?;
+    }
+    inputs.extend(request.requirements.iter().map(|file| file.path.clone()));
+
+    let output = tokio::process::Command::new(&request.uv)
+        .args(["pip", "compile", "--generate-hashes", "--no-header", "--no-annotate", "--quiet"])
+        .args(["--exclude-newer", date, "--python-version", python])
+        .args(&inputs)
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(|source| LockError::NoUv { uv: request.uv.clone(), source })?;
     if !output.status.success() {
-        return Err(LockError::Unsolvable {
-            subject: request.subject.clone(),
-            said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        return Err(LockError::Unsolved {
+            repo: repo.clone(),
+            version: version.clone(),
+            date: date.clone(),
+            message: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
         });
     }
     Ok(format!(
-        "# {}, Python {}, packages as of {}\n# written by `imgforge lock`\n{}",
-        request.subject,
-        request.python,
-        request.date,
+        "# {repo} {version}, Python {python}, packages as of {date}.\n\
+         # imgforge lock {repo} {version} --date {date} --python {python}\n{}",
         String::from_utf8_lossy(&output.stdout)
     ))
+}
+
+fn write_inside(folder: &Path, file: &TextFile) -> Result<(), LockError> {
+    let path = Path::new(&file.path);
+    if !path.components().all(|part| matches!(part, Component::Normal(_))) {
+        return Err(LockError::Outside(file.path.clone()));
+    }
+    let path = folder.join(path);
+    std::fs::create_dir_all(path.parent().unwrap_or(folder))?;
+    std::fs::write(path, &file.text)?;
+    Ok(())
 }

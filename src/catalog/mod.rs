@@ -1,258 +1,100 @@
 //! The catalog, `images.toml`: how each (repo, version) is built and tested.
 //!
 //! Reads and layers the files and answers one question, [`Catalog::environment`]; it does not know
-//! what an image is.
-
-mod file;
-mod load;
-pub mod lock;
+//! what an image is. Nothing is read after [`Catalog::load`].
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use crate::dataset::Instance;
+mod error;
+mod file;
+mod files;
+mod layer;
+pub mod lock;
+mod resolve;
+#[cfg(test)]
+mod tests;
 
+pub use error::{At, CatalogError};
 pub use file::Defaults;
 
-/// Why a catalog cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum CatalogError {
-    /// A file cannot be read.
-    #[error("cannot read `{file}`")]
-    Read {
-        /// The file.
-        file: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A file has a mistake.
-    #[error("{file}:{line}: {what}")]
-    Parse {
-        /// The file.
-        file: String,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong, with the key.
-        what: String,
-    },
-    /// A stand-in names a Python that no base has.
-    #[error(
-        "`[stand-in]` says that Python {used} stands in for {wanted}, and no base has Python {used}"
-    )]
-    StandIn {
-        /// The version that is asked for.
-        wanted: String,
-        /// The version that should stand in.
-        used: String,
-    },
-    /// The catalog has no such repository.
-    #[error("the catalog does not have `{repo}`{near}")]
-    UnknownRepo {
-        /// The repository.
-        repo: String,
-        /// The nearest that it has, for people.
-        near: String,
-    },
-    /// The catalog has no such version.
-    #[error("the catalog does not have version `{version}` of `{repo}`{near}")]
-    UnknownVersion {
-        /// The repository.
-        repo: String,
-        /// The version.
-        version: String,
-        /// The nearest that it has, for people.
-        near: String,
-    },
-    /// A row asks for a Python that no base has.
-    #[error("no base has Python `{python}`, which the row of `{instance_id}` asks for")]
-    NoPython {
-        /// The instance.
-        instance_id: String,
-        /// The version.
-        python: String,
-    },
-}
+use files::Root;
+use layer::{Layer, Merged};
 
-/// How every known (repo, version) is built.
-#[derive(Debug, Clone, Default)]
+/// The catalog, read and checked.
+#[derive(Debug, Clone)]
 pub struct Catalog {
-    defaults: Defaults,
-    bases: BTreeMap<String, Base>,
-    by_python: BTreeMap<String, String>,
-    stand_in: BTreeMap<String, String>,
-    mirrors: BTreeMap<String, Vec<String>>,
-    entries: BTreeMap<String, BTreeMap<String, Entry>>,
-}
-
-/// What the catalog keeps of one version.
-#[derive(Debug, Clone, Default)]
-struct Entry {
-    base: String,
-    wanted_python: String,
-    python: String,
-    locks: Vec<TextFile>,
-    packages: Vec<String>,
-    requirements: Vec<Vec<String>>,
-    /// Packages and requirement files, whether a lockfile replaces them or not.
-    sources: (Vec<String>, Vec<Vec<String>>),
-    cutoff: Option<String>,
-    system_packages: Vec<String>,
-    env_commands: Vec<String>,
-    variables: BTreeMap<String, String>,
-    pre_install: Vec<String>,
-    install: Vec<String>,
-    test_command: String,
-    eval_commands: Vec<String>,
-    network: Network,
-    limits: Limits,
-}
-
-/// Returns ``; the nearest is `x` `` for an error, or nothing when nothing is near.
-fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a String>) -> String {
-    known
-        .map(|name| (strsim::jaro_winkler(word, name), name))
-        .filter(|(score, _)| *score > 0.75)
-        .max_by(|one, other| one.0.total_cmp(&other.0))
-        .map_or(String::new(), |(_, name)| format!("; the nearest is `{name}`"))
+    merged: Merged,
 }
 
 impl Catalog {
-    /// Returns the settings of `[defaults]`.
-    pub fn defaults(&self) -> &Defaults {
-        &self.defaults
+    /// Reads the catalog: `config`, else `images.toml` in the current directory, else the copy in
+    /// the binary; then `images.local.toml` beside it (or in the current directory); then each of
+    /// `overlays`. A later file wins key by key.
+    pub fn load(config: Option<&Path>, overlays: &[PathBuf]) -> Result<Catalog, CatalogError> {
+        let here = Path::new("images.toml");
+        let config = config.or_else(|| here.is_file().then_some(here));
+        let (first, local) = match config {
+            Some(path) => (Layer::read(path)?, path.with_file_name("images.local.toml")),
+            None => (Layer::embedded(), PathBuf::from("images.local.toml")),
+        };
+        let mut layers = vec![first];
+        if local.is_file() {
+            layers.push(Layer::read(&local)?);
+        }
+        for path in overlays {
+            layers.push(Layer::read(path)?);
+        }
+        Catalog::from_layers(&layers)
     }
 
-    /// Returns the sources of single repositories, `[mirrors]`.
+    /// Reads the copy in the binary and nothing else.
+    pub fn embedded() -> Result<Catalog, CatalogError> {
+        Catalog::from_layers(&[Layer::embedded()])
+    }
+
+    fn from_layers(layers: &[Layer]) -> Result<Catalog, CatalogError> {
+        let mut merged = Merged::default();
+        for layer in layers {
+            merged.add(layer)?;
+        }
+        merged.finish()?;
+        Ok(Catalog { merged })
+    }
+
+    /// Returns other git sources by repo: URLs or folders, tried in order.
     pub fn mirrors(&self) -> &BTreeMap<String, Vec<String>> {
-        &self.mirrors
+        &self.merged.mirrors
     }
 
-    /// Lists every repository with its versions.
-    pub fn versions(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.entries.iter().flat_map(|(repo, versions)| {
-            versions.keys().map(move |version| (repo.as_str(), version.as_str()))
-        })
+    /// Returns the settings that the files hold.
+    pub fn defaults(&self) -> &Defaults {
+        &self.merged.defaults
     }
 
-    /// Returns how a version is built and tested. What `row` says itself goes before the catalog.
-    pub fn environment(
-        &self,
-        repo: &str,
-        version: &str,
-        row: Option<&Instance>,
-    ) -> Result<Environment, CatalogError> {
-        let own = row.filter(|row| row.install_config.is_some() || row.requirements.is_some());
-        if let Some(row) = own {
-            return self.environment_of_row(repo, version, row);
-        }
-        let entry = self.entry(repo, version)?;
-        Ok(self.resolve(repo, version, entry.clone()))
+    /// Returns every repo with its versions.
+    pub fn versions(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &str>)> {
+        self.merged
+            .repos
+            .iter()
+            .map(|(repo, versions)| (repo.as_str(), versions.keys().map(String::as_str)))
     }
+}
 
-    /// Returns how a version would be built without its lockfile: what a lockfile is made from.
-    pub fn unlocked(&self, repo: &str, version: &str) -> Result<Environment, CatalogError> {
-        let mut entry = self.entry(repo, version)?.clone();
-        entry.locks.clear();
-        (entry.packages, entry.requirements) = entry.sources.clone();
-        entry.cutoff = entry.cutoff.or_else(|| self.defaults.cutoff.clone());
-        Ok(self.resolve(repo, version, entry))
-    }
-
-    fn entry(&self, repo: &str, version: &str) -> Result<&Entry, CatalogError> {
-        let versions = self.entries.get(repo).ok_or_else(|| CatalogError::UnknownRepo {
-            repo: repo.to_owned(),
-            near: nearest(repo, self.entries.keys()),
-        })?;
-        versions.get(version).ok_or_else(|| CatalogError::UnknownVersion {
-            repo: repo.to_owned(),
-            version: version.to_owned(),
-            near: nearest(version, versions.keys()),
-        })
-    }
-
-    fn resolve(&self, repo: &str, version: &str, entry: Entry) -> Environment {
-        Environment {
-            repo: repo.to_owned(),
-            version: version.to_owned(),
-            base: self.bases[&entry.base].clone(),
-            wanted_python: entry.wanted_python,
-            python: entry.python,
-            locks: entry.locks,
-            packages: entry.packages,
-            requirements: entry.requirements,
-            cutoff: entry.cutoff,
-            system_packages: entry.system_packages,
-            env_commands: entry.env_commands,
-            variables: entry.variables,
-            pre_install: entry.pre_install,
-            install: entry.install,
-            test_command: entry.test_command,
-            eval_commands: entry.eval_commands,
-            network: entry.network,
-            limits: entry.limits,
+impl Layer {
+    fn embedded() -> Layer {
+        Layer {
+            file: "images.toml".to_owned(),
+            text: files::CONFIG.to_owned(),
+            root: Root::Embedded,
         }
     }
 
-    /// Makes the environment that a row describes itself (SWE-rebench and its relatives).
-    fn environment_of_row(
-        &self,
-        repo: &str,
-        version: &str,
-        row: &Instance,
-    ) -> Result<Environment, CatalogError> {
-        let config = row.install_config.clone().unwrap_or_default();
-        let mut entry = self.entry(repo, version).cloned().unwrap_or_default();
-        let wanted = config.python.clone().unwrap_or_else(|| match entry.wanted_python.as_str() {
-            "" => "3.9".to_owned(),
-            python => python.to_owned(),
-        });
-        let used = self.stand_in.get(&wanted).unwrap_or(&wanted).clone();
-        entry.base = self.by_python.get(&used).cloned().ok_or_else(|| CatalogError::NoPython {
-            instance_id: row.instance_id.clone(),
-            python: wanted.clone(),
-        })?;
-        (entry.wanted_python, entry.python) = (wanted, used);
-        entry.locks.clear();
-        entry.packages = config.pip_packages;
-        entry.requirements.clear();
-        match (&row.requirements, config.packages.as_deref()) {
-            (Some(text), _) => {
-                entry.locks = vec![TextFile { path: "requirements".into(), text: text.clone() }];
-            }
-            (None, Some("requirements.txt")) => {
-                entry.requirements =
-                    config.reqs_path.iter().map(|path| vec![path.clone()]).collect();
-            }
-            (None, Some("environment.yml") | None) => {}
-            (None, Some(names)) => {
-                entry.packages.splice(0..0, names.split_whitespace().map(str::to_owned));
-            }
-        }
-        if entry.cutoff.is_none() && entry.locks.is_empty() {
-            entry.cutoff = row
-                .created_at
-                .as_deref()
-                .and_then(|created| created.get(..10))
-                .map(str::to_owned)
-                .or_else(|| self.defaults.cutoff.clone());
-        }
-        let mut pre_install = config.pre_install;
-        pre_install.retain(|command| {
-            let apt = command.contains("apt-get install") || command.contains("apt install");
-            if apt {
-                entry.env_commands.push(command.clone());
-            }
-            !apt
-        });
-        entry.pre_install = pre_install;
-        entry.install = config.install.into_iter().collect();
-        if let Some(command) = config.test_cmd {
-            entry.test_command = command;
-        }
-        if entry.test_command.is_empty() {
-            entry.test_command = "pytest -rA".to_owned();
-        }
-        Ok(self.resolve(repo, version, entry))
+    fn read(path: &Path) -> Result<Layer, CatalogError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| CatalogError::Read { path: path.to_owned(), source })?;
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(Layer { file: path.display().to_string(), text, root: Root::Folder(folder) })
     }
 }
 

@@ -28,7 +28,10 @@ pub fn variable(name: &str) -> Option<String> {
 
 /// Reads the catalog.
 pub fn catalog(global: &Global) -> Result<Catalog, Failure> {
-    Catalog::load(global.config.as_deref(), &global.overlay).map_err(Failure::input)
+    Catalog::load(global.config.as_deref(), &global.overlay).map_err(|error| {
+        let hint = error.hint();
+        Failure::input(error).hint(hint)
+    })
 }
 
 /// Opens the state directory.
@@ -243,10 +246,10 @@ pub async fn plan(global: &Global, wanted: &Wanted<'_>) -> Result<Planned, Failu
     let workers = workers.unwrap_or_else(|| config::default_workers(cpus)).max(1);
     let mut map = catalog.mirrors().clone();
     map.extend(demo_mirrors);
-    let templates = match (&sources.git_mirror, &defaults.git_mirror) {
-        (flags, _) if !flags.is_empty() => flags.clone(),
-        (_, defaults) if !defaults.is_empty() => defaults.clone(),
-        _ => vec![config::GITHUB.to_owned()],
+    let templates = match (sources.git_mirror.as_slice(), &defaults.git_mirrors) {
+        ([], Some(defaults)) => defaults.clone(),
+        ([], None) => vec![config::GITHUB.to_owned()],
+        (flags, _) => flags.to_vec(),
     };
     let mirrors = Mirrors::new(store.dir(), templates, map);
     Ok(Planned { plan, engine, store, mirrors, workers, tags })

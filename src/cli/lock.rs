@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 
+use crate::catalog::TextFile;
 use crate::catalog::lock::{LockRequest, lock};
 use crate::config;
 use crate::engine::LogSink;
@@ -39,7 +40,7 @@ pub struct LockArgs {
     git_mirror: Vec<String>,
     /// The uv program
     #[arg(long, default_value = "uv", env = "IMGFORGE_UV")]
-    uv: String,
+    uv: PathBuf,
 }
 
 struct Quiet;
@@ -51,21 +52,25 @@ impl LogSink for Quiet {
 /// Runs `lock`.
 pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
     let catalog = context::catalog(global)?;
-    let mut environment =
-        catalog.environment(&args.repo, &args.version, None).map_err(Failure::input)?;
-    // A lockfile that exists already is what is written anew: what it was made from counts.
-    if !environment.locks.is_empty() {
-        environment = catalog.unlocked(&args.repo, &args.version).map_err(Failure::input)?;
-    }
-    let mut text = environment.packages.join("\n");
+    let environment = catalog.unlocked(&args.repo, &args.version).map_err(|error| {
+        let hint = error.hint();
+        Failure::input(error).hint(hint)
+    })?;
+    let mut request = LockRequest {
+        repo: args.repo.clone(),
+        version: args.version.clone(),
+        python: args.python.unwrap_or(environment.python),
+        date: String::new(),
+        packages: environment.packages,
+        requirements: Vec::new(),
+        included: Vec::new(),
+        uv: args.uv,
+    };
     if !environment.requirements.is_empty() {
         let commit = args.commit.as_ref().ok_or_else(|| {
-            Failure::input(anyhow!(
-                "`{}` {} has requirement files in its repository",
-                args.repo,
-                args.version
-            ))
-            .hint(Some("say with --commit where they are read".to_owned()))
+            let what = format!("`{}` {} has requirement files", args.repo, args.version);
+            let hint = "say with --commit where they are read".to_owned();
+            Failure::input(anyhow!(what)).hint(Some(hint))
         })?;
         let store = context::open_store(global)?;
         let templates = match args.git_mirror.as_slice() {
@@ -83,35 +88,22 @@ pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
                 commit: commit.clone(),
                 candidates: candidates.clone(),
             };
-            for (_, bytes) in requirements::read(&mirror, &group).map_err(Failure::input)? {
-                for line in String::from_utf8_lossy(&bytes).lines() {
-                    // Files that it includes are read on their own.
-                    if !line.trim_start().starts_with(['-', '#']) {
-                        text.push('\n');
-                        text.push_str(line);
-                    }
-                }
-            }
+            let files = requirements::read(&mirror, &group).map_err(Failure::input)?;
+            let mut files = files.into_iter().map(|(path, bytes)| TextFile {
+                path,
+                text: String::from_utf8_lossy(&bytes).into_owned(),
+            });
+            request.requirements.extend(files.next());
+            request.included.extend(files);
         }
     }
-    let date = args.date.or(environment.cutoff).ok_or_else(|| {
+    request.date = args.date.or(environment.cutoff).ok_or_else(|| {
         Failure::input(anyhow!("say with --date as of when packages are considered"))
     })?;
-    let request = LockRequest {
-        subject: format!("{} {}", args.repo, args.version),
-        python: args.python.unwrap_or(environment.python),
-        date,
-        requirements: text + "\n",
-        uv: args.uv,
-    };
-    let locked = tokio::task::spawn_blocking(move || lock(&request))
-        .await
-        .expect("running uv does not panic")
-        .map_err(|error| {
-            let missing = matches!(error, crate::catalog::lock::LockError::NoUv { .. });
-            let hint = "install uv, or name it with --uv".to_owned();
-            Failure::environment(error).hint(missing.then_some(hint))
-        })?;
+    let locked = lock(request).await.map_err(|error| {
+        let hint = error.hint().map(str::to_owned);
+        Failure::environment(error).hint(hint)
+    })?;
     match &args.output {
         None => print!("{locked}"),
         Some(path) => std::fs::write(path, locked)

@@ -1,0 +1,105 @@
+//! Where the files that a catalog names come from: a folder, or the copy inside the binary.
+
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use include_dir::{Dir, include_dir};
+
+use super::ContextFile;
+
+pub(super) static CONFIG: &str = include_str!("../../images.toml");
+static DOCKERFILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/dockerfiles");
+static LOCKS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/locks");
+
+/// What the relative paths of a catalog file are relative to.
+#[derive(Debug, Clone)]
+pub(super) enum Root {
+    /// The files that imgforge was built with.
+    Embedded,
+    /// A folder.
+    Folder(PathBuf),
+}
+
+impl Root {
+    /// Reads a text file.
+    pub fn read(&self, path: &str) -> io::Result<String> {
+        match self {
+            Root::Folder(folder) => std::fs::read_to_string(folder.join(path)),
+            Root::Embedded => {
+                let (dir, rest) = embedded(path)?;
+                let file = dir.get_file(rest).ok_or(io::ErrorKind::NotFound)?;
+                file.contents_utf8().map(str::to_owned).ok_or(io::ErrorKind::InvalidData.into())
+            }
+        }
+    }
+
+    /// Reads every file beside `dockerfile` and below, in the order of their paths.
+    pub fn context(&self, dockerfile: &str) -> io::Result<Vec<ContextFile>> {
+        let mut files = match self {
+            Root::Folder(folder) => walk(folder.join(dockerfile).parent().unwrap_or(folder))?,
+            Root::Embedded => {
+                let (dir, rest) = embedded(dockerfile)?;
+                let parent = Path::new(rest).parent().unwrap_or(Path::new(""));
+                let dir = if parent == Path::new("") {
+                    dir
+                } else {
+                    dir.get_dir(parent).ok_or(io::ErrorKind::NotFound)?
+                };
+                let mut files = Vec::new();
+                collect(dir, parent, &mut files);
+                files
+            }
+        };
+        let own = Path::new(dockerfile).file_name().and_then(|name| name.to_str());
+        files.retain(|file| Some(file.path.as_str()) != own);
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(files)
+    }
+}
+
+fn embedded(path: &str) -> io::Result<(&'static Dir<'static>, &str)> {
+    if let Some(rest) = path.strip_prefix("dockerfiles/") {
+        Ok((&DOCKERFILES, rest))
+    } else if let Some(rest) = path.strip_prefix("locks/") {
+        Ok((&LOCKS, rest))
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+/// Scripts are what starts with `#!`: the binary keeps no file modes, and both forms of one
+/// context must give one key.
+fn context_file(path: String, bytes: Vec<u8>) -> ContextFile {
+    ContextFile { path, executable: bytes.starts_with(b"#!"), bytes }
+}
+
+fn collect(dir: &Dir<'_>, root: &Path, into: &mut Vec<ContextFile>) {
+    for file in dir.files() {
+        let path = file.path().strip_prefix(root).unwrap_or(file.path());
+        into.push(context_file(slashes(path), file.contents().to_vec()));
+    }
+    for dir in dir.dirs() {
+        collect(dir, root, into);
+    }
+}
+
+fn walk(folder: &Path) -> io::Result<Vec<ContextFile>> {
+    let mut files = Vec::new();
+    for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
+        let entry = entry?;
+        if entry.file_type().is_file() {
+            let path = entry.path().strip_prefix(folder).unwrap_or(entry.path());
+            files.push(context_file(slashes(path), std::fs::read(entry.path())?));
+        }
+    }
+    Ok(files)
+}
+
+fn slashes(path: &Path) -> String {
+    let parts: Vec<_> = path
+        .components()
+        .filter(|part| matches!(part, Component::Normal(_)))
+        .map(|part| part.as_os_str().to_string_lossy())
+        .collect();
+    parts.join("/")
+}

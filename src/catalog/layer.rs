@@ -1,0 +1,350 @@
+//! Lays catalog files over each other: reads what they name, expands version groups, and finds
+//! every mistake before anything is built.
+
+use std::collections::BTreeMap;
+
+use toml::Spanned;
+
+use super::error::{At, CatalogError, nearest};
+use super::file::{BaseForm, Defaults, Entry, FileForm, LockForm, line_of, parse};
+use super::files::Root;
+use super::{Base, Limits, Network, TextFile};
+
+/// A value with the place where it was written.
+#[derive(Debug, Clone)]
+pub(super) struct Located<T> {
+    pub value: T,
+    pub at: At,
+}
+
+/// Lockfiles by Python; the key `""` is for the Python that the entry asks for.
+pub(super) type Locks = BTreeMap<String, TextFile>;
+
+/// What the catalog says of one (repo, version), with its files read.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Settings {
+    pub base: Option<Located<String>>,
+    pub python: Option<Located<String>>,
+    pub locks: Locks,
+    pub instances: BTreeMap<String, Locks>,
+    pub packages: Vec<String>,
+    pub requirements: Vec<Vec<String>>,
+    pub cutoff: Option<String>,
+    pub system_packages: Vec<String>,
+    pub env_commands: Vec<String>,
+    pub variables: BTreeMap<String, String>,
+    pub pre_install: Vec<String>,
+    pub install: Vec<String>,
+    pub test_command: String,
+    pub eval_commands: Vec<String>,
+    pub network: Network,
+    pub limits: Limits,
+    pub stand_in: BTreeMap<String, Vec<Overlay>>,
+}
+
+/// What an entry adds when a certain Python stands in.
+#[derive(Debug, Clone)]
+pub(super) struct Overlay {
+    entry: Entry,
+    locks: Locks,
+}
+
+/// One catalog file, parsed.
+pub(super) struct Layer {
+    pub file: String,
+    pub text: String,
+    pub root: Root,
+}
+
+/// The files laid over each other.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Merged {
+    pub defaults: Defaults,
+    pub mirrors: BTreeMap<String, Vec<String>>,
+    pub stand_in: BTreeMap<String, Located<String>>,
+    pub bases: BTreeMap<String, (Base, Option<String>)>,
+    pub repos: BTreeMap<String, BTreeMap<String, Settings>>,
+    forms: BTreeMap<String, Located<BaseEntry>>,
+    common: BTreeMap<String, Settings>,
+}
+
+#[derive(Debug, Clone)]
+struct BaseEntry {
+    form: BaseForm,
+    root: Root,
+    file: String,
+    text_lines: BaseLines,
+}
+
+#[derive(Debug, Clone, Default)]
+struct BaseLines {
+    from: usize,
+    dockerfile: usize,
+}
+
+impl Layer {
+    fn at<T>(&self, key: String, value: &Spanned<T>) -> At {
+        At { file: self.file.clone(), line: line_of(&self.text, value.span().start), key }
+    }
+
+    fn locks(
+        &self,
+        key: &str,
+        form: &Spanned<LockForm>,
+        version: &str,
+    ) -> Result<Locks, CatalogError> {
+        let read = |key: String, path: &str| {
+            let path = path.replace("{version}", version);
+            match self.root.read(&path) {
+                Ok(text) => Ok(TextFile { path, text }),
+                Err(source) => {
+                    Err(CatalogError::MissingFile { at: self.at(key, form), path, source })
+                }
+            }
+        };
+        match form.get_ref() {
+            LockForm::One(path) => {
+                Ok(BTreeMap::from([(String::new(), read(key.to_owned(), path)?)]))
+            }
+            LockForm::ByPython(paths) => paths
+                .iter()
+                .map(|(python, path)| {
+                    Ok((python.clone(), read(format!("{key}.\"{python}\""), path)?))
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Merged {
+    /// Lays one more file over the others.
+    pub fn add(&mut self, layer: &Layer) -> Result<(), CatalogError> {
+        let form: FileForm = parse(&layer.file, &layer.text)?;
+        self.defaults.apply(form.defaults);
+        self.mirrors.extend(form.mirrors);
+        for (wanted, python) in form.stand_in {
+            let at = layer.at(format!("stand-in.\"{wanted}\""), &python);
+            self.stand_in.insert(wanted, Located { value: python.into_inner(), at });
+        }
+        for (name, base) in form.base {
+            let line = |value: &Option<Spanned<String>>| {
+                value.as_ref().map_or(0, |v| line_of(&layer.text, v.span().start))
+            };
+            let at = layer.at(format!("base.{}", name.get_ref()), &name);
+            let text_lines =
+                BaseLines { from: line(&base.from), dockerfile: line(&base.dockerfile) };
+            let file = layer.file.clone();
+            let value = BaseEntry { form: base, root: layer.root.clone(), file, text_lines };
+            self.forms.insert(name.into_inner(), Located { value, at });
+        }
+        for (repo, entry) in form.repo {
+            self.add_repo(layer, &repo, &entry)?;
+        }
+        Ok(())
+    }
+
+    fn add_repo(&mut self, layer: &Layer, repo: &str, entry: &Entry) -> Result<(), CatalogError> {
+        let key = format!("repo.\"{repo}\"");
+        let versions = self.repos.entry(repo.to_owned()).or_default();
+        let common = self.common.entry(repo.to_owned()).or_default();
+        common.apply(layer, &key, entry, "")?;
+        for (version, settings) in versions.iter_mut() {
+            settings.apply(layer, &key, entry, version)?;
+        }
+        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut groups: Vec<Vec<&Entry>> = Vec::new();
+        flatten(entry, &[], &mut groups);
+        for group in &groups {
+            let leaf = group.last().expect("a group has at least its own entry");
+            for version in &leaf.versions {
+                let at = layer.at(format!("{key}.env.versions"), version);
+                if let Some(first) = seen.insert(version.get_ref(), at.line) {
+                    let version = version.get_ref().clone();
+                    return Err(CatalogError::DuplicateVersion { at, version, first });
+                }
+                let settings =
+                    versions.entry(version.get_ref().clone()).or_insert_with(|| common.clone());
+                for entry in group {
+                    settings.apply(layer, &format!("{key}.env"), entry, version.get_ref())?;
+                }
+                if settings.python.is_none() && settings.base.is_none() {
+                    let version = version.get_ref().clone();
+                    return Err(CatalogError::NoPython { at, version });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the bases and checks every reference to one.
+    pub fn finish(&mut self) -> Result<(), CatalogError> {
+        for name in self.forms.keys() {
+            self.bases.insert(name.clone(), self.base(name)?);
+        }
+        for stand_in in self.stand_in.values() {
+            self.base_of_python(&stand_in.value).ok_or_else(|| {
+                CatalogError::PythonWithoutBase {
+                    at: stand_in.at.clone(),
+                    python: stand_in.value.clone(),
+                }
+            })?;
+        }
+        for settings in self.repos.values().flat_map(BTreeMap::values) {
+            self.check(settings)?;
+        }
+        Ok(())
+    }
+
+    fn check(&self, settings: &Settings) -> Result<(), CatalogError> {
+        if let Some(Located { value, at }) = &settings.base {
+            if !self.bases.contains_key(value) {
+                return Err(self.unknown_base(value, at.clone()));
+            }
+        } else if let Some(Located { value, at }) = &settings.python
+            && !self.stand_in.contains_key(value)
+            && self.base_of_python(value).is_none()
+        {
+            return Err(CatalogError::PythonWithoutBase { at: at.clone(), python: value.clone() });
+        }
+        Ok(())
+    }
+
+    /// Returns the first base, by name, that offers a Python.
+    pub fn base_of_python(&self, python: &str) -> Option<&Base> {
+        self.bases.values().find(|(_, has)| has.as_deref() == Some(python)).map(|(base, _)| base)
+    }
+
+    fn unknown_base(&self, name: &str, at: At) -> CatalogError {
+        let nearest = nearest(name, self.forms.keys().map(String::as_str));
+        CatalogError::UnknownBase { at, name: name.to_owned(), nearest }
+    }
+
+    fn base(&self, name: &str) -> Result<(Base, Option<String>), CatalogError> {
+        let mut chain = vec![name.to_owned()];
+        let mut args = BTreeMap::new();
+        let (mut python, mut found): (Option<String>, Option<(String, &BaseEntry)>) = (None, None);
+        let mut current = name.to_owned();
+        loop {
+            let entry = &self.forms[&current].value;
+            for (arg, value) in &entry.form.args {
+                args.entry(arg.clone()).or_insert_with(|| value.clone());
+            }
+            python = python.or_else(|| entry.form.python.clone());
+            found = found.or_else(|| {
+                entry.form.dockerfile.as_ref().map(|path| (path.get_ref().clone(), entry))
+            });
+            let Some(from) = &entry.form.from else { break };
+            let from = from.get_ref().clone();
+            let at = At {
+                file: entry.file.clone(),
+                line: entry.text_lines.from,
+                key: format!("base.{current}.from"),
+            };
+            if !self.forms.contains_key(&from) {
+                return Err(self.unknown_base(&from, at));
+            }
+            let again = chain.contains(&from);
+            chain.push(from.clone());
+            if again {
+                return Err(CatalogError::BaseCycle { at, chain });
+            }
+            current = from;
+        }
+        let Some((path, entry)) = found else {
+            return Err(CatalogError::NoDockerfile { at: self.forms[name].at.clone() });
+        };
+        let missing = |source| CatalogError::MissingFile {
+            at: At {
+                file: entry.file.clone(),
+                line: entry.text_lines.dockerfile,
+                key: format!("base.{name}.dockerfile"),
+            },
+            path: path.clone(),
+            source,
+        };
+        let dockerfile = entry.root.read(&path).map_err(missing)?;
+        let context = entry.root.context(&path).map_err(missing)?;
+        Ok((Base { name: name.to_owned(), path, dockerfile, context, args }, python))
+    }
+}
+
+/// Lists the entries that have versions, each with the entries around it, outermost first.
+/// The repo's own entry is not among them unless it has versions itself.
+fn flatten<'a>(entry: &'a Entry, around: &[&'a Entry], into: &mut Vec<Vec<&'a Entry>>) {
+    let mut path = around.to_vec();
+    path.push(entry);
+    if !entry.versions.is_empty() {
+        into.push(path.clone());
+    }
+    for inner in &entry.env {
+        flatten(inner, &path, into);
+    }
+}
+
+impl Settings {
+    fn apply(
+        &mut self,
+        layer: &Layer,
+        key: &str,
+        entry: &Entry,
+        version: &str,
+    ) -> Result<(), CatalogError> {
+        self.apply_plain(entry);
+        let located = |name: &str, value: &Spanned<String>| Located {
+            value: value.get_ref().clone(),
+            at: layer.at(format!("{key}.{name}"), value),
+        };
+        if let Some(base) = &entry.base {
+            self.base = Some(located("base", base));
+        }
+        if let Some(python) = &entry.python {
+            self.python = Some(located("python", python));
+        }
+        // A template needs a version; the repo's own entry is applied to each of them again.
+        if version.is_empty() {
+            return Ok(());
+        }
+        if let Some(lock) = &entry.lock {
+            self.locks = layer.locks(&format!("{key}.lock"), lock, version)?;
+        }
+        for (id, lock) in &entry.instances {
+            let locks = layer.locks(&format!("{key}.instances.{id}"), lock, version)?;
+            self.instances.insert(id.clone(), locks);
+        }
+        for (python, inner) in &entry.stand_in {
+            let key = format!("{key}.stand-in.\"{python}\".lock");
+            let locks = match &inner.lock {
+                Some(lock) => layer.locks(&key, lock, version)?,
+                None => Locks::new(),
+            };
+            let overlay = Overlay { entry: inner.clone(), locks };
+            self.stand_in.entry(python.clone()).or_default().push(overlay);
+        }
+        Ok(())
+    }
+
+    /// Applies what the catalog says for a Python that stands in.
+    pub fn apply_stand_in(&mut self, python: &str) {
+        for overlay in self.stand_in.get(python).cloned().unwrap_or_default() {
+            self.apply_plain(&overlay.entry);
+            if !overlay.locks.is_empty() {
+                self.locks = overlay.locks;
+                self.instances.clear();
+            }
+        }
+    }
+
+    fn apply_plain(&mut self, entry: &Entry) {
+        macro_rules! take {
+            ($($field:ident),*) => {
+                $( if let Some(value) = &entry.$field { self.$field = value.clone(); } )*
+            };
+        }
+        take!(packages, requirements, system_packages, env_commands, pre_install, install);
+        take!(test_command, eval_commands, network, limits);
+        if entry.cutoff.is_some() {
+            self.cutoff = entry.cutoff.clone();
+        }
+        self.variables.extend(entry.variables.clone());
+    }
+}

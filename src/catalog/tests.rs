@@ -1,0 +1,228 @@
+//! The shipped catalog against the facts of the benchmark, and every mistake with its place.
+
+use super::*;
+use crate::dataset::{InstallConfig, Instance};
+
+const BASE: &str = "[base.python39]\npython = \"3.9\"\ndockerfile = \"Dockerfile\"\n";
+
+/// Loads a catalog of two files in a folder of its own.
+fn load(config: &str, local: &str) -> Result<Catalog, CatalogError> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("Dockerfile"), "FROM scratch\n").unwrap();
+    std::fs::write(folder.path().join("a.txt"), "a==1\n").unwrap();
+    std::fs::write(folder.path().join("b.txt"), "b==1\n").unwrap();
+    std::fs::write(folder.path().join("images.toml"), config).unwrap();
+    if !local.is_empty() {
+        std::fs::write(folder.path().join("images.local.toml"), local).unwrap();
+    }
+    Catalog::load(Some(&folder.path().join("images.toml")), &[])
+}
+
+fn error(rest: &str) -> (String, Option<String>) {
+    let error = load(&format!("{BASE}{rest}"), "").unwrap_err();
+    let text = error.to_string();
+    let start = text.find("images.toml").unwrap();
+    (text[start..].to_owned(), error.hint())
+}
+
+fn facts(name: &str) -> Option<String> {
+    let folder = std::env::var("IMGFORGE_TEST_DATA")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data").to_owned());
+    match std::fs::read_to_string(Path::new(&folder).join(name)) {
+        Ok(text) => Some(text),
+        Err(error) if std::env::var_os("CI").is_some() => panic!("{folder}/{name}: {error}"),
+        Err(_) => {
+            eprintln!("skipped: `{name}` is not in IMGFORGE_TEST_DATA");
+            None
+        }
+    }
+}
+
+#[test]
+fn every_version_of_the_benchmark_agrees_with_its_facts() {
+    let Some(text) = facts("environments.python.json") else { return };
+    let all: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let catalog = Catalog::embedded().unwrap();
+    let mut count = 0;
+    for (repo, versions) in all.as_object().unwrap() {
+        for (version, fact) in versions.as_object().unwrap() {
+            let found = catalog.environment(repo, version, None).unwrap();
+            assert_eq!(found.wanted_python, fact["python"], "{repo} {version}");
+            assert_eq!(found.python, found.wanted_python);
+            let install: Vec<&str> = fact["install"].as_str().into_iter().collect();
+            assert_eq!(found.install, install, "{repo} {version}");
+            assert_eq!(
+                found.test_command,
+                fact["test_cmd"].as_str().unwrap_or(""),
+                "{repo} {version}"
+            );
+            let eval = fact["eval_commands"].as_array().map_or(0, Vec::len);
+            assert_eq!(found.eval_commands.len(), eval, "{repo} {version}");
+            count += 1;
+        }
+    }
+    assert_eq!(count, 300);
+}
+
+#[test]
+fn every_verified_instance_gets_the_pins_that_it_was_verified_with() {
+    let Some(text) = facts("locks.verified.jsonl") else { return };
+    let catalog = Catalog::embedded().unwrap();
+    let mut count = 0;
+    for line in text.lines() {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        for id in row["instance_ids"].as_array().unwrap() {
+            let (repo, version) = (row["repo"].as_str().unwrap(), row["version"].as_str().unwrap());
+            let instance =
+                Instance { instance_id: id.as_str().unwrap().to_owned(), ..Default::default() };
+            let found = catalog.environment(repo, version, Some(&instance)).unwrap();
+            let lock = &found.locks[0].text;
+            let own = repo.split('/').nth(1).unwrap();
+            for pin in row["pip"].as_array().unwrap() {
+                let (name, pinned) = pin.as_str().unwrap().split_once("==").unwrap();
+                let name = name.to_lowercase().replace(['_', '.'], "-");
+                assert!(
+                    name == own || lock.lines().any(|l| l == format!("{name}=={pinned}")),
+                    "{id}: {name}=={pinned}"
+                );
+            }
+            count += 1;
+        }
+    }
+    assert_eq!(count, 500);
+}
+
+#[test]
+fn the_embedded_copy_equals_the_files() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = Catalog::from_layers(&[Layer::read(&root.join("images.toml")).unwrap()]).unwrap();
+    let embedded = Catalog::embedded().unwrap();
+    for (repo, versions) in files.versions() {
+        for version in versions {
+            assert_eq!(
+                files.environment(repo, version, None).unwrap(),
+                embedded.environment(repo, version, None).unwrap()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_stand_in_shows_and_brings_its_own_lock_and_commands() {
+    let env = "[repo.\"o/n\"]\npython = \"3.6\"\n[[repo.\"o/n\".env]]\nversions = [\"1\"]\n\
+        lock = { \"3.6\" = \"a.txt\", \"3.9\" = \"b.txt\" }\nstand-in.\"3.9\".env_commands = [\"x\"]\n";
+    let local = "[stand-in]\n\"3.6\" = \"3.9\"\n";
+    let found =
+        load(&format!("{BASE}{env}"), local).unwrap().environment("o/n", "1", None).unwrap();
+    assert_eq!((found.wanted_python.as_str(), found.python.as_str()), ("3.6", "3.9"));
+    assert_eq!(found.locks[0].path, "b.txt");
+    assert_eq!(found.env_commands, ["x"]);
+    assert_eq!(found.base.name, "python39");
+}
+
+#[test]
+fn the_second_file_wins_key_by_key() {
+    let env = "[[repo.\"o/n\".env]]\nversions = [\"1\", \"2\"]\npython = \"3.9\"\n\
+        install = [\"i\"]\ntest_command = \"t\"\n";
+    let local = "[defaults]\nmax-workers = 3\n[mirrors]\n\"o/n\" = [\"/m\"]\n\
+        [[repo.\"o/n\".env]]\nversions = [\"2\"]\ninstall = [\"j\"]\n";
+    let catalog = load(&format!("{BASE}{env}"), local).unwrap();
+    let of = |version| catalog.environment("o/n", version, None).unwrap();
+    assert_eq!((of("1").install[0].as_str(), of("2").install[0].as_str()), ("i", "j"));
+    assert_eq!(of("2").test_command, "t");
+    assert_eq!(catalog.mirrors()["o/n"], ["/m"]);
+    assert_eq!(catalog.defaults().max_workers, Some(3));
+}
+
+#[test]
+fn a_row_that_says_how_it_is_installed_needs_no_entry() {
+    let config = InstallConfig {
+        python: Some("3.9".into()),
+        install: Some("pip install -e .".into()),
+        test_cmd: Some("pytest".into()),
+        ..Default::default()
+    };
+    let row = Instance {
+        instance_id: "x__y-1".into(),
+        install_config: Some(config),
+        requirements: Some("z==1\n".into()),
+        ..Default::default()
+    };
+    let found = load(BASE, "").unwrap().environment("x/y", "", Some(&row)).unwrap();
+    assert_eq!(found.locks[0].text, "z==1\n");
+    assert_eq!(found.install, ["pip install -e ."]);
+    assert_eq!(found.test_command, "pytest");
+}
+
+#[test]
+fn an_unknown_repo_or_version_names_the_nearest() {
+    let catalog = Catalog::embedded().unwrap();
+    let hint = |repo, version| catalog.environment(repo, version, None).unwrap_err().hint();
+    assert_eq!(hint("palets/flask", "2.0").unwrap(), "did you mean `pallets/flask`?");
+    assert_eq!(hint("sympy/sympy", "1.15").unwrap(), "did you mean `1.1`?");
+}
+
+#[test]
+fn an_unknown_key_is_reported_with_its_line_and_the_nearest() {
+    let (text, hint) = error("[repo.\"o/n\"]\ninstal = [\"x\"]\n");
+    assert!(text.starts_with("images.toml:5: unknown field `instal`"), "{text}");
+    assert_eq!(hint.unwrap(), "did you mean `install`?");
+}
+
+#[test]
+fn a_wrong_type_is_reported_with_its_line() {
+    let (text, _) = error("[repo.\"o/n\"]\ninstall = \"x\"\n");
+    assert!(text.starts_with("images.toml:5: invalid type: string \"x\""), "{text}");
+}
+
+#[test]
+fn an_unknown_base_is_reported_with_its_line_and_the_nearest() {
+    let (text, hint) = error("[[repo.\"o/n\".env]]\nversions = [\"1\"]\nbase = \"pyton39\"\n");
+    assert_eq!(text, "images.toml:6: `repo.\"o/n\".env.base`: there is no base `pyton39`");
+    assert_eq!(hint.unwrap(), "did you mean `python39`?");
+}
+
+#[test]
+fn a_missing_dockerfile_is_reported_with_its_line() {
+    let (text, _) = error("[base.other]\ndockerfile = \"none/Dockerfile\"\n");
+    assert_eq!(text, "images.toml:5: `base.other.dockerfile`: cannot read `none/Dockerfile`");
+}
+
+#[test]
+fn a_missing_lockfile_is_reported_with_its_line() {
+    let (text, _) = error(
+        "[[repo.\"o/n\".env]]\nversions = [\"1\"]\npython = \"3.9\"\nlock = \"{version}.txt\"\n",
+    );
+    assert_eq!(text, "images.toml:7: `repo.\"o/n\".env.lock`: cannot read `1.txt`");
+}
+
+#[test]
+fn a_base_that_stands_on_itself_is_reported_with_its_line() {
+    let (text, _) = error("[base.a]\nfrom = \"b\"\n[base.b]\nfrom = \"a\"\n");
+    assert_eq!(text, "images.toml:7: `base.b.from`: the base stands on itself: a -> b -> a");
+}
+
+#[test]
+fn a_version_that_is_defined_twice_is_reported_with_both_lines() {
+    let (text, _) = error(
+        "[repo.\"o/n\"]\npython = \"3.9\"\n[[repo.\"o/n\".env]]\nversions = [\"1\"]\n\
+         [[repo.\"o/n\".env]]\nversions = [\"2\", \"1\"]\n",
+    );
+    assert_eq!(
+        text,
+        "images.toml:9: `repo.\"o/n\".env.versions`: version `1` is defined before, in line 7"
+    );
+}
+
+#[test]
+fn a_python_without_base_is_reported_with_its_line() {
+    let (text, hint) = error("[[repo.\"o/n\".env]]\nversions = [\"1\"]\npython = \"2.7\"\n");
+    assert_eq!(text, "images.toml:6: `repo.\"o/n\".env.python`: no base has Python 2.7");
+    assert!(hint.unwrap().contains("stand-in"));
+}
+
+#[test]
+fn a_version_without_python_is_reported_with_its_line() {
+    let (text, _) = error("[[repo.\"o/n\".env]]\nversions = [\"1\"]\n");
+    assert!(text.starts_with("images.toml:5: "), "{text}");
+}

@@ -37,3 +37,16 @@ install_packages() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y \
         --no-install-recommends "${missing[@]}" </dev/null >/dev/null
 }
+
+# Ends the script when there is no cargo.
+need_cargo() {
+    command -v cargo >/dev/null || fail "there is no cargo" "install Rust: https://rustup.rs"
+}
+
+# Installs the component of Rust that gives the cargo command `cargo $1`, when it is missing.
+need_component() {
+    cargo "$1" --version >/dev/null 2>&1 && return
+    command -v rustup >/dev/null || fail "there is no \`cargo $1\`" "install $2, or use rustup"
+    say "installing $2"
+    rustup component add "$2"
+}

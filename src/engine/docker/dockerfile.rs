@@ -1,8 +1,9 @@
 //! What is added to a Dockerfile at build time, and is in no key: what `RUN` gets from the host,
 //! and the end of every `RUN`, which gives the files it made constant times.
 //!
-//! BuildKit mounts a stage of its own, [`STAGE`], at `/mnt` and caches at `/media`: directories that
-//! every Linux root has, so that no mount point is left in a layer.
+//! BuildKit mounts a stage of its own, [`STAGE`], at `/mnt`, caches at `/media`, and for a `COPY` the
+//! context at `/srv`: directories that every Linux root has, so that no mount point is left in a
+//! layer.
 
 use std::fmt::Write as _;
 
@@ -19,11 +20,13 @@ const CONTEXT: &str = ".imgforge-host";
 /// The time of files that a step made: 2020-01-01.
 const FILE_TIME: u64 = 1_577_836_800;
 
-/// Runs a step and then removes what differs from run to run. GNU `find` and `touch` are needed
-/// for the times; without them the step still runs.
+/// Runs a step and then evens out what differs from run to run. GNU `find` is needed for that;
+/// without it the step still runs.
 ///
-/// Files of Debian's Python packages keep the times of their packages, which are constant and
-/// which their bytecode refers to.
+/// Files that a lower layer has are emptied, not removed: a removal is a file of its own in the
+/// layer, with the time of the build. Files of Debian's Python packages keep the times of their
+/// packages, which are constant and which their bytecode refers to. BuildKit touches `/etc` before
+/// a step.
 const STEP: &str = r#"#!/bin/sh
 . /mnt/environment
 start=$(date +%s.%N)
@@ -31,16 +34,42 @@ sleep 0.02
 "$@"
 code=$?
 [ "$code" = 0 ] || exit "$code"
-rm -rf /tmp/* /tmp/.[!.]* /var/tmp/* /root/.cache /root/.npm /root/.wget-hsts \
-    /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb \
-    /var/log/*.log /var/log/apt/* /var/cache/ldconfig/aux-cache \
-    /var/cache/debconf/*-old /var/lib/dpkg/*-old 2>/dev/null
-if find / -maxdepth 0 -newerct "@$start" >/dev/null 2>&1 || find / -maxdepth 0 ! -newerct "@$start" >/dev/null 2>&1; then
-    find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /mnt -o -path /media \) -prune \
-        -o \( -path '/usr/lib/python3/*' -o -path '/usr/lib/python3.*' -o -path '/usr/share/*' \) ! -newermt "@$start" \
-        -o -newerct "@$start" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-fi
+find / -maxdepth 0 -newerct "@$start" >/dev/null 2>&1 || exit 0
+find /tmp /var/tmp /root/.cache /root/.npm /var/lib/apt/lists /var/cache/apt/archives -mindepth 1 \
+    -newerct "@$start" ! -type d -delete 2>/dev/null
+find /tmp /var/tmp /root/.cache /root/.npm /var/lib/apt/lists -mindepth 1 -depth -type d -empty \
+    -newerct "@$start" -delete 2>/dev/null
+find /var/log /var/cache/ldconfig/aux-cache /var/cache/apt -type f -newerct "@$start" \
+    -exec truncate -s 0 {} + 2>/dev/null
+find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /mnt -o -path /media -o -path /srv \) -prune \
+    -o \( -path '/usr/lib/python3/*' -o -path '/usr/lib/python3.*' -o -path '/usr/share/*' \) ! -newermt "@$start" \
+    -o -newerct "@$start" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+touch -d "@$SOURCE_DATE_EPOCH" /etc
 exit 0
+"#;
+
+/// Does what `COPY` does with its plain arguments, in a step: the directories that `COPY` makes or
+/// writes to have the time of the build.
+const COPY: &str = r#"#!/bin/sh
+set -e
+for destination; do :; done
+case $destination in */) many=1 ;; *) many= ;; esac
+[ $# -gt 2 ] && many=1
+while [ $# -gt 1 ]; do
+    for source in /srv/$1; do
+        if [ -d "$source" ]; then
+            mkdir -p "$destination"
+            cp -R "$source/." "$destination/"
+        elif [ -n "$many" ] || [ -d "$destination" ]; then
+            mkdir -p "$destination"
+            cp "$source" "$destination/"
+        else
+            mkdir -p "$(dirname "$destination")"
+            cp "$source" "$destination"
+        fi
+    done
+    shift
+done
 "#;
 
 /// A Dockerfile as it is sent to BuildKit.
@@ -62,7 +91,7 @@ pub(super) fn prepare(dockerfile: &str, host: &HostAccess) -> Prepared {
             shell = default_shell();
             if !staged {
                 staged = true;
-                let _ = writeln!(out, "FROM scratch AS {STAGE}\nCOPY {CONTEXT}/ /");
+                let _ = writeln!(out, "FROM scratch AS {STAGE}\nADD {CONTEXT}/ /");
             }
         }
         let mut instruction = line.to_owned();
@@ -82,6 +111,10 @@ pub(super) fn prepare(dockerfile: &str, host: &HostAccess) -> Prepared {
                 out.push_str(&instruction);
             }
             "RUN" => out.push_str(&run(instruction.trim_start()[3..].trim(), &shell)),
+            "COPY" => match copy(instruction.trim_start()[4..].trim()) {
+                Some(step) => out.push_str(&step),
+                None => out.push_str(&instruction),
+            },
             _ => out.push_str(&instruction),
         }
         out.push('\n');
@@ -93,6 +126,30 @@ fn default_shell() -> Vec<String> {
     vec!["/bin/sh".to_owned(), "-c".to_owned()]
 }
 
+/// The mounts of every step.
+fn mounts() -> String {
+    format!(
+        "--mount=type=bind,from={STAGE},target=/mnt \
+         --mount=type=cache,id=imgforge-packages,target=/media,sharing=shared "
+    )
+}
+
+/// Makes a step of a `COPY` with plain words; one with flags, a list or variables stays.
+fn copy(arguments: &str) -> Option<String> {
+    let plain = |word: &str| {
+        !word.starts_with("--")
+            && !word.contains(['[', '"', '\'', '$', '\\', '<', '`', ';', '&', '|'])
+    };
+    let words: Vec<&str> = arguments.split_whitespace().collect();
+    if words.len() < 2 || !words.iter().all(|word| plain(word)) {
+        return None;
+    }
+    let mut list = vec!["/bin/sh", "/mnt/step", "/bin/sh", "/mnt/copy"];
+    list.extend(words);
+    let list = serde_json::to_string(&list).expect("a list of strings is valid JSON");
+    Some(format!("RUN {}--mount=type=bind,target=/srv {list}", mounts()))
+}
+
 fn run(arguments: &str, shell: &[String]) -> String {
     let mut flags = String::new();
     let mut command = arguments;
@@ -101,10 +158,7 @@ fn run(arguments: &str, shell: &[String]) -> String {
         let _ = write!(flags, "{flag} ");
         command = rest.trim_start();
     }
-    let mounts = format!(
-        "--mount=type=bind,from={STAGE},target=/mnt \
-         --mount=type=cache,id=imgforge-packages,target=/media,sharing=shared "
-    );
+    let mounts = mounts();
     // The body of a heredoc follows on the next lines and cannot become a list.
     if command.contains("<<") {
         return format!("RUN {mounts}{flags}{command}");
@@ -134,7 +188,8 @@ fn host_files(host: &HostAccess) -> Vec<ContextFile> {
          export PIP_ROOT_USER_ACTION=ignore PIP_CACHE_DIR=/media/pip UV_CACHE_DIR=/media/uv\n\
          export UV_LINK_MODE=copy UV_NO_PROGRESS=1 UV_PYTHON_DOWNLOADS=never\n"
     );
-    let mut files = vec![file("step", STEP.as_bytes().to_vec())];
+    let mut files =
+        vec![file("step", STEP.as_bytes().to_vec()), file("copy", COPY.as_bytes().to_vec())];
     if let Some(bundle) = &host.ca_bundle {
         files.push(file("ca.pem", bundle.clone()));
         for name in [
@@ -166,13 +221,25 @@ mod tests {
         let mounts = "--mount=type=bind,from=imgforge-host,target=/mnt --mount=type=cache,id=imgforge-packages,target=/media,sharing=shared ";
         let prepared = prepare(text, &HostAccess::default()).dockerfile;
         let expected = format!(
-            "ARG X=1\nFROM scratch AS imgforge-host\nCOPY .imgforge-host/ /\nFROM a AS one\n\
+            "ARG X=1\nFROM scratch AS imgforge-host\nADD .imgforge-host/ /\nFROM a AS one\n\
              RUN {mounts}[\"/bin/sh\",\"/mnt/step\",\"/bin/sh\",\"-c\",\"apt-get update   && true\"]\n\
              SHELL [\"/bin/bash\", \"-c\"]\n\
              RUN {mounts}[\"/bin/sh\",\"/mnt/step\",\"/bin/bash\",\"-c\",\"b\"]\n\
              FROM c\nRUN {mounts}--network=none [\"/bin/sh\",\"/mnt/step\",\"d\",\"e f\"]\n"
         );
         assert_eq!(prepared, expected);
+    }
+
+    #[test]
+    fn a_plain_copy_is_a_step_and_others_stay() {
+        let step = copy("a dir/ /opt/x/").unwrap();
+        assert!(step.ends_with(
+            r#"--mount=type=bind,target=/srv ["/bin/sh","/mnt/step","/bin/sh","/mnt/copy","a","dir/","/opt/x/"]"#
+        ));
+        for other in ["--from=x /a /b", "--chown=1 a b", "[\"a\", \"b\"]", "$A /b", "<<EOF /x", "a"]
+        {
+            assert_eq!(copy(other), None, "{other}");
+        }
     }
 
     #[test]

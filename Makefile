@@ -1,0 +1,26 @@
+# `make demo` shows the main job from nothing; `make test` runs every check. Both install or start
+# what is missing, say so, and can be run again.
+
+.PHONY: help demo test fmt bench clean-demo
+
+help:
+	@echo 'make demo        build the images of the bundled dataset, from nothing'
+	@echo 'make test        formatting, lints and all tests, engine tests included'
+	@echo 'make fmt         format the sources'
+	@echo 'make bench       run the benchmarks'
+	@echo 'make clean-demo  remove the images and the state of the demo'
+
+demo:
+	@scripts/demo
+
+test:
+	@scripts/test
+
+fmt:
+	cargo fmt
+
+bench:
+	cargo bench
+
+clean-demo:
+	@scripts/clean-demo

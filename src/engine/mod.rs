@@ -5,6 +5,7 @@
 //! [`Engine::remove_scratch`] does not find.
 
 pub mod docker;
+pub mod fake;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -119,7 +119,8 @@ fn image_of<'a>(summary: &'a Value, kind: &str) -> &'a str {
 }
 
 fn in_image(image: &str, script: &str) -> String {
-    let script = format!("source /opt/miniconda3/bin/activate && conda activate testbed && {script}");
+    let script =
+        format!("source /opt/miniconda3/bin/activate && conda activate testbed && {script}");
     let output = docker(&["run", "--rm", "--network", "none", image, "bash", "-euc", &script]);
     assert!(
         output.status.success(),
@@ -142,7 +143,8 @@ fn an_instance_is_built_whole_and_is_fresh_afterwards() {
     assert_eq!(in_image(checkout, "cd /testbed; git status --porcelain"), "");
     assert_eq!(in_image(checkout, "cd /testbed; git log --format=%h --all HEAD | wc -l"), "1");
     in_image(checkout, "python -c 'import abacus'");
-    let leftovers = in_image(checkout, "ls -A /mnt /media /tmp; env | grep -i -e proxy -e _CERT || true");
+    let leftovers =
+        in_image(checkout, "ls -A /mnt /media /tmp; env | grep -i -e proxy -e _CERT || true");
     assert!(!leftovers.contains("environment") && !leftovers.contains("CERT"), "{leftovers}");
     let again = space.build(&["imgforge__abacus-1"]);
     assert_eq!((&again["built"], &again["fresh"]), (&0.into(), &4.into()));
@@ -159,7 +161,8 @@ fn a_changed_input_is_named_and_nothing_beside_it_is_stale() {
     let space = Space::new("explain");
     space.build(&["imgforge__abacus-1", "imgforge__quill-1"]);
     space.overlay("-changed");
-    let (plan, ..) = space.json(&["plan", "-d", "demo", "-i", "imgforge__abacus-1", "imgforge__quill-1"]);
+    let (plan, ..) =
+        space.json(&["plan", "-d", "demo", "-i", "imgforge__abacus-1", "imgforge__quill-1"]);
     let status = |id: &str| {
         let nodes = plan["nodes"].as_array().unwrap();
         let node = nodes.iter().find(|node| node["id"].as_str().unwrap().starts_with(id)).unwrap();
@@ -170,7 +173,9 @@ fn a_changed_input_is_named_and_nothing_beside_it_is_stale() {
     assert!(reasons.contains("variables/IMGFORGE_TEST changed from"), "{reasons}");
     assert_eq!(status("checkout:imgforge/abacus").0, "stale");
     assert!(status("instance:imgforge__abacus-1").1.contains("parent checkout:imgforge/abacus"));
-    for fresh in ["base:", "env:imgforge/quill", "checkout:imgforge/quill", "instance:imgforge__quill"] {
+    for fresh in
+        ["base:", "env:imgforge/quill", "checkout:imgforge/quill", "instance:imgforge__quill"]
+    {
         assert_eq!(status(fresh).0, "fresh", "{fresh}");
     }
 }
@@ -198,7 +203,8 @@ fn two_processes_build_each_key_once() {
     }
     let space = Space::new("two");
     let args = ["build", "-d", "demo", "--repo", "imgforge/quill", "-j", "2", "--json"];
-    let start = || space.command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let start =
+        || space.command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let children = [start(), start()];
     let mut built = 0;
     for child in children {
@@ -206,10 +212,8 @@ fn two_processes_build_each_key_once() {
         let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(summary["failed"], 0, "{summary:#}");
         let nodes = summary["nodes"].as_array().unwrap();
-        built += nodes
-            .iter()
-            .filter(|node| node["kind"] != "base" && node["status"] == "built")
-            .count();
+        built +=
+            nodes.iter().filter(|node| node["kind"] != "base" && node["status"] == "built").count();
     }
     // One environment, two checkouts, two instances.
     assert_eq!(built, 5);
@@ -256,17 +260,24 @@ fn a_patch_that_does_not_apply_fails_its_instance_alone() {
     let predictions = space.dir.path().join("preds.jsonl");
     let patch = "--- a/nowhere.py\\n+++ b/nowhere.py\\n@@ -1 +1 @@\\n-a\\n+b\\n";
     let line = |id: &str, patch: &str| {
-        format!("{{\"instance_id\":\"{id}\",\"model_name_or_path\":\"m\",\"model_patch\":\"{patch}\"}}\n")
+        format!(
+            "{{\"instance_id\":\"{id}\",\"model_name_or_path\":\"m\",\"model_patch\":\"{patch}\"}}\n"
+        )
     };
     let text = line("imgforge__quill-1", patch) + &line("imgforge__quill-2", "");
     std::fs::write(&predictions, text).unwrap();
     let path = predictions.to_str().unwrap();
-    let (summary, code, _) = space.json(&["build", "-d", "demo", "--repo", "imgforge/quill", "-p", path]);
+    let (summary, code, _) =
+        space.json(&["build", "-d", "demo", "--repo", "imgforge/quill", "-p", path]);
     assert_eq!(code, Some(1));
     assert_eq!((&summary["failed"], &summary["skipped"]), (&1.into(), &0.into()));
-    let failed = summary["nodes"].as_array().unwrap().iter().find(|node| node["status"] == "failed");
+    let failed =
+        summary["nodes"].as_array().unwrap().iter().find(|node| node["status"] == "failed");
     let error = failed.unwrap()["error"].as_str().unwrap();
-    assert!(error.contains("model_patch does not apply") && error.contains("nowhere.py"), "{error}");
+    assert!(
+        error.contains("model_patch does not apply") && error.contains("nowhere.py"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -284,7 +295,10 @@ fn an_engine_that_is_not_there_ends_with_status_three() {
     let build = run(&["build", "-d", "demo"]);
     assert_eq!(build.status.code(), Some(3));
     let stderr = String::from_utf8_lossy(&build.stderr).into_owned();
-    assert!(stderr.contains("cannot reach an engine") && stderr.contains("hint: start"), "{stderr}");
+    assert!(
+        stderr.contains("cannot reach an engine") && stderr.contains("hint: start"),
+        "{stderr}"
+    );
     let plan = run(&["plan", "-d", "demo"]);
     assert_eq!(plan.status.code(), Some(0), "a plan needs no engine");
 }

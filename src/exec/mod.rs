@@ -138,7 +138,7 @@ impl Executor {
             }
             while !stopping
                 && let Some(&slot) = free.last()
-                && let Some(index) = schedule.next()
+                && let Some(index) = schedule.take_next()
             {
                 free.pop();
                 running.insert(index, Instant::now());

@@ -74,7 +74,7 @@ impl<'a> Schedule<'a> {
     }
 
     /// Takes the next node; it is running from now on.
-    pub fn next(&mut self) -> Option<NodeIndex> {
+    pub fn take_next(&mut self) -> Option<NodeIndex> {
         while let Some((_, _, Reverse(index))) = self.ready.pop() {
             let index = NodeIndex::new(index);
             if self.state(index) == State::Ready {
@@ -155,22 +155,22 @@ mod tests {
         // Parents by position: 0 <- 1 <- 2, and 3 alone.
         let plan = chain_plan(&[None, Some(0), Some(1), None]);
         let mut schedule = Schedule::new(&plan);
-        assert_eq!(node_id(&plan, schedule.next()), "n0");
-        assert_eq!(node_id(&plan, schedule.next()), "n3");
-        assert_eq!(schedule.next(), None);
+        assert_eq!(node_id(&plan, schedule.take_next()), "n0");
+        assert_eq!(node_id(&plan, schedule.take_next()), "n3");
+        assert_eq!(schedule.take_next(), None);
     }
 
     #[test]
     fn a_failed_node_takes_what_stands_on_it_and_nothing_else() {
         let plan = chain_plan(&[None, Some(0), Some(1), Some(0)]);
         let mut schedule = Schedule::new(&plan);
-        let root = schedule.next().unwrap();
+        let root = schedule.take_next().unwrap();
         schedule.done(root);
-        let first = schedule.next().unwrap();
+        let first = schedule.take_next().unwrap();
         assert_eq!(node_id(&plan, Some(first)), "n1");
         let lost = schedule.failed(first);
         assert_eq!(lost.len(), 1);
-        assert_eq!(node_id(&plan, schedule.next()), "n3");
+        assert_eq!(node_id(&plan, schedule.take_next()), "n3");
     }
 
     proptest! {
@@ -188,7 +188,7 @@ mod tests {
             let mut schedule = Schedule::new(&plan);
             let mut started = std::collections::HashSet::new();
             let mut ended = std::collections::HashSet::new();
-            while let Some(index) = schedule.next() {
+            while let Some(index) = schedule.take_next() {
                 prop_assert!(started.insert(index));
                 if let Some(parent) = plan.parent(index) {
                     prop_assert_eq!(schedule.state(parent), State::Done);

@@ -54,7 +54,7 @@ pub enum PlanError {
         instance_id: String,
         /// Why.
         #[source]
-        source: CatalogError,
+        source: Box<CatalogError>,
     },
     /// The published name is not one that an engine takes.
     #[error("instance `{instance_id}`: `{reference}` is not a valid image name")]
@@ -202,7 +202,7 @@ impl<'a> Planner<'a> {
     fn environment(
         &mut self,
         instance: &Instance,
-    ) -> Result<(Arc<Environment>, NodeIndex), CatalogError> {
+    ) -> Result<(Arc<Environment>, NodeIndex), Box<CatalogError>> {
         let own = instance.install_config.is_some() || instance.requirements.is_some();
         let setup_commit =
             instance.environment_setup_commit.as_ref().unwrap_or(&instance.base_commit);
@@ -321,10 +321,12 @@ pub fn from_images(catalog: &Catalog, work: &[Work]) -> Result<Vec<String>, Plan
         if !own && seen.insert((&instance.repo, &instance.version), ()).is_some() {
             continue;
         }
-        let environment =
-            catalog.environment(&instance.repo, &instance.version, Some(instance)).map_err(
-                |source| PlanError::Catalog { instance_id: instance.instance_id.clone(), source },
-            )?;
+        let environment = catalog
+            .environment(&instance.repo, &instance.version, Some(instance))
+            .map_err(|source| PlanError::Catalog {
+                instance_id: instance.instance_id.clone(),
+                source: source.into(),
+            })?;
         let base = &environment.base;
         for image in dockerfile::external_images(&base.dockerfile, &base.args) {
             if !images.contains(&image) {

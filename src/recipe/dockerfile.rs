@@ -66,8 +66,8 @@ fn heredocs_of(line: &str) -> Vec<Heredoc> {
     while let Some(at) = rest.find("<<") {
         let after = &rest[at + 2..];
         rest = after;
-        if after.starts_with('<') {
-            rest = &after[1..];
+        if let Some(after) = after.strip_prefix('<') {
+            rest = after;
             continue;
         }
         let (dash, after) = after.strip_prefix('-').map_or((false, after), |a| (true, a));

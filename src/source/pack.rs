@@ -61,7 +61,7 @@ fn entry(object: &PackObject<'_>) -> Vec<u8> {
 
 /// Packs `objects`, each id once, in the order of their ids.
 pub fn write(mut objects: Vec<PackObject<'_>>) -> Pack {
-    objects.sort_by(|one, other| one.id.cmp(&other.id));
+    objects.sort_by_key(|object| object.id);
     objects.dedup_by(|one, other| one.id == other.id);
     let entries: Vec<(Vec<u8>, u32)> = objects
         .par_iter()

@@ -1,0 +1,216 @@
+//! Bad input and bad days: what the binary says, and the status that it ends with. No engine.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+struct Space(tempfile::TempDir);
+
+impl Space {
+    fn new() -> Space {
+        Space(tempfile::tempdir().unwrap())
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.0.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_imgforge"))
+            .args(args)
+            .current_dir(self.0.path())
+            .env("DOCKER_HOST", "unix:///nowhere/docker.sock")
+            .env("IMGFORGE_STATE_DIR", self.0.path().join("state"))
+            .env("HF_HOME", self.0.path().join("hf"))
+            .env("HF_HUB_OFFLINE", "1")
+            .output()
+            .unwrap()
+    }
+
+    /// Runs and checks the status; returns stderr.
+    fn fails(&self, code: i32, args: &[&str]) -> String {
+        let output = self.run(args);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        stderr
+    }
+}
+
+fn row(id: &str, more: &str) -> String {
+    format!(
+        "{{\"instance_id\":\"{id}\",\"repo\":\"pallets/flask\",\"version\":\"2.0\",\
+         \"base_commit\":\"{}\",\"test_patch\":\"x\"{more}}}\n",
+        "a".repeat(40)
+    )
+}
+
+#[test]
+fn unknown_names_come_with_the_nearest() {
+    let space = Space::new();
+    assert!(space.fails(2, &["plan", "-d", "lits"]).contains("the nearest is `lite`"));
+    space.write("d/test.jsonl", &row("pallets__flask-4045", ""));
+    let split = space.fails(2, &["plan", "-d", "d", "--split", "tests"]);
+    assert!(split.contains("no split `tests`; it has test"), "{split}");
+    let id = space.fails(2, &["plan", "-d", "d", "-i", "pallets__flask-4054"]);
+    assert!(id.contains("`pallets__flask-4054` (the nearest is `pallets__flask-4045`)"), "{id}");
+    let repo = space.fails(2, &["plan", "-d", "d", "--repo", "pallets/flsk"]);
+    assert!(repo.contains("it has pallets/flask"), "{repo}");
+}
+
+#[test]
+fn every_bad_row_is_named_with_line_id_and_field() {
+    let space = Space::new();
+    let text = row("a__a-1", "")
+        + &row("a__a-1", "")
+        + "{\"instance_id\": \"b__b-1\", \"repo\": \"a/b\"}\n"
+        + &row("c__c-1", ",\"FAIL_TO_PASS\": 3")
+        + "not json\n"
+        + &row("d__d-1", ",\"PASS_TO_PASS\": \"['x']\"");
+    space.write("bad.jsonl", &text);
+    let error = space.fails(2, &["plan", "-d", "bad.jsonl"]);
+    for part in [
+        "line 2 (`a__a-1`): `instance_id` is the same as that of line 1",
+        "line 3 (`b__b-1`): `base_commit` is missing",
+        "line 4 (`c__c-1`): `FAIL_TO_PASS` is a number, it must be a list",
+        "line 5: `(row)`",
+        "line 6 (`d__d-1`): `PASS_TO_PASS` is not the JSON text of a list",
+    ] {
+        assert!(error.contains(part), "{part}\n{error}");
+    }
+}
+
+#[test]
+fn a_damaged_parquet_file_is_named() {
+    let space = Space::new();
+    space.write("x.parquet", "PAR1 and then nothing of use");
+    let error = space.fails(2, &["plan", "-d", "x.parquet"]);
+    assert!(error.contains("`x.parquet` is damaged or cut off"), "{error}");
+    space.write("x.csv", "a,b");
+    assert!(space.fails(2, &["plan", "-d", "x.csv"]).contains("neither `.parquet`"));
+}
+
+#[test]
+fn a_truncated_published_file_is_named() {
+    let Some(data) = test_data() else { return };
+    let bytes = std::fs::read(data.join("datasets/SWE-bench_Lite/dev.parquet")).unwrap();
+    let space = Space::new();
+    std::fs::write(space.0.path().join("cut.parquet"), &bytes[..bytes.len() / 2]).unwrap();
+    assert!(space.fails(2, &["plan", "-d", "cut.parquet"]).contains("damaged or cut off"));
+}
+
+#[test]
+fn a_dataset_that_is_not_cached_and_may_not_be_fetched_says_so() {
+    let error = Space::new().fails(2, &["plan", "-d", "lite"]);
+    assert!(error.contains("is not in the cache") && error.contains("HF_HUB_OFFLINE"), "{error}");
+}
+
+#[test]
+fn rows_that_the_catalog_cannot_build_are_named_before_anything_starts() {
+    let space = Space::new();
+    space.write("d.jsonl", &row("pallets__flask-1", "").replace("\"2.0\"", "\"9.9\""));
+    let error = space.fails(2, &["plan", "-d", "d.jsonl"]);
+    assert!(error.contains("pallets__flask-1") && error.contains("9.9"), "{error}");
+    assert!(error.contains("hint:"), "{error}");
+}
+
+#[test]
+fn a_mistake_in_the_catalog_has_file_and_line() {
+    let space = Space::new();
+    space.write(
+        "images.local.toml",
+        "[stand-in]\n\"3.6\" = \"3.9\"\n\n[base.x]\ndockerfile = \"no/Dockerfile\"\n",
+    );
+    let error = space.fails(2, &["plan", "-d", "demo"]);
+    assert!(error.contains("images.local.toml:5"), "{error}");
+}
+
+#[test]
+fn predictions_with_mistakes_are_named_by_line_and_field() {
+    let space = Space::new();
+    space.write("p.jsonl", "{\"instance_id\":\"a\",\"model_name_or_path\":\"m\",\"model_patch\":\"\"}\n\n{\"instance_id\":\"b\",\"model_patch\":\"\"}\n");
+    let error = space.fails(2, &["plan", "-d", "demo", "-p", "p.jsonl"]);
+    assert!(error.contains("p.jsonl:3: `model_name_or_path` is missing"), "{error}");
+    let twice =
+        "{\"instance_id\":\"a\",\"model_name_or_path\":\"m\",\"model_patch\":null}\n".repeat(2);
+    space.write("p.jsonl", &twice);
+    assert!(space.fails(2, &["plan", "-d", "demo", "-p", "p.jsonl"]).contains("two predictions"));
+}
+
+#[test]
+fn bad_usage_ends_with_two_and_no_engine_with_three() {
+    let space = Space::new();
+    space.fails(2, &["plan"]);
+    space.fails(2, &["build", "-d", "demo", "--filter", "("]);
+    assert!(
+        space
+            .fails(2, &["plan", "-d", "demo", "--platform", "windows/amd64"])
+            .contains("linux/arm64")
+    );
+    space.fails(3, &["build", "-d", "demo"]);
+    space.fails(3, &["clean"]);
+    assert!(space.fails(3, &["doctor", "--offline"]).is_empty());
+}
+
+#[test]
+fn a_state_directory_of_a_newer_version_is_refused() {
+    let space = Space::new();
+    space.write("state/version", "99\n");
+    let error = space.fails(3, &["plan", "-d", "demo"]);
+    assert!(error.contains("has layout 99"), "{error}");
+}
+
+#[test]
+fn platforms_and_namespaces_change_names_as_published() {
+    let Some(data) = test_data() else { return };
+    let space = Space::new();
+    let lite = data.join("datasets/SWE-bench_Lite");
+    let lite = lite.to_str().unwrap();
+    let plan = |args: &[&str]| -> serde_json::Value {
+        let output = space.run(&[&["plan", "-d", lite, "--json"], args].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let pulled = plan(&["--namespace", "swebench", "-i", "pallets__flask-4045"]);
+    let node = &pulled["nodes"][0];
+    assert_eq!(node["image"], "swebench/sweb.eval.x86_64.pallets_1776_flask-4045:latest");
+    assert_eq!((&node["status"], &node["kind"]), (&"pull".into(), &"instance".into()));
+    let arm = plan(&["--namespace", "", "--platform", "linux/arm64"]);
+    assert_eq!(arm["platform"], "linux/arm64");
+    assert_eq!(arm["summary"]["instance"]["stale"], 300);
+    let native = plan(&["--namespace", ""]);
+    assert_ne!(arm["nodes"][0]["key"], native["nodes"][0]["key"]);
+    let ids: Vec<&str> = native["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| node["id"].as_str().unwrap())
+        .collect();
+    assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), ids.len());
+}
+
+#[test]
+fn every_form_of_a_plan_is_printed() {
+    let space = Space::new();
+    for (format, word) in
+        [("dot", "digraph"), ("mermaid", "flowchart"), ("table", "instance"), ("json", "\"nodes\"")]
+    {
+        let output = space.run(&["plan", "-d", "demo", "--format", format]);
+        assert!(String::from_utf8_lossy(&output.stdout).contains(word), "{format}");
+    }
+}
+
+/// The real datasets, where they are.
+fn test_data() -> Option<std::path::PathBuf> {
+    let dir = std::env::var_os("IMGFORGE_TEST_DATA").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
+        std::path::PathBuf::from,
+    );
+    if dir.is_dir() {
+        return Some(dir);
+    }
+    assert!(std::env::var_os("CI").is_none(), "CI has no test data");
+    eprintln!("there is no test data: the tests on real datasets are left out");
+    None
+}

@@ -1,0 +1,247 @@
+//! The executor, on an engine in memory: failures, retries, order, interrupts.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use imgforge::catalog::Catalog;
+use imgforge::dataset::demo;
+use imgforge::engine::fake::{FakeEngine, Method};
+use imgforge::engine::{Engine, EngineError, HostAccess};
+use imgforge::event::{Event, EventKind, Outcome, Reporter};
+use imgforge::exec::{ExecSettings, Executor, Interrupt, RunSummary, survey};
+use imgforge::key::Kind;
+use imgforge::plan::{Plan, PlanOptions, Planner, Work};
+use imgforge::source::Mirrors;
+use imgforge::store::Store;
+
+const FROM: &str = "python:3.11-slim-bookworm";
+
+struct Space {
+    dir: tempfile::TempDir,
+    engine: Arc<FakeEngine>,
+    store: Arc<Store>,
+    mirrors: Arc<Mirrors>,
+    work: Vec<Work>,
+    catalog: Catalog,
+}
+
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<Vec<EventKind>>>);
+
+impl Reporter for Recorder {
+    fn report(&mut self, event: &Event) {
+        self.0.lock().unwrap().push(event.kind.clone());
+    }
+}
+
+impl Space {
+    fn new() -> Space {
+        let dir = tempfile::tempdir().unwrap();
+        let demo = demo::materialise(&dir.path().join("demo")).unwrap();
+        let work = demo
+            .dataset
+            .instances
+            .into_iter()
+            .map(|instance| Work { instance: Arc::new(instance), prediction: None })
+            .collect();
+        let state = dir.path().join("state");
+        Space {
+            engine: Arc::new(FakeEngine::new().with_image(FROM)),
+            store: Arc::new(Store::open(&state).unwrap()),
+            mirrors: Arc::new(Mirrors::new(&state, Vec::new(), demo.mirrors)),
+            work,
+            catalog: Catalog::embedded().unwrap(),
+            dir,
+        }
+    }
+
+    async fn plan(&self) -> Arc<Plan> {
+        let from = [FROM.to_owned()];
+        let from = survey::from_identities(&*self.engine, &from, "linux/amd64", None).await;
+        let options =
+            PlanOptions { platform: "linux/amd64".into(), namespace: None, up_to: Kind::Instance };
+        let from: BTreeMap<String, String> = from.unwrap();
+        let mut plan = Planner::new(&self.catalog, options, &from).plan(&self.work).unwrap();
+        let inventory = survey::inventory(&*self.engine, "fake", &self.store, &plan).await;
+        plan.assess(&inventory.unwrap().0, &[]);
+        Arc::new(plan)
+    }
+
+    async fn run(&self, workers: usize, interrupt: &Interrupt) -> (RunSummary, Vec<EventKind>) {
+        self.run_with(interrupt, |settings| settings.workers = workers).await
+    }
+
+    async fn run_with(
+        &self,
+        interrupt: &Interrupt,
+        change: impl FnOnce(&mut ExecSettings),
+    ) -> (RunSummary, Vec<EventKind>) {
+        let mut settings = ExecSettings {
+            workers: 2,
+            fail_fast: false,
+            attempts: 3,
+            host: HostAccess::default(),
+            log_dir: self.dir.path().join("logs"),
+            min_free: 0,
+            engine: "fake".into(),
+            engine_root: None,
+            owner: "test".into(),
+        };
+        change(&mut settings);
+        let executor = Executor {
+            engine: self.engine.clone(),
+            store: self.store.clone(),
+            mirrors: self.mirrors.clone(),
+            settings,
+        };
+        let mut recorder = Recorder::default();
+        let summary = executor.run(self.plan().await, &mut recorder, interrupt).await;
+        let events = recorder.0.lock().unwrap().clone();
+        (summary, events)
+    }
+}
+
+fn refused() -> EngineError {
+    EngineError::Step { step: "RUN x".into(), code: 1 }
+}
+
+fn broken() -> EngineError {
+    EngineError::Transient { action: "build".into(), source: "connection reset".into() }
+}
+
+fn env_image(plan: &Plan, repo: &str) -> String {
+    let id = format!("env:imgforge/{repo}");
+    plan.nodes().find(|(_, node)| node.id.starts_with(&id)).unwrap().1.image.clone()
+}
+
+#[tokio::test]
+async fn everything_is_built_once_and_a_second_run_builds_nothing() {
+    let space = Space::new();
+    let (first, events) = space.run(2, &Interrupt::default()).await;
+    assert_eq!((first.built, first.failed), (20, 0), "{:#?}", first.nodes);
+    let started =
+        events.iter().filter(|event| matches!(event, EventKind::NodeStarted { .. })).count();
+    let ended =
+        events.iter().filter(|event| matches!(event, EventKind::NodeFinished { .. })).count();
+    assert_eq!((started, ended), (20, 20));
+    assert!(matches!(events.first(), Some(EventKind::RunStarted { .. })));
+    assert!(matches!(events.last(), Some(EventKind::RunFinished { .. })));
+    let (second, _) = space.run(2, &Interrupt::default()).await;
+    assert_eq!((second.built, second.fresh), (0, 20));
+}
+
+#[tokio::test]
+async fn a_failed_env_skips_its_instances_and_nothing_else() {
+    let space = Space::new();
+    let image = env_image(&*space.plan().await, "abacus");
+    space.engine.fail(Method::Build, &image, 9, refused);
+    let (summary, events) = space.run(2, &Interrupt::default()).await;
+    assert_eq!((summary.failed, summary.skipped, summary.built), (1, 6, 13));
+    let failure = events.iter().find_map(|event| match event {
+        EventKind::NodeFinished { outcome: Outcome::Failed { instances, tail, .. }, .. } => {
+            Some((instances, tail))
+        }
+        _ => None,
+    });
+    let (instances, tail) = failure.unwrap();
+    assert_eq!(instances.len(), 3);
+    assert!(tail.iter().any(|line| line.contains("RUN x")), "{tail:?}");
+    let builds = space.engine.called(Method::Build);
+    assert_eq!(builds.iter().filter(|tag| **tag == image).count(), 1, "a refusal is not retried");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_pass_is_tried_again_and_only_so_often() {
+    let space = Space::new();
+    let image = env_image(&*space.plan().await, "quill");
+    space.engine.fail(Method::Build, &image, 2, broken);
+    let (summary, events) = space.run(1, &Interrupt::default()).await;
+    assert_eq!(summary.failed, 0);
+    let retries =
+        events.iter().filter(|event| matches!(event, EventKind::NodeRetry { .. })).count();
+    assert_eq!(retries, 2);
+
+    let space = Space::new();
+    space.engine.fail(Method::Build, &image, 3, broken);
+    let (summary, _) = space.run(1, &Interrupt::default()).await;
+    assert_eq!((summary.failed, summary.skipped), (1, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_nodes_run_at_once_than_there_are_workers() {
+    let space = Space::new();
+    space.engine.delay(Method::Build, "", Duration::from_secs(1));
+    space.engine.delay(Method::Load, "", Duration::from_secs(1));
+    let (summary, _) = space.run(3, &Interrupt::default()).await;
+    assert_eq!(summary.failed, 0);
+    assert_eq!(space.engine.peak(), 3);
+}
+
+#[tokio::test]
+async fn with_fail_fast_nothing_starts_after_a_failure() {
+    let space = Space::new();
+    space.engine.fail(Method::Build, "imgforge/base:", 1, refused);
+    let (summary, _) =
+        space.run_with(&Interrupt::default(), |settings| settings.fail_fast = true).await;
+    assert_eq!((summary.failed, summary.skipped, summary.built), (1, 19, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupt_ends_what_runs_and_the_next_run_goes_on() {
+    let space = Space::new();
+    let interrupt = Interrupt::default();
+    space.engine.delay(Method::Build, "imgforge/env:", Duration::from_secs(60));
+    let stop = interrupt.stop.clone();
+    let (stopped, _) = tokio::join!(space.run(1, &interrupt), async {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        stop.cancel();
+    });
+    let (summary, events) = stopped;
+    assert!(summary.interrupted);
+    assert_eq!((summary.built, summary.skipped), (2, 18), "base and the env that ran");
+    assert!(events.iter().any(|event| matches!(event, EventKind::Interrupted)));
+    let (summary, _) = space.run(1, &Interrupt::default()).await;
+    assert_eq!((summary.fresh, summary.built), (2, 18));
+}
+
+#[tokio::test]
+async fn a_full_disk_ends_the_run() {
+    let space = Space::new();
+    space.engine.fail(Method::Load, "", 1, || EngineError::NoSpace { action: "load".into() });
+    let (summary, _) = space.run(1, &Interrupt::default()).await;
+    assert!(summary.out_of_space);
+    assert_eq!(summary.failed, 1);
+    let (summary, _) =
+        Space::new().run_with(&Interrupt::default(), |settings| settings.min_free = u64::MAX).await;
+    assert!(summary.out_of_space);
+    let error = summary.nodes[0].error.as_deref().unwrap();
+    assert!(error.contains("are needed") && error.contains("are free"), "{error}");
+}
+
+#[tokio::test]
+async fn a_parent_that_somebody_removes_during_the_build_is_built_again() {
+    let space = Space::new();
+    space.run(1, &Interrupt::default()).await;
+    let plan = space.plan().await;
+    let checkout = plan.nodes().find(|(_, node)| node.id.starts_with("checkout:imgforge/quill"));
+    let (index, node) = checkout.unwrap();
+    let parent = plan.graph[plan.parent(index).unwrap()].image.clone();
+    space.engine.remove(&node.image).await.unwrap();
+    for alias in &node.aliases {
+        space.engine.remove(alias).await.unwrap();
+    }
+    space.engine.forget_calls();
+    // The plan says that the parent is there; it goes between plan and build.
+    space.engine.fail(Method::Load, &node.image, 1, {
+        let parent = parent.clone();
+        move || EngineError::NoSuchImage { reference: parent.clone() }
+    });
+    let (summary, events) = space.run(1, &Interrupt::default()).await;
+    assert_eq!(summary.failed, 0);
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(event, EventKind::Warning { text } if text.contains(&parent)))
+    );
+}

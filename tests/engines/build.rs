@@ -73,6 +73,8 @@ fn what_the_host_gives_reaches_steps_and_no_layer() {
         request.host.ca_bundle = Some(b"-----MY AUTHORITY-----\n".to_vec());
         let proxy = "http://user:it's@proxy:3128";
         request.host.variables.insert("https_proxy".to_owned(), proxy.to_owned());
+        // So that no cached step of an earlier run stands in.
+        request.host.variables.insert("IMGFORGE_TEST_RUN".to_owned(), bench.owner.clone());
         let log = Log::default();
         let image = bench.engine.build(&request, &log).await.unwrap();
         let log = log.text();

@@ -6,15 +6,15 @@ use bollard::models::BuildInfoAux;
 use bollard::query_parameters::{BuildImageOptionsBuilder, BuilderVersion};
 use futures_util::StreamExt as _;
 
-use crate::catalog::ContextFile;
 use crate::engine::{
     BuildRequest, EngineError, Image, ImageConfig, LayerRequest, LogSink, Result, label,
 };
 use crate::recipe::dockerfile::external_images;
 
 use super::DockerEngine;
-use super::dockerfile;
+use super::dockerfile::{self, Prepared, USER};
 use super::errors::failed;
+use super::host::FILE_TIME;
 use super::output::Output;
 
 const ACTION: &str = "build a Dockerfile";
@@ -26,15 +26,20 @@ impl DockerEngine {
         request: &BuildRequest,
         log: &dyn LogSink,
     ) -> Result<Image> {
-        self.need_parents(request).await?;
-        let scratch = match self.build_scratch(request, log).await {
+        let parents = self.parents(request).await?;
+        // The shell form of a step on one image runs in that image's own shell.
+        let shell = match parents.as_slice() {
+            [parent] => parent.config.shell.as_slice(),
+            _ => &[],
+        };
+        let scratch = match self.build_scratch(request, shell, log).await {
             Ok(scratch) => scratch,
             Err(error @ (EngineError::Step { .. } | EngineError::NoSpace { .. })) => {
                 return Err(error);
             }
             Err(error) => {
                 // The engine words it in many ways when a parent went away meanwhile.
-                self.need_parents(request).await?;
+                self.parents(request).await?;
                 return Err(error);
             }
         };
@@ -51,19 +56,25 @@ impl DockerEngine {
         Ok(image)
     }
 
-    /// Checks that the engine has what the Dockerfile stands on: a build pulls nothing.
-    async fn need_parents(&self, request: &BuildRequest) -> Result<()> {
+    /// Looks at the images that the Dockerfile stands on: a build pulls nothing.
+    async fn parents(&self, request: &BuildRequest) -> Result<Vec<Image>> {
+        let mut parents = Vec::new();
         for reference in external_images(&request.dockerfile, &request.args) {
-            if self.inspect_image(&reference).await?.is_none() {
-                return Err(EngineError::NoSuchImage { reference });
-            }
+            let found = self.inspect_image(&reference).await?;
+            parents.push(found.ok_or(EngineError::NoSuchImage { reference })?);
         }
-        Ok(())
+        Ok(parents)
     }
 
-    async fn build_scratch(&self, request: &BuildRequest, log: &dyn LogSink) -> Result<Image> {
-        let prepared = dockerfile::prepare(&request.dockerfile, &request.host);
-        let context = context(&prepared, &request.context);
+    async fn build_scratch(
+        &self,
+        request: &BuildRequest,
+        shell: &[String],
+        log: &dyn LogSink,
+    ) -> Result<Image> {
+        let prepared =
+            dockerfile::prepare(&request.dockerfile, &request.context, &request.host, shell);
+        let context = context(&prepared);
         let mut output = Output::new(log);
         let id = if self.facts().await?.takes_context {
             self.build_context(request, context, &mut output).await?
@@ -126,37 +137,30 @@ impl DockerEngine {
 }
 
 /// Makes the context: files in a fixed order, with a constant time and owner.
-fn context(prepared: &dockerfile::Prepared, files: &[ContextFile]) -> Vec<u8> {
-    const FILE_TIME: u64 = 1_577_836_800;
+fn context(prepared: &Prepared) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
-    let dockerfile = ContextFile {
-        path: "Dockerfile".to_owned(),
-        executable: false,
-        bytes: prepared.dockerfile.clone().into_bytes(),
+    let mut add = |path: &str, kind: tar::EntryType, mode: u32, bytes: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_mtime(FILE_TIME);
+        header.set_size(bytes.len() as u64);
+        archive.append_data(&mut header, path, bytes).expect("a vector takes every byte");
     };
-    let mut directories = HashSet::new();
-    for file in std::iter::once(&dockerfile).chain(&prepared.files).chain(files) {
-        // Directories are named, or the engine gives them the time of the build.
+    add("Dockerfile", tar::EntryType::Regular, 0o644, prepared.dockerfile.as_bytes());
+    // Directories are named, or the engine gives them the time of the build.
+    let user = format!("{USER}/");
+    let mut directories = HashSet::from([user.as_str()]);
+    add(&user, tar::EntryType::Directory, 0o755, b"");
+    for file in &prepared.files {
         for (at, _) in file.path.match_indices('/') {
             let directory = &file.path[..=at];
-            if directories.insert(directory.to_owned()) {
-                let mut header = tar::Header::new_gnu();
-                header.set_entry_type(tar::EntryType::Directory);
-                header.set_mode(0o755);
-                header.set_mtime(FILE_TIME);
-                header.set_size(0);
-                archive
-                    .append_data(&mut header, directory, std::io::empty())
-                    .expect("a vector takes every byte");
+            if directories.insert(directory) {
+                add(directory, tar::EntryType::Directory, 0o755, b"");
             }
         }
-        let mut header = tar::Header::new_gnu();
-        header.set_mode(if file.executable { 0o755 } else { 0o644 });
-        header.set_mtime(FILE_TIME);
-        header.set_size(file.bytes.len() as u64);
-        archive
-            .append_data(&mut header, &file.path, file.bytes.as_slice())
-            .expect("a vector takes every byte");
+        let mode = if file.executable { 0o755 } else { 0o644 };
+        add(&file.path, tar::EntryType::Regular, mode, &file.bytes);
     }
     archive.into_inner().expect("a vector takes every byte")
 }

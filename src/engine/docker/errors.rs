@@ -57,11 +57,15 @@ fn is_final(message: &str) -> bool {
 
 /// Words of a failure that may be gone at the next try.
 pub(super) fn is_passing(message: &str) -> bool {
-    const WORDS: [&str; 18] = [
+    const WORDS: [&str; 21] = [
         "toomanyrequests",
         "Too Many Requests",
         "status code 429",
         "HTTP status: 429",
+        // The answer of a proxy, without the document that a registry sends along.
+        "parsing HTTP 429 response",
+        "parsing HTTP 5",
+        "status code 5",
         "server misbehaving",
         "500 Internal",
         "502 Bad",

@@ -40,7 +40,8 @@ impl DockerEngine {
         for tag in &request.tags {
             self.tag_image(&thin.id, tag).await?;
         }
-        Ok(Image { tags: request.tags.clone(), ..image })
+        // A containerd store calls a name that a load gave a digest of a registry.
+        Ok(Image { tags: request.tags.clone(), repo_digests: Vec::new(), ..image })
     }
 
     async fn load_and_look(&self, request: &LayerRequest, thin: &Thin<'_>) -> Result<Image> {

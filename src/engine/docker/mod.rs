@@ -7,6 +7,7 @@ mod credentials;
 mod dockerfile;
 mod errors;
 mod export;
+mod host;
 mod images;
 mod load;
 mod output;

@@ -82,33 +82,28 @@ fn quoted(message: &str) -> Option<String> {
     Some(format!("RUN {}", first_line(unwrapped(&command))))
 }
 
-/// Shows a step without what was added to it.
+/// Shows a step without what was added to it. BuildKit names it by its list of words, in which
+/// quotes are not escaped: no JSON.
 fn readable(name: &str) -> String {
     let Some((before, after)) = name.split_once("RUN ") else { return name.to_owned() };
-    let Some((_, list)) = after.split_once("[\"/bin/sh\",\"") else {
-        return format!("{before}RUN {}", first_line(after));
+    let wrapped = after.split_once("/step\",\"").and_then(|(_, rest)| rest.split_once("\",\""));
+    let Some((_, list)) = wrapped else { return format!("{before}RUN {}", first_line(after)) };
+    let list = list.strip_suffix("\"]").unwrap_or(list);
+    let shown = match list.split_once("\",\"") {
+        Some((shell, rest)) if shell.ends_with("sh") => match rest.split_once("\",\"") {
+            Some(("-c", script)) => script.to_owned(),
+            Some((script, words)) if script.ends_with("/copy") => format!("copy {words}"),
+            _ => list.to_owned(),
+        },
+        _ => list.to_owned(),
     };
-    let list = format!("[\"/bin/sh\",\"{list}");
-    let words: Vec<String> = serde_json::from_str(&list).unwrap_or_else(|_| vec![list.clone()]);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let shown = match words.as_slice() {
-        [_, script, rest @ ..] if script.ends_with("/step") => shown(rest),
-        words => shown(words),
-    };
-    format!("{before}RUN {}", first_line(&shown))
-}
-
-fn shown(words: &[&str]) -> String {
-    match words {
-        [shell, flag, script] if shell.ends_with("sh") && *flag == "-c" => (*script).to_owned(),
-        [_, script, words @ ..] if script.ends_with("/copy") => format!("cp {}", words.join(" ")),
-        words => words.join(" "),
-    }
+    format!("{before}RUN {}", first_line(&shown.replace("\",\"", " ").replace("\\n", "\n")))
 }
 
 /// Drops the wrapper of a step from its command line.
 fn unwrapped(command: &str) -> &str {
-    let command = command.split_once("/step ").map_or(command, |(_, rest)| rest);
+    let step = command.split_once("/step ").and_then(|(_, rest)| rest.split_once(' '));
+    let command = step.map_or(command, |(_, rest)| rest);
     let shells = ["/bin/sh -c ", "/bin/bash -c ", "bash -c "];
     shells.iter().find_map(|shell| command.strip_prefix(shell)).unwrap_or(command)
 }
@@ -131,15 +126,21 @@ mod tests {
 
     #[test]
     fn steps_are_shown_as_they_were_written() {
-        let name = "[stage-1 2/3] RUN --mount=type=bind,from=imgforge-host,target=/mnt [\"/bin/sh\",\"/mnt/step\",\"/bin/sh\",\"-c\",\"apt-get update\"]";
+        let name = "[stage-1 2/3] RUN --mount=type=bind,from=imgforge-host,target=/dev/imgforge [\"/bin/sh\",\"/dev/imgforge/step\",\"tmp\",\"/bin/sh\",\"-c\",\"apt-get update\"]";
         assert_eq!(readable(name), "[stage-1 2/3] RUN apt-get update");
+        let name = r#"[2/2] RUN --mount=x ["/bin/sh","/dev/imgforge/step","tmp","/bin/sh","-c","echo "$A" && b"]"#;
+        assert_eq!(readable(name), r#"[2/2] RUN echo "$A" && b"#);
+        let name = r#"RUN ["/bin/sh","/dev/imgforge/step","tmp","/bin/sh","/dev/imgforge/copy","a","/b/"]"#;
+        assert_eq!(readable(name), "RUN copy a /b/");
+        let name = r#"RUN ["/bin/sh","/dev/imgforge/step","tmp","bash","-c","set -e\nmake\n"]"#;
+        assert_eq!(readable(name), "RUN set -e …");
         assert_eq!(readable("[internal] load context"), "[internal] load context");
         assert_eq!(readable("[1/2] RUN echo a"), "[1/2] RUN echo a");
     }
 
     #[test]
     fn the_step_is_found_in_the_words_of_a_builder_without_progress() {
-        let message = r#"process "/bin/sh /mnt/step /bin/sh -c echo \"a\"; exit 3" did not complete successfully: exit code: 3"#;
+        let message = r#"process "/bin/sh /dev/imgforge/step tmp /bin/sh -c echo \"a\"; exit 3" did not complete successfully: exit code: 3"#;
         let error = Output::new(&Silent).failure(message);
         assert_eq!(error.to_string(), "step `RUN echo \"a\"; exit 3` exited with code 3");
     }

@@ -55,12 +55,9 @@ impl DockerEngine {
 
     async fn attach_and_wait(&self, id: &str, log: &dyn LogSink) -> Result<i64> {
         let action = "run a container";
-        let options = AttachContainerOptionsBuilder::new()
-            .stdout(true)
-            .stderr(true)
-            .stream(true)
-            .logs(true)
-            .build();
+        let options =
+            AttachContainerOptionsBuilder::new().stdout(true).stderr(true).stream(true).build();
+        // Before the start, so that nothing is missed and nothing has to be asked for again.
         let attached = self.docker.attach_container(id, Some(options)).await;
         let mut output = attached.map_err(|error| failed(action, error))?.output;
         let started = self.docker.start_container(id, None::<StartContainerOptions>).await;

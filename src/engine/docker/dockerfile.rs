@@ -37,7 +37,7 @@ code=$?
 find / -maxdepth 0 -newerct "@$start" >/dev/null 2>&1 || exit 0
 find /tmp /var/tmp /root/.cache /root/.npm /var/lib/apt/lists /var/cache/apt/archives -mindepth 1 \
     -newerct "@$start" ! -type d ! -name lock -delete 2>/dev/null
-find /tmp /var/tmp /root/.cache /root/.npm /var/lib/apt/lists -mindepth 1 -depth -type d -empty \
+find /tmp /var/tmp /root/.cache /root/.npm /var/lib/apt/lists -mindepth 1 -depth -type d -empty ! -name partial \
     -newerct "@$start" -delete 2>/dev/null
 find /var/log /var/cache/ldconfig/aux-cache /var/cache/apt -type f -newerct "@$start" \
     -exec truncate -s 0 {} + 2>/dev/null

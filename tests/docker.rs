@@ -23,12 +23,29 @@ fn has_engine() -> bool {
             .args(["image", "inspect", FROM])
             .output()
             .is_ok_and(|output| output.status.success());
-        if !answers {
+        if answers {
+            build_base();
+        } else {
             assert!(std::env::var_os("CI").is_none(), "CI has no engine with `{FROM}`");
             eprintln!("no engine with `{FROM}` answers: the engine tests are left out");
         }
         answers
     })
+}
+
+/// Builds the base that all tests stand on, once: their state directories, and so their locks, are
+/// their own.
+fn build_base() {
+    let lock = std::fs::File::create(std::env::temp_dir().join("imgforge-test-base.lock")).unwrap();
+    lock.lock().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_imgforge"))
+        .args(["build", "-d", "demo", "--layers", "base"])
+        .current_dir(dir.path())
+        .env("IMGFORGE_STATE_DIR", dir.path().join("state"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A directory of its own with state, logs and an overlay that gives every key of this test another

@@ -94,7 +94,7 @@ impl CheckoutRecipe {
         let marker = format!("'{marker}'");
         let _ = write!(
             text,
-            "unset PYTHONDONTWRITEBYTECODE\ncd {TESTBED}\n\
+            "cd {TESTBED}\n\
              find {VIRTUAL_ENV}/lib -newer /tmp/imgforge-start -name '*.py' | LC_ALL=C sort | \
              python -m compileall -q -f --invalidation-mode unchecked-hash -i - >/dev/null || true\n\
              rm -f /tmp/imgforge-start\n\

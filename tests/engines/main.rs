@@ -5,6 +5,7 @@
 //! pass, unless `CI` is set: there they fail. They stand on the image `IMGFORGE_TEST_IMAGE`, a
 //! Debian, which `scripts/base-image` makes.
 
+mod again;
 mod bad_days;
 mod build;
 mod common;

@@ -184,7 +184,10 @@ fn a_registry_that_is_busy_is_asked_again() {
             let image = image.unwrap_or_else(|error| panic!("{status}: {error:?}"));
             assert_eq!(image.diff_ids, diff_ids);
             assert_eq!(refused.load(Ordering::SeqCst), 2);
-            assert!(log.text().contains("again in"), "{status}: {}", log.text());
+            // containerd asks again by itself.
+            if bench.engine.info().await.unwrap().store != "containerd" {
+                assert!(log.text().contains("again in"), "{status}: {}", log.text());
+            }
             bench.engine.remove(&image.id).await.unwrap();
         }
     });

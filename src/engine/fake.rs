@@ -419,6 +419,7 @@ fn id_of(image: &Image) -> String {
         config.entrypoint,
         config.working_dir,
         config.user,
+        config.shell,
         config.labels,
     ]);
     Digest::of(parts.to_string()).oci()

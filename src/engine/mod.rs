@@ -98,6 +98,8 @@ pub struct ImageConfig {
     pub working_dir: String,
     /// The user; empty for root.
     pub user: String,
+    /// What runs the shell form of `RUN` in a Dockerfile on top; empty for `/bin/sh -c`.
+    pub shell: Vec<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
 }

@@ -12,12 +12,11 @@ pub fn normalise(text: &str) -> String {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut normal = String::with_capacity(text.len());
     let mut directives = true;
-    let mut heredocs: Vec<Heredoc> = Vec::new();
+    let mut open: Vec<Heredoc> = Vec::new();
     for line in text.lines() {
-        if let Some(open) = heredocs.first() {
-            let end = if open.dash { line.trim_start_matches('\t') } else { line };
-            if end == open.word {
-                heredocs.remove(0);
+        if let Some(first) = open.first() {
+            if first.ends_with(line) {
+                open.remove(0);
             }
             normal.push_str(line);
             normal.push('\n');
@@ -37,7 +36,7 @@ pub fn normalise(text: &str) -> String {
         if trimmed.is_empty() {
             continue;
         }
-        heredocs = heredocs_of(line);
+        open = heredocs(line);
         normal.push_str(line.trim_end());
         normal.push('\n');
     }
@@ -51,35 +50,37 @@ fn is_directive(comment: &str) -> bool {
     })
 }
 
-struct Heredoc {
-    word: String,
-    dash: bool,
+/// A heredoc of a `RUN`, `COPY` or `ADD`.
+pub(crate) struct Heredoc {
+    /// What ends it.
+    pub word: String,
+    /// Leading tabs are dropped.
+    pub dash: bool,
 }
 
-fn heredocs_of(line: &str) -> Vec<Heredoc> {
+impl Heredoc {
+    /// Tells whether `line` ends it.
+    pub fn ends_with(&self, line: &str) -> bool {
+        let line = if self.dash { line.trim_start_matches('\t') } else { line };
+        line == self.word
+    }
+}
+
+/// Returns the heredocs that begin on a line, which are words of it: `1<<4` is none.
+pub(crate) fn heredocs(line: &str) -> Vec<Heredoc> {
     let instruction = line.split_whitespace().next().unwrap_or("").to_ascii_uppercase();
     if !matches!(instruction.as_str(), "RUN" | "COPY" | "ADD") {
         return Vec::new();
     }
-    let mut found = Vec::new();
-    let mut rest = line;
-    while let Some(at) = rest.find("<<") {
-        let after = &rest[at + 2..];
-        rest = after;
-        if let Some(after) = after.strip_prefix('<') {
-            rest = after;
-            continue;
-        }
+    let heredoc = |word: &str| {
+        let after = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
         let (dash, after) = after.strip_prefix('-').map_or((false, after), |a| (true, a));
-        let quote = after.chars().next().filter(|c| matches!(c, '"' | '\''));
-        let after = quote.map_or(after, |_| &after[1..]);
+        let after = after.strip_prefix(['"', '\'']).unwrap_or(after);
         let word: String =
             after.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-        if !word.is_empty() {
-            found.push(Heredoc { word, dash });
-        }
-    }
-    found
+        (!word.is_empty()).then_some(Heredoc { word, dash })
+    };
+    line.split_whitespace().filter_map(heredoc).collect()
 }
 
 /// One instruction with its continuation lines joined.
@@ -207,6 +208,12 @@ mod tests {
     fn heredoc_bodies_are_kept_to_the_letter() {
         let text = "FROM a\nRUN <<EOF\n# not a comment\n\n  x  \nEOF\n# comment\nRUN b\n";
         assert_eq!(normalise(text), "FROM a\nRUN <<EOF\n# not a comment\n\n  x  \nEOF\nRUN b\n");
+    }
+
+    #[test]
+    fn a_shift_in_a_command_begins_no_heredoc() {
+        let text = "FROM a\nRUN echo $((1<<EOF)) <<<x\n# comment\nRUN b\n";
+        assert_eq!(normalise(text), "FROM a\nRUN echo $((1<<EOF)) <<<x\nRUN b\n");
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The archive of a thin load: an image's config and its one new layer, the layers below left out.
 //!
-//! The engine has the lower layers already and looks them up by their digests. The image id of an
-//! engine with a graph driver is the digest of the config, so it is known before the load.
-
-use std::path::Path;
+//! The engine has the lower layers already. A graph driver (`overlay2`) reads `manifest.json` and
+//! finds them by their digests; a containerd store reads the OCI layout and finds them by the
+//! descriptors that it keeps them under. The id of the image, the digest of the config for the one
+//! and of the manifest for the other, is known before the load.
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio_util::io::ReaderStream;
 
@@ -15,6 +16,25 @@ use crate::key::Digest;
 
 /// The creation time of every image: equal layers must give an equal id.
 const CREATED: &str = "2020-01-01T00:00:00Z";
+
+/// How a layer, config or manifest is named in another document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Descriptor {
+    pub media_type: String,
+    pub digest: String,
+    pub size: u64,
+}
+
+/// An archive to be loaded.
+pub(super) struct Thin<'a> {
+    /// The id that the image will have.
+    pub id: String,
+    /// The layers as a containerd store names them; empty for a graph driver.
+    pub layers: Vec<Descriptor>,
+    head: Vec<u8>,
+    layer: Option<&'a LayerFile>,
+}
 
 /// Returns the bytes of an OCI image config.
 pub(super) fn config_json(config: &ImageConfig, platform: &str, diff_ids: &[String]) -> Vec<u8> {
@@ -36,6 +56,7 @@ pub(super) fn config_json(config: &ImageConfig, platform: &str, diff_ids: &[Stri
     set("Entrypoint", json!(config.entrypoint));
     set("Env", json!(config.env));
     set("Labels", json!(config.labels));
+    set("Shell", json!(config.shell));
     set("User", json!(config.user));
     set("WorkingDir", json!(config.working_dir));
     let mut document = json!({
@@ -49,6 +70,84 @@ pub(super) fn config_json(config: &ImageConfig, platform: &str, diff_ids: &[Stri
         document["variant"] = json!(variant);
     }
     document.to_string().into_bytes()
+}
+
+impl<'a> Thin<'a> {
+    /// Makes the archive of an image whose layers are `diff_ids`, the last of them `layer` when it
+    /// is new. `below` holds the descriptors of the others on a containerd store.
+    pub fn new(
+        config: &[u8],
+        diff_ids: &[String],
+        layer: Option<&'a LayerFile>,
+        below: Option<&[Descriptor]>,
+    ) -> Thin<'a> {
+        let config_digest = Digest::of(config);
+        let names: Vec<String> = diff_ids.iter().map(|id| blob(id)).collect();
+        let manifest = json!([{
+            "Config": blob(&config_digest.oci()), "RepoTags": null, "Layers": names,
+        }]);
+        let mut head = entry("manifest.json", manifest.to_string().as_bytes());
+        head.extend(entry(&blob(&config_digest.oci()), config));
+        let mut id = config_digest.oci();
+        let mut layers = Vec::new();
+        if let Some(below) = below {
+            layers = below.to_vec();
+            layers.extend(layer.map(|layer| Descriptor {
+                media_type: "application/vnd.oci.image.layer.v1.tar".to_owned(),
+                digest: layer.diff_id.oci(),
+                size: layer.size,
+            }));
+            let manifest = json!({
+                "schemaVersion": 2,
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "config": Descriptor {
+                    media_type: "application/vnd.oci.image.config.v1+json".to_owned(),
+                    digest: config_digest.oci(),
+                    size: config.len() as u64,
+                },
+                "layers": layers,
+            })
+            .to_string();
+            id = Digest::of(&manifest).oci();
+            let index = json!({
+                "schemaVersion": 2,
+                "mediaType": "application/vnd.oci.image.index.v1+json",
+                "manifests": [Descriptor {
+                    media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
+                    digest: id.clone(),
+                    size: manifest.len() as u64,
+                }],
+            });
+            head.extend(entry("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#));
+            head.extend(entry("index.json", index.to_string().as_bytes()));
+            head.extend(entry(&blob(&id), manifest.as_bytes()));
+        }
+        if let Some(layer) = layer {
+            head.extend(header(&blob(&layer.diff_id.oci()), layer.size));
+        }
+        Thin { id, layers, head, layer }
+    }
+
+    /// Streams the archive; the layer is read from its file as the engine takes it.
+    pub async fn stream(
+        &self,
+    ) -> std::io::Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<>> {
+        let mut tail = vec![0; 1024];
+        let mut file = None;
+        if let Some(layer) = self.layer {
+            let padding = layer.size.next_multiple_of(512) - layer.size;
+            tail.resize(tail.len() + padding as usize, 0);
+            file = Some(tokio::fs::File::open(&layer.path).await?);
+        }
+        let body = stream::iter(file).flat_map(|file| ReaderStream::with_capacity(file, 1 << 18));
+        let one = |bytes: Vec<u8>| stream::once(async { Ok(Bytes::from(bytes)) });
+        Ok(Box::pin(one(self.head.clone()).chain(body).chain(one(tail))))
+    }
+}
+
+/// The path of a blob in an OCI layout.
+fn blob(digest: &str) -> String {
+    format!("blobs/sha256/{}", digest.trim_start_matches("sha256:"))
 }
 
 /// One file of an archive in memory.
@@ -68,32 +167,69 @@ fn header(name: &str, size: u64) -> Vec<u8> {
     header.as_bytes().to_vec()
 }
 
-/// Streams the archive of an image whose layers are `diff_ids`; the file of the last one is `layer`,
-/// when it is new.
-pub(super) async fn thin(
-    config: &[u8],
-    diff_ids: &[String],
-    layer: Option<&LayerFile>,
-) -> std::io::Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<>> {
-    let config_name = format!("{}.json", Digest::of(config));
-    let layer_name = |diff_id: &str| format!("{}/layer.tar", diff_id.trim_start_matches("sha256:"));
-    let layers: Vec<String> = diff_ids.iter().map(|diff_id| layer_name(diff_id)).collect();
-    let manifest = json!([{ "Config": config_name, "RepoTags": null, "Layers": layers }]);
-    let mut head = entry("manifest.json", manifest.to_string().as_bytes());
-    head.extend(entry(&config_name, config));
-    let mut tail = vec![0; 1024];
-    let mut file = None;
-    if let Some(layer) = layer {
-        head.extend(header(&layer_name(&layer.diff_id.oci()), layer.size));
-        let padding = layer.size.next_multiple_of(512) - layer.size;
-        tail.resize(tail.len() + padding as usize, 0);
-        file = Some(open(&layer.path).await?);
-    }
-    let body = stream::iter(file).flat_map(|file| ReaderStream::with_capacity(file, 1 << 18));
-    let one = |bytes: Vec<u8>| stream::once(async { Ok(Bytes::from(bytes)) });
-    Ok(Box::pin(one(head).chain(body).chain(one(tail))))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn open(path: &Path) -> std::io::Result<tokio::fs::File> {
-    tokio::fs::File::open(path).await
+    fn files(archive: &[u8]) -> Vec<(String, usize)> {
+        let mut archive = tar::Archive::new(archive);
+        let entries = archive.entries().unwrap();
+        let named = entries.map(|entry| {
+            let mut entry = entry.unwrap();
+            let name = entry.path().unwrap().display().to_string();
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+            (name, bytes.len())
+        });
+        named.collect()
+    }
+
+    async fn archive(layer: &[u8], below: Option<&[Descriptor]>) -> (String, Vec<u8>) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("layer.tar");
+        std::fs::write(&path, layer).unwrap();
+        let diff_id = Digest::of(layer);
+        let layer = LayerFile { path, diff_id, size: layer.len() as u64 };
+        let diff_ids = ["sha256:00".to_owned(), diff_id.oci()];
+        let thin = Thin::new(b"{}", &diff_ids, Some(&layer), below);
+        let mut bytes = Vec::new();
+        let mut stream = thin.stream().await.unwrap();
+        while let Some(piece) = stream.next().await {
+            bytes.extend(piece.unwrap());
+        }
+        (thin.id, bytes)
+    }
+
+    #[tokio::test]
+    async fn a_graph_driver_gets_the_config_and_the_one_new_layer() {
+        let (id, bytes) = archive(&[7; 700], None).await;
+        assert_eq!(id, Digest::of("{}").oci());
+        assert_eq!(bytes.len() % 512, 0);
+        let files = files(&bytes);
+        let config = (format!("blobs/sha256/{}", Digest::of("{}")), 2);
+        let layer = (format!("blobs/sha256/{}", Digest::of([7; 700])), 700);
+        assert_eq!(files[0].0, "manifest.json");
+        assert_eq!(files[1..], [config, layer]);
+    }
+
+    #[tokio::test]
+    async fn a_containerd_store_gets_a_layout_whose_manifest_is_the_id() {
+        let media_type = "application/vnd.oci.image.layer.v1.tar+gzip".to_owned();
+        let below = [Descriptor { media_type, digest: "sha256:11".to_owned(), size: 5 }];
+        let (id, bytes) = archive(&[7; 512], Some(&below)).await;
+        let names: Vec<String> = files(&bytes).into_iter().map(|(name, _)| name).collect();
+        assert!(names.contains(&"oci-layout".to_owned()));
+        assert!(names.contains(&blob(&id)), "{names:?}");
+        assert!(!names.contains(&blob("sha256:11")), "the lower layer is left out");
+    }
+
+    #[test]
+    fn a_config_depends_on_what_it_was_made_from_and_nothing_else() {
+        let config = ImageConfig { user: "me".to_owned(), ..ImageConfig::default() };
+        let text = config_json(&config, "linux/arm/v7", &["sha256:00".to_owned()]);
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            r#"{"architecture":"arm","config":{"User":"me"},"created":"2020-01-01T00:00:00Z","os":"linux","rootfs":{"diff_ids":["sha256:00"],"type":"layers"},"variant":"v7"}"#
+        );
+    }
 }

@@ -42,8 +42,10 @@ pub(super) fn said(action: &str, message: &str) -> EngineError {
     EngineError::Refused { action: action.to_owned(), reason: message.to_owned() }
 }
 
-fn is_no_space(message: &str) -> bool {
-    message.contains("no space left on device") || message.contains("disk quota exceeded")
+/// Tells whether words are about a full disk, the engine's or a program's.
+pub(super) fn is_no_space(message: &str) -> bool {
+    let words = ["no space left on device", "disk quota exceeded"];
+    words.iter().any(|words| message.to_ascii_lowercase().contains(words))
 }
 
 /// Words of an error 500 that will be the same at the next try.
@@ -55,10 +57,16 @@ fn is_final(message: &str) -> bool {
 
 /// Words of a failure that may be gone at the next try.
 pub(super) fn is_passing(message: &str) -> bool {
-    const WORDS: [&str; 16] = [
+    const WORDS: [&str; 21] = [
         "toomanyrequests",
-        "429",
         "Too Many Requests",
+        "status code 429",
+        "HTTP status: 429",
+        // The answer of a proxy, without the document that a registry sends along.
+        "parsing HTTP 429 response",
+        "parsing HTTP 5",
+        "status code 5",
+        "server misbehaving",
         "500 Internal",
         "502 Bad",
         "503 Service",

@@ -3,11 +3,13 @@
 use bollard::query_parameters::ImportImageOptionsBuilder;
 use futures_util::StreamExt as _;
 
-use crate::engine::{Engine as _, EngineError, Image, LayerRequest, Result};
-use crate::key::Digest;
+use crate::engine::{EngineError, Image, LayerRequest, Result};
 
+use super::DockerEngine;
+use super::archive::{self, Thin};
 use super::errors::{failed, said};
-use super::{DockerEngine, archive};
+
+const ACTION: &str = "load a layer";
 
 impl DockerEngine {
     /// Loads one layer on a parent, checks that the engine has what was meant, and names it.
@@ -15,39 +17,49 @@ impl DockerEngine {
         let mut diff_ids = request.parent.diff_ids.clone();
         diff_ids.extend(request.layer.iter().map(|layer| layer.diff_id.oci()));
         let config = archive::config_json(&request.config, &request.parent.platform, &diff_ids);
-        let id = Digest::of(&config).oci();
-        let image = match self.inspect(&id).await? {
-            Some(image) => image,
-            None => {
-                self.load_thin(request, &config, &diff_ids).await?;
-                self.inspect(&id).await?.ok_or_else(|| EngineError::Refused {
-                    action: "load a layer".to_owned(),
-                    reason: format!("it does not have the image `{id}` afterwards"),
-                })?
-            }
+        let below = if self.facts().await?.containerd {
+            Some(self.descriptors(&request.parent).await?)
+        } else {
+            None
         };
-        if image.diff_ids != diff_ids {
-            let _ = self.remove(&id).await;
+        let thin = Thin::new(&config, &diff_ids, request.layer.as_ref(), below.as_deref());
+        let image = match self.inspect_image(&thin.id).await? {
+            Some(image) => image,
+            None => self.load_and_look(request, &thin).await?,
+        };
+        if image.diff_ids != diff_ids || image.config.labels != request.config.labels {
+            self.remove_image(&thin.id).await?;
             return Err(EngineError::Refused {
-                action: "load a layer".to_owned(),
-                reason: "the image has other layers than it was given".to_owned(),
+                action: ACTION.to_owned(),
+                reason: "the image has other layers or labels than it was given".to_owned(),
             });
         }
-        for tag in &request.tags {
-            self.tag(&id, tag).await?;
+        if below.is_some() {
+            self.remember(&thin.id, thin.layers);
         }
-        Ok(Image { tags: request.tags.clone(), ..image })
+        for tag in &request.tags {
+            self.tag_image(&thin.id, tag).await?;
+        }
+        // A containerd store calls a name that a load gave a digest of a registry.
+        Ok(Image { tags: request.tags.clone(), repo_digests: Vec::new(), ..image })
     }
 
-    async fn load_thin(
-        &self,
-        request: &LayerRequest,
-        config: &[u8],
-        diff_ids: &[String],
-    ) -> Result<()> {
-        let action = "load a layer";
-        let archive = archive::thin(config, diff_ids, request.layer.as_ref()).await;
-        let archive = archive.map_err(|source| EngineError::File {
+    async fn load_and_look(&self, request: &LayerRequest, thin: &Thin<'_>) -> Result<Image> {
+        if let Err(error) = self.send(request, thin).await {
+            // A containerd store keeps the image of a load that failed. When it cannot be removed
+            // either, the load is still what failed.
+            let _ = self.remove_image(&thin.id).await;
+            return Err(error);
+        }
+        let image = self.inspect_image(&thin.id).await?;
+        image.ok_or_else(|| EngineError::Refused {
+            action: ACTION.to_owned(),
+            reason: format!("it does not have the image `{}` afterwards", thin.id),
+        })
+    }
+
+    async fn send(&self, request: &LayerRequest, thin: &Thin<'_>) -> Result<()> {
+        let archive = thin.stream().await.map_err(|source| EngineError::File {
             path: request.layer.as_ref().map(|layer| layer.path.clone()).unwrap_or_default(),
             source,
         })?;
@@ -61,7 +73,7 @@ impl DockerEngine {
                     None => continue,
                 },
                 Err(bollard::errors::Error::DockerStreamError { error }) => error,
-                Err(error) => return Err(failed(action, error)),
+                Err(error) => return Err(failed(ACTION, error)),
             };
             // What a lower layer that the engine does not have looks like.
             if message.contains("no such file") || message.contains("not found") {
@@ -69,7 +81,7 @@ impl DockerEngine {
                 let reference = parent.tags.first().unwrap_or(&parent.id).clone();
                 return Err(EngineError::NoSuchImage { reference });
             }
-            return Err(said(action, &message));
+            return Err(said(ACTION, &message));
         }
         Ok(())
     }

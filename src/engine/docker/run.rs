@@ -1,4 +1,7 @@
 //! Running a command in a fresh container.
+//!
+//! Both outputs of the command are one file, made so by a shell in the container: two pipes would
+//! reorder their lines.
 
 use std::collections::HashMap;
 
@@ -23,8 +26,8 @@ impl DockerEngine {
     ) -> Result<i64> {
         let body = ContainerCreateBody {
             image: Some(reference.to_owned()),
+            entrypoint: Some(["/bin/sh", "-c", "exec \"$@\" 2>&1", "sh"].map(str::to_owned).into()),
             cmd: Some(command.to_vec()),
-            entrypoint: Some(Vec::new()),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
             labels: Some(HashMap::from([(label::SCRATCH.to_owned(), self.owner.clone())])),
@@ -52,12 +55,9 @@ impl DockerEngine {
 
     async fn attach_and_wait(&self, id: &str, log: &dyn LogSink) -> Result<i64> {
         let action = "run a container";
-        let options = AttachContainerOptionsBuilder::new()
-            .stdout(true)
-            .stderr(true)
-            .stream(true)
-            .logs(true)
-            .build();
+        let options =
+            AttachContainerOptionsBuilder::new().stdout(true).stderr(true).stream(true).build();
+        // Before the start, so that nothing is missed and nothing has to be asked for again.
         let attached = self.docker.attach_container(id, Some(options)).await;
         let mut output = attached.map_err(|error| failed(action, error))?.output;
         let started = self.docker.start_container(id, None::<StartContainerOptions>).await;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use bollard::query_parameters::{CreateImageOptionsBuilder, PushImageOptionsBuilder};
 use futures_util::StreamExt as _;
 
-use crate::engine::{Engine as _, EngineError, Image, LogSink, Result};
+use crate::engine::{EngineError, Image, LogSink, Result};
 
-use super::errors::{failed, is_passing};
-use super::{DockerEngine, credentials, split_tag};
+use super::errors::{failed, is_no_space, is_passing};
+use super::{DockerEngine, split_tag};
 
 /// How often a transfer is tried that fails for a reason which may pass.
 const ATTEMPTS: u32 = 5;
@@ -21,7 +21,7 @@ impl DockerEngine {
         log: &dyn LogSink,
     ) -> Result<Image> {
         retried(log, || self.pull_once(reference, platform, log)).await?;
-        let image = self.inspect(reference).await?;
+        let image = self.inspect_image(reference).await?;
         image.ok_or_else(|| EngineError::NoSuchImage { reference: reference.to_owned() })
     }
 
@@ -32,7 +32,7 @@ impl DockerEngine {
             .tag(tag)
             .platform(platform)
             .build();
-        let credentials = credentials::for_reference(reference);
+        let credentials = self.credentials(reference, log).await;
         let mut answers = self.docker.create_image(Some(options), None, credentials);
         while let Some(answer) = answers.next().await {
             let answer = answer.map_err(|error| refused("pull", reference, error))?;
@@ -56,7 +56,7 @@ impl DockerEngine {
     async fn push_once(&self, reference: &str, log: &dyn LogSink) -> Result<()> {
         let (repository, tag) = split_tag(reference);
         let options = PushImageOptionsBuilder::new().tag(tag).build();
-        let credentials = credentials::for_reference(reference);
+        let credentials = self.credentials(reference, log).await;
         let mut answers = self.docker.push_image(repository, Some(options), credentials);
         while let Some(answer) = answers.next().await {
             let answer = answer.map_err(|error| refused("push", reference, error))?;
@@ -88,10 +88,14 @@ fn transfer_error(verb: &str, reference: &str, message: &str) -> EngineError {
         let action = format!("{verb} `{reference}`");
         return EngineError::Transient { action, source: message.to_owned().into() };
     }
-    if message.contains("no space left on device") {
+    if is_no_space(message) {
         return EngineError::NoSpace { action: format!("{verb} `{reference}`") };
     }
-    EngineError::Pull { reference: reference.to_owned(), reason: message.to_owned() }
+    let reason = message.to_owned();
+    match verb {
+        "pull" => EngineError::Pull { reference: reference.to_owned(), reason },
+        _ => EngineError::Refused { action: format!("{verb} `{reference}`"), reason },
+    }
 }
 
 /// Tries a transfer again while its failures may pass, with growing pauses.

@@ -1,0 +1,85 @@
+//! What build steps get from the host: the files of a stage that is mounted in each of them.
+
+use std::fmt::Write as _;
+
+use crate::catalog::ContextFile;
+use crate::engine::HostAccess;
+use crate::recipe::shell_quote;
+
+/// Where the stage is mounted. `/dev` is a file system of the step's own, so that no mount point is
+/// left in a layer, whatever the image has.
+pub(super) const MOUNT: &str = "/dev/imgforge";
+
+/// Where the caches of package managers are mounted, one directory for each user.
+pub(super) const CACHE: &str = "/dev/imgforge-cache";
+
+/// Where a step that stands for a `COPY` finds the context.
+pub(super) const CONTEXT: &str = "/dev/imgforge-context";
+
+/// The time of files that a step made: 2020-01-01.
+pub(super) const FILE_TIME: u64 = 1_577_836_800;
+
+/// Returns the files of the stage.
+pub(super) fn files(host: &HostAccess) -> Vec<ContextFile> {
+    let file = |path: &str, bytes: Vec<u8>| ContextFile {
+        path: path.to_owned(),
+        executable: false,
+        bytes,
+    };
+    let mut files = vec![
+        file("step", include_bytes!("step.sh").to_vec()),
+        file("copy", include_bytes!("copy.sh").to_vec()),
+        file("apt.conf", b"Dir::Cache::pkgcache \"\";\nDir::Cache::srcpkgcache \"\";\n".to_vec()),
+        file("environment", environment(host).into_bytes()),
+    ];
+    if let Some(bundle) = &host.ca_bundle {
+        files.push(file("ca.pem", bundle.clone()));
+    }
+    files
+}
+
+/// Writes the variables of a step as a shell script.
+fn environment(host: &HostAccess) -> String {
+    let mut text = format!(
+        "cache={CACHE}/$(id -u)\n\
+         export SOURCE_DATE_EPOCH={FILE_TIME} PYTHONHASHSEED=0 LC_ALL=${{LC_ALL:-C.UTF-8}}\n\
+         export DEBIAN_FRONTEND=noninteractive APT_CONFIG=${{APT_CONFIG:-{MOUNT}/apt.conf}}\n\
+         export PIP_CACHE_DIR=$cache/pip UV_CACHE_DIR=$cache/uv npm_config_cache=$cache/npm\n\
+         export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore\n\
+         export UV_LINK_MODE=copy UV_NO_PROGRESS=1 UV_PYTHON_DOWNLOADS=manual\n"
+    );
+    if host.ca_bundle.is_some() {
+        for name in [
+            "SSL_CERT_FILE",
+            "PIP_CERT",
+            "REQUESTS_CA_BUNDLE",
+            "CURL_CA_BUNDLE",
+            "GIT_SSL_CAINFO",
+            "NODE_EXTRA_CA_CERTS",
+            "CARGO_HTTP_CAINFO",
+        ] {
+            let _ = writeln!(text, "export {name}={MOUNT}/ca.pem");
+        }
+    }
+    for (name, value) in &host.variables {
+        let _ = writeln!(text, "export {name}={}", shell_quote(value));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bundle_and_the_proxies_are_files_of_the_stage() {
+        let mut host = HostAccess { ca_bundle: Some(b"PEM".to_vec()), ..HostAccess::default() };
+        host.variables.insert("https_proxy".into(), "http://u:it's@proxy:1".into());
+        let files = files(&host);
+        assert!(files.iter().any(|file| file.path == "ca.pem" && file.bytes == b"PEM"));
+        let text = environment(&host);
+        assert!(text.contains(r"export https_proxy='http://u:it'\''s@proxy:1'"), "{text}");
+        assert!(text.contains("export PIP_CERT=/dev/imgforge/ca.pem"));
+        assert!(!environment(&HostAccess::default()).contains("ca.pem"));
+    }
+}

@@ -1,0 +1,149 @@
+//! What the engine is and which images it has.
+
+use bollard::query_parameters::{
+    ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+};
+
+use crate::engine::{EngineError, EngineInfo, Image, ImageConfig, ListedImage, Result};
+
+use super::errors::{failed, is_not_found};
+use super::{DockerEngine, split_tag};
+
+impl DockerEngine {
+    pub(super) async fn read_info(&self) -> Result<EngineInfo> {
+        let asked = "tell what it is";
+        let info = self.docker.info().await.map_err(|error| failed(asked, error))?;
+        let version = self.docker.version().await.map_err(|error| failed(asked, error))?;
+        let podman = version.components.iter().flatten().any(|part| part.name.contains("Podman"));
+        let containerd = info
+            .driver_status
+            .iter()
+            .flatten()
+            .flatten()
+            .any(|text| text.contains("io.containerd.snapshotter"));
+        Ok(EngineInfo {
+            name: if podman { "podman" } else { "docker" }.to_owned(),
+            version: version.version.unwrap_or_default(),
+            api_version: version.api_version.unwrap_or_default(),
+            platform: platform(
+                info.os_type.as_deref().unwrap_or("linux"),
+                info.architecture.as_deref().unwrap_or(""),
+                "",
+            ),
+            store: if containerd {
+                "containerd".to_owned()
+            } else {
+                info.driver.unwrap_or_default()
+            },
+            // Every Docker since 18.09 has it, whichever builder its command prefers; Podman
+            // builds with Buildah, which knows the same Dockerfiles.
+            buildkit: !podman,
+            cpus: info.ncpu.map_or(1, |cpus| cpus.max(1) as usize),
+            memory: info.mem_total.map_or(0, |bytes| bytes.max(0) as u64),
+            root: info.docker_root_dir.map(Into::into),
+        })
+    }
+
+    /// Lists the images that have a name or labels. An engine that builds keeps dangling ones.
+    pub(super) async fn list_images(&self) -> Result<Vec<ListedImage>> {
+        let options = ListImagesOptionsBuilder::new().build();
+        let listed = self.docker.list_images(Some(options)).await;
+        let listed = listed.map_err(|error| failed("list its images", error))?;
+        let known = |image: &ListedImage| {
+            let ours = |name: &String| name.starts_with("dev.imgforge.");
+            !image.tags.is_empty() || image.labels.keys().any(ours)
+        };
+        Ok(listed
+            .into_iter()
+            .map(|image| ListedImage {
+                id: image.id,
+                tags: image.repo_tags.into_iter().filter(|tag| tag != "<none>:<none>").collect(),
+                labels: image.labels.into_iter().collect(),
+                size: image.size.max(0) as u64,
+            })
+            .filter(known)
+            .collect())
+    }
+
+    pub(super) async fn inspect_image(&self, reference: &str) -> Result<Option<Image>> {
+        match self.docker.inspect_image(reference).await {
+            Ok(inspected) => Ok(Some(image_of(inspected))),
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(failed(&format!("inspect `{reference}`"), error)),
+        }
+    }
+
+    pub(super) async fn tag_image(&self, id: &str, reference: &str) -> Result<()> {
+        let (repository, tag) = split_tag(reference);
+        let options = TagImageOptionsBuilder::new().repo(repository).tag(tag).build();
+        match self.docker.tag_image(id, Some(options)).await {
+            Ok(()) => Ok(()),
+            Err(error) if is_not_found(&error) => {
+                Err(EngineError::NoSuchImage { reference: id.to_owned() })
+            }
+            Err(error) => Err(failed(&format!("name an image `{reference}`"), error)),
+        }
+    }
+
+    pub(super) async fn remove_image(&self, reference: &str) -> Result<()> {
+        let options = RemoveImageOptionsBuilder::new().force(true).build();
+        match self.docker.remove_image(reference, Some(options), None).await {
+            Ok(_) => Ok(()),
+            Err(error) if is_not_found(&error) => Ok(()),
+            Err(error) => Err(failed(&format!("remove `{reference}`"), error)),
+        }
+    }
+}
+
+/// Returns a platform in its one spelling.
+fn platform(os: &str, architecture: &str, variant: &str) -> String {
+    let architecture = match architecture {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    // `v8` is what every arm64 is.
+    if variant.is_empty() || (architecture == "arm64" && variant == "v8") {
+        format!("{os}/{architecture}")
+    } else {
+        format!("{os}/{architecture}/{variant}")
+    }
+}
+
+fn image_of(inspected: bollard::models::ImageInspect) -> Image {
+    let config = inspected.config.unwrap_or_default();
+    let text = |value: Option<String>| value.unwrap_or_default();
+    Image {
+        id: text(inspected.id),
+        tags: inspected.repo_tags.unwrap_or_default(),
+        repo_digests: inspected.repo_digests.unwrap_or_default(),
+        diff_ids: inspected.root_fs.and_then(|root| root.layers).unwrap_or_default(),
+        platform: platform(
+            inspected.os.as_deref().unwrap_or("linux"),
+            inspected.architecture.as_deref().unwrap_or(""),
+            inspected.variant.as_deref().unwrap_or(""),
+        ),
+        size: inspected.size.map_or(0, |size| size.max(0) as u64),
+        config: ImageConfig {
+            env: config.env.unwrap_or_default(),
+            cmd: config.cmd.unwrap_or_default(),
+            entrypoint: config.entrypoint.unwrap_or_default(),
+            working_dir: text(config.working_dir),
+            user: text(config.user),
+            shell: config.shell.unwrap_or_default(),
+            labels: config.labels.unwrap_or_default().into_iter().collect(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_platform_has_one_spelling() {
+        assert_eq!(platform("linux", "x86_64", ""), "linux/amd64");
+        assert_eq!(platform("linux", "arm64", "v8"), "linux/arm64");
+        assert_eq!(platform("linux", "arm", "v7"), "linux/arm/v7");
+    }
+}

@@ -1,0 +1,91 @@
+//! Engines that are not there, are too old, or go away.
+
+use std::path::Path;
+use std::time::Duration;
+
+use imgforge::engine::docker::DockerEngine;
+use imgforge::engine::{Engine as _, EngineError};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::common::{Log, on_every_engine};
+
+async fn connect(socket: &Path) -> Result<DockerEngine, EngineError> {
+    DockerEngine::connect_to(&format!("unix://{}", socket.display()), "test", None).await
+}
+
+/// Answers every request on a socket with `body`.
+fn answer(socket: &Path, body: &'static str) {
+    let listener = UnixListener::bind(socket).unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await;
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ";
+            let answer = format!("{head}{}\r\n\r\n{body}", body.len());
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+}
+
+#[tokio::test]
+async fn an_engine_that_is_too_old_says_which_version_it_speaks() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("old.sock");
+    answer(&socket, r#"{"Version":"1.13.1","ApiVersion":"1.26"}"#);
+    let Err(error) = connect(&socket).await else { panic!("connected") };
+    assert_eq!(error.to_string(), "the engine speaks API 1.26, imgforge needs 1.41 or newer");
+}
+
+#[tokio::test]
+async fn a_socket_that_nobody_listens_on_is_unreachable() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("dead.sock");
+    drop(UnixListener::bind(&socket).unwrap());
+    let Err(error) = connect(&socket).await else { panic!("connected") };
+    assert!(matches!(error, EngineError::Unreachable { .. }), "{error:?}");
+    assert!(error.to_string().contains("dead.sock"));
+}
+
+#[tokio::test]
+async fn something_that_is_no_engine_is_unreachable() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("other.sock");
+    answer(&socket, "<html>");
+    let Err(error) = connect(&socket).await else { panic!("connected") };
+    assert!(matches!(error, EngineError::Unreachable { .. }), "{error:?}");
+}
+
+#[test]
+fn a_connection_that_breaks_in_a_build_is_worth_another_try() {
+    on_every_engine(|bench| async move {
+        let Some(engine) = bench.address.strip_prefix("unix://").map(str::to_owned) else {
+            return;
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("proxy.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let proxy = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((mut near, _)) = listener.accept().await {
+                let engine = engine.clone();
+                connections.spawn(async move {
+                    let mut far = UnixStream::connect(engine).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                });
+            }
+        });
+        let through = connect(&socket).await.unwrap();
+        let text = format!("FROM {}\nRUN echo up; sleep 1000\n", bench.from());
+        let request = bench.build(&text, "cut");
+        let log = Log::default();
+        let build = through.build(&request, &log);
+        let cut = async {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            proxy.abort();
+        };
+        let (built, ()) = tokio::join!(build, cut);
+        let error = built.unwrap_err();
+        assert!(error.is_transient(), "{error:?}");
+    });
+}

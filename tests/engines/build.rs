@@ -1,0 +1,216 @@
+//! Dockerfiles: what is built, sealed and kept out.
+
+use std::time::Duration;
+
+use imgforge::engine::{Engine as _, EngineError};
+
+use crate::common::{Log, file, on_every_engine};
+
+#[test]
+fn a_build_has_the_labels_that_were_asked_for_and_runs() {
+    on_every_engine(|bench| async move {
+        let text = format!(
+            "ARG BASE={}\nFROM $BASE\nARG WHO=nobody\nENV GREETING=\"hello world\"\n\
+             COPY data/ /opt/data/\nRUN echo \"$GREETING\" \\\n    \"$WHO\" > /opt/greeting\n\
+             WORKDIR /opt\nCMD [\"cat\", \"greeting\"]\n",
+            bench.from()
+        );
+        let mut request = bench.build(&text, "built");
+        request.args.insert("WHO".to_owned(), "imgforge".to_owned());
+        request.context.push(file("data/sub/a.txt", "a"));
+        let log = Log::default();
+        let image = bench.engine.build(&request, &log).await.unwrap();
+        assert_eq!(image.config.labels, request.labels);
+        assert_eq!(image.config.cmd, ["cat", "greeting"]);
+        assert_eq!(image.config.working_dir, "/opt");
+        assert!(image.config.env.contains(&"GREETING=hello world".to_owned()));
+        assert!(!image.config.env.iter().any(|variable| variable.starts_with("WHO=")));
+        assert!(image.diff_ids.starts_with(&bench.base.diff_ids));
+        let command = "cat /opt/greeting /opt/data/sub/a.txt";
+        let (_, output) = bench.shell(&bench.name("built"), command).await;
+        assert_eq!(output, "hello world imgforge\na");
+        assert_eq!(bench.left().await, [bench.name("built")]);
+    });
+}
+
+#[test]
+fn building_again_gives_the_same_image() {
+    on_every_engine(|bench| async move {
+        let text = format!(
+            "FROM {}\nCOPY . /opt/src/\nRUN mkdir -p /opt/made/deep && date +%N > /tmp/now \
+             && rm /tmp/now && cp /opt/src/a.txt /opt/made/deep/ && ln -s deep /opt/made/link \
+             && echo log > /var/log/step.log\n\
+             RUN python3 -c 'import compileall, sys; sys.exit(not compileall.compile_dir(\
+             \"/opt/made\", quiet=1))' && chmod 700 /opt/made/deep\nCOPY a.txt /opt/late/b.txt\n",
+            bench.from()
+        );
+        let mut request = bench.build(&text, "again");
+        request.context = vec![file("a.txt", "a"), file("b/c.py", "pass\n")];
+        let mut images = Vec::new();
+        for run in 0..2 {
+            // What the host gives is in no layer, but no cached step outlives its change.
+            request.host.variables.insert("IMGFORGE_TEST_RUN".into(), format!("{run}"));
+            let log = Log::default();
+            images.push(bench.engine.build(&request, &log).await.unwrap());
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+        }
+        assert_eq!(images[0].diff_ids, images[1].diff_ids);
+        assert_eq!(images[0].id, images[1].id);
+    });
+}
+
+#[test]
+fn what_the_host_gives_reaches_steps_and_no_layer() {
+    on_every_engine(|bench| async move {
+        let text = format!(
+            "FROM {}\nRUN cat \"$SSL_CERT_FILE\" && echo \"proxy $https_proxy\" && find / -xdev \
+             -newer /proc/self/stat -name 'ca*.pem' && touch /opt/done\n\
+             SHELL [\"/bin/bash\", \"-c\"]\nRUN [[ $PIP_CERT == /* ]] && echo bash\n\
+             RUN [\"sh\", \"-c\", \"echo exec form $UV_CACHE_DIR\"]\n",
+            bench.from()
+        );
+        let mut request = bench.build(&text, "host");
+        request.host.ca_bundle = Some(b"-----MY AUTHORITY-----\n".to_vec());
+        let proxy = "http://user:it's@proxy:3128";
+        request.host.variables.insert("https_proxy".to_owned(), proxy.to_owned());
+        // So that no cached step of an earlier run stands in.
+        request.host.variables.insert("IMGFORGE_TEST_RUN".to_owned(), bench.owner.clone());
+        let log = Log::default();
+        let image = bench.engine.build(&request, &log).await.unwrap();
+        let log = log.text();
+        if !log.contains("does not report the output") {
+            assert!(log.contains("MY AUTHORITY"), "{log}");
+            assert!(log.contains(&format!("proxy {proxy}")), "{log}");
+            assert!(log.contains("exec form /"), "{log}");
+        }
+        assert!(!format!("{image:?}").contains("proxy"), "{image:?}");
+        assert_eq!(image.config.shell, ["/bin/bash", "-c"]);
+        let command = "grep -rls -e 'MY AUTHORITY' -e proxy:3128 /etc /opt /root /run /mnt /media \
+                       /srv /tmp /var; ls -A /mnt /media /srv /run/imgforge; env";
+        let (_, output) = bench.shell(&bench.name("host"), command).await;
+        assert!(!output.contains("proxy"), "{output}");
+        assert!(!output.contains("environment"), "{output}");
+        assert!(!output.contains("ca.pem"), "{output}");
+    });
+}
+
+#[test]
+fn files_that_a_later_step_needs_stay() {
+    on_every_engine(|bench| async move {
+        let text = format!(
+            "FROM {}\nCOPY a.txt /tmp/\nRUN echo one > /tmp/made && mkdir -p ~/.cache/models \
+             && echo model > ~/.cache/models/m\n\
+             RUN cat /tmp/a.txt /tmp/made ~/.cache/models/m > /opt/all\n",
+            bench.from()
+        );
+        let mut request = bench.build(&text, "stay");
+        request.context.push(file("a.txt", "a\n"));
+        bench.engine.build(&request, &Log::default()).await.unwrap();
+        let (_, output) = bench.shell(&bench.name("stay"), "cat /opt/all").await;
+        assert_eq!(output, "a\none\nmodel\n");
+    });
+}
+
+#[test]
+fn a_script_in_the_dockerfile_runs_as_it_is() {
+    on_every_engine(|bench| async move {
+        let text = format!(
+            "FROM {}\nRUN <<EOF\nset -e\n# not a comment\nfor i in 1 2; do\n  echo \"$i\" >> /opt/n\n\
+             done\nEOF\nRUN cat > /opt/m <<'END'\n$HOME\nEND\nRUN <<X\n#!/usr/bin/env python3\n\
+             print('snake', file=open('/opt/p', 'w'))\nX\n",
+            bench.from()
+        );
+        bench.engine.build(&bench.build(&text, "script"), &Log::default()).await.unwrap();
+        let (_, output) = bench.shell(&bench.name("script"), "cat /opt/n /opt/m /opt/p").await;
+        assert_eq!(output, "1\n2\n$HOME\nsnake\n");
+    });
+}
+
+#[test]
+fn a_step_that_fails_is_named_with_its_exit_code_and_output() {
+    on_every_engine(|bench| async move {
+        let text = format!("FROM {}\nRUN true\nRUN echo boom >&2; exit 42\n", bench.from());
+        let log = Log::default();
+        let error = bench.engine.build(&bench.build(&text, "fails"), &log).await.unwrap_err();
+        let EngineError::Step { step, code } = &error else { panic!("{error:?}") };
+        assert_eq!(*code, 42);
+        assert!(step.ends_with("RUN echo boom >&2; exit 42"), "{step}");
+        assert!(log.text().contains("boom"), "{}", log.text());
+        assert_eq!(bench.left().await, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_parent_that_is_not_there_is_named_and_not_pulled() {
+    on_every_engine(|bench| async move {
+        let request = bench.build("FROM imgforge/env:gone\nRUN true\n", "orphan");
+        let error = bench.engine.build(&request, &Log::default()).await.unwrap_err();
+        let EngineError::NoSuchImage { reference } = &error else { panic!("{error:?}") };
+        assert_eq!(reference, "imgforge/env:gone");
+    });
+}
+
+#[test]
+fn a_dockerfile_that_is_none_is_refused_in_the_words_of_the_engine() {
+    on_every_engine(|bench| async move {
+        let text = format!("FROM {}\nRUNN true\n", bench.from());
+        let request = bench.build(&text, "typo");
+        let error = bench.engine.build(&request, &Log::default()).await.unwrap_err();
+        let EngineError::Refused { reason, .. } = &error else { panic!("{error:?}") };
+        assert!(reason.contains("RUNN"), "{reason}");
+    });
+}
+
+#[test]
+fn builds_at_once_share_the_caches() {
+    on_every_engine(|bench| async move {
+        let builds = (0..3).map(|number| {
+            let text = format!(
+                "FROM {}\nRUN mkdir -p $PIP_CACHE_DIR && echo {number} > $PIP_CACHE_DIR/{number} \
+                 && echo {number} > /opt/n\n",
+                bench.from()
+            );
+            let request = bench.build(&text, &format!("n{number}"));
+            let bench = bench.clone();
+            async move { bench.engine.build(&request, &Log::default()).await.unwrap().id }
+        });
+        let ids = futures_util::future::join_all(builds).await;
+        assert_ne!(ids[0], ids[1]);
+        assert_eq!(bench.left().await.len(), 3);
+    });
+}
+
+#[test]
+fn dropping_a_build_ends_its_step() {
+    on_every_engine(|bench| async move {
+        let marker = format!("30{}", rand::random::<u32>());
+        let text = format!("FROM {}\nRUN sleep {marker}\n", bench.from());
+        let request = bench.build(&text, "dropped");
+        let log = Log::default();
+        {
+            let mut build = std::pin::pin!(bench.engine.build(&request, &log));
+            while !is_running(&marker) {
+                let step = tokio::time::timeout(Duration::from_millis(50), &mut build).await;
+                assert!(step.is_err(), "{step:?}");
+            }
+        }
+        let gone = async {
+            while is_running(&marker) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the step ends");
+        assert_eq!(bench.left().await, Vec::<String>::new());
+    });
+}
+
+/// Tells whether a process of this machine, in a container or not, has `word` as an argument. The
+/// engine under test must be on this machine.
+fn is_running(word: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes.map(|process| process.path().join("cmdline")).any(|path| {
+        std::fs::read(path).is_ok_and(|line| {
+            line.split(|byte| *byte == 0).eq([b"sleep".as_slice(), word.as_bytes(), b""])
+        })
+    })
+}

@@ -1,0 +1,143 @@
+//! Layers that are loaded without a build step.
+
+use imgforge::engine::{Engine as _, EngineError};
+use imgforge::key::Digest;
+
+use crate::common::{layer, on_every_engine};
+
+#[test]
+fn a_loaded_layer_is_one_more_on_its_parent_and_its_files_are_there() {
+    on_every_engine(|bench| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let file = layer(dir.path(), &[("testbed/a.txt", "hello\n"), ("usr/.wh.games", "")]);
+        let request = bench.layer(&bench.base, Some(file.clone()), "one");
+        let image = bench.engine.load(&request).await.unwrap();
+        let (last, below) = image.diff_ids.split_last().unwrap();
+        assert_eq!(*last, file.diff_id.oci());
+        assert_eq!(below, bench.base.diff_ids);
+        assert_eq!(image.config.labels, request.config.labels);
+        let looked = bench.engine.inspect(&bench.name("one")).await.unwrap().unwrap();
+        assert_eq!(looked.id, image.id);
+        assert_eq!(looked.config.env, bench.base.config.env);
+        let (code, output) =
+            bench.shell(&bench.name("one"), "cat /testbed/a.txt; ls /usr/games; python3 -V").await;
+        assert_eq!(code, 0);
+        assert!(output.starts_with("hello\n"), "{output}");
+        assert!(output.contains("No such file"), "the whiteout works: {output}");
+        assert!(output.contains("Python 3"), "the layers below are there: {output}");
+    });
+}
+
+#[test]
+fn equal_requests_give_one_image_and_layers_stack() {
+    on_every_engine(|bench| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let lower = layer(dir.path(), &[("a", "1"), ("b", "1")]);
+        let upper = layer(dir.path(), &[("b", "2")]);
+        let lower = bench.layer(&bench.base, Some(lower), "lower");
+        let one = bench.engine.load(&lower).await.unwrap();
+        let again = bench.engine.load(&lower).await.unwrap();
+        assert_eq!(one, again);
+        let two = bench.engine.load(&bench.layer(&one, Some(upper), "upper")).await.unwrap();
+        assert_eq!(two.diff_ids.len(), bench.base.diff_ids.len() + 2);
+        let (_, output) = bench.shell(&bench.name("upper"), "cat /a /b").await;
+        assert_eq!(output, "12");
+        // The same from an image that this process has not loaded itself.
+        let other = bench.another_engine().await;
+        assert_eq!(other.load(&lower).await.unwrap().id, one.id);
+    });
+}
+
+#[test]
+fn a_name_moves_to_the_image_that_was_loaded_last() {
+    on_every_engine(|bench| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let first = bench.layer(&bench.base, Some(layer(dir.path(), &[("a", "1")])), "name");
+        let second = bench.layer(&bench.base, Some(layer(dir.path(), &[("a", "2")])), "name");
+        let first = bench.engine.load(&first).await.unwrap();
+        let second = bench.engine.load(&second).await.unwrap();
+        assert_ne!(first.id, second.id);
+        let named = bench.engine.inspect(&bench.name("name")).await.unwrap().unwrap();
+        assert_eq!(named.id, second.id);
+        bench.engine.remove(&first.id).await.unwrap();
+        bench.engine.remove(&bench.name("name")).await.unwrap();
+        assert_eq!(bench.engine.inspect(&second.id).await.unwrap(), None);
+    });
+}
+
+#[test]
+fn a_parent_that_the_engine_does_not_have_is_named_and_nothing_is_left() {
+    on_every_engine(|bench| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let mut parent = bench.base.clone();
+        parent.id = Digest::of("no image").oci();
+        parent.tags = vec!["imgforge/env:gone".to_owned()];
+        parent.diff_ids[0] = Digest::of("no layer").oci();
+        let request = bench.layer(&parent, Some(layer(dir.path(), &[("a", "1")])), "orphan");
+        let error = bench.engine.load(&request).await.unwrap_err();
+        let EngineError::NoSuchImage { reference } = &error else { panic!("{error:?}") };
+        assert_eq!(reference, "imgforge/env:gone");
+        assert_eq!(bench.left().await, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_layer_that_is_not_what_it_says_is_refused_and_nothing_is_left() {
+    on_every_engine(|bench| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = layer(dir.path(), &[("a", "1")]);
+        file.diff_id = Digest::of("something else");
+        let request = bench.layer(&bench.base, Some(file), "wrong");
+        let error = bench.engine.load(&request).await.unwrap_err();
+        assert!(!error.is_transient(), "{error:?}");
+        assert_eq!(bench.left().await, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_layer_file_that_is_gone_is_named() {
+    on_every_engine(|bench| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let file = layer(dir.path(), &[("a", "1")]);
+        std::fs::remove_file(&file.path).unwrap();
+        let request = bench.layer(&bench.base, Some(file.clone()), "none");
+        let error = bench.engine.load(&request).await.unwrap_err();
+        let EngineError::File { path, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(*path, file.path);
+    });
+}
+
+#[test]
+fn loads_at_once_do_not_disturb_each_other() {
+    on_every_engine(|bench| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let loads = (0..6).map(|number| {
+            let text = (number / 2).to_string();
+            let file = layer(dir.path(), &[("a", &text)]);
+            let request = bench.layer(&bench.base, Some(file), &format!("n{}", number / 2));
+            let bench = bench.clone();
+            async move { bench.engine.load(&request).await.unwrap().id }
+        });
+        let ids = futures_util::future::join_all(loads).await;
+        assert_eq!(ids[0], ids[1]);
+        assert_ne!(ids[0], ids[2]);
+        assert_eq!(bench.left().await.len(), 3);
+    });
+}
+
+#[test]
+fn the_listing_has_names_and_labels() {
+    on_every_engine(|bench| async move {
+        let request = bench.layer(&bench.base, None, "listed");
+        let image = bench.engine.load(&request).await.unwrap();
+        assert_eq!(image.diff_ids, bench.base.diff_ids);
+        let listed = bench.engine.images().await.unwrap();
+        let found = listed.iter().find(|listed| listed.id == image.id).unwrap();
+        assert_eq!(found.tags, request.tags);
+        assert_eq!(found.labels, request.config.labels);
+        assert_eq!(bench.engine.inspect(&bench.name("absent")).await.unwrap(), None);
+        bench.engine.remove(&bench.name("absent")).await.unwrap();
+        let error = bench.engine.tag(&bench.name("absent"), &bench.name("b")).await.unwrap_err();
+        assert!(matches!(error, EngineError::NoSuchImage { .. }), "{error:?}");
+    });
+}

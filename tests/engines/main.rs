@@ -1,0 +1,14 @@
+//! One suite over all engines: what [`imgforge::engine::Engine`] promises, on real ones.
+//!
+//! It runs on every Docker engine of `IMGFORGE_TEST_DOCKER_HOSTS` (separated by spaces), else on
+//! the one that `DOCKER_HOST` and the sockets lead to; without one the tests say so in a line and
+//! pass, unless `CI` is set: there they fail. They stand on the image `IMGFORGE_TEST_IMAGE`, a
+//! Debian, which `scripts/base-image` makes.
+
+mod again;
+mod bad_days;
+mod build;
+mod common;
+mod load;
+mod run;
+mod transfer;

@@ -7,11 +7,11 @@ use std::time::Duration;
 use imgforge::catalog::Catalog;
 use imgforge::dataset::demo;
 use imgforge::engine::fake::{FakeEngine, Method};
-use imgforge::engine::{Engine, EngineError, HostAccess};
+use imgforge::engine::{Engine, EngineError, HostAccess, Image};
 use imgforge::event::{Event, EventKind, Outcome, Reporter};
 use imgforge::exec::{ExecSettings, Executor, Interrupt, RunSummary, survey};
 use imgforge::key::Kind;
-use imgforge::plan::{Plan, PlanOptions, Planner, Work};
+use imgforge::plan::{Plan, PlanOptions, Planner, Status, Work};
 use imgforge::source::Mirrors;
 use imgforge::store::Store;
 
@@ -244,4 +244,21 @@ async fn a_parent_that_somebody_removes_during_the_build_is_built_again() {
             .iter()
             .any(|event| matches!(event, EventKind::Warning { text } if text.contains(&parent)))
     );
+}
+
+#[tokio::test]
+async fn a_replaced_image_of_the_same_key_does_not_hide_the_one_that_has_the_name() {
+    let space = Space::new();
+    let plan = space.plan().await;
+    space.run(2, &Interrupt::default()).await;
+    for (_, node) in plan.nodes() {
+        let image = space.engine.inspect(&node.image).await.unwrap().unwrap();
+        // The engine lists by id: one before and one after.
+        for digit in ["0", "f"] {
+            let id = format!("sha256:{}{}", digit.repeat(8), &image.id[15..]);
+            space.engine.put(Image { id, tags: Vec::new(), ..image.clone() });
+        }
+    }
+    let plan = space.plan().await;
+    assert!(plan.nodes().all(|(_, node)| node.status == Status::Fresh));
 }

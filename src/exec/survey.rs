@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use crate::engine::{Engine, EngineError, Image, ListedImage, LogSink, label};
-use crate::key::{Digest, Key, Kind, SCHEMA};
+use crate::key::{Digest, Key, SCHEMA};
 use crate::plan::{Inventory, Plan, Present};
 use crate::store::{ImageRecord, Store, StoreError};
 
@@ -82,40 +82,35 @@ pub async fn inventory(
     let known = store.verified_images(identity)?;
     let mut inventory = Inventory::default();
     let mut tags = BTreeMap::new();
-    let mut by_key: BTreeMap<Key, &ListedImage> = BTreeMap::new();
+    let mut named: BTreeMap<&str, &ListedImage> = BTreeMap::new();
     for image in &listed {
         for tag in &image.tags {
             tags.insert(tag.clone(), image.id.clone());
             inventory.add_reference(tag.clone());
-        }
-        let key = image.labels.get(label::KEY).and_then(|key| key.parse().ok());
-        if let Some(key) = key.filter(|_| !image.labels.contains_key(label::SCRATCH)) {
-            by_key.insert(key, image);
+            named.insert(tag, image);
         }
     }
     let mut found: Vec<ImageRecord> = Vec::new();
     let mut layers: BTreeMap<Key, Vec<String>> = BTreeMap::new();
     for (index, node) in plan.nodes() {
-        let Some(listed) = by_key.get(&node.key) else { continue };
-        // Its own name is how children and runs refer to it.
-        if tags.get(&node.image) != Some(&listed.id) {
-            continue;
-        }
+        // By its name, which is how children and runs refer to it: an image of the same key that
+        // was replaced may live on below its children.
+        let Some(listed) = named.get(node.image.as_str()) else { continue };
         if known.get(&node.key).is_some_and(|known| known.image_id == listed.id) {
             inventory.add_image(node.key, Present::Whole);
             continue;
         }
         let Some(image) = engine.inspect(&listed.id).await? else { continue };
-        let parent = match plan.parent(index).map(|parent| plan.graph[parent].key) {
+        let parent = match plan.parent(index).map(|parent| &plan.graph[parent]) {
             None => None,
             Some(parent) => {
-                if !layers.contains_key(&parent)
-                    && let Some(listed) = by_key.get(&parent)
+                if !layers.contains_key(&parent.key)
+                    && let Some(listed) = named.get(parent.image.as_str())
                     && let Some(image) = engine.inspect(&listed.id).await?
                 {
-                    layers.insert(parent, image.diff_ids);
+                    layers.insert(parent.key, image.diff_ids);
                 }
-                layers.get(&parent).map(Vec::as_slice)
+                layers.get(&parent.key).map(Vec::as_slice)
             }
         };
         if !is_whole(&image, &node.key, parent) {
@@ -139,11 +134,12 @@ pub async fn inventory(
         });
     }
     store.record_images(&found)?;
-    let nodes = plan
+    let absent: Vec<&str> = plan
         .nodes()
-        .filter(|(_, node)| node.kind() != Kind::Base || !by_key.contains_key(&node.key))
-        .map(|(_, node)| node.id.as_str());
-    for (node, document) in store.newest_documents(nodes)? {
+        .filter(|(_, node)| !inventory.is_whole(&node.key))
+        .map(|(_, node)| node.id.as_str())
+        .collect();
+    for (node, document) in store.newest_documents(absent.into_iter())? {
         inventory.set_document(node, document);
     }
     Ok((inventory, tags))

@@ -37,6 +37,11 @@ impl Inventory {
         self.documents.insert(node, document);
     }
 
+    /// Tells whether the engine has the image of `key`, whole.
+    pub fn is_whole(&self, key: &Key) -> bool {
+        self.present(key) == Some(&Present::Whole)
+    }
+
     pub(super) fn present(&self, key: &Key) -> Option<&Present> {
         self.images.get(key)
     }

@@ -77,7 +77,8 @@ impl CheckoutRecipe {
     ///
     /// Tracked files that it changes are committed on top of the base commit, as the harness does;
     /// new files that the repository does not ignore are excluded, so that `git status` is clean.
-    /// The index is left without file numbers and times of this build, which would differ each time.
+    /// New modules get bytecode that does not refer to times; with an empty list `compileall` would
+    /// compile the standard library. The index is left without file numbers and times of this build, which would differ each time.
     fn script(&self) -> String {
         let mut text = format!(
             "set -eo pipefail\ncd {TESTBED}\ntouch /tmp/imgforge-start\n\
@@ -95,9 +96,12 @@ impl CheckoutRecipe {
         let _ = write!(
             text,
             "cd {TESTBED}\n\
-             find {VIRTUAL_ENV}/lib -newer /tmp/imgforge-start -name '*.py' | LC_ALL=C sort | \
-             python -m compileall -q -f --invalidation-mode unchecked-hash -i - >/dev/null || true\n\
-             rm -f /tmp/imgforge-start\n\
+             find {VIRTUAL_ENV}/lib -newer /tmp/imgforge-start -name '*.py' | LC_ALL=C sort \
+             >/tmp/imgforge-new\n\
+             if [ -s /tmp/imgforge-new ]; then\n\
+             python -m compileall -q -f --invalidation-mode unchecked-hash -i /tmp/imgforge-new \
+             >/dev/null || true\nfi\n\
+             rm -f /tmp/imgforge-start /tmp/imgforge-new\n\
              git ls-files --others --exclude-standard | sed 's|^|/|' >> .git/info/exclude\n\
              if ! git -c core.fileMode=false diff --quiet HEAD; then\n\
              echo {marker}\n\

@@ -64,6 +64,8 @@ impl Repo {
             .unwrap();
         std::os::unix::fs::symlink("pkg/code.py", dir.join("link")).unwrap();
         std::os::unix::fs::symlink("/tmp", dir.join("outside")).unwrap();
+        std::os::unix::fs::symlink("./pkg//../tool.sh", dir.join("dots")).unwrap();
+        std::os::unix::fs::symlink("e".repeat(150), dir.join("far")).unwrap();
         git(&dir, &["add", "-A"]);
         git(&dir, &["commit", "-q", "-m", "base"]);
         let base = git(&dir, &["rev-parse", "HEAD"]);
@@ -194,7 +196,10 @@ fn attributes_for_archives_and_modes_links_and_long_names_are_right() {
     assert_eq!(read(&format!("deep/{}/file.txt", "d".repeat(120))), "long\n");
     let mode = |path: &str| tree.join(path).metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("tool.sh"), mode("pkg/code.py")), (0o755, 0o644));
-    assert_eq!(std::fs::read_link(tree.join("link")).unwrap(), Path::new("pkg/code.py"));
+    for (link, target) in [("link", "pkg/code.py"), ("dots", "./pkg//../tool.sh")] {
+        assert_eq!(std::fs::read_link(tree.join(link)).unwrap().as_os_str(), target);
+    }
+    assert_eq!(std::fs::read_link(tree.join("far")).unwrap().as_os_str(), &*"e".repeat(150));
 }
 
 #[test]

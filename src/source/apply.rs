@@ -13,6 +13,7 @@ use crate::engine::LayerFile;
 
 use super::SourceError;
 use super::checkout::{EntryKind, Listing, layer_time};
+use super::difference::{ancestors, difference};
 use super::layer::{FileMode, LayerWriter, path_of};
 use super::mirror::Mirror;
 use super::patch::{Touched, touched};
@@ -163,8 +164,14 @@ impl Mirror {
         }
         let time = layer_time(head.time);
         let times = Times { parents: time, test: time + 1, model: time + 2 };
+        let untouched: Vec<&[u8]> = listing
+            .files
+            .keys()
+            .filter(|path| !base.contains_key(*path))
+            .map(Vec::as_slice)
+            .collect();
         let written =
-            write_layer(&listing, request.root, &installed, &after_model, &tree, &times, out);
+            write_layer(&untouched, request.root, &installed, &after_model, &tree, &times, out);
         let (file, changed) =
             written.map_err(|source| SourceError::File { path: out.to_owned(), source })?;
         Ok(PatchOutcome::Applied(PatchLayer { file, changed }))
@@ -189,11 +196,6 @@ impl Mirror {
 
 fn non_blank(patch: &[u8]) -> Option<&[u8]> {
     (!patch.trim_ascii().is_empty()).then_some(patch)
-}
-
-/// Lists the directories above a path, outermost first.
-fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at])
 }
 
 /// Refuses paths that leave the repository, and writes through symbolic links.
@@ -355,61 +357,33 @@ struct Times {
     model: i64,
 }
 
-/// Writes the difference of `installed` (what the image has) and `tree`.
-fn write_layer(
-    listing: &Listing,
+/// Writes the difference of `installed` (what the image has) and `tree`; the image has the
+/// `untouched` files as well.
+fn write_layer<'a>(
+    untouched: &[&'a [u8]],
     root: &str,
-    installed: &Tree,
+    installed: &'a Tree,
     after_model: &Tree,
-    tree: &Tree,
+    tree: &'a Tree,
     times: &Times,
     out: &Path,
 ) -> std::io::Result<(LayerFile, Vec<String>)> {
     let paths: BTreeSet<&Vec<u8>> = installed.keys().chain(tree.keys()).collect();
     let changed: Vec<&Vec<u8>> =
         paths.into_iter().filter(|path| installed.get(*path) != tree.get(*path)).collect();
-    let gone = |path: &[u8]| installed.contains_key(path) && !tree.contains_key(path);
-    // A directory goes when everything in it goes, as git removes it.
-    let emptied = |directory: &[u8]| {
-        let below = |path: &[u8]| {
-            path.len() > directory.len()
-                && path.starts_with(directory)
-                && path[directory.len()] == b'/'
-        };
-        !tree.keys().any(|path| below(path) || path == directory)
-            && listing.files.keys().filter(|path| below(path)).all(|path| gone(path))
-    };
-    // The outermost thing of a path that is to be deleted.
-    let whiteout = |path: &Vec<u8>| -> Option<Vec<u8>> {
-        if ancestors(path).any(|above| tree.contains_key(above)) {
-            return None;
-        }
-        let outermost = ancestors(path).find(|above| emptied(above));
-        Some(outermost.unwrap_or(path).to_vec())
-    };
-    let whiteouts: BTreeSet<Vec<u8>> = changed
-        .iter()
-        .filter(|path| gone(path))
-        .filter(|path| {
-            !tree.keys().any(|other| ancestors(other).any(|above| above == path.as_slice()))
-        })
-        .filter_map(|path| whiteout(path))
-        .collect();
-    let mut parents: BTreeSet<Vec<u8>> = BTreeSet::new();
-    for path in changed.iter().map(|path| path.as_slice()).filter(|path| tree.contains_key(*path)) {
-        parents.extend(ancestors(path).map(<[u8]>::to_vec));
-    }
-    for path in &whiteouts {
-        parents.extend(ancestors(path).map(<[u8]>::to_vec));
-    }
+    let keys = |tree: &'a Tree| tree.keys().map(Vec::as_slice);
+    let brought = changed.iter().map(|path| path.as_slice());
+    let brought = brought.filter(|path| tree.contains_key(*path));
+    let new: BTreeSet<&[u8]> = untouched.iter().copied().chain(keys(tree)).collect();
+    let difference = difference(untouched.iter().copied().chain(keys(installed)), &new, brought);
 
     let mut layer = LayerWriter::create(out)?;
     let at = |path: &[u8]| [root.as_bytes(), b"/", path].concat();
     layer.directory(root.as_bytes(), times.parents)?;
-    for directory in &parents {
+    for directory in &difference.parents {
         layer.directory(&at(directory), times.parents)?;
     }
-    for path in &whiteouts {
+    for path in &difference.whiteouts {
         layer.whiteout(&at(path), times.parents)?;
     }
     for path in &changed {

@@ -98,11 +98,19 @@ impl LayerWriter {
         self.tar.append_data(&mut header, path_of(path), bytes)
     }
 
-    /// Adds a symbolic link.
+    /// Adds a symbolic link, its target as it is.
     pub fn symlink(&mut self, path: &[u8], mtime: i64, target: &[u8]) -> io::Result<()> {
         let mut header = Self::header(tar::EntryType::Symlink, 0o777, mtime, 0);
+        if header.set_link_name_literal(target).is_err() {
+            let name = [target, b"\0"].concat();
+            let mut long = Self::header(tar::EntryType::GNULongLink, 0o644, 0, name.len() as u64);
+            long.set_path("././@LongLink")?;
+            long.set_cksum();
+            self.tar.append(&long, name.as_slice())?;
+            header.set_link_name_literal(&target[..100])?;
+        }
         self.entries += 1;
-        self.tar.append_link(&mut header, path_of(path), path_of(target))
+        self.tar.append_data(&mut header, path_of(path), io::empty())
     }
 
     /// Adds the mark that deletes `path` of the layers below.

@@ -4,6 +4,7 @@
 
 mod apply;
 mod checkout;
+mod difference;
 mod git_index;
 mod layer;
 mod mirror;

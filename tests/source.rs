@@ -454,3 +454,16 @@ fn a_diff_of_the_installation_comes_first() {
     assert!(matches!(outcome, PatchOutcome::Applied(_)), "{outcome:?}");
     assert!(list(&out)["pkg/code.py"].starts_with("+2 Uno\ntwo"));
 }
+
+#[test]
+fn a_patch_that_is_an_ed_script_runs_nothing() {
+    let repo = Repo::new();
+    let ran = repo.dir.path().join("ran");
+    let patch = format!(
+        "--- a/pkg/code.py\n+++ b/pkg/code.py\n1c\nx\n.\n!touch {}\nw\n",
+        ran.display()
+    );
+    let reason = repo.apply("", &patch).unwrap_err();
+    assert!(!ran.exists());
+    assert!(reason.contains("ed FAILED"), "{reason}");
+}

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::engine::LayerFile;
@@ -223,7 +223,7 @@ impl Refusal {
         let mut failures: Vec<String> = Vec::new();
         for line in text.lines().map(str::trim) {
             let failed = line.starts_with("error: ")
-                || line.contains("FAILED at")
+                || line.contains("FAILED")
                 || line.contains("malformed patch")
                 || line.contains("corrupt patch");
             let line = line.trim_start_matches("error: ").to_owned();
@@ -269,7 +269,13 @@ fn apply(scratch: &Path, tree: &Tree, patch: &[u8]) -> Result<Result<Tree, Strin
 
 /// Runs a program in the scratch tree; returns whether it succeeded, and its words.
 fn run(dir: &Path, words: &[&str]) -> Result<(bool, String), SourceError> {
-    let output = Command::new(words[0])
+    let mut command = Command::new(words[0]);
+    if words[0] == "patch" {
+        // It starts `ed`, which runs any command, for a patch that is an ed script.
+        command = Command::new(find_program(words[0])?);
+        command.env("PATH", NO_PROGRAMS).env_remove("PATCH_GET");
+    }
+    let output = command
         .args(&words[1..])
         .current_dir(dir)
         // Nothing of the user's settings may decide whether a patch applies.
@@ -287,6 +293,19 @@ fn run(dir: &Path, words: &[&str]) -> Result<(bool, String), SourceError> {
     let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
     said.push_str(&String::from_utf8_lossy(&output.stderr));
     Ok((output.status.success(), said))
+}
+
+/// A `PATH` in which nothing is found.
+const NO_PROGRAMS: &str = "/dev/null";
+
+/// Finds a program where a shell would.
+fn find_program(name: &str) -> Result<PathBuf, SourceError> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file());
+    found.ok_or_else(|| SourceError::NoProgram {
+        program: name.to_owned(),
+        source: std::io::ErrorKind::NotFound.into(),
+    })
 }
 
 /// Writes a tree to an empty directory.

@@ -240,16 +240,69 @@ fn a_missing_commit_names_every_source_that_was_tried() {
     assert!(mirrors.mirror("o/n", &[&repo.base], &Silent).is_ok());
 }
 
+/// A git server on this machine that ends with the test.
+struct Server(std::process::Child, u16);
+
+impl Server {
+    fn start(root: &Path) -> Server {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let process = Command::new("git")
+            .args(["daemon", "--export-all", "--reuseaddr", "--listen=127.0.0.1"])
+            .arg(format!("--port={port}"))
+            .arg(format!("--base-path={}", root.display()))
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        for _ in 0..200 {
+            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return Server(process, port);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        panic!("the git server does not answer");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The server is a child of `git`, which hands this signal on; it would not hand on a kill.
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_url_is_fetched_once_and_a_half_made_mirror_is_made_again() {
     let repo = Repo::new();
     let state = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(state.path().join("mirrors/o__n.git/objects")).unwrap();
     std::fs::create_dir_all(state.path().join("mirrors/o__n.part")).unwrap();
-    // `git` itself takes a path as a URL when it comes with a host: use its file transport.
+    let server = Server::start(repo.dir.path());
+    let template = format!("git://127.0.0.1:{}/{{owner}}/{{name}}", server.1);
+    let mirrors = Mirrors::new(state.path(), vec![template], BTreeMap::new());
+    let Err(SourceError::NoCommit { tried, .. }) =
+        mirrors.mirror("o/absent", &[&repo.base], &Silent)
+    else {
+        panic!("found a repository that is nowhere")
+    };
+    assert!(tried[0].said.contains("not found") || tried[0].said.contains("denied"), "{tried:?}");
+    mirrors.mirror("o/n", &[&repo.base], &Silent).unwrap();
+    drop(server);
+    // What is here needs no server.
+    let mirror = mirrors.mirror("o/n", &[&repo.base, &repo.later], &Silent).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let tree = checkout(&mirror, &repo.base, dir.path());
+    assert_eq!(git(&tree, &["log", "--format=%H", "--all", "HEAD"]), repo.base);
+}
+
+#[test]
+fn a_transport_that_git_has_off_is_told() {
+    let repo = Repo::new();
+    let state = tempfile::tempdir().unwrap();
     let url = format!("ext::git-upload-pack {}", repo.path().display());
     let mirrors = Mirrors::new(state.path(), vec![url], BTreeMap::new());
-    // `ext::` is off unless the user allows it, so the failure is git's own and is told.
     let Err(SourceError::NoCommit { tried, .. }) = mirrors.mirror("o/n", &[&repo.base], &Silent)
     else {
         panic!("git took a transport that is off")
@@ -459,10 +512,8 @@ fn a_diff_of_the_installation_comes_first() {
 fn a_patch_that_is_an_ed_script_runs_nothing() {
     let repo = Repo::new();
     let ran = repo.dir.path().join("ran");
-    let patch = format!(
-        "--- a/pkg/code.py\n+++ b/pkg/code.py\n1c\nx\n.\n!touch {}\nw\n",
-        ran.display()
-    );
+    let patch =
+        format!("--- a/pkg/code.py\n+++ b/pkg/code.py\n1c\nx\n.\n!touch {}\nw\n", ran.display());
     let reason = repo.apply("", &patch).unwrap_err();
     assert!(!ran.exists());
     assert!(reason.contains("ed FAILED"), "{reason}");

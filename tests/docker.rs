@@ -319,3 +319,121 @@ fn an_engine_that_is_not_there_ends_with_status_three() {
     let plan = run(&["plan", "-d", "demo"]);
     assert_eq!(plan.status.code(), Some(0), "a plan needs no engine");
 }
+
+#[test]
+fn a_socket_that_may_not_be_used_is_named_with_what_to_do() {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let open = |path: &Path| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+    };
+    open(dir.path());
+    let socket = dir.path().join("docker.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o000)).unwrap();
+    // Root may use every socket, so the program runs as nobody, from where nobody can read it.
+    let program = dir.path().join("imgforge");
+    std::fs::copy(env!("CARGO_BIN_EXE_imgforge"), &program).unwrap();
+    open(&program);
+    let mut command = Command::new(&program);
+    command
+        .args(["build", "-d", "demo"])
+        .current_dir(dir.path())
+        .env("DOCKER_HOST", format!("unix://{}", socket.display()))
+        .env("IMGFORGE_STATE_DIR", dir.path().join("state"))
+        .env("HOME", dir.path());
+    if is_root() {
+        command.uid(65534).gid(65534);
+    }
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("permission denied on the engine's socket"), "{stderr}");
+    assert!(stderr.contains("usermod -aG docker"), "{stderr}");
+}
+
+fn is_root() -> bool {
+    let output = Command::new("id").arg("-u").output().unwrap();
+    output.stdout.starts_with(b"0\n")
+}
+
+/// Stands between imgforge and the engine, and can be broken.
+struct Proxy {
+    broken: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    open: std::sync::Arc<std::sync::Mutex<Vec<std::os::unix::net::UnixStream>>>,
+}
+
+impl Proxy {
+    fn start(socket: &Path, engine: String) -> Proxy {
+        use std::os::unix::net::{UnixListener, UnixStream};
+        let listener = UnixListener::bind(socket).unwrap();
+        let proxy = Proxy { broken: Default::default(), open: Default::default() };
+        let (broken, open) = (proxy.broken.clone(), proxy.open.clone());
+        std::thread::spawn(move || {
+            for near in listener.incoming() {
+                let near = near.unwrap();
+                if broken.load(std::sync::atomic::Ordering::SeqCst) {
+                    continue;
+                }
+                let Ok(far) = UnixStream::connect(&engine) else { continue };
+                for (from, to) in [(&near, &far), (&far, &near)] {
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    open.lock().unwrap().push(from.try_clone().unwrap());
+                    std::thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(std::net::Shutdown::Write);
+                    });
+                }
+            }
+        });
+        proxy
+    }
+
+    /// Cuts every connection and takes no more until it is mended.
+    fn set_broken(&self, broken: bool) {
+        self.broken.store(broken, std::sync::atomic::Ordering::SeqCst);
+        for stream in self.open.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+#[test]
+fn an_engine_that_goes_away_in_a_build_and_comes_back_costs_nothing() {
+    if !has_engine() {
+        return;
+    }
+    let engine = std::env::var("DOCKER_HOST").unwrap_or_default();
+    let engine = match engine.strip_prefix("unix://") {
+        Some(path) => path.to_owned(),
+        None => "/var/run/docker.sock".to_owned(),
+    };
+    let space = Space::new("restart");
+    let socket = space.dir.path().join("docker.sock");
+    let proxy = Proxy::start(&socket, engine);
+    let child = space
+        .command(&["build", "-d", "demo", "-i", "imgforge__abacus-1", "--json"])
+        .env("DOCKER_HOST", format!("unix://{}", socket.display()))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // In the middle of the environment's build.
+    let log = space.dir.path().join("logs/build_images/env");
+    for _ in 0..600 {
+        if log.is_dir() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    proxy.set_broken(true);
+    std::thread::sleep(Duration::from_millis(500));
+    proxy.set_broken(false);
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&summary["failed"], &summary["built"]), (&0.into(), &3.into()), "{stderr}");
+    assert!(stderr.contains("again in") || stderr.contains("retry"), "{stderr}");
+}

@@ -255,9 +255,10 @@ impl Server {
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
+        let server = Server(process, port);
         for _ in 0..200 {
             if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Server(process, port);
+                return server;
             }
             std::thread::sleep(std::time::Duration::from_millis(20));
         }

@@ -202,6 +202,74 @@ fn attributes_for_archives_and_modes_links_and_long_names_are_right() {
     assert_eq!(std::fs::read_link(tree.join("far")).unwrap().as_os_str(), &*"e".repeat(150));
 }
 
+/// Unpacks a layer on what is below it.
+fn unpack(tar: &Path, dir: &Path) {
+    let status = Command::new("tar").arg("-xf").arg(tar).arg("-C").arg(dir).status().unwrap();
+    assert!(status.success());
+    for path in list(tar).keys().filter(|path| path.contains(".wh.")) {
+        let path = dir.join("testbed").join(path);
+        let name = path.file_name().unwrap().to_str().unwrap().replacen(".wh.", "", 1);
+        let target = path.with_file_name(name);
+        std::fs::remove_file(&path).unwrap();
+        let gone = match target.is_dir() {
+            true => std::fs::remove_dir_all(&target),
+            false => std::fs::remove_file(&target),
+        };
+        gone.unwrap();
+    }
+}
+
+#[test]
+fn a_checkout_on_a_shared_tree_is_the_same_and_knows_nothing_of_the_other_commit() {
+    let repo = Repo::new();
+    let dir = repo.path();
+    git(&dir, &["checkout", "-q", &repo.base]);
+    // In the next half-year.
+    write(&dir, "pkg/code.py", "changed\n");
+    write(&dir, "pkg/new/file.py", "new\n");
+    git(&dir, &["rm", "-q", "-r", "pkg/gone", "tool.sh"]);
+    git(&dir, &["add", "-A"]);
+    let late = ["-c", "user.name=A", "-c", "user.email=a@b", "commit", "-q", "-m", "late"];
+    let status = Command::new("git")
+        .args(late)
+        .current_dir(&dir)
+        .envs([("GIT_AUTHOR_DATE", "1620000000 +0000"), ("GIT_COMMITTER_DATE", "1620000000 +0000")])
+        .status();
+    assert!(status.unwrap().success());
+    let head = git(&dir, &["rev-parse", "HEAD"]);
+    let state = tempfile::tempdir().unwrap();
+    let mirror = repo.mirror(state.path());
+    let (upper, lower) = (state.path().join("upper.tar"), state.path().join("lower.tar"));
+    let options = CheckoutOptions::depth1("testbed").shared(&lower);
+    let layer = mirror.write_checkout(&head, &options, &upper).unwrap();
+    assert!(layer.shared.is_some());
+    let brought = list(&upper);
+    let tree: Vec<&str> =
+        brought.keys().map(String::as_str).filter(|path| !path.starts_with(".git/")).collect();
+    assert_eq!(tree, [".wh.tool.sh", "pkg/.wh.gone", "pkg/code.py", "pkg/new/file.py"]);
+    assert!(list(&lower).keys().all(|path| !path.starts_with(".git/")));
+
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    unpack(&lower, one.path());
+    unpack(&upper, one.path());
+    let tree = one.path().join("testbed");
+    let whole = checkout(&mirror, &head, other.path());
+    let compared = Command::new("diff")
+        .args(["-r", "--no-dereference", "--exclude=index"])
+        .args([&tree, &whole])
+        .output()
+        .unwrap();
+    assert!(compared.status.success(), "{}", String::from_utf8_lossy(&compared.stdout));
+    // The index has the times that the files have: nothing needs to be read or refreshed.
+    assert_eq!(git(&tree, &["diff-files", "--name-only"]), "");
+    assert_eq!(git(&tree, &["status", "--porcelain", "--ignored"]), "");
+    assert_eq!(git(&tree, &["log", "--format=%H", "--all", "HEAD"]), head);
+    for other in [&repo.base, &repo.later] {
+        let found = Command::new("git").args(["cat-file", "-e", other]).current_dir(&tree).output();
+        assert!(!found.unwrap().status.success(), "{other} is in the checkout");
+    }
+}
+
 #[test]
 fn the_same_commit_gives_the_same_bytes_from_any_mirror() {
     let repo = Repo::new();

@@ -339,7 +339,7 @@ impl Engine for FakeEngine {
             return Err(EngineError::NoSuchImage { reference });
         }
         let mut image = request.parent.clone();
-        if let Some(layer) = &request.layer {
+        for layer in &request.layers {
             if let Err(source) = std::fs::metadata(&layer.path) {
                 return Err(EngineError::File { path: layer.path.clone(), source });
             }

@@ -136,13 +136,14 @@ pub struct HostAccess {
     pub network: Option<String>,
 }
 
-/// One new layer on a parent that the engine holds.
+/// New layers on a parent that the engine holds.
 #[derive(Debug, Clone)]
 pub struct LayerRequest {
     /// The parent, as [`Engine::inspect`] returned it.
     pub parent: Image,
-    /// An uncompressed tar file on the host; `None` adds no layer (a new config on the same layers).
-    pub layer: Option<LayerFile>,
+    /// Uncompressed tar files on the host, lowest first; none gives a new config on the same layers.
+    /// The engine keeps what it has of them already.
+    pub layers: Vec<LayerFile>,
     /// Variables, working directory and so on of the new image. Labels included.
     pub config: ImageConfig,
     /// `repository:tag` names.
@@ -279,7 +280,7 @@ pub trait Engine: Send + Sync {
     /// Builds a Dockerfile and seals the result.
     async fn build(&self, request: &BuildRequest, log: &dyn LogSink) -> Result<Image>;
 
-    /// Adds one layer to a parent without running anything. Equal requests give equal images.
+    /// Adds layers to a parent without running anything. Equal requests give equal images.
     async fn load(&self, request: &LayerRequest) -> Result<Image>;
 
     /// Gives an image one more name.

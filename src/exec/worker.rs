@@ -11,7 +11,7 @@ use petgraph::graph::NodeIndex;
 use tokio::sync::{OnceCell, mpsc};
 
 use crate::engine::{
-    BuildRequest, Engine, EngineError, Image, ImageConfig, LayerRequest, LogSink, label,
+    BuildRequest, Engine, EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink, label,
 };
 use crate::event::Outcome;
 use crate::key::{Key, SCHEMA};
@@ -398,10 +398,12 @@ impl Worker {
         let path = scratch.path().join("layer.tar");
         let commit = recipe.base_commit.clone();
         let layer = tokio::task::spawn_blocking(move || {
-            let options = CheckoutOptions::depth1(TESTBED.trim_start_matches('/'));
+            let options = CheckoutOptions::depth1(TESTBED.trim_start_matches('/'))
+                .shared(&path.with_extension("shared.tar"));
             mirror.write_checkout(&commit, &options, &path)
         });
         let layer = layer.await.expect("writing a checkout does not panic")?;
+        let layers: Vec<LayerFile> = layer.shared.into_iter().chain([layer.file]).collect();
         for submodule in &layer.submodules {
             log.write(
                 format!(
@@ -417,18 +419,12 @@ impl Worker {
         self.step(index, "load the checkout");
         if !recipe.needs_container() {
             config.labels = self.labels(index);
-            let request =
-                LayerRequest { parent, layer: Some(layer.file), config, tags: Self::tags(node) };
+            let request = LayerRequest { parent, layers, config, tags: Self::tags(node) };
             return Ok(self.engine.load(&request).await?);
         }
         let uninstalled = uninstalled(&node.key);
         config.labels = BTreeMap::from([(label::SCRATCH.to_owned(), self.settings.owner.clone())]);
-        let request = LayerRequest {
-            parent,
-            layer: Some(layer.file),
-            config,
-            tags: vec![uninstalled.clone()],
-        };
+        let request = LayerRequest { parent, layers, config, tags: vec![uninstalled.clone()] };
         self.engine.load(&request).await?;
         drop(scratch);
         self.step(index, "install the checkout");
@@ -486,7 +482,7 @@ impl Worker {
         let parent_index = self.plan.parent(index).expect("an instance stands on a checkout");
         let parent_node = &self.plan.graph[parent_index];
         let scratch = self.store.scratch_dir()?;
-        let mut layer = None;
+        let mut layers = Vec::new();
         if recipe.test_patch.is_some() || recipe.model_patch.is_some() {
             let mirror = self.mirror(index, &recipe.repo, log).await?;
             let setup_diff = self.setup_diff(parent_node).await?;
@@ -507,7 +503,7 @@ impl Worker {
                 mirror.write_patch_layer(&request, &dir, &dir.join("layer.tar"))
             });
             match outcome.await.expect("applying patches does not panic")? {
-                PatchOutcome::Applied(applied) => layer = Some(applied.file),
+                PatchOutcome::Applied(applied) => layers.push(applied.file),
                 PatchOutcome::Refused(refusal) => {
                     log.write(refusal.text.as_bytes());
                     return Err(NodeError::PatchRefused {
@@ -520,7 +516,7 @@ impl Worker {
         let parent = self.image_of(parent_node).await?;
         let config = ImageConfig { labels: self.labels(index), ..parent.config.clone() };
         self.step(index, "load the patches");
-        let request = LayerRequest { parent, layer, config, tags: Self::tags(node) };
+        let request = LayerRequest { parent, layers, config, tags: Self::tags(node) };
         Ok(self.engine.load(&request).await?)
     }
 

@@ -10,6 +10,9 @@ use super::{TESTBED, VIRTUAL_ENV};
 /// How much history a checkout holds; part of the key.
 pub const HISTORY: &str = "depth1";
 
+/// Which files of a checkout are in a layer that others share; part of the key.
+pub const SHARED: &str = "half-year";
+
 /// The line that the installation prints when it changed tracked files.
 pub const SETUP_CHANGED: &str = "imgforge: the installation changed tracked files";
 
@@ -58,6 +61,7 @@ impl CheckoutRecipe {
             .with("platform", &self.platform)
             .with("pre_install", &self.pre_install)
             .with("repo", self.repo.to_ascii_lowercase())
+            .with("shared", SHARED)
             .with("script", self.needs_container().then(|| Digest::of(self.script())))
     }
 

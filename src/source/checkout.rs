@@ -3,17 +3,23 @@
 //! The layer holds the work tree as `git clone` on Linux would leave it, without regard to
 //! `export-ignore` and `export-subst`, and a `.git` with that commit and nothing else: a detached
 //! `HEAD`, one pack, an index. No refs, tags, reflogs, alternates, remotes or hooks.
+//!
+//! Most files of a repository are the same in hundreds of checkouts. So the work tree of an older
+//! commit, the newest of the main line before the half-year of the commit, is a layer of its own,
+//! which all checkouts of that half-year share; the layer on top holds what differs, and `.git`. The
+//! shared layer has nothing of `.git`, and nothing that is not in the history of the commit.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use crate::engine::LayerFile;
 
+use super::difference::difference;
 use super::git_index::{self, IndexEntry};
 use super::layer::{FileMode, LayerWriter};
-use super::mirror::Mirror;
+use super::mirror::{Commit, Mirror};
 use super::pack::{self, ObjectKind, PackObject};
 use super::{SourceError, Submodule};
 
@@ -21,18 +27,28 @@ use super::{SourceError, Submodule};
 #[derive(Debug, Clone)]
 pub struct CheckoutOptions {
     root: String,
+    shared: Option<PathBuf>,
 }
 
 impl CheckoutOptions {
     /// A checkout below `root` (relative to `/`) with the history of depth 1: the commit alone.
     pub fn depth1(root: &str) -> Self {
-        CheckoutOptions { root: root.to_owned() }
+        CheckoutOptions { root: root.to_owned(), shared: None }
+    }
+
+    /// Splits the checkout: what others share goes to a layer at `path`.
+    #[must_use]
+    pub fn shared(self, path: &Path) -> Self {
+        CheckoutOptions { shared: Some(path.to_owned()), ..self }
     }
 }
 
 /// A written checkout layer.
 #[derive(Debug)]
 pub struct CheckoutLayer {
+    /// The tar of what others share, below `file`; none where the history is not there or not long
+    /// enough.
+    pub shared: Option<LayerFile>,
     /// The tar.
     pub file: LayerFile,
     /// Entries in the tar.
@@ -40,7 +56,7 @@ pub struct CheckoutLayer {
     /// Submodules, which stay empty directories.
     pub submodules: Vec<Submodule>,
     /// The committer's time in seconds since 1970: what files of the layer have as their time,
-    /// unless it is before 1980.
+    /// unless it is before 1980. Those of the shared layer have the time of its commit.
     pub commit_time: i64,
 }
 
@@ -70,6 +86,22 @@ pub(super) struct Listing {
     pub files: BTreeMap<Vec<u8>, (EntryKind, [u8; 20])>,
 }
 
+/// A shared layer and the files in it.
+struct Shared {
+    files: BTreeMap<Vec<u8>, (EntryKind, [u8; 20])>,
+    mtime: i64,
+    file: LayerFile,
+}
+
+/// Returns when the half-year of a time began, in UTC; both in seconds since 1970.
+fn half_year(time: i64) -> i64 {
+    let Ok(time) = jiff::Timestamp::from_second(time) else { return time };
+    let day = time.to_zoned(jiff::tz::TimeZone::UTC).date();
+    let start = jiff::civil::date(day.year(), if day.month() < 7 { 1 } else { 7 }, 1);
+    let start = start.to_zoned(jiff::tz::TimeZone::UTC);
+    start.map_or(0, |start| start.timestamp().as_second())
+}
+
 /// ZIP files, and so wheels, cannot hold times before 1980.
 pub(super) fn layer_time(commit_time: i64) -> i64 {
     const YEAR_1980: i64 = 315_532_800;
@@ -87,6 +119,13 @@ impl Mirror {
         let head = self.commit(commit)?;
         let listing = self.list(head.tree)?;
         let mtime = layer_time(head.time);
+        let below = match &options.shared {
+            Some(path) => self.write_shared(&head, &options.root, path)?,
+            None => None,
+        };
+        let is_shared = |path: &[u8], entry: &(EntryKind, [u8; 20])| {
+            below.as_ref().is_some_and(|below| below.files.get(path) == Some(entry))
+        };
         let blobs: Vec<[u8; 20]> = {
             let mut ids: Vec<[u8; 20]> = listing
                 .files
@@ -103,8 +142,8 @@ impl Mirror {
             .map_init(|| self.local(), |repo, id| repo.object(id))
             .collect::<Result<_, SourceError>>()?;
         let content = |id: &[u8; 20]| {
-            let at = blobs.binary_search(id).expect("every file's blob was read");
-            contents[at].as_slice()
+            // The commit of a submodule is not an object of this repository.
+            blobs.binary_search(id).map_or(&[][..], |at| contents[at].as_slice())
         };
 
         let mut objects =
@@ -123,11 +162,22 @@ impl Mirror {
                 path,
                 mode: kind.mode(),
                 id: *id,
-                size: if *kind == EntryKind::Submodule { 0 } else { content(id).len() as u64 },
-                mtime,
+                size: content(id).len() as u64,
+                mtime: match &below {
+                    Some(below) if is_shared(path, &(*kind, *id)) => below.mtime,
+                    _ => mtime,
+                },
             })
             .collect();
         let index = git_index::write(&index);
+        let changed = |(path, entry): &(&Vec<u8>, &(EntryKind, [u8; 20]))| !is_shared(path, entry);
+        let nothing = BTreeMap::new();
+        let old = below.as_ref().map_or(&nothing, |below| &below.files);
+        let difference = difference(
+            old.keys().map(Vec::as_slice),
+            &listing.files.keys().map(Vec::as_slice).collect::<BTreeSet<_>>(),
+            listing.files.iter().filter(changed).map(|(path, _)| path.as_slice()),
+        );
 
         let write = || -> std::io::Result<(LayerFile, usize)> {
             let mut layer = LayerWriter::create(out)?;
@@ -162,22 +212,60 @@ impl Mirror {
             }
             // Later than every file, or git would take the entries for racily clean.
             layer.file(&at(b".git/index"), plain, mtime + 1, &index)?;
-            for directory in &listing.directories {
+            for directory in &difference.parents {
                 layer.directory(&at(directory), mtime)?;
             }
-            for (path, (kind, id)) in &listing.files {
-                match kind {
-                    EntryKind::File(mode) => layer.file(&at(path), *mode, mtime, content(id))?,
-                    EntryKind::Symlink => layer.symlink(&at(path), mtime, content(id))?,
-                    EntryKind::Submodule => layer.directory(&at(path), mtime)?,
-                }
+            for path in &difference.whiteouts {
+                layer.whiteout(&at(path), mtime)?;
+            }
+            for (path, (kind, id)) in listing.files.iter().filter(changed) {
+                layer.entry(&at(path), *kind, mtime, content(id))?;
             }
             layer.finish()
         };
         let (file, entries) =
             write().map_err(|source| SourceError::File { path: out.to_owned(), source })?;
         let submodules = self.submodules(&listing)?;
-        Ok(CheckoutLayer { file, entries, submodules, commit_time: head.time })
+        let shared = below.map(|below| below.file);
+        Ok(CheckoutLayer { shared, file, entries, submodules, commit_time: head.time })
+    }
+
+    /// Writes the work tree that the checkouts of the half-year of `head` share.
+    fn write_shared(
+        &self,
+        head: &Commit,
+        root: &str,
+        out: &Path,
+    ) -> Result<Option<Shared>, SourceError> {
+        let Some(ancestor) = self.main_line_before(head, half_year(head.time)) else {
+            return Ok(None);
+        };
+        let Listing { directories, files, .. } = self.list(ancestor.tree)?;
+        let mtime = layer_time(ancestor.time);
+        let contents: Vec<Vec<u8>> = files
+            .par_iter()
+            .map_init(
+                || self.local(),
+                |repo, (_, (kind, id))| match kind {
+                    EntryKind::Submodule => Ok(Vec::new()),
+                    _ => repo.object(id),
+                },
+            )
+            .collect::<Result<_, SourceError>>()?;
+        let write = || -> std::io::Result<LayerFile> {
+            let mut layer = LayerWriter::create(out)?;
+            let at = |path: &[u8]| [root.as_bytes(), b"/", path].concat();
+            layer.directory(root.as_bytes(), mtime)?;
+            for directory in &directories {
+                layer.directory(&at(directory), mtime)?;
+            }
+            for ((path, (kind, _)), content) in files.iter().zip(&contents) {
+                layer.entry(&at(path), *kind, mtime, content)?;
+            }
+            Ok(layer.finish()?.0)
+        };
+        let file = write().map_err(|source| SourceError::File { path: out.to_owned(), source })?;
+        Ok(Some(Shared { files, mtime, file }))
     }
 
     fn submodules(&self, listing: &Listing) -> Result<Vec<Submodule>, SourceError> {
@@ -221,4 +309,33 @@ fn submodule_urls(text: &[u8]) -> BTreeMap<String, String> {
         }
     }
     urls
+}
+
+impl LayerWriter {
+    /// Adds an entry of a tree; a submodule is an empty directory.
+    fn entry(
+        &mut self,
+        path: &[u8],
+        kind: EntryKind,
+        mtime: i64,
+        content: &[u8],
+    ) -> std::io::Result<()> {
+        match kind {
+            EntryKind::File(mode) => self.file(path, mode, mtime, content),
+            EntryKind::Symlink => self.symlink(path, mtime, content),
+            EntryKind::Submodule => self.directory(path, mtime),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_half_year_begins_in_january_or_july() {
+        // 2020-06-30T23:59:59Z and the second after it.
+        assert_eq!(half_year(1_593_561_599), 1_577_836_800);
+        assert_eq!(half_year(1_593_561_600), 1_593_561_600);
+    }
 }

@@ -309,6 +309,25 @@ impl Mirror {
         Ok(Commit { id: bytes_of(&id), data, tree: bytes_of(&tree), time: time.seconds })
     }
 
+    /// Walks from a commit along its first parents to the newest that is older than `time`; `None`
+    /// where the history ends before.
+    pub(super) fn main_line_before(&self, commit: &Commit, time: i64) -> Option<Commit> {
+        let local = self.local();
+        let read = |data: &[u8]| {
+            let commit = gix::objs::CommitRef::from_bytes(data, gix::hash::Kind::Sha1).ok()?;
+            let seconds = commit.committer().ok()?.time().ok()?.seconds;
+            Some((seconds, commit.parents().next()))
+        };
+        let mut parent = read(&commit.data)?.1?;
+        loop {
+            let (seconds, next) = read(&local.repo.find_object(parent).ok()?.data)?;
+            if seconds < time {
+                return self.commit(&parent.to_string()).ok();
+            }
+            parent = next?;
+        }
+    }
+
     /// Lists everything below a tree.
     pub(super) fn list(&self, tree: [u8; 20]) -> Result<Listing, SourceError> {
         let local = self.local();

@@ -113,7 +113,7 @@ impl Bench {
     pub fn layer(&self, parent: &Image, layer: Option<LayerFile>, tag: &str) -> LayerRequest {
         LayerRequest {
             parent: parent.clone(),
-            layer,
+            layers: layer.into_iter().collect(),
             config: ImageConfig { labels: labels(tag), ..parent.config.clone() },
             tags: vec![self.name(tag)],
         }

@@ -1,4 +1,4 @@
-//! The archive of a thin load: an image's config and its one new layer, the layers below left out.
+//! The archive of a thin load: an image's config and its new layers, the layers below left out.
 //!
 //! The engine has the lower layers already. A graph driver (`overlay2`) reads `manifest.json` and
 //! finds them by their digests; a containerd store reads the OCI layout and finds them by the
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio_util::io::ReaderStream;
 
-use crate::engine::{ImageConfig, LayerFile};
+use crate::engine::{EngineError, ImageConfig, LayerFile, Result};
 use crate::key::Digest;
 
 /// The creation time of every image: equal layers must give an equal id.
@@ -33,7 +33,7 @@ pub(super) struct Thin<'a> {
     /// The layers as a containerd store names them; empty for a graph driver.
     pub layers: Vec<Descriptor>,
     head: Vec<u8>,
-    layer: Option<&'a LayerFile>,
+    new: &'a [LayerFile],
 }
 
 /// Returns the bytes of an OCI image config.
@@ -73,12 +73,12 @@ pub(super) fn config_json(config: &ImageConfig, platform: &str, diff_ids: &[Stri
 }
 
 impl<'a> Thin<'a> {
-    /// Makes the archive of an image whose layers are `diff_ids`, the last of them `layer` when it
-    /// is new. `below` holds the descriptors of the others on a containerd store.
+    /// Makes the archive of an image whose layers are `diff_ids`, the last of them `new`. `below`
+    /// holds the descriptors of the others on a containerd store.
     pub fn new(
         config: &[u8],
         diff_ids: &[String],
-        layer: Option<&'a LayerFile>,
+        new: &'a [LayerFile],
         below: Option<&[Descriptor]>,
     ) -> Thin<'a> {
         let config_digest = Digest::of(config);
@@ -92,7 +92,7 @@ impl<'a> Thin<'a> {
         let mut layers = Vec::new();
         if let Some(below) = below {
             layers = below.to_vec();
-            layers.extend(layer.map(|layer| Descriptor {
+            layers.extend(new.iter().map(|layer| Descriptor {
                 media_type: "application/vnd.oci.image.layer.v1.tar".to_owned(),
                 digest: layer.diff_id.oci(),
                 size: layer.size,
@@ -122,26 +122,28 @@ impl<'a> Thin<'a> {
             head.extend(entry("index.json", index.to_string().as_bytes()));
             head.extend(entry(&blob(&id), manifest.as_bytes()));
         }
-        if let Some(layer) = layer {
-            head.extend(header(&blob(&layer.diff_id.oci()), layer.size));
-        }
-        Thin { id, layers, head, layer }
+        Thin { id, layers, head, new }
     }
 
-    /// Streams the archive; the layer is read from its file as the engine takes it.
+    /// Streams the archive; the layers are read from their files as the engine takes them.
     pub async fn stream(
         &self,
-    ) -> std::io::Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<>> {
-        let mut tail = vec![0; 1024];
-        let mut file = None;
-        if let Some(layer) = self.layer {
+    ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<>> {
+        let one = |bytes: Vec<u8>| stream::once(async { Ok(Bytes::from(bytes)) }).boxed();
+        let mut parts = vec![one(self.head.clone())];
+        for layer in self.new {
+            let file = tokio::fs::File::open(&layer.path).await;
+            let file = file.map_err(|source| {
+                let path = layer.path.clone();
+                EngineError::File { path, source }
+            })?;
             let padding = layer.size.next_multiple_of(512) - layer.size;
-            tail.resize(tail.len() + padding as usize, 0);
-            file = Some(tokio::fs::File::open(&layer.path).await?);
+            parts.push(one(header(&blob(&layer.diff_id.oci()), layer.size)));
+            parts.push(ReaderStream::with_capacity(file, 1 << 18).boxed());
+            parts.push(one(vec![0; padding as usize]));
         }
-        let body = stream::iter(file).flat_map(|file| ReaderStream::with_capacity(file, 1 << 18));
-        let one = |bytes: Vec<u8>| stream::once(async { Ok(Bytes::from(bytes)) });
-        Ok(Box::pin(one(self.head.clone()).chain(body).chain(one(tail))))
+        parts.push(one(vec![0; 1024]));
+        Ok(stream::iter(parts).flatten())
     }
 }
 
@@ -191,7 +193,8 @@ mod tests {
         let diff_id = Digest::of(layer);
         let layer = LayerFile { path, diff_id, size: layer.len() as u64 };
         let diff_ids = ["sha256:00".to_owned(), diff_id.oci()];
-        let thin = Thin::new(b"{}", &diff_ids, Some(&layer), below);
+        let new = [layer];
+        let thin = Thin::new(b"{}", &diff_ids, &new, below);
         let mut bytes = Vec::new();
         let mut stream = thin.stream().await.unwrap();
         while let Some(piece) = stream.next().await {

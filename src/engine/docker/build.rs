@@ -45,7 +45,7 @@ impl DockerEngine {
         };
         let sealed = LayerRequest {
             parent: scratch.clone(),
-            layer: None,
+            layers: Vec::new(),
             config: ImageConfig { labels: request.labels.clone(), ..scratch.config.clone() },
             tags: request.tags.clone(),
         };

@@ -12,17 +12,17 @@ use super::errors::{failed, said};
 const ACTION: &str = "load a layer";
 
 impl DockerEngine {
-    /// Loads one layer on a parent, checks that the engine has what was meant, and names it.
+    /// Loads layers on a parent, checks that the engine has what was meant, and names it.
     pub(super) async fn load_layer(&self, request: &LayerRequest) -> Result<Image> {
         let mut diff_ids = request.parent.diff_ids.clone();
-        diff_ids.extend(request.layer.iter().map(|layer| layer.diff_id.oci()));
+        diff_ids.extend(request.layers.iter().map(|layer| layer.diff_id.oci()));
         let config = archive::config_json(&request.config, &request.parent.platform, &diff_ids);
         let below = if self.facts().await?.containerd {
             Some(self.descriptors(&request.parent).await?)
         } else {
             None
         };
-        let thin = Thin::new(&config, &diff_ids, request.layer.as_ref(), below.as_deref());
+        let thin = Thin::new(&config, &diff_ids, &request.layers, below.as_deref());
         let image = match self.inspect_image(&thin.id).await? {
             Some(image) => image,
             None => self.load_and_look(request, &thin).await?,
@@ -59,10 +59,7 @@ impl DockerEngine {
     }
 
     async fn send(&self, request: &LayerRequest, thin: &Thin<'_>) -> Result<()> {
-        let archive = thin.stream().await.map_err(|source| EngineError::File {
-            path: request.layer.as_ref().map(|layer| layer.path.clone()).unwrap_or_default(),
-            source,
-        })?;
+        let archive = thin.stream().await?;
         let options = ImportImageOptionsBuilder::new().quiet(true).build();
         let mut answers = self.docker.import_image_stream(options, archive, None);
         // The engine answers 200 before it looks at the archive: the stream says how it went.

@@ -6,8 +6,8 @@
 //!
 //! Most files of a repository are the same in hundreds of checkouts. So the work tree of an older
 //! commit, the newest of the main line before the half-year of the commit, is a layer of its own,
-//! which all checkouts of that half-year share; the layer on top holds what differs, and `.git`. The
-//! shared layer has nothing of `.git`, and nothing that is not in the history of the commit.
+//! which all checkouts of that half-year share, with its objects one by one; the layer on top holds
+//! what differs, and deletes the objects that are not the commit's own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use crate::engine::LayerFile;
 
-use super::difference::difference;
+use super::difference::{ancestors, difference};
 use super::git_index::{self, IndexEntry};
 use super::layer::{FileMode, LayerWriter};
 use super::mirror::{Commit, Mirror};
@@ -86,9 +86,10 @@ pub(super) struct Listing {
     pub files: BTreeMap<Vec<u8>, (EntryKind, [u8; 20])>,
 }
 
-/// A shared layer and the files in it.
+/// A shared layer, and the files of the work tree and the objects in it.
 struct Shared {
     files: BTreeMap<Vec<u8>, (EntryKind, [u8; 20])>,
+    objects: BTreeSet<[u8; 20]>,
     mtime: i64,
     file: LayerFile,
 }
@@ -154,6 +155,16 @@ impl Mirror {
         for (id, data) in blobs.iter().zip(&contents) {
             objects.push(PackObject { id: *id, kind: ObjectKind::Blob, data });
         }
+        let mut kept: BTreeSet<String> = BTreeSet::new();
+        if let Some(below) = &below {
+            objects.retain(|object| {
+                let shared = below.objects.contains(&object.id);
+                if shared {
+                    kept.insert(pack::loose_path(&object.id));
+                }
+                !shared
+            });
+        }
         let pack = pack::write(objects);
         let index: Vec<IndexEntry<'_>> = listing
             .files
@@ -173,9 +184,12 @@ impl Mirror {
         let changed = |(path, entry): &(&Vec<u8>, &(EntryKind, [u8; 20]))| !is_shared(path, entry);
         let nothing = BTreeMap::new();
         let old = below.as_ref().map_or(&nothing, |below| &below.files);
+        let shared_objects: Vec<String> =
+            below.iter().flat_map(|below| &below.objects).map(pack::loose_path).collect();
+        let paths = listing.files.keys().map(Vec::as_slice);
         let difference = difference(
-            old.keys().map(Vec::as_slice),
-            &listing.files.keys().map(Vec::as_slice).collect::<BTreeSet<_>>(),
+            old.keys().map(Vec::as_slice).chain(shared_objects.iter().map(String::as_bytes)),
+            &paths.chain(kept.iter().map(String::as_bytes)).collect(),
             listing.files.iter().filter(changed).map(|(path, _)| path.as_slice()),
         );
 
@@ -185,7 +199,7 @@ impl Mirror {
             let at = |path: &[u8]| [root, b"/", path].concat();
             layer.directory(root, mtime)?;
             let plain = FileMode::Plain;
-            for directory in [
+            let own = [
                 ".git",
                 ".git/info",
                 ".git/objects",
@@ -194,12 +208,16 @@ impl Mirror {
                 ".git/refs",
                 ".git/refs/heads",
                 ".git/refs/tags",
-            ] {
-                layer.directory(&at(directory.as_bytes()), mtime)?;
+            ];
+            let own = own.iter().map(|directory| directory.as_bytes());
+            // Each once: engines refuse a path that comes twice.
+            for directory in own.chain(difference.parents).collect::<BTreeSet<_>>() {
+                layer.directory(&at(directory), mtime)?;
             }
             let id = format!("{commit}\n");
             let config = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\
-                          \tlogallrefupdates = true\n\tcheckStat = minimal\n\ttrustctime = false\n";
+                          \tlogallrefupdates = true\n\tcheckStat = minimal\n\ttrustctime = false\n\
+                          [gc]\n\tauto = 0\n";
             for (path, bytes) in [
                 (".git/HEAD", id.as_bytes()),
                 (".git/config", config.as_bytes()),
@@ -212,9 +230,6 @@ impl Mirror {
             }
             // Later than every file, or git would take the entries for racily clean.
             layer.file(&at(b".git/index"), plain, mtime + 1, &index)?;
-            for directory in &difference.parents {
-                layer.directory(&at(directory), mtime)?;
-            }
             for path in &difference.whiteouts {
                 layer.whiteout(&at(path), mtime)?;
             }
@@ -240,7 +255,7 @@ impl Mirror {
         let Some(ancestor) = self.main_line_before(head, half_year(head.time)) else {
             return Ok(None);
         };
-        let Listing { directories, files, .. } = self.list(ancestor.tree)?;
+        let Listing { trees, directories, files } = self.list(ancestor.tree)?;
         let mtime = layer_time(ancestor.time);
         let contents: Vec<Vec<u8>> = files
             .par_iter()
@@ -252,10 +267,32 @@ impl Mirror {
                 },
             )
             .collect::<Result<_, SourceError>>()?;
+        let blobs = files
+            .values()
+            .zip(&contents)
+            .filter(|((kind, _), _)| *kind != EntryKind::Submodule)
+            .map(|((_, id), data)| (*id, (ObjectKind::Blob, data.as_slice())));
+        let objects: BTreeMap<[u8; 20], (ObjectKind, &[u8])> = trees
+            .iter()
+            .map(|(id, data)| (*id, (ObjectKind::Tree, data.as_slice())))
+            .chain(blobs)
+            .collect();
+        let loose: Vec<(String, Vec<u8>)> = objects
+            .par_iter()
+            .map(|(id, (kind, data))| (pack::loose_path(id), pack::loose(*kind, data)))
+            .collect();
         let write = || -> std::io::Result<LayerFile> {
             let mut layer = LayerWriter::create(out)?;
             let at = |path: &[u8]| [root.as_bytes(), b"/", path].concat();
             layer.directory(root.as_bytes(), mtime)?;
+            let above: BTreeSet<&[u8]> =
+                loose.iter().flat_map(|(path, _)| ancestors(path.as_bytes())).collect();
+            for directory in above {
+                layer.directory(&at(directory), mtime)?;
+            }
+            for (path, bytes) in &loose {
+                layer.file(&at(path.as_bytes()), FileMode::Plain, mtime, bytes)?;
+            }
             for directory in &directories {
                 layer.directory(&at(directory), mtime)?;
             }
@@ -265,7 +302,8 @@ impl Mirror {
             Ok(layer.finish()?.0)
         };
         let file = write().map_err(|source| SourceError::File { path: out.to_owned(), source })?;
-        Ok(Some(Shared { files, mtime, file }))
+        let objects = objects.into_keys().collect();
+        Ok(Some(Shared { files, objects, mtime, file }))
     }
 
     fn submodules(&self, listing: &Listing) -> Result<Vec<Submodule>, SourceError> {

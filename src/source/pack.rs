@@ -43,6 +43,25 @@ pub struct Pack {
 /// compression takes most back.
 const LEVEL: u32 = 1;
 
+/// Returns the bytes of the file of an object that is in no pack, compressed as in a pack.
+pub fn loose(kind: ObjectKind, data: &[u8]) -> Vec<u8> {
+    let name = match kind {
+        ObjectKind::Commit => "commit",
+        ObjectKind::Tree => "tree",
+        ObjectKind::Blob => "blob",
+    };
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::new(LEVEL));
+    write!(encoder, "{name} {}\0", data.len()).expect("a vector takes every byte");
+    encoder.write_all(data).expect("a vector takes every byte");
+    encoder.finish().expect("a vector takes every byte")
+}
+
+/// Returns the path below `.git` of the file of an object that is in no pack.
+pub fn loose_path(id: &[u8; 20]) -> String {
+    let digits = hex::encode(id);
+    format!(".git/objects/{}/{}", &digits[..2], &digits[2..])
+}
+
 fn entry(object: &PackObject<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(object.data.len() / 2 + 16);
     let mut size = object.data.len();

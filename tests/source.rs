@@ -222,35 +222,46 @@ fn unpack(tar: &Path, dir: &Path) {
 }
 
 #[test]
-fn a_checkout_on_a_shared_tree_is_the_same_and_knows_nothing_of_the_other_commit() {
+fn a_checkout_on_shared_layers_is_the_same_and_has_nothing_of_their_commits() {
     let repo = Repo::new();
     let dir = repo.path();
     git(&dir, &["checkout", "-q", &repo.base]);
-    // In the next half-year.
+    let commit = |date: &str| {
+        git(&dir, &["add", "-A"]);
+        let date = format!("{date} +0000");
+        let commit = Command::new("git")
+            .args(["-c", "user.name=A", "-c", "user.email=a@b", "commit", "-q", "-m", "more"])
+            .current_dir(&dir)
+            .envs([("GIT_AUTHOR_DATE", &date), ("GIT_COMMITTER_DATE", &date)])
+            .status();
+        assert!(commit.unwrap().success());
+    };
+    // The base is of 2020; then February, April and May of 2021.
+    write(&dir, "pkg/code.py", "february\n");
+    write(&dir, "pkg/february/file.py", "only then\n");
+    commit("1612915200");
+    std::fs::remove_dir_all(dir.join("pkg/february")).unwrap();
+    write(&dir, "pkg/april.py", "april\n");
+    commit("1618012800");
     write(&dir, "pkg/code.py", "changed\n");
     write(&dir, "pkg/new/file.py", "new\n");
     git(&dir, &["rm", "-q", "-r", "pkg/gone", "tool.sh"]);
-    git(&dir, &["add", "-A"]);
-    let late = ["-c", "user.name=A", "-c", "user.email=a@b", "commit", "-q", "-m", "late"];
-    let status = Command::new("git")
-        .args(late)
-        .current_dir(&dir)
-        .envs([("GIT_AUTHOR_DATE", "1620000000 +0000"), ("GIT_COMMITTER_DATE", "1620000000 +0000")])
-        .status();
-    assert!(status.unwrap().success());
+    commit("1620000000");
     let head = git(&dir, &["rev-parse", "HEAD"]);
     let state = tempfile::tempdir().unwrap();
     let mirror = repo.mirror(state.path());
-    let (upper, lower) = (state.path().join("upper.tar"), state.path().join("lower.tar"));
-    let options = CheckoutOptions::depth1("testbed").shared(&lower);
+    let upper = state.path().join("upper.tar");
+    let options = CheckoutOptions::depth1("testbed").shared(state.path());
     let layer = mirror.write_checkout(&head, &options, &upper).unwrap();
-    assert!(layer.shared.is_some());
+    assert_eq!(layer.shared.len(), 3);
     let brought = list(&upper);
     let tree: Vec<&str> =
         brought.keys().map(String::as_str).filter(|path| !path.starts_with(".git/")).collect();
     assert_eq!(tree, [".wh.tool.sh", "pkg/.wh.gone", "pkg/code.py", "pkg/new/file.py"]);
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    unpack(&lower, one.path());
+    for lower in &layer.shared {
+        unpack(&lower.path, one.path());
+    }
     unpack(&upper, one.path());
     let tree = one.path().join("testbed");
     let whole = checkout(&mirror, &head, other.path());

@@ -396,10 +396,11 @@ impl Worker {
         self.step(index, "write the checkout");
         let scratch = self.store.scratch_dir()?;
         let path = scratch.path().join("layer.tar");
+        let directory = scratch.path().to_owned();
         let commit = recipe.base_commit.clone();
         let layer = tokio::task::spawn_blocking(move || {
-            let options = CheckoutOptions::depth1(TESTBED.trim_start_matches('/'))
-                .shared(&path.with_extension("shared.tar"));
+            let options =
+                CheckoutOptions::depth1(TESTBED.trim_start_matches('/')).shared(&directory);
             mirror.write_checkout(&commit, &options, &path)
         });
         let layer = layer.await.expect("writing a checkout does not panic")?;

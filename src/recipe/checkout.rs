@@ -10,8 +10,8 @@ use super::{TESTBED, VIRTUAL_ENV};
 /// How much history a checkout holds; part of the key.
 pub const HISTORY: &str = "depth1";
 
-/// Which files of a checkout are in a layer that others share; part of the key.
-pub const SHARED: &str = "half-year";
+/// Of which times the layers are that a checkout shares with others; part of the key.
+pub const SHARED: &str = "year-quarter-month";
 
 /// The line that the installation prints when it changed tracked files.
 pub const SETUP_CHANGED: &str = "imgforge: the installation changed tracked files";

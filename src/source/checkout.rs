@@ -4,23 +4,22 @@
 //! `export-ignore` and `export-subst`, and a `.git` with that commit and nothing else: a detached
 //! `HEAD`, one pack, an index. No refs, tags, reflogs, alternates, remotes or hooks.
 //!
-//! Most files of a repository are the same in hundreds of checkouts. So the work tree of an older
-//! commit, the newest of the main line before the half-year of the commit, is a layer of its own,
-//! which all checkouts of that half-year share, with its objects one by one; the layer on top holds
-//! what differs, and deletes the objects that are not the commit's own.
+//! Most files of a repository are the same in hundreds of checkouts. So a checkout can be a chain of
+//! layers: the main line before the year, the quarter and the month of the commit, each as what it
+//! changes on the one before, shared by all checkouts of that time; and on top what the commit itself
+//! changes. Objects of git are files of their own in the shared layers; each layer deletes those that
+//! are not its commit's, so that a checkout has the objects of its commit and no others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
-
 use crate::engine::LayerFile;
 
-use super::difference::{ancestors, difference};
 use super::git_index::{self, IndexEntry};
 use super::layer::{FileMode, LayerWriter};
 use super::mirror::{Commit, Mirror};
 use super::pack::{self, ObjectKind, PackObject};
+use super::step::Held;
 use super::{SourceError, Submodule};
 
 /// How a checkout layer is written.
@@ -36,19 +35,19 @@ impl CheckoutOptions {
         CheckoutOptions { root: root.to_owned(), shared: None }
     }
 
-    /// Splits the checkout: what others share goes to a layer at `path`.
+    /// Splits the checkout: what others share goes to layers in an existing directory.
     #[must_use]
-    pub fn shared(self, path: &Path) -> Self {
-        CheckoutOptions { shared: Some(path.to_owned()), ..self }
+    pub fn shared(self, directory: &Path) -> Self {
+        CheckoutOptions { shared: Some(directory.to_owned()), ..self }
     }
 }
 
 /// A written checkout layer.
 #[derive(Debug)]
 pub struct CheckoutLayer {
-    /// The tar of what others share, below `file`; none where the history is not there or not long
-    /// enough.
-    pub shared: Option<LayerFile>,
+    /// The tars of what others share, lowest first, below `file`; none where the history is not there
+    /// or not long enough.
+    pub shared: Vec<LayerFile>,
     /// The tar.
     pub file: LayerFile,
     /// Entries in the tar.
@@ -56,7 +55,7 @@ pub struct CheckoutLayer {
     /// Submodules, which stay empty directories.
     pub submodules: Vec<Submodule>,
     /// The committer's time in seconds since 1970: what files of the layer have as their time,
-    /// unless it is before 1980. Those of the shared layer have the time of its commit.
+    /// unless it is before 1980. Those of a shared layer have the time of its commit.
     pub commit_time: i64,
 }
 
@@ -86,21 +85,16 @@ pub(super) struct Listing {
     pub files: BTreeMap<Vec<u8>, (EntryKind, [u8; 20])>,
 }
 
-/// A shared layer, and the files of the work tree and the objects in it.
-struct Shared {
-    files: BTreeMap<Vec<u8>, (EntryKind, [u8; 20])>,
-    objects: BTreeSet<[u8; 20]>,
-    mtime: i64,
-    file: LayerFile,
-}
-
-/// Returns when the half-year of a time began, in UTC; both in seconds since 1970.
-fn half_year(time: i64) -> i64 {
-    let Ok(time) = jiff::Timestamp::from_second(time) else { return time };
+/// Returns when the year, the quarter and the month of a time began, in UTC; all in seconds since
+/// 1970.
+fn starts(time: i64) -> Vec<i64> {
+    let Ok(time) = jiff::Timestamp::from_second(time) else { return Vec::new() };
     let day = time.to_zoned(jiff::tz::TimeZone::UTC).date();
-    let start = jiff::civil::date(day.year(), if day.month() < 7 { 1 } else { 7 }, 1);
-    let start = start.to_zoned(jiff::tz::TimeZone::UTC);
-    start.map_or(0, |start| start.timestamp().as_second())
+    let start = |month| {
+        let start = jiff::civil::date(day.year(), month, 1).to_zoned(jiff::tz::TimeZone::UTC);
+        start.ok().map(|start| start.timestamp().as_second())
+    };
+    [1, (day.month() - 1) / 3 * 3 + 1, day.month()].into_iter().filter_map(start).collect()
 }
 
 /// ZIP files, and so wheels, cannot hold times before 1980.
@@ -118,80 +112,39 @@ impl Mirror {
         out: &Path,
     ) -> Result<CheckoutLayer, SourceError> {
         let head = self.commit(commit)?;
-        let listing = self.list(head.tree)?;
-        let mtime = layer_time(head.time);
-        let below = match &options.shared {
-            Some(path) => self.write_shared(&head, &options.root, path)?,
-            None => None,
-        };
-        let is_shared = |path: &[u8], entry: &(EntryKind, [u8; 20])| {
-            below.as_ref().is_some_and(|below| below.files.get(path) == Some(entry))
-        };
-        let blobs: Vec<[u8; 20]> = {
-            let mut ids: Vec<[u8; 20]> = listing
-                .files
-                .values()
-                .filter(|(kind, _)| *kind != EntryKind::Submodule)
-                .map(|(_, id)| *id)
-                .collect();
-            ids.sort_unstable();
-            ids.dedup();
-            ids
-        };
-        let contents: Vec<Vec<u8>> = blobs
-            .par_iter()
-            .map_init(|| self.local(), |repo, id| repo.object(id))
-            .collect::<Result<_, SourceError>>()?;
-        let content = |id: &[u8; 20]| {
-            // The commit of a submodule is not an object of this repository.
-            blobs.binary_search(id).map_or(&[][..], |at| contents[at].as_slice())
-        };
-
+        let file = |path: &Path, source| SourceError::File { path: path.to_owned(), source };
+        let mut shared = Vec::new();
+        let mut held = Held::default();
+        if let Some(directory) = &options.shared {
+            for ancestor in self.shared_line(&head) {
+                let step = self.step(&ancestor, &held)?;
+                let path = directory.join(format!("shared-{}.tar", shared.len()));
+                let layer = step.write_shared(&options.root, &path);
+                shared.push(layer.map_err(|source| file(&path, source))?);
+                held = step.held();
+            }
+        }
+        let step = self.step(&head, &held)?;
+        let mtime = step.mtime();
         let mut objects =
             vec![PackObject { id: head.id, kind: ObjectKind::Commit, data: &head.data }];
-        for (id, data) in &listing.trees {
-            objects.push(PackObject { id: *id, kind: ObjectKind::Tree, data });
-        }
-        for (id, data) in blobs.iter().zip(&contents) {
-            objects.push(PackObject { id: *id, kind: ObjectKind::Blob, data });
-        }
-        let mut kept: BTreeSet<String> = BTreeSet::new();
-        if let Some(below) = &below {
-            objects.retain(|object| {
-                let shared = below.objects.contains(&object.id);
-                if shared {
-                    kept.insert(pack::loose_path(&object.id));
-                }
-                !shared
-            });
+        for (id, (kind, data)) in step.new_objects() {
+            objects.push(PackObject { id, kind, data });
         }
         let pack = pack::write(objects);
-        let index: Vec<IndexEntry<'_>> = listing
-            .files
+        let files = step.held().files;
+        let index: Vec<IndexEntry<'_>> = files
             .iter()
-            .map(|(path, (kind, id))| IndexEntry {
+            .map(|(path, file)| IndexEntry {
                 path,
-                mode: kind.mode(),
-                id: *id,
-                size: content(id).len() as u64,
-                mtime: match &below {
-                    Some(below) if is_shared(path, &(*kind, *id)) => below.mtime,
-                    _ => mtime,
-                },
+                mode: file.entry.0.mode(),
+                id: file.entry.1,
+                size: file.size,
+                mtime: file.mtime,
             })
             .collect();
         let index = git_index::write(&index);
-        let changed = |(path, entry): &(&Vec<u8>, &(EntryKind, [u8; 20]))| !is_shared(path, entry);
-        let nothing = BTreeMap::new();
-        let old = below.as_ref().map_or(&nothing, |below| &below.files);
-        let shared_objects: Vec<String> =
-            below.iter().flat_map(|below| &below.objects).map(pack::loose_path).collect();
-        let paths = listing.files.keys().map(Vec::as_slice);
-        let difference = difference(
-            old.keys().map(Vec::as_slice).chain(shared_objects.iter().map(String::as_bytes)),
-            &paths.chain(kept.iter().map(String::as_bytes)).collect(),
-            listing.files.iter().filter(changed).map(|(path, _)| path.as_slice()),
-        );
+        let difference = step.difference(&[]);
 
         let write = || -> std::io::Result<(LayerFile, usize)> {
             let mut layer = LayerWriter::create(out)?;
@@ -233,77 +186,22 @@ impl Mirror {
             for path in &difference.whiteouts {
                 layer.whiteout(&at(path), mtime)?;
             }
-            for (path, (kind, id)) in listing.files.iter().filter(changed) {
-                layer.entry(&at(path), *kind, mtime, content(id))?;
-            }
+            step.write_files(&mut layer, root)?;
             layer.finish()
         };
-        let (file, entries) =
-            write().map_err(|source| SourceError::File { path: out.to_owned(), source })?;
-        let submodules = self.submodules(&listing)?;
-        let shared = below.map(|below| below.file);
+        let (file, entries) = write().map_err(|source| file(out, source))?;
+        let submodules = self.submodules(step.listing())?;
         Ok(CheckoutLayer { shared, file, entries, submodules, commit_time: head.time })
     }
 
-    /// Writes the work tree that the checkouts of the half-year of `head` share.
-    fn write_shared(
-        &self,
-        head: &Commit,
-        root: &str,
-        out: &Path,
-    ) -> Result<Option<Shared>, SourceError> {
-        let Some(ancestor) = self.main_line_before(head, half_year(head.time)) else {
-            return Ok(None);
-        };
-        let Listing { trees, directories, files } = self.list(ancestor.tree)?;
-        let mtime = layer_time(ancestor.time);
-        let contents: Vec<Vec<u8>> = files
-            .par_iter()
-            .map_init(
-                || self.local(),
-                |repo, (_, (kind, id))| match kind {
-                    EntryKind::Submodule => Ok(Vec::new()),
-                    _ => repo.object(id),
-                },
-            )
-            .collect::<Result<_, SourceError>>()?;
-        let blobs = files
-            .values()
-            .zip(&contents)
-            .filter(|((kind, _), _)| *kind != EntryKind::Submodule)
-            .map(|((_, id), data)| (*id, (ObjectKind::Blob, data.as_slice())));
-        let objects: BTreeMap<[u8; 20], (ObjectKind, &[u8])> = trees
-            .iter()
-            .map(|(id, data)| (*id, (ObjectKind::Tree, data.as_slice())))
-            .chain(blobs)
-            .collect();
-        let loose: Vec<(String, Vec<u8>)> = objects
-            .par_iter()
-            .map(|(id, (kind, data))| (pack::loose_path(id), pack::loose(*kind, data)))
-            .collect();
-        let write = || -> std::io::Result<LayerFile> {
-            let mut layer = LayerWriter::create(out)?;
-            let at = |path: &[u8]| [root.as_bytes(), b"/", path].concat();
-            layer.directory(root.as_bytes(), mtime)?;
-            let above: BTreeSet<&[u8]> =
-                loose.iter().flat_map(|(path, _)| ancestors(path.as_bytes())).collect();
-            for directory in above {
-                layer.directory(&at(directory), mtime)?;
-            }
-            for (path, bytes) in &loose {
-                layer.file(&at(path.as_bytes()), FileMode::Plain, mtime, bytes)?;
-            }
-            for directory in &directories {
-                layer.directory(&at(directory), mtime)?;
-            }
-            for ((path, (kind, _)), content) in files.iter().zip(&contents) {
-                layer.entry(&at(path), *kind, mtime, content)?;
-            }
-            Ok(layer.finish()?.0)
-        };
-        let file = write().map_err(|source| SourceError::File { path: out.to_owned(), source })?;
-        let objects = objects.into_keys().collect();
-        Ok(Some(Shared { files, objects, mtime, file }))
+    /// Lists the commits whose layers a checkout of `head` shares, oldest first; none where the
+    /// history is not there.
+    fn shared_line(&self, head: &Commit) -> Vec<Commit> {
+        let starts = starts(head.time).into_iter();
+        let mut line: Vec<Commit> =
+            starts.filter_map(|start| self.main_line_before(head, start)).collect();
+        line.dedup_by_key(|commit| commit.id);
+        line
     }
 
     fn submodules(&self, listing: &Listing) -> Result<Vec<Submodule>, SourceError> {
@@ -349,31 +247,14 @@ fn submodule_urls(text: &[u8]) -> BTreeMap<String, String> {
     urls
 }
 
-impl LayerWriter {
-    /// Adds an entry of a tree; a submodule is an empty directory.
-    fn entry(
-        &mut self,
-        path: &[u8],
-        kind: EntryKind,
-        mtime: i64,
-        content: &[u8],
-    ) -> std::io::Result<()> {
-        match kind {
-            EntryKind::File(mode) => self.file(path, mode, mtime, content),
-            EntryKind::Symlink => self.symlink(path, mtime, content),
-            EntryKind::Submodule => self.directory(path, mtime),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_half_year_begins_in_january_or_july() {
-        // 2020-06-30T23:59:59Z and the second after it.
-        assert_eq!(half_year(1_593_561_599), 1_577_836_800);
-        assert_eq!(half_year(1_593_561_600), 1_593_561_600);
+    fn a_year_a_quarter_and_a_month_begin_on_their_first_day() {
+        // 2020-05-31T23:59:59Z: January, April and May; and the second after it.
+        assert_eq!(starts(1_590_969_599), [1_577_836_800, 1_585_699_200, 1_588_291_200]);
+        assert_eq!(starts(1_590_969_600), [1_577_836_800, 1_585_699_200, 1_590_969_600]);
     }
 }

@@ -10,6 +10,7 @@ mod layer;
 mod mirror;
 mod pack;
 mod patch;
+mod step;
 
 use std::path::PathBuf;
 

@@ -1,0 +1,184 @@
+//! From layer to layer of a checkout: what a commit changes in the work tree and in the objects of
+//! the layers below.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use crate::engine::LayerFile;
+
+use super::SourceError;
+use super::checkout::{EntryKind, Listing, layer_time};
+use super::difference::{Difference, difference};
+use super::layer::{FileMode, LayerWriter};
+use super::mirror::{Commit, Mirror};
+use super::pack::{self, ObjectKind};
+
+/// A file of a work tree, and how it is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnDisk {
+    /// The kind and the blob.
+    pub entry: (EntryKind, [u8; 20]),
+    /// Seconds since 1970.
+    pub mtime: i64,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// What the layers so far hold: the files of a work tree, and git objects, one file each.
+#[derive(Debug, Default)]
+pub struct Held {
+    pub files: BTreeMap<Vec<u8>, OnDisk>,
+    objects: BTreeSet<[u8; 20]>,
+}
+
+/// A commit's tree on top of what the layers below hold.
+pub struct Step<'a> {
+    below: &'a Held,
+    listing: Listing,
+    mtime: i64,
+    /// Blobs that are new, as objects or as files.
+    contents: BTreeMap<[u8; 20], Vec<u8>>,
+    kept: Vec<String>,
+    deleted: Vec<String>,
+}
+
+impl Mirror {
+    /// Compares the tree of `commit` with what is below.
+    pub(super) fn step<'a>(
+        &self,
+        commit: &Commit,
+        below: &'a Held,
+    ) -> Result<Step<'a>, SourceError> {
+        let listing = self.list(commit.tree)?;
+        let blobs: BTreeSet<[u8; 20]> = listing
+            .files
+            .iter()
+            .filter(|(_, (kind, _))| *kind != EntryKind::Submodule)
+            .filter(|(path, entry)| {
+                !below.objects.contains(&entry.1) || !below.has(path.as_slice(), entry)
+            })
+            .map(|(_, (_, id))| *id)
+            .collect();
+        let blobs: Vec<[u8; 20]> = blobs.into_iter().collect();
+        let contents = blobs
+            .par_iter()
+            .map_init(|| self.local(), |repo, id| Ok((*id, repo.object(id)?)))
+            .collect::<Result<_, SourceError>>()?;
+        let mut step = Step {
+            below,
+            listing,
+            mtime: layer_time(commit.time),
+            contents,
+            kept: Vec::new(),
+            deleted: Vec::new(),
+        };
+        let objects = step.objects();
+        for id in &below.objects {
+            let list = if objects.contains(id) { &mut step.kept } else { &mut step.deleted };
+            list.push(pack::loose_path(id));
+        }
+        Ok(step)
+    }
+}
+
+impl Held {
+    fn has(&self, path: &[u8], entry: &(EntryKind, [u8; 20])) -> bool {
+        self.files.get(path).is_some_and(|file| file.entry == *entry)
+    }
+}
+
+impl Step<'_> {
+    /// Returns everything below the commit's tree.
+    pub fn listing(&self) -> &Listing {
+        &self.listing
+    }
+
+    /// Returns the time of what the step changes.
+    pub fn mtime(&self) -> i64 {
+        self.mtime
+    }
+
+    /// Lists trees and blobs, without the commit.
+    fn objects(&self) -> BTreeSet<[u8; 20]> {
+        let files = self.listing.files.values();
+        let blobs = files.filter(|(kind, _)| *kind != EntryKind::Submodule).map(|(_, id)| *id);
+        self.listing.trees.iter().map(|(id, _)| *id).chain(blobs).collect()
+    }
+
+    /// Lists the objects that are not below.
+    pub fn new_objects(&self) -> BTreeMap<[u8; 20], (ObjectKind, &[u8])> {
+        let trees =
+            self.listing.trees.iter().map(|(id, data)| (*id, (ObjectKind::Tree, &data[..])));
+        let blobs = self.contents.iter().map(|(id, data)| (*id, (ObjectKind::Blob, &data[..])));
+        trees.chain(blobs).filter(|(id, _)| !self.below.objects.contains(id)).collect()
+    }
+
+    /// Lists the files that the step changes or makes.
+    fn changed(&self) -> impl Iterator<Item = (&Vec<u8>, &(EntryKind, [u8; 20]))> {
+        self.listing.files.iter().filter(|(path, entry)| !self.below.has(path, entry))
+    }
+
+    /// Works out what goes, and the directories above changes and `also`, further files that the
+    /// layer brings.
+    pub fn difference<'s>(&'s self, also: &'s [String]) -> Difference<'s> {
+        let bytes = |path: &'s String| path.as_bytes();
+        let below = self.below.files.keys().map(Vec::as_slice);
+        let old = below.chain(self.kept.iter().chain(&self.deleted).map(bytes));
+        let files = self.listing.files.keys().map(Vec::as_slice);
+        let new = files.chain(self.kept.iter().chain(also).map(bytes)).collect();
+        let changed = self.changed().map(|(path, _)| path.as_slice());
+        difference(old, &new, changed.chain(also.iter().map(bytes)))
+    }
+
+    /// Writes what the step changes in the work tree.
+    pub fn write_files(&self, layer: &mut LayerWriter, root: &[u8]) -> std::io::Result<()> {
+        for (path, (kind, id)) in self.changed() {
+            let path = [root, b"/", path].concat();
+            let content = self.contents.get(id).map_or(&[][..], Vec::as_slice);
+            match kind {
+                EntryKind::File(mode) => layer.file(&path, *mode, self.mtime, content)?,
+                EntryKind::Symlink => layer.symlink(&path, self.mtime, content)?,
+                EntryKind::Submodule => layer.directory(&path, self.mtime)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a layer of what the step changes, new objects one by one.
+    pub fn write_shared(&self, root: &str, out: &Path) -> std::io::Result<LayerFile> {
+        let objects: Vec<(String, Vec<u8>)> = self
+            .new_objects()
+            .par_iter()
+            .map(|(id, (kind, data))| (pack::loose_path(id), pack::loose(*kind, data)))
+            .collect();
+        let paths: Vec<String> = objects.iter().map(|(path, _)| path.clone()).collect();
+        let difference = self.difference(&paths);
+        let mut layer = LayerWriter::create(out)?;
+        let at = |path: &[u8]| [root.as_bytes(), b"/", path].concat();
+        layer.directory(root.as_bytes(), self.mtime)?;
+        for directory in &difference.parents {
+            layer.directory(&at(directory), self.mtime)?;
+        }
+        for path in &difference.whiteouts {
+            layer.whiteout(&at(path), self.mtime)?;
+        }
+        for (path, bytes) in &objects {
+            layer.file(&at(path.as_bytes()), FileMode::Plain, self.mtime, bytes)?;
+        }
+        self.write_files(&mut layer, root.as_bytes())?;
+        Ok(layer.finish()?.0)
+    }
+
+    /// Returns what the layers hold with this one.
+    pub fn held(&self) -> Held {
+        let file = |(path, entry): (&Vec<u8>, &(EntryKind, [u8; 20]))| {
+            let below = self.below.files.get(path).filter(|file| file.entry == *entry);
+            let size = self.contents.get(&entry.1).map_or(0, |content| content.len() as u64);
+            let new = OnDisk { entry: *entry, mtime: self.mtime, size };
+            (path.clone(), below.copied().unwrap_or(new))
+        };
+        Held { files: self.listing.files.iter().map(file).collect(), objects: self.objects() }
+    }
+}

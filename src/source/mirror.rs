@@ -309,22 +309,29 @@ impl Mirror {
         Ok(Commit { id: bytes_of(&id), data, tree: bytes_of(&tree), time: time.seconds })
     }
 
-    /// Walks from a commit along its first parents to the newest that is older than `time`; `None`
-    /// where the history ends before.
+    /// Walks back from a commit to the newest that is older than `time`, along first parents, but
+    /// where a branch took the main line in and is older itself, along the main line. `None` where
+    /// the history ends before.
     pub(super) fn main_line_before(&self, commit: &Commit, time: i64) -> Option<Commit> {
         let local = self.local();
-        let read = |data: &[u8]| {
+        let decode = |data: &[u8]| -> Option<(i64, Vec<gix::ObjectId>)> {
             let commit = gix::objs::CommitRef::from_bytes(data, gix::hash::Kind::Sha1).ok()?;
-            let seconds = commit.committer().ok()?.time().ok()?.seconds;
-            Some((seconds, commit.parents().next()))
+            Some((commit.committer().ok()?.time().ok()?.seconds, commit.parents().collect()))
         };
-        let mut parent = read(&commit.data)?.1?;
+        let (_, mut parents) = decode(&commit.data)?;
         loop {
-            let (seconds, next) = read(&local.repo.find_object(parent).ok()?.data)?;
-            if seconds < time {
-                return self.commit(&parent.to_string()).ok();
+            let mut read = Vec::new();
+            for parent in parents {
+                let (seconds, above) = decode(&local.repo.find_object(parent).ok()?.data)?;
+                read.push((seconds, parent, above));
             }
-            parent = next?;
+            match read.iter().position(|(seconds, ..)| *seconds >= time) {
+                Some(newer) => parents = read.swap_remove(newer).2,
+                None => {
+                    let newest = read.iter().max_by_key(|(seconds, id, _)| (*seconds, *id))?;
+                    return self.commit(&newest.1.to_string()).ok();
+                }
+            }
         }
     }
 

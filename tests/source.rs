@@ -278,6 +278,13 @@ fn a_checkout_on_shared_layers_is_the_same_and_has_nothing_of_their_commits() {
     git(&tree, &["fsck", "--strict"]);
     let objects = ["cat-file", "--batch-check=%(objectname)", "--batch-all-objects"];
     assert_eq!(git(&tree, &objects), git(&whole, &objects), "and no object of another commit");
+
+    // A partial clone lacks a file of February: the checkout is whole in one layer.
+    let id = git(&dir, &["rev-parse", "HEAD~2:pkg/february/file.py"]);
+    std::fs::remove_file(dir.join(".git/objects").join(&id[..2]).join(&id[2..])).unwrap();
+    let layer = mirror.write_checkout(&head, &options, &upper).unwrap();
+    assert_eq!(layer.shared.len(), 0);
+    assert!(list(&upper).contains_key("dos.txt"));
 }
 
 #[test]

@@ -45,8 +45,8 @@ impl CheckoutOptions {
 /// A written checkout layer.
 #[derive(Debug)]
 pub struct CheckoutLayer {
-    /// The tars of what others share, lowest first, below `file`; none where the history is not there
-    /// or not long enough.
+    /// The tars of what others share, lowest first, below `file`; none where the history is not there,
+    /// not whole, or not long enough.
     pub shared: Vec<LayerFile>,
     /// The tar.
     pub file: LayerFile,
@@ -113,17 +113,14 @@ impl Mirror {
     ) -> Result<CheckoutLayer, SourceError> {
         let head = self.commit(commit)?;
         let file = |path: &Path, source| SourceError::File { path: path.to_owned(), source };
-        let mut shared = Vec::new();
-        let mut held = Held::default();
-        if let Some(directory) = &options.shared {
-            for ancestor in self.shared_line(&head) {
-                let step = self.step(&ancestor, &held)?;
-                let path = directory.join(format!("shared-{}.tar", shared.len()));
-                let layer = step.write_shared(&options.root, &path);
-                shared.push(layer.map_err(|source| file(&path, source))?);
-                held = step.held();
-            }
-        }
+        let (shared, held) = match &options.shared {
+            Some(directory) => match self.write_shared(&head, &options.root, directory) {
+                // A partial clone has the objects of some commits alone.
+                Err(SourceError::Corrupt { .. }) => Default::default(),
+                written => written?,
+            },
+            None => Default::default(),
+        };
         let step = self.step(&head, &held)?;
         let mtime = step.mtime();
         let mut objects =
@@ -192,6 +189,25 @@ impl Mirror {
         let (file, entries) = write().map_err(|source| file(out, source))?;
         let submodules = self.submodules(step.listing())?;
         Ok(CheckoutLayer { shared, file, entries, submodules, commit_time: head.time })
+    }
+
+    /// Writes the layers that a checkout of `head` shares, and returns what they hold.
+    fn write_shared(
+        &self,
+        head: &Commit,
+        root: &str,
+        directory: &Path,
+    ) -> Result<(Vec<LayerFile>, Held), SourceError> {
+        let mut layers = Vec::new();
+        let mut held = Held::default();
+        for ancestor in self.shared_line(head) {
+            let step = self.step(&ancestor, &held)?;
+            let path = directory.join(format!("shared-{}.tar", layers.len()));
+            let layer = step.write_shared(root, &path);
+            layers.push(layer.map_err(|source| SourceError::File { path, source })?);
+            held = step.held();
+        }
+        Ok((layers, held))
     }
 
     /// Lists the commits whose layers a checkout of `head` shares, oldest first; none where the

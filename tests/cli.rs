@@ -17,15 +17,19 @@ impl Space {
     }
 
     fn run(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_imgforge"))
+        self.command(args).output().unwrap()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imgforge"));
+        command
             .args(args)
             .current_dir(self.0.path())
             .env("DOCKER_HOST", "unix:///nowhere/docker.sock")
             .env("IMGFORGE_STATE_DIR", self.0.path().join("state"))
             .env("HF_HOME", self.0.path().join("hf"))
-            .env("HF_HUB_OFFLINE", "1")
-            .output()
-            .unwrap()
+            .env("HF_HUB_OFFLINE", "1");
+        command
     }
 
     /// Runs and checks the status; returns stderr.
@@ -213,4 +217,25 @@ fn test_data() -> Option<std::path::PathBuf> {
     assert!(std::env::var_os("CI").is_none(), "CI has no test data");
     eprintln!("there is no test data: the tests on real datasets are left out");
     None
+}
+
+#[test]
+fn a_hub_that_cannot_be_reached_is_no_mistake_of_the_user() {
+    let space = Space::new();
+    let output = space
+        .command(&["plan", "-d", "lite"])
+        .env("HF_ENDPOINT", "http://127.0.0.1:1")
+        .env_remove("HF_HUB_OFFLINE")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("cannot read `http://127.0.0.1:1"), "{stderr}");
+}
+
+#[test]
+fn no_worker_is_too_few() {
+    let space = Space::new();
+    let error = space.fails(2, &["build", "-d", "demo", "-j", "0"]);
+    assert!(error.contains("at least one worker"), "{error}");
 }

@@ -26,7 +26,8 @@ pub struct BuildArgs {
     #[command(flatten)]
     sources: Sources,
     /// How many images are built at once [default: 3/4 of the processors, at most 24]
-    #[arg(short = 'j', long, alias = "max_workers", env = "IMGFORGE_MAX_WORKERS")]
+    #[arg(short = 'j', long, alias = "max_workers", env = "IMGFORGE_MAX_WORKERS",
+        value_parser = super::workers)]
     max_workers: Option<usize>,
     /// Build images that are fresh too
     #[arg(long)]

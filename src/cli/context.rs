@@ -88,7 +88,10 @@ pub async fn read_dataset(
     let hub = HubSettings::from_env(variable);
     let dataset = dataset::load(name, split, &hub).await.map_err(|error| {
         let hint = error.hint();
-        Failure::input(error).hint(hint)
+        match error.is_environment() {
+            true => Failure::environment(error).hint(hint),
+            false => Failure::input(error).hint(hint),
+        }
     })?;
     Ok((dataset, BTreeMap::new()))
 }

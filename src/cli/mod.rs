@@ -178,3 +178,12 @@ pub async fn main() -> Exit {
         }
     }
 }
+
+/// Reads a number of workers.
+fn workers(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least one worker is needed".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}

@@ -22,7 +22,8 @@ pub struct PlanArgs {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// How many images would be built at once
-    #[arg(short = 'j', long, alias = "max_workers", env = "IMGFORGE_MAX_WORKERS")]
+    #[arg(short = 'j', long, alias = "max_workers", env = "IMGFORGE_MAX_WORKERS",
+        value_parser = super::workers)]
     max_workers: Option<usize>,
     /// Take every image for stale
     #[arg(long)]

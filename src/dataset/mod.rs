@@ -131,6 +131,21 @@ fn rows_text(path: &Path, problems: &[RowProblem], more: usize) -> String {
 }
 
 impl DatasetError {
+    /// Tells whether the network or the disk is at fault, not what was asked for.
+    pub fn is_environment(&self) -> bool {
+        use hub::HubError;
+        matches!(
+            self,
+            DatasetError::Hub(
+                HubError::Status { .. }
+                    | HubError::Request { .. }
+                    | HubError::CutOff { .. }
+                    | HubError::Checksum { .. }
+                    | HubError::File { .. }
+            )
+        )
+    }
+
     /// Returns what would help.
     pub fn hint(&self) -> Option<String> {
         match self {

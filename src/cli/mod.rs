@@ -68,7 +68,7 @@ enum EngineChoice {
     Auto,
     /// Docker's API
     Docker,
-    /// Without a daemon
+    /// Without a daemon (not in this version yet)
     Embedded,
 }
 

@@ -41,11 +41,6 @@ fn a_base_and_an_environment_have_the_same_layers_when_they_are_built_again() {
     on_every_engine(|bench| async move {
         let one = build(&bench, "one").await;
         let two = build(&bench, "two").await;
-        if let Some(seconds) =
-            std::env::var("IMGFORGE_TEST_LINGER").ok().and_then(|s| s.parse().ok())
-        {
-            tokio::time::sleep(std::time::Duration::from_secs(seconds)).await;
-        }
         assert_eq!(one[0].diff_ids, two[0].diff_ids);
         assert_eq!(one[1].diff_ids, two[1].diff_ids);
         let (_, output) = bench

@@ -48,6 +48,7 @@ fn planning(criterion: &mut Criterion) {
                     platform: "linux/amd64".into(),
                     namespace: None,
                     up_to: Kind::Instance,
+                    evaluate: None,
                 };
                 let plan = Planner::new(&catalog, options, &from).plan(work);
                 let mut plan = plan.expect("every version is in the catalog");

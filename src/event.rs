@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::key::{Key, Kind};
+use crate::report::Verdict;
 
 /// Version of the event stream's JSON.
 pub const EVENT_SCHEMA: u32 = 1;
@@ -40,6 +41,8 @@ pub enum EventKind {
         fresh: usize,
         /// Nodes that this run will start.
         to_run: usize,
+        /// How many of those run tests.
+        evaluations: usize,
     },
     /// A worker took a node.
     NodeStarted {
@@ -102,6 +105,8 @@ pub enum EventKind {
         fresh: usize,
         /// Nodes that came from a registry.
         pulled: usize,
+        /// Evaluations that were graded.
+        evaluated: usize,
         /// Nodes that failed by themselves.
         failed: usize,
         /// Nodes that were not started because another failed or the run was stopped.
@@ -133,6 +138,17 @@ pub enum Outcome {
     Pulled,
     /// Another process built it while this one waited for its lock.
     FoundFresh,
+    /// The tests of an instance were run, or their log was there, and graded.
+    Evaluated {
+        /// What it came to.
+        verdict: Verdict,
+        /// Whether the log is of an earlier run.
+        cached: bool,
+        /// How many of the expected tests did what they should, and how many there are.
+        tests: Option<(usize, usize)>,
+        /// Why there is no better verdict.
+        reason: Option<String>,
+    },
     /// Failed by itself.
     Failed {
         /// The error and its causes, outermost first.

@@ -96,7 +96,8 @@ macro_rules! hex_newtype {
 hex_newtype!(Key);
 hex_newtype!(Digest);
 
-/// The four kinds of image, in the order in which they stand on each other.
+/// The four kinds of image, and what runs in the last, in the order in which they stand on each
+/// other.
 #[derive(
     Debug,
     Clone,
@@ -120,11 +121,14 @@ pub enum Kind {
     Checkout,
     /// The checkout with the test patch and the model patch applied.
     Instance,
+    /// A run of the tests in an instance image.
+    #[value(skip)]
+    Evaluation,
 }
 
 impl Kind {
-    /// All kinds, parents first.
-    pub const ALL: [Kind; 4] = [Kind::Base, Kind::Env, Kind::Checkout, Kind::Instance];
+    /// All kinds of image, parents first.
+    pub const IMAGES: [Kind; 4] = [Kind::Base, Kind::Env, Kind::Checkout, Kind::Instance];
 
     /// Returns the name used in image names, labels, keys and JSON.
     pub fn as_str(self) -> &'static str {
@@ -133,6 +137,7 @@ impl Kind {
             Kind::Env => "env",
             Kind::Checkout => "checkout",
             Kind::Instance => "instance",
+            Kind::Evaluation => "evaluation",
         }
     }
 }

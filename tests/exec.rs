@@ -59,8 +59,12 @@ impl Space {
     async fn plan(&self) -> Arc<Plan> {
         let from = [FROM.to_owned()];
         let from = survey::from_identities(&*self.engine, &from, "linux/amd64", None).await;
-        let options =
-            PlanOptions { platform: "linux/amd64".into(), namespace: None, up_to: Kind::Instance };
+        let options = PlanOptions {
+            platform: "linux/amd64".into(),
+            namespace: None,
+            up_to: Kind::Instance,
+            evaluate: None,
+        };
         let from: BTreeMap<String, String> = from.unwrap();
         let mut plan = Planner::new(&self.catalog, options, &from).plan(&self.work).unwrap();
         let inventory = survey::inventory(&*self.engine, "fake", &self.store, &plan).await;
@@ -94,6 +98,7 @@ impl Space {
             store: self.store.clone(),
             mirrors: self.mirrors.clone(),
             settings,
+            runs: None,
         };
         let mut recorder = Recorder::default();
         let summary = executor.run(self.plan().await, &mut recorder, interrupt).await;

@@ -1,6 +1,6 @@
 //! What several commands open: catalog, dataset, state, engine, plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,18 +8,18 @@ use anyhow::anyhow;
 
 use crate::catalog::Catalog;
 use crate::config;
-use crate::dataset::prediction::{self, PredictionError};
 use crate::dataset::{self, Dataset, HubSettings, Instance, Selection};
 use crate::engine::docker::DockerEngine;
 use crate::engine::{Engine, EngineError, EngineInfo, LogSink};
 use crate::exec::survey;
-use crate::key::Kind;
-use crate::plan::build::{ModelPatch, from_images};
-use crate::plan::{Inventory, Plan, PlanOptions, Planner, Work};
+use crate::key::{Key, Kind};
+use crate::plan::build::from_images;
+use crate::plan::{EvaluateOptions, Inventory, Plan, PlanOptions, Planner, Work};
 use crate::source::Mirrors;
 use crate::store::{self, Store};
 
-use super::{Chosen, EngineChoice, Exit, Failure, Global, Sources};
+use super::submission::{self, Submission};
+use super::{Chosen, EngineChoice, Failure, Global, Sources};
 
 /// Reads an environment variable; empty is absent.
 pub fn variable(name: &str) -> Option<String> {
@@ -96,11 +96,18 @@ pub async fn read_dataset(
     Ok((dataset, BTreeMap::new()))
 }
 
+/// Chosen instances of a dataset.
+pub struct ChosenInstances {
+    /// Those that are chosen, in the order of the dataset.
+    pub instances: Vec<Instance>,
+    /// The ids of all instances of the dataset.
+    pub all: HashSet<String>,
+    /// Where the repositories of the bundled dataset are.
+    pub mirrors: BTreeMap<String, Vec<String>>,
+}
+
 /// Reads a dataset and chooses instances.
-pub async fn choose(
-    chosen: &Chosen,
-    store: Option<&Store>,
-) -> Result<(Vec<Instance>, BTreeMap<String, Vec<String>>), Failure> {
+pub async fn choose(chosen: &Chosen, store: Option<&Store>) -> Result<ChosenInstances, Failure> {
     let (dataset, mirrors) = read_dataset(&chosen.dataset, &chosen.split, store).await?;
     let selection = Selection {
         ids: chosen.instance_ids.clone(),
@@ -112,35 +119,47 @@ pub async fn choose(
     if instances.is_empty() {
         return Err(Failure::input(anyhow!("no instance of `{}` is chosen", dataset.name)));
     }
-    Ok((instances, mirrors))
+    let all = dataset.instances.into_iter().map(|instance| instance.instance_id).collect();
+    Ok(ChosenInstances { instances, all, mirrors })
 }
 
-/// A plan with all that it was made from.
-pub struct Planned {
-    /// The plan, assessed.
-    pub plan: Plan,
+/// What plans are made from.
+pub struct Prepared {
+    /// The catalog.
+    pub catalog: Catalog,
     /// The engine, when one answers.
     pub engine: Option<(Arc<dyn Engine>, EngineInfo)>,
     /// The state.
     pub store: Arc<Store>,
     /// Where repositories come from.
-    pub mirrors: Mirrors,
+    pub mirrors: Arc<Mirrors>,
     /// How many nodes run at once.
     pub workers: usize,
-    /// The image id behind each name that the engine has.
-    pub tags: BTreeMap<String, String>,
+    /// The chosen instances.
+    pub instances: Vec<Arc<Instance>>,
+    /// What is wanted of them.
+    pub work: Vec<Work>,
+    /// What the predictions were.
+    pub submission: Submission,
+    /// Such as `linux/amd64`.
+    pub platform: String,
+    /// Where published images come from.
+    pub namespace: Option<String>,
+    from: BTreeMap<String, String>,
 }
 
-/// What a plan is made for.
+/// What plans are made for.
 pub struct Wanted<'a> {
     /// Which instances.
     pub chosen: &'a Chosen,
     /// Where things come from.
     pub sources: &'a Sources,
+    /// Files of predictions, `gold` or `empty`; without any, every instance is wanted once.
+    pub predictions: &'a [String],
+    /// Whether predictions without a patch are left out.
+    pub skip_empty: bool,
     /// `-j`.
     pub workers: Option<usize>,
-    /// Kinds that are built whatever exists.
-    pub force: &'a [Kind],
     /// Whether an engine must answer, and missing `FROM` images are pulled.
     pub build: bool,
 }
@@ -159,8 +178,8 @@ pub fn engine_identity(info: &EngineInfo) -> String {
     format!("{} {} {root}", info.name, info.store)
 }
 
-/// Reads everything and plans.
-pub async fn plan(global: &Global, wanted: &Wanted<'_>) -> Result<Planned, Failure> {
+/// Reads everything that a plan is made from.
+pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, Failure> {
     let catalog = catalog(global)?;
     let store = open_store(global)?;
     let sources = wanted.sources;
@@ -171,8 +190,11 @@ pub async fn plan(global: &Global, wanted: &Wanted<'_>) -> Result<Planned, Failu
         let hint = "linux/amd64 and linux/arm64 are known".to_owned();
         Failure::input(error).hint(Some(hint))
     })?;
-    let (instances, demo_mirrors) = choose(wanted.chosen, Some(&store)).await?;
-    let work = work(instances, sources.predictions.as_deref())?;
+    let ChosenInstances { instances, all, mirrors: demo_mirrors } =
+        choose(wanted.chosen, Some(&store)).await?;
+    let (work, submission) =
+        submission::read(wanted.predictions, &instances, &all, wanted.skip_empty)?;
+    let instances = instances.into_iter().map(Arc::new).collect();
 
     let engine = match connect(global).await {
         Ok(engine) => {
@@ -209,38 +231,6 @@ pub async fn plan(global: &Global, wanted: &Wanted<'_>) -> Result<Planned, Failu
             },
         )?;
     }
-    let up_to = sources.layers.iter().copied().max().unwrap_or(Kind::Instance);
-    let options = PlanOptions { platform, namespace, up_to };
-    let planner = Planner::new(&catalog, options, &from);
-    let mut plan = planner.plan(&work).map_err(|errors| {
-        let count = errors.len();
-        let mut texts: Vec<String> = errors
-            .iter()
-            .take(10)
-            .map(|error| {
-                let cause = std::error::Error::source(error);
-                cause.map_or(error.to_string(), |cause| format!("{error}: {cause}"))
-            })
-            .collect();
-        if count > 10 {
-            texts.push(format!("and {} more", count - 10));
-        }
-        Failure::input(anyhow!("{}", texts.join("\n  "))).hint(Some(
-            "add the version to images.toml, or to images.local.toml beside it".to_owned(),
-        ))
-    })?;
-    let mut tags = BTreeMap::new();
-    let inventory = match &engine {
-        Some((engine, info)) => {
-            let identity = engine_identity(info);
-            let surveyed = survey::inventory(&**engine, &identity, &store, &plan).await;
-            let (inventory, found) = surveyed.map_err(Failure::environment)?;
-            tags = found;
-            inventory
-        }
-        None => Inventory::default(),
-    };
-    plan.assess(&inventory, wanted.force);
     let cpus = engine.as_ref().map_or_else(
         || std::thread::available_parallelism().map_or(1, usize::from),
         |(_, info)| info.cpus,
@@ -254,53 +244,79 @@ pub async fn plan(global: &Global, wanted: &Wanted<'_>) -> Result<Planned, Failu
         ([], None) => vec![config::GITHUB.to_owned()],
         (flags, _) => flags.to_vec(),
     };
-    let mirrors = Mirrors::new(store.dir(), templates, map);
-    Ok(Planned { plan, engine, store, mirrors, workers, tags })
+    let mirrors = Arc::new(Mirrors::new(store.dir(), templates, map));
+    Ok(Prepared {
+        catalog,
+        engine,
+        store,
+        mirrors,
+        workers,
+        instances,
+        work,
+        submission,
+        platform,
+        namespace,
+        from,
+    })
 }
 
-/// Joins instances with predictions; without predictions every instance is wanted once.
-fn work(instances: Vec<Instance>, predictions: Option<&str>) -> Result<Vec<Work>, Failure> {
-    let Some(name) = predictions else {
-        return Ok(instances
-            .into_iter()
-            .map(|instance| Work { instance: Arc::new(instance), prediction: None })
-            .collect());
-    };
-    let predictions = prediction::read(name, &instances).map_err(|error| {
-        let unknown = matches!(error, PredictionError::UnknownFormat { .. });
-        let hint = "name a .jsonl or .json file, `gold` or `empty`".to_owned();
-        Failure::input(error).hint(unknown.then_some(hint))
-    })?;
-    let known: BTreeMap<String, Arc<Instance>> = instances
-        .into_iter()
-        .map(|instance| (instance.instance_id.clone(), Arc::new(instance)))
-        .collect();
-    let mut work = Vec::new();
-    let mut outside = Vec::new();
-    for prediction in predictions {
-        match known.get(&prediction.instance_id) {
-            None => outside.push(prediction.instance_id),
-            Some(instance) => work.push(Work {
-                instance: instance.clone(),
-                prediction: Some(ModelPatch {
-                    model: prediction.model_name_or_path,
-                    patch: prediction.model_patch.unwrap_or_default().into(),
-                }),
-            }),
+impl Prepared {
+    /// Returns the engine's name, or `none`.
+    pub fn engine_name(&self) -> &str {
+        self.engine.as_ref().map_or("none", |(_, info)| info.name.as_str())
+    }
+
+    /// Plans `work`.
+    pub fn plan(
+        &self,
+        work: &[Work],
+        up_to: Kind,
+        evaluate: Option<EvaluateOptions>,
+    ) -> Result<Plan, Failure> {
+        let (platform, namespace) = (self.platform.clone(), self.namespace.clone());
+        let options = PlanOptions { platform, namespace, up_to, evaluate };
+        let planner = Planner::new(&self.catalog, options, &self.from);
+        planner.plan(work).map_err(|errors| {
+            let count = errors.len();
+            let mut texts: Vec<String> = errors
+                .iter()
+                .take(10)
+                .map(|error| {
+                    let cause = std::error::Error::source(error);
+                    cause.map_or(error.to_string(), |cause| format!("{error}: {cause}"))
+                })
+                .collect();
+            if count > 10 {
+                texts.push(format!("and {} more", count - 10));
+            }
+            Failure::input(anyhow!("{}", texts.join("\n  "))).hint(Some(
+                "add the version to images.toml, or to images.local.toml beside it".to_owned(),
+            ))
+        })
+    }
+
+    /// Sets the status of every node from what exists; returns the image id behind each name that
+    /// the engine has.
+    pub async fn assess(
+        &self,
+        plan: &mut Plan,
+        force: &[Kind],
+        results: &HashSet<Key>,
+    ) -> Result<BTreeMap<String, String>, Failure> {
+        let (mut inventory, tags) = match &self.engine {
+            Some((engine, info)) => {
+                let identity = engine_identity(info);
+                let surveyed = survey::inventory(&**engine, &identity, &self.store, plan).await;
+                surveyed.map_err(Failure::environment)?
+            }
+            None => (Inventory::default(), BTreeMap::new()),
+        };
+        for key in results {
+            inventory.add_result(*key);
         }
+        plan.assess(&inventory, force);
+        Ok(tags)
     }
-    if !outside.is_empty() {
-        super::render::warn(format!(
-            "{} predictions are for instances that are not chosen: {}",
-            outside.len(),
-            outside.join(", ")
-        ));
-    }
-    if work.is_empty() {
-        let error = anyhow!("no prediction of `{name}` is for an instance that is chosen");
-        return Err(Failure { exit: Exit::BadInput, error, hint: None });
-    }
-    Ok(work)
 }
 
 /// Returns the directory of build logs.

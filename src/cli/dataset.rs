@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::engine::LogSink;
 use crate::source::Mirrors;
 
-use super::context;
+use super::context::{self, ChosenInstances};
 use super::{Chosen, CommandResult, Exit, Failure, Global};
 
 /// Commands of `dataset`.
@@ -47,7 +47,7 @@ impl LogSink for Quiet {
 pub(super) async fn run(global: &Global, command: DatasetCommand) -> CommandResult {
     match command {
         DatasetCommand::Ls { chosen } => {
-            let (instances, _) = context::choose(&chosen, None).await?;
+            let instances = context::choose(&chosen, None).await?.instances;
             if global.json {
                 super::render::json(&instances).map_err(Failure::environment)?;
             } else {
@@ -62,7 +62,7 @@ pub(super) async fn run(global: &Global, command: DatasetCommand) -> CommandResu
         }
         DatasetCommand::Show { id, mut chosen } => {
             chosen.instance_ids = vec![id];
-            let (instances, _) = context::choose(&chosen, None).await?;
+            let instances = context::choose(&chosen, None).await?.instances;
             let instance = &instances[0];
             if global.json {
                 super::render::json(instance).map_err(Failure::environment)?;
@@ -86,7 +86,8 @@ pub(super) async fn run(global: &Global, command: DatasetCommand) -> CommandResu
 async fn check(global: &Global, chosen: Chosen, git_mirror: Vec<String>) -> CommandResult {
     let catalog = context::catalog(global)?;
     let store = context::open_store(global)?;
-    let (instances, demo_mirrors) = context::choose(&chosen, Some(&store)).await?;
+    let ChosenInstances { instances, mirrors: demo_mirrors, .. } =
+        context::choose(&chosen, Some(&store)).await?;
     let mut problems: Vec<(String, String)> = Vec::new();
     let mut commits: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
     for instance in &instances {

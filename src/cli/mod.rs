@@ -6,10 +6,16 @@ mod completions;
 mod context;
 mod dataset;
 mod doctor;
+mod eval;
+mod execute;
 mod exit;
+mod grade;
 mod lock;
 mod plan;
 mod render;
+mod report;
+mod results;
+mod submission;
 
 use std::path::PathBuf;
 
@@ -104,6 +110,20 @@ struct Chosen {
     limit: Option<usize>,
 }
 
+impl Chosen {
+    /// Chooses one instance of a dataset, or all.
+    fn one(dataset: &str, split: &str, id: Option<&str>) -> Self {
+        Chosen {
+            dataset: dataset.to_owned(),
+            split: split.to_owned(),
+            instance_ids: id.map(str::to_owned).into_iter().collect(),
+            filter: None,
+            repo: None,
+            limit: None,
+        }
+    }
+}
+
 /// Where things come from and how they are called.
 #[derive(Debug, Args)]
 struct Sources {
@@ -117,18 +137,6 @@ struct Sources {
     /// linux/amd64 or linux/arm64 [default: the engine's own]
     #[arg(long, value_name = "PLATFORM", env = "IMGFORGE_PLATFORM")]
     platform: Option<String>,
-    /// Predictions whose patches are applied: a file, gold or empty
-    #[arg(
-        short,
-        long,
-        alias = "predictions_path",
-        value_name = "PATH",
-        env = "IMGFORGE_PREDICTIONS"
-    )]
-    predictions: Option<String>,
-    /// The layers that are wanted, from base up
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "LAYER")]
-    layers: Vec<crate::key::Kind>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -137,6 +145,12 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Build the images that are stale, in parallel
     Build(build::BuildArgs),
+    /// Run the tests of predictions in the instance images, grade and report them
+    Eval(eval::EvalArgs),
+    /// Grade one log
+    Grade(grade::GradeArgs),
+    /// Grade the saved logs of a run again and rewrite its reports
+    Report(report::ReportArgs),
     /// Look at a dataset
     #[command(subcommand)]
     Dataset(dataset::DatasetCommand),
@@ -164,6 +178,9 @@ pub async fn main() -> Exit {
     let result = match cli.command {
         Command::Plan(args) => plan::run(global, args).await,
         Command::Build(args) => build::run(global, args).await,
+        Command::Eval(args) => eval::run(global, args).await,
+        Command::Grade(args) => grade::run(global, args).await,
+        Command::Report(args) => report::run(global, args).await,
         Command::Dataset(command) => dataset::run(global, command).await,
         Command::Lock(args) => lock::run(global, args).await,
         Command::Doctor(args) => doctor::run(global, args).await,

@@ -15,6 +15,18 @@ pub struct PlanArgs {
     chosen: Chosen,
     #[command(flatten)]
     sources: Sources,
+    /// Predictions whose patches are applied: a file, gold or empty
+    #[arg(
+        short,
+        long,
+        alias = "predictions_path",
+        value_name = "PATH",
+        env = "IMGFORGE_PREDICTIONS"
+    )]
+    predictions: Option<String>,
+    /// The layers that are wanted, from base up
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "LAYER")]
+    layers: Vec<Kind>,
     /// Say for every stale image why
     #[arg(long)]
     explain: bool,
@@ -41,30 +53,34 @@ enum Format {
 
 /// Runs `plan`.
 pub(super) async fn run(global: &Global, args: PlanArgs) -> CommandResult {
-    let force = if args.force_rebuild { &Kind::ALL[..] } else { &[] };
+    let force = if args.force_rebuild { &Kind::IMAGES[..] } else { &[] };
     let wanted = Wanted {
         chosen: &args.chosen,
         sources: &args.sources,
+        predictions: args.predictions.as_slice(),
+        skip_empty: false,
         workers: args.max_workers,
-        force,
         build: false,
     };
-    let planned = context::plan(global, &wanted).await?;
-    let engine = planned.engine.as_ref().map_or("none", |(_, info)| info.name.as_str());
+    let prepared = context::prepare(global, &wanted).await?;
+    let up_to = args.layers.iter().copied().max().unwrap_or(Kind::Instance);
+    let mut plan = prepared.plan(&prepared.work, up_to, None)?;
+    prepared.assess(&mut plan, force, &Default::default()).await?;
+    let engine = prepared.engine_name();
     let format = if global.json { Format::Json } else { args.format };
     let text = match format {
         Format::Json => {
-            let document = render::document(&planned.plan, engine, planned.workers);
+            let document = render::document(&plan, engine, prepared.workers);
             super::render::json(&document).map_err(Failure::environment)?;
             return Ok(Exit::Success);
         }
-        Format::Dot => render::dot(&planned.plan),
-        Format::Mermaid => render::mermaid(&planned.plan),
+        Format::Dot => render::dot(&plan),
+        Format::Mermaid => render::mermaid(&plan),
         Format::Table => {
-            if planned.engine.is_none() && !global.quiet {
+            if prepared.engine.is_none() && !global.quiet {
                 super::render::warn("no engine answers, so every image is taken for stale");
             }
-            render::table(&planned.plan, args.explain)
+            render::table(&plan, args.explain)
         }
     };
     print!("{text}");

@@ -255,7 +255,7 @@ mod tests {
         let space = Space::new();
         let instances = &space.demo.dataset.instances;
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/predictions.jsonl");
-        let predictions = prediction::read(path.to_str().unwrap(), instances).unwrap();
+        let predictions = prediction::read(path.to_str().unwrap(), instances).unwrap().list;
         assert_eq!(predictions.len(), instances.len());
         let mut outcomes = BTreeMap::new();
         for (instance, prediction) in instances.iter().zip(&predictions) {

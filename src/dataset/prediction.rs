@@ -47,31 +47,45 @@ pub enum PredictionError {
         /// What is wrong, with the field.
         what: String,
     },
-    /// One model has two predictions of one instance.
-    #[error("{path}: `{model}` has two predictions for `{instance_id}`, at {first} and {second}")]
-    Duplicate {
+    /// There is nothing in it.
+    #[error("`{path}` has no predictions")]
+    Empty {
         /// The file.
-        path: String,
-        /// The model.
-        model: String,
-        /// The instance.
-        instance_id: String,
-        /// Where the first is.
-        first: String,
-        /// Where the second is.
-        second: String,
+        path: PathBuf,
     },
 }
 
+/// Predictions as they were read.
+#[derive(Debug, Clone, Default)]
+pub struct Predictions {
+    /// One for each model and instance, in the order of the first.
+    pub list: Vec<Prediction>,
+    /// What was there more than once; the last one counts.
+    pub duplicates: Vec<Duplicate>,
+}
+
+/// Two predictions of one model for one instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Duplicate {
+    /// The model.
+    pub model: String,
+    /// The instance.
+    pub instance_id: String,
+    /// Where the one is that does not count.
+    pub first: String,
+    /// Where the one is that counts.
+    pub second: String,
+}
+
 /// Reads predictions: a path, `gold` (the dataset's own patches) or `empty` (none at all).
-pub fn read(name: &str, instances: &[Instance]) -> Result<Vec<Prediction>, PredictionError> {
+pub fn read(name: &str, instances: &[Instance]) -> Result<Predictions, PredictionError> {
     let own = |patch: fn(&Instance) -> &str| {
         let predictions = instances.iter().map(|instance| Prediction {
             instance_id: instance.instance_id.clone(),
             model_patch: Some(patch(instance).to_owned()),
             model_name_or_path: name.to_owned(),
         });
-        Ok(predictions.collect())
+        Ok(Predictions { list: predictions.collect(), duplicates: Vec::new() })
     };
     match name {
         "gold" => own(|instance| &instance.patch),
@@ -80,8 +94,8 @@ pub fn read(name: &str, instances: &[Instance]) -> Result<Vec<Prediction>, Predi
     }
 }
 
-fn read_file(path: &Path) -> Result<Vec<Prediction>, PredictionError> {
-    let mut list = List { path, predictions: Vec::new(), seen: HashMap::new() };
+fn read_file(path: &Path) -> Result<Predictions, PredictionError> {
+    let mut list = List { path, read: Predictions::default(), seen: HashMap::new() };
     let error = |source| PredictionError::Read { path: path.to_owned(), source };
     match path.extension().and_then(|end| end.to_str()) {
         Some("jsonl") => {
@@ -119,13 +133,16 @@ fn read_file(path: &Path) -> Result<Vec<Prediction>, PredictionError> {
         }
         _ => return Err(PredictionError::UnknownFormat { path: path.to_owned() }),
     }
-    Ok(list.predictions)
+    if list.read.list.is_empty() {
+        return Err(PredictionError::Empty { path: path.to_owned() });
+    }
+    Ok(list.read)
 }
 
 struct List<'a> {
     path: &'a Path,
-    predictions: Vec<Prediction>,
-    seen: HashMap<(String, String), String>,
+    read: Predictions,
+    seen: HashMap<(String, String), (usize, String)>,
 }
 
 impl List<'_> {
@@ -154,16 +171,21 @@ impl List<'_> {
             },
         };
         let id = (prediction.model_name_or_path.clone(), prediction.instance_id.clone());
-        if let Some(first) = self.seen.insert(id, place.clone()) {
-            return Err(PredictionError::Duplicate {
-                path: self.path.display().to_string(),
-                model: prediction.model_name_or_path,
-                instance_id: prediction.instance_id,
-                first,
-                second: place,
-            });
+        match self.seen.get_mut(&id) {
+            None => {
+                self.seen.insert(id, (self.read.list.len(), place));
+                self.read.list.push(prediction);
+            }
+            Some((at, first)) => {
+                self.read.duplicates.push(Duplicate {
+                    model: id.0,
+                    instance_id: id.1,
+                    first: std::mem::replace(first, place.clone()),
+                    second: place,
+                });
+                self.read.list[*at] = prediction;
+            }
         }
-        self.predictions.push(prediction);
         Ok(())
     }
 
@@ -178,5 +200,69 @@ impl List<'_> {
             Some(_) => Err(self.malformed(place, format!("`{field}` must be a string"))),
             None => Err(self.malformed(place, format!("`{field}` is missing"))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(name: &str, text: &str) -> Result<Predictions, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let dir = format!("{}/", dir.path().display());
+        read(path.to_str().unwrap(), &[]).map_err(|error| error.to_string().replace(&dir, ""))
+    }
+
+    fn line(id: &str, patch: &str) -> String {
+        let row = serde_json::json!({
+            "instance_id": id, "model_patch": patch, "model_name_or_path": "m",
+        });
+        format!("{row}\n")
+    }
+
+    #[test]
+    fn a_line_that_is_not_json_is_named_by_its_number() {
+        let mut text = line("a-1", "x").repeat(39_999);
+        text.push_str("{not json}\n");
+        let error = read_text("p.jsonl", &text).unwrap_err();
+        assert!(error.starts_with("p.jsonl:40000: key must be a string"), "{error}");
+    }
+
+    #[test]
+    fn blank_lines_are_no_predictions_and_carriage_returns_stay_in_patches() {
+        let text = format!("\n{}\r\n  \n{}", line("a-1", "a\r\nb\r\n").trim(), line("a-2", ""));
+        let read = read_text("p.jsonl", &text).unwrap();
+        assert_eq!(read.list.len(), 2);
+        assert_eq!(read.list[0].model_patch.as_deref(), Some("a\r\nb\r\n"));
+    }
+
+    #[test]
+    fn the_last_of_two_predictions_counts_and_both_places_are_known() {
+        let text = [line("a-1", "x"), line("a-2", "y"), line("a-1", "z")].concat();
+        let read = read_text("p.jsonl", &text).unwrap();
+        let patches: Vec<_> = read.list.iter().map(|one| one.model_patch.as_deref()).collect();
+        assert_eq!(patches, [Some("z"), Some("y")]);
+        let twice = &read.duplicates[0];
+        assert_eq!((twice.first.as_str(), twice.second.as_str()), ("1", "3"));
+    }
+
+    #[test]
+    fn an_empty_file_and_a_field_of_another_kind_are_refused() {
+        assert_eq!(read_text("p.jsonl", "\n").unwrap_err(), "`p.jsonl` has no predictions");
+        assert_eq!(read_text("p.json", "[]").unwrap_err(), "`p.json` has no predictions");
+        let number = r#"[{"instance_id": "a-1", "model_name_or_path": "m", "model_patch": 7}]"#;
+        let error = read_text("p.json", number).unwrap_err();
+        assert_eq!(error, "p.json:item 1: `model_patch` must be a string or null");
+        let error = read_text("p.txt", "").unwrap_err();
+        assert!(error.contains("neither `.jsonl` nor `.json`"), "{error}");
+    }
+
+    #[test]
+    fn an_object_keyed_by_instance_is_read() {
+        let text =
+            r#"{"a-1": {"instance_id": "a-1", "model_name_or_path": "m", "model_patch": null}}"#;
+        assert_eq!(read_text("p.json", text).unwrap().list[0].model_patch, None);
     }
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{
     BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest, ListedImage, LogSink,
-    OwnerAlive, Result, label,
+    OwnerAlive, Result, SandboxEnd, SandboxRequest, label,
 };
 use crate::key::Digest;
 use crate::recipe::dockerfile;
@@ -39,6 +39,8 @@ pub enum Method {
     Push,
     /// [`Engine::run`].
     Run,
+    /// [`Engine::run_sandboxed`]; its reference is the image.
+    RunSandboxed,
 }
 
 /// One recorded call.
@@ -66,6 +68,14 @@ struct Answer {
     code: i64,
 }
 
+/// A sandbox's scripted end.
+struct SandboxAnswer {
+    word: String,
+    output: Vec<u8>,
+    control: Vec<u8>,
+    end: SandboxEnd,
+}
+
 #[derive(Default)]
 struct State {
     images: BTreeMap<String, Image>,
@@ -74,6 +84,7 @@ struct State {
     failures: Vec<Failure>,
     delays: Vec<(Method, String, Duration)>,
     answers: Vec<Answer>,
+    sandboxes: Vec<SandboxAnswer>,
     running: usize,
     peak: usize,
 }
@@ -154,6 +165,13 @@ impl FakeEngine {
         self.lock().answers.push(answer);
     }
 
+    /// Makes [`Engine::run_sandboxed`] print `output`, write `control` and end so when a file or a
+    /// label of the request contains `word`. Other sandboxes print nothing and exit with 0.
+    pub fn sandbox(&self, word: &str, output: &[u8], control: &[u8], end: SandboxEnd) {
+        let (word, output, control) = (word.to_owned(), output.to_vec(), control.to_vec());
+        self.lock().sandboxes.push(SandboxAnswer { word, output, control, end });
+    }
+
     /// Puts an image on the engine under its own tags.
     pub fn put(&self, image: Image) {
         self.lock().images.insert(image.id.clone(), image);
@@ -197,7 +215,10 @@ impl FakeEngine {
 
     /// Records a call, lets its time pass and makes it fail when it is to.
     async fn enter(&self, method: Method, reference: &str) -> Result<Running<'_>> {
-        let works = matches!(method, Method::Build | Method::Load | Method::Pull | Method::Run);
+        let works = matches!(
+            method,
+            Method::Build | Method::Load | Method::Pull | Method::Run | Method::RunSandboxed
+        );
         let (running, time) = {
             let mut state = self.lock();
             state.calls.push(Call { method, reference: reference.to_owned() });
@@ -392,6 +413,35 @@ impl Engine for FakeEngine {
         let Some(answer) = state.answers.iter().find(meant) else { return Ok(0) };
         log.write(&answer.output);
         Ok(answer.code)
+    }
+
+    async fn run_sandboxed(
+        &self,
+        request: &SandboxRequest,
+        log: &dyn LogSink,
+        control: &dyn LogSink,
+    ) -> Result<SandboxEnd> {
+        let _running = self.enter(Method::RunSandboxed, &request.image).await?;
+        if self.find(&request.image).is_none() {
+            return Err(EngineError::NoSuchImage { reference: request.image.clone() });
+        }
+        let state = self.lock();
+        let meant = |answer: &&SandboxAnswer| {
+            let word = answer.word.as_str();
+            let held = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(word);
+            request.files.iter().any(|(_, bytes)| held(bytes))
+                || request.labels.values().any(|value| value.contains(word))
+        };
+        let Some(answer) = state.sandboxes.iter().find(meant) else {
+            return Ok(SandboxEnd::Exited(0));
+        };
+        log.write(&answer.output);
+        control.write(&answer.control);
+        Ok(answer.end)
+    }
+
+    async fn remove_run(&self, _run_id: &str) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     async fn remove_scratch(&self, owner_alive: &OwnerAlive) -> Result<Vec<String>> {

@@ -9,6 +9,7 @@ pub mod fake;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -28,6 +29,10 @@ pub mod label {
     pub const INPUTS: &str = "dev.imgforge.inputs";
     /// On images and containers that exist only during a build: the id of the process that owns it.
     pub const SCRATCH: &str = "dev.imgforge.scratch";
+    /// On containers of evaluations: the `run_id`.
+    pub const RUN: &str = "dev.imgforge.run";
+    /// On containers of evaluations: the `instance_id`.
+    pub const INSTANCE: &str = "dev.imgforge.instance";
 }
 
 /// What an engine is and how it stores images.
@@ -159,6 +164,64 @@ pub struct LayerFile {
     pub diff_id: Digest,
     /// Bytes.
     pub size: u64,
+}
+
+/// A script that runs in a fresh container which is closed off from the host.
+///
+/// The command is the container's main work, as root under an init. Both of its outputs are one
+/// file, its input is empty. No new privileges, no capabilities but those that tests running as root need
+/// to change owners, users and modes of files, to bind low ports and to signal processes.
+#[derive(Debug, Clone)]
+pub struct SandboxRequest {
+    /// The image.
+    pub image: String,
+    /// Files that are written before anything runs: path and content, readable by root only. The
+    /// directories exist.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// What runs: `/bin/sh` text, the last of which is the work itself.
+    pub command: String,
+    /// From the start of the container; then every process in it is killed.
+    pub time_limit: Duration,
+    /// Bytes of memory, swap included.
+    pub memory: Option<u64>,
+    /// Thousandths of a processor; more than the engine has is all of them.
+    pub milli_cpus: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// What the container can reach.
+    pub network: SandboxNetwork,
+    /// Names that lead to loopback.
+    pub loopback_names: Vec<String>,
+    /// Environment variables, beside the image's. Nothing of the host's environment is passed.
+    pub variables: BTreeMap<String, String>,
+    /// [`label::RUN`] and [`label::INSTANCE`]; the engine adds [`label::SCRATCH`].
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What a sandbox can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SandboxNetwork {
+    /// Loopback.
+    None,
+    /// Loopback, and addresses in 10.255.0.0/16 that never answer: for tests of time limits.
+    SilentPeer,
+    /// The engine's default network.
+    Bridge,
+    /// The network of the host.
+    Host,
+}
+
+/// How a sandboxed script ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SandboxEnd {
+    /// By itself, with an exit code.
+    Exited(i64),
+    /// It was killed at its time limit.
+    TimedOut,
+    /// The kernel killed a process of it at the memory limit. The exit code is the script's.
+    OutOfMemory(i64),
+    /// Somebody else killed it: the engine, or a person.
+    Killed(i64),
 }
 
 /// Receives the output of a step, in pieces as they come, stdout and stderr in one order.
@@ -295,6 +358,19 @@ pub trait Engine: Send + Sync {
     /// Runs a command in a fresh container without network and returns its exit code; the output
     /// goes to `log`. The container is gone afterwards.
     async fn run(&self, reference: &str, command: &[String], log: &dyn LogSink) -> Result<i64>;
+
+    /// Runs a script in a sandbox; the output goes to `log` as it comes, byte for byte, and what it
+    /// writes to its file descriptor 4 to `control`. The container is gone afterwards. When the
+    /// future is dropped, or this process dies, the container ends itself.
+    async fn run_sandboxed(
+        &self,
+        request: &SandboxRequest,
+        log: &dyn LogSink,
+        control: &dyn LogSink,
+    ) -> Result<SandboxEnd>;
+
+    /// Removes the containers of a run, see [`label::RUN`], whoever owns them. Returns their ids.
+    async fn remove_run(&self, run_id: &str) -> Result<Vec<String>>;
 
     /// Removes scratch images and containers whose owner (see [`label::SCRATCH`]) is not alive, or
     /// is `owner`. Returns what was removed, by name or id.

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use crate::engine::EngineError;
-use crate::source::SourceError;
+use crate::event::Outcome;
+use crate::grade::ReadError;
+use crate::run::RunError;
+use crate::source::{SourceError, Which};
 use crate::store::StoreError;
 
 /// Why a node failed.
@@ -19,13 +22,33 @@ pub enum NodeError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A patch does not apply.
-    #[error("the {which} does not apply: {reason}")]
+    #[error("the {} does not apply: {}", which.as_str(), failures.join("; "))]
     PatchRefused {
         /// `test_patch` or `model_patch`.
-        which: &'static str,
+        which: Which,
         /// The hunks that failed, with file and line.
-        reason: String,
+        failures: Vec<String>,
+        /// What every attempt printed.
+        text: String,
     },
+    /// Somebody killed the container of a run.
+    #[error("the container was killed from outside (exit code {code})")]
+    Lost {
+        /// Its exit code.
+        code: i64,
+    },
+    /// A log that the parser does not take.
+    #[error("cannot grade `{path}`")]
+    Grade {
+        /// The log.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ReadError,
+    },
+    /// The files of a run cannot be written.
+    #[error(transparent)]
+    Run(#[from] RunError),
     /// The repository has none of the requirement files that the catalog names.
     #[error("`{repo}` has none of `{candidates}` at commit `{commit}`")]
     NoRequirements {
@@ -65,6 +88,7 @@ impl NodeError {
         match self {
             NodeError::Engine(error) => error.is_transient(),
             NodeError::Source(error) => error.is_transient(),
+            NodeError::Lost { .. } => true,
             _ => false,
         }
     }
@@ -74,6 +98,7 @@ impl NodeError {
         match self {
             NodeError::Engine(EngineError::NoSpace { .. }) => true,
             NodeError::Store(error) => error.is_no_space(),
+            NodeError::Run(error) => error.is_no_space(),
             NodeError::File { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
             _ => false,
         }
@@ -91,6 +116,9 @@ impl NodeError {
             NodeError::Engine(EngineError::NoSpace { .. }) => {
                 "free some disk and run the same command again; what is built stays"
             }
+            NodeError::Lost { .. } => {
+                "the engine was restarted, or somebody removed the container; run it again"
+            }
             NodeError::FromChanged { .. } => "somebody replaced it; run the same command again",
             NodeError::NoRequirements { .. } => {
                 "name the right files under `requirements` in images.toml"
@@ -100,6 +128,11 @@ impl NodeError {
         };
         Some(hint.to_owned())
     }
+}
+
+/// Makes the outcome of a node that failed with `error`.
+pub(super) fn outcome(error: &NodeError, tail: Vec<String>, instances: Vec<String>) -> Outcome {
+    Outcome::Failed { error: chain(error), hint: error.hint(), tail, instances }
 }
 
 /// Lists an error and its causes, outermost first.

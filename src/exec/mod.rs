@@ -5,6 +5,7 @@
 //! whatever happens: an image gets its name only when it is whole, and is recorded after that.
 
 mod error;
+pub mod evaluate;
 pub(crate) mod requirements;
 pub mod schedule;
 mod summary;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Engine, HostAccess};
 use crate::event::{EVENT_SCHEMA, Event, EventKind, NodeRef, Outcome, Reporter};
+use crate::key::Kind;
 use crate::plan::{Node, Plan, Status};
 use crate::source::Mirrors;
 use crate::store::Store;
@@ -75,6 +77,8 @@ pub struct Executor {
     pub mirrors: Arc<Mirrors>,
     /// How it is done.
     pub settings: ExecSettings,
+    /// What the plan's evaluations need; `None` for a plan of images.
+    pub runs: Option<Arc<evaluate::Runs>>,
 }
 
 /// What a worker tells the run loop.
@@ -122,6 +126,10 @@ impl Executor {
             nodes: total,
             fresh,
             to_run: total - fresh,
+            evaluations: plan
+                .nodes()
+                .filter(|(_, node)| node.kind() == Kind::Evaluation && node.status != Status::Fresh)
+                .count(),
         });
         let mut summary = RunSummary::new(&plan);
         let mut schedule = Schedule::new(&plan);
@@ -152,7 +160,7 @@ impl Executor {
                 tasks.spawn(async move {
                     let finished = tokio::select! {
                         finished = worker.run(index) => finished,
-                        () = kill.cancelled() => worker::Finished::cancelled(),
+                        () = kill.cancelled() => worker::Finished::of(Outcome::Cancelled),
                     };
                     (index, slot, finished)
                 });
@@ -196,10 +204,19 @@ impl Executor {
                         outcome: finished.outcome,
                         seconds,
                         bytes: finished.bytes,
-                        log: finished.log,
+                        log: finished.log.clone(),
                     });
                     for index in lost {
-                        self.end_unstarted(&plan, &mut stream, &mut summary, index, skipped.clone());
+                        let outcome = match &finished.refused {
+                            Some(refused) if self.runs.is_some() => {
+                                worker.refused(index, refused).unwrap_or_else(|error| {
+                                    let instances = plan.graph[index].instances.clone();
+                                    error::outcome(&error, Vec::new(), instances)
+                                })
+                            }
+                            _ => skipped.clone(),
+                        };
+                        self.end_unstarted(&plan, &mut stream, &mut summary, index, outcome);
                     }
                 }
                 () = interrupt.stop.cancelled(), if !stopping => {}
@@ -208,12 +225,14 @@ impl Executor {
         for index in schedule.give_up() {
             self.end_unstarted(&plan, &mut stream, &mut summary, index, Outcome::Cancelled);
         }
+        summary.evaluations = worker.take_evaluated();
         summary.interrupted = interrupt.stop.is_cancelled();
         summary.seconds = stream.start.elapsed().as_secs_f64();
         stream.send(EventKind::RunFinished {
             built: summary.built,
             fresh: summary.fresh,
             pulled: summary.pulled,
+            evaluated: summary.evaluated,
             failed: summary.failed,
             skipped: summary.skipped,
             seconds: summary.seconds,
@@ -229,7 +248,7 @@ impl Executor {
         index: NodeIndex,
         outcome: Outcome,
     ) {
-        let finished = worker::Finished { outcome, bytes: None, log: None, ends_run: false };
+        let finished = worker::Finished::of(outcome);
         summary.finish(plan, index, &finished, 0.0);
         stream.send(EventKind::NodeFinished {
             node: reference(&plan.graph[index]),

@@ -1,5 +1,6 @@
 //! What a run did, as `build --json` prints it.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use petgraph::graph::NodeIndex;
@@ -9,6 +10,7 @@ use crate::event::Outcome;
 use crate::key::{Key, Kind};
 use crate::plan::{Plan, Status};
 
+use super::evaluate::Evaluated;
 use super::worker::Finished;
 
 /// What a run did.
@@ -20,6 +22,9 @@ pub struct RunSummary {
     pub fresh: usize,
     /// Nodes that came from a registry.
     pub pulled: usize,
+    /// Evaluations that were run.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub evaluated: usize,
     /// Nodes that failed by themselves.
     pub failed: usize,
     /// Nodes that were not started.
@@ -32,8 +37,15 @@ pub struct RunSummary {
     /// Whether a disk was too full to go on.
     #[serde(skip)]
     pub out_of_space: bool,
+    /// What the evaluations came to.
+    #[serde(skip)]
+    pub evaluations: HashMap<NodeIndex, Evaluated>,
     /// All nodes, parents before children.
     pub nodes: Vec<NodeSummary>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// What happened to one node.
@@ -47,7 +59,7 @@ pub struct NodeSummary {
     pub key: Key,
     /// The image's name.
     pub image: String,
-    /// `fresh`, `built`, `pulled`, `failed`, `skipped` or `cancelled`.
+    /// `fresh`, `built`, `pulled`, `evaluated`, `failed`, `skipped` or `cancelled`.
     pub status: &'static str,
     /// Seconds of all tries.
     pub seconds: f64,
@@ -79,11 +91,13 @@ impl RunSummary {
             built: 0,
             fresh: nodes.iter().filter(|node| node.status == "fresh").count(),
             pulled: 0,
+            evaluated: 0,
             failed: 0,
             skipped: 0,
             seconds: 0.0,
             interrupted: false,
             out_of_space: false,
+            evaluations: HashMap::new(),
             nodes,
         }
     }
@@ -100,6 +114,7 @@ impl RunSummary {
             Outcome::Built => ("built", &mut self.built),
             Outcome::Pulled => ("pulled", &mut self.pulled),
             Outcome::FoundFresh => ("fresh", &mut self.fresh),
+            Outcome::Evaluated { .. } => ("evaluated", &mut self.evaluated),
             Outcome::Failed { .. } => ("failed", &mut self.failed),
             Outcome::Skipped { .. } => ("skipped", &mut self.skipped),
             Outcome::Cancelled => ("cancelled", &mut self.skipped),

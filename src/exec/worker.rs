@@ -14,17 +14,19 @@ use crate::engine::{
     BuildRequest, Engine, EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink, label,
 };
 use crate::event::Outcome;
-use crate::key::{Key, SCHEMA};
+use crate::key::{Key, Kind, SCHEMA};
 use crate::plan::{Node, Plan, Reason, Status};
 use crate::progress::NodeLog;
 use crate::recipe::checkout::SETUP_CHANGED;
 use crate::recipe::{
-    BaseRecipe, CheckoutRecipe, EnvRecipe, InstanceRecipe, PublishedRecipe, Recipe, TESTBED,
+    BaseRecipe, CheckoutRecipe, EnvRecipe, EvaluationRecipe, InstanceRecipe, PublishedRecipe,
+    Recipe, TESTBED,
 };
-use crate::source::{CheckoutOptions, Mirror, PatchOutcome, PatchRequest};
+use crate::source::{CheckoutOptions, Mirror, PatchOutcome, PatchRequest, Which};
 use crate::store::{ImageRecord, Store};
 
 use super::error::chain;
+use super::evaluate::{Evaluated, Runs};
 use super::survey;
 use super::{ExecSettings, Executor, Message, NodeError};
 
@@ -40,29 +42,41 @@ pub(super) struct Finished {
     pub log: Option<PathBuf>,
     /// Whether no further node can succeed.
     pub ends_run: bool,
+    /// The model patch does not apply.
+    pub refused: Option<Refused>,
 }
 
 impl Finished {
-    pub fn cancelled() -> Self {
-        Finished { outcome: Outcome::Cancelled, bytes: None, log: None, ends_run: false }
+    pub fn of(outcome: Outcome) -> Self {
+        Finished { outcome, bytes: None, log: None, ends_run: false, refused: None }
     }
 }
 
+/// Why a model patch does not apply.
+pub(super) struct Refused {
+    /// The hunks that failed, with file and line.
+    pub failures: Vec<String>,
+    /// What every attempt printed.
+    pub text: String,
+}
+
 /// What a try came to.
-struct Done {
-    outcome: Outcome,
-    bytes: Option<u64>,
+pub(super) struct Done {
+    pub outcome: Outcome,
+    pub bytes: Option<u64>,
 }
 
 /// Builds nodes of one plan. Shared by all slots.
 pub(super) struct Worker {
-    engine: Arc<dyn Engine>,
-    store: Arc<Store>,
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) store: Arc<Store>,
+    pub(super) plan: Arc<Plan>,
+    pub(super) runs: Option<Arc<Runs>>,
     mirrors: Arc<crate::source::Mirrors>,
     settings: ExecSettings,
-    plan: Arc<Plan>,
     messages: mpsc::UnboundedSender<Message>,
     opened: Mutex<HashMap<String, Arc<OnceCell<Arc<Mirror>>>>>,
+    evaluated: Mutex<HashMap<NodeIndex, Evaluated>>,
 }
 
 impl Worker {
@@ -74,18 +88,34 @@ impl Worker {
         Worker {
             engine: executor.engine.clone(),
             store: executor.store.clone(),
+            plan,
+            runs: executor.runs.clone(),
             mirrors: executor.mirrors.clone(),
             settings: executor.settings.clone(),
-            plan,
             messages,
             opened: Mutex::new(HashMap::new()),
+            evaluated: Mutex::new(HashMap::new()),
         }
+    }
+
+    /// Keeps what an evaluation came to.
+    pub(super) fn record_evaluated(&self, index: NodeIndex, evaluated: Evaluated) {
+        self.evaluated.lock().expect("no holder of the lock panics").insert(index, evaluated);
+    }
+
+    /// Hands over what the evaluations came to.
+    pub(super) fn take_evaluated(&self) -> HashMap<NodeIndex, Evaluated> {
+        std::mem::take(&mut *self.evaluated.lock().expect("no holder of the lock panics"))
     }
 
     /// Brings a node onto the engine, trying again what may pass.
     pub async fn run(&self, index: NodeIndex) -> Finished {
         let node = &self.plan.graph[index];
-        let log = match NodeLog::create(&self.settings.log_dir, node.kind(), &node.image) {
+        let log = match node.kind() {
+            Kind::Evaluation => self.run_log(index),
+            kind => NodeLog::create(&self.settings.log_dir, kind, &node.image),
+        };
+        let log = match log {
             Ok(log) => Arc::new(log),
             Err(source) => {
                 let path = self.settings.log_dir.clone();
@@ -101,6 +131,7 @@ impl Worker {
                         bytes: done.bytes,
                         log: Some(log.path().to_owned()),
                         ends_run: false,
+                        refused: None,
                     };
                 }
                 Err(error) => error,
@@ -132,15 +163,16 @@ impl Worker {
         log: Option<PathBuf>,
     ) -> Finished {
         Finished {
-            outcome: Outcome::Failed {
-                error: chain(error),
-                hint: error.hint(),
-                tail,
-                instances: node.instances.clone(),
-            },
+            outcome: super::error::outcome(error, tail, node.instances.clone()),
             bytes: None,
             log,
             ends_run: error.ends_run(),
+            refused: match error {
+                NodeError::PatchRefused { which: Which::Model, failures, text } => {
+                    Some(Refused { failures: failures.clone(), text: text.clone() })
+                }
+                _ => None,
+            },
         }
     }
 
@@ -149,7 +181,7 @@ impl Worker {
         let _ = self.messages.send(message);
     }
 
-    fn step(&self, node: NodeIndex, step: impl Into<String>) {
+    pub(super) fn step(&self, node: NodeIndex, step: impl Into<String>) {
         self.send(Message::Step { node, step: step.into() });
     }
 
@@ -162,8 +194,12 @@ impl Worker {
     ) -> Pin<Box<dyn Future<Output = Result<Done, NodeError>> + Send + 'a>> {
         Box::pin(async move {
             let node = &self.plan.graph[index];
-            if let Recipe::Published(recipe) = &node.recipe {
-                return self.pull(node, recipe, log).await;
+            match &node.recipe {
+                Recipe::Published(recipe) => return self.pull(node, recipe, log).await,
+                Recipe::Evaluation(recipe) => {
+                    return self.evaluate_on_image(index, recipe, log).await;
+                }
+                _ => {}
             }
             self.guard_disk()?;
             let _lock = match self.store.try_lock_key(&node.key)? {
@@ -208,7 +244,23 @@ impl Worker {
         })
     }
 
-    fn guard_disk(&self) -> Result<(), NodeError> {
+    /// Runs an evaluation; an image that somebody removed is made again, once.
+    async fn evaluate_on_image(
+        &self,
+        index: NodeIndex,
+        recipe: &EvaluationRecipe,
+        log: &Arc<NodeLog>,
+    ) -> Result<Done, NodeError> {
+        match self.evaluate(index, recipe, log).await {
+            Err(NodeError::Engine(EngineError::NoSuchImage { reference })) => {
+                self.restore(index, &reference, log).await?;
+                self.evaluate(index, recipe, log).await
+            }
+            done => done,
+        }
+    }
+
+    pub(super) fn guard_disk(&self) -> Result<(), NodeError> {
         let roots = [Some(self.store.dir().to_owned()), self.settings.engine_root.clone()];
         for root in roots.into_iter().flatten() {
             crate::store::disk::guard(&root, self.settings.min_free, 0)?;
@@ -298,7 +350,7 @@ impl Worker {
         std::iter::once(&node.image).chain(&node.aliases).cloned().collect()
     }
 
-    async fn image_of(&self, node: &Node) -> Result<Image, NodeError> {
+    pub(super) async fn image_of(&self, node: &Node) -> Result<Image, NodeError> {
         let reference = node.image.clone();
         let image = self.engine.inspect(&reference).await?;
         image.ok_or(NodeError::Engine(EngineError::NoSuchImage { reference }))
@@ -313,6 +365,7 @@ impl Worker {
             Recipe::Published(recipe) => {
                 Ok(self.engine.pull(&recipe.reference, &recipe.platform, &**log).await?)
             }
+            Recipe::Evaluation(_) => unreachable!("an evaluation builds nothing"),
         }
     }
 
@@ -508,8 +561,9 @@ impl Worker {
                 PatchOutcome::Refused(refusal) => {
                     log.write(refusal.text.as_bytes());
                     return Err(NodeError::PatchRefused {
-                        which: refusal.which.as_str(),
-                        reason: refusal.reason(),
+                        which: refusal.which,
+                        failures: refusal.failures,
+                        text: refusal.text,
                     });
                 }
             }
@@ -585,7 +639,7 @@ impl Worker {
             Recipe::Checkout(recipe) => Some(recipe.base_commit.clone()),
             Recipe::Instance(recipe) => Some(recipe.base_commit.clone()),
             Recipe::Env(recipe) => recipe.requirements.first().map(|file| file.commit.clone()),
-            Recipe::Base(_) | Recipe::Published(_) => None,
+            Recipe::Base(_) | Recipe::Published(_) | Recipe::Evaluation(_) => None,
         }
     }
 
@@ -598,7 +652,7 @@ impl Worker {
                 Recipe::Checkout(recipe) => recipe.repo == repo,
                 Recipe::Instance(recipe) => recipe.repo == repo,
                 Recipe::Env(recipe) => recipe.requirements.iter().any(|file| file.repo == repo),
-                Recipe::Base(_) | Recipe::Published(_) => false,
+                Recipe::Base(_) | Recipe::Published(_) | Recipe::Evaluation(_) => false,
             })
             .filter_map(|(index, _)| self.needed_commit(index))
             .collect();

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use crate::catalog::{Catalog, CatalogError, Environment};
+use crate::catalog::{Catalog, CatalogError, Environment, Network};
 use crate::dataset::Instance;
 use crate::key::{Key, Kind};
 use crate::recipe::instance::non_empty;
+use crate::recipe::script::{eval_script, reset_tests};
 use crate::recipe::{
-    BaseRecipe, CheckoutRecipe, EnvRecipe, InstanceRecipe, PublishedRecipe, Recipe, dockerfile,
+    BaseRecipe, CheckoutRecipe, EnvRecipe, EvaluationRecipe, InstanceRecipe, PublishedRecipe,
+    Recipe, RunLimits, RunNetwork, dockerfile,
 };
 
-use super::{Node, Plan, Status, name};
+use super::{Node, Plan, Status, Target, name};
 
 /// One image to be had: an instance, with a model patch or without.
 #[derive(Debug, Clone)]
@@ -42,7 +44,35 @@ pub struct PlanOptions {
     pub namespace: Option<String>,
     /// The last layer that is wanted: nodes above it are left out.
     pub up_to: Kind,
+    /// How instances are evaluated; `None` stops at their images.
+    pub evaluate: Option<EvaluateOptions>,
 }
+
+/// How instances are evaluated.
+#[derive(Debug, Clone, Default)]
+pub struct EvaluateOptions {
+    /// Seconds, instead of the catalog's.
+    pub timeout: Option<u64>,
+    /// Bytes of memory, instead of the catalog's.
+    pub memory: Option<u64>,
+    /// Thousandths of a processor, instead of the catalog's.
+    pub milli_cpus: Option<u64>,
+    /// Processes, instead of the catalog's.
+    pub pids: Option<u64>,
+    /// The network, instead of the catalog's.
+    pub network: Option<RunNetwork>,
+    /// See [`EvaluationRecipe::strict`].
+    pub strict: bool,
+    /// How often every instance is run, at least once.
+    pub repeat: u32,
+    /// Text that runs before the script, by instance and model patch.
+    pub prologue: Option<Prologue>,
+    /// The ids of published images that are here, by reference.
+    pub image_ids: BTreeMap<String, String>,
+}
+
+/// Renders shell text that runs before the script of an instance.
+pub type Prologue = fn(&Instance, &str) -> Option<String>;
 
 /// An instance that cannot be planned.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +105,7 @@ pub struct Planner<'a> {
     by_key: HashMap<Key, NodeIndex>,
     ids: HashMap<String, NodeIndex>,
     environments: HashMap<(String, String, String), (Arc<Environment>, NodeIndex)>,
-    targets: Vec<(String, NodeIndex)>,
+    targets: Vec<Target>,
 }
 
 impl<'a> Planner<'a> {
@@ -103,8 +133,8 @@ impl<'a> Planner<'a> {
     /// All instances that cannot be planned.
     pub fn plan(mut self, work: &[Work]) -> Result<Plan, Vec<PlanError>> {
         let mut errors = Vec::new();
-        for item in work {
-            if let Err(error) = self.add(item) {
+        for (number, item) in work.iter().enumerate() {
+            if let Err(error) = self.add(number, item) {
                 errors.push(error);
             }
         }
@@ -114,23 +144,106 @@ impl<'a> Planner<'a> {
         Ok(Plan { graph: self.graph, platform: self.options.platform, targets: self.targets })
     }
 
-    fn add(&mut self, work: &Work) -> Result<(), PlanError> {
-        let instance = &*work.instance;
-        let target = if self.options.namespace.is_some() {
-            self.add_published(instance)?
+    fn add(&mut self, number: usize, work: &Work) -> Result<(), PlanError> {
+        let image = if self.options.namespace.is_some() {
+            self.add_published(&work.instance)?
         } else {
             self.add_built(work)?
         };
-        let mut next = Some(target);
+        let Some(options) = self.options.evaluate.clone() else {
+            self.add_target(number, work, 0, image);
+            return Ok(());
+        };
+        for repeat in 0..options.repeat.max(1) {
+            let run = self.add_evaluation(work, image, &options, repeat)?;
+            self.add_target(number, work, repeat, run);
+        }
+        Ok(())
+    }
+
+    fn add_target(&mut self, number: usize, work: &Work, repeat: u32, node: NodeIndex) {
+        let instance_id = &work.instance.instance_id;
+        let mut next = Some(node);
         while let Some(index) = next {
             let instances = &mut self.graph[index].instances;
-            if instances.last() != Some(&instance.instance_id) {
-                instances.push(instance.instance_id.clone());
+            if instances.last() != Some(instance_id) {
+                instances.push(instance_id.clone());
             }
             next = self.graph.neighbors_directed(index, petgraph::Direction::Incoming).next();
         }
-        self.targets.push((instance.instance_id.clone(), target));
-        Ok(())
+        self.targets.push(Target { work: number, repeat, node });
+    }
+
+    fn add_evaluation(
+        &mut self,
+        work: &Work,
+        image: NodeIndex,
+        options: &EvaluateOptions,
+        repeat: u32,
+    ) -> Result<NodeIndex, PlanError> {
+        let instance = &*work.instance;
+        let environment =
+            self.catalog.environment(&instance.repo, &instance.version, Some(instance));
+        let published = match &self.graph[image].recipe {
+            Recipe::Published(recipe) => Some(recipe.reference.clone()),
+            _ => None,
+        };
+        let environment = match environment {
+            Ok(environment) => Some(environment),
+            // A published image with a script of its own needs nothing of the catalog.
+            Err(_) if published.is_some() && instance.eval_script.is_some() => None,
+            Err(source) => {
+                let instance_id = instance.instance_id.clone();
+                return Err(PlanError::Catalog { instance_id, source: Box::new(source) });
+            }
+        };
+        let script = eval_script(instance, environment.as_ref())
+            .expect("there is a script or an environment");
+        let set = environment.as_ref().map(|environment| environment.limits).unwrap_or_default();
+        let default = RunLimits::default();
+        let network = match environment.as_ref().map(|environment| environment.network) {
+            None | Some(Network::None) => RunNetwork::None,
+            Some(Network::Bridge) => RunNetwork::Bridge,
+            // The service is part of the environment that is built here.
+            Some(Network::Httpbin) if published.is_some() => RunNetwork::Bridge,
+            Some(Network::Httpbin) => RunNetwork::Httpbin,
+        };
+        let model_patch = work.prediction.as_ref().map_or("", |model| &*model.patch);
+        let mut prologue = String::new();
+        if published.is_none() {
+            prologue.push_str(&reset_tests(instance).unwrap_or_default());
+        }
+        let own = options.prologue.and_then(|render| render(instance, model_patch));
+        prologue.push_str(&own.unwrap_or_default());
+        let recipe = EvaluationRecipe {
+            parent: self.graph[image].key,
+            instance_id: instance.instance_id.clone(),
+            script: script.into(),
+            prologue: (!prologue.is_empty()).then(|| prologue.into()),
+            patch: published.as_ref().and_then(|_| non_empty(model_patch)),
+            image_id: published.and_then(|reference| options.image_ids.get(&reference).cloned()),
+            limits: RunLimits {
+                timeout: options.timeout.or(set.timeout).unwrap_or(default.timeout),
+                memory: options.memory.or(set.memory).or(default.memory),
+                milli_cpus: options.milli_cpus.or(set.milli_cpus).or(default.milli_cpus),
+                pids: options.pids.or(set.pids).or(default.pids),
+            },
+            network: options.network.unwrap_or(network),
+            strict: options.strict,
+            repeat,
+            platform: self.options.platform.clone(),
+        };
+        let mut id = format!("evaluation:{}", instance.instance_id);
+        if let Some(prediction) = &work.prediction {
+            id.push('+');
+            id.push_str(&prediction.model);
+        }
+        if repeat > 0 {
+            id.push_str(&format!(" (run {})", repeat + 1));
+        }
+        let name = self.graph[image].image.clone();
+        Ok(self
+            .node(id, Recipe::Evaluation(recipe), Some(image), || (name, Vec::new(), Vec::new())))
     }
 
     fn add_published(&mut self, instance: &Instance) -> Result<NodeIndex, PlanError> {

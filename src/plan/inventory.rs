@@ -19,6 +19,7 @@ pub struct Inventory {
     images: HashMap<Key, Present>,
     references: HashSet<String>,
     documents: HashMap<String, KeyDocument>,
+    results: HashSet<Key>,
 }
 
 impl Inventory {
@@ -35,6 +36,15 @@ impl Inventory {
     /// Sets the key document of the newest image that was built for a node.
     pub fn set_document(&mut self, node: String, document: KeyDocument) {
         self.documents.insert(node, document);
+    }
+
+    /// Adds a result of an evaluation.
+    pub fn add_result(&mut self, key: Key) {
+        self.results.insert(key);
+    }
+
+    pub(super) fn has_result(&self, key: &Key) -> bool {
+        self.results.contains(key)
     }
 
     /// Tells whether the engine has the image of `key`, whole.

@@ -20,10 +20,10 @@ use serde::Serialize;
 use crate::key::{FieldChange, Key, KeyDocument, Kind};
 use crate::recipe::Recipe;
 
-pub use build::{PlanError, PlanOptions, Planner, Work};
+pub use build::{EvaluateOptions, PlanError, PlanOptions, Planner, Work};
 pub use inventory::{Inventory, Present};
 
-/// One image of the plan.
+/// One image of the plan, or one run in an image.
 #[derive(Debug, Clone)]
 pub struct Node {
     /// Unique in the plan and the same in every plan that needs the image for the same thing, such
@@ -35,7 +35,8 @@ pub struct Node {
     pub key: Key,
     /// The preimage of the key.
     pub document: KeyDocument,
-    /// The image's own name, `imgforge/<kind>:<key>`, or the published one.
+    /// The image's own name, `imgforge/<kind>:<key>`, or the published one; of an evaluation, that
+    /// of the image that it runs in.
     pub image: String,
     /// Further names that the image gets.
     pub aliases: Vec<String>,
@@ -70,6 +71,8 @@ pub enum Status {
 pub enum Reason {
     /// No image of this node was ever built here.
     NeverBuilt,
+    /// There is no result of this evaluation.
+    NeverRun,
     /// An input differs from that of the newest image of this node.
     Changed(FieldChange),
     /// The parent's key is another one.
@@ -99,6 +102,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::NeverBuilt => f.write_str("never built here"),
+            Reason::NeverRun => f.write_str("never run with these inputs"),
             Reason::Changed(FieldChange { field, old, new }) => {
                 let show = |value: &Option<String>| match value {
                     Some(value) => format!("`{value}`"),
@@ -125,8 +129,19 @@ pub struct Plan {
     pub graph: DiGraph<Node, ()>,
     /// Such as `linux/amd64`.
     pub platform: String,
-    /// `instance_id` and model of everything that was asked for, with its node.
-    pub targets: Vec<(String, NodeIndex)>,
+    /// What was asked for, in its order.
+    pub targets: Vec<Target>,
+}
+
+/// One thing that was asked for, with the node that is it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// The position of the [`Work`] in what the plan was made from.
+    pub work: usize,
+    /// Which run of an evaluation, from 0.
+    pub repeat: u32,
+    /// The node; several targets may have one.
+    pub node: NodeIndex,
 }
 
 /// Counts of one kind of node.
@@ -154,7 +169,7 @@ impl Plan {
     /// Counts the nodes by kind and status.
     pub fn summary(&self) -> BTreeMap<&'static str, Count> {
         let mut summary: BTreeMap<&'static str, Count> =
-            Kind::ALL.iter().map(|kind| (kind.as_str(), Count::default())).collect();
+            Kind::IMAGES.iter().map(|kind| (kind.as_str(), Count::default())).collect();
         for node in self.graph.node_weights() {
             let count = summary.entry(node.kind().as_str()).or_default();
             match node.status {
@@ -187,6 +202,12 @@ impl Plan {
             let here = inventory.has_reference(&recipe.reference);
             let force = force.contains(&Kind::Instance);
             return if here && !force { Status::Fresh } else { Status::Pull };
+        }
+        if node.kind() == Kind::Evaluation {
+            return match inventory.has_result(&node.key) {
+                true => Status::Fresh,
+                false => Status::Stale(vec![Reason::NeverRun]),
+            };
         }
         if force.contains(&node.kind()) {
             return Status::Stale(vec![Reason::Forced]);

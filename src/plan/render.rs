@@ -131,7 +131,7 @@ pub fn table(plan: &Plan, explain: bool) -> String {
     if listed {
         text.push('\n');
     }
-    for (kind, count) in Kind::ALL.iter().map(|kind| (kind, plan.summary()[kind.as_str()])) {
+    for (kind, count) in Kind::IMAGES.iter().map(|kind| (kind, plan.summary()[kind.as_str()])) {
         let total = count.fresh + count.stale + count.pull;
         if total > 0 {
             let _ = write!(text, "{kind:<9} {total:>6}: {} fresh", count.fresh);

@@ -28,11 +28,17 @@ impl NodeLog {
     /// Starts the log of an image; what an earlier build left there is gone.
     pub fn create(dir: &Path, kind: Kind, image: &str) -> std::io::Result<NodeLog> {
         let dir = dir.join(kind.as_str()).join(image.replace(':', "__").replace('/', "_"));
-        std::fs::create_dir_all(&dir)?;
-        let path = dir.join("build_image.log");
-        let file = File::create(&path)?;
+        NodeLog::at(&dir.join("build_image.log"))
+    }
+
+    /// Starts a log at `path`; its directory is made.
+    pub fn at(path: &Path) -> std::io::Result<NodeLog> {
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        let file = File::create(path)?;
         let state = State { file, lines: VecDeque::new(), partial: Vec::new() };
-        Ok(NodeLog { path, state: Mutex::new(state) })
+        Ok(NodeLog { path: path.to_owned(), state: Mutex::new(state) })
     }
 
     /// Returns the file.

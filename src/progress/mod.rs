@@ -4,11 +4,13 @@ mod log;
 mod ndjson;
 mod plain;
 mod text;
+mod timeline;
 mod tty;
 
 pub use log::NodeLog;
 pub use ndjson::NdjsonReporter;
 pub use plain::PlainReporter;
+pub use timeline::Timeline;
 pub use tty::TtyReporter;
 
 use crate::event::{Event, Reporter};

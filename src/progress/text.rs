@@ -5,6 +5,8 @@ use std::path::Path;
 use console::style;
 
 use crate::event::{EventKind, NodeRef, Outcome};
+use crate::key::Kind;
+use crate::report::Verdict;
 
 /// Returns seconds as `0.4s`, `12s` or `3m05s`.
 pub(super) fn seconds(seconds: f64) -> String {
@@ -34,13 +36,36 @@ pub(super) fn finished(
         Outcome::Built => line(style("   built").green().for_stderr()),
         Outcome::Pulled => line(style("  pulled").green().for_stderr()),
         Outcome::FoundFresh => vec![format!("   fresh {} (built by another process)", node.id)],
+        Outcome::Evaluated { verdict, cached, tests, reason } => {
+            let word = style(format!("{:>8}", verdict.words())).for_stderr();
+            let word = match verdict {
+                Verdict::Resolved => word.green(),
+                Verdict::Unresolved | Verdict::EmptyPatch => word.yellow(),
+                _ => word.red(),
+            };
+            let id = node.id.strip_prefix("evaluation:").unwrap_or(&node.id);
+            let tests = tests.map_or(String::new(), |(good, all)| format!(", {good}/{all} tests"));
+            let cached = if *cached { ", reused" } else { "" };
+            let mut lines = vec![format!("{word} {id} ({}{tests}{cached})", seconds(took))];
+            if let Some(reason) = reason {
+                lines.extend(reason.lines().take(5).map(|line| format!("    | {line}")));
+            }
+            if let Some(log) = log.filter(|_| verdict.is_error() || reason.is_some()) {
+                lines.push(format!("  its log is `{}`", log.display()));
+            }
+            if let Some(advice) = verdict.advice() {
+                lines.push(format!("  hint: {advice}"));
+            }
+            lines
+        }
         Outcome::Failed { error, hint, tail, instances } => {
             let word = style("  failed").red().bold().for_stderr();
             let mut lines = vec![format!("{word} {} ({})", node.id, seconds(took))];
+            let verb = if node.kind == Kind::Evaluation { "run" } else { "build" };
             for (at, cause) in error.iter().enumerate() {
                 let cause = cause.replace('\n', "\n           ");
                 lines.push(match at {
-                    0 => format!("  error: cannot build `{}`: {cause}", node.id),
+                    0 => format!("  error: cannot {verb} `{}`: {cause}", node.id),
                     _ => format!("    caused by: {cause}"),
                 });
             }
@@ -74,10 +99,18 @@ pub(super) fn finished(
 /// Returns the lines of an event that concerns the run; empty for events about nodes.
 pub(super) fn of_run(event: &EventKind) -> Vec<String> {
     match event {
-        EventKind::RunStarted { engine, workers, nodes, fresh, to_run, .. } => vec![format!(
-            "{engine}: {nodes} images, {fresh} fresh, {to_run} to do with {workers} {}",
-            if *workers == 1 { "worker" } else { "workers" }
-        )],
+        EventKind::RunStarted { engine, workers, nodes, fresh, to_run, evaluations, .. } => {
+            let images = nodes - evaluations;
+            let to_build = to_run - evaluations;
+            let runs = match evaluations {
+                0 => String::new(),
+                runs => format!(", {runs} to evaluate"),
+            };
+            let word = if *workers == 1 { "worker" } else { "workers" };
+            vec![format!(
+                "{engine}: {images} images, {fresh} fresh, {to_build} to do{runs}, with {workers} {word}"
+            )]
+        }
         EventKind::NodeRetry { node, attempt, reason, delay } => {
             vec![format!("   retry {} in {} (try {attempt}: {reason})", node.id, seconds(*delay))]
         }
@@ -88,12 +121,23 @@ pub(super) fn of_run(event: &EventKind) -> Vec<String> {
             "stopping: running images are finished, no new ones start; interrupt again to drop them"
                 .to_owned(),
         ],
-        EventKind::RunFinished { built, fresh, pulled, failed, skipped, seconds: took } => {
+        EventKind::RunFinished {
+            built,
+            fresh,
+            pulled,
+            evaluated,
+            failed,
+            skipped,
+            seconds: took,
+        } => {
             let mut parts = vec![format!("{built} built")];
             if *pulled > 0 {
                 parts.push(format!("{pulled} pulled"));
             }
             parts.push(format!("{fresh} fresh"));
+            if *evaluated > 0 {
+                parts.push(format!("{evaluated} evaluated"));
+            }
             if *failed > 0 {
                 parts.push(format!("{failed} failed"));
             }

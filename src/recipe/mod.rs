@@ -1,4 +1,4 @@
-//! What every image is made of.
+//! What every image is made of, and what is run in it.
 //!
 //! A recipe holds all that changes the bytes of an image and nothing else. [`Recipe::document`]
 //! is the preimage of its key; the texts that the executor hands to the engine (Dockerfiles,
@@ -8,13 +8,16 @@ pub mod base;
 pub mod checkout;
 pub mod dockerfile;
 pub mod env;
+pub mod evaluation;
 pub mod instance;
+pub mod script;
 
 use crate::key::{KeyDocument, Kind};
 
 pub use base::BaseRecipe;
 pub use checkout::CheckoutRecipe;
 pub use env::EnvRecipe;
+pub use evaluation::{EvaluationRecipe, RunLimits, RunNetwork};
 pub use instance::InstanceRecipe;
 
 /// Where the repository is in a checkout image.
@@ -37,6 +40,8 @@ pub enum Recipe {
     Instance(InstanceRecipe),
     /// A published image that is pulled by name instead of being built.
     Published(PublishedRecipe),
+    /// No image but a run in one; see [`EvaluationRecipe`].
+    Evaluation(EvaluationRecipe),
 }
 
 /// A published image: known by its name only, until it is here.
@@ -56,6 +61,7 @@ impl Recipe {
             Recipe::Env(_) => Kind::Env,
             Recipe::Checkout(_) => Kind::Checkout,
             Recipe::Instance(_) | Recipe::Published(_) => Kind::Instance,
+            Recipe::Evaluation(_) => Kind::Evaluation,
         }
     }
 
@@ -66,6 +72,7 @@ impl Recipe {
             Recipe::Env(recipe) => recipe.document(),
             Recipe::Checkout(recipe) => recipe.document(),
             Recipe::Instance(recipe) => recipe.document(),
+            Recipe::Evaluation(recipe) => recipe.document(),
             Recipe::Published(recipe) => KeyDocument::new(Kind::Instance)
                 .with("platform", &recipe.platform)
                 .with("reference", &recipe.reference),

@@ -16,7 +16,7 @@ use super::checkout::{EntryKind, Listing, layer_time};
 use super::difference::{ancestors, difference};
 use super::layer::{FileMode, LayerWriter, path_of};
 use super::mirror::Mirror;
-use super::patch::{Touched, touched};
+use crate::patch::{Touched, touched};
 
 /// The chain of the harness (5.x): the first that succeeds has applied the patch.
 const CHAIN: [&[&str]; 4] = [

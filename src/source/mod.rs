@@ -9,7 +9,7 @@ mod git_index;
 mod layer;
 mod mirror;
 mod pack;
-mod patch;
+
 mod step;
 
 use std::path::PathBuf;

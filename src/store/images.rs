@@ -66,11 +66,12 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
     database.pragma_update(None, "journal_mode", "WAL")?;
     database.pragma_update(None, "synchronous", "NORMAL")?;
     database.execute_batch(SCHEMA)?;
+    database.execute_batch(super::results::SCHEMA)?;
     Ok(database)
 }
 
 impl Store {
-    fn with<T>(
+    pub(super) fn with<T>(
         &self,
         run: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
@@ -150,7 +151,7 @@ impl Store {
                 let found: Option<(String, String)> =
                     query.query_row([node], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
                 let Some((kind, text)) = found else { continue };
-                let kind = Kind::ALL.into_iter().find(|known| known.as_str() == kind);
+                let kind = Kind::IMAGES.into_iter().find(|known| known.as_str() == kind);
                 // A document that cannot be read explains nothing, and harms nothing.
                 if let Some(Ok(document)) = kind.map(|kind| KeyDocument::parse(kind, &text)) {
                     documents.insert(node.to_owned(), document);

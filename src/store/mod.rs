@@ -9,6 +9,7 @@ pub mod disk;
 mod images;
 mod lock;
 mod process;
+mod results;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use crate::key::Digest;
 pub use images::{ImageRecord, VerifiedImage};
 pub use lock::KeyLock;
 pub use process::{is_alive, owner};
+pub use results::RunRecord;
 
 /// The version of the layout; a directory of a newer one is refused.
 pub const LAYOUT: u32 = 1;

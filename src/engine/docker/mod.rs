@@ -12,6 +12,7 @@ mod images;
 mod load;
 mod output;
 mod run;
+mod sandbox;
 mod scratch;
 mod solve;
 mod transfer;
@@ -26,7 +27,7 @@ use tokio::sync::OnceCell;
 
 use super::{
     BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest, ListedImage, LogSink,
-    OwnerAlive, Result,
+    OwnerAlive, Result, SandboxEnd, SandboxRequest,
 };
 
 /// A Docker engine.
@@ -47,6 +48,8 @@ struct Facts {
     takes_context: bool,
     /// Dockerfiles are built with BuildKit.
     buildkit: bool,
+    /// Processors.
+    cpus: usize,
 }
 
 impl DockerEngine {
@@ -93,7 +96,7 @@ impl DockerEngine {
             let major = info.version.split('.').next().and_then(|major| major.parse::<u32>().ok());
             // https://github.com/moby/moby/issues/47717, fixed in 28.0.
             let takes_context = !containerd || major.is_none_or(|major| major >= 28);
-            Ok(Facts { containerd, takes_context, buildkit: info.buildkit })
+            Ok(Facts { containerd, takes_context, buildkit: info.buildkit, cpus: info.cpus })
         };
         self.facts.get_or_try_init(ask).await
     }
@@ -144,6 +147,19 @@ impl Engine for DockerEngine {
 
     async fn run(&self, reference: &str, command: &[String], log: &dyn LogSink) -> Result<i64> {
         self.run_command(reference, command, log).await
+    }
+
+    async fn run_sandboxed(
+        &self,
+        request: &SandboxRequest,
+        log: &dyn LogSink,
+        control: &dyn LogSink,
+    ) -> Result<SandboxEnd> {
+        self.run_in_sandbox(request, log, control).await
+    }
+
+    async fn remove_run(&self, run_id: &str) -> Result<Vec<String>> {
+        self.remove_containers_of_run(run_id).await
     }
 
     async fn remove_scratch(&self, owner_alive: &OwnerAlive) -> Result<Vec<String>> {

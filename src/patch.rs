@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 pub struct Touched {
     /// Every path that the patch reads, writes, creates or deletes, relative to the repository.
     pub paths: BTreeSet<Vec<u8>>,
+    /// Those of them that are there once it is applied.
+    pub kept: BTreeSet<Vec<u8>>,
     /// Paths that it makes symbolic links.
     pub symlinks: BTreeSet<Vec<u8>>,
     /// Paths as written that do not lead into the work tree: absolute, with `..`, or in `.git`.
@@ -18,6 +20,8 @@ pub fn touched(patch: &[u8]) -> Touched {
     let mut touched = Touched::default();
     let mut hunk = (0usize, 0usize);
     let mut symlink = false;
+    // The new name of the file at hand.
+    let mut current: Option<Vec<u8>> = None;
     for line in patch.split(|byte| *byte == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if hunk != (0, 0) {
@@ -35,24 +39,38 @@ pub fn touched(patch: &[u8]) -> Touched {
         } else if let Some(names) = line.strip_prefix(b"diff --git ") {
             symlink = false;
             for name in git_names(names) {
-                touched.add(&name, true, false);
+                current = touched.add(&name, true, false);
+            }
+            touched.kept.extend(current.clone());
+        } else if line.starts_with(b"deleted file mode") {
+            if let Some(path) = &current {
+                touched.kept.remove(path);
             }
         } else if line.starts_with(b"new file mode 120000") || line.starts_with(b"new mode 120000")
         {
             symlink = true;
         } else if let Some(name) =
-            line.strip_prefix(b"rename from ").or_else(|| line.strip_prefix(b"rename to "))
+            line.strip_prefix(b"rename to ").or_else(|| line.strip_prefix(b"copy to "))
         {
-            touched.add(&unquote(name), false, false);
+            let path = touched.add(&unquote(name), false, false);
+            touched.kept.extend(path);
         } else if let Some(name) =
-            line.strip_prefix(b"copy from ").or_else(|| line.strip_prefix(b"copy to "))
+            line.strip_prefix(b"rename from ").or_else(|| line.strip_prefix(b"copy from "))
         {
             touched.add(&unquote(name), false, false);
         } else if let Some(name) = line.strip_prefix(b"--- ").or_else(|| line.strip_prefix(b"+++ "))
         {
             let name = unquote(name.split(|byte| *byte == b'\t').next().unwrap_or(name));
+            let new = line.starts_with(b"+++ ");
             if name != b"/dev/null" {
-                touched.add(&name, true, symlink && line.starts_with(b"+++ "));
+                let path = touched.add(&name, true, symlink && new);
+                if new {
+                    touched.kept.extend(path);
+                } else {
+                    current = path;
+                }
+            } else if new && let Some(path) = &current {
+                touched.kept.remove(path);
             }
         }
     }
@@ -60,7 +78,8 @@ pub fn touched(patch: &[u8]) -> Touched {
 }
 
 impl Touched {
-    fn add(&mut self, written: &[u8], strip: bool, symlink: bool) {
+    /// Adds a path as it is written, and returns it as it is in the repository.
+    fn add(&mut self, written: &[u8], strip: bool, symlink: bool) -> Option<Vec<u8>> {
         let path = match strip {
             true => match written.iter().position(|byte| *byte == b'/') {
                 Some(at) if !written.starts_with(b"/") => &written[at + 1..],
@@ -82,7 +101,9 @@ impl Touched {
                 self.symlinks.insert(path.to_vec());
             }
             self.paths.insert(path.to_vec());
+            return Some(path.to_vec());
         }
+        None
     }
 }
 
@@ -207,6 +228,19 @@ mod tests {
             paths("diff --git \"a/caf\\303\\251\" \"b/caf\\303\\251\"\nGIT binary patch\n"),
             ["café"]
         );
+    }
+
+    #[test]
+    fn what_is_deleted_or_renamed_away_is_not_kept() {
+        let patch = "diff --git a/old.py b/old.py\ndeleted file mode 100644\n--- a/old.py\n\
+                     +++ /dev/null\n@@ -1 +0,0 @@\n-a\n\
+                     diff --git a/a.py b/b.py\nrename from a.py\nrename to b.py\n\
+                     diff --git a/c.py b/c.py\n--- a/c.py\n+++ b/c.py\n@@ -1 +1 @@\n-a\n+b\n";
+        let kept = touched(patch.as_bytes()).kept;
+        let kept: Vec<_> = kept.iter().map(|path| String::from_utf8_lossy(path)).collect();
+        assert_eq!(kept, ["b.py", "c.py"]);
+        let plain = "--- a/x.py\n+++ /dev/null\n@@ -1 +0,0 @@\n-a\n";
+        assert!(touched(plain.as_bytes()).kept.is_empty());
     }
 
     #[test]

@@ -1,0 +1,494 @@
+//! `imgforge eval`.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use anyhow::anyhow;
+use clap::Args;
+use petgraph::graph::NodeIndex;
+use rayon::prelude::*;
+
+use crate::exec::evaluate::{self, Evaluated, RunTarget, Runs};
+use crate::exec::{NodeError, RunSummary};
+use crate::grade::{GRADER, Rules};
+use crate::key::{Key, Kind};
+use crate::plan::{EvaluateOptions, Plan, Status, Work};
+use crate::progress::Timeline;
+use crate::recipe::{Recipe, RunNetwork};
+use crate::report::{InstanceResult, RunReport, Verdict};
+use crate::run::{Metadata, PatchState, RUNS, RunDir, RunError, Settings};
+
+use super::context::{self, Prepared, Wanted};
+use super::execute::ExecArgs;
+use super::results::{self, Outputs};
+use super::{Chosen, CommandResult, Exit, Failure, Global, Sources};
+
+/// Arguments of `eval`.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    #[command(flatten)]
+    chosen: Chosen,
+    #[command(flatten)]
+    sources: Sources,
+    /// Predictions: .jsonl or .json files; gold for the dataset's own patches, empty for none
+    #[arg(
+        short,
+        long,
+        alias = "predictions_path",
+        value_name = "PATH",
+        required = true,
+        env = "IMGFORGE_PREDICTIONS"
+    )]
+    predictions: Vec<String>,
+    /// What the run is called
+    #[arg(
+        long,
+        alias = "run_id",
+        value_name = "ID",
+        default_value = "run",
+        env = "IMGFORGE_RUN_ID"
+    )]
+    run_id: String,
+    #[command(flatten)]
+    exec: ExecArgs,
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    outputs: Outputs,
+}
+
+/// How tests are run.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RunArgs {
+    /// Seconds that the tests of an instance may take [default: the catalog's, else 1800]
+    #[arg(short, long, value_name = "SECONDS", env = "IMGFORGE_TIMEOUT",
+        value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: Option<u64>,
+    /// What tests can reach [default: the catalog's, else none]
+    #[arg(long, value_enum, env = "IMGFORGE_NETWORK")]
+    network: Option<RunNetwork>,
+    /// Memory of each run, such as 4g [default: the catalog's, else 8g]
+    #[arg(long, value_name = "BYTES", value_parser = bytes, env = "IMGFORGE_MEMORY")]
+    memory: Option<u64>,
+    /// Processors of each run, such as 1.5 [default: the catalog's, else all]
+    #[arg(long, value_name = "N", value_parser = milli_cpus, env = "IMGFORGE_CPUS")]
+    cpus: Option<u64>,
+    /// Processes and threads of each run [default: the catalog's, else 4096]
+    #[arg(long, value_name = "N", env = "IMGFORGE_PIDS_LIMIT",
+        value_parser = clap::value_parser!(u64).range(16..))]
+    pids_limit: Option<u64>,
+    /// Run everything, also what was run before with the same inputs
+    #[arg(long, env = "IMGFORGE_NO_RESULT_CACHE")]
+    no_result_cache: bool,
+    /// Run each instance so often; resolved is what is resolved every time
+    #[arg(long, value_name = "N", default_value_t = 1, env = "IMGFORGE_REPEAT",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+}
+
+/// Reads an amount of memory as `docker run` does.
+fn bytes(text: &str) -> Result<u64, String> {
+    let lower = text.to_ascii_lowercase();
+    let digits = lower.trim_end_matches(['b', 'i']);
+    let (digits, shift) = match digits.chars().last() {
+        Some('k') => (&digits[..digits.len() - 1], 10),
+        Some('m') => (&digits[..digits.len() - 1], 20),
+        Some('g') => (&digits[..digits.len() - 1], 30),
+        _ => (digits, 0),
+    };
+    let number: f64 = digits.parse().map_err(|_| "write it as 512m or 4g".to_owned())?;
+    let bytes = number * (1u64 << shift) as f64;
+    // What engines refuse as too little to start a process.
+    if bytes >= (6 << 20) as f64 { Ok(bytes as u64) } else { Err("at least 6m are needed".into()) }
+}
+
+fn milli_cpus(text: &str) -> Result<u64, String> {
+    let number: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    if (0.01..=4096.0).contains(&number) {
+        Ok((number * 1000.0).round() as u64)
+    } else {
+        Err("it must be at least 0.01".to_owned())
+    }
+}
+
+/// Makes a failure of a run's directory.
+pub(super) fn run_failure(error: RunError) -> Failure {
+    match &error {
+        RunError::Name { .. } | RunError::Metadata { .. } => Failure::input(error),
+        RunError::UnderWay { .. } => Failure::input(error)
+            .hint(Some("wait for it, or name another --run-id: results are shared".to_owned())),
+        RunError::Unknown { known, .. } => {
+            let hint = match known.as_slice() {
+                [] => "runs are looked for below the current directory".to_owned(),
+                known => format!("there are {}", known.join(", ")),
+            };
+            Failure::input(error).hint(Some(hint))
+        }
+        RunError::File { .. } => Failure::environment(error),
+    }
+}
+
+/// What is evaluated.
+pub(super) struct Evaluation<'a> {
+    /// Which instances.
+    pub chosen: &'a Chosen,
+    /// Where things come from.
+    pub sources: &'a Sources,
+    /// Files of predictions, `gold` or `empty`.
+    pub predictions: &'a [String],
+    /// The run.
+    pub run_id: &'a str,
+    /// How the plan is run.
+    pub exec: &'a ExecArgs,
+    /// How tests are run.
+    pub run: &'a RunArgs,
+}
+
+/// Runs `eval`.
+pub(super) async fn run(global: &Global, args: EvalArgs) -> CommandResult {
+    let evaluation = Evaluation {
+        chosen: &args.chosen,
+        sources: &args.sources,
+        predictions: &args.predictions,
+        run_id: &args.run_id,
+        exec: &args.exec,
+        run: &args.run,
+    };
+    let (report, exit) = evaluate(global, &evaluation).await?;
+    let written = results::write(&report, &args.outputs).map_err(run_failure)?;
+    if !global.quiet {
+        results::print(&report, &written);
+    }
+    if global.json {
+        super::render::json(&results::document(&report)).map_err(Failure::environment)?;
+    }
+    Ok(exit)
+}
+
+/// Evaluates predictions; the files of the instances are written, the reports of the run are not.
+pub(super) async fn evaluate(
+    global: &Global,
+    evaluation: &Evaluation<'_>,
+) -> Result<(RunReport, Exit), Failure> {
+    let dir = RunDir::new(Path::new(RUNS), evaluation.run_id).map_err(run_failure)?;
+    let wanted = Wanted {
+        chosen: evaluation.chosen,
+        sources: evaluation.sources,
+        predictions: evaluation.predictions,
+        skip_empty: true,
+        workers: evaluation.exec.max_workers,
+        build: true,
+    };
+    let prepared = context::prepare(global, &wanted).await?;
+    let mut options = options(evaluation.run);
+    if let (Some(_), Some((engine, _))) = (&prepared.namespace, &prepared.engine) {
+        let listed = engine.images().await.map_err(context::engine_failure)?;
+        for image in listed {
+            options.image_ids.extend(image.tags.into_iter().map(|tag| (tag, image.id.clone())));
+        }
+    }
+    let rules = rules(&prepared)?;
+    let all = prepared.plan(&prepared.work, Kind::Instance, Some(options.clone()))?;
+    let everything: Vec<usize> = (0..prepared.work.len()).collect();
+    let targets = targets(&all, &prepared.work, &everything, &rules, &dir)?;
+    let _lock = dir.lock().map_err(run_failure)?;
+    let metadata = metadata(&prepared, evaluation);
+    dir.write_metadata(&metadata).map_err(run_failure)?;
+
+    let use_results = !evaluation.run.no_result_cache;
+    let mut evaluated: HashMap<(usize, u32), (Key, Evaluated)> = HashMap::new();
+    let mut known = HashSet::new();
+    if use_results {
+        let keys = targets.keys().map(|index| all.graph[*index].key);
+        let found = prepared.store.results_of(keys).map_err(Failure::environment)?;
+        for (index, one) in reuse(&prepared, &all, &targets, &found).await? {
+            known.insert(all.graph[index].key);
+            for target in all.targets.iter().filter(|target| target.node == index) {
+                let at = (target.work, target.repeat);
+                evaluated.insert(at, (all.graph[index].key, one.clone()));
+            }
+        }
+    }
+    let open: Vec<usize> = everything
+        .into_iter()
+        .filter(|work| (0..options.repeat).any(|repeat| !evaluated.contains_key(&(*work, repeat))))
+        .collect();
+    let mut report = RunReport {
+        run_id: evaluation.run_id.to_owned(),
+        dataset: evaluation.chosen.dataset.clone(),
+        split: evaluation.chosen.split.clone(),
+        created_at: metadata.created_at.clone(),
+        seconds: 0.0,
+        engine: metadata.imgforge.as_ref().map_or(String::new(), |own| own.engine.clone()),
+        platform: prepared.platform.clone(),
+        workers: prepared.workers,
+        grader: GRADER,
+        strict: false,
+        instances: prepared.instances.iter().map(|one| one.instance_id.clone()).collect(),
+        results: Vec::new(),
+        submitted: prepared.submission.by_model(),
+        unknown_ids: prepared.submission.unknown_ids.clone(),
+        timeline: Vec::new(),
+    };
+    let mut failures: HashMap<usize, (Verdict, String)> = HashMap::new();
+    let mut build_seconds: HashMap<usize, f64> = HashMap::new();
+    let mut exit = Exit::Success;
+    if open.is_empty() {
+        if !global.quiet {
+            eprintln!("nothing to run: all {} results are known", prepared.work.len());
+        }
+    } else {
+        let some: Vec<Work> = open.iter().map(|at| prepared.work[*at].clone()).collect();
+        let mut plan = prepared.plan(&some, Kind::Instance, Some(options.clone()))?;
+        prepared.assess(&mut plan, &[], &known).await?;
+        let targets = self::targets(&plan, &prepared.work, &open, &rules, &dir)?;
+        if !global.quiet && !evaluated.is_empty() {
+            eprintln!("{} of {} results are known", evaluated.len(), all.targets.len());
+        }
+        let runs = Runs { dir: dir.clone(), targets, use_results };
+        let spans = Arc::new(Mutex::new(Vec::new()));
+        let timeline = Timeline::new(spans.clone());
+        let plan = Arc::new(plan);
+        let summary = evaluation
+            .exec
+            .run(global, &prepared, plan.clone(), Some(Arc::new(runs)), vec![Box::new(timeline)])
+            .await?;
+        report.seconds = summary.seconds;
+        report.timeline = std::mem::take(&mut *spans.lock().expect("no reporter panicked"));
+        for target in &plan.targets {
+            let work = open[target.work];
+            let key = plan.graph[target.node].key;
+            if let Some(one) = summary.evaluations.get(&target.node) {
+                evaluated.insert((work, target.repeat), (key, one.clone()));
+            } else if !evaluated.contains_key(&(work, target.repeat)) {
+                failures.insert(work, failure(&plan, &summary, target.node));
+            }
+            build_seconds.insert(work, seconds_of_images(&plan, &summary, target.node));
+        }
+        if summary.interrupted {
+            exit = Exit::Interrupted;
+        } else if summary.out_of_space {
+            exit = Exit::Environment;
+        }
+    }
+    for (at, work) in prepared.work.iter().enumerate() {
+        let prediction = work.prediction.as_ref().expect("every work of a run has a prediction");
+        let rules = rules[&work.instance.instance_id];
+        let target = target(work, rules, &dir, 0)?;
+        let runs: Vec<&(Key, Evaluated)> =
+            (0..options.repeat).filter_map(|repeat| evaluated.get(&(at, repeat))).collect();
+        let mut result = match failures.remove(&at) {
+            Some((verdict, reason)) => {
+                results::unfinished(&work.instance, &prediction.model, verdict, reason)
+            }
+            None => results::join(&target, &runs),
+        };
+        result.build_seconds = build_seconds.get(&at).copied().unwrap_or(0.0);
+        results::add_log(&mut result, &target.dir);
+        if options.repeat > 1 {
+            results::write_instance(&result, &target.dir).map_err(run_failure)?;
+        }
+        report.results.push(result);
+    }
+    add_empty(&mut report, &prepared);
+    if exit == Exit::Success && report.results.iter().any(|one| one.verdict.is_error()) {
+        exit = Exit::SomeFailed;
+    }
+    results::write_timeline(&report, &dir).map_err(run_failure)?;
+    Ok((report, exit))
+}
+
+fn options(run: &RunArgs) -> EvaluateOptions {
+    EvaluateOptions {
+        timeout: run.timeout,
+        memory: run.memory,
+        milli_cpus: run.cpus,
+        pids: run.pids_limit,
+        network: run.network,
+        repeat: run.repeat.max(1),
+        ..EvaluateOptions::default()
+    }
+}
+
+/// Reads how every instance is graded, before anything starts.
+fn rules(prepared: &Prepared) -> Result<HashMap<String, Rules>, Failure> {
+    let mut rules = HashMap::new();
+    for work in &prepared.work {
+        let read = Rules::of(&work.instance).map_err(|error| {
+            let names: Vec<&str> = crate::grade::parsers().map(|(name, _)| name).collect();
+            let hint = format!("the parsers are {}", names.join(", "));
+            Failure::input(error).hint(Some(hint))
+        })?;
+        rules.insert(work.instance.instance_id.clone(), read);
+    }
+    Ok(rules)
+}
+
+fn target(work: &Work, rules: Rules, dir: &RunDir, repeat: u32) -> Result<RunTarget, Failure> {
+    let prediction = work.prediction.as_ref().expect("every work of a run has a prediction");
+    let path = dir.instance(&prediction.model, &work.instance.instance_id, repeat);
+    Ok(RunTarget {
+        dir: path.map_err(run_failure)?,
+        instance: work.instance.clone(),
+        model: prediction.model.clone(),
+        patch: prediction.patch.clone(),
+        rules,
+    })
+}
+
+/// Lists what each evaluation of a plan is run for; `numbers` gives the work of each of the plan's.
+fn targets(
+    plan: &Plan,
+    work: &[Work],
+    numbers: &[usize],
+    rules: &HashMap<String, Rules>,
+    dir: &RunDir,
+) -> Result<HashMap<NodeIndex, Vec<RunTarget>>, Failure> {
+    let mut targets: HashMap<NodeIndex, Vec<RunTarget>> = HashMap::new();
+    let mut taken: HashSet<PathBuf> = HashSet::new();
+    for one in &plan.targets {
+        let work = &work[numbers[one.work]];
+        let target = target(work, rules[&work.instance.instance_id], dir, one.repeat)?;
+        if !taken.insert(target.dir.clone()) {
+            return Err(Failure::input(anyhow!(
+                "two models would leave their files in `{}`; rename one of them",
+                target.dir.display()
+            )));
+        }
+        targets.entry(one.node).or_default().push(target);
+    }
+    Ok(targets)
+}
+
+/// Grades the logs of earlier runs that have the same inputs.
+async fn reuse(
+    prepared: &Prepared,
+    plan: &Plan,
+    targets: &HashMap<NodeIndex, Vec<RunTarget>>,
+    found: &HashSet<Key>,
+) -> Result<Vec<(NodeIndex, Evaluated)>, Failure> {
+    let jobs: Vec<(NodeIndex, Key, crate::recipe::EvaluationRecipe, Vec<RunTarget>)> = targets
+        .iter()
+        .filter_map(|(index, targets)| {
+            let node = &plan.graph[*index];
+            let Recipe::Evaluation(recipe) = &node.recipe else { return None };
+            let known = found.contains(&node.key);
+            known.then(|| (*index, node.key, recipe.clone(), targets.clone()))
+        })
+        .collect();
+    let store = prepared.store.clone();
+    let graded = tokio::task::spawn_blocking(move || {
+        jobs.par_iter()
+            .map(|(index, key, recipe, targets)| {
+                let one = evaluate::reuse(&store, *key, recipe, targets)?;
+                Ok(one.map(|one| (*index, one)))
+            })
+            .collect::<Result<Vec<Option<(NodeIndex, Evaluated)>>, NodeError>>()
+    });
+    let graded = graded.await.expect("grading does not panic").map_err(Failure::environment)?;
+    Ok(graded.into_iter().flatten().collect())
+}
+
+/// Says why an evaluation did not come to a verdict.
+fn failure(plan: &Plan, summary: &RunSummary, index: NodeIndex) -> (Verdict, String) {
+    let own = &summary.nodes[index.index()];
+    if own.status == "cancelled" {
+        return (Verdict::NotRun, "the run was stopped".to_owned());
+    }
+    let mut next = Some(index);
+    while let Some(at) = next {
+        let node = &summary.nodes[at.index()];
+        if node.status == "failed" {
+            let error = node.error.clone().unwrap_or_default();
+            let text = format!("{}: {error}", node.id);
+            return (Verdict::Error, text);
+        }
+        next = plan.parent(at);
+    }
+    (Verdict::NotRun, own.error.clone().unwrap_or_else(|| "it was not started".to_owned()))
+}
+
+/// Adds up the seconds of the images that only this evaluation's instance needs.
+fn seconds_of_images(plan: &Plan, summary: &RunSummary, index: NodeIndex) -> f64 {
+    let mut seconds = 0.0;
+    let mut next = plan.parent(index);
+    while let Some(at) = next {
+        let node = &plan.graph[at];
+        if matches!(node.kind(), Kind::Checkout | Kind::Instance) && node.status != Status::Fresh {
+            seconds += summary.nodes[at.index()].seconds;
+        }
+        next = plan.parent(at);
+    }
+    seconds
+}
+
+fn metadata(prepared: &Prepared, evaluation: &Evaluation<'_>) -> Metadata {
+    let engine = prepared.engine.as_ref().map_or(String::new(), |(_, info)| {
+        format!("{} {} ({})", info.name, info.version, info.store)
+    });
+    Metadata {
+        dataset: evaluation.chosen.dataset.clone(),
+        split: evaluation.chosen.split.clone(),
+        task_repo: None,
+        created_at: format!("{:.0}", jiff::Timestamp::now()),
+        imgforge: Some(Settings {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            engine,
+            platform: prepared.platform.clone(),
+            workers: prepared.workers,
+            grading: "swebench".to_owned(),
+            strict: false,
+            repeat: evaluation.run.repeat,
+            instances: prepared.instances.iter().map(|one| one.instance_id.clone()).collect(),
+            submitted: prepared.submission.submitted.clone(),
+        }),
+    }
+}
+
+/// Adds the predictions that hold no patch.
+fn add_empty(report: &mut RunReport, prepared: &Prepared) {
+    let chosen: HashMap<&str, usize> = prepared
+        .instances
+        .iter()
+        .enumerate()
+        .map(|(at, instance)| (instance.instance_id.as_str(), at))
+        .collect();
+    let mut added: Vec<InstanceResult> = Vec::new();
+    for one in &prepared.submission.submitted {
+        let reason = match one.patch {
+            PatchState::Null => "the patch is null",
+            PatchState::Empty => "the patch is empty",
+            PatchState::Text | PatchState::None => continue,
+        };
+        let Some(at) = chosen.get(one.instance_id.as_str()) else { continue };
+        added.push(results::unfinished(
+            &prepared.instances[*at],
+            &one.model_name_or_path,
+            Verdict::EmptyPatch,
+            reason.to_owned(),
+        ));
+    }
+    report.results.extend(added);
+    let models: Vec<String> = report.models().into_iter().map(str::to_owned).collect();
+    let model = |result: &InstanceResult| models.iter().position(|model| *model == result.model);
+    report
+        .results
+        .sort_by_key(|result| (model(result), chosen.get(result.instance_id.as_str()).copied()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_read_as_docker_reads_them() {
+        assert_eq!(bytes("4g"), Ok(4 << 30));
+        assert_eq!(bytes("512MiB"), Ok(512 << 20));
+        assert_eq!(bytes("1.5g"), Ok(3 << 29));
+        assert!(bytes("lots").is_err());
+        assert!(bytes("1k").is_err());
+        assert_eq!(milli_cpus("1.5"), Ok(1500));
+        assert!(milli_cpus("0").is_err());
+    }
+}

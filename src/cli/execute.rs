@@ -1,0 +1,166 @@
+//! Running a plan: what `build` and `eval` share.
+
+use std::fs::File;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use crate::config;
+use crate::engine::Engine;
+use crate::event::Reporter;
+use crate::exec::evaluate::Runs;
+use crate::exec::{ExecSettings, Executor, Interrupt, RunSummary};
+use crate::plan::Plan;
+use crate::progress::{Fanout, NdjsonReporter, PlainReporter, TtyReporter};
+use crate::store::{self, disk};
+
+use super::context::{self, Prepared};
+use super::{Exit, Failure, Global};
+
+/// How a plan is run.
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// How many images and evaluations are done at once [default: 3/4 of the processors, at most
+    /// 24]
+    #[arg(short = 'j', long, alias = "max_workers", env = "IMGFORGE_MAX_WORKERS",
+        value_parser = super::workers)]
+    pub max_workers: Option<usize>,
+    /// Go on with what does not depend on a failed image (the default)
+    #[arg(long, conflicts_with = "fail_fast")]
+    keep_going: bool,
+    /// Start nothing more after the first failure
+    #[arg(long)]
+    fail_fast: bool,
+    /// Write events as NDJSON while it runs; - is stdout
+    #[arg(long, value_name = "FILE", env = "IMGFORGE_EVENTS")]
+    events: Option<PathBuf>,
+    /// Certificates that build steps trust, `none` for the image's own [default: the host's]
+    #[arg(long, value_name = "FILE", env = "IMGFORGE_CA_BUNDLE")]
+    ca_bundle: Option<PathBuf>,
+    /// The network of build steps, such as host
+    #[arg(long, value_name = "MODE", env = "IMGFORGE_BUILD_NETWORK")]
+    build_network: Option<String>,
+    /// Stop before the disk has less than this free, in GiB
+    #[arg(long, value_name = "GIB", default_value_t = 2, env = "IMGFORGE_MIN_FREE")]
+    min_free: u64,
+    /// How often something is tried that fails for a passing reason
+    #[arg(long, value_name = "N", default_value_t = 4, env = "IMGFORGE_ATTEMPTS")]
+    attempts: u32,
+}
+
+impl ExecArgs {
+    /// Runs a plan. `more` is told of every event beside the reporters that the options ask for.
+    pub async fn run(
+        &self,
+        global: &Global,
+        prepared: &Prepared,
+        plan: Arc<Plan>,
+        runs: Option<Arc<Runs>>,
+        more: Vec<Box<dyn Reporter>>,
+    ) -> Result<RunSummary, Failure> {
+        let host = config::host_access(
+            context::variable,
+            self.ca_bundle.as_deref(),
+            self.build_network.clone(),
+        )
+        .map_err(|error| {
+            let error = anyhow::Error::from(error).context("cannot read the CA bundle");
+            Failure::input(error)
+        })?;
+        let mut reporter = self.reporters(global)?;
+        reporter.0.extend(more);
+        let (engine, info) =
+            prepared.engine.as_ref().expect("what runs has an engine, or it would have ended");
+        // What processes left that were killed.
+        let left = engine.remove_scratch(&store::is_alive).await;
+        left.map_err(context::engine_failure)?;
+        let settings = ExecSettings {
+            workers: prepared.workers,
+            fail_fast: self.fail_fast,
+            attempts: self.attempts.max(1),
+            host,
+            log_dir: context::log_dir(),
+            min_free: self.min_free << 30,
+            engine: context::engine_identity(info),
+            engine_root: info.root.clone().filter(|root| disk::free(root).is_ok()),
+            owner: store::owner().to_owned(),
+        };
+        let executor = Executor {
+            engine: engine.clone(),
+            store: prepared.store.clone(),
+            mirrors: prepared.mirrors.clone(),
+            settings,
+            runs,
+        };
+        let interrupt = Interrupt::default();
+        watch_signals(interrupt.clone());
+        let summary = executor.run(plan, &mut reporter, &interrupt).await;
+        drop(reporter);
+        if interrupt.kill.is_cancelled() || summary.out_of_space {
+            remove_own(&**engine).await;
+        }
+        Ok(summary)
+    }
+
+    fn reporters(&self, global: &Global) -> Result<Fanout, Failure> {
+        let mut reporters: Vec<Box<dyn Reporter>> = Vec::new();
+        if !global.quiet {
+            if std::io::stderr().is_terminal() && global.verbose == 0 {
+                reporters.push(Box::new(TtyReporter::new()));
+            } else {
+                reporters.push(Box::new(PlainReporter::new(std::io::stderr(), global.verbose > 0)));
+            }
+        }
+        if let Some(path) = &self.events {
+            if path.as_os_str() == "-" {
+                reporters.push(Box::new(NdjsonReporter::new(std::io::stdout())));
+            } else {
+                let file = File::create(path).map_err(|error| {
+                    let text = format!("cannot write `{}`", path.display());
+                    Failure::input(anyhow::Error::from(error).context(text))
+                })?;
+                reporters.push(Box::new(NdjsonReporter::new(file)));
+            }
+        }
+        Ok(Fanout(reporters))
+    }
+}
+
+/// Removes the containers and images of work that this very process dropped.
+async fn remove_own(engine: &dyn Engine) {
+    let _ = engine.remove_scratch(&|owner| owner != store::owner() && store::is_alive(owner)).await;
+}
+
+/// Returns how a run ends the process.
+pub fn exit_of(summary: &RunSummary) -> Exit {
+    if summary.interrupted {
+        Exit::Interrupted
+    } else if summary.out_of_space {
+        Exit::Environment
+    } else if summary.failed + summary.skipped > 0 {
+        Exit::SomeFailed
+    } else {
+        Exit::Success
+    }
+}
+
+/// The first signal stops what has not started, the second drops what runs.
+fn watch_signals(interrupt: Interrupt) {
+    tokio::spawn(async move {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut ints), Ok(mut terms)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            return;
+        };
+        for token in [&interrupt.stop, &interrupt.kill] {
+            tokio::select! {
+                _ = ints.recv() => {}
+                _ = terms.recv() => {}
+            }
+            token.cancel();
+        }
+    });
+}

@@ -1,0 +1,115 @@
+//! `imgforge grade`.
+
+use std::fs::File;
+use std::io::{BufReader, Seek as _, SeekFrom};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use serde_json::json;
+
+use crate::dataset::Instance;
+use crate::grade::{self, Expected, ReadError, Rules};
+
+use super::context;
+use super::{Chosen, CommandResult, Exit, Failure, Global};
+
+/// Arguments of `grade`.
+#[derive(Debug, Args)]
+pub struct GradeArgs {
+    /// The log
+    #[arg(long, value_name = "FILE")]
+    log: PathBuf,
+    /// The parser, such as parse_log_pytest [default: the instance's]
+    #[arg(long, value_name = "NAME", required_unless_present = "dataset")]
+    parser: Option<String>,
+    /// The dataset of the instance
+    #[arg(short, long, alias = "dataset_name", value_name = "NAME", requires = "instance_id")]
+    dataset: Option<String>,
+    /// The split
+    #[arg(long, default_value = "test")]
+    split: String,
+    /// The instance
+    #[arg(short, long, alias = "instance_ids", alias = "instance-ids", value_name = "ID")]
+    instance_id: Option<String>,
+}
+
+/// Runs `grade`.
+pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
+    let mut instance = match &args.dataset {
+        None => None,
+        Some(dataset) => {
+            let chosen = Chosen::one(dataset, &args.split, args.instance_id.as_deref());
+            context::choose(&chosen, None).await?.instances.pop()
+        }
+    };
+    if let (Some(instance), Some(name)) = (&mut instance, &args.parser) {
+        instance.log_parser = Some(name.clone());
+    }
+    let row = instance.clone().unwrap_or_else(|| Instance {
+        instance_id: args.instance_id.clone().unwrap_or_default(),
+        log_parser: args.parser.clone(),
+        ..Instance::default()
+    });
+    let rules = Rules::of(&row).map_err(|error| {
+        let names: Vec<&str> = grade::parsers().map(|(name, _)| name).collect();
+        Failure::input(error).hint(Some(format!("the parsers are {}", names.join(", "))))
+    })?;
+    let file = File::open(&args.log)
+        .with_context(|| format!("cannot read `{}`", args.log.display()))
+        .map_err(Failure::input)?;
+    let mut log = BufReader::new(file);
+    let context = grade::Context { instance_id: &row.instance_id, version: &row.version };
+    let reading = grade::read_log(&mut log, rules.parser, &context);
+    let reading = reading.map_err(|error| match error {
+        ReadError::Io(source) => Failure::environment(source),
+        other => {
+            Failure::input(anyhow!(other).context(format!("cannot grade `{}`", args.log.display())))
+        }
+    })?;
+    let tests = instance.as_ref().filter(|_| reading.found).map(|instance| {
+        grade::tests_status(
+            &reading.status_map,
+            &Expected {
+                eval_type: rules.eval_type,
+                fail_to_pass: &instance.FAIL_TO_PASS,
+                pass_to_pass: &instance.PASS_TO_PASS,
+            },
+        )
+    });
+    let infra = match reading.found {
+        true => None,
+        false => log
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| grade::classify(&mut log))
+            .map_err(Failure::environment)?,
+    };
+    let resolution = tests.as_ref().map(grade::TestsStatus::resolution);
+    let resolved = instance.as_ref().map(|_| resolution == Some(grade::Resolution::Full));
+    let document = json!({
+        "status_map": reading.status_map,
+        "found": reading.found,
+        "not_found_reason": reading.not_found.as_ref().map(ToString::to_string),
+        "exit_code": reading.exit_code,
+        "resolved": resolved,
+        "resolution": resolution,
+        "tests_status": tests,
+        "infra_failure": infra.is_some_and(|infra| infra.tier == grade::Tier::Environment),
+        "infra_failure_reason": infra.map(|infra| infra.reason),
+        "grader": grade::GRADER,
+    });
+    if global.json {
+        super::render::json(&document).map_err(Failure::environment)?;
+        return Ok(Exit::Success);
+    }
+    for (test, status) in reading.status_map.iter() {
+        println!("{status} {test}");
+    }
+    if let Some(reason) = &reading.not_found {
+        super::render::warn(format!("no results: {reason}"));
+    }
+    if let Some(resolution) = resolution {
+        eprintln!("{resolution}");
+    }
+    Ok(Exit::Success)
+}

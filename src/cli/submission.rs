@@ -1,0 +1,131 @@
+//! What was submitted: predictions, joined with the instances that they are for.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use anyhow::anyhow;
+
+use crate::dataset::Instance;
+use crate::dataset::prediction::{self, PredictionError};
+use crate::plan::Work;
+use crate::plan::build::ModelPatch;
+use crate::run::{PatchState, Submitted};
+
+use super::Failure;
+use super::render::warn;
+
+/// What the predictions of a run were.
+#[derive(Debug, Clone, Default)]
+pub struct Submission {
+    /// All predictions for instances of the dataset, chosen or not.
+    pub submitted: Vec<Submitted>,
+    /// The ids of predictions that the dataset does not have.
+    pub unknown_ids: Vec<String>,
+}
+
+impl Submission {
+    /// Returns the ids that each model submitted, those included that the dataset does not have.
+    pub fn by_model(&self) -> BTreeMap<String, Vec<String>> {
+        let mut models: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for one in &self.submitted {
+            models.entry(one.model_name_or_path.clone()).or_default().push(one.instance_id.clone());
+        }
+        models
+    }
+}
+
+/// Joins the predictions of `names` with `instances`; without names every instance is wanted once.
+/// `all` are the ids of the dataset.
+pub fn read(
+    names: &[String],
+    instances: &[Instance],
+    all: &HashSet<String>,
+    skip_empty: bool,
+) -> Result<(Vec<Work>, Submission), Failure> {
+    let instances: Vec<Arc<Instance>> = instances.iter().cloned().map(Arc::new).collect();
+    if names.is_empty() {
+        let work = instances.into_iter().map(|instance| Work { instance, prediction: None });
+        return Ok((work.collect(), Submission::default()));
+    }
+    let order: HashMap<&str, usize> = instances
+        .iter()
+        .enumerate()
+        .map(|(at, instance)| (instance.instance_id.as_str(), at))
+        .collect();
+    let mut work: Vec<(usize, usize, Work)> = Vec::new();
+    let mut models: HashMap<String, usize> = HashMap::new();
+    let mut submission = Submission::default();
+    let mut not_chosen = 0;
+    for name in names {
+        let plain: Vec<Instance> = match name.as_str() {
+            "gold" | "empty" => instances.iter().map(|instance| (**instance).clone()).collect(),
+            _ => Vec::new(),
+        };
+        let read = prediction::read(name, &plain).map_err(|error| {
+            let unknown = matches!(error, PredictionError::UnknownFormat { .. });
+            let hint = "name a .jsonl or .json file, `gold` or `empty`".to_owned();
+            Failure::input(error).hint(unknown.then_some(hint))
+        })?;
+        for twice in &read.duplicates {
+            warn(format!(
+                "{name}: `{}` has two predictions for `{}`, at {} and {}; the last counts",
+                twice.model, twice.instance_id, twice.first, twice.second
+            ));
+        }
+        for prediction in read.list {
+            if !all.contains(&prediction.instance_id) {
+                submission.unknown_ids.push(prediction.instance_id);
+                continue;
+            }
+            let patch = match prediction.model_patch.as_deref() {
+                _ if name == "empty" => PatchState::None,
+                None => PatchState::Null,
+                Some(patch) if patch.trim().is_empty() => PatchState::Empty,
+                Some(_) => PatchState::Text,
+            };
+            submission.submitted.push(Submitted {
+                instance_id: prediction.instance_id.clone(),
+                model_name_or_path: prediction.model_name_or_path.clone(),
+                patch,
+            });
+            let Some(&at) = order.get(prediction.instance_id.as_str()) else {
+                not_chosen += 1;
+                continue;
+            };
+            if skip_empty && matches!(patch, PatchState::Null | PatchState::Empty) {
+                continue;
+            }
+            let count = models.len();
+            let model = *models.entry(prediction.model_name_or_path.clone()).or_insert(count);
+            let model_patch = ModelPatch {
+                model: prediction.model_name_or_path,
+                patch: prediction.model_patch.unwrap_or_default().into(),
+            };
+            let one = Work { instance: instances[at].clone(), prediction: Some(model_patch) };
+            work.push((model, at, one));
+        }
+    }
+    let unknown = &submission.unknown_ids;
+    if !unknown.is_empty() {
+        let shown: Vec<&str> = unknown.iter().take(10).map(String::as_str).collect();
+        let more = match unknown.len().saturating_sub(10) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        warn(format!(
+            "{} predictions are for instances that the dataset does not have: {}{more}",
+            unknown.len(),
+            shown.join(", ")
+        ));
+    }
+    if not_chosen > 0 {
+        warn(format!("{not_chosen} predictions are for instances that are not chosen"));
+    }
+    if submission.submitted.is_empty() || (work.is_empty() && !skip_empty) {
+        let error =
+            anyhow!("no prediction of `{}` is for an instance that is chosen", names.join("`, `"));
+        return Err(Failure::input(error));
+    }
+    work.sort_by_key(|(model, at, _)| (*model, *at));
+    Ok((work.into_iter().map(|(_, _, work)| work).collect(), submission))
+}

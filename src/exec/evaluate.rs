@@ -1,0 +1,446 @@
+//! Running an evaluation: the script in its sandbox, the log on disk as it comes, the verdict.
+//!
+//! Everything that a run leaves is in the directory of its instance. The result is recorded by its
+//! key when the script came to its end; what was killed from outside is never recorded and never
+//! scored.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use petgraph::graph::NodeIndex;
+use tokio::sync::Notify;
+
+use crate::dataset::Instance;
+use crate::engine::{LogSink, SandboxEnd, SandboxNetwork, SandboxRequest, label};
+use crate::grade::{self, Rules};
+use crate::key::Key;
+use crate::progress::NodeLog;
+use crate::recipe::evaluation::PATCH_REFUSED;
+use crate::recipe::{EvaluationRecipe, Recipe, RunNetwork};
+use crate::report::{InstanceResult, Verdict, harness};
+use crate::run::{RunDir, file, write_whole};
+use crate::store::{RunRecord, StoreError};
+
+use super::worker::{Done, Refused, Worker};
+use super::{NodeError, Outcome};
+
+/// What evaluations need beside the plan.
+pub struct Runs {
+    /// Where they leave their files.
+    pub dir: RunDir,
+    /// What each evaluation is run for; the first has its log written as it comes.
+    pub targets: HashMap<NodeIndex, Vec<RunTarget>>,
+    /// Whether results of earlier runs count.
+    pub use_results: bool,
+}
+
+/// One prediction that an evaluation is run for.
+#[derive(Debug, Clone)]
+pub struct RunTarget {
+    /// The directory of the instance.
+    pub dir: PathBuf,
+    /// The instance.
+    pub instance: Arc<Instance>,
+    /// `model_name_or_path`.
+    pub model: String,
+    /// The model patch.
+    pub patch: Arc<str>,
+    /// How its log is graded.
+    pub rules: Rules,
+}
+
+/// What an evaluation came to.
+#[derive(Debug, Clone)]
+pub struct Evaluated {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What the log says; absent when there is none to grade.
+    pub graded: Option<grade::Graded>,
+    /// Why there is no better verdict.
+    pub reason: Option<String>,
+    /// Seconds of the run.
+    pub seconds: f64,
+    /// Whether it is the result of an earlier run.
+    pub cached: bool,
+    /// The engine's id of the image.
+    pub image_id: String,
+}
+
+/// The output of a script, on disk as it comes. The first failure to write is kept.
+struct Output {
+    file: Mutex<File>,
+    failed: AtomicBool,
+    error: Mutex<Option<std::io::Error>>,
+    wake: Notify,
+}
+
+impl Output {
+    fn create(path: &Path) -> std::io::Result<Output> {
+        Ok(Output {
+            file: Mutex::new(File::create(path)?),
+            failed: AtomicBool::new(false),
+            error: Mutex::new(None),
+            wake: Notify::new(),
+        })
+    }
+
+    async fn failure(&self) -> std::io::Error {
+        loop {
+            if let Some(error) = self.error.lock().expect("no writer panicked").take() {
+                return error;
+            }
+            self.wake.notified().await;
+        }
+    }
+}
+
+impl LogSink for Output {
+    fn write(&self, bytes: &[u8]) {
+        if self.failed.load(Ordering::Relaxed) {
+            return;
+        }
+        let written = self.file.lock().expect("no writer panicked").write_all(bytes);
+        if let Err(error) = written {
+            self.failed.store(true, Ordering::Relaxed);
+            *self.error.lock().expect("no writer panicked") = Some(error);
+            self.wake.notify_one();
+        }
+    }
+}
+
+fn network(network: RunNetwork) -> SandboxNetwork {
+    match network {
+        RunNetwork::None => SandboxNetwork::None,
+        RunNetwork::Bridge => SandboxNetwork::Bridge,
+        RunNetwork::Host => SandboxNetwork::Host,
+        RunNetwork::Httpbin => SandboxNetwork::SilentPeer,
+    }
+}
+
+impl Worker {
+    /// Returns the log of an evaluation.
+    pub(super) fn run_log(&self, index: NodeIndex) -> std::io::Result<NodeLog> {
+        NodeLog::at(&self.targets(index)[0].dir.join(file::LOG))
+    }
+
+    fn targets(&self, index: NodeIndex) -> &[RunTarget] {
+        let runs = self.runs.as_ref().expect("a plan with evaluations is run with their targets");
+        &runs.targets[&index]
+    }
+
+    /// Runs an evaluation, unless its result came to be meanwhile.
+    pub(super) async fn evaluate(
+        &self,
+        index: NodeIndex,
+        recipe: &EvaluationRecipe,
+        log: &Arc<NodeLog>,
+    ) -> Result<Done, NodeError> {
+        let runs = self.runs.as_ref().expect("a plan with evaluations is run with their targets");
+        self.guard_disk()?;
+        let node = &self.plan.graph[index];
+        let _lock = match self.store.try_lock_key(&node.key)? {
+            Some(lock) => lock,
+            None => {
+                self.step(index, "wait for another process that runs it");
+                let lock = self.store.lock_key(&node.key).await?;
+                if runs.use_results
+                    && let Some(evaluated) =
+                        reuse(&self.store, node.key, recipe, self.targets(index))?
+                {
+                    return Ok(self.evaluated(index, evaluated));
+                }
+                lock
+            }
+        };
+        for target in self.targets(index) {
+            prepare(target, recipe)?;
+        }
+        let image = self.image_of(node).await?;
+        note(log, &format!("image {} ({})", node.image, image.id));
+        note(log, &format!("key {}", node.key));
+        note(log, &format!("limits {:?}, network {:?}", recipe.limits, recipe.network));
+        self.step(index, "run the tests");
+        let request = SandboxRequest {
+            image: node.image.clone(),
+            files: recipe.files(),
+            command: recipe.command(),
+            time_limit: Duration::from_secs(recipe.limits.timeout),
+            memory: recipe.limits.memory,
+            milli_cpus: recipe.limits.milli_cpus,
+            pids: recipe.limits.pids,
+            network: network(recipe.network),
+            loopback_names: recipe.loopback_names(),
+            variables: recipe.variables(),
+            labels: BTreeMap::from([
+                (label::RUN.to_owned(), runs.dir.run_id().to_owned()),
+                (label::INSTANCE.to_owned(), recipe.instance_id.clone()),
+            ]),
+        };
+        let path = self.targets(index)[0].dir.join(file::OUTPUT);
+        let output = Output::create(&path)
+            .map_err(|source| NodeError::File { path: path.clone(), source })?;
+        let began = Instant::now();
+        let end = tokio::select! {
+            end = self.engine.run_sandboxed(&request, &output, &**log) => end?,
+            source = output.failure() => return Err(NodeError::File { path, source }),
+        };
+        if let Some(source) = output.error.into_inner().expect("no writer panicked") {
+            return Err(NodeError::File { path, source });
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        note(log, &format!("ended after {seconds:.2} s: {end:?}"));
+        let evaluated = match end {
+            SandboxEnd::Killed(code) => return Err(NodeError::Lost { code }),
+            SandboxEnd::TimedOut => {
+                let text =
+                    format!("\n\nTimeout error: {} seconds exceeded.", recipe.limits.timeout);
+                append(&path, &text)?;
+                Evaluated {
+                    verdict: Verdict::TimedOut,
+                    graded: None,
+                    reason: Some(format!("killed after {} s", recipe.limits.timeout)),
+                    seconds,
+                    cached: false,
+                    image_id: image.id,
+                }
+            }
+            SandboxEnd::Exited(PATCH_REFUSED) if recipe.patch.is_some() => Evaluated {
+                verdict: Verdict::PatchRefused,
+                graded: None,
+                reason: Some(log.tail().join("\n")),
+                seconds,
+                cached: false,
+                image_id: image.id,
+            },
+            SandboxEnd::Exited(code) | SandboxEnd::OutOfMemory(code) => {
+                self.step(index, "grade");
+                let out_of_memory = matches!(end, SandboxEnd::OutOfMemory(_));
+                self.grade(index, &path, code, out_of_memory, seconds, image.id).await?
+            }
+        };
+        share_output(self.targets(index))?;
+        write_reports(self.targets(index), node.key, &evaluated)?;
+        note(log, &format!("verdict {}", evaluated.verdict));
+        Ok(self.evaluated(index, evaluated))
+    }
+
+    /// Says of an evaluation that the model patch does not apply: a result, not an error.
+    pub(super) fn refused(
+        &self,
+        index: NodeIndex,
+        refusal: &Refused,
+    ) -> Result<Outcome, NodeError> {
+        let node = &self.plan.graph[index];
+        let Recipe::Evaluation(recipe) = &node.recipe else {
+            unreachable!("only evaluations stand on an instance image")
+        };
+        for target in self.targets(index) {
+            prepare(target, recipe)?;
+            let text = format!(">>>>> Patch Apply Failed:\n{}", refusal.text);
+            write_whole(&target.dir.join(file::LOG), text.as_bytes())?;
+        }
+        let evaluated = Evaluated {
+            verdict: Verdict::PatchRefused,
+            graded: None,
+            reason: Some(refusal.failures.join("\n")),
+            seconds: 0.0,
+            cached: false,
+            image_id: String::new(),
+        };
+        write_reports(self.targets(index), node.key, &evaluated)?;
+        Ok(self.evaluated(index, evaluated).outcome)
+    }
+
+    /// Grades a log and records the result, unless the environment is at fault.
+    async fn grade(
+        &self,
+        index: NodeIndex,
+        path: &Path,
+        exit_code: i64,
+        out_of_memory: bool,
+        seconds: f64,
+        image_id: String,
+    ) -> Result<Evaluated, NodeError> {
+        let target = self.targets(index)[0].clone();
+        let (key, store) = (self.plan.graph[index].key, self.store.clone());
+        let path = path.to_owned();
+        let work = move || -> Result<Evaluated, NodeError> {
+            let graded = grade_file(&path, &target)?;
+            let resolved = graded.resolved();
+            if out_of_memory && !resolved {
+                let reason = "the kernel killed processes of the tests at the memory limit";
+                return Ok(Evaluated {
+                    verdict: Verdict::OutOfMemory,
+                    graded: None,
+                    reason: Some(reason.to_owned()),
+                    seconds,
+                    cached: false,
+                    image_id,
+                });
+            }
+            if !graded.environment_at_fault() {
+                let (log, log_bytes) = store.put_log(&path)?;
+                let record = RunRecord {
+                    instance_id: target.instance.instance_id.clone(),
+                    image_id: image_id.clone(),
+                    exit_code,
+                    seconds,
+                    log,
+                    log_bytes,
+                    finished_at: jiff::Timestamp::now().as_second(),
+                };
+                store.record_result(&key, &record)?;
+            }
+            Ok(of_graded(graded, seconds, false, image_id))
+        };
+        tokio::task::spawn_blocking(work).await.expect("grading does not panic")
+    }
+
+    fn evaluated(&self, index: NodeIndex, evaluated: Evaluated) -> Done {
+        let verdict = evaluated.verdict;
+        let cached = evaluated.cached;
+        let tests = evaluated.graded.as_ref().and_then(grade::Graded::counts);
+        let reason = evaluated.reason.clone();
+        self.record_evaluated(index, evaluated);
+        Done { outcome: Outcome::Evaluated { verdict, cached, tests, reason }, bytes: None }
+    }
+}
+
+fn of_graded(graded: grade::Graded, seconds: f64, cached: bool, image_id: String) -> Evaluated {
+    let verdict = if graded.resolved() { Verdict::Resolved } else { Verdict::Unresolved };
+    let reason = graded.not_found.as_ref().map(ToString::to_string);
+    Evaluated { verdict, graded: Some(graded), reason, seconds, cached, image_id }
+}
+
+fn note(log: &NodeLog, text: &str) {
+    let now = jiff::Timestamp::now();
+    log.write(format!("{now:.3} {text}\n").as_bytes());
+}
+
+/// Writes what is known before a run, and removes what an earlier one left.
+fn prepare(target: &RunTarget, recipe: &EvaluationRecipe) -> Result<(), NodeError> {
+    for name in [file::REPORT, file::OUTPUT] {
+        let path = target.dir.join(name);
+        match std::fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(NodeError::File { path, source }),
+        }
+    }
+    write_whole(&target.dir.join(file::SCRIPT), recipe.script.as_bytes())?;
+    write_whole(&target.dir.join(file::PATCH), target.patch.as_bytes())?;
+    Ok(())
+}
+
+fn append(path: &Path, text: &str) -> Result<(), NodeError> {
+    let mut options = std::fs::OpenOptions::new();
+    let mut open = options.append(true).open(path);
+    let written = open.as_mut().map_err(|error| std::io::Error::from(error.kind()));
+    let written = written.and_then(|file| file.write_all(text.as_bytes()));
+    written.map_err(|source| NodeError::File { path: path.to_owned(), source })
+}
+
+/// Gives the output of the first target to the others.
+fn share_output(targets: &[RunTarget]) -> Result<(), NodeError> {
+    let first = targets[0].dir.join(file::OUTPUT);
+    for target in &targets[1..] {
+        let path = target.dir.join(file::OUTPUT);
+        std::fs::copy(&first, &path).map_err(|source| NodeError::File { path, source })?;
+    }
+    Ok(())
+}
+
+/// Grades the log at `path`.
+pub fn grade_file(path: &Path, target: &RunTarget) -> Result<grade::Graded, NodeError> {
+    let error = |source| NodeError::File { path: path.to_owned(), source };
+    let mut log = BufReader::with_capacity(1 << 16, File::open(path).map_err(error)?);
+    let graded = grade::grade(&mut log, &target.rules, &target.instance);
+    graded.map_err(|source| NodeError::Grade { path: path.to_owned(), source })
+}
+
+/// Takes the result of an earlier run: writes its files and grades its log anew. `None` when there
+/// is none, or its log is damaged.
+pub fn reuse(
+    store: &crate::store::Store,
+    key: Key,
+    recipe: &EvaluationRecipe,
+    targets: &[RunTarget],
+) -> Result<Option<Evaluated>, NodeError> {
+    let Some(record) = store.result(&key)? else { return Ok(None) };
+    for target in targets {
+        prepare(target, recipe)?;
+    }
+    let first = &targets[0];
+    let path = first.dir.join(file::OUTPUT);
+    match store.write_log(&record.log, &path) {
+        Ok(()) => {}
+        Err(StoreError::Blob(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    for target in targets {
+        let text = format!(
+            "the log of an earlier run with the same inputs was graded\nkey {key}\nimage {}\n\
+             ended after {:.2} s with code {}\n>>>>> Applied Patch\n",
+            record.image_id, record.seconds, record.exit_code
+        );
+        write_whole(&target.dir.join(file::LOG), text.as_bytes())?;
+    }
+    share_output(targets)?;
+    let graded = grade_file(&path, first)?;
+    let evaluated = of_graded(graded, record.seconds, true, record.image_id);
+    write_reports(targets, key, &evaluated)?;
+    Ok(Some(evaluated))
+}
+
+/// Writes `report.json` for every target, where the harness has one.
+fn write_reports(targets: &[RunTarget], key: Key, evaluated: &Evaluated) -> Result<(), NodeError> {
+    for target in targets {
+        let result = target.result(Some(key), evaluated);
+        if let Some(report) = harness::instance_report(&result, &grade::GRADER) {
+            let text = serde_json::to_vec_pretty(&report).expect("reports are plain values");
+            write_whole(&target.dir.join(file::REPORT), &text)?;
+        }
+    }
+    Ok(())
+}
+
+impl RunTarget {
+    /// Joins what is known of the prediction with what its evaluation came to.
+    pub fn result(&self, key: Option<Key>, evaluated: &Evaluated) -> InstanceResult {
+        let graded = evaluated.graded.as_ref();
+        let failure = match evaluated.verdict {
+            Verdict::OutOfMemory => Some(("out_of_memory".to_owned(), true)),
+            Verdict::TimedOut => Some(("tests_timed_out".to_owned(), false)),
+            _ => graded
+                .and_then(|graded| graded.infra.as_ref())
+                .map(|infra| (infra.reason.to_owned(), infra.tier == grade::Tier::Environment)),
+        };
+        InstanceResult {
+            instance_id: self.instance.instance_id.clone(),
+            model: self.model.clone(),
+            repo: self.instance.repo.clone(),
+            verdict: evaluated.verdict,
+            resolution: graded.and_then(|graded| graded.resolution),
+            tests: graded.and_then(|graded| graded.tests.clone()),
+            reason: evaluated.reason.clone(),
+            failure,
+            cached: evaluated.cached,
+            key,
+            image_id: Some(evaluated.image_id.clone()).filter(|id| !id.is_empty()),
+            build_seconds: 0.0,
+            test_seconds: evaluated.seconds,
+            patch: Some(self.patch.to_string()),
+            log: None,
+            log_tail: Vec::new(),
+            reaches: grade::reach::reaches(&self.patch),
+            strict: Vec::new(),
+            runs: Vec::new(),
+            flaky: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! From a log to a verdict: the rules that an instance is graded by, and what they come to.
+
+use std::io::{BufRead, Seek, SeekFrom};
+
+use crate::dataset::Instance;
+
+use super::{
+    Context, EvalType, Expected, InfraFailure, NotFound, Parser, ReadError, Resolution,
+    TestsStatus, Tier, classify, parser, read_log, tests_status,
+};
+
+/// The parser of each repository, for rows that do not name theirs.
+const PARSERS: [(&str, &str); 18] = [
+    ("astropy/astropy", "parse_log_astropy"),
+    ("django/django", "parse_log_django"),
+    ("marshmallow-code/marshmallow", "parse_log_marshmallow"),
+    ("matplotlib/matplotlib", "parse_log_matplotlib"),
+    ("mwaskom/seaborn", "parse_log_seaborn"),
+    ("pallets/flask", "parse_log_flask"),
+    ("psf/requests", "parse_log_requests"),
+    ("pvlib/pvlib-python", "parse_log_pvlib"),
+    ("pydata/xarray", "parse_log_xarray"),
+    ("pydicom/pydicom", "parse_log_pydicom"),
+    ("pylint-dev/astroid", "parse_log_astroid"),
+    ("pylint-dev/pylint", "parse_log_pylint"),
+    ("pytest-dev/pytest", "parse_log_pytest"),
+    ("pyvista/pyvista", "parse_log_pyvista"),
+    ("scikit-learn/scikit-learn", "parse_log_scikit"),
+    ("sphinx-doc/sphinx", "parse_log_sphinx"),
+    ("sqlfluff/sqlfluff", "parse_log_sqlfluff"),
+    ("sympy/sympy", "parse_log_sympy"),
+];
+
+/// How an instance is graded.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Reads the log.
+    pub parser: &'static Parser,
+    /// Which results count.
+    pub eval_type: EvalType,
+}
+
+/// A row that cannot be graded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RulesError {
+    /// There is no parser of that name.
+    #[error("`log_parser` of `{instance_id}` is `{name}`, which no parser is called")]
+    UnknownParser {
+        /// The row.
+        instance_id: String,
+        /// The name.
+        name: String,
+    },
+    /// The row names no parser, and its repository has none.
+    #[error("`{instance_id}` has no `log_parser`, and none is known for `{repo}`")]
+    NoParser {
+        /// The row.
+        instance_id: String,
+        /// The repository.
+        repo: String,
+    },
+    /// `eval_type` is neither of the two.
+    #[error("`eval_type` of `{instance_id}` is `{name}`, not `pass_and_fail` or `fail_only`")]
+    UnknownEvalType {
+        /// The row.
+        instance_id: String,
+        /// The name.
+        name: String,
+    },
+}
+
+impl Rules {
+    /// Reads how a row is graded.
+    pub fn of(instance: &Instance) -> Result<Rules, RulesError> {
+        let instance_id = || instance.instance_id.clone();
+        let known = |repo: &str| PARSERS.iter().find(|(of, _)| *of == repo).map(|(_, name)| *name);
+        let name = instance.log_parser.as_deref().or_else(|| known(&instance.repo));
+        let Some(name) = name else {
+            let repo = instance.repo.clone();
+            return Err(RulesError::NoParser { instance_id: instance_id(), repo });
+        };
+        let Some(parser) = parser(name) else {
+            let name = name.to_owned();
+            return Err(RulesError::UnknownParser { instance_id: instance_id(), name });
+        };
+        let eval_type = match instance.eval_type.as_deref() {
+            None => EvalType::PassAndFail,
+            Some(name) => name.parse().map_err(|_| {
+                let name = name.to_owned();
+                RulesError::UnknownEvalType { instance_id: instance_id(), name }
+            })?,
+        };
+        Ok(Rules { parser, eval_type })
+    }
+}
+
+/// A graded log.
+#[derive(Debug, Clone)]
+pub struct Graded {
+    /// Why the log shows no results; the other fields say nothing of tests then.
+    pub not_found: Option<NotFound>,
+    /// The recorded exit status of the test command.
+    pub exit_code: Option<i64>,
+    /// What the expected tests did.
+    pub tests: Option<TestsStatus>,
+    /// How much is resolved.
+    pub resolution: Option<Resolution>,
+    /// What may be at fault, when the instance is not resolved.
+    pub infra: Option<InfraFailure>,
+}
+
+impl Graded {
+    /// Tells whether all expected tests did what they should.
+    pub fn resolved(&self) -> bool {
+        self.resolution == Some(Resolution::Full)
+    }
+
+    /// Returns how many of the expected tests did what they should, and how many there are.
+    pub fn counts(&self) -> Option<(usize, usize)> {
+        let tests = self.tests.as_ref()?;
+        let both = [&tests.fail_to_pass, &tests.pass_to_pass];
+        let good: usize = both.iter().map(|list| list.success.len()).sum();
+        let bad: usize = both.iter().map(|list| list.failure.len()).sum();
+        Some((good, good + bad))
+    }
+
+    /// Tells whether there are no results and the environment, not the patch, is the likely cause.
+    pub fn environment_at_fault(&self) -> bool {
+        self.not_found.is_some()
+            && self.infra.as_ref().is_some_and(|infra| infra.tier == Tier::Environment)
+    }
+}
+
+/// Grades the log of an instance.
+///
+/// # Errors
+/// When the log cannot be read, or the parser does not take the instance.
+pub fn grade(
+    log: &mut (impl BufRead + Seek),
+    rules: &Rules,
+    instance: &Instance,
+) -> Result<Graded, ReadError> {
+    let context = Context { instance_id: &instance.instance_id, version: &instance.version };
+    let reading = read_log(log, rules.parser, &context)?;
+    let mut graded = Graded {
+        not_found: reading.not_found,
+        exit_code: reading.exit_code,
+        tests: None,
+        resolution: None,
+        infra: None,
+    };
+    if reading.found {
+        let expected = Expected {
+            eval_type: rules.eval_type,
+            fail_to_pass: &instance.FAIL_TO_PASS,
+            pass_to_pass: &instance.PASS_TO_PASS,
+        };
+        let tests = tests_status(&reading.status_map, &expected);
+        graded.resolution = Some(tests.resolution());
+        graded.tests = Some(tests);
+    }
+    if !graded.resolved() {
+        log.seek(SeekFrom::Start(0))?;
+        graded.infra = classify(log)?;
+    }
+    Ok(graded)
+}

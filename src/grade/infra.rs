@@ -1,0 +1,90 @@
+//! Failures that are likely not the patch's: words in a log that the environment writes.
+//!
+//! As in `swebench` 5.x this explains and never changes a verdict.
+
+use std::io::{self, BufRead};
+use std::sync::LazyLock;
+
+use regex::bytes::RegexSet;
+use serde::Serialize;
+
+use super::lines::Lines;
+
+/// Who is at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// No patch of a repository can cause it.
+    Environment,
+    /// The environment or the patch.
+    Ambiguous,
+}
+
+/// A likely cause of a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct InfraFailure {
+    /// Its name, as the harness has it.
+    pub reason: &'static str,
+    /// Who is at fault.
+    pub tier: Tier,
+}
+
+/// The first that occurs anywhere counts, in this order.
+const SIGNATURES: [(&str, Tier, &str); 8] = [
+    ("browser_launch_failed", Tier::Environment, "Failed to launch|Failed to connect to the bus"),
+    (
+        "display_unavailable",
+        Tier::Environment,
+        "cannot open display|Missing X server|unable to open X display",
+    ),
+    ("out_of_memory", Tier::Environment, "Cannot allocate memory|OutOfMemoryError|^Killed$"),
+    (
+        "container_unavailable",
+        Tier::Environment,
+        "Error response from daemon|Cannot connect to the Docker daemon",
+    ),
+    (
+        "network_unreachable",
+        Tier::Environment,
+        "Could not resolve host|Temporary failure in name resolution",
+    ),
+    ("missing_module", Tier::Ambiguous, "Cannot find module|MODULE_NOT_FOUND|ModuleNotFoundError"),
+    ("no_tests_collected", Tier::Ambiguous, "no tests ran|collected 0 items"),
+    ("tests_timed_out", Tier::Ambiguous, r"Timeout error: \d+ seconds exceeded"),
+];
+
+static SET: LazyLock<RegexSet> = LazyLock::new(|| {
+    RegexSet::new(SIGNATURES.map(|(_, _, words)| words)).expect("the signatures are constant")
+});
+
+/// Looks for the signatures in a log.
+pub fn classify(log: &mut impl BufRead) -> io::Result<Option<InfraFailure>> {
+    let mut best: Option<usize> = None;
+    let mut lines = Lines::new(log);
+    while let Some(piece) = lines.next()? {
+        if let Some(found) = SET.matches(piece.bytes).iter().next() {
+            best = Some(best.map_or(found, |best| best.min(found)));
+        }
+    }
+    Ok(best.map(|at| {
+        let (reason, tier, _) = SIGNATURES[at];
+        InfraFailure { reason, tier }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(log: &str) -> Option<&'static str> {
+        classify(&mut log.as_bytes()).unwrap().map(|failure| failure.reason)
+    }
+
+    #[test]
+    fn the_first_signature_of_the_table_counts_wherever_it_stands() {
+        assert_eq!(reason("ModuleNotFoundError\nKilled\n"), Some("out_of_memory"));
+        assert_eq!(reason("was Killed\n"), None);
+        assert_eq!(reason("x\r\nKilled\r\n"), Some("out_of_memory"));
+        assert_eq!(reason("Timeout error: 60 seconds exceeded."), Some("tests_timed_out"));
+    }
+}

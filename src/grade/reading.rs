@@ -1,0 +1,362 @@
+//! Reading a log: the markers, the output of the tests between them, the recorded exit status.
+
+use std::borrow::Cow;
+use std::io::{self, BufRead, Seek, SeekFrom};
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+use regex::Regex;
+use serde::Serialize;
+
+use super::lines::Lines;
+use super::logs::{Context, Parser, Reader};
+use super::{StatusMap, TestStatus};
+
+/// What every marker begins with.
+const MARK: &str = ">>>>> ";
+const START: &str = ">>>>> Start Test Output";
+const END: &str = ">>>>> End Test Output";
+const EXIT_CODE: &str = ">>>>> Test Exit Code:";
+
+/// Markers that say that there are no results.
+const BAD: [(&str, NotFound); 4] = [
+    (">>>>> Patch Apply Failed", NotFound::PatchApplyFailed),
+    (">>>>> Reset Failed", NotFound::ResetFailed),
+    (">>>>> Tests Errored", NotFound::TestsErrored),
+    (">>>>> Tests Timed Out", NotFound::TestsTimedOut),
+];
+
+/// What a log says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogReading {
+    /// Whether it shows results that count.
+    pub found: bool,
+    /// Why not.
+    pub not_found: Option<NotFound>,
+    /// The recorded exit status of the test command.
+    pub exit_code: Option<i64>,
+    /// What it says of each test; empty where nothing counts.
+    pub status_map: StatusMap,
+}
+
+/// Why a log shows no results that count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum NotFound {
+    /// The harness's marker.
+    #[error("the log says that the patch does not apply")]
+    PatchApplyFailed,
+    /// The harness's marker.
+    #[error("the log says that the reset failed")]
+    ResetFailed,
+    /// The harness's marker.
+    #[error("the log says that the tests could not be run")]
+    TestsErrored,
+    /// The harness's marker.
+    #[error("the log says that the tests timed out")]
+    TestsTimedOut,
+    /// The script did not come to the tests, or not to their end.
+    #[error("the log lacks the markers around the output of the tests")]
+    NoMarkers,
+    /// No test is named, and nothing says that tests were run.
+    #[error("the log names no test")]
+    NoResults,
+    /// The log does not describe the run that it is of.
+    #[error("the test command failed (exit status {0}), and no test did")]
+    ExitStatus(i64),
+}
+
+/// Why a log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file cannot be read.
+    #[error("cannot read the log")]
+    Io(#[from] io::Error),
+    /// The parser knows only some instances.
+    #[error("`{parser}` does not know the format of instance `{instance_id}`")]
+    UnknownInstance {
+        /// The parser.
+        parser: &'static str,
+        /// The instance.
+        instance_id: String,
+    },
+    /// A part of the log that must be well-formed is not.
+    #[error("`{parser}` finds a part of the log that is not {format}")]
+    Malformed {
+        /// The parser.
+        parser: &'static str,
+        /// `XML` or `JSON`.
+        format: &'static str,
+    },
+}
+
+/// Words by which a test runner shows that it ran: then a log without failures is one.
+static SUITE_RAN: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(
+        r"Executed [1-9]\d* of \d+|TOTAL: [1-9]\d* (?:SUCCESS|FAILED)|[1-9]\d* passing|Tests:\s+[1-9]\d*|Test Suites:\s+(?:\d+ \w+, )*[1-9]\d* total|^# tests [1-9]\d*|[1-9]\d* specs?, \d+ failures?|': ok$",
+    )
+    .expect("the pattern is constant")
+});
+
+/// Words of [`SUITE_RAN`] whose number may stand on the next line.
+const WAITING: [&str; 2] = ["Tests:", "Test Suites:"];
+
+/// Reads a log with a parser.
+pub fn read_log(
+    log: &mut (impl BufRead + Seek),
+    parser: &Parser,
+    context: &Context<'_>,
+) -> Result<LogReading, ReadError> {
+    let mut scan = Scan::new(parser.reader(context)?);
+    let mut lines = Lines::new(log);
+    while let Some(piece) = lines.next()? {
+        scan.piece(piece.bytes, piece.seen);
+    }
+    let Scan { start, end, bad, exit_code, reader, .. } = scan;
+    let mut reading =
+        LogReading { found: false, not_found: bad, exit_code, status_map: StatusMap::default() };
+    if bad.is_some() {
+        return Ok(reading);
+    }
+    if !(start && end) {
+        reading.not_found = Some(NotFound::NoMarkers);
+        return Ok(reading);
+    }
+    let mut map = reader.finish()?;
+    if map.is_empty() {
+        let whole = read_whole(log, parser.reader(context)?)?;
+        if whole.map.is_empty() && !whole.suite_ran {
+            reading.not_found = Some(NotFound::NoResults);
+            return Ok(reading);
+        }
+        map = whole.map;
+    }
+    let failed =
+        map.iter().any(|(_, status)| matches!(status, TestStatus::Failed | TestStatus::Error));
+    match exit_code {
+        Some(code) if code != 0 && !map.is_empty() && !failed => {
+            reading.not_found = Some(NotFound::ExitStatus(code));
+        }
+        _ => {
+            reading.found = true;
+            reading.status_map = map;
+        }
+    }
+    Ok(reading)
+}
+
+struct Whole {
+    map: StatusMap,
+    suite_ran: bool,
+}
+
+/// Some runners print results outside the markers: then the whole log counts.
+fn read_whole(log: &mut (impl BufRead + Seek), mut reader: Reader) -> Result<Whole, ReadError> {
+    log.seek(SeekFrom::Start(0))?;
+    let mut lines = Lines::new(log);
+    let mut suite_ran = false;
+    let mut waiting = String::new();
+    while let Some(piece) = lines.next()? {
+        let text = String::from_utf8_lossy(piece.bytes);
+        if piece.seen == 0 {
+            reader.line(&text);
+        }
+        if suite_ran {
+            continue;
+        }
+        suite_ran = SUITE_RAN.is_match(&text);
+        if !waiting.is_empty() && !text.trim().is_empty() {
+            suite_ran |= SUITE_RAN.is_match(&format!("{waiting} {}", text.trim_start()));
+            waiting.clear();
+        }
+        if let Some(word) = WAITING.iter().find(|word| text.trim_end().ends_with(**word)) {
+            waiting = (*word).to_owned();
+        }
+    }
+    Ok(Whole { map: reader.finish()?, suite_ran })
+}
+
+#[derive(PartialEq)]
+enum Part {
+    Before,
+    Tests,
+    After,
+}
+
+/// What one pass over a log finds.
+struct Scan {
+    reader: Reader,
+    part: Part,
+    start: bool,
+    end: bool,
+    bad: Option<NotFound>,
+    exit_code: Option<i64>,
+    exit_code_follows: bool,
+    mark: Finder<'static>,
+}
+
+impl Scan {
+    fn new(reader: Reader) -> Self {
+        Scan {
+            reader,
+            part: Part::Before,
+            start: false,
+            end: false,
+            bad: None,
+            exit_code: None,
+            exit_code_follows: false,
+            mark: Finder::new(MARK),
+        }
+    }
+
+    /// Takes a line, or a piece of one of which the first `seen` bytes were in the one before.
+    fn piece(&mut self, bytes: &[u8], seen: usize) {
+        if self.exit_code_follows && seen == 0 {
+            let text = bytes.trim_ascii_start();
+            if !text.is_empty() {
+                self.exit_code = number(text);
+                self.exit_code_follows = false;
+            }
+        }
+        // Where the text begins that the parser has not had; a continued line is not handed on.
+        let mut from = (seen == 0).then_some(0);
+        let marks: Vec<usize> = self.mark.find_iter(bytes).collect();
+        for at in marks {
+            let here = &bytes[at..];
+            let new =
+                |marker: &str| here.starts_with(marker.as_bytes()) && at + marker.len() > seen;
+            for (marker, why) in BAD {
+                if new(marker) {
+                    self.bad = self.bad.or(Some(why));
+                }
+            }
+            if self.exit_code.is_none() && new(EXIT_CODE) {
+                let rest = here[EXIT_CODE.len()..].trim_ascii_start();
+                self.exit_code = number(rest);
+                self.exit_code_follows = rest.is_empty();
+            }
+            if new(START) {
+                self.start = true;
+                match self.part {
+                    Part::Before => {
+                        self.part = Part::Tests;
+                        from = Some(at + START.len());
+                    }
+                    Part::Tests => self.leave(bytes, from, at),
+                    Part::After => {}
+                }
+            } else if new(END) {
+                self.end = true;
+                if self.part == Part::Tests {
+                    self.leave(bytes, from, at);
+                }
+            }
+        }
+        if self.part == Part::Tests
+            && let Some(from) = from
+        {
+            self.reader.line(&text(&bytes[from..]));
+        }
+    }
+
+    fn leave(&mut self, bytes: &[u8], from: Option<usize>, to: usize) {
+        if let Some(from) = from {
+            self.reader.line(&text(&bytes[from..to]));
+        }
+        self.part = Part::After;
+    }
+}
+
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
+}
+
+/// Reads a whole number at the beginning of `bytes`.
+fn number(bytes: &[u8]) -> Option<i64> {
+    let negative = bytes.first() == Some(&b'-');
+    let digits = &bytes[usize::from(negative)..];
+    let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if count == 0 {
+        return None;
+    }
+    let text = std::str::from_utf8(&digits[..count]).expect("digits are UTF-8");
+    let number = text.parse::<i64>().unwrap_or(i64::MAX);
+    Some(if negative { -number } else { number })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grade::parser;
+
+    fn read(log: &str) -> LogReading {
+        let context = Context { instance_id: "a__b-1", version: "1" };
+        let parser = parser("parse_log_pytest").unwrap();
+        read_log(&mut io::Cursor::new(log.as_bytes()), parser, &context).unwrap()
+    }
+
+    fn framed(tests: &str, code: &str) -> String {
+        format!(
+            "+ : '>>>>> Start Test Output'\n{tests}\n+ : '>>>>> End Test Output'\n\
+             + echo '>>>>> Test Exit Code: {code}'\n>>>>> Test Exit Code: {code}\n"
+        )
+    }
+
+    #[test]
+    fn only_what_stands_between_the_markers_counts() {
+        let log = format!("PASSED early\n{}PASSED late\n", framed("PASSED a", "0"));
+        let reading = read(&log);
+        assert!(reading.found);
+        assert_eq!(reading.exit_code, Some(0));
+        let names: Vec<&str> = reading.status_map.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["a"]);
+    }
+
+    #[test]
+    fn results_outside_the_markers_count_when_there_are_none_inside() {
+        let reading = read(&format!("PASSED early\n{}", framed("", "0")));
+        assert!(reading.found);
+        assert_eq!(reading.status_map.len(), 1);
+    }
+
+    #[test]
+    fn a_log_without_markers_or_results_shows_none() {
+        assert_eq!(read("PASSED a\n").not_found, Some(NotFound::NoMarkers));
+        assert_eq!(read(&framed("nothing", "0")).not_found, Some(NotFound::NoResults));
+        let timed_out = format!("{}>>>>> Tests Timed Out\n", framed("PASSED a", "0"));
+        assert_eq!(read(&timed_out).not_found, Some(NotFound::TestsTimedOut));
+    }
+
+    #[test]
+    fn a_suite_that_ran_without_naming_a_test_counts() {
+        let reading = read(&framed("12 passing", "0"));
+        assert!(reading.found && reading.status_map.is_empty());
+        assert!(read(&framed("Tests:\n  3 of 3", "0")).found);
+        assert!(!read(&framed("Executed 0 of 0", "0")).found);
+    }
+
+    #[test]
+    fn results_that_do_not_fit_the_recorded_exit_status_do_not_count() {
+        assert_eq!(read(&framed("PASSED a", "1")).not_found, Some(NotFound::ExitStatus(1)));
+        assert!(read(&framed("PASSED a\nFAILED b", "1")).found);
+    }
+
+    #[test]
+    fn a_marker_at_the_end_of_a_line_of_megabytes_is_seen() {
+        let long = "x".repeat(3 << 20);
+        let log = format!("{long}>>>>> Start Test Output\nPASSED a\n{long}>>>>> End Test Output\n");
+        let reading = read(&log);
+        assert!(reading.found, "{:?}", reading.not_found);
+        assert_eq!(reading.status_map.len(), 1);
+    }
+
+    #[test]
+    fn carriage_returns_end_lines_and_bytes_that_are_not_text_do_no_harm() {
+        let mut log = b">>>>> Start Test Output\r\n\xff\0PASSED no\rPASSED a\r\n".to_vec();
+        log.extend_from_slice(b">>>>> End Test Output");
+        let context = Context { instance_id: "a__b-1", version: "1" };
+        let parser = parser("parse_log_pytest").unwrap();
+        let reading = read_log(&mut io::Cursor::new(log), parser, &context).unwrap();
+        assert_eq!(reading.status_map.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["a"]);
+    }
+}

@@ -1,0 +1,227 @@
+//! An evaluation: the tests of an instance, run once in its image.
+
+use std::sync::Arc;
+
+use crate::key::{Digest, Key, KeyDocument, Kind};
+
+use super::TESTBED;
+
+/// Name and version of the way in which scripts are run; part of the key.
+const RUNNER: &str = "sandbox/1";
+
+/// The exit code by which a container says that the model patch does not apply.
+pub const PATCH_REFUSED: i64 = 97;
+
+/// Where the container's own certificates of the httpbin service are.
+const BUNDLE: &str = "/tmp/imgforge-httpbin/bundle.pem";
+
+/// What a run of tests is made of.
+#[derive(Debug, Clone)]
+pub struct EvaluationRecipe {
+    /// The instance image's key.
+    pub parent: Key,
+    /// For labels and logs; not part of the key.
+    pub instance_id: String,
+    /// `eval.sh`.
+    pub script: Arc<str>,
+    /// `/bin/sh` text that runs before it, silently.
+    pub prologue: Option<Arc<str>>,
+    /// On a published image the model patch is applied in the container.
+    pub patch: Option<Arc<str>>,
+    /// The id of a published image, when it is here: its name says nothing of its content.
+    pub image_id: Option<String>,
+    /// Limits of the run.
+    pub limits: RunLimits,
+    /// What the tests can reach.
+    pub network: RunNetwork,
+    /// Whether the tests run as a user who can write neither the log's frame nor the results.
+    pub strict: bool,
+    /// 0 for the first run; a number of its own for every repetition.
+    pub repeat: u32,
+    /// Such as `linux/amd64`.
+    pub platform: String,
+}
+
+/// Limits of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct RunLimits {
+    /// Seconds.
+    pub timeout: u64,
+    /// Bytes; `None` is no limit.
+    pub memory: Option<u64>,
+    /// Thousandths of a processor; `None` is no limit.
+    pub milli_cpus: Option<u64>,
+    /// Processes and threads; `None` is no limit.
+    pub pids: Option<u64>,
+}
+
+impl Default for RunLimits {
+    fn default() -> Self {
+        RunLimits { timeout: 1800, memory: Some(8 << 30), milli_cpus: None, pids: Some(4096) }
+    }
+}
+
+/// What tests can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum RunNetwork {
+    /// Loopback.
+    #[default]
+    None,
+    /// The engine's default network.
+    Bridge,
+    /// The network of the host.
+    Host,
+    /// Loopback with an httpbin on it, and a silent peer.
+    #[value(skip)]
+    Httpbin,
+}
+
+impl EvaluationRecipe {
+    /// Returns the key document.
+    pub fn document(&self) -> KeyDocument {
+        let digest =
+            |text: &Option<Arc<str>>| text.as_ref().map(|text| Digest::of(text.as_bytes()));
+        KeyDocument::new(Kind::Evaluation)
+            .with("image", &self.image_id)
+            .with("limits", self.limits)
+            .with("network", self.network)
+            .with("parent", self.parent)
+            .with("patch", digest(&self.patch))
+            .with("platform", &self.platform)
+            .with("prologue", digest(&self.prologue))
+            .with("repeat", self.repeat)
+            .with("runner", RUNNER)
+            .with("script", Digest::of(self.script.as_bytes()))
+            .with("strict", self.strict)
+    }
+
+    /// Returns the key: equal keys are one run.
+    pub fn key(&self) -> Key {
+        self.document().key()
+    }
+
+    /// Lists what the container takes: `eval.sh` and the patch.
+    pub fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let mut files = vec![("/eval.sh".to_owned(), self.script.as_bytes().to_vec())];
+        if let Some(patch) = &self.patch {
+            files.push(("/tmp/patch.diff".to_owned(), patch.as_bytes().to_vec()));
+        }
+        files
+    }
+
+    /// Renders what the container runs.
+    pub fn command(&self) -> String {
+        let mut text = String::new();
+        if self.patch.is_some() {
+            text.push_str(&apply_in_container());
+        }
+        if let Some(prologue) = &self.prologue {
+            text.push_str(&format!("(\n{prologue}) >/dev/null 2>&1\n"));
+        }
+        if self.network == RunNetwork::Httpbin {
+            text.push_str(&start_httpbin());
+        }
+        text.push_str("exec 4>&-\ncd /\nexec /bin/bash /eval.sh\n");
+        text
+    }
+
+    /// Returns the names that lead to loopback.
+    pub fn loopback_names(&self) -> Vec<String> {
+        match self.network {
+            RunNetwork::Httpbin => ["httpbin.org", "www.httpbin.org"].map(str::to_owned).to_vec(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Returns environment variables beside the image's: without a network, the retries of `pip`
+    /// only take time.
+    pub fn variables(&self) -> std::collections::BTreeMap<String, String> {
+        let mut variables = std::collections::BTreeMap::new();
+        let mut set = |name: &str, value: &str| {
+            variables.insert(name.to_owned(), value.to_owned());
+        };
+        if matches!(self.network, RunNetwork::None | RunNetwork::Httpbin) {
+            set("PIP_RETRIES", "0");
+            set("PIP_DISABLE_PIP_VERSION_CHECK", "1");
+        }
+        if self.network == RunNetwork::Httpbin {
+            set("REQUESTS_CA_BUNDLE", BUNDLE);
+        }
+        variables
+    }
+}
+
+/// The chain of the harness (5.x), from a clean tree before each retry. What it says goes to file
+/// descriptor 4.
+fn apply_in_container() -> String {
+    format!(
+        "cd {TESTBED}\n\
+         clean() {{ git checkout -q -- . ; git clean -fdq; }}\n\
+         try() {{ echo \"$ $*\"; \"$@\" /tmp/patch.diff; }}\n\
+         apply() {{\n\
+         try git apply --verbose && return\n\
+         clean; try git apply --verbose --3way && return\n\
+         clean; try git apply --verbose --reject && return\n\
+         clean; try patch --batch --forward --fuzz=5 -p1 -i && return\n\
+         try git apply --check --reverse\n}}\n\
+         if apply >&4 2>&4; then echo '>>>>> Applied Patch' >&4\n\
+         else echo '>>>>> Patch Apply Failed' >&4; exit {PATCH_REFUSED}; fi\n"
+    )
+}
+
+/// Starts the httpbin of the environment image and waits until it answers.
+fn start_httpbin() -> String {
+    format!("/opt/httpbin/bin/python /opt/httpbin/serve.py {BUNDLE} >/dev/null 2>&4 4>&-\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe() -> EvaluationRecipe {
+        EvaluationRecipe {
+            parent: KeyDocument::new(Kind::Instance).key(),
+            instance_id: "a__b-1".into(),
+            script: "#!/bin/bash\ntrue\n".into(),
+            prologue: None,
+            patch: None,
+            image_id: None,
+            limits: RunLimits::default(),
+            network: RunNetwork::None,
+            strict: false,
+            repeat: 0,
+            platform: "linux/amd64".into(),
+        }
+    }
+
+    #[test]
+    fn script_limits_and_network_are_in_the_key_and_the_instance_id_is_not() {
+        let key = recipe().key();
+        assert_eq!(key, EvaluationRecipe { instance_id: "c__d-2".into(), ..recipe() }.key());
+        for other in [
+            EvaluationRecipe { script: "false\n".into(), ..recipe() },
+            EvaluationRecipe { prologue: Some("x\n".into()), ..recipe() },
+            EvaluationRecipe {
+                limits: RunLimits { timeout: 1, ..RunLimits::default() },
+                ..recipe()
+            },
+            EvaluationRecipe { network: RunNetwork::Bridge, ..recipe() },
+            EvaluationRecipe { strict: true, ..recipe() },
+            EvaluationRecipe { repeat: 1, ..recipe() },
+            EvaluationRecipe { patch: Some("p".into()), ..recipe() },
+            EvaluationRecipe { image_id: Some("sha256:0".into()), ..recipe() },
+        ] {
+            assert_ne!(key, other.key(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn on_a_published_image_the_patch_is_applied_before_anything_runs() {
+        let recipe = EvaluationRecipe { patch: Some("p".into()), ..recipe() };
+        let command = recipe.command();
+        let applied = command.find("git apply --verbose --3way").unwrap();
+        assert!(applied < command.find("exec /bin/bash").unwrap());
+        assert_eq!(recipe.files()[1], ("/tmp/patch.diff".to_owned(), b"p".to_vec()));
+    }
+}

@@ -1,0 +1,4 @@
+//! stub
+pub fn page(_r: &super::RunReport) -> String {
+    String::new()
+}

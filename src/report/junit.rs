@@ -1,0 +1,4 @@
+//! stub
+pub fn junit(_r: &super::RunReport) -> String {
+    String::new()
+}

@@ -1,0 +1,341 @@
+//! The files that a run leaves, laid out as the harness lays them out:
+//! `logs/run_evaluation/<run_id>/<model with / as __>/<instance_id>/…`.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Where runs are, below the current directory.
+pub const RUNS: &str = "logs/run_evaluation";
+
+/// Names of the files of an instance.
+pub mod file {
+    /// What was done, for people.
+    pub const LOG: &str = "run_instance.log";
+    /// What the script printed, byte for byte.
+    pub const OUTPUT: &str = "test_output.txt";
+    /// The model patch.
+    pub const PATCH: &str = "patch.diff";
+    /// The script.
+    pub const SCRIPT: &str = "eval.sh";
+    /// The graded report.
+    pub const REPORT: &str = "report.json";
+}
+
+/// A run that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A name that is no name of a directory.
+    #[error("{what} `{name}` cannot name a directory")]
+    Name {
+        /// `run id`, `model` or `instance id`.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// Another process evaluates under this run id.
+    #[error("run `{run_id}` is under way in another process{owner}")]
+    UnderWay {
+        /// The run.
+        run_id: String,
+        /// Which, when it says so.
+        owner: String,
+    },
+    /// There is no such run.
+    #[error("there is no run `{run_id}` below `{RUNS}`")]
+    Unknown {
+        /// The run.
+        run_id: String,
+        /// Those that are there.
+        known: Vec<String>,
+    },
+    /// `run.json` is not what it should be.
+    #[error("`{path}` cannot be read as the record of a run")]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot use `{path}`")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl RunError {
+    /// Tells whether the disk is full.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, RunError::File { source, .. }
+            if source.kind() == std::io::ErrorKind::StorageFull)
+    }
+}
+
+/// `run.json`: what a run was. The first four fields are the harness's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// The dataset's name, id or path.
+    pub dataset: String,
+    /// The split.
+    pub split: String,
+    /// Of the harness; always null here.
+    #[serde(default)]
+    pub task_repo: Option<String>,
+    /// When it began, RFC 3339.
+    #[serde(default)]
+    pub created_at: String,
+    /// What the harness does not record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imgforge: Option<Settings>,
+}
+
+/// What a run was made with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The version of imgforge.
+    pub version: String,
+    /// The engine, for people.
+    pub engine: String,
+    /// Such as `linux/amd64`.
+    pub platform: String,
+    /// How many ran at once.
+    pub workers: usize,
+    /// The family of rules, `swebench`, `swesmith` or `r2e`.
+    pub grading: String,
+    /// Whether the stricter rules were asked for.
+    pub strict: bool,
+    /// How often each instance ran.
+    pub repeat: u32,
+    /// The chosen instances, in the order of the dataset.
+    pub instances: Vec<String>,
+    /// What each model submitted.
+    pub submitted: Vec<Submitted>,
+}
+
+/// One prediction of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submitted {
+    /// The instance.
+    pub instance_id: String,
+    /// The model.
+    pub model_name_or_path: String,
+    /// What it holds.
+    pub patch: PatchState,
+}
+
+/// What a prediction holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PatchState {
+    /// A patch.
+    Text,
+    /// Nothing, or white space alone.
+    Empty,
+    /// `null`.
+    Null,
+    /// Nothing, and the instance is run all the same: `-p empty`.
+    None,
+}
+
+/// The directory of a run.
+#[derive(Debug, Clone)]
+pub struct RunDir {
+    run_id: String,
+    path: PathBuf,
+}
+
+/// Holds a run for one process; the kernel frees it at a kill.
+#[derive(Debug)]
+pub struct RunLock {
+    _file: File,
+}
+
+fn check(what: &'static str, name: &str) -> Result<(), RunError> {
+    let fits = !name.is_empty()
+        && name.len() <= 200
+        && name != "."
+        && name != ".."
+        && !name.contains(['/', '\0', '\n']);
+    if fits { Ok(()) } else { Err(RunError::Name { what, name: name.to_owned() }) }
+}
+
+fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> RunError {
+    let path = path.to_owned();
+    move |source| RunError::File { path, source }
+}
+
+/// Returns a model's name as directories and files have it.
+pub fn model_name(model: &str) -> String {
+    model.replace('/', "__")
+}
+
+impl RunDir {
+    /// Names the directory of a run below `root`, which is [`RUNS`] but in tests.
+    pub fn new(root: &Path, run_id: &str) -> Result<RunDir, RunError> {
+        check("run id", run_id)?;
+        Ok(RunDir { run_id: run_id.to_owned(), path: root.join(run_id) })
+    }
+
+    /// Returns the run id.
+    pub fn run_id(&self) -> &str {
+        &self.run_id
+    }
+
+    /// Returns the directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the directory of one instance; `repeat` counts from 0.
+    pub fn instance(&self, model: &str, id: &str, repeat: u32) -> Result<PathBuf, RunError> {
+        let model = model_name(model);
+        check("model", &model)?;
+        check("instance id", id)?;
+        let dir = self.path.join(model).join(id);
+        Ok(if repeat == 0 { dir } else { dir.join(format!("run_{}", repeat + 1)) })
+    }
+
+    /// Makes the directory and takes it for this process.
+    pub fn lock(&self) -> Result<RunLock, RunError> {
+        std::fs::create_dir_all(&self.path).map_err(file_error(&self.path))?;
+        let path = self.path.join(".lock");
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(file_error(&path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                let owner = match text.trim() {
+                    "" => String::new(),
+                    pid => format!(", number {pid}"),
+                };
+                return Err(RunError::UnderWay { run_id: self.run_id.clone(), owner });
+            }
+            Err(TryLockError::Error(source)) => return Err(RunError::File { path, source }),
+        }
+        let note = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        note.map_err(file_error(&path))?;
+        Ok(RunLock { _file: file })
+    }
+
+    /// Writes `run.json`.
+    pub fn write_metadata(&self, metadata: &Metadata) -> Result<(), RunError> {
+        let mut text = serde_json::to_string_pretty(metadata).expect("plain values");
+        text.push('\n');
+        write_whole(&self.path.join("run.json"), text.as_bytes())
+    }
+
+    /// Reads `run.json`; `None` where a run has none.
+    pub fn metadata(&self) -> Result<Option<Metadata>, RunError> {
+        let path = self.path.join("run.json");
+        match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|source| RunError::Metadata { path, source }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(RunError::File { path, source }),
+        }
+    }
+
+    /// Lists the directories of instances: model as the directory spells it, instance id, path.
+    pub fn instances(&self) -> Result<Vec<(String, String, PathBuf)>, RunError> {
+        if !self.path.is_dir() {
+            let root = self.path.parent().unwrap_or(Path::new("."));
+            let known = directories(root).unwrap_or_default().into_iter().map(|(name, _)| name);
+            return Err(RunError::Unknown { run_id: self.run_id.clone(), known: known.collect() });
+        }
+        let mut found = Vec::new();
+        for (model, path) in directories(&self.path)? {
+            for (id, path) in directories(&path)? {
+                found.push((model.clone(), id, path));
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn directories(path: &Path) -> Result<Vec<(String, PathBuf)>, RunError> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(file_error(path))? {
+        let entry = entry.map_err(file_error(path))?;
+        if entry.path().is_dir()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            found.push((name, entry.path()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Writes a file aside and renames it; its directory is made.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let write = || {
+        std::fs::create_dir_all(parent)?;
+        let mut file = tempfile::Builder::new().prefix(".part-").tempfile_in(parent)?;
+        file.write_all(bytes)?;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        file.as_file().set_permissions(mode)?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    write().map_err(file_error(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_leave_the_directory_of_runs_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        for bad in ["", "..", "a/b", "a\nb"] {
+            assert!(RunDir::new(root.path(), bad).is_err(), "{bad:?}");
+        }
+        let run = RunDir::new(root.path(), "x").unwrap();
+        let dir = run.instance("org/model", "a__b-1", 1).unwrap();
+        assert!(dir.ends_with("x/org__model/a__b-1/run_2"), "{}", dir.display());
+        assert!(run.instance("..", "a__b-1", 0).is_err());
+        assert!(run.instance("m", "../a", 0).is_err());
+    }
+
+    #[test]
+    fn one_process_at_a_time_has_a_run() {
+        let root = tempfile::tempdir().unwrap();
+        let run = RunDir::new(root.path(), "x").unwrap();
+        let lock = run.lock().unwrap();
+        let error = run.lock().unwrap_err();
+        assert!(error.to_string().contains("under way"), "{error}");
+        drop(lock);
+        run.lock().unwrap();
+    }
+
+    #[test]
+    fn the_record_of_the_harness_is_read_as_well() {
+        let root = tempfile::tempdir().unwrap();
+        let run = RunDir::new(root.path(), "x").unwrap();
+        assert_eq!(run.metadata().unwrap(), None);
+        let text = r#"{"dataset": "SWE-bench/SWE-bench_Lite", "split": "test", "task_repo": null,
+                       "created_at": "2026-01-01T00:00:00+00:00"}"#;
+        write_whole(&run.path().join("run.json"), text.as_bytes()).unwrap();
+        let metadata = run.metadata().unwrap().unwrap();
+        assert_eq!(metadata.dataset, "SWE-bench/SWE-bench_Lite");
+        assert_eq!(metadata.imgforge, None);
+    }
+}

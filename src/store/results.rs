@@ -1,0 +1,234 @@
+//! The record of evaluations: what a run of tests came to, by its key, and its log.
+//!
+//! Verdicts are not kept: they follow from the log, whatever the version that reads it.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use rusqlite::{OptionalExtension as _, params};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::key::{Digest, Key};
+
+use super::{Store, StoreError, file_error};
+
+pub(super) const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS results (
+        key TEXT PRIMARY KEY, instance_id TEXT NOT NULL, image_id TEXT NOT NULL,
+        exit_code INTEGER NOT NULL, seconds REAL NOT NULL,
+        log TEXT NOT NULL, log_bytes INTEGER NOT NULL,
+        finished_at INTEGER NOT NULL DEFAULT (unixepoch()),
+        last_used INTEGER NOT NULL DEFAULT (unixepoch())
+    ) WITHOUT ROWID;
+";
+
+/// Speed counts: a log of a gigabyte is compressed while others wait.
+const LEVEL: i32 = 1;
+
+/// A run of tests that came to its end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// The instance.
+    pub instance_id: String,
+    /// The engine's id of the image that it ran in.
+    pub image_id: String,
+    /// The exit code of the script.
+    pub exit_code: i64,
+    /// Seconds from start to end of the container's work.
+    pub seconds: f64,
+    /// The blob of the log.
+    pub log: Digest,
+    /// Bytes of the log.
+    pub log_bytes: u64,
+    /// Seconds since 1970.
+    pub finished_at: i64,
+}
+
+/// Hashes what passes.
+struct Hashing<W> {
+    inner: W,
+    hasher: Sha256,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(bytes)?;
+        self.hasher.update(&bytes[..read]);
+        Ok(read)
+    }
+}
+
+impl Store {
+    /// Keeps a log, compressed; returns its blob and its bytes. Memory does not depend on its size.
+    pub fn put_log(&self, path: &Path) -> Result<(Digest, u64), StoreError> {
+        let blobs = self.dir().join("blobs");
+        let keep = || {
+            let mut log = File::open(path)?;
+            let mut file = tempfile::NamedTempFile::new_in(self.dir().join("tmp"))?;
+            let hashing = Hashing { inner: file.as_file_mut(), hasher: Sha256::new() };
+            let mut encoder = zstd::Encoder::new(hashing, LEVEL)?;
+            let bytes = io::copy(&mut log, &mut encoder)?;
+            let digest = Digest::from_bytes(encoder.finish()?.hasher.finalize().into());
+            file.as_file().sync_all()?;
+            file.persist(blobs.join(digest.to_string())).map_err(|error| error.error)?;
+            Ok((digest, bytes))
+        };
+        keep().map_err(file_error(path))
+    }
+
+    /// Writes a kept log to `path`. A blob that is gone or damaged is an error, and `path` is not
+    /// there then.
+    pub fn write_log(&self, digest: &Digest, path: &Path) -> Result<(), StoreError> {
+        let blob = File::open(self.dir().join("blobs").join(digest.to_string()));
+        let blob = blob.map_err(|_| StoreError::Blob(*digest))?;
+        let hashing = Hashing { inner: blob, hasher: Sha256::new() };
+        let mut hashing = io::BufReader::with_capacity(1 << 16, hashing);
+        let mut file = File::create(path).map_err(file_error(path))?;
+        let copied = (|| {
+            let mut decoder = zstd::Decoder::with_buffer(&mut hashing)?;
+            io::copy(&mut decoder, &mut file)
+        })();
+        let rest = io::copy(&mut hashing, &mut io::sink());
+        let whole = Digest::from_bytes(hashing.into_inner().hasher.finalize().into()) == *digest;
+        if whole && rest.is_ok() {
+            return copied.map(|_| ()).map_err(file_error(path));
+        }
+        let _ = std::fs::remove_file(path);
+        Err(StoreError::Blob(*digest))
+    }
+
+    /// Records a run; a newer one of the same key takes its place.
+    pub fn record_result(&self, key: &Key, record: &RunRecord) -> Result<(), StoreError> {
+        self.with(|database| {
+            database.execute(
+                "INSERT OR REPLACE INTO results
+                 (key, instance_id, image_id, exit_code, seconds, log, log_bytes, finished_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                params![
+                    key.to_string(),
+                    record.instance_id,
+                    record.image_id,
+                    record.exit_code,
+                    record.seconds,
+                    record.log.to_string(),
+                    record.log_bytes as i64,
+                    record.finished_at,
+                ],
+            )
+        })?;
+        Ok(())
+    }
+
+    /// Returns the result of a key.
+    pub fn result(&self, key: &Key) -> Result<Option<RunRecord>, StoreError> {
+        let found = self.with(|database| {
+            database
+                .prepare_cached(
+                    "UPDATE results SET last_used = unixepoch() WHERE key = ?1 RETURNING
+                     instance_id, image_id, exit_code, seconds, log, log_bytes, finished_at",
+                )?
+                .query_row([key.to_string()], |row| {
+                    Ok((
+                        RunRecord {
+                            instance_id: row.get(0)?,
+                            image_id: row.get(1)?,
+                            exit_code: row.get(2)?,
+                            seconds: row.get(3)?,
+                            log: Digest::from_bytes([0; 32]),
+                            log_bytes: row.get::<_, i64>(5)? as u64,
+                            finished_at: row.get(6)?,
+                        },
+                        row.get::<_, String>(4)?,
+                    ))
+                })
+                .optional()
+        })?;
+        Ok(found.and_then(|(record, log)| Some(RunRecord { log: log.parse().ok()?, ..record })))
+    }
+
+    /// Returns which of `keys` have a result whose log is here.
+    pub fn results_of(&self, keys: impl Iterator<Item = Key>) -> Result<HashSet<Key>, StoreError> {
+        let found = self.with(|database| {
+            let mut query = database.prepare_cached("SELECT log FROM results WHERE key = ?1")?;
+            let mut found = Vec::new();
+            for key in keys {
+                let log: Option<String> =
+                    query.query_row([key.to_string()], |row| row.get(0)).optional()?;
+                found.extend(log.map(|log| (key, log)));
+            }
+            Ok(found)
+        })?;
+        let blobs = self.dir().join("blobs");
+        let here = found.into_iter().filter(|(_, log)| blobs.join(log).is_file());
+        Ok(here.map(|(key, _)| key).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{KeyDocument, Kind};
+
+    fn key(number: u32) -> Key {
+        KeyDocument::new(Kind::Evaluation).with("n", number).key()
+    }
+
+    #[test]
+    fn a_log_comes_back_byte_for_byte_and_a_damaged_one_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let log = dir.path().join("log");
+        std::fs::write(&log, b"a\0\xff\n".repeat(100_000)).unwrap();
+        let (digest, bytes) = store.put_log(&log).unwrap();
+        assert_eq!(bytes, 400_000);
+        let back = dir.path().join("back");
+        store.write_log(&digest, &back).unwrap();
+        assert_eq!(std::fs::read(&back).unwrap(), std::fs::read(&log).unwrap());
+        let blob = dir.path().join("blobs").join(digest.to_string());
+        let mut damaged = std::fs::read(&blob).unwrap();
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 1;
+        std::fs::write(&blob, damaged).unwrap();
+        assert!(matches!(store.write_log(&digest, &back), Err(StoreError::Blob(_))));
+        assert!(!back.exists());
+    }
+
+    #[test]
+    fn a_result_whose_log_is_gone_is_not_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let log = dir.path().join("log");
+        std::fs::write(&log, "text").unwrap();
+        let (digest, log_bytes) = store.put_log(&log).unwrap();
+        let record = RunRecord {
+            instance_id: "a__b-1".into(),
+            image_id: "sha256:1".into(),
+            exit_code: 0,
+            seconds: 1.5,
+            log: digest,
+            log_bytes,
+            finished_at: 1,
+        };
+        store.record_result(&key(1), &record).unwrap();
+        assert_eq!(store.result(&key(1)).unwrap(), Some(record));
+        assert_eq!(store.result(&key(2)).unwrap(), None);
+        assert_eq!(store.results_of([key(1), key(2)].into_iter()).unwrap(), [key(1)].into());
+        std::fs::remove_file(dir.path().join("blobs").join(digest.to_string())).unwrap();
+        assert!(store.results_of([key(1)].into_iter()).unwrap().is_empty());
+    }
+}

@@ -54,7 +54,11 @@ impl Catalog {
             cutoff: settings.cutoff,
             system_packages: settings.system_packages,
             env_commands: settings.env_commands,
-            variables: settings.variables,
+            variables: settings
+                .variables
+                .into_iter()
+                .map(|(name, value)| (name, value.replace("{version}", version)))
+                .collect(),
             pre_install: settings.pre_install,
             install: settings.install,
             test_command: settings.test_command,

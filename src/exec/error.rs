@@ -37,6 +37,12 @@ pub enum NodeError {
         /// Its exit code.
         code: i64,
     },
+    /// A service in the sandbox did not start.
+    #[error("the httpbin that the tests need did not start: {said}")]
+    NoService {
+        /// What it said.
+        said: String,
+    },
     /// A log that the parser does not take.
     #[error("cannot grade `{path}`")]
     Grade {
@@ -88,7 +94,7 @@ impl NodeError {
         match self {
             NodeError::Engine(error) => error.is_transient(),
             NodeError::Source(error) => error.is_transient(),
-            NodeError::Lost { .. } => true,
+            NodeError::Lost { .. } | NodeError::NoService { .. } => true,
             _ => false,
         }
     }

@@ -20,7 +20,7 @@ use crate::engine::{LogSink, SandboxEnd, SandboxNetwork, SandboxRequest, label};
 use crate::grade::{self, Rules};
 use crate::key::Key;
 use crate::progress::NodeLog;
-use crate::recipe::evaluation::PATCH_REFUSED;
+use crate::recipe::evaluation::{NO_SERVICE, PATCH_REFUSED};
 use crate::recipe::{EvaluationRecipe, Recipe, RunNetwork};
 use crate::report::{InstanceResult, Verdict, harness};
 use crate::run::{RunDir, file, write_whole};
@@ -208,6 +208,9 @@ impl Worker {
                     cached: false,
                     image_id: image.id,
                 }
+            }
+            SandboxEnd::Exited(NO_SERVICE) if recipe.network == RunNetwork::Httpbin => {
+                return Err(NodeError::NoService { said: log.tail().pop().unwrap_or_default() });
             }
             SandboxEnd::Exited(PATCH_REFUSED) if recipe.patch.is_some() => Evaluated {
                 verdict: Verdict::PatchRefused,

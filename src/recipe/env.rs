@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::catalog::{ContextFile, Environment};
+use crate::catalog::{ContextFile, Environment, Network};
 use crate::key::{Digest, Key, KeyDocument, Kind};
 
 use super::{VIRTUAL_ENV, shell_quote};
@@ -14,6 +14,12 @@ const FILES: &str = "/opt/imgforge/env";
 
 /// What seeds every virtual environment; a lockfile that names one of them overrides it.
 const SEED: &str = "pip==24.0 setuptools==68.2.2 wheel==0.41.3";
+
+/// The service of [`Network::Httpbin`], in a virtual environment of its own.
+const HTTPBIN: &str = "httpbin==0.10.2 gunicorn==22.0.0 gevent certifi trustme setuptools";
+
+/// Packages of the service are of this date.
+const HTTPBIN_DATE: &str = "2024-10-15";
 
 /// What an env image is made of.
 #[derive(Debug, Clone)]
@@ -80,7 +86,7 @@ impl EnvRecipe {
                 .collect(),
             cutoff: environment.cutoff.clone(),
             system_packages: environment.system_packages.clone(),
-            commands: environment.env_commands.clone(),
+            commands: commands(environment),
             variables: environment.variables.clone(),
             platform: platform.to_owned(),
         }
@@ -216,6 +222,23 @@ impl EnvRecipe {
         );
         text
     }
+}
+
+/// The commands that end the making of an environment, and of the service that its tests need.
+fn commands(environment: &Environment) -> Vec<String> {
+    let mut commands = environment.env_commands.clone();
+    if environment.network == Network::Httpbin {
+        commands.push(format!(
+            "uv venv --quiet --python python3 /opt/httpbin\n\
+             UV_EXCLUDE_NEWER={HTTPBIN_DATE} uv pip install --python /opt/httpbin/bin/python \
+             {HTTPBIN}\n\
+             cat >/opt/httpbin/serve.py <<'END_OF_SERVICE'\n{}END_OF_SERVICE\n\
+             /opt/httpbin/bin/python -m compileall -q -f --invalidation-mode unchecked-hash \
+             /opt/httpbin/lib >/dev/null || true",
+            include_str!("httpbin.py")
+        ));
+    }
+    commands
 }
 
 fn unix_lines(text: &str) -> String {

@@ -12,6 +12,9 @@ const RUNNER: &str = "sandbox/1";
 /// The exit code by which a container says that the model patch does not apply.
 pub const PATCH_REFUSED: i64 = 97;
 
+/// The exit code by which a container says that a service which the tests need did not start.
+pub const NO_SERVICE: i64 = 98;
+
 /// Where the container's own certificates of the httpbin service are.
 const BUNDLE: &str = "/tmp/imgforge-httpbin/bundle.pem";
 
@@ -172,7 +175,10 @@ fn apply_in_container() -> String {
 
 /// Starts the httpbin of the environment image and waits until it answers.
 fn start_httpbin() -> String {
-    format!("/opt/httpbin/bin/python /opt/httpbin/serve.py {BUNDLE} >/dev/null 2>&4 4>&-\n")
+    format!(
+        "/opt/httpbin/bin/python /opt/httpbin/serve.py {BUNDLE} >/dev/null 2>&4 4>&- \
+         || exit {NO_SERVICE}\n"
+    )
 }
 
 #[cfg(test)]

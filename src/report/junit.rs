@@ -1,4 +1,126 @@
-//! stub
-pub fn junit(_r: &super::RunReport) -> String {
-    String::new()
+//! JUnit XML, as GitLab, Jenkins and GitHub's readers take it: a suite for each model, a case for
+//! each instance.
+
+use std::time::Duration;
+
+use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite, XmlString};
+
+use super::{InstanceResult, RunReport, Verdict};
+
+/// Renders a run.
+pub fn junit(report: &RunReport) -> String {
+    let mut document = Report::new(&report.run_id);
+    document.set_time(Duration::from_secs_f64(report.seconds.max(0.0)));
+    for model in report.models() {
+        let mut suite = TestSuite::new(model);
+        let mut seconds = 0.0;
+        for result in report.of(model) {
+            seconds += result.test_seconds;
+            suite.add_test_case(case(result));
+        }
+        for id in
+            report.instances.iter().filter(|id| report.of(model).all(|r| r.instance_id != **id))
+        {
+            let mut status = TestCaseStatus::skipped();
+            status.set_message("no prediction");
+            suite.add_test_case(TestCase::new(id.as_str(), status));
+        }
+        suite.set_time(Duration::from_secs_f64(seconds.max(0.0)));
+        document.add_test_suite(suite);
+    }
+    document.to_string().expect("a report in memory can be written")
+}
+
+fn case(result: &InstanceResult) -> TestCase {
+    let mut status = match result.verdict {
+        Verdict::Resolved => TestCaseStatus::success(),
+        Verdict::Unresolved | Verdict::PatchRefused => {
+            TestCaseStatus::non_success(NonSuccessKind::Failure)
+        }
+        Verdict::EmptyPatch => TestCaseStatus::skipped(),
+        Verdict::TimedOut | Verdict::OutOfMemory | Verdict::Error | Verdict::NotRun => {
+            TestCaseStatus::non_success(NonSuccessKind::Error)
+        }
+    };
+    if result.verdict != Verdict::Resolved {
+        status.set_message(message(result));
+    }
+    if !matches!(result.verdict, Verdict::Resolved | Verdict::EmptyPatch) {
+        status.set_type(result.verdict.as_str());
+        status.set_description(description(result));
+    }
+    let mut case = TestCase::new(result.instance_id.as_str(), status);
+    case.set_classname(result.repo.as_str());
+    case.set_time(Duration::from_secs_f64(result.test_seconds.max(0.0)));
+    if !result.log_tail.is_empty() {
+        case.set_system_out(XmlString::new(result.log_tail.join("\n")));
+    }
+    case
+}
+
+fn message(result: &InstanceResult) -> String {
+    match (result.counts(), result.reason.as_deref().and_then(|reason| reason.lines().next())) {
+        (Some((good, all)), _) => {
+            format!("{}: {good} of {all} expected tests", result.verdict.words())
+        }
+        (None, Some(reason)) => format!("{}: {reason}", result.verdict.words()),
+        (None, None) => result.verdict.words().to_owned(),
+    }
+}
+
+fn description(result: &InstanceResult) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    lines.extend(result.reason.clone());
+    lines.extend(result.advice().map(|advice| format!("hint: {advice}")));
+    lines.extend(result.failing_tests().into_iter().map(|test| format!("failing: {test}")));
+    lines.extend(
+        result.reaches.iter().map(|reach| format!("the patch reaches for the run: {reach}")),
+    );
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{report, result};
+    use super::*;
+
+    /// Counts elements with a real parser.
+    fn count(xml: &str, name: &str) -> usize {
+        let mut reader = quick_xml::Reader::from_str(xml);
+        let mut count = 0;
+        loop {
+            match reader.read_event().expect("well-formed XML") {
+                quick_xml::events::Event::Start(tag) | quick_xml::events::Event::Empty(tag)
+                    if tag.name().as_ref() == name =>
+                {
+                    count += 1;
+                }
+                quick_xml::events::Event::Eof => return count,
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn every_verdict_is_a_case_of_its_kind() {
+        let xml = junit(&report());
+        assert_eq!(count(&xml, "testsuite"), 1);
+        assert_eq!(count(&xml, "testcase"), 9, "eight verdicts and one without a prediction");
+        assert_eq!(count(&xml, "failure"), 2);
+        assert_eq!(count(&xml, "error"), 4);
+        assert_eq!(count(&xml, "skipped"), 2);
+        assert!(xml.contains(r#"message="unresolved: 1 of 2 expected tests""#), "{xml}");
+    }
+
+    #[test]
+    fn what_xml_cannot_hold_does_no_harm() {
+        let mut report = report();
+        let mut hostile = result("x__y-<&\"1", Verdict::Unresolved);
+        hostile.reason = Some("]]> \0 \u{1b}[31m </failure>".into());
+        hostile.log_tail = vec!["\0\u{8}]]><x>".into()];
+        report.results.push(hostile);
+        let xml = junit(&report);
+        assert_eq!(count(&xml, "testcase"), 10);
+        assert!(!xml.contains('\0') && !xml.contains('\u{1b}'));
+    }
 }

@@ -8,6 +8,8 @@ pub mod harness;
 pub mod html;
 pub mod junit;
 pub mod markdown;
+#[cfg(test)]
+pub(crate) mod testing;
 mod verdict;
 
 use std::collections::BTreeMap;

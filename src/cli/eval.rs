@@ -295,7 +295,10 @@ pub(super) async fn evaluate(
     if exit == Exit::Success && report.results.iter().any(|one| one.verdict.is_error()) {
         exit = Exit::SomeFailed;
     }
-    results::write_timeline(&report, &dir).map_err(run_failure)?;
+    // Without it a later report only lacks a picture.
+    if let Err(error) = results::write_timeline(&report, &dir) {
+        super::render::warn(error);
+    }
     Ok((report, exit))
 }
 

@@ -119,7 +119,7 @@ impl NodeError {
             NodeError::Engine(EngineError::PermissionDenied { .. }) => {
                 "add yourself to the group that owns the socket, or set DOCKER_HOST"
             }
-            NodeError::Engine(EngineError::NoSpace { .. }) => {
+            error if error.ends_run() => {
                 "free some disk and run the same command again; what is built stays"
             }
             NodeError::Lost { .. } => {

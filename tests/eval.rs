@@ -1,0 +1,401 @@
+//! Evaluations on a real engine: good days and bad ones.
+//!
+//! The rows are of this file's own making, with scripts that do what tests should not. They run in
+//! an image that only gets a name here, so nothing is built. Without an engine these tests say so
+//! in a line and pass, unless `CI` is set: there they fail.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+const FROM: &str = "python:3.11-slim-bookworm";
+
+fn docker(args: &[&str]) -> Output {
+    Command::new("docker").args(args).stdin(Stdio::null()).output().expect("docker can be started")
+}
+
+fn has_engine() -> bool {
+    static ENGINE: OnceLock<bool> = OnceLock::new();
+    *ENGINE.get_or_init(|| {
+        let answers = Command::new("docker")
+            .args(["image", "inspect", FROM])
+            .output()
+            .is_ok_and(|output| output.status.success());
+        assert!(answers || std::env::var_os("CI").is_none(), "CI has no engine with `{FROM}`");
+        if !answers {
+            eprintln!("no engine with `{FROM}` answers: the evaluation tests are left out");
+        }
+        answers
+    })
+}
+
+/// A directory with a dataset, whose rows run in an image of this test's own name.
+struct Space {
+    dir: tempfile::TempDir,
+    namespace: String,
+    rows: Vec<Value>,
+}
+
+/// A script whose tests are `tests`.
+fn script(tests: &str) -> String {
+    format!(
+        "#!/bin/bash\nset -uxo pipefail\n: '>>>>> Start Test Output'\n{tests}\n\
+         : '>>>>> End Test Output'\n"
+    )
+}
+
+impl Space {
+    fn new() -> Option<Space> {
+        if !has_engine() {
+            return None;
+        }
+        let namespace = format!("imgforge-test-{:012x}", rand::random::<u64>() >> 16);
+        let tagged = docker(&["tag", FROM, &format!("{namespace}/box:latest")]);
+        assert!(tagged.status.success(), "{}", String::from_utf8_lossy(&tagged.stderr));
+        Some(Space { dir: tempfile::tempdir().unwrap(), namespace, rows: Vec::new() })
+    }
+
+    /// Adds an instance that is resolved when its log says `PASSED a`.
+    fn row(&mut self, id: &str, tests: &str) {
+        self.rows.push(json!({
+            "instance_id": id,
+            "repo": "x/y",
+            "version": "1",
+            "base_commit": "0".repeat(40),
+            "patch": "",
+            "test_patch": "",
+            "FAIL_TO_PASS": ["a"],
+            "PASS_TO_PASS": [],
+            "log_parser": "parse_log_pytest",
+            "eval_type": "pass_and_fail",
+            "image": format!("{}/box:latest", self.namespace),
+            "eval_script": script(tests),
+        }));
+    }
+
+    fn write_rows(&self) -> PathBuf {
+        let path = self.dir.path().join("rows.jsonl");
+        let lines: Vec<String> = self.rows.iter().map(Value::to_string).collect();
+        std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+        path
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let rows = self.write_rows();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imgforge"));
+        command
+            .arg("eval")
+            .arg("-d")
+            .arg(rows)
+            .args(["--namespace", &self.namespace])
+            .args(args)
+            .current_dir(self.dir.path())
+            .env("IMGFORGE_STATE_DIR", self.dir.path().join("state"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Evaluates with no patch and returns the run report, the exit status and what was said.
+    fn eval(&self, args: &[&str]) -> (Value, Option<i32>, String) {
+        let output = self.command(&["-p", "empty", "--json"]).args(args).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (serde_json::from_slice(&output.stdout).unwrap_or(Value::Null), output.status.code(), said)
+    }
+
+    fn output(&self, run: &str, id: &str) -> Vec<u8> {
+        let path = format!("logs/run_evaluation/{run}/empty/{id}/test_output.txt");
+        std::fs::read(self.dir.path().join(path)).unwrap()
+    }
+
+    /// The containers of this test's images that there are.
+    fn containers(&self) -> Vec<String> {
+        let ancestor = format!("ancestor={}/box:latest", self.namespace);
+        let listed =
+            docker(&["ps", "-aq", "--filter", &ancestor, "--filter", "label=dev.imgforge.run"]);
+        let all = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let own = all.split_whitespace().filter(|id| {
+            let format = "{{.Config.Image}}";
+            let image = docker(&["inspect", "--format", format, id]);
+            String::from_utf8_lossy(&image.stdout).contains(&self.namespace)
+        });
+        own.map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        docker(&["rmi", &format!("{}/box:latest", self.namespace)]);
+    }
+}
+
+fn verdict<'a>(report: &'a Value, id: &str) -> &'a Value {
+    let all = report["imgforge"]["instances"].as_array();
+    let found = all.into_iter().flatten().find(|one| one["instance_id"] == id);
+    found.unwrap_or_else(|| panic!("no result of {id} in {report:#}"))
+}
+
+#[test]
+fn five_kinds_of_end_are_told_apart() {
+    let Some(mut space) = Space::new() else { return };
+    space.row("x__y-1", "echo PASSED a");
+    space.row("x__y-2", "echo FAILED a; false");
+    space.row("x__y-3", "trap '' TERM; (setsid sleep 300 &) ; sleep 300");
+    space.row("x__y-4", "python3 -c \"x = bytearray(1 << 30)\"");
+    space.row("x__y-5", "kill -KILL 1; kill -KILL -1; kill -KILL $$");
+    let began = Instant::now();
+    let args = ["--run-id", "r", "-t", "5", "--memory", "100m", "-j", "5", "--attempts", "1"];
+    let (report, code, said) = space.eval(&args);
+    assert_eq!(code, Some(1), "{said}");
+    for (id, wanted) in [
+        ("x__y-1", "resolved"),
+        ("x__y-2", "unresolved"),
+        ("x__y-3", "timed_out"),
+        ("x__y-4", "out_of_memory"),
+        ("x__y-5", "error"),
+    ] {
+        assert_eq!(verdict(&report, id)["verdict"], wanted, "{id}: {said}");
+    }
+    assert!(verdict(&report, "x__y-3")["advice"].as_str().unwrap().contains("--timeout"));
+    assert!(verdict(&report, "x__y-4")["advice"].as_str().unwrap().contains("--memory"));
+    let reason = verdict(&report, "x__y-5")["reason"].as_str().unwrap();
+    assert!(reason.contains("killed from outside"), "{reason}");
+    let text = String::from_utf8(space.output("r", "x__y-3")).unwrap();
+    assert!(text.ends_with("\n\nTimeout error: 5 seconds exceeded."), "{text}");
+    assert!(began.elapsed() < Duration::from_secs(60), "kills do not wait");
+    assert_eq!(report["error_ids"], json!(["x__y-3", "x__y-4", "x__y-5"]));
+    assert_eq!(report["completed_ids"], json!(["x__y-1", "x__y-2"]));
+    assert_eq!(space.containers(), Vec::<String>::new());
+}
+
+#[test]
+fn tests_that_misbehave_are_judged_by_the_harness_rules() {
+    let Some(mut space) = Space::new() else { return };
+    space.row("x__y-1", "cat; read line; echo PASSED a");
+    space.row("x__y-2", "(nohup sleep 300 >/dev/null 2>&1 &); (setsid sleep 300 &); echo PASSED a");
+    space.row("x__y-3", "printf 'a\\0b\\033[31m\\377\\n'; echo PASSED a");
+    space.row("x__y-4", "echo PASSED a; false");
+    space.row("x__y-5", "echo '>>>>> End Test Output'; echo PASSED a");
+    space.row("x__y-6", "rm -rf /eval.sh /tmp /proc/self/fd/1; echo PASSED a");
+    space.row(
+        "x__y-7",
+        "python3 -c \"import socket; socket.create_connection(('1.1.1.1', 53), 5)\"",
+    );
+    space.row(
+        "x__y-8",
+        "mount -t tmpfs x /mnt; echo $?; mknod /d b 7 0; echo $?; env; echo PASSED a",
+    );
+    let secret = "a-secret-of-the-host";
+    let output = space
+        .command(&["-p", "empty", "--json", "--run-id", "r", "-j", "4"])
+        .env("AWS_SECRET_ACCESS_KEY", secret)
+        .env("HF_TOKEN", secret)
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    for (id, wanted) in [
+        ("x__y-1", "resolved"),
+        ("x__y-2", "resolved"),
+        ("x__y-3", "resolved"),
+        // Exit status 1 and no failing test: the log does not describe the run.
+        ("x__y-4", "unresolved"),
+        // What stands outside the markers counts when nothing is inside, as the harness has it.
+        ("x__y-5", "resolved"),
+        ("x__y-6", "resolved"),
+        ("x__y-7", "unresolved"),
+        ("x__y-8", "resolved"),
+    ] {
+        assert_eq!(verdict(&report, id)["verdict"], wanted, "{id}: {said}");
+    }
+    let bytes = space.output("r", "x__y-3");
+    assert!(bytes.windows(9).any(|part| part == b"a\0b\x1b[31m\xff"), "bytes survive");
+    let network = String::from_utf8(space.output("r", "x__y-7")).unwrap();
+    assert!(network.contains("Network is unreachable"), "{network}");
+    let closed = String::from_utf8(space.output("r", "x__y-8")).unwrap();
+    assert!(closed.contains("permission denied") || closed.contains("not permitted"), "{closed}");
+    assert!(!closed.contains(secret), "{closed}");
+    assert_eq!(space.containers(), Vec::<String>::new());
+}
+
+#[test]
+fn a_fork_bomb_and_a_flood_harm_nobody_else() {
+    let Some(mut space) = Space::new() else { return };
+    space.row("x__y-1", ":(){ :|:& }; :; sleep 1; echo PASSED a");
+    space.row("x__y-2", "head -c 300000000 /dev/zero | tr '\\0' x; echo; echo PASSED a");
+    space.row("x__y-3", "echo PASSED a");
+    let args = ["--run-id", "r", "--pids-limit", "64", "-t", "60", "-j", "3"];
+    let (report, _, said) = space.eval(&args);
+    assert_eq!(verdict(&report, "x__y-2")["verdict"], "resolved", "{said}");
+    assert_eq!(verdict(&report, "x__y-3")["verdict"], "resolved", "{said}");
+    assert!(space.output("r", "x__y-2").len() > 300_000_000);
+    assert_eq!(space.containers(), Vec::<String>::new());
+}
+
+#[test]
+fn what_was_run_is_not_run_again_whatever_the_run_is_called() {
+    let Some(mut space) = Space::new() else { return };
+    space.row("x__y-1", "echo PASSED a");
+    space.row("x__y-2", "date +%N; echo FAILED a; false");
+    let (first, code, _) = space.eval(&["--run-id", "one"]);
+    assert_eq!(code, Some(0));
+    let (again, _, said) = space.eval(&["--run-id", "two"]);
+    assert!(said.contains("nothing to run"), "{said}");
+    assert_eq!(again["imgforge"]["cached_ids"], json!(["x__y-1", "x__y-2"]));
+    assert_eq!(first["resolved_ids"], again["resolved_ids"]);
+    assert_eq!(space.output("one", "x__y-2"), space.output("two", "x__y-2"));
+    let report = "logs/run_evaluation/two/empty/x__y-1/report.json";
+    let report = std::fs::read(space.dir.path().join(report)).unwrap();
+    let report: Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!(report["x__y-1"]["resolved"], true);
+    // One changed script is one run.
+    space.rows[1]["eval_script"] = json!(script("true; echo PASSED a"));
+    let (changed, _, said) = space.eval(&["--run-id", "three"]);
+    assert_eq!(changed["imgforge"]["cached_ids"], json!(["x__y-1"]), "{said}");
+    assert_eq!(changed["resolved_instances"], 2);
+    let (forced, ..) = space.eval(&["--run-id", "four", "--no-result-cache"]);
+    assert_eq!(forced["imgforge"]["cached_ids"], json!([]));
+    // Its log is damaged: it is run again.
+    for blob in std::fs::read_dir(space.dir.path().join("state/blobs")).unwrap() {
+        std::fs::write(blob.unwrap().path(), "damaged").unwrap();
+    }
+    let (healed, code, _) = space.eval(&["--run-id", "five"]);
+    assert_eq!((code, &healed["imgforge"]["cached_ids"]), (Some(0), &json!([])));
+}
+
+#[test]
+fn a_killed_run_leaves_no_container_and_goes_on_where_it_was() {
+    let Some(mut space) = Space::new() else { return };
+    for number in 1..=4 {
+        space.row(&format!("x__y-{number}"), &format!("sleep 1.{number}; echo PASSED a"));
+    }
+    for pause in [700, 1600] {
+        let mut child: Child = space
+            .command(&["-p", "empty", "--run-id", "r", "-j", "2"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(pause));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    // Without imgforge the containers end themselves.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let running = || {
+        let ids = space.containers();
+        ids.into_iter().any(|id| {
+            let state = docker(&["inspect", "--format", "{{.State.Running}}", &id]);
+            String::from_utf8_lossy(&state.stdout).trim() == "true"
+        })
+    };
+    while running() {
+        assert!(Instant::now() < deadline, "a container outlives its run");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let (report, code, said) = space.eval(&["--run-id", "r", "-j", "2"]);
+    assert_eq!((code, &report["resolved_instances"]), (Some(0), &json!(4)), "{said}");
+    assert_eq!(space.containers(), Vec::<String>::new());
+}
+
+#[test]
+fn two_runs_of_one_name_at_once_do_not_mix() {
+    let Some(mut space) = Space::new() else { return };
+    space.row("x__y-1", "sleep 4; echo PASSED a");
+    let mut first = space
+        .command(&["-p", "empty", "--run-id", "r"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    let (_, code, said) = space.eval(&["--run-id", "r"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("run `r` is under way in another process"), "{said}");
+    // Under another name it waits for the same result and takes it.
+    let (report, code, said) = space.eval(&["--run-id", "s"]);
+    assert_eq!((code, &report["resolved_instances"]), (Some(0), &json!(1)), "{said}");
+    assert_eq!(report["imgforge"]["cached_ids"], json!(["x__y-1"]), "{said}");
+    assert!(first.wait().unwrap().success());
+}
+
+#[test]
+fn a_full_disk_under_the_log_ends_the_run_and_nothing_is_scored() {
+    let Some(mut space) = Space::new() else { return };
+    space.row("x__y-1", "head -c 100000000 /dev/zero; echo PASSED a");
+    let logs = space.dir.path().join("logs");
+    std::fs::create_dir_all(&logs).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=20m", "tmpfs"])
+        .arg(&logs)
+        .status()
+        .is_ok_and(|status| status.success());
+    if !mounted {
+        assert!(std::env::var_os("CI").is_none(), "CI cannot mount a small disk");
+        eprintln!("no small disk can be mounted: the test of a full disk is left out");
+        return;
+    }
+    let (report, code, said) = space.eval(&["--run-id", "r", "--min-free", "0"]);
+    Command::new("umount").arg("-l").arg(&logs).status().unwrap();
+    assert_eq!(code, Some(3), "{said}\n{report:#}");
+    assert!(said.contains("cannot write") && said.contains("free some disk"), "{said}");
+    assert_eq!(space.containers(), Vec::<String>::new());
+}
+
+#[test]
+fn flaky_tests_show_when_an_instance_is_run_more_than_once() {
+    let Some(mut space) = Space::new() else { return };
+    space.row("x__y-1", "echo PASSED a");
+    // The clock decides: about every other run fails.
+    space.row(
+        "x__y-2",
+        "if [ $(( $(date +%s) % 2 )) = 0 ]; then echo PASSED a; else echo FAILED a; fi",
+    );
+    let (report, code, said) = space.eval(&["--run-id", "r", "--repeat", "6", "-j", "1"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(verdict(&report, "x__y-1")["runs"].as_array().unwrap().len(), 6);
+    assert_eq!(verdict(&report, "x__y-1")["verdict"], "resolved");
+    let flaky = verdict(&report, "x__y-2");
+    let runs = flaky["runs"].as_array().unwrap();
+    let resolved = runs.iter().filter(|run| **run == "resolved").count();
+    if resolved == 0 || resolved == 6 {
+        assert_eq!(flaky["flaky"], json!([]));
+    } else {
+        assert_eq!(flaky["flaky"], json!(["a"]), "{flaky:#}");
+        assert_eq!(flaky["verdict"], "unresolved");
+    }
+}
+
+#[test]
+fn predictions_that_hold_no_patch_are_counted_and_strangers_are_named() {
+    let Some(mut space) = Space::new() else { return };
+    for number in 1..=5 {
+        space.row(&format!("x__y-{number}"), "echo PASSED a");
+    }
+    let line = |id: &str, patch: Value| {
+        json!({ "instance_id": id, "model_name_or_path": "org/m", "model_patch": patch })
+            .to_string()
+    };
+    let text = [
+        line("x__y-1", Value::Null),
+        line("x__y-2", json!("")),
+        line("x__y-3", json!(" \r\n")),
+        line("z__z-9", json!("x")),
+        line("x__y-4", json!("")),
+        line("x__y-4", json!(null)),
+    ];
+    let path = space.dir.path().join("preds.jsonl");
+    std::fs::write(&path, text.join("\n")).unwrap();
+    let path = path.to_str().unwrap();
+    let output = space.command(&["-p", path, "--json", "--run-id", "r"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["empty_patch_ids"], json!(["x__y-1", "x__y-2", "x__y-3", "x__y-4"]));
+    assert_eq!(report["incomplete_ids"], json!(["x__y-5"]));
+    assert_eq!(report["imgforge"]["unknown_ids"], json!(["z__z-9"]));
+    assert!(said.contains("z__z-9") && said.contains("two predictions for `x__y-4`"), "{said}");
+    assert!(space.dir.path().join("org__m.r.json").is_file());
+}

@@ -399,3 +399,134 @@ fn predictions_that_hold_no_patch_are_counted_and_strangers_are_named() {
     assert!(said.contains("z__z-9") && said.contains("two predictions for `x__y-4`"), "{said}");
     assert!(space.dir.path().join("org__m.r.json").is_file());
 }
+
+/// Evaluates the bundled dataset, or rows of it from a file, with predictions.
+fn demo(dir: &std::path::Path, dataset: &str, args: &[&str]) -> (Value, Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_imgforge"))
+        .args(["eval", "-d", dataset, "--json", "-j", "2"])
+        .args(args)
+        .current_dir(dir)
+        .env("IMGFORGE_STATE_DIR", dir.join("state"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (serde_json::from_slice(&output.stdout).unwrap_or(Value::Null), output.status.code(), said)
+}
+
+#[test]
+fn the_demo_is_evaluated_with_its_own_patches_with_bad_ones_and_on_published_images() {
+    if !has_engine() {
+        return;
+    }
+    let space = tempfile::tempdir().unwrap();
+    let dir = space.path();
+    let (gold, code, said) = demo(dir, "demo", &["-p", "gold", "--run-id", "gold"]);
+    assert_eq!((code, &gold["resolved_instances"]), (Some(0), &json!(8)), "{said}");
+    let (empty, code, said) = demo(dir, "demo", &["-p", "empty", "--run-id", "empty"]);
+    assert_eq!((code, &empty["unresolved_instances"]), (Some(0), &json!(8)), "{said}");
+
+    // Patches that do what they may not, or do not apply: a report for each, and no error.
+    let id = "imgforge__abacus-1";
+    let new = |path: &str, line: &str| {
+        format!(
+            "diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n\
+             @@ -0,0 +1 @@\n+{line}\n"
+        )
+    };
+    let link = "diff --git a/l b/l\nnew file mode 120000\n--- /dev/null\n+++ b/l\n@@ -0,0 +1 @@\n\
+                +/etc\n\\ No newline at end of file\n";
+    let big = new("big.txt", &"x".repeat(50 << 20));
+    let cheat = "import pytest\\n\\n\\n@pytest.hookimpl(hookwrapper=True)\\n\
+                 def pytest_runtest_makereport(item, call):\\n    report = (yield).get_result()\\n\
+                 \u{20}   report.outcome = 'passed'\\n    report.longrepr = None\\n";
+    let cheat: Vec<&str> = cheat.split("\\n").collect();
+    let lines: String = cheat.iter().map(|line| format!("+{line}\n")).collect();
+    let cheat = format!(
+        "diff --git a/conftest.py b/conftest.py\nnew file mode 100644\n--- /dev/null\n\
+         +++ b/conftest.py\n@@ -0,0 +1,{} @@\n{lines}",
+        cheat.len()
+    );
+    let models = [
+        ("git", new(".git/hooks/post-checkout", "touch /tmp/x")),
+        ("etc", new("../../etc/passwd", "root::0:0::/:/bin/sh")),
+        ("link", format!("{link}{}", new("l/passwd", "root::0:0::/:/bin/sh"))),
+        (
+            "hunk",
+            "--- a/src/abacus/parser.py\n+++ b/src/abacus/parser.py\n@@ -1 +1 @@\n-no\n+x\n".into(),
+        ),
+        ("big", big),
+        ("cheat", cheat),
+    ];
+    let rows: Vec<String> = models
+        .iter()
+        .map(|(model, patch)| {
+            json!({ "instance_id": id, "model_name_or_path": model, "model_patch": patch })
+                .to_string()
+        })
+        .collect();
+    std::fs::write(dir.join("bad.jsonl"), rows.join("\n")).unwrap();
+    let (bad, code, said) = demo(dir, "demo", &["-p", "bad.jsonl", "--run-id", "bad"]);
+    assert_eq!(code, Some(0), "{said}");
+    for (model, wanted, reason) in [
+        ("git", "patch_refused", ".git/hooks/post-checkout"),
+        ("etc", "patch_refused", "outside the repository"),
+        ("link", "patch_refused", "symbolic link"),
+        ("hunk", "patch_refused", "src/abacus/parser.py:1"),
+        ("big", "unresolved", ""),
+        ("cheat", "resolved", ""),
+    ] {
+        let own = verdict(&bad["models"][model], id);
+        assert_eq!(own["verdict"], wanted, "{model}: {said}");
+        assert!(own["reason"].as_str().unwrap_or_default().contains(reason), "{own:#}");
+        let report = dir.join(format!("logs/run_evaluation/bad/{model}/{id}/report.json"));
+        let report: Value = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
+        assert_eq!(report[id]["patch_successfully_applied"], wanted != "patch_refused");
+    }
+    let reaches = verdict(&bad["models"]["cheat"], id)["reaches"][0].as_str().unwrap();
+    assert!(reaches.contains("`conftest.py` changes how pytest"), "{reaches}");
+
+    // Under the strict rules the cheat is none, and honest patches are what they were.
+    let args = ["-p", "bad.jsonl", "-p", "gold", "-i", id, "--run-id", "strict", "--strict"];
+    let (strict, code, said) = demo(dir, "demo", &args);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(verdict(&strict["models"]["gold"], id)["verdict"], "resolved", "{said}");
+    let cheat = verdict(&strict["models"]["cheat"], id);
+    assert_eq!(cheat["verdict"], "unresolved", "{said}");
+    assert!(cheat["strict"][0].as_str().unwrap().contains("conftest.py restored"), "{cheat:#}");
+
+    // On an image that was made elsewhere the patch is applied in the container.
+    let namespace = format!("imgforge-test-{:012x}", rand::random::<u64>() >> 16);
+    let image = format!("{namespace}/sweb.eval.x86_64.imgforge_1776_abacus-1:latest");
+    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
+    docker(&["tag", &format!("sweb.eval.{arch}.{id}:latest"), &image.replace("x86_64", arch)]);
+    let rows = concat!(env!("CARGO_MANIFEST_DIR"), "/demo/test.jsonl");
+    let args =
+        ["--namespace", &namespace, "-i", id, "-p", "bad.jsonl", "-p", "gold", "-p", "empty"];
+    let (published, code, said) =
+        demo(dir, rows, &[&args[..], &["--run-id", "published"]].concat());
+    docker(&["rmi", &image.replace("x86_64", arch)]);
+    assert_eq!(code, Some(0), "{said}");
+    for (model, wanted) in
+        [("gold", "resolved"), ("empty", "unresolved"), ("hunk", "patch_refused")]
+    {
+        assert_eq!(verdict(&published["models"][model], id)["verdict"], wanted, "{model}: {said}");
+    }
+
+    // Saved logs are graded again without an engine, and runs are compared.
+    let report = |args: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_imgforge"))
+            .args(args)
+            .current_dir(dir)
+            .env("IMGFORGE_STATE_DIR", dir.join("state"))
+            .env("DOCKER_HOST", "unix:///nowhere")
+            .output()
+            .unwrap()
+    };
+    let again = report(&["report", "gold", "--json"]);
+    let again: Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!(again["resolved_ids"], gold["resolved_ids"]);
+    let compared = report(&["report", "gold", "--against", "empty"]);
+    let compared = String::from_utf8_lossy(&compared.stdout).into_owned();
+    assert!(compared.starts_with("gold against empty: 8 gained, 0 lost, 0 flaky"), "{compared}");
+}

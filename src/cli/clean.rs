@@ -10,10 +10,14 @@ use super::{CommandResult, Exit, Failure, Global};
 
 /// Arguments of `clean`.
 #[derive(Debug, Args)]
-pub struct CleanArgs {}
+pub struct CleanArgs {
+    /// Remove the containers of this run, also where it is still under way
+    #[arg(long, alias = "run_id", value_name = "ID")]
+    run_id: Option<String>,
+}
 
 /// Runs `clean`: removes what belongs to processes that ended.
-pub(super) async fn run(global: &Global, _: CleanArgs) -> CommandResult {
+pub(super) async fn run(global: &Global, args: CleanArgs) -> CommandResult {
     // Opening the state removes temporary files already; they are listed here.
     let dir = global.state_dir.clone().unwrap_or_else(|| store::default_dir(context::variable));
     let before: Vec<_> = std::fs::read_dir(dir.join("tmp"))
@@ -31,6 +35,10 @@ pub(super) async fn run(global: &Global, _: CleanArgs) -> CommandResult {
     let engine = context::connect(global).await.map_err(context::engine_failure)?;
     let scratch = engine.remove_scratch(&store::is_alive).await;
     removed.extend(scratch.map_err(context::engine_failure)?);
+    if let Some(run_id) = &args.run_id {
+        let of_run = engine.remove_run(run_id).await;
+        removed.extend(of_run.map_err(context::engine_failure)?);
+    }
     if global.json {
         super::render::json(&json!({ "removed": removed })).map_err(Failure::environment)?;
     } else if !global.quiet {

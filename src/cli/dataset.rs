@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 
 use anyhow::anyhow;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::engine::LogSink;
+use crate::report::Verdict;
+use crate::run::write_whole;
 use crate::source::Mirrors;
 
 use super::context::{self, ChosenInstances};
-use super::{Chosen, CommandResult, Exit, Failure, Global};
+use super::eval::{self, Evaluation, RunArgs};
+use super::execute::ExecArgs;
+use super::{Chosen, CommandResult, Exit, Failure, Global, Sources};
 
 /// Commands of `dataset`.
 #[derive(Debug, Subcommand)]
@@ -28,13 +32,28 @@ pub enum DatasetCommand {
         chosen: Chosen,
     },
     /// Check every row, its environment in the catalog, and its commit in its repository
-    Check {
-        #[command(flatten)]
-        chosen: Chosen,
-        /// Where repositories come from, as for `build`; without it commits are not looked for
-        #[arg(long, value_name = "TEMPLATE", env = "IMGFORGE_GIT_MIRROR", value_delimiter = ' ')]
-        git_mirror: Vec<String>,
-    },
+    Check(Box<CheckArgs>),
+}
+
+/// Arguments of `dataset check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    chosen: Chosen,
+    // Without --git-mirror commits are not looked for.
+    #[command(flatten)]
+    sources: Sources,
+    /// Run every instance with its own patch and without: the first must resolve, the second must
+    /// not
+    #[arg(long)]
+    gold: bool,
+    /// What the run of --gold is called
+    #[arg(long, alias = "run_id", value_name = "ID", default_value = "check")]
+    run_id: String,
+    #[command(flatten)]
+    exec: ExecArgs,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 struct Quiet;
@@ -79,15 +98,58 @@ pub(super) async fn run(global: &Global, command: DatasetCommand) -> CommandResu
             println!("\n{}\n{}", instance.patch, instance.test_patch);
             Ok(Exit::Success)
         }
-        DatasetCommand::Check { chosen, git_mirror } => check(global, chosen, git_mirror).await,
+        DatasetCommand::Check(args) => check(global, *args).await,
     }
 }
 
-async fn check(global: &Global, chosen: Chosen, git_mirror: Vec<String>) -> CommandResult {
+/// Runs every instance with the gold patch and without, and lists what does not hold.
+async fn check_gold(global: &Global, args: &CheckArgs) -> Result<Vec<(String, String)>, Failure> {
+    let evaluation = Evaluation {
+        chosen: &args.chosen,
+        sources: &args.sources,
+        predictions: &["gold".to_owned(), "empty".to_owned()],
+        run_id: &args.run_id,
+        exec: &args.exec,
+        run: &args.run,
+    };
+    let (report, exit) = eval::evaluate(global, &evaluation).await?;
+    if matches!(exit, Exit::Interrupted | Exit::Environment) {
+        let error = anyhow!("the check did not come to its end");
+        return Err(Failure { exit, error, hint: None });
+    }
+    let mut problems = Vec::new();
+    for result in &report.results {
+        let what = match (result.model.as_str(), result.verdict) {
+            ("gold", Verdict::Resolved) | ("empty", Verdict::Unresolved) => continue,
+            ("gold", verdict) => format!("with the gold patch it is {verdict}"),
+            (_, Verdict::Resolved) => "it is resolved without any patch".to_owned(),
+            (_, verdict) => format!("without a patch it is {verdict}"),
+        };
+        let failing = result.failing_tests();
+        let more = match (result.model.as_str(), failing.as_slice()) {
+            ("gold", [first, ..]) => format!(": {} tests fail, such as `{first}`", failing.len()),
+            _ => result.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}")),
+        };
+        problems.push((result.instance_id.clone(), format!("{what}{more}")));
+    }
+    let path = std::path::Path::new("evaluation_results").join(&args.run_id).join("problems.jsonl");
+    let rows: String = problems
+        .iter()
+        .map(|(id, problem)| json!({ "instance_id": id, "problem": problem }).to_string() + "\n")
+        .collect();
+    write_whole(&path, rows.as_bytes()).map_err(eval::run_failure)?;
+    if !global.quiet {
+        eprintln!("{} instances do not hold, see `{}`", problems.len(), path.display());
+    }
+    Ok(problems)
+}
+
+async fn check(global: &Global, args: CheckArgs) -> CommandResult {
+    let (chosen, git_mirror) = (&args.chosen, args.sources.git_mirror.clone());
     let catalog = context::catalog(global)?;
     let store = context::open_store(global)?;
     let ChosenInstances { instances, mirrors: demo_mirrors, .. } =
-        context::choose(&chosen, Some(&store)).await?;
+        context::choose(chosen, Some(&store)).await?;
     let mut problems: Vec<(String, String)> = Vec::new();
     let mut commits: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
     for instance in &instances {
@@ -117,6 +179,9 @@ async fn check(global: &Global, chosen: Chosen, git_mirror: Vec<String>) -> Comm
                 problems.push((id.to_owned(), error.to_string()));
             }
         }
+    }
+    if args.gold {
+        problems.extend(check_gold(global, &args).await?);
     }
     if global.json {
         let rows: Vec<_> = problems

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use crate::exec::evaluate::{self, Evaluated, RunTarget, Runs};
 use crate::exec::{NodeError, RunSummary};
-use crate::grade::{GRADER, Rules};
+use crate::grade::{Family, GRADER, Rules};
 use crate::key::{Key, Kind};
 use crate::plan::{EvaluateOptions, Plan, Status, Work};
 use crate::progress::Timeline;
@@ -81,6 +81,13 @@ pub struct RunArgs {
     /// Run everything, also what was run before with the same inputs
     #[arg(long, env = "IMGFORGE_NO_RESULT_CACHE")]
     no_result_cache: bool,
+    /// Whose rules compare a log with what is expected
+    #[arg(long, value_enum, default_value_t, env = "IMGFORGE_GRADING")]
+    grading: Family,
+    /// Grade more strictly than the harness: test configuration is restored from the base commit,
+    /// tests run as a user without rights, and only what they could not forge counts
+    #[arg(long, env = "IMGFORGE_STRICT")]
+    strict: bool,
     /// Run each instance so often; resolved is what is resolved every time
     #[arg(long, value_name = "N", default_value_t = 1, env = "IMGFORGE_REPEAT",
         value_parser = clap::value_parser!(u32).range(1..))]
@@ -130,6 +137,7 @@ pub(super) fn run_failure(error: RunError) -> Failure {
 }
 
 /// What is evaluated.
+#[derive(Clone, Copy)]
 pub(super) struct Evaluation<'a> {
     /// Which instances.
     pub chosen: &'a Chosen,
@@ -188,7 +196,7 @@ pub(super) async fn evaluate(
             options.image_ids.extend(image.tags.into_iter().map(|tag| (tag, image.id.clone())));
         }
     }
-    let rules = rules(&prepared)?;
+    let rules = rules(&prepared, evaluation.run)?;
     let all = prepared.plan(&prepared.work, Kind::Instance, Some(options.clone()))?;
     let everything: Vec<usize> = (0..prepared.work.len()).collect();
     let targets = targets(&all, &prepared.work, &everything, &rules, &dir)?;
@@ -224,7 +232,7 @@ pub(super) async fn evaluate(
         platform: prepared.platform.clone(),
         workers: prepared.workers,
         grader: GRADER,
-        strict: false,
+        strict: evaluation.run.strict,
         instances: prepared.instances.iter().map(|one| one.instance_id.clone()).collect(),
         results: Vec::new(),
         submitted: prepared.submission.by_model(),
@@ -309,16 +317,18 @@ fn options(run: &RunArgs) -> EvaluateOptions {
         milli_cpus: run.cpus,
         pids: run.pids_limit,
         network: run.network,
+        strict: run.strict,
+        family: run.grading,
         repeat: run.repeat.max(1),
         ..EvaluateOptions::default()
     }
 }
 
 /// Reads how every instance is graded, before anything starts.
-fn rules(prepared: &Prepared) -> Result<HashMap<String, Rules>, Failure> {
+fn rules(prepared: &Prepared, run: &RunArgs) -> Result<HashMap<String, Rules>, Failure> {
     let mut rules = HashMap::new();
     for work in &prepared.work {
-        let read = Rules::of(&work.instance).map_err(|error| {
+        let read = Rules::with(&work.instance, run.grading, run.strict).map_err(|error| {
             let names: Vec<&str> = crate::grade::parsers().map(|(name, _)| name).collect();
             let hint = format!("the parsers are {}", names.join(", "));
             Failure::input(error).hint(Some(hint))
@@ -440,8 +450,8 @@ fn metadata(prepared: &Prepared, evaluation: &Evaluation<'_>) -> Metadata {
             engine,
             platform: prepared.platform.clone(),
             workers: prepared.workers,
-            grading: "swebench".to_owned(),
-            strict: false,
+            grading: evaluation.run.grading.as_str().to_owned(),
+            strict: evaluation.run.strict,
             repeat: evaluation.run.repeat,
             instances: prepared.instances.iter().map(|one| one.instance_id.clone()).collect(),
             submitted: prepared.submission.submitted.clone(),

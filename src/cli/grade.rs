@@ -59,7 +59,8 @@ pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
         .with_context(|| format!("cannot read `{}`", args.log.display()))
         .map_err(Failure::input)?;
     let mut log = BufReader::new(file);
-    let context = grade::Context { instance_id: &row.instance_id, version: &row.version };
+    let (instance_id, version) = (&row.instance_id, &row.version);
+    let context = grade::Context { instance_id, version, strict: false };
     let reading = grade::read_log(&mut log, rules.parser, &context);
     let reading = reading.map_err(|error| match error {
         ReadError::Io(source) => Failure::environment(source),

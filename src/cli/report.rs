@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 
 use crate::dataset::Instance;
 use crate::exec::evaluate::{Evaluated, RunTarget, grade_file};
-use crate::grade::{GRADER, Rules};
+use crate::grade::{Family, GRADER, Rules};
 use crate::key::Key;
 use crate::report::compare::compare;
 use crate::report::{InstanceResult, RunReport, Span, Verdict};
@@ -109,6 +109,8 @@ async fn load(run_id: &str, args: &ReportArgs, write: bool) -> Result<RunReport,
         timeline: Vec::new(),
     };
     read_timeline(&dir, &mut report);
+    let family = own.map_or("swebench", |own| own.grading.as_str());
+    let family = Family::from_str(family, true).unwrap_or_default();
     for (model, id, path) in saved {
         let Some(instance) = instances.get(&id) else {
             super::render::warn(format!("`{}` is for no instance of the dataset", path.display()));
@@ -119,7 +121,7 @@ async fn load(run_id: &str, args: &ReportArgs, write: bool) -> Result<RunReport,
             order.push(id.clone());
         }
         let model = models.get(&model).cloned().unwrap_or(model);
-        let result = grade_saved(&path, instance, &model)?;
+        let result = grade_saved(&path, instance, &model, family, report.strict)?;
         if write {
             results::write_instance(&result, &path).map_err(run_failure)?;
         }
@@ -167,8 +169,10 @@ fn grade_saved(
     dir: &Path,
     instance: &Arc<Instance>,
     model: &str,
+    family: Family,
+    strict: bool,
 ) -> Result<InstanceResult, Failure> {
-    let rules = Rules::of(instance).map_err(Failure::input)?;
+    let rules = Rules::with(instance, family, strict).map_err(Failure::input)?;
     let patch = std::fs::read(dir.join(file::PATCH)).unwrap_or_default();
     let target = RunTarget {
         dir: dir.to_owned(),

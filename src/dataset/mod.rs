@@ -220,6 +220,8 @@ pub struct Instance {
     pub install_config: Option<InstallConfig>,
     /// The pinned requirements, in datasets that carry them per row.
     pub requirements: Option<String>,
+    /// What every test must have done, in datasets that say so (R2E): status by test.
+    pub expected_output_json: Option<std::collections::BTreeMap<String, String>>,
     /// When the pull request was made, as the dataset writes it.
     pub created_at: Option<String>,
 }

@@ -1,5 +1,7 @@
 //! From a row as a file gives it to an [`Instance`], with errors that name the place.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::{InstallConfig, Instance};
@@ -28,7 +30,7 @@ impl std::fmt::Display for RowProblem {
 }
 
 /// The columns that are read, in every spelling.
-pub(super) const COLUMNS: [&str; 18] = [
+pub(super) const COLUMNS: [&str; 19] = [
     "instance_id",
     "repo",
     "version",
@@ -46,6 +48,7 @@ pub(super) const COLUMNS: [&str; 18] = [
     "docker_image",
     "install_config",
     "requirements",
+    "expected_output_json",
     "created_at",
 ];
 
@@ -77,6 +80,7 @@ pub(super) fn read(row: &Map<String, Value>, place: &str) -> Result<Instance, Ro
         },
         install_config: config,
         requirements: reader.text("requirements")?.filter(|text| !text.trim().is_empty()),
+        expected_output_json: reader.statuses("expected_output_json")?,
         created_at: reader.optional("created_at")?,
     };
     let id = &instance.base_commit;
@@ -164,6 +168,21 @@ impl Reader<'_> {
                 }
             })
             .collect()
+    }
+
+    /// An object of strings, as an object or as its JSON text.
+    fn statuses(&self, field: &str) -> Result<Option<BTreeMap<String, String>>, RowProblem> {
+        let value = match self.row.get(field) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::String(text)) if text.trim().is_empty() => return Ok(None),
+            Some(Value::String(text)) => serde_json::from_str(text)
+                .map_err(|error| self.wrong(field, format!("is not JSON text: {error}")))?,
+            Some(value) => value.clone(),
+        };
+        let read = serde_json::from_value(value);
+        read.map(Some).map_err(|error| {
+            self.wrong(field, format!("is not an object of test names and statuses: {error}"))
+        })
     }
 
     /// `install_config`, as an object or as its JSON text; one command may stand for a list of one.

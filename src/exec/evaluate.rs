@@ -17,11 +17,11 @@ use tokio::sync::Notify;
 
 use crate::dataset::Instance;
 use crate::engine::{LogSink, SandboxEnd, SandboxNetwork, SandboxRequest, label};
-use crate::grade::{self, Rules};
+use crate::grade::{self, Rules, strict};
 use crate::key::Key;
 use crate::progress::NodeLog;
 use crate::recipe::evaluation::{NO_SERVICE, PATCH_REFUSED};
-use crate::recipe::{EvaluationRecipe, Recipe, RunNetwork};
+use crate::recipe::{EvaluationRecipe, Recipe, RunNetwork, script};
 use crate::report::{InstanceResult, Verdict, harness};
 use crate::run::{RunDir, file, write_whole};
 use crate::store::{RunRecord, StoreError};
@@ -165,9 +165,16 @@ impl Worker {
         note(log, &format!("key {}", node.key));
         note(log, &format!("limits {:?}, network {:?}", recipe.limits, recipe.network));
         self.step(index, "run the tests");
+        let mut files = recipe.files();
+        let word = format!("{:032x}", rand::random::<u128>());
+        if recipe.strict {
+            // Where the script has no markers nothing will be found, and that is what is said.
+            let fenced = script::fenced(&recipe.script, &word).unwrap_or_default();
+            files[0].1 = fenced.into_bytes();
+        }
         let request = SandboxRequest {
             image: node.image.clone(),
-            files: recipe.files(),
+            files,
             command: recipe.command(),
             time_limit: Duration::from_secs(recipe.limits.timeout),
             memory: recipe.limits.memory,
@@ -222,6 +229,9 @@ impl Worker {
             },
             SandboxEnd::Exited(code) | SandboxEnd::OutOfMemory(code) => {
                 self.step(index, "grade");
+                if recipe.strict {
+                    reframe(&path, word).await?;
+                }
                 let out_of_memory = matches!(end, SandboxEnd::OutOfMemory(_));
                 self.grade(index, &path, code, out_of_memory, seconds, image.id).await?
             }
@@ -348,6 +358,21 @@ fn append(path: &Path, text: &str) -> Result<(), NodeError> {
     written.map_err(|source| NodeError::File { path: path.to_owned(), source })
 }
 
+/// Makes an ordinary log of one with fences.
+async fn reframe(path: &Path, word: String) -> Result<(), NodeError> {
+    let path = path.to_owned();
+    let aside = path.with_extension("reframed");
+    let work = move || {
+        let mut log = BufReader::with_capacity(1 << 16, File::open(&path)?);
+        let mut out = std::io::BufWriter::new(File::create(&aside)?);
+        strict::reframe(&mut log, &word, &mut out)?;
+        out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        std::fs::rename(&aside, &path)
+    };
+    let done = tokio::task::spawn_blocking(work).await.expect("writing a log does not panic");
+    done.map_err(|source| NodeError::File { path: PathBuf::from(file::OUTPUT), source })
+}
+
 /// Gives the output of the first target to the others.
 fn share_output(targets: &[RunTarget]) -> Result<(), NodeError> {
     let first = targets[0].dir.join(file::OUTPUT);
@@ -413,6 +438,25 @@ fn write_reports(targets: &[RunTarget], key: Key, evaluated: &Evaluated) -> Resu
 }
 
 impl RunTarget {
+    /// Says what the strict rules changed.
+    fn strict_notes(&self, graded: Option<&grade::Graded>) -> Vec<String> {
+        let mut notes = Vec::new();
+        if !self.rules.strict {
+            return notes;
+        }
+        if let Some((_, paths)) = script::restore_configuration(&self.instance, &self.patch) {
+            notes.push(format!("{} restored from the base commit", paths.join(", ")));
+        }
+        let Some(graded) = graded else { return notes };
+        if graded.forged > 0 {
+            notes.push(format!("{} markers of the tests' own ignored", graded.forged));
+        }
+        if graded.lenient && !graded.resolved() {
+            notes.push("the default rules would call this log resolved".to_owned());
+        }
+        notes
+    }
+
     /// Joins what is known of the prediction with what its evaluation came to.
     pub fn result(&self, key: Option<Key>, evaluated: &Evaluated) -> InstanceResult {
         let graded = evaluated.graded.as_ref();
@@ -441,7 +485,7 @@ impl RunTarget {
             log: None,
             log_tail: Vec::new(),
             reaches: grade::reach::reaches(&self.patch),
-            strict: Vec::new(),
+            strict: self.strict_notes(graded),
             runs: Vec::new(),
             flaky: Vec::new(),
         }

@@ -5,8 +5,8 @@ use std::io::{BufRead, Seek, SeekFrom};
 use crate::dataset::Instance;
 
 use super::{
-    Context, EvalType, Expected, InfraFailure, NotFound, Parser, ReadError, Resolution,
-    TestsStatus, Tier, classify, parser, read_log, tests_status,
+    Context, EvalType, Expected, Family, InfraFailure, NotFound, Parser, ReadError, Resolution,
+    TestsStatus, Tier, classify, family, parser, read_log, strict, tests_status,
 };
 
 /// The parser of each repository, for rows that do not name theirs.
@@ -38,6 +38,10 @@ pub struct Rules {
     pub parser: &'static Parser,
     /// Which results count.
     pub eval_type: EvalType,
+    /// Whose comparison holds.
+    pub family: Family,
+    /// Whether the stricter rules hold.
+    pub strict: bool,
 }
 
 /// A row that cannot be graded.
@@ -67,11 +71,22 @@ pub enum RulesError {
         /// The name.
         name: String,
     },
+    /// The row lacks what R2E compares with.
+    #[error("`{instance_id}` has no `expected_output_json`, which `--grading r2e` compares with")]
+    NoExpectedOutput {
+        /// The row.
+        instance_id: String,
+    },
 }
 
 impl Rules {
-    /// Reads how a row is graded.
+    /// Reads how a row is graded, by the rules of the harness.
     pub fn of(instance: &Instance) -> Result<Rules, RulesError> {
+        Rules::with(instance, Family::Swebench, false)
+    }
+
+    /// Reads how a row is graded.
+    pub fn with(instance: &Instance, family: Family, strict: bool) -> Result<Rules, RulesError> {
         let instance_id = || instance.instance_id.clone();
         let known = |repo: &str| PARSERS.iter().find(|(of, _)| *of == repo).map(|(_, name)| *name);
         let name = instance.log_parser.as_deref().or_else(|| known(&instance.repo));
@@ -90,7 +105,10 @@ impl Rules {
                 RulesError::UnknownEvalType { instance_id: instance_id(), name }
             })?,
         };
-        Ok(Rules { parser, eval_type })
+        if family == Family::R2e && instance.expected_output_json.is_none() {
+            return Err(RulesError::NoExpectedOutput { instance_id: instance_id() });
+        }
+        Ok(Rules { parser, eval_type, family, strict })
     }
 }
 
@@ -105,6 +123,10 @@ pub struct Graded {
     pub tests: Option<TestsStatus>,
     /// How much is resolved.
     pub resolution: Option<Resolution>,
+    /// Under the strict rules: markers that the tests printed themselves.
+    pub forged: usize,
+    /// Under the strict rules: whether the default rules would call the log resolved.
+    pub lenient: bool,
     /// What may be at fault, when the instance is not resolved.
     pub infra: Option<InfraFailure>,
 }
@@ -131,6 +153,20 @@ impl Graded {
     }
 }
 
+/// Counts expected tests that are in neither list as failures.
+fn strictly(mut tests: TestsStatus, expected: &Expected<'_>) -> TestsStatus {
+    for (outcome, all) in [
+        (&mut tests.fail_to_pass, expected.fail_to_pass),
+        (&mut tests.pass_to_pass, expected.pass_to_pass),
+    ] {
+        let known: std::collections::HashSet<&String> =
+            outcome.success.iter().chain(&outcome.failure).collect();
+        let lost: Vec<String> = all.iter().filter(|test| !known.contains(test)).cloned().collect();
+        outcome.failure.extend(lost);
+    }
+    tests
+}
+
 /// Grades the log of an instance.
 ///
 /// # Errors
@@ -140,13 +176,16 @@ pub fn grade(
     rules: &Rules,
     instance: &Instance,
 ) -> Result<Graded, ReadError> {
-    let context = Context { instance_id: &instance.instance_id, version: &instance.version };
+    let (instance_id, version) = (&instance.instance_id, &instance.version);
+    let context = Context { instance_id, version, strict: rules.strict };
     let reading = read_log(log, rules.parser, &context)?;
     let mut graded = Graded {
         not_found: reading.not_found,
         exit_code: reading.exit_code,
         tests: None,
         resolution: None,
+        forged: 0,
+        lenient: false,
         infra: None,
     };
     if reading.found {
@@ -155,9 +194,22 @@ pub fn grade(
             fail_to_pass: &instance.FAIL_TO_PASS,
             pass_to_pass: &instance.PASS_TO_PASS,
         };
-        let tests = tests_status(&reading.status_map, &expected);
+        let map = &reading.status_map;
+        let tests = match (rules.family, &instance.expected_output_json) {
+            (Family::R2e, Some(wanted)) => family::r2e(map, wanted),
+            (Family::Swesmith, _) => family::swesmith(map, &expected),
+            _ if rules.strict => strictly(tests_status(map, &expected), &expected),
+            _ => tests_status(map, &expected),
+        };
         graded.resolution = Some(tests.resolution());
         graded.tests = Some(tests);
+    }
+    if rules.strict {
+        log.seek(SeekFrom::Start(0))?;
+        graded.forged = strict::forged(log)?;
+        log.seek(SeekFrom::Start(0))?;
+        let lenient = Rules { strict: false, ..*rules };
+        graded.lenient = grade(log, &lenient, instance)?.resolved();
     }
     if !graded.resolved() {
         log.seek(SeekFrom::Start(0))?;

@@ -5,18 +5,21 @@
 //! the map with the expected lists. A log is read as a stream, so memory does not depend on its
 //! size. Pure: knows nothing of engines, files and the clock.
 
+pub mod family;
 mod graded;
 mod infra;
 mod lines;
 pub mod logs;
 pub mod reach;
 mod reading;
+pub mod strict;
 mod verdict;
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+pub use family::Family;
 pub use graded::{Graded, Rules, RulesError, grade};
 pub use infra::{InfraFailure, Tier, classify};
 pub use logs::{Context, Parser, parser, parsers};
@@ -83,40 +86,54 @@ impl Serialize for TestStatus {
 }
 
 /// Tests with their statuses, in the order in which a log first names them; a later status
-/// replaces an earlier one.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct StatusMap(indexmap::IndexMap<String, TestStatus>);
+/// replaces an earlier one, but for [`StatusMap::strict`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StatusMap {
+    tests: indexmap::IndexMap<String, TestStatus>,
+    worst: bool,
+}
+
+impl Serialize for StatusMap {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.tests.serialize(serializer)
+    }
+}
 
 impl StatusMap {
+    /// Makes a map in which a failure is not replaced by what comes after it.
+    pub fn strict() -> Self {
+        StatusMap { worst: true, ..StatusMap::default() }
+    }
+
     /// Sets the status of a test.
     pub fn set(&mut self, test: &str, status: TestStatus) {
-        match self.0.get_mut(test) {
+        match self.tests.get_mut(test) {
+            Some(TestStatus::Failed | TestStatus::Error) if self.worst => {}
             Some(old) => *old = status,
             None => {
-                self.0.insert(test.to_owned(), status);
+                self.tests.insert(test.to_owned(), status);
             }
         }
     }
 
     /// Returns the status of a test.
     pub fn get(&self, test: &str) -> Option<&TestStatus> {
-        self.0.get(test)
+        self.tests.get(test)
     }
 
     /// Returns the tests in their order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &TestStatus)> {
-        self.0.iter().map(|(test, status)| (test.as_str(), status))
+        self.tests.iter().map(|(test, status)| (test.as_str(), status))
     }
 
     /// Tells whether no test is named.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.tests.is_empty()
     }
 
     /// Returns how many tests are named.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.tests.len()
     }
 }
 

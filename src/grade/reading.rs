@@ -123,6 +123,10 @@ pub fn read_log(
         return Ok(reading);
     }
     let mut map = reader.finish()?;
+    if map.is_empty() && context.strict {
+        reading.not_found = Some(NotFound::NoResults);
+        return Ok(reading);
+    }
     if map.is_empty() {
         let whole = read_whole(log, parser.reader(context)?)?;
         if whole.map.is_empty() && !whole.suite_ran {
@@ -290,7 +294,7 @@ mod tests {
     use crate::grade::parser;
 
     fn read(log: &str) -> LogReading {
-        let context = Context { instance_id: "a__b-1", version: "1" };
+        let context = Context { instance_id: "a__b-1", version: "1", strict: false };
         let parser = parser("parse_log_pytest").unwrap();
         read_log(&mut io::Cursor::new(log.as_bytes()), parser, &context).unwrap()
     }
@@ -317,6 +321,18 @@ mod tests {
         let reading = read(&format!("PASSED early\n{}", framed("", "0")));
         assert!(reading.found);
         assert_eq!(reading.status_map.len(), 1);
+    }
+
+    #[test]
+    fn under_the_strict_rules_a_failure_stays_one_and_nothing_outside_counts() {
+        let context = Context { instance_id: "a__b-1", version: "1", strict: true };
+        let parser = parser("parse_log_pytest").unwrap();
+        let log = framed("FAILED a\nPASSED a", "1");
+        let reading = read_log(&mut io::Cursor::new(log), parser, &context).unwrap();
+        assert_eq!(reading.status_map.get("a"), Some(&TestStatus::Failed));
+        let log = format!("PASSED a\n{}", framed("12 passing", "0"));
+        let reading = read_log(&mut io::Cursor::new(log), parser, &context).unwrap();
+        assert_eq!(reading.not_found, Some(NotFound::NoResults));
     }
 
     #[test]
@@ -354,7 +370,7 @@ mod tests {
     fn carriage_returns_end_lines_and_bytes_that_are_not_text_do_no_harm() {
         let mut log = b">>>>> Start Test Output\r\n\xff\0PASSED no\rPASSED a\r\n".to_vec();
         log.extend_from_slice(b">>>>> End Test Output");
-        let context = Context { instance_id: "a__b-1", version: "1" };
+        let context = Context { instance_id: "a__b-1", version: "1", strict: false };
         let parser = parser("parse_log_pytest").unwrap();
         let reading = read_log(&mut io::Cursor::new(log), parser, &context).unwrap();
         assert_eq!(reading.status_map.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["a"]);

@@ -7,9 +7,10 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::catalog::{Catalog, CatalogError, Environment, Network};
 use crate::dataset::Instance;
+use crate::grade::Family;
 use crate::key::{Key, Kind};
 use crate::recipe::instance::non_empty;
-use crate::recipe::script::{eval_script, reset_tests};
+use crate::recipe::script::{eval_script, reset_tests, restore_configuration, restore_tests};
 use crate::recipe::{
     BaseRecipe, CheckoutRecipe, EnvRecipe, EvaluationRecipe, InstanceRecipe, PublishedRecipe,
     Recipe, RunLimits, RunNetwork, dockerfile,
@@ -65,14 +66,11 @@ pub struct EvaluateOptions {
     pub strict: bool,
     /// How often every instance is run, at least once.
     pub repeat: u32,
-    /// Text that runs before the script, by instance and model patch.
-    pub prologue: Option<Prologue>,
+    /// Whose rules the tests are prepared for.
+    pub family: Family,
     /// The ids of published images that are here, by reference.
     pub image_ids: BTreeMap<String, String>,
 }
-
-/// Renders shell text that runs before the script of an instance.
-pub type Prologue = fn(&Instance, &str) -> Option<String>;
 
 /// An instance that cannot be planned.
 #[derive(Debug, thiserror::Error)]
@@ -213,8 +211,14 @@ impl<'a> Planner<'a> {
         if published.is_none() {
             prologue.push_str(&reset_tests(instance).unwrap_or_default());
         }
-        let own = options.prologue.and_then(|render| render(instance, model_patch));
-        prologue.push_str(&own.unwrap_or_default());
+        if options.family == Family::Swesmith {
+            prologue.push_str(&restore_tests(instance).unwrap_or_default());
+        }
+        if options.strict
+            && let Some((restore, _)) = restore_configuration(instance, model_patch)
+        {
+            prologue.push_str(&restore);
+        }
         let recipe = EvaluationRecipe {
             parent: self.graph[image].key,
             instance_id: instance.instance_id.clone(),

@@ -3,8 +3,12 @@
 //! Markers, order and the recorded exit status are those of `swebench` 5.x, so that logs can be
 //! exchanged. Pure.
 
+use std::collections::BTreeSet;
+
 use crate::catalog::Environment;
 use crate::dataset::Instance;
+use crate::grade::reach::reached_paths;
+use crate::grade::strict::{fence_end, fence_start};
 use crate::patch::touched;
 
 use super::{TESTBED, shell_quote};
@@ -103,6 +107,72 @@ pub fn reset_tests(instance: &Instance) -> Option<String> {
     Some(reset(&instance.base_commit, &names))
 }
 
+/// Renders shell text that brings back what a model patch changed of the configuration of the
+/// tests, and returns the paths.
+pub fn restore_configuration(
+    instance: &Instance,
+    model_patch: &str,
+) -> Option<(String, Vec<String>)> {
+    let tests = touched(instance.test_patch.as_bytes()).paths;
+    let paths: Vec<String> = reached_paths(model_patch)
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| !tests.contains(path.as_bytes()))
+        .collect();
+    if paths.is_empty() {
+        return None;
+    }
+    let quoted: Vec<String> = paths.iter().map(|path| shell_quote(path)).collect();
+    Some((reset(&instance.base_commit, &quoted), paths))
+}
+
+/// Renders shell text that brings the files of the expected tests back to the base commit, as
+/// SWE-smith does, but for those that the test patch is about.
+pub fn restore_tests(instance: &Instance) -> Option<String> {
+    let patched = touched(instance.test_patch.as_bytes()).paths;
+    let all = instance.FAIL_TO_PASS.iter().chain(&instance.PASS_TO_PASS);
+    let files: BTreeSet<&str> = all
+        .filter_map(|test| test.split_once("::").map(|(file, _)| file))
+        .filter(|file| !patched.contains(file.as_bytes()))
+        .collect();
+    let quoted: Vec<String> = files.into_iter().map(shell_quote).collect();
+    (!quoted.is_empty()).then(|| reset(&instance.base_commit, &quoted))
+}
+
+/// The user that strict tests run as.
+const NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs";
+
+/// Renders a script whose tests run as a user without rights, between fences that only root can
+/// print: `word` is one that nobody can guess. `None` where the script has no markers.
+pub fn fenced(script: &str, word: &str) -> Option<String> {
+    let lines: Vec<&str> = script.lines().collect();
+    let start = lines.iter().position(|line| line.contains(START))?;
+    let end = start + lines[start..].iter().position(|line| line.contains(END))?;
+    let own = |line: &&&str| line.starts_with("SWEBENCH_TEST_EXIT_CODE=");
+    let tests: Vec<&str> =
+        lines[start + 1..end].iter().filter(|line| !own(line)).copied().collect();
+    let rest = lines[end + 1..].iter().filter(|line| !line.contains("SWEBENCH_TEST_EXIT_CODE"));
+    let mut text = lines[..start].join("\n");
+    let (fence_start, fence_end) = (fence_start(word), fence_end(word));
+    text.push_str(&format!(
+        "\n{{ set +x; }} 2>/dev/null\n\
+         cat >/imgforge-tests.sh <<'END_{word}'\n{}\nEND_{word}\n\
+         mkdir -p /tmp/imgforge-home\n\
+         chown -R 65534:65534 {TESTBED} /tmp/imgforge-home 2>/dev/null\n\
+         echo '{fence_start}'\n\
+         HOME=/tmp/imgforge-home {NOBODY} /bin/bash -uxo pipefail /imgforge-tests.sh\n\
+         code=$?\n\
+         {NOBODY} /bin/sh -c 'kill -KILL -1' 2>/dev/null\n\
+         echo '{fence_end}'$code\n",
+        tests.join("\n"),
+    ));
+    for line in rest {
+        text.push_str(line);
+        text.push('\n');
+    }
+    Some(text)
+}
+
 /// Renders shell text that brings paths back to `commit`; what is not there is removed.
 pub fn reset(commit: &str, quoted: &[String]) -> String {
     format!(
@@ -160,6 +230,31 @@ mod tests {
             ..instance()
         };
         assert_eq!(directives(&django), ["x.tests"]);
+    }
+
+    #[test]
+    fn strict_tests_run_as_nobody_between_fences() {
+        let own = "cd /testbed\n: '>>>>> Start Test Output'\npytest a\n: '>>>>> End Test Output'\n\
+                   git checkout x\n";
+        let instance = Instance { eval_script: Some(own.into()), ..instance() };
+        let script = eval_script(&instance, None).unwrap();
+        let fenced = fenced(&script, "w").unwrap();
+        assert!(!fenced.contains(">>>>>"), "{fenced}");
+        let place = |text: &str| fenced.find(text).unwrap_or_else(|| panic!("{text}: {fenced}"));
+        assert!(place("echo 'imgforge-fence w start'") < place("setpriv"));
+        assert!(place("\npytest a\n") < place("echo 'imgforge-fence w end '$code"));
+        assert!(fenced.ends_with("git checkout x\n"), "{fenced}");
+    }
+
+    #[test]
+    fn configuration_that_a_patch_changes_is_brought_back_but_for_the_test_patchs_own() {
+        let patch = "diff --git a/conftest.py b/conftest.py\n--- a/conftest.py\n+++ b/conftest.py\n\
+                     @@ -1 +1 @@\n-a\n+b\n";
+        let (text, paths) = restore_configuration(&instance(), patch).unwrap();
+        assert_eq!(paths, ["conftest.py"]);
+        assert!(text.contains("git checkout -q"), "{text}");
+        let own = Instance { test_patch: patch.into(), ..instance() };
+        assert_eq!(restore_configuration(&own, patch), None);
     }
 
     #[test]

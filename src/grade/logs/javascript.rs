@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Context, Form, LineParser, ReadError, Row, StatusMap, TestStatus, is_space, regex, set_by,
-    strip, strip_start,
+    strip, strip_start, without_colours,
 };
 
 pub(super) const ROWS: &[Row] = &[
@@ -31,11 +31,6 @@ pub(super) const ROWS: &[Row] = &[
     (&["parse_log_prismjs"], Form::Text(prismjs)),
     (&["parse_log_quarto_cli"], Form::Lines(|| Box::<Quarto>::default())),
 ];
-
-/// What a terminal would not show, as the harness strips it.
-fn without_escapes(text: &str) -> std::borrow::Cow<'_, str> {
-    regex!(r"\x1B(?:[@-Z\\-_]|\[[0-?]*[ -/]*[@-~])").replace_all(text, "")
-}
 
 fn one_blank(text: &str) -> String {
     strip(&regex!(r"\s+").replace_all(text, " ")).to_owned()
@@ -81,7 +76,7 @@ fn marked(line: &str, map: &mut StatusMap) {
 }
 
 fn chart_js(line: &str, map: &mut StatusMap) {
-    let line = without_escapes(line);
+    let line = without_colours(line);
     let found = regex!(r"Chrome\s[\d\.]+[^\S\r\n]\(.+?\)[^\S\r\n](.*)FAILED$").captures(&line);
     if let Some(found) = found {
         map.set(&found[1], TestStatus::Failed);
@@ -202,7 +197,7 @@ fn next(log: &str, context: &Context<'_>, map: &mut StatusMap) -> Result<(), Rea
 }
 
 fn next_karma(log: &str, map: &mut StatusMap) {
-    let log = without_escapes(log);
+    let log = without_colours(log);
     let log = regex!(r"(?s)AssertionError:\s+#(.*?)\n\n").replace_all(&log, "");
     let mut suites = Suites::default();
     for run in log.split(" xvfb-run ").skip(1) {
@@ -471,7 +466,7 @@ impl LineParser for Quarto {
 }
 
 fn p5js(log: &str, _: &Context<'_>, map: &mut StatusMap) -> Result<(), ReadError> {
-    let log = without_json_blocks(&without_escapes(log));
+    let log = without_json_blocks(&without_colours(log));
     let log = without_xml_blocks(log);
     let mut at = 0;
     while let Some(found) = regex!(r"(?m)^\s*(\d+)\)").find_at(&log, at) {

@@ -28,6 +28,9 @@ pub struct Context<'a> {
     pub instance_id: &'a str,
     /// Its version.
     pub version: &'a str,
+    /// Whether the strict rules hold: a failure stays one, and only what stands between the markers
+    /// counts.
+    pub strict: bool,
 }
 
 /// A parser.
@@ -117,7 +120,8 @@ impl Parser {
             }
         };
         let (instance_id, version) = (context.instance_id.to_owned(), context.version.to_owned());
-        Ok(Reader { state, map: StatusMap::default(), instance_id, version })
+        let map = if context.strict { StatusMap::strict() } else { StatusMap::default() };
+        Ok(Reader { state, map, instance_id, version, strict: context.strict })
     }
 }
 
@@ -133,6 +137,7 @@ pub(super) struct Reader {
     map: StatusMap,
     instance_id: String,
     version: String,
+    strict: bool,
 }
 
 impl Reader {
@@ -151,18 +156,19 @@ impl Reader {
     }
 
     /// Returns what the log says.
-    pub fn finish(mut self) -> Result<StatusMap, ReadError> {
-        match self.state {
+    pub fn finish(self) -> Result<StatusMap, ReadError> {
+        let Reader { state, mut map, instance_id, version, strict } = self;
+        match state {
             State::Line(_) => {}
-            State::Lines(mut parser) => parser.finish(&mut self.map),
+            State::Lines(mut parser) => parser.finish(&mut map),
             State::Text(parse, mut text) => {
                 // The last line has no end.
                 text.pop();
-                let context = Context { instance_id: &self.instance_id, version: &self.version };
-                parse(&text, &context, &mut self.map)?;
+                let context = Context { instance_id: &instance_id, version: &version, strict };
+                parse(&text, &context, &mut map)?;
             }
         }
-        Ok(self.map)
+        Ok(map)
     }
 }
 
@@ -200,6 +206,11 @@ macro_rules! regex {
     }};
 }
 use regex;
+
+/// Removes what colours text on a terminal.
+pub(super) fn without_colours(text: &str) -> std::borrow::Cow<'_, str> {
+    regex!(r"\x1B(?:[@-Z\\-_]|\[[0-?]*[ -/]*[@-~])").replace_all(text, "")
+}
 
 /// Sets a status by a table of words.
 fn set_by(map: &mut StatusMap, test: &str, word: &str, table: &[(&str, TestStatus)]) {
@@ -239,7 +250,7 @@ mod tests {
             for (name, _) in parsers() {
                 for instance_id in ["jekyll__jekyll-8761", "a-2005", "x"] {
                     for version in ["1.27", "9.5", "2.0", "x"] {
-                        let context = Context { instance_id, version };
+                        let context = Context { instance_id, version, strict: false };
                         let Ok(mut reader) = parser(name).unwrap().reader(&context) else { continue };
                         for line in &lines {
                             reader.line(line);

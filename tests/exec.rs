@@ -7,11 +7,16 @@ use std::time::Duration;
 use imgforge::catalog::Catalog;
 use imgforge::dataset::demo;
 use imgforge::engine::fake::{FakeEngine, Method};
-use imgforge::engine::{Engine, EngineError, HostAccess, Image};
+use imgforge::engine::{Engine, EngineError, HostAccess, Image, SandboxEnd};
 use imgforge::event::{Event, EventKind, Outcome, Reporter};
+use imgforge::exec::evaluate::{RunTarget, Runs};
 use imgforge::exec::{ExecSettings, Executor, Interrupt, RunSummary, survey};
+use imgforge::grade::Rules;
 use imgforge::key::Kind;
-use imgforge::plan::{Plan, PlanOptions, Planner, Status, Work};
+use imgforge::plan::build::ModelPatch;
+use imgforge::plan::{EvaluateOptions, Plan, PlanOptions, Planner, Status, Work};
+use imgforge::report::Verdict;
+use imgforge::run::RunDir;
 use imgforge::source::Mirrors;
 use imgforge::store::Store;
 
@@ -76,11 +81,7 @@ impl Space {
         self.run_with(interrupt, |settings| settings.workers = workers).await
     }
 
-    async fn run_with(
-        &self,
-        interrupt: &Interrupt,
-        change: impl FnOnce(&mut ExecSettings),
-    ) -> (RunSummary, Vec<EventKind>) {
+    fn executor(&self, change: impl FnOnce(&mut ExecSettings)) -> Executor {
         let mut settings = ExecSettings {
             workers: 2,
             fail_fast: false,
@@ -93,13 +94,21 @@ impl Space {
             owner: "test".into(),
         };
         change(&mut settings);
-        let executor = Executor {
+        Executor {
             engine: self.engine.clone(),
             store: self.store.clone(),
             mirrors: self.mirrors.clone(),
             settings,
             runs: None,
-        };
+        }
+    }
+
+    async fn run_with(
+        &self,
+        interrupt: &Interrupt,
+        change: impl FnOnce(&mut ExecSettings),
+    ) -> (RunSummary, Vec<EventKind>) {
+        let executor = self.executor(change);
         let mut recorder = Recorder::default();
         let summary = executor.run(self.plan().await, &mut recorder, interrupt).await;
         let events = recorder.0.lock().unwrap().clone();
@@ -266,4 +275,122 @@ async fn a_replaced_image_of_the_same_key_does_not_hide_the_one_that_has_the_nam
     }
     let plan = space.plan().await;
     assert!(plan.nodes().all(|(_, node)| node.status == Status::Fresh));
+}
+
+const LOG: &str = ">>>>> Start Test Output\nPASSED a\n>>>>> End Test Output\n";
+
+impl Space {
+    /// Evaluates the chosen instances with one patch each.
+    async fn evaluate(&mut self, patches: &[(&str, &str)]) -> (RunSummary, Vec<EventKind>) {
+        let mut work = Vec::new();
+        for (id, patch) in patches {
+            let found = self.work.iter().find(|one| one.instance.instance_id == *id).unwrap();
+            let patch = match *patch {
+                "gold" => found.instance.patch.as_str(),
+                other => other,
+            };
+            work.push(Work {
+                instance: found.instance.clone(),
+                prediction: Some(ModelPatch { model: "m".into(), patch: patch.into() }),
+            });
+        }
+        let from = [FROM.to_owned()];
+        let from = survey::from_identities(&*self.engine, &from, "linux/amd64", None).await;
+        let options = PlanOptions {
+            platform: "linux/amd64".into(),
+            namespace: None,
+            up_to: Kind::Instance,
+            evaluate: Some(EvaluateOptions::default()),
+        };
+        let from: BTreeMap<String, String> = from.unwrap();
+        let mut plan = Planner::new(&self.catalog, options, &from).plan(&work).unwrap();
+        let inventory = survey::inventory(&*self.engine, "fake", &self.store, &plan).await;
+        plan.assess(&inventory.unwrap().0, &[]);
+        let dir = RunDir::new(&self.dir.path().join("runs"), "r").unwrap();
+        let target = |one: &imgforge::plan::Target| {
+            let instance = work[one.work].instance.clone();
+            let target = RunTarget {
+                dir: dir.instance("m", &instance.instance_id, 0).unwrap(),
+                rules: Rules::of(&instance).unwrap(),
+                model: "m".into(),
+                patch: work[one.work].prediction.as_ref().unwrap().patch.clone(),
+                instance,
+            };
+            (one.node, vec![target])
+        };
+        let targets = plan.targets.iter().map(target).collect();
+        let runs = Runs { dir: dir.clone(), targets, use_results: true };
+        let mut executor = self.executor(|settings| settings.workers = 2);
+        executor.runs = Some(Arc::new(runs));
+        let mut recorder = Recorder::default();
+        let summary = executor.run(Arc::new(plan), &mut recorder, &Interrupt::default()).await;
+        let events = recorder.0.lock().unwrap().clone();
+        (summary, events)
+    }
+}
+
+fn verdicts(summary: &RunSummary) -> Vec<Verdict> {
+    let mut verdicts: Vec<Verdict> = summary.evaluations.values().map(|one| one.verdict).collect();
+    verdicts.sort();
+    verdicts
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_is_graded_while_others_still_build() {
+    let mut space = Space::new();
+    space.engine.sandbox("", LOG.as_bytes(), b"", SandboxEnd::Exited(0));
+    space.engine.delay(Method::Build, "imgforge/env", Duration::from_secs(10));
+    space.engine.delay(Method::Build, "imgforge/checkout", Duration::from_secs(1));
+    let patches = [("imgforge__quill-1", "gold"), ("imgforge__ledger-1", "gold")];
+    let (summary, events) = space.evaluate(&patches).await;
+    assert_eq!(summary.evaluated, 2);
+    let at = |wanted: &str| {
+        let found = events.iter().position(|event| {
+            matches!(event, EventKind::NodeFinished { node, .. } if node.id.starts_with(wanted))
+        });
+        found.unwrap_or_else(|| panic!("{wanted} did not end"))
+    };
+    assert!(at("evaluation:imgforge__quill-1") < at("checkout:imgforge/ledger"));
+}
+
+#[tokio::test]
+async fn a_patch_that_does_not_apply_is_a_result_with_its_hunks() {
+    let mut space = Space::new();
+    space.engine.sandbox("", LOG.as_bytes(), b"", SandboxEnd::Exited(0));
+    let bad = "--- a/quill/render.py\n+++ b/quill/render.py\n@@ -1 +1 @@\n-no such line\n+x\n";
+    let (summary, _) = space.evaluate(&[("imgforge__quill-1", bad)]).await;
+    assert_eq!(verdicts(&summary), [Verdict::PatchRefused]);
+    let dir = space.dir.path().join("runs/r/m/imgforge__quill-1");
+    let report = std::fs::read_to_string(dir.join("report.json")).unwrap();
+    assert!(report.contains("quill/render.py:1"), "{report}");
+    let log = std::fs::read_to_string(dir.join("run_instance.log")).unwrap();
+    assert!(log.starts_with(">>>>> Patch Apply Failed:\n$ git apply --verbose"), "{log}");
+    assert!(space.engine.called(Method::RunSandboxed).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_in_the_engine_is_tried_again_and_never_scored() {
+    let mut space = Space::new();
+    space.engine.sandbox("", LOG.as_bytes(), b"", SandboxEnd::Exited(0));
+    let gone = || EngineError::Transient { action: "run".into(), source: "gone".into() };
+    space.engine.fail(Method::RunSandboxed, "", 2, gone);
+    let (summary, _) = space.evaluate(&[("imgforge__quill-1", "gold")]).await;
+    assert_eq!(verdicts(&summary), [Verdict::Unresolved]);
+    assert_eq!(space.engine.called(Method::RunSandboxed).len(), 3);
+    space.engine.forget_calls();
+    space.engine.fail(Method::RunSandboxed, "", 99, gone);
+    let (summary, _) = space.evaluate(&[("imgforge__quill-2", "gold")]).await;
+    assert_eq!((summary.failed, verdicts(&summary).len()), (1, 0));
+    let report = space.dir.path().join("runs/r/m/imgforge__quill-2/report.json");
+    assert!(!report.exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_was_killed_from_outside_says_nothing_of_its_patch() {
+    let mut space = Space::new();
+    space.engine.sandbox("", LOG.as_bytes(), b"", SandboxEnd::Killed(137));
+    let (summary, _) = space.evaluate(&[("imgforge__quill-1", "gold")]).await;
+    assert_eq!((summary.failed, verdicts(&summary).len()), (1, 0));
+    let error = summary.nodes.iter().find_map(|node| node.error.clone()).unwrap();
+    assert!(error.contains("killed from outside (exit code 137)"), "{error}");
 }

@@ -12,7 +12,7 @@ use crate::exec::evaluate::{Evaluated, RunTarget, grade_file};
 use crate::grade::{Family, GRADER, Rules};
 use crate::key::Key;
 use crate::report::compare::compare;
-use crate::report::{InstanceResult, RunReport, Span, Verdict};
+use crate::report::{InstanceResult, RunReport, Verdict};
 use crate::run::{Metadata, PatchState, RUNS, RunDir, file, model_name};
 
 use super::context;
@@ -108,7 +108,9 @@ async fn load(run_id: &str, args: &ReportArgs, write: bool) -> Result<RunReport,
         unknown_ids: Vec::new(),
         timeline: Vec::new(),
     };
-    read_timeline(&dir, &mut report);
+    // A run of the harness has none, which only costs a picture.
+    let kept = results::read_timeline(&dir).unwrap_or_default();
+    (report.seconds, report.timeline) = (kept.seconds, kept.spans);
     let family = own.map_or("swebench", |own| own.grading.as_str());
     let family = Family::from_str(family, true).unwrap_or_default();
     for (model, id, path) in saved {
@@ -145,23 +147,16 @@ async fn load(run_id: &str, args: &ReportArgs, write: bool) -> Result<RunReport,
             list.push(result.instance_id.clone());
         }
     }
+    for (model, id, seconds) in kept.build_seconds {
+        let own = |one: &&mut InstanceResult| one.model == model && one.instance_id == id;
+        if let Some(result) = report.results.iter_mut().find(own) {
+            result.build_seconds = seconds;
+        }
+    }
     let place = |id: &str| order.iter().position(|known| known == id);
     report.results.sort_by_key(|result| (result.model.clone(), place(&result.instance_id)));
     report.instances = order;
     Ok(report)
-}
-
-fn read_timeline(dir: &RunDir, report: &mut RunReport) {
-    #[derive(serde::Deserialize)]
-    struct Kept {
-        seconds: f64,
-        spans: Vec<Span>,
-    }
-    // A run of the harness has none, and a damaged one only costs a picture.
-    let kept = std::fs::read(dir.path().join("timeline.json")).ok();
-    if let Some(kept) = kept.and_then(|text| serde_json::from_slice::<Kept>(&text).ok()) {
-        (report.seconds, report.timeline) = (kept.seconds, kept.spans);
-    }
 }
 
 /// Grades what is in the directory of an instance, its further runs included.

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use console::style;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::dataset::Instance;
 use crate::exec::evaluate::{Evaluated, RunTarget};
 use crate::grade::GRADER;
 use crate::key::Key;
-use crate::report::{InstanceResult, RunReport, Verdict, harness, html, junit, markdown};
+use crate::report::{InstanceResult, RunReport, Span, Verdict, harness, html, junit, markdown};
 use crate::run::{RunDir, RunError, file, model_name, write_whole};
 
 /// How many lines of a log a report shows.
@@ -143,13 +144,37 @@ pub fn write_instance(result: &InstanceResult, dir: &Path) -> Result<(), RunErro
     }
 }
 
-/// Writes when each worker did what, for `imgforge report`.
+/// What only the run itself knows: when each worker did what, and how long images took.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Timeline {
+    /// Seconds of the run.
+    pub seconds: f64,
+    /// What the workers did.
+    pub spans: Vec<Span>,
+    /// Seconds of making images, by model and instance.
+    pub build_seconds: Vec<(String, String, f64)>,
+}
+
+/// Writes the timeline of a run, for `imgforge report`.
 pub fn write_timeline(report: &RunReport, dir: &RunDir) -> Result<(), RunError> {
     if report.timeline.is_empty() {
         return Ok(());
     }
-    let kept = json!({ "seconds": report.seconds, "spans": report.timeline });
-    write_whole(&dir.path().join("timeline.json"), kept.to_string().as_bytes())
+    let build =
+        |one: &InstanceResult| (one.model.clone(), one.instance_id.clone(), one.build_seconds);
+    let kept = Timeline {
+        seconds: report.seconds,
+        spans: report.timeline.clone(),
+        build_seconds: report.results.iter().map(build).collect(),
+    };
+    let text = serde_json::to_vec(&kept).expect("plain values");
+    write_whole(&dir.path().join("timeline.json"), &text)
+}
+
+/// Reads the timeline of a run; `None` where there is none, or it is damaged.
+pub fn read_timeline(dir: &RunDir) -> Option<Timeline> {
+    let text = std::fs::read(dir.path().join("timeline.json")).ok()?;
+    serde_json::from_slice(&text).ok()
 }
 
 /// Writes all reports of a run; returns the files that people want to know of.

@@ -119,7 +119,9 @@ fn not_resolved(text: &mut String, report: &RunReport) {
     );
     for result in open.iter().take(MOST) {
         let tests = result.counts().map_or(String::new(), |(good, all)| format!("{good}/{all}"));
-        let why = result.reason.as_deref().or(result.failure.as_ref().map(|(why, _)| why.as_str()));
+        // What a log mentions says little where its tests were read.
+        let cause = result.failure.as_ref().filter(|_| result.tests.is_none());
+        let why = result.reason.as_deref().or(cause.map(|(why, _)| why.as_str()));
         let why = why.unwrap_or_default();
         let why: String = why.lines().next().unwrap_or_default().chars().take(300).collect();
         let advice = result.advice().map_or(String::new(), |advice| format!(" ({advice})"));

@@ -98,9 +98,7 @@ impl ExecArgs {
         watch_signals(interrupt.clone());
         let summary = executor.run(plan, &mut reporter, &interrupt).await;
         drop(reporter);
-        if interrupt.kill.is_cancelled() || summary.out_of_space {
-            remove_own(&**engine).await;
-        }
+        remove_own(&**engine).await;
         Ok(summary)
     }
 
@@ -128,7 +126,8 @@ impl ExecArgs {
     }
 }
 
-/// Removes the containers and images of work that this very process dropped.
+/// Removes the containers and images of work that this very process dropped, or that the engine
+/// lost on the way.
 async fn remove_own(engine: &dyn Engine) {
     let _ = engine.remove_scratch(&|owner| owner != store::owner() && store::is_alive(owner)).await;
 }

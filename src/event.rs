@@ -160,6 +160,12 @@ pub enum Outcome {
         /// Instances that cannot be had because of it.
         instances: Vec<String>,
     },
+    /// In an evaluation: the model patch does not apply, which is a result. The evaluations on the
+    /// image end with that verdict.
+    PatchRefused {
+        /// The hunks that failed, with file and line.
+        failures: Vec<String>,
+    },
     /// Not started: the node named here failed.
     Skipped {
         /// The id of the node that failed.

@@ -16,6 +16,7 @@ pub mod event;
 pub mod exec;
 pub mod grade;
 pub mod key;
+mod nearest;
 pub mod patch;
 pub mod plan;
 pub mod progress;

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::error::{CatalogError, nearest};
+use crate::nearest::nearest;
+
+use super::error::CatalogError;
 use super::{Limits, Network};
 
 /// One catalog file.

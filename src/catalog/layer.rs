@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use toml::Spanned;
 
-use super::error::{At, CatalogError, nearest};
+use crate::nearest::nearest;
+
+use super::error::{At, CatalogError};
 use super::file::{BaseForm, Defaults, Entry, FileForm, LockForm, line_of, parse};
 use super::files::Root;
 use super::{Base, Limits, Network, TextFile};

@@ -3,7 +3,9 @@
 
 use crate::dataset::{InstallConfig, Instance};
 
-use super::error::{CatalogError, nearest};
+use crate::nearest::nearest;
+
+use super::error::CatalogError;
 use super::layer::Settings;
 use super::{Base, Catalog, Environment, TextFile};
 

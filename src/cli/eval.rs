@@ -329,9 +329,8 @@ fn rules(prepared: &Prepared, run: &RunArgs) -> Result<HashMap<String, Rules>, F
     let mut rules = HashMap::new();
     for work in &prepared.work {
         let read = Rules::with(&work.instance, run.grading, run.strict).map_err(|error| {
-            let names: Vec<&str> = crate::grade::parsers().map(|(name, _)| name).collect();
-            let hint = format!("the parsers are {}", names.join(", "));
-            Failure::input(error).hint(Some(hint))
+            let hint = error.hint();
+            Failure::input(error).hint(hint)
         })?;
         rules.insert(work.instance.instance_id.clone(), read);
     }

@@ -52,8 +52,11 @@ pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
         ..Instance::default()
     });
     let rules = Rules::of(&row).map_err(|error| {
-        let names: Vec<&str> = grade::parsers().map(|(name, _)| name).collect();
-        Failure::input(error).hint(Some(format!("the parsers are {}", names.join(", "))))
+        let hint = error.hint();
+        match &args.parser {
+            Some(name) => Failure::input(anyhow!("no parser is called `{name}`")).hint(hint),
+            None => Failure::input(error).hint(hint),
+        }
     })?;
     let file = File::open(&args.log)
         .with_context(|| format!("cannot read `{}`", args.log.display()))

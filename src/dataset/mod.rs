@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::nearest::nearest;
+
 pub use hub::HubSettings;
 pub use row::RowProblem;
 pub use select::{Selection, SelectionError};
@@ -175,7 +177,7 @@ pub async fn load(name: &str, split: &str, hub: &HubSettings) -> Result<Dataset,
         (fetched.files, Some(fetched.revision), id.to_owned())
     } else {
         let known = ALIASES.iter().map(|(alias, _)| *alias).chain(["demo"]);
-        let near = select::nearest(&lower, known);
+        let near = nearest(&lower, known);
         return Err(DatasetError::Unknown { name: name.to_owned(), near });
     };
     let instances = tokio::task::spawn_blocking(move || files::read(&files))

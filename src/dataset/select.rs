@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use regex::Regex;
 
+use crate::nearest::nearest;
+
 use super::{Dataset, Instance};
 
 /// Which instances are wanted; everything when nothing is said.
@@ -96,13 +98,4 @@ impl Selection {
             .cloned()
             .collect())
     }
-}
-
-/// Returns what is most like `word`, when anything is.
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    known
-        .map(|name| (strsim::jaro_winkler(word, name), name))
-        .filter(|(score, _)| *score > 0.8)
-        .max_by(|one, other| one.0.total_cmp(&other.0).then_with(|| other.1.cmp(one.1)))
-        .map(|(_, name)| name.to_owned())
 }

@@ -6,6 +6,7 @@
 
 mod error;
 pub mod evaluate;
+mod images;
 pub(crate) mod requirements;
 pub mod schedule;
 mod summary;
@@ -175,16 +176,22 @@ impl Executor {
                     while let Ok(message) = inbox.try_recv() {
                         self.tell(&plan, &mut stream, message);
                     }
-                    let (index, slot, finished) = match joined {
+                    let (index, slot, mut finished) = match joined {
                         Ok(finished) => finished,
                         Err(error) => std::panic::resume_unwind(error.into_panic()),
                     };
                     free.push(slot);
+                    if let (Some(refused), Some(_)) = (&finished.refused, &self.runs) {
+                        let failures = refused.failures.clone();
+                        finished.outcome = Outcome::PatchRefused { failures };
+                    }
                     let seconds = running
                         .remove(&index)
                         .map_or(0.0, |start| start.elapsed().as_secs_f64());
                     let lost = match finished.outcome {
-                        Outcome::Failed { .. } | Outcome::Cancelled => schedule.failed(index),
+                        Outcome::Failed { .. } | Outcome::PatchRefused { .. } | Outcome::Cancelled => {
+                            schedule.failed(index)
+                        }
                         _ => {
                             schedule.done(index);
                             Vec::new()

@@ -59,7 +59,8 @@ pub struct NodeSummary {
     pub key: Key,
     /// The image's name.
     pub image: String,
-    /// `fresh`, `built`, `pulled`, `evaluated`, `failed`, `skipped` or `cancelled`.
+    /// `fresh`, `built`, `pulled`, `evaluated`, `refused`, `failed`, `skipped` or
+    /// `cancelled`.
     pub status: &'static str,
     /// Seconds of all tries.
     pub seconds: f64,
@@ -110,7 +111,10 @@ impl RunSummary {
         seconds: f64,
     ) {
         debug_assert_eq!(plan.graph[index].id, self.nodes[index.index()].id);
+        let mut refused = 0;
         let (status, count) = match &finished.outcome {
+            // Counted as what stands on it: as a result.
+            Outcome::PatchRefused { .. } => ("refused", &mut refused),
             Outcome::Built => ("built", &mut self.built),
             Outcome::Pulled => ("pulled", &mut self.pulled),
             Outcome::FoundFresh => ("fresh", &mut self.fresh),
@@ -128,6 +132,7 @@ impl RunSummary {
         node.log = finished.log.clone();
         node.error = match &finished.outcome {
             Outcome::Failed { error, .. } => Some(error.join(": ")),
+            Outcome::PatchRefused { failures } => Some(failures.join("; ")),
             Outcome::Skipped { because } => Some(format!("not started: `{because}` failed")),
             _ => None,
         };

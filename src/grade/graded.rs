@@ -3,10 +3,11 @@
 use std::io::{BufRead, Seek, SeekFrom};
 
 use crate::dataset::Instance;
+use crate::nearest::nearest;
 
 use super::{
     Context, EvalType, Expected, Family, InfraFailure, NotFound, Parser, ReadError, Resolution,
-    TestsStatus, Tier, classify, family, parser, read_log, strict, tests_status,
+    TestsStatus, Tier, classify, family, parser, parsers, read_log, strict, tests_status,
 };
 
 /// The parser of each repository, for rows that do not name theirs.
@@ -77,6 +78,23 @@ pub enum RulesError {
         /// The row.
         instance_id: String,
     },
+}
+
+impl RulesError {
+    /// Returns what would help.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            RulesError::UnknownParser { name, .. } => {
+                let near = nearest(name, parsers().map(|(name, _)| name));
+                let near = near.map_or(String::new(), |near| format!("the nearest is `{near}`; "));
+                Some(format!("{near}docs/grading.md says how logs are read"))
+            }
+            RulesError::NoParser { .. } => {
+                Some("name one of the harness's parsers in the row, as `log_parser`".to_owned())
+            }
+            RulesError::UnknownEvalType { .. } | RulesError::NoExpectedOutput { .. } => None,
+        }
+    }
 }
 
 impl Rules {

@@ -89,6 +89,8 @@ pub(super) fn finished(
             }
             lines
         }
+        // The evaluation on it says so.
+        Outcome::PatchRefused { .. } => Vec::new(),
         Outcome::Skipped { because } => {
             vec![format!(" skipped {} (`{because}` failed)", node.id)]
         }

@@ -33,6 +33,7 @@ impl Reporter for Timeline {
                     Outcome::FoundFresh => "fresh",
                     Outcome::Evaluated { verdict, .. } => verdict.as_str(),
                     Outcome::Failed { .. } => "failed",
+                    Outcome::PatchRefused { .. } => "patch_refused",
                     Outcome::Skipped { .. } => "skipped",
                     Outcome::Cancelled => "cancelled",
                 };

@@ -227,9 +227,17 @@ impl Refusal {
                 || line.contains("malformed patch")
                 || line.contains("corrupt patch");
             let line = line.trim_start_matches("error: ").to_owned();
-            if failed && !failures.contains(&line) {
+            // Words of the programs beside the places that they could not patch.
+            let noise = line == "while searching for:"
+                || line.starts_with("repository lacks the necessary blob")
+                || line.contains("-- saving rejects to file");
+            if failed && !noise && !failures.contains(&line) {
                 failures.push(line);
             }
+        }
+        let place = |line: &str| line.starts_with("patch failed: ");
+        if failures.iter().any(|line| place(line)) {
+            failures.retain(|line| !line.ends_with(": patch does not apply"));
         }
         if failures.is_empty() {
             failures.extend(text.lines().next_back().map(str::to_owned));

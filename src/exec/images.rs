@@ -1,0 +1,275 @@
+//! Making images: what each kind of node asks of sources and engine.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use petgraph::graph::NodeIndex;
+
+use crate::engine::{
+    BuildRequest, EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink, label,
+};
+use crate::key::Key;
+use crate::plan::Node;
+use crate::progress::NodeLog;
+use crate::recipe::checkout::SETUP_CHANGED;
+use crate::recipe::{BaseRecipe, CheckoutRecipe, EnvRecipe, InstanceRecipe, Recipe, TESTBED};
+use crate::source::{CheckoutOptions, PatchOutcome, PatchRequest};
+
+use super::worker::Worker;
+use super::{NodeError, survey};
+
+/// The name of the image of a checkout that is not installed yet.
+fn uninstalled(key: &Key) -> String {
+    format!("imgforge/scratch:{key}")
+}
+
+impl Worker {
+    pub(super) async fn build_base(
+        &self,
+        index: NodeIndex,
+        recipe: &BaseRecipe,
+        log: &Arc<NodeLog>,
+    ) -> Result<Image, NodeError> {
+        for (reference, planned) in &recipe.from {
+            let image = self.engine.inspect(reference).await?;
+            let image =
+                image.ok_or_else(|| EngineError::NoSuchImage { reference: reference.clone() })?;
+            if planned.as_deref() != Some(survey::content_identity(&image).as_str()) {
+                return Err(NodeError::FromChanged { reference: reference.clone() });
+            }
+        }
+        self.step(index, format!("build {}", recipe.name));
+        let node = &self.plan.graph[index];
+        let request = BuildRequest {
+            dockerfile: recipe.dockerfile.clone(),
+            context: recipe.context.clone(),
+            args: recipe.args.clone(),
+            platform: recipe.platform.clone(),
+            labels: self.labels(index),
+            tags: Self::tags(node),
+            host: self.settings.host.clone(),
+        };
+        Ok(self.engine.build(&request, &**log).await?)
+    }
+
+    pub(super) async fn build_env(
+        &self,
+        index: NodeIndex,
+        recipe: &EnvRecipe,
+        log: &Arc<NodeLog>,
+    ) -> Result<Image, NodeError> {
+        let mut requirements = Vec::new();
+        for group in &recipe.requirements {
+            self.step(index, "read requirement files");
+            let mirror = self.mirror(index, &group.repo, log).await?;
+            let group = group.clone();
+            let files =
+                tokio::task::spawn_blocking(move || super::requirements::read(&mirror, &group));
+            requirements.push(files.await.expect("reading requirements does not panic")?);
+        }
+        self.step(index, "install packages");
+        let node = &self.plan.graph[index];
+        let parent = self.plan.parent(index).expect("an env stands on a base");
+        let request = BuildRequest {
+            dockerfile: recipe.dockerfile(&self.plan.graph[parent].image),
+            context: recipe.context(&requirements),
+            args: BTreeMap::new(),
+            platform: recipe.platform.clone(),
+            labels: self.labels(index),
+            tags: Self::tags(node),
+            host: self.settings.host.clone(),
+        };
+        Ok(self.engine.build(&request, &**log).await?)
+    }
+
+    pub(super) async fn build_checkout(
+        &self,
+        index: NodeIndex,
+        recipe: &CheckoutRecipe,
+        log: &Arc<NodeLog>,
+    ) -> Result<Image, NodeError> {
+        let node = &self.plan.graph[index];
+        let mirror = self.mirror(index, &recipe.repo, log).await?;
+        self.step(index, "write the checkout");
+        let scratch = self.store.scratch_dir()?;
+        let path = scratch.path().join("layer.tar");
+        let directory = scratch.path().to_owned();
+        let commit = recipe.base_commit.clone();
+        let layer = tokio::task::spawn_blocking(move || {
+            let options =
+                CheckoutOptions::depth1(TESTBED.trim_start_matches('/')).shared(&directory);
+            mirror.write_checkout(&commit, &options, &path)
+        });
+        let layer = layer.await.expect("writing a checkout does not panic")?;
+        let layers: Vec<LayerFile> = layer.shared.into_iter().chain([layer.file]).collect();
+        for submodule in &layer.submodules {
+            log.write(
+                format!(
+                    "imgforge: submodule `{}` ({}) stays an empty directory\n",
+                    submodule.path, submodule.url
+                )
+                .as_bytes(),
+            );
+        }
+        let parent = self.plan.parent(index).expect("a checkout stands on an env");
+        let parent = self.image_of(&self.plan.graph[parent]).await?;
+        let mut config = ImageConfig { working_dir: TESTBED.to_owned(), ..parent.config.clone() };
+        self.step(index, "load the checkout");
+        if !recipe.needs_container() {
+            config.labels = self.labels(index);
+            let request = LayerRequest { parent, layers, config, tags: Self::tags(node) };
+            return Ok(self.engine.load(&request).await?);
+        }
+        let uninstalled = uninstalled(&node.key);
+        config.labels = BTreeMap::from([(label::SCRATCH.to_owned(), self.settings.owner.clone())]);
+        let request = LayerRequest { parent, layers, config, tags: vec![uninstalled.clone()] };
+        self.engine.load(&request).await?;
+        drop(scratch);
+        self.step(index, "install the checkout");
+        let request = BuildRequest {
+            dockerfile: recipe.dockerfile(&uninstalled),
+            context: Vec::new(),
+            args: BTreeMap::new(),
+            platform: recipe.platform.clone(),
+            labels: self.labels(index),
+            tags: Self::tags(node),
+            host: self.settings.host.clone(),
+        };
+        let watched = Watch { log: &**log, seen: Mutex::new(Vec::new()) };
+        let built = self.engine.build(&request, &watched).await;
+        let removed = self.engine.remove(&uninstalled).await;
+        let image = built?;
+        removed?;
+        if watched.saw(SETUP_CHANGED) {
+            self.keep_setup_diff(node, recipe).await?;
+        } else {
+            let nothing = self.store.put_blob(b"")?;
+            self.store.set_checkout_diff(&node.key, &nothing)?;
+        }
+        Ok(image)
+    }
+
+    /// Keeps what the installation changed in tracked files: patches apply on top of it.
+    async fn keep_setup_diff(
+        &self,
+        node: &Node,
+        recipe: &CheckoutRecipe,
+    ) -> Result<Vec<u8>, NodeError> {
+        let command =
+            ["git", "-C", TESTBED, "diff", "--binary", "--full-index", &recipe.base_commit, "HEAD"];
+        let command = command.map(str::to_owned);
+        let output = Collect::default();
+        let code = self.engine.run(&node.image, &command, &output).await?;
+        if code != 0 {
+            let step = command.join(" ");
+            return Err(EngineError::Step { step, code }.into());
+        }
+        let diff = output.0.into_inner().expect("no writer panicked");
+        let digest = self.store.put_blob(&diff)?;
+        self.store.set_checkout_diff(&node.key, &digest)?;
+        Ok(diff)
+    }
+
+    pub(super) async fn build_instance(
+        &self,
+        index: NodeIndex,
+        recipe: &InstanceRecipe,
+        log: &Arc<NodeLog>,
+    ) -> Result<Image, NodeError> {
+        let node = &self.plan.graph[index];
+        let parent_index = self.plan.parent(index).expect("an instance stands on a checkout");
+        let parent_node = &self.plan.graph[parent_index];
+        let scratch = self.store.scratch_dir()?;
+        let mut layers = Vec::new();
+        if recipe.test_patch.is_some() || recipe.model_patch.is_some() {
+            let mirror = self.mirror(index, &recipe.repo, log).await?;
+            let setup_diff = self.setup_diff(parent_node).await?;
+            self.step(index, "apply the patches");
+            let dir = scratch.path().to_owned();
+            let recipe = recipe.clone();
+            let outcome = tokio::task::spawn_blocking(move || {
+                let bytes = |patch: &Option<Arc<str>>| {
+                    patch.as_ref().map_or(Vec::new(), |patch| patch.as_bytes().to_vec())
+                };
+                let request = PatchRequest {
+                    commit: &recipe.base_commit,
+                    setup_diff: setup_diff.as_deref(),
+                    test_patch: &bytes(&recipe.test_patch),
+                    model_patch: &bytes(&recipe.model_patch),
+                    root: TESTBED.trim_start_matches('/'),
+                };
+                mirror.write_patch_layer(&request, &dir, &dir.join("layer.tar"))
+            });
+            match outcome.await.expect("applying patches does not panic")? {
+                PatchOutcome::Applied(applied) => layers.push(applied.file),
+                PatchOutcome::Refused(refusal) => {
+                    log.write(refusal.text.as_bytes());
+                    return Err(NodeError::PatchRefused {
+                        which: refusal.which,
+                        failures: refusal.failures,
+                        text: refusal.text,
+                    });
+                }
+            }
+        }
+        let parent = self.image_of(parent_node).await?;
+        let config = ImageConfig { labels: self.labels(index), ..parent.config.clone() };
+        self.step(index, "load the patches");
+        let request = LayerRequest { parent, layers, config, tags: Self::tags(node) };
+        Ok(self.engine.load(&request).await?)
+    }
+
+    /// Returns what the installation of a checkout changed in tracked files.
+    async fn setup_diff(&self, checkout: &Node) -> Result<Option<Vec<u8>>, NodeError> {
+        let Recipe::Checkout(recipe) = &checkout.recipe else { return Ok(None) };
+        if !recipe.needs_container() {
+            return Ok(None);
+        }
+        let kept = match self.store.checkout_diff(&checkout.key)? {
+            Some(digest) => self.store.blob(&digest).ok(),
+            None => None,
+        };
+        // The state may be younger than the image.
+        let diff = match kept {
+            Some(diff) => diff,
+            None => self.keep_setup_diff(checkout, recipe).await?,
+        };
+        Ok((!diff.is_empty()).then_some(diff))
+    }
+}
+
+/// Hands output on and remembers imgforge's own lines in it.
+struct Watch<'a> {
+    log: &'a dyn LogSink,
+    seen: Mutex<Vec<u8>>,
+}
+
+impl Watch<'_> {
+    fn saw(&self, line: &str) -> bool {
+        let seen = self.seen.lock().expect("no writer panicked");
+        seen.windows(line.len()).any(|window| window == line.as_bytes())
+    }
+}
+
+impl LogSink for Watch<'_> {
+    fn write(&self, bytes: &[u8]) {
+        self.log.write(bytes);
+        let mut seen = self.seen.lock().expect("no writer panicked");
+        seen.extend_from_slice(bytes);
+        // The line comes last in a script; what is long before it need not be kept.
+        if seen.len() > 1 << 20 {
+            let keep = seen.len() - (1 << 16);
+            seen.drain(..keep);
+        }
+    }
+}
+
+/// Keeps output in memory.
+#[derive(Default)]
+struct Collect(Mutex<Vec<u8>>);
+
+impl LogSink for Collect {
+    fn write(&self, bytes: &[u8]) {
+        self.0.lock().expect("no writer panicked").extend_from_slice(bytes);
+    }
+}

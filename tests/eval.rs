@@ -301,6 +301,34 @@ fn a_killed_run_leaves_no_container_and_goes_on_where_it_was() {
 }
 
 #[test]
+fn an_interrupted_run_says_what_was_not_run_and_the_same_command_goes_on() {
+    let Some(mut space) = Space::new() else { return };
+    for number in 1..=6 {
+        space.row(&format!("x__y-{number}"), &format!("sleep 1.{number}; echo PASSED a"));
+    }
+    let child = space
+        .command(&["-p", "empty", "--run-id", "r", "-j", "1", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(1000));
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("stopping: what runs is finished"), "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(verdict(&report, "x__y-6")["verdict"], "not_run", "{said}");
+    let done = report["resolved_instances"].as_u64().unwrap();
+    assert!((1..6).contains(&done), "{said}");
+    let (report, code, said) = space.eval(&["--run-id", "r", "-j", "3"]);
+    assert_eq!((code, &report["resolved_instances"]), (Some(0), &json!(6)), "{said}");
+    assert_eq!(report["imgforge"]["cached_ids"].as_array().unwrap().len() as u64, done, "{said}");
+}
+
+#[test]
 fn two_runs_of_one_name_at_once_do_not_mix() {
     let Some(mut space) = Space::new() else { return };
     space.row("x__y-1", "sleep 4; echo PASSED a");
@@ -389,7 +417,13 @@ fn predictions_that_hold_no_patch_are_counted_and_strangers_are_named() {
     let path = space.dir.path().join("preds.jsonl");
     std::fs::write(&path, text.join("\n")).unwrap();
     let path = path.to_str().unwrap();
-    let output = space.command(&["-p", path, "--json", "--run-id", "r"]).output().unwrap();
+    let steps = space.dir.path().join("steps.md");
+    std::fs::write(&steps, "before\n").unwrap();
+    let output = space
+        .command(&["-p", path, "--json", "--run-id", "r", "--junit", "copies/j.xml"])
+        .env("GITHUB_STEP_SUMMARY", &steps)
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(0), "{said}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -397,7 +431,11 @@ fn predictions_that_hold_no_patch_are_counted_and_strangers_are_named() {
     assert_eq!(report["incomplete_ids"], json!(["x__y-5"]));
     assert_eq!(report["imgforge"]["unknown_ids"], json!(["z__z-9"]));
     assert!(said.contains("z__z-9") && said.contains("two predictions for `x__y-4`"), "{said}");
-    assert!(space.dir.path().join("org__m.r.json").is_file());
+    for file in ["org__m.r.json", "copies/j.xml", "evaluation_results/r/index.html"] {
+        assert!(space.dir.path().join(file).is_file(), "{file}");
+    }
+    let steps = std::fs::read_to_string(steps).unwrap();
+    assert!(steps.starts_with("before\n# Run r\n"), "{steps}");
 }
 
 /// Evaluates the bundled dataset, or rows of it from a file, with predictions.

@@ -12,8 +12,9 @@ use crate::run::write_whole;
 use crate::source::Mirrors;
 
 use super::context::{self, ChosenInstances};
-use super::eval::{self, Evaluation, RunArgs};
+use super::eval::{self, Evaluation};
 use super::execute::ExecArgs;
+use super::run_args::RunArgs;
 use super::{Chosen, CommandResult, Exit, Failure, Global, Sources};
 
 /// Commands of `dataset`.

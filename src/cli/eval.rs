@@ -11,17 +11,18 @@ use rayon::prelude::*;
 
 use crate::exec::evaluate::{self, Evaluated, RunTarget, Runs};
 use crate::exec::{NodeError, RunSummary};
-use crate::grade::{Family, GRADER, Rules};
+use crate::grade::{GRADER, Rules};
 use crate::key::{Key, Kind};
-use crate::plan::{EvaluateOptions, Plan, Status, Work};
+use crate::plan::{Plan, Status, Work};
 use crate::progress::Timeline;
-use crate::recipe::{Recipe, RunNetwork};
+use crate::recipe::Recipe;
 use crate::report::{InstanceResult, RunReport, Verdict};
 use crate::run::{Metadata, PatchState, RUNS, RunDir, RunError, Settings};
 
 use super::context::{self, Prepared, Wanted};
 use super::execute::ExecArgs;
 use super::results::{self, Outputs};
+use super::run_args::RunArgs;
 use super::{Chosen, CommandResult, Exit, Failure, Global, Sources};
 
 /// Arguments of `eval`.
@@ -56,67 +57,6 @@ pub struct EvalArgs {
     run: RunArgs,
     #[command(flatten)]
     outputs: Outputs,
-}
-
-/// How tests are run.
-#[derive(Debug, Clone, Default, Args)]
-pub struct RunArgs {
-    /// Seconds that the tests of an instance may take [default: the catalog's, else 1800]
-    #[arg(short, long, value_name = "SECONDS", env = "IMGFORGE_TIMEOUT",
-        value_parser = clap::value_parser!(u64).range(1..))]
-    timeout: Option<u64>,
-    /// What tests can reach [default: the catalog's, else none]
-    #[arg(long, value_enum, env = "IMGFORGE_NETWORK")]
-    network: Option<RunNetwork>,
-    /// Memory of each run, such as 4g [default: the catalog's, else 8g]
-    #[arg(long, value_name = "BYTES", value_parser = bytes, env = "IMGFORGE_MEMORY")]
-    memory: Option<u64>,
-    /// Processors of each run, such as 1.5 [default: the catalog's, else all]
-    #[arg(long, value_name = "N", value_parser = milli_cpus, env = "IMGFORGE_CPUS")]
-    cpus: Option<u64>,
-    /// Processes and threads of each run [default: the catalog's, else 4096]
-    #[arg(long, value_name = "N", env = "IMGFORGE_PIDS_LIMIT",
-        value_parser = clap::value_parser!(u64).range(16..))]
-    pids_limit: Option<u64>,
-    /// Run everything, also what was run before with the same inputs
-    #[arg(long, env = "IMGFORGE_NO_RESULT_CACHE")]
-    no_result_cache: bool,
-    /// Whose rules compare a log with what is expected
-    #[arg(long, value_enum, default_value_t, env = "IMGFORGE_GRADING")]
-    grading: Family,
-    /// Grade more strictly than the harness: test configuration is restored from the base commit,
-    /// tests run as a user without rights, and only what they could not forge counts
-    #[arg(long, env = "IMGFORGE_STRICT")]
-    strict: bool,
-    /// Run each instance so often; resolved is what is resolved every time
-    #[arg(long, value_name = "N", default_value_t = 1, env = "IMGFORGE_REPEAT",
-        value_parser = clap::value_parser!(u32).range(1..))]
-    repeat: u32,
-}
-
-/// Reads an amount of memory as `docker run` does.
-fn bytes(text: &str) -> Result<u64, String> {
-    let lower = text.to_ascii_lowercase();
-    let digits = lower.trim_end_matches(['b', 'i']);
-    let (digits, shift) = match digits.chars().last() {
-        Some('k') => (&digits[..digits.len() - 1], 10),
-        Some('m') => (&digits[..digits.len() - 1], 20),
-        Some('g') => (&digits[..digits.len() - 1], 30),
-        _ => (digits, 0),
-    };
-    let number: f64 = digits.parse().map_err(|_| "write it as 512m or 4g".to_owned())?;
-    let bytes = number * (1u64 << shift) as f64;
-    // What engines refuse as too little to start a process.
-    if bytes >= (6 << 20) as f64 { Ok(bytes as u64) } else { Err("at least 6m are needed".into()) }
-}
-
-fn milli_cpus(text: &str) -> Result<u64, String> {
-    let number: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    if (0.01..=4096.0).contains(&number) {
-        Ok((number * 1000.0).round() as u64)
-    } else {
-        Err("it must be at least 0.01".to_owned())
-    }
 }
 
 /// Makes a failure of a run's directory.
@@ -189,7 +129,7 @@ pub(super) async fn evaluate(
         build: true,
     };
     let prepared = context::prepare(global, &wanted).await?;
-    let mut options = options(evaluation.run);
+    let mut options = evaluation.run.options();
     if let (Some(_), Some((engine, _))) = (&prepared.namespace, &prepared.engine) {
         let listed = engine.images().await.map_err(context::engine_failure)?;
         for image in listed {
@@ -308,20 +248,6 @@ pub(super) async fn evaluate(
         super::render::warn(error);
     }
     Ok((report, exit))
-}
-
-fn options(run: &RunArgs) -> EvaluateOptions {
-    EvaluateOptions {
-        timeout: run.timeout,
-        memory: run.memory,
-        milli_cpus: run.cpus,
-        pids: run.pids_limit,
-        network: run.network,
-        strict: run.strict,
-        family: run.grading,
-        repeat: run.repeat.max(1),
-        ..EvaluateOptions::default()
-    }
 }
 
 /// Reads how every instance is graded, before anything starts.
@@ -487,20 +413,4 @@ fn add_empty(report: &mut RunReport, prepared: &Prepared) {
     report
         .results
         .sort_by_key(|result| (model(result), chosen.get(result.instance_id.as_str()).copied()));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn amounts_are_read_as_docker_reads_them() {
-        assert_eq!(bytes("4g"), Ok(4 << 30));
-        assert_eq!(bytes("512MiB"), Ok(512 << 20));
-        assert_eq!(bytes("1.5g"), Ok(3 << 29));
-        assert!(bytes("lots").is_err());
-        assert!(bytes("1k").is_err());
-        assert_eq!(milli_cpus("1.5"), Ok(1500));
-        assert!(milli_cpus("0").is_err());
-    }
 }

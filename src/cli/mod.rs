@@ -15,6 +15,7 @@ mod plan;
 mod render;
 mod report;
 mod results;
+mod run_args;
 mod submission;
 
 use std::path::PathBuf;

@@ -120,7 +120,7 @@ pub(super) fn of_run(event: &EventKind) -> Vec<String> {
             vec![format!("{} {text}", style("warning:").yellow().bold().for_stderr())]
         }
         EventKind::Interrupted => vec![
-            "stopping: running images are finished, no new ones start; interrupt again to drop them"
+            "stopping: what runs is finished, nothing new starts; interrupt again to drop it"
                 .to_owned(),
         ],
         EventKind::RunFinished {

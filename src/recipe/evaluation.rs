@@ -86,6 +86,8 @@ impl EvaluationRecipe {
         let digest =
             |text: &Option<Arc<str>>| text.as_ref().map(|text| Digest::of(text.as_bytes()));
         KeyDocument::new(Kind::Evaluation)
+            .with("command", Digest::of(self.command()))
+            .with("hosts", self.loopback_names())
             .with("image", &self.image_id)
             .with("limits", self.limits)
             .with("network", self.network)
@@ -97,6 +99,7 @@ impl EvaluationRecipe {
             .with("runner", RUNNER)
             .with("script", Digest::of(self.script.as_bytes()))
             .with("strict", self.strict)
+            .with("variables", self.variables())
     }
 
     /// Returns the key: equal keys are one run.
@@ -132,7 +135,9 @@ impl EvaluationRecipe {
     /// Returns the names that lead to loopback.
     pub fn loopback_names(&self) -> Vec<String> {
         match self.network {
-            RunNetwork::Httpbin => ["httpbin.org", "www.httpbin.org"].map(str::to_owned).to_vec(),
+            RunNetwork::Httpbin => {
+                ["httpbin.org", "www.httpbin.org", "www.google.co.uk"].map(str::to_owned).to_vec()
+            }
             _ => Vec::new(),
         }
     }

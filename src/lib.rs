@@ -4,9 +4,12 @@
 //! The modules follow the flow: a [`dataset`] gives instances, the [`catalog`] says how each
 //! (repo, version) is built, [`recipe`] states what every image is made of, [`plan`] keys and
 //! orders the images, [`exec`] builds the stale ones through an [`engine`], with what [`source`]
-//! brings from repositories; [`event`]s say what happened, [`progress`] renders them, and
-//! [`store`] keeps the state between runs. Keys, recipes and plans are pure.
+//! brings from repositories, and runs evaluations in them; [`event`]s say what happened,
+//! [`progress`] renders them, and [`store`] keeps the state between runs. [`grade`] reads the logs,
+//! [`run`] says where they are, [`report`] renders what they come to. Keys, recipes, plans, grades
+//! and reports are pure.
 
+mod atomic;
 pub mod catalog;
 pub mod cli;
 pub mod config;

@@ -5,32 +5,14 @@
 //! in a line and pass, unless `CI` is set: there they fail.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-const FROM: &str = "python:3.11-slim-bookworm";
+mod common;
 
-fn docker(args: &[&str]) -> Output {
-    Command::new("docker").args(args).stdin(Stdio::null()).output().expect("docker can be started")
-}
-
-fn has_engine() -> bool {
-    static ENGINE: OnceLock<bool> = OnceLock::new();
-    *ENGINE.get_or_init(|| {
-        let answers = Command::new("docker")
-            .args(["image", "inspect", FROM])
-            .output()
-            .is_ok_and(|output| output.status.success());
-        assert!(answers || std::env::var_os("CI").is_none(), "CI has no engine with `{FROM}`");
-        if !answers {
-            eprintln!("no engine with `{FROM}` answers: the evaluation tests are left out");
-        }
-        answers
-    })
-}
+use common::{FROM, docker, has_engine};
 
 /// A directory with a dataset, whose rows run in an image of this test's own name.
 struct Space {

@@ -10,7 +10,7 @@ use crate::plan::{Status, render as plan_render};
 
 use super::context::{self, Wanted};
 use super::execute::{ExecArgs, exit_of};
-use super::{Chosen, CommandResult, Exit, Failure, Global, Sources};
+use super::{Chosen, CommandResult, Exit, Failure, Global, Images, Sources};
 
 /// Arguments of `build`.
 #[derive(Debug, Args)]
@@ -19,18 +19,8 @@ pub struct BuildArgs {
     chosen: Chosen,
     #[command(flatten)]
     sources: Sources,
-    /// Predictions whose patches are applied: a file, gold or empty
-    #[arg(
-        short,
-        long,
-        alias = "predictions_path",
-        value_name = "PATH",
-        env = "IMGFORGE_PREDICTIONS"
-    )]
-    predictions: Option<String>,
-    /// The layers that are wanted, from base up
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "LAYER")]
-    layers: Vec<Kind>,
+    #[command(flatten)]
+    images: Images,
     #[command(flatten)]
     exec: ExecArgs,
     /// Build images that are fresh too
@@ -52,13 +42,13 @@ pub(super) async fn run(global: &Global, args: BuildArgs) -> CommandResult {
     let wanted = Wanted {
         chosen: &args.chosen,
         sources: &args.sources,
-        predictions: args.predictions.as_slice(),
+        predictions: args.images.predictions.as_slice(),
         skip_empty: false,
         workers: args.exec.max_workers,
         build: !args.dry_run,
     };
     let prepared = context::prepare(global, &wanted).await?;
-    let up_to = args.layers.iter().copied().max().unwrap_or(Kind::Instance);
+    let up_to = args.images.up_to();
     let mut plan = prepared.plan(&prepared.work, up_to, None)?;
     let force = if args.force_rebuild { &Kind::IMAGES[..] } else { &[] };
     let tags = prepared.assess(&mut plan, force, &Default::default()).await?;

@@ -140,6 +140,30 @@ struct Sources {
     platform: Option<String>,
 }
 
+/// Which images of the chosen instances.
+#[derive(Debug, Args)]
+struct Images {
+    /// Predictions whose patches are applied: a file, gold or empty
+    #[arg(
+        short,
+        long,
+        alias = "predictions_path",
+        value_name = "PATH",
+        env = "IMGFORGE_PREDICTIONS"
+    )]
+    predictions: Option<String>,
+    /// The layers that are wanted, from base up
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "LAYER")]
+    layers: Vec<crate::key::Kind>,
+}
+
+impl Images {
+    /// Returns the last layer that is wanted.
+    fn up_to(&self) -> crate::key::Kind {
+        self.layers.iter().copied().max().unwrap_or(crate::key::Kind::Instance)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show which images a build would make, and why

@@ -6,7 +6,7 @@ use crate::key::Kind;
 use crate::plan::render;
 
 use super::context::{self, Wanted};
-use super::{Chosen, CommandResult, Exit, Failure, Global, Sources};
+use super::{Chosen, CommandResult, Exit, Failure, Global, Images, Sources};
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
@@ -15,18 +15,8 @@ pub struct PlanArgs {
     chosen: Chosen,
     #[command(flatten)]
     sources: Sources,
-    /// Predictions whose patches are applied: a file, gold or empty
-    #[arg(
-        short,
-        long,
-        alias = "predictions_path",
-        value_name = "PATH",
-        env = "IMGFORGE_PREDICTIONS"
-    )]
-    predictions: Option<String>,
-    /// The layers that are wanted, from base up
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "LAYER")]
-    layers: Vec<Kind>,
+    #[command(flatten)]
+    images: Images,
     /// Say for every stale image why
     #[arg(long)]
     explain: bool,
@@ -57,13 +47,13 @@ pub(super) async fn run(global: &Global, args: PlanArgs) -> CommandResult {
     let wanted = Wanted {
         chosen: &args.chosen,
         sources: &args.sources,
-        predictions: args.predictions.as_slice(),
+        predictions: args.images.predictions.as_slice(),
         skip_empty: false,
         workers: args.max_workers,
         build: false,
     };
     let prepared = context::prepare(global, &wanted).await?;
-    let up_to = args.layers.iter().copied().max().unwrap_or(Kind::Instance);
+    let up_to = args.images.up_to();
     let mut plan = prepared.plan(&prepared.work, up_to, None)?;
     prepared.assess(&mut plan, force, &Default::default()).await?;
     let engine = prepared.engine_name();

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::atomic;
+
 /// Where runs are, below the current directory.
 pub const RUNS: &str = "logs/run_evaluation";
 
@@ -282,20 +284,9 @@ fn directories(path: &Path) -> Result<Vec<(String, PathBuf)>, RunError> {
     Ok(found)
 }
 
-/// Writes a file aside and renames it; its directory is made.
+/// Writes a file whole, and its directory when it is not there.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    let write = || {
-        std::fs::create_dir_all(parent)?;
-        let mut file = tempfile::Builder::new().prefix(".part-").tempfile_in(parent)?;
-        file.write_all(bytes)?;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        file.as_file().set_permissions(mode)?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    write().map_err(file_error(path))
+    atomic::write(path, bytes, false).map_err(file_error(path))
 }
 
 #[cfg(test)]

@@ -11,10 +11,10 @@ mod lock;
 mod process;
 mod results;
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use crate::atomic;
 use crate::key::Digest;
 
 pub use images::{ImageRecord, VerifiedImage};
@@ -192,17 +192,9 @@ impl Store {
     }
 }
 
-/// Writes a file aside, flushes it to the disk and renames it.
+/// Writes a file whole, and flushes it to the disk.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let parent = path.parent().expect("files of the state have a directory");
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(parent)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    write().map_err(file_error(path))
+    atomic::write(path, bytes, true).map_err(file_error(path))
 }
 
 #[cfg(test)]

@@ -9,6 +9,12 @@ pub(super) fn is_not_found(error: &Error) -> bool {
     matches!(error, Error::DockerResponseServerError { status_code: 404, .. })
 }
 
+/// Tells whether the engine answered that another client removes the thing at this moment.
+pub(super) fn is_being_removed(error: &Error) -> bool {
+    matches!(error, Error::DockerResponseServerError { status_code: 409, message }
+        if message.contains("already in progress"))
+}
+
 /// Classes an error that came while the engine was asked to do `action`.
 pub(super) fn failed(action: &str, error: Error) -> EngineError {
     match &error {

@@ -9,7 +9,7 @@ use bollard::query_parameters::{
 use crate::engine::{OwnerAlive, Result, label};
 
 use super::DockerEngine;
-use super::errors::{failed, is_not_found};
+use super::errors::{failed, is_being_removed, is_not_found};
 
 impl DockerEngine {
     pub(super) async fn remove_left_scratch(
@@ -48,7 +48,7 @@ impl DockerEngine {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         match self.docker.remove_container(id, Some(options)).await {
             Ok(()) => Ok(()),
-            Err(error) if is_not_found(&error) => Ok(()),
+            Err(error) if is_not_found(&error) || is_being_removed(&error) => Ok(()),
             Err(error) => Err(failed(&format!("remove container `{id}`"), error)),
         }
     }

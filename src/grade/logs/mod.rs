@@ -65,18 +65,20 @@ trait LineParser {
 /// A row of a table: the names, the first of which is the format's own, and the form.
 type Row = (&'static [&'static str], Form);
 
+/// The tables of all languages.
+const TABLES: [&[Row]; 8] = [
+    python::ROWS,
+    javascript::ROWS,
+    c::ROWS,
+    go::ROWS,
+    java::ROWS,
+    php::ROWS,
+    ruby::ROWS,
+    rust::ROWS,
+];
+
 static PARSERS: LazyLock<Vec<Parser>> = LazyLock::new(|| {
-    let tables = [
-        python::ROWS,
-        javascript::ROWS,
-        c::ROWS,
-        go::ROWS,
-        java::ROWS,
-        php::ROWS,
-        ruby::ROWS,
-        rust::ROWS,
-    ];
-    let rows = tables.iter().flat_map(|rows| rows.iter());
+    let rows = TABLES.iter().flat_map(|rows| rows.iter());
     rows.flat_map(|(names, form)| names.iter().map(|name| Parser { name, form: *form })).collect()
 });
 
@@ -87,17 +89,7 @@ pub fn parser(name: &str) -> Option<&'static Parser> {
 
 /// Lists all parsers: each with its name and the name of the first that reads the same format.
 pub fn parsers() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let tables = [
-        python::ROWS,
-        javascript::ROWS,
-        c::ROWS,
-        go::ROWS,
-        java::ROWS,
-        php::ROWS,
-        ruby::ROWS,
-        rust::ROWS,
-    ];
-    tables
+    TABLES
         .into_iter()
         .flat_map(|rows| rows.iter())
         .flat_map(|(names, _)| names.iter().map(|name| (*name, names[0])))

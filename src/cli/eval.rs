@@ -145,7 +145,7 @@ pub(super) async fn evaluate(
     dir.write_metadata(&metadata).map_err(run_failure)?;
 
     let use_results = !evaluation.run.no_result_cache;
-    let mut evaluated: HashMap<(usize, u32), (Key, Evaluated)> = HashMap::new();
+    let mut evaluated: HashMap<(usize, u32), Evaluated> = HashMap::new();
     let mut known = HashSet::new();
     if use_results {
         let keys = targets.keys().map(|index| all.graph[*index].key);
@@ -154,7 +154,7 @@ pub(super) async fn evaluate(
             known.insert(all.graph[index].key);
             for target in all.targets.iter().filter(|target| target.node == index) {
                 let at = (target.work, target.repeat);
-                evaluated.insert(at, (all.graph[index].key, one.clone()));
+                evaluated.insert(at, one.clone());
             }
         }
     }
@@ -206,9 +206,8 @@ pub(super) async fn evaluate(
         report.timeline = std::mem::take(&mut *spans.lock().expect("no reporter panicked"));
         for target in &plan.targets {
             let work = open[target.work];
-            let key = plan.graph[target.node].key;
             if let Some(one) = summary.evaluations.get(&target.node) {
-                evaluated.insert((work, target.repeat), (key, one.clone()));
+                evaluated.insert((work, target.repeat), one.clone());
             } else if !evaluated.contains_key(&(work, target.repeat)) {
                 failures.insert(work, failure(&plan, &summary, target.node));
             }
@@ -224,7 +223,7 @@ pub(super) async fn evaluate(
         let prediction = work.prediction.as_ref().expect("every work of a run has a prediction");
         let rules = rules[&work.instance.instance_id];
         let target = target(work, rules, &dir, 0)?;
-        let runs: Vec<&(Key, Evaluated)> =
+        let runs: Vec<&Evaluated> =
             (0..options.repeat).filter_map(|repeat| evaluated.get(&(at, repeat))).collect();
         let mut result = match failures.remove(&at) {
             Some((verdict, reason)) => {

@@ -10,7 +10,6 @@ use clap::{Args, ValueEnum as _};
 use crate::dataset::Instance;
 use crate::exec::evaluate::{Evaluated, RunTarget, grade_file};
 use crate::grade::{Family, GRADER, Rules};
-use crate::key::Key;
 use crate::report::compare::compare;
 use crate::report::{InstanceResult, RunReport, Verdict};
 use crate::run::{Metadata, PatchState, RUNS, RunDir, file, model_name};
@@ -184,10 +183,8 @@ fn grade_saved(
         }
         runs.push(run_of(&further, &target)?);
     }
-    let runs: Vec<&(Key, Evaluated)> = runs.iter().collect();
+    let runs: Vec<&Evaluated> = runs.iter().collect();
     let mut result = results::join(&target, &runs);
-    let kept = kept_facts(dir, &instance.instance_id);
-    result.key = kept.as_ref().and_then(|kept| kept["key"].as_str()?.parse().ok());
     results::add_log(&mut result, dir);
     Ok(result)
 }
@@ -199,7 +196,7 @@ fn kept_facts(dir: &Path, id: &str) -> Option<serde_json::Value> {
     Some(report.get(id)?.get("imgforge")?.clone())
 }
 
-fn run_of(dir: &Path, target: &RunTarget) -> Result<(Key, Evaluated), Failure> {
+fn run_of(dir: &Path, target: &RunTarget) -> Result<Evaluated, Failure> {
     let kept = kept_facts(dir, &target.instance.instance_id);
     let text = |name: &str| kept.as_ref().and_then(|kept| Some(kept[name].as_str()?.to_owned()));
     let mut evaluated = Evaluated {
@@ -209,10 +206,8 @@ fn run_of(dir: &Path, target: &RunTarget) -> Result<(Key, Evaluated), Failure> {
         seconds: kept.as_ref().and_then(|kept| kept["test_seconds"].as_f64()).unwrap_or(0.0),
         cached: false,
         image_id: text("image_id").unwrap_or_default(),
+        key: text("key").and_then(|key| key.parse().ok()),
     };
-    let key = text("key").and_then(|key| key.parse().ok());
-    let key =
-        key.unwrap_or_else(|| crate::key::KeyDocument::new(crate::key::Kind::Evaluation).key());
     let output = dir.join(file::OUTPUT);
     let log = std::fs::read(dir.join(file::LOG)).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
@@ -229,7 +224,7 @@ fn run_of(dir: &Path, target: &RunTarget) -> Result<(Key, Evaluated), Failure> {
         evaluated.reason = graded.not_found.as_ref().map(ToString::to_string);
         evaluated.graded = Some(graded);
     }
-    Ok((key, evaluated))
+    Ok(evaluated)
 }
 
 /// Tells whether a log ends with the words that are added at a time limit.

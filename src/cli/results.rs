@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use crate::dataset::Instance;
 use crate::exec::evaluate::{Evaluated, RunTarget};
 use crate::grade::GRADER;
-use crate::key::Key;
 use crate::report::{InstanceResult, RunReport, Span, Verdict, harness, html, junit, markdown};
 use crate::run::{RunDir, RunError, file, model_name, write_whole};
 
@@ -45,23 +44,23 @@ pub struct Outputs {
 
 /// Joins the runs of a prediction. It is resolved when every run of it is; otherwise the first
 /// run that is not speaks for it.
-pub fn join(target: &RunTarget, runs: &[&(Key, Evaluated)]) -> InstanceResult {
-    let chosen = runs.iter().find(|(_, one)| one.verdict != Verdict::Resolved).or(runs.first());
-    let (key, evaluated) = chosen.expect("a prediction that did not fail has a run");
-    let mut result = target.result(Some(*key), evaluated);
+pub fn join(target: &RunTarget, runs: &[&Evaluated]) -> InstanceResult {
+    let chosen = runs.iter().find(|one| one.verdict != Verdict::Resolved).or(runs.first());
+    let evaluated = chosen.expect("a prediction that did not fail has a run");
+    let mut result = target.result(evaluated);
     if runs.len() > 1 {
-        result.runs = runs.iter().map(|(_, one)| one.verdict).collect();
+        result.runs = runs.iter().map(|one| one.verdict).collect();
         result.flaky = flaky(runs);
-        result.cached = runs.iter().all(|(_, one)| one.cached);
-        result.test_seconds = runs.iter().map(|(_, one)| one.seconds).sum();
+        result.cached = runs.iter().all(|one| one.cached);
+        result.test_seconds = runs.iter().map(|one| one.seconds).sum();
     }
     result
 }
 
 /// Lists the expected tests that did not do the same in every run.
-fn flaky(runs: &[&(Key, Evaluated)]) -> Vec<String> {
+fn flaky(runs: &[&Evaluated]) -> Vec<String> {
     let mut tests: std::collections::BTreeMap<&str, [usize; 2]> = Default::default();
-    let graded = runs.iter().filter_map(|(_, one)| one.graded.as_ref()?.tests.as_ref());
+    let graded = runs.iter().filter_map(|one| one.graded.as_ref()?.tests.as_ref());
     for status in graded {
         for list in [&status.fail_to_pass, &status.pass_to_pass] {
             for test in &list.success {

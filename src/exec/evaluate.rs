@@ -69,6 +69,8 @@ pub struct Evaluated {
     pub cached: bool,
     /// The engine's id of the image.
     pub image_id: String,
+    /// What its result is kept under, where that is known.
+    pub key: Option<Key>,
 }
 
 /// The output of a script, on disk as it comes. The first failure to write is kept.
@@ -161,9 +163,17 @@ impl Worker {
             prepare(target, recipe)?;
         }
         let image = self.image_of(node).await?;
+        let key = self.result_key(index, recipe, &image.id);
+        if key != node.key
+            && runs.use_results
+            && let Some(evaluated) = reuse(&self.store, key, recipe, self.targets(index))?
+        {
+            return Ok(self.evaluated(index, evaluated));
+        }
         note(log, &format!("image {} ({})", node.image, image.id));
-        note(log, &format!("key {}", node.key));
-        note(log, &format!("limits {:?}, network {:?}", recipe.limits, recipe.network));
+        note(log, &format!("key {key}"));
+        let limits = serde_json::to_string(&recipe.limits).expect("plain values");
+        note(log, &format!("limits {limits}, network {:?}", recipe.network));
         self.step(index, "run the tests");
         let mut files = recipe.files();
         let word = format!("{:032x}", rand::random::<u128>());
@@ -214,6 +224,7 @@ impl Worker {
                     seconds,
                     cached: false,
                     image_id: image.id,
+                    key: Some(key),
                 }
             }
             SandboxEnd::Exited(NO_SERVICE) if recipe.network == RunNetwork::Httpbin => {
@@ -226,6 +237,7 @@ impl Worker {
                 seconds,
                 cached: false,
                 image_id: image.id,
+                key: Some(key),
             },
             SandboxEnd::Exited(code) | SandboxEnd::OutOfMemory(code) => {
                 self.step(index, "grade");
@@ -233,12 +245,14 @@ impl Worker {
                     reframe(&path, word).await?;
                 }
                 let out_of_memory = matches!(end, SandboxEnd::OutOfMemory(_));
-                self.grade(index, &path, code, out_of_memory, seconds, image.id).await?
+                let ended =
+                    Ended { exit_code: code, out_of_memory, seconds, image_id: image.id, key };
+                self.grade(index, &path, ended).await?
             }
         };
-        share_output(self.targets(index))?;
-        write_reports(self.targets(index), node.key, &evaluated)?;
+        write_reports(self.targets(index), &evaluated)?;
         note(log, &format!("verdict {}", evaluated.verdict));
+        share(self.targets(index))?;
         Ok(self.evaluated(index, evaluated))
     }
 
@@ -264,9 +278,23 @@ impl Worker {
             seconds: 0.0,
             cached: false,
             image_id: String::new(),
+            key: Some(node.key),
         };
-        write_reports(self.targets(index), node.key, &evaluated)?;
+        write_reports(self.targets(index), &evaluated)?;
         Ok(self.evaluated(index, evaluated).outcome)
+    }
+
+    /// Returns what a result is kept under: the node's key, but where the published image came only
+    /// after the plan was made.
+    fn result_key(&self, index: NodeIndex, recipe: &EvaluationRecipe, image_id: &str) -> Key {
+        let parent = self.plan.parent(index).map(|parent| &self.plan.graph[parent].recipe);
+        match parent {
+            Some(Recipe::Published(_)) if recipe.image_id.as_deref() != Some(image_id) => {
+                let image_id = Some(image_id.to_owned());
+                EvaluationRecipe { image_id, ..recipe.clone() }.key()
+            }
+            _ => self.plan.graph[index].key,
+        }
     }
 
     /// Grades a log and records the result, unless the environment is at fault.
@@ -274,18 +302,14 @@ impl Worker {
         &self,
         index: NodeIndex,
         path: &Path,
-        exit_code: i64,
-        out_of_memory: bool,
-        seconds: f64,
-        image_id: String,
+        ended: Ended,
     ) -> Result<Evaluated, NodeError> {
-        let target = self.targets(index)[0].clone();
-        let (key, store) = (self.plan.graph[index].key, self.store.clone());
+        let (target, store) = (self.targets(index)[0].clone(), self.store.clone());
         let path = path.to_owned();
         let work = move || -> Result<Evaluated, NodeError> {
             let graded = grade_file(&path, &target)?;
-            let resolved = graded.resolved();
-            if out_of_memory && !resolved {
+            let Ended { exit_code, out_of_memory, seconds, image_id, key } = ended;
+            if out_of_memory && !graded.resolved() {
                 let reason = "the kernel killed processes of the tests at the memory limit";
                 return Ok(Evaluated {
                     verdict: Verdict::OutOfMemory,
@@ -294,6 +318,7 @@ impl Worker {
                     seconds,
                     cached: false,
                     image_id,
+                    key: Some(key),
                 });
             }
             if !graded.environment_at_fault() {
@@ -309,7 +334,7 @@ impl Worker {
                 };
                 store.record_result(&key, &record)?;
             }
-            Ok(of_graded(graded, seconds, false, image_id))
+            Ok(of_graded(graded, seconds, false, image_id, key))
         };
         tokio::task::spawn_blocking(work).await.expect("grading does not panic")
     }
@@ -324,10 +349,25 @@ impl Worker {
     }
 }
 
-fn of_graded(graded: grade::Graded, seconds: f64, cached: bool, image_id: String) -> Evaluated {
+/// A script that came to its end.
+struct Ended {
+    exit_code: i64,
+    out_of_memory: bool,
+    seconds: f64,
+    image_id: String,
+    key: Key,
+}
+
+fn of_graded(
+    graded: grade::Graded,
+    seconds: f64,
+    cached: bool,
+    image_id: String,
+    key: Key,
+) -> Evaluated {
     let verdict = if graded.resolved() { Verdict::Resolved } else { Verdict::Unresolved };
     let reason = graded.not_found.as_ref().map(ToString::to_string);
-    Evaluated { verdict, graded: Some(graded), reason, seconds, cached, image_id }
+    Evaluated { verdict, graded: Some(graded), reason, seconds, cached, image_id, key: Some(key) }
 }
 
 fn note(log: &NodeLog, text: &str) {
@@ -373,12 +413,14 @@ async fn reframe(path: &Path, word: String) -> Result<(), NodeError> {
     done.map_err(|source| NodeError::File { path: PathBuf::from(file::OUTPUT), source })
 }
 
-/// Gives the output of the first target to the others.
-fn share_output(targets: &[RunTarget]) -> Result<(), NodeError> {
-    let first = targets[0].dir.join(file::OUTPUT);
+/// Gives the logs of the first target to the others.
+fn share(targets: &[RunTarget]) -> Result<(), NodeError> {
     for target in &targets[1..] {
-        let path = target.dir.join(file::OUTPUT);
-        std::fs::copy(&first, &path).map_err(|source| NodeError::File { path, source })?;
+        for name in [file::OUTPUT, file::LOG] {
+            let path = target.dir.join(name);
+            std::fs::copy(targets[0].dir.join(name), &path)
+                .map_err(|source| NodeError::File { path, source })?;
+        }
     }
     Ok(())
 }
@@ -410,25 +452,23 @@ pub fn reuse(
         Err(StoreError::Blob(_)) => return Ok(None),
         Err(error) => return Err(error.into()),
     }
-    for target in targets {
-        let text = format!(
-            "the log of an earlier run with the same inputs was graded\nkey {key}\nimage {}\n\
-             ended after {:.2} s with code {}\n>>>>> Applied Patch\n",
-            record.image_id, record.seconds, record.exit_code
-        );
-        write_whole(&target.dir.join(file::LOG), text.as_bytes())?;
-    }
-    share_output(targets)?;
+    let text = format!(
+        "the log of an earlier run with the same inputs was graded\nkey {key}\nimage {}\n\
+         ended after {:.2} s with code {}\n>>>>> Applied Patch\n",
+        record.image_id, record.seconds, record.exit_code
+    );
+    write_whole(&first.dir.join(file::LOG), text.as_bytes())?;
+    share(targets)?;
     let graded = grade_file(&path, first)?;
-    let evaluated = of_graded(graded, record.seconds, true, record.image_id);
-    write_reports(targets, key, &evaluated)?;
+    let evaluated = of_graded(graded, record.seconds, true, record.image_id, key);
+    write_reports(targets, &evaluated)?;
     Ok(Some(evaluated))
 }
 
 /// Writes `report.json` for every target, where the harness has one.
-fn write_reports(targets: &[RunTarget], key: Key, evaluated: &Evaluated) -> Result<(), NodeError> {
+fn write_reports(targets: &[RunTarget], evaluated: &Evaluated) -> Result<(), NodeError> {
     for target in targets {
-        let result = target.result(Some(key), evaluated);
+        let result = target.result(evaluated);
         if let Some(report) = harness::instance_report(&result, &grade::GRADER) {
             let text = serde_json::to_vec_pretty(&report).expect("reports are plain values");
             write_whole(&target.dir.join(file::REPORT), &text)?;
@@ -458,7 +498,7 @@ impl RunTarget {
     }
 
     /// Joins what is known of the prediction with what its evaluation came to.
-    pub fn result(&self, key: Option<Key>, evaluated: &Evaluated) -> InstanceResult {
+    pub fn result(&self, evaluated: &Evaluated) -> InstanceResult {
         let graded = evaluated.graded.as_ref();
         let failure = match evaluated.verdict {
             Verdict::OutOfMemory => Some(("out_of_memory".to_owned(), true)),
@@ -477,7 +517,7 @@ impl RunTarget {
             reason: evaluated.reason.clone(),
             failure,
             cached: evaluated.cached,
-            key,
+            key: evaluated.key,
             image_id: Some(evaluated.image_id.clone()).filter(|id| !id.is_empty()),
             build_seconds: 0.0,
             test_seconds: evaluated.seconds,

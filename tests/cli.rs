@@ -239,3 +239,80 @@ fn no_worker_is_too_few() {
     let error = space.fails(2, &["build", "-d", "demo", "-j", "0"]);
     assert!(error.contains("at least one worker"), "{error}");
 }
+
+const LOG: &str = "+ : '>>>>> Start Test Output'\nPASSED t.py::a\nFAILED t.py::b - no\n\
+                   + : '>>>>> End Test Output'\n>>>>> Test Exit Code: 1\n";
+
+#[test]
+fn one_log_is_graded_without_an_engine() {
+    let space = Space::new();
+    space.write("log.txt", LOG);
+    let output =
+        space.run(&["grade", "--log", "log.txt", "--parser", "parse_log_pytest", "--json"]);
+    let graded: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let map = serde_json::json!({ "t.py::a": "PASSED", "t.py::b": "FAILED" });
+    assert_eq!((&graded["status_map"], &graded["found"]), (&map, &serde_json::json!(true)));
+    assert!(graded["resolved"].is_null() && graded["tests_status"].is_null());
+    let expected = ",\"FAIL_TO_PASS\":[\"t.py::a\"],\"PASS_TO_PASS\":[\"t.py::b\"]";
+    space.write("d.jsonl", &row("pallets__flask-4045", expected));
+    let args =
+        ["grade", "--log", "log.txt", "-d", "d.jsonl", "-i", "pallets__flask-4045", "--json"];
+    let graded = space.run(&args);
+    let graded: serde_json::Value = serde_json::from_slice(&graded.stdout).unwrap();
+    assert_eq!(graded["resolved"], false);
+    assert_eq!(graded["resolution"], "RESOLVED_NO");
+    assert_eq!(graded["tests_status"]["PASS_TO_PASS"]["failure"][0], "t.py::b");
+    let error = space.fails(2, &["grade", "--log", "log.txt", "--parser", "parse_log_pytst"]);
+    assert!(error.contains("the nearest is `parse_log_pytest`"), "{error}");
+    let error = space.fails(2, &["grade", "--log", "none.txt", "--parser", "parse_log_pytest"]);
+    assert!(error.contains("cannot read `none.txt`"), "{error}");
+}
+
+#[test]
+fn a_run_of_the_harness_is_reported_and_what_is_no_run_is_named() {
+    let space = Space::new();
+    let expected = ",\"FAIL_TO_PASS\":[\"t.py::a\"]";
+    space.write("d.jsonl", &row("pallets__flask-4045", expected));
+    let dir = "logs/run_evaluation/old/org__m/pallets__flask-4045";
+    space.write(&format!("{dir}/test_output.txt"), LOG);
+    space.write(&format!("{dir}/patch.diff"), "x");
+    let error = space.fails(2, &["report", "old"]);
+    assert!(error.contains("does not say which dataset"), "{error}");
+    space.write(
+        "logs/run_evaluation/old/run.json",
+        "{\"dataset\": \"d.jsonl\", \"split\": \"test\"}",
+    );
+    let output = space.run(&["report", "old", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["resolved_ids"], serde_json::json!(["pallets__flask-4045"]));
+    assert!(space.0.path().join("org__m.old.json").is_file());
+    let error = space.fails(2, &["report", "new"]);
+    assert!(error.contains("there is no run `new`") && error.contains("there are old"), "{error}");
+    space.write("logs/run_evaluation/bad/run.json", "{");
+    let error = space.fails(2, &["report", "bad"]);
+    assert!(error.contains("`logs/run_evaluation/bad/run.json` cannot be read"), "{error}");
+    let error = space.fails(2, &["report", "../old"]);
+    assert!(error.contains("run id `../old` cannot name a directory"), "{error}");
+}
+
+#[test]
+fn an_evaluation_without_an_engine_ends_with_three_and_bad_options_with_two() {
+    let space = Space::new();
+    space.write("d.jsonl", &row("pallets__flask-4045", ""));
+    let error = space.fails(3, &["eval", "-d", "d.jsonl", "-p", "gold", "--namespace", ""]);
+    assert!(error.contains("cannot reach an engine"), "{error}");
+    for (args, part) in [
+        (["--memory", "lots"], "write it as 512m or 4g"),
+        (["--cpus", "0"], "at least 0.01"),
+        (["--timeout", "0"], "1.."),
+        (["--network", "all"], "possible values: none, bridge, host"),
+        (["--run-id", "a/b"], "cannot name a directory"),
+    ] {
+        let mut all = vec!["eval", "-d", "d.jsonl", "-p", "gold"];
+        all.extend(args);
+        let error = space.fails(2, &all);
+        assert!(error.contains(part), "{args:?}: {error}");
+    }
+    let error = space.fails(2, &["eval", "-d", "d.jsonl"]);
+    assert!(error.contains("--predictions <PATH>"), "{error}");
+}

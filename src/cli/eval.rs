@@ -184,7 +184,10 @@ pub(super) async fn evaluate(
     let mut exit = Exit::Success;
     if open.is_empty() {
         if !global.quiet {
-            eprintln!("nothing to run: all {} results are known", prepared.work.len());
+            match prepared.work.len() {
+                0 => eprintln!("nothing to run: no prediction holds a patch"),
+                all => eprintln!("nothing to run: all {all} results are known"),
+            }
         }
     } else {
         let some: Vec<Work> = open.iter().map(|at| prepared.work[*at].clone()).collect();

@@ -205,6 +205,7 @@ impl Worker {
         let end = tokio::select! {
             end = self.engine.run_sandboxed(&request, &output, &**log) => end?,
             source = output.failure() => return Err(NodeError::File { path, source }),
+            error = self.disk_fills() => return Err(error),
         };
         if let Some(source) = output.error.into_inner().expect("no writer panicked") {
             return Err(NodeError::File { path, source });
@@ -282,6 +283,17 @@ impl Worker {
         };
         write_reports(self.targets(index), &evaluated)?;
         Ok(self.evaluated(index, evaluated).outcome)
+    }
+
+    /// Waits until a disk has less free than must stay so: tests may write as much as they like, and
+    /// few engines can stop them.
+    async fn disk_fills(&self) -> NodeError {
+        loop {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            if let Err(error) = self.guard_disk() {
+                return error;
+            }
+        }
     }
 
     /// Returns what a result is kept under: the node's key, but where the published image came only

@@ -43,19 +43,30 @@ fn case(result: &InstanceResult) -> TestCase {
         }
     };
     if result.verdict != Verdict::Resolved {
-        status.set_message(message(result));
+        status.set_message(text(&message(result)));
     }
     if !matches!(result.verdict, Verdict::Resolved | Verdict::EmptyPatch) {
         status.set_type(result.verdict.as_str());
-        status.set_description(description(result));
+        status.set_description(text(&description(result)));
     }
-    let mut case = TestCase::new(result.instance_id.as_str(), status);
+    let mut case = TestCase::new(text(&result.instance_id), status);
     case.set_classname(result.repo.as_str());
     case.set_time(Duration::from_secs_f64(result.test_seconds.max(0.0)));
     if !result.log_tail.is_empty() {
-        case.set_system_out(XmlString::new(result.log_tail.join("\n")));
+        case.set_system_out(text(&result.log_tail.join("\n")));
     }
     case
+}
+
+/// Makes text that XML 1.0 may hold. What the library strips with the escapes of a terminal, and
+/// what it leaves, is dealt with before.
+fn text(text: &str) -> XmlString {
+    let kept: String = text
+        .replace('\t', "    ")
+        .chars()
+        .map(|c| if matches!(c, '\u{fffe}' | '\u{ffff}') { '\u{fffd}' } else { c })
+        .collect();
+    XmlString::new(kept)
 }
 
 fn message(result: &InstanceResult) -> String {
@@ -117,10 +128,13 @@ mod tests {
         let mut report = report();
         let mut hostile = result("x__y-<&\"1", Verdict::Unresolved);
         hostile.reason = Some("]]> \0 \u{1b}[31m </failure>".into());
-        hostile.log_tail = vec!["\0\u{8}]]><x>".into()];
+        hostile.log_tail = vec!["\0\u{8}\u{fffe}\u{ffff}]]><x>\tend".into()];
         report.results.push(hostile);
         let xml = junit(&report);
         assert_eq!(count(&xml, "testcase"), 10);
-        assert!(!xml.contains('\0') && !xml.contains('\u{1b}'));
+        for c in ['\0', '\u{8}', '\u{1b}', '\u{fffe}', '\u{ffff}'] {
+            assert!(!xml.contains(c), "{c:?}");
+        }
+        assert!(xml.contains("    end"), "{xml}");
     }
 }

@@ -4,8 +4,13 @@
 //! the terminal. Cancellation is dropping the future; every method leaves nothing behind then that
 //! [`Engine::remove_scratch`] does not find.
 
+mod config;
+mod credentials;
 pub mod docker;
 pub mod fake;
+mod host;
+mod reference;
+mod retry;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -6,6 +6,7 @@ use bollard::models::BuildInfoAux;
 use bollard::query_parameters::{BuildImageOptionsBuilder, BuilderVersion};
 use futures_util::StreamExt as _;
 
+use crate::engine::host::FILE_TIME;
 use crate::engine::{
     BuildRequest, EngineError, Image, ImageConfig, LayerRequest, LogSink, Result, label,
 };
@@ -14,7 +15,6 @@ use crate::recipe::dockerfile::external_images;
 use super::DockerEngine;
 use super::dockerfile::{self, Prepared, USER};
 use super::errors::failed;
-use super::host::FILE_TIME;
 use super::output::Output;
 
 const ACTION: &str = "build a Dockerfile";

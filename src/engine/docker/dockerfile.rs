@@ -8,16 +8,17 @@
 use std::fmt::Write as _;
 
 use crate::catalog::ContextFile;
-use crate::engine::HostAccess;
+use crate::engine::{HostAccess, host};
 use crate::recipe::dockerfile::{Heredoc, heredocs, normalise};
-
-use super::host;
 
 /// The stage that holds what build steps get from the host.
 const STAGE: &str = "imgforge-host";
 
 /// Where the files of [`STAGE`] are in the context.
 const HOST: &str = "host";
+
+/// Where a step that stands for a `COPY` finds the context.
+const CONTEXT: &str = "/dev/imgforge-context";
 
 /// Where the Dockerfile's own files are in the context.
 pub(super) const USER: &str = "context";
@@ -99,6 +100,11 @@ pub(super) fn prepare(
     };
     let mut files: Vec<ContextFile> =
         host::files(host).iter().map(|file| within(HOST, file)).collect();
+    files.push(ContextFile {
+        path: format!("{HOST}/copy"),
+        executable: false,
+        bytes: include_bytes!("copy.sh").to_vec(),
+    });
     files.extend(context.iter().map(|file| within(USER, file)));
     let default_shell = match shell {
         [] => vec!["/bin/sh".to_owned(), "-c".to_owned()],
@@ -152,7 +158,7 @@ pub(super) fn prepare(
                             vec!["/bin/sh".to_owned(), format!("{}/copy", host::MOUNT)];
                         command.extend(words.into_iter().map(str::to_owned));
                         let context =
-                            format!("--mount=type=bind,source={USER},target={} ", host::CONTEXT);
+                            format!("--mount=type=bind,source={USER},target={} ", CONTEXT);
                         let _ = writeln!(out, "{}", step("tmp,lists", &context, &command));
                     }
                     None => out.push_str(&copy(instruction)),

@@ -4,10 +4,11 @@ use bollard::query_parameters::{
     ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 
+use crate::engine::reference::split_tag;
 use crate::engine::{EngineError, EngineInfo, Image, ImageConfig, ListedImage, Result};
 
+use super::DockerEngine;
 use super::errors::{failed, is_not_found};
-use super::{DockerEngine, split_tag};
 
 impl DockerEngine {
     pub(super) async fn read_info(&self) -> Result<EngineInfo> {

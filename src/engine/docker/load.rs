@@ -3,10 +3,10 @@
 use bollard::query_parameters::ImportImageOptionsBuilder;
 use futures_util::StreamExt as _;
 
-use crate::engine::{EngineError, Image, LayerRequest, Result};
+use crate::engine::{EngineError, Image, LayerRequest, Result, config};
 
 use super::DockerEngine;
-use super::archive::{self, Thin};
+use super::archive::Thin;
 use super::errors::{failed, said};
 
 const ACTION: &str = "load a layer";
@@ -16,7 +16,7 @@ impl DockerEngine {
     pub(super) async fn load_layer(&self, request: &LayerRequest) -> Result<Image> {
         let mut diff_ids = request.parent.diff_ids.clone();
         diff_ids.extend(request.layers.iter().map(|layer| layer.diff_id.oci()));
-        let config = archive::config_json(&request.config, &request.parent.platform, &diff_ids);
+        let config = config::config_json(&request.config, &request.parent.platform, &diff_ids);
         let below = if self.facts().await?.containerd {
             Some(self.descriptors(&request.parent).await?)
         } else {

@@ -3,11 +3,9 @@
 mod archive;
 mod build;
 mod connect;
-mod credentials;
 mod dockerfile;
 mod errors;
 mod export;
-mod host;
 mod images;
 mod load;
 mod output;
@@ -164,28 +162,5 @@ impl Engine for DockerEngine {
 
     async fn remove_scratch(&self, owner_alive: &OwnerAlive) -> Result<Vec<String>> {
         self.remove_left_scratch(owner_alive).await
-    }
-}
-
-/// Splits `repository:tag` or `repository@digest`; with neither the tag is `latest`.
-fn split_tag(reference: &str) -> (&str, &str) {
-    if let Some(split) = reference.split_once('@') {
-        return split;
-    }
-    match reference.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
-        _ => (reference, "latest"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_is_not_a_tag() {
-        assert_eq!(split_tag("127.0.0.1:5000/a/b"), ("127.0.0.1:5000/a/b", "latest"));
-        assert_eq!(split_tag("a/b:c"), ("a/b", "c"));
-        assert_eq!(split_tag("a/b@sha256:00"), ("a/b", "sha256:00"));
     }
 }

@@ -1,17 +1,16 @@
 //! Pulling and pushing images.
 
-use std::time::Duration;
-
+use bollard::auth::DockerCredentials;
 use bollard::query_parameters::{CreateImageOptionsBuilder, PushImageOptionsBuilder};
+use docker_credential::DockerCredential;
 use futures_util::StreamExt as _;
 
-use crate::engine::{EngineError, Image, LogSink, Result};
+use crate::engine::reference::split_tag;
+use crate::engine::retry::retried;
+use crate::engine::{EngineError, Image, LogSink, Result, credentials};
 
+use super::DockerEngine;
 use super::errors::{failed, is_no_space, is_passing};
-use super::{DockerEngine, split_tag};
-
-/// How often a transfer is tried that fails for a reason which may pass.
-const ATTEMPTS: u32 = 5;
 
 impl DockerEngine {
     pub(super) async fn pull_image(
@@ -71,6 +70,27 @@ impl DockerEngine {
     }
 }
 
+impl DockerEngine {
+    async fn credentials(&self, reference: &str, log: &dyn LogSink) -> Option<DockerCredentials> {
+        let found = credentials::credentials(self.client_config.as_ref(), reference, log).await;
+        let (found, server) = found?;
+        let serveraddress = Some(server);
+        Some(match found {
+            DockerCredential::UsernamePassword(username, password) => DockerCredentials {
+                username: Some(username),
+                password: Some(password),
+                serveraddress,
+                ..DockerCredentials::default()
+            },
+            DockerCredential::IdentityToken(token) => DockerCredentials {
+                identitytoken: Some(token),
+                serveraddress,
+                ..DockerCredentials::default()
+            },
+        })
+    }
+}
+
 fn refused(verb: &str, reference: &str, error: bollard::errors::Error) -> EngineError {
     match error {
         bollard::errors::Error::DockerStreamError { error } => {
@@ -95,24 +115,5 @@ fn transfer_error(verb: &str, reference: &str, message: &str) -> EngineError {
     match verb {
         "pull" => EngineError::Pull { reference: reference.to_owned(), reason },
         _ => EngineError::Refused { action: format!("{verb} `{reference}`"), reason },
-    }
-}
-
-/// Tries a transfer again while its failures may pass, with growing pauses.
-async fn retried<F>(log: &dyn LogSink, mut transfer: impl FnMut() -> F) -> Result<()>
-where
-    F: Future<Output = Result<()>>,
-{
-    let mut attempt = 1;
-    loop {
-        match transfer().await {
-            Err(error) if error.is_transient() && attempt < ATTEMPTS => {
-                let pause = 2f64.powi(attempt as i32 - 1) * rand::random_range(0.5..1.0);
-                log.write(format!("{error}; again in {pause:.1} s\n").as_bytes());
-                tokio::time::sleep(Duration::from_secs_f64(pause)).await;
-                attempt += 1;
-            }
-            ended => return ended,
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! What build steps get from the host: the files of a stage that is mounted in each of them.
+//! What build steps get from the host: files that are mounted in each of them, on every engine.
 
 use std::fmt::Write as _;
 
@@ -6,20 +6,17 @@ use crate::catalog::ContextFile;
 use crate::engine::HostAccess;
 use crate::recipe::shell_quote;
 
-/// Where the stage is mounted. `/dev` is a file system of the step's own, so that no mount point is
+/// Where the files are mounted. `/dev` is a file system of the step's own, so that no mount point is
 /// left in a layer, whatever the image has.
 pub(super) const MOUNT: &str = "/dev/imgforge";
 
 /// Where the caches of package managers are mounted, one directory for each user.
 pub(super) const CACHE: &str = "/dev/imgforge-cache";
 
-/// Where a step that stands for a `COPY` finds the context.
-pub(super) const CONTEXT: &str = "/dev/imgforge-context";
-
 /// The time of files that a step made: 2020-01-01.
 pub(super) const FILE_TIME: u64 = 1_577_836_800;
 
-/// Returns the files of the stage.
+/// Returns the files.
 pub(super) fn files(host: &HostAccess) -> Vec<ContextFile> {
     let file = |path: &str, bytes: Vec<u8>| ContextFile {
         path: path.to_owned(),
@@ -28,7 +25,6 @@ pub(super) fn files(host: &HostAccess) -> Vec<ContextFile> {
     };
     let mut files = vec![
         file("step", include_bytes!("step.sh").to_vec()),
-        file("copy", include_bytes!("copy.sh").to_vec()),
         file("apt.conf", b"Dir::Cache::pkgcache \"\";\nDir::Cache::srcpkgcache \"\";\n".to_vec()),
         file("environment", environment(host).into_bytes()),
     ];
@@ -72,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bundle_and_the_proxies_are_files_of_the_stage() {
+    fn the_bundle_and_the_proxies_are_files_of_a_step() {
         let mut host = HostAccess { ca_bundle: Some(b"PEM".to_vec()), ..HostAccess::default() };
         host.variables.insert("https_proxy".into(), "http://u:it's@proxy:1".into());
         let files = files(&host);

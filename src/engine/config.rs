@@ -1,0 +1,60 @@
+//! The config of an image as imgforge writes it: the same bytes for every engine, so that the ids of
+//! equal images are equal.
+
+use serde_json::{Map, Value, json};
+
+use super::ImageConfig;
+
+/// The creation time of every image: equal layers must give an equal id.
+const CREATED: &str = "2020-01-01T00:00:00Z";
+
+/// Returns the bytes of an OCI image config.
+pub(super) fn config_json(config: &ImageConfig, platform: &str, diff_ids: &[String]) -> Vec<u8> {
+    let mut parts = platform.split('/');
+    let (os, architecture) = (parts.next().unwrap_or("linux"), parts.next().unwrap_or("amd64"));
+    let mut inner = Map::new();
+    let mut set = |name: &str, value: Value| {
+        let empty = match &value {
+            Value::Array(items) => items.is_empty(),
+            Value::String(text) => text.is_empty(),
+            Value::Object(map) => map.is_empty(),
+            _ => false,
+        };
+        if !empty {
+            inner.insert(name.to_owned(), value);
+        }
+    };
+    set("Cmd", json!(config.cmd));
+    set("Entrypoint", json!(config.entrypoint));
+    set("Env", json!(config.env));
+    set("Labels", json!(config.labels));
+    set("Shell", json!(config.shell));
+    set("User", json!(config.user));
+    set("WorkingDir", json!(config.working_dir));
+    let mut document = json!({
+        "architecture": architecture,
+        "config": inner,
+        "created": CREATED,
+        "os": os,
+        "rootfs": { "type": "layers", "diff_ids": diff_ids },
+    });
+    if let Some(variant) = parts.next() {
+        document["variant"] = json!(variant);
+    }
+    document.to_string().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_depends_on_what_it_was_made_from_and_nothing_else() {
+        let config = ImageConfig { user: "me".to_owned(), ..ImageConfig::default() };
+        let text = config_json(&config, "linux/arm/v7", &["sha256:00".to_owned()]);
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            r#"{"architecture":"arm","config":{"User":"me"},"created":"2020-01-01T00:00:00Z","os":"linux","rootfs":{"diff_ids":["sha256:00"],"type":"layers"},"variant":"v7"}"#
+        );
+    }
+}

@@ -93,7 +93,7 @@ pub fn host_access(
         Some(path) => Some(std::fs::read(&path)?),
         None => SYSTEM.iter().find_map(|path| std::fs::read(path).ok()),
     };
-    Ok(HostAccess { ca_bundle, variables, network })
+    Ok(HostAccess { ca_bundle, variables, network, secrets: BTreeMap::new() })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! and reports are pure.
 
 mod atomic;
+pub mod bootstrap;
 pub mod catalog;
 pub mod cli;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod dataset;
 pub mod engine;
 pub mod event;
 pub mod exec;
+mod file_lock;
 pub mod grade;
 pub mod key;
 mod nearest;

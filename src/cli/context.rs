@@ -9,7 +9,8 @@ use anyhow::anyhow;
 use crate::catalog::Catalog;
 use crate::config;
 use crate::dataset::{self, Dataset, HubSettings, Instance, Selection};
-use crate::engine::docker::DockerEngine;
+use crate::engine::docker::{self, DockerEngine};
+use crate::engine::embedded::{EmbeddedEngine, Settings, Storage};
 use crate::engine::{Engine, EngineError, EngineInfo, LogSink};
 use crate::exec::survey;
 use crate::key::{Key, Kind};
@@ -43,16 +44,53 @@ pub fn open_store(global: &Global) -> Result<Arc<Store>, Failure> {
     })
 }
 
-/// Connects to the engine.
+/// Connects to the engine: the one that was chosen, or Docker where it answers and else the embedded
+/// one. A daemon that was named (`DOCKER_HOST`) is meant.
 pub async fn connect(global: &Global) -> Result<Arc<dyn Engine>, EngineError> {
     if global.engine == EngineChoice::Embedded {
-        return Err(EngineError::Refused {
-            action: "start".to_owned(),
-            reason: "this version has no embedded engine".to_owned(),
-        });
+        return Ok(Arc::new(embedded(global).await?));
     }
-    let engine = DockerEngine::connect(variable, store::owner()).await?;
+    let refusal = match DockerEngine::connect(variable, store::owner()).await {
+        Ok(engine) => return Ok(Arc::new(engine)),
+        Err(error) => error,
+    };
+    if global.engine == EngineChoice::Docker || variable("DOCKER_HOST").is_some() {
+        return Err(refusal);
+    }
+    let engine = embedded(global).await?;
+    if !global.quiet {
+        let why = match refusal {
+            EngineError::Unreachable { .. } => "no Docker daemon answers".to_owned(),
+            other => other.to_string(),
+        };
+        eprintln!("engine: embedded, {} ({why})", engine.describe());
+    }
     Ok(Arc::new(engine))
+}
+
+async fn embedded(global: &Global) -> Result<EmbeddedEngine, EngineError> {
+    let storage = match variable("IMGFORGE_EMBEDDED_STORAGE").as_deref() {
+        None => None,
+        Some("overlay") => Some(Storage::Overlay),
+        Some("fuse-overlayfs") => Some(Storage::Fuse),
+        Some("copy") => Some(Storage::Copy),
+        Some(other) => {
+            return Err(EngineError::Refused {
+                action: "read IMGFORGE_EMBEDDED_STORAGE".to_owned(),
+                reason: format!("`{other}` is none of overlay, fuse-overlayfs and copy"),
+            });
+        }
+    };
+    let program = std::env::current_exe()
+        .map_err(|source| EngineError::File { path: "/proc/self/exe".into(), source })?;
+    EmbeddedEngine::open(Settings {
+        state_dir: global.state_dir.clone().unwrap_or_else(|| store::default_dir(variable)),
+        helper: program,
+        owner: store::owner().to_owned(),
+        client_config: docker::config_directory(&variable),
+        storage,
+    })
+    .await
 }
 
 /// Makes a failure of an engine that cannot be used.
@@ -164,11 +202,23 @@ pub struct Wanted<'a> {
     pub build: bool,
 }
 
-struct Stderr;
+/// Prints a log to the standard error, or not.
+pub struct LogLines {
+    shown: bool,
+}
 
-impl LogSink for Stderr {
+impl LogLines {
+    /// Makes a log that is shown or not.
+    pub fn new(shown: bool) -> LogLines {
+        LogLines { shown }
+    }
+}
+
+impl LogSink for LogLines {
     fn write(&self, bytes: &[u8]) {
-        eprint!("{}", String::from_utf8_lossy(bytes));
+        if self.shown {
+            eprint!("{}", String::from_utf8_lossy(bytes));
+        }
     }
 }
 
@@ -219,7 +269,7 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         && let Some((engine, _)) = &engine
     {
         let images = from_images(&catalog, &work).map_err(Failure::input)?;
-        let stderr = Stderr;
+        let stderr = LogLines::new(true);
         let pull = wanted.build.then_some(&stderr as &dyn LogSink);
         from = survey::from_identities(&**engine, &images, &platform, pull).await.map_err(
             |error| {

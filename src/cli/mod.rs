@@ -1,5 +1,6 @@
 //! The command line. One file per command; this one holds what they share.
 
+mod base;
 mod build;
 mod clean;
 mod completions;
@@ -70,12 +71,12 @@ struct Global {
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum, PartialEq, Eq)]
 enum EngineChoice {
-    /// Docker or Podman, whichever answers
+    /// Docker or Podman where a daemon answers, else embedded
     #[default]
     Auto,
     /// Docker's API
     Docker,
-    /// Without a daemon (not in this version yet)
+    /// Without a daemon: containers from Linux namespaces
     Embedded,
 }
 
@@ -181,6 +182,9 @@ enum Command {
     Dataset(dataset::DatasetCommand),
     /// Write the lockfile of an environment as of a date
     Lock(lock::LockArgs),
+    /// Make base images without a registry
+    #[command(subcommand)]
+    Base(base::BaseCommand),
     /// Check engine, disk, memory, network and programs
     Doctor(doctor::DoctorArgs),
     /// Remove what interrupted runs left behind
@@ -208,6 +212,7 @@ pub async fn main() -> Exit {
         Command::Report(args) => report::run(global, args).await,
         Command::Dataset(command) => dataset::run(global, command).await,
         Command::Lock(args) => lock::run(global, args).await,
+        Command::Base(command) => base::run(global, command).await,
         Command::Doctor(args) => doctor::run(global, args).await,
         Command::Clean(args) => clean::run(global, args).await,
         Command::Completions(args) => completions::run(&args),

@@ -7,6 +7,7 @@
 mod config;
 mod credentials;
 pub mod docker;
+pub mod embedded;
 pub mod fake;
 mod host;
 mod reference;
@@ -144,6 +145,8 @@ pub struct HostAccess {
     pub variables: BTreeMap<String, String>,
     /// The network mode of build steps (`host`, `default`).
     pub network: Option<String>,
+    /// What `RUN --mount=type=secret` mounts, by its id.
+    pub secrets: BTreeMap<String, Vec<u8>>,
 }
 
 /// New layers on a parent that the engine holds.

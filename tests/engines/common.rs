@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use imgforge::catalog::ContextFile;
 use imgforge::engine::docker::DockerEngine;
+use imgforge::engine::embedded::{EmbeddedEngine, Settings};
 use imgforge::engine::{
     BuildRequest, Engine, HostAccess, Image, ImageConfig, LayerFile, LayerRequest, LogSink, label,
 };
@@ -13,7 +14,7 @@ use imgforge::key::Digest;
 
 /// An engine under test, with names that no other test uses.
 pub struct Bench {
-    pub engine: Arc<DockerEngine>,
+    pub engine: Arc<dyn Engine>,
     pub address: String,
     pub owner: String,
     pub base: Image,

@@ -44,7 +44,7 @@ pub(super) fn addresses(variable: impl Fn(&str) -> Option<String>) -> Vec<String
 }
 
 /// Returns the directory of Docker's client configuration.
-pub(super) fn config_directory(variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+pub fn config_directory(variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let set = |name: &str| variable(name).filter(|value| !value.is_empty());
     let home = || set("HOME").map(|home| Path::new(&home).join(".docker"));
     set("DOCKER_CONFIG").map(PathBuf::from).or_else(home)

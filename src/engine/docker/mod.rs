@@ -15,6 +15,8 @@ mod scratch;
 mod solve;
 mod transfer;
 
+pub use connect::config_directory;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Mutex;

@@ -1,0 +1,400 @@
+//! Base images without a registry: Debian, put together by `mmdebstrap` from the archive's packages.
+//!
+//! `debian:<suite>` is a minimal Debian; `python:<version>-slim-<suite>` adds Debian's own Python of
+//! that version and calls it as the official image does. Both stand in for the images of these
+//! names, so a label says what they are, and what identifies them in keys is their list of packages.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+
+use crate::engine::{Engine, EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink};
+use crate::key::Digest;
+
+/// The label of an image that was made here: what it is, and the digest of its packages.
+pub const LABEL: &str = "dev.imgforge.bootstrap";
+
+/// Changes when what is made of the same packages changes.
+const RECIPE: u32 = 1;
+
+/// The suites of Debian that are known, with their Python.
+const SUITES: [(&str, &str); 3] = [("bullseye", "3.9"), ("bookworm", "3.11"), ("trixie", "3.13")];
+
+/// What every image has beyond the essential packages.
+const PACKAGES: &str = "ca-certificates,netbase,tzdata";
+
+/// What can be made without a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bootstrap {
+    reference: String,
+    suite: &'static str,
+    python: Option<&'static str>,
+}
+
+/// Why a base could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// Only some images can be made.
+    #[error("`{0}` cannot be made without a registry")]
+    Unknown(String),
+    /// The program is not there.
+    #[error("`mmdebstrap` cannot be started")]
+    Program(#[source] std::io::Error),
+    /// No archive has the suite.
+    #[error("no Debian archive has `{suite}`: tried {tried}")]
+    NoArchive {
+        /// The suite.
+        suite: &'static str,
+        /// The archives.
+        tried: String,
+    },
+    /// The program failed.
+    #[error("`mmdebstrap` failed: {0}")]
+    Failed(String),
+    /// A file could not be read or written.
+    #[error("cannot use `{path}`")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The engine did not take it.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl BootstrapError {
+    /// Says what would help.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            BootstrapError::Unknown(_) => Some(format!("known are {}", known().join(", "))),
+            BootstrapError::Program(_) => Some(
+                "install it (`sudo apt-get install mmdebstrap`); a plain user also needs \
+                 `uidmap`, or `fakechroot`"
+                    .to_owned(),
+            ),
+            BootstrapError::NoArchive { .. } => {
+                Some("check the network, and http_proxy".to_owned())
+            }
+            BootstrapError::Failed(_) => Some(
+                "a plain user needs `uidmap` and a range of ids in /etc/subuid, or `fakechroot`"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// Lists what can be made.
+fn known() -> Vec<String> {
+    let debian = SUITES.iter().map(|(suite, _)| format!("debian:{suite}"));
+    let python = SUITES.iter().map(|(suite, python)| format!("python:{python}-slim-{suite}"));
+    debian.chain(python).collect()
+}
+
+impl Bootstrap {
+    /// Returns how the image of a reference is made, if it can be.
+    pub fn of(reference: &str) -> Option<Bootstrap> {
+        let name = reference.trim_start_matches("docker.io/").trim_start_matches("library/");
+        let (repository, tag) = name.split_once(':')?;
+        let found = SUITES.iter().find_map(|(suite, python)| match repository {
+            "debian" => {
+                (tag.strip_suffix("-slim").unwrap_or(tag) == *suite).then_some((*suite, None))
+            }
+            "python" => {
+                (tag == format!("{python}-slim-{suite}")).then_some((*suite, Some(*python)))
+            }
+            _ => None,
+        });
+        let (suite, python) = found?;
+        Some(Bootstrap { reference: reference.to_owned(), suite, python })
+    }
+
+    /// Reads a reference that has to be known.
+    ///
+    /// # Errors
+    /// [`BootstrapError::Unknown`].
+    pub fn parse(reference: &str) -> Result<Bootstrap, BootstrapError> {
+        Self::of(reference).ok_or_else(|| BootstrapError::Unknown(reference.to_owned()))
+    }
+
+    /// Makes the image in `directory`, gives it to the engine, and returns it.
+    pub async fn make(
+        &self,
+        engine: &dyn Engine,
+        platform: &str,
+        directory: &Path,
+        log: &dyn LogSink,
+    ) -> Result<Image, BootstrapError> {
+        let (sources, time) = self.sources(directory).await?;
+        let tar = directory.join("base.tar");
+        let status = directory.join("status");
+        write(&directory.join("sources"), &sources)?;
+        write(&directory.join("apt.conf"), APT)?;
+        write(&directory.join("finish"), &self.finish())?;
+        self.debootstrap(directory, platform, time, log).await?;
+        let packages = packages(&read(&status)?);
+        let listed = Digest::of(packages.join("\n"));
+        let layer = layer(&tar)?;
+        let what = match self.python {
+            Some(python) => format!("python {python} of debian {}", self.suite),
+            None => format!("debian {}", self.suite),
+        };
+        let label =
+            format!("{what}, {} packages {}, recipe {RECIPE}", packages.len(), listed.oci());
+        let env =
+            ["PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"];
+        let program = if self.python.is_some() { "python3" } else { "bash" };
+        let request = LayerRequest {
+            parent: Image { platform: platform.to_owned(), ..Image::default() },
+            layers: vec![layer],
+            config: ImageConfig {
+                env: env.map(str::to_owned).to_vec(),
+                cmd: vec![program.to_owned()],
+                labels: [(LABEL.to_owned(), label)].into(),
+                ..ImageConfig::default()
+            },
+            tags: vec![self.reference.clone()],
+        };
+        Ok(engine.load(&request).await?)
+    }
+
+    async fn debootstrap(
+        &self,
+        directory: &Path,
+        platform: &str,
+        time: i64,
+        log: &dyn LogSink,
+    ) -> Result<(), BootstrapError> {
+        let at = |name: &str| directory.join(name).display().to_string();
+        let mut include = PACKAGES.to_owned();
+        if self.python.is_some() {
+            include += ",python3,python3-dev,python3-pip,python3-venv";
+        }
+        let architecture = platform.rsplit('/').next().unwrap_or("amd64");
+        let mut command = Command::new("mmdebstrap");
+        command
+            .args(["--format=tar", "--variant=minbase"])
+            .arg(format!("--architectures={architecture}"))
+            .arg(format!("--include={include}"))
+            .arg("--keyring=/usr/share/keyrings/debian-archive-keyring.gpg")
+            .arg("--dpkgopt=path-exclude=/usr/share/doc/*")
+            .arg("--dpkgopt=path-include=/usr/share/doc/*/copyright")
+            .arg("--dpkgopt=path-exclude=/usr/share/man/*")
+            .arg("--dpkgopt=path-exclude=/usr/share/locale/*")
+            .arg(format!(
+                "--customize-hook=upload {} /etc/apt/apt.conf.d/container-clean",
+                at("apt.conf")
+            ))
+            .arg(format!("--customize-hook=sh {} \"$1\"", at("finish")))
+            .arg(format!("--customize-hook=download /var/lib/dpkg/status {}", at("status")))
+            .args([self.suite, &at("base.tar"), &at("sources")])
+            .env("SOURCE_DATE_EPOCH", time.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let mut child = command.spawn().map_err(BootstrapError::Program)?;
+        let stderr = child.stderr.take().expect("the error output is a pipe");
+        let mut lines = BufReader::new(stderr).split(b'\n');
+        let mut last = Vec::new();
+        while let Ok(Some(line)) = lines.next_segment().await {
+            log.write(&[line.as_slice(), b"\n"].concat());
+            last.push(String::from_utf8_lossy(&line).into_owned());
+            if last.len() > 5 {
+                last.remove(0);
+            }
+        }
+        match child.wait().await {
+            Ok(status) if status.success() => Ok(()),
+            Ok(_) => Err(BootstrapError::Failed(last.join("\n"))),
+            Err(error) => Err(BootstrapError::Program(error)),
+        }
+    }
+
+    /// Finds an archive that has the suite; returns the lines for apt, and the time of its newest
+    /// release, which no file of a package is later than.
+    async fn sources(&self, directory: &Path) -> Result<(String, i64), BootstrapError> {
+        // The archive that this host uses, by its label, so that a company's mirror is used too.
+        let (main, security) =
+            (host_archive("Debian").await, host_archive("Debian-Security").await);
+        let default = default_archive();
+        let old = default.as_ref().map(|archive| archive.replacen("//deb.", "//archive.", 1));
+        let mut tried = Vec::new();
+        let mut found = None;
+        for archive in [main, default.clone(), old.clone()].into_iter().flatten() {
+            if let Some(time) = released(&archive, self.suite, directory).await {
+                found = Some((archive, time));
+                break;
+            }
+            tried.push(format!("`{archive}`"));
+        }
+        let Some((archive, mut time)) = found else {
+            let tried = tried.join(", ");
+            return Err(BootstrapError::NoArchive { suite: self.suite, tried });
+        };
+        let mut lines = format!("deb {archive} {} main\n", self.suite);
+        let security = security.or_else(|| default.map(|archive| format!("{archive}-security")));
+        let name = format!("{}-security", self.suite);
+        if Some(&archive) != old.as_ref()
+            && let Some(security) = security
+            && let Some(released) = released(&security, &name, directory).await
+        {
+            lines += &format!("deb {security} {name} main\n");
+            time = time.max(released);
+        }
+        Ok((lines, time))
+    }
+
+    /// What is done last in the tree, as a shell script. As in the official images, `python`,
+    /// `python3` and `pip` are in /usr/local/bin and may install.
+    fn finish(&self) -> String {
+        let mut text = String::from("set -e\nrm -f \"$1\"/var/cache/apt/*.bin\n");
+        if let Some(python) = self.python {
+            text += &format!(
+                "cd \"$1/usr/local/bin\"\n\
+                 ln -s /usr/bin/python{python} python{python}\n\
+                 ln -s python{python} python3\nln -s python{python} python\n\
+                 ln -s /usr/bin/pip3 pip3\nln -s pip3 pip\n\
+                 rm -f \"$1/usr/lib/python{python}/EXTERNALLY-MANAGED\"\n"
+            );
+        }
+        // Docker's older builders leave the time of the build on /etc where they find none of these.
+        text += ": >\"$1/etc/resolv.conf\"\n: >\"$1/etc/hosts\"\n";
+        text
+    }
+}
+
+/// As in Debian's container images: no download cache, no translations.
+const APT: &str = r#"DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb /var/cache/apt/*.bin || true"; };
+APT::Update::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb /var/cache/apt/*.bin || true"; };
+Dir::Cache::pkgcache "";
+Dir::Cache::srcpkgcache "";
+Acquire::Languages "none";
+"#;
+
+/// Asks this host's apt for the archive that it uses.
+async fn host_archive(label: &str) -> Option<String> {
+    let output = Command::new("apt-get")
+        .args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"])
+        .args(["Origin: Debian".to_owned(), format!("Label: {label}")])
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().next().map(|line| line.trim_end_matches('/').to_owned())
+}
+
+/// Returns the archive that mmdebstrap takes when it is given none.
+fn default_archive() -> Option<String> {
+    let path = std::env::var_os("PATH")?;
+    let program = std::env::split_paths(&path).map(|dir| dir.join("mmdebstrap"));
+    let text = std::fs::read_to_string(program.into_iter().find(|path| path.is_file())?).ok()?;
+    let found = regex::Regex::new("http://deb[.a-z]*/debian").expect("the pattern is valid");
+    found.find(&text).map(|found| found.as_str().to_owned())
+}
+
+/// Returns the time of a release of an archive, in seconds; `None` where it does not have it.
+async fn released(archive: &str, suite: &str, directory: &Path) -> Option<i64> {
+    // apt's own program knows its proxies, credentials and certificates.
+    let file = directory.join(format!("Release-{suite}"));
+    let url = format!("{archive}/dists/{suite}/Release");
+    let fetched = Command::new("/usr/lib/apt/apt-helper")
+        .args(["download-file", &url])
+        .arg(&file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .await;
+    let text = match fetched {
+        Ok(status) if status.success() => std::fs::read_to_string(&file).ok()?,
+        Ok(_) => return None,
+        Err(_) => {
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let answer = reqwest::get(&url).await.ok()?.error_for_status().ok()?;
+            answer.text().await.ok()?
+        }
+    };
+    let date = text.lines().find_map(|line| line.strip_prefix("Date: "))?;
+    let date = date.replace("UTC", "+0000");
+    jiff::fmt::rfc2822::parse(&date).ok().map(|time| time.timestamp().as_second())
+}
+
+/// Lists the packages of dpkg's status, with versions, in order.
+fn packages(status: &str) -> Vec<String> {
+    let mut packages: Vec<String> = status
+        .split("\n\n")
+        .filter_map(|paragraph| {
+            let field = |name: &str| {
+                let mut lines = paragraph.lines();
+                lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+            };
+            Some(format!("{} {} {}", field("Package")?, field("Version")?, field("Architecture")?))
+        })
+        .collect();
+    packages.sort();
+    packages
+}
+
+fn layer(path: &Path) -> Result<LayerFile, BootstrapError> {
+    use sha2::Digest as _;
+    let error = |source| BootstrapError::File { path: path.to_owned(), source };
+    let mut file = std::fs::File::open(path).map_err(error)?;
+    let mut hasher = sha2::Sha256::new();
+    let size = std::io::copy(&mut file, &mut HashWriter(&mut hasher)).map_err(error)?;
+    let diff_id = Digest::from_bytes(hasher.finalize().into());
+    Ok(LayerFile { path: path.to_owned(), diff_id, size })
+}
+
+struct HashWriter<'a>(&'a mut sha2::Sha256);
+
+impl std::io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        sha2::Digest::update(self.0, bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), BootstrapError> {
+    std::fs::write(path, text)
+        .map_err(|source| BootstrapError::File { path: path.to_owned(), source })
+}
+
+fn read(path: &Path) -> Result<String, BootstrapError> {
+    std::fs::read_to_string(path)
+        .map_err(|source| BootstrapError::File { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_of_known_suites_can_be_made() {
+        for reference in known() {
+            assert!(Bootstrap::of(&reference).is_some(), "{reference}");
+        }
+        let slim = Bootstrap::of("docker.io/library/debian:trixie-slim").unwrap();
+        assert_eq!((slim.suite, slim.python), ("trixie", None));
+        for reference in ["debian:sid", "python:3.9-slim-bookworm", "ubuntu:22.04", "debian"] {
+            assert_eq!(Bootstrap::of(reference), None, "{reference}");
+        }
+    }
+
+    #[test]
+    fn packages_are_listed_with_their_versions() {
+        let status = "Package: b\nStatus: install ok installed\nArchitecture: amd64\nVersion: 2\n\n\
+                      Package: a\nArchitecture: all\nVersion: 1:1-1\nDescription: x\n Version: no\n";
+        assert_eq!(packages(status), ["a 1:1-1 all", "b 2 amd64"]);
+    }
+}

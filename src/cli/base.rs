@@ -1,0 +1,77 @@
+//! `imgforge base`: base images without a registry.
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use crate::bootstrap::{Bootstrap, LABEL};
+
+use super::context;
+use super::{CommandResult, Exit, Failure, Global};
+
+/// Commands of `base`.
+#[derive(Debug, Subcommand)]
+pub enum BaseCommand {
+    /// Make a base image from Debian's packages, with mmdebstrap
+    Bootstrap(BootstrapArgs),
+}
+
+/// Arguments of `base bootstrap`.
+#[derive(Debug, Args)]
+pub struct BootstrapArgs {
+    /// debian:SUITE or python:VERSION-slim-SUITE, with bullseye, bookworm or trixie
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+    /// Make it anew where the engine has it
+    #[arg(long)]
+    force: bool,
+}
+
+/// Runs `base`.
+pub(super) async fn run(global: &Global, command: BaseCommand) -> CommandResult {
+    let BaseCommand::Bootstrap(args) = command;
+    let mut wanted = Vec::new();
+    for image in &args.images {
+        let bootstrap = Bootstrap::parse(image).map_err(|error| {
+            let hint = error.hint();
+            Failure::input(error).hint(hint)
+        })?;
+        wanted.push((image, bootstrap));
+    }
+    let store = context::open_store(global)?;
+    let engine = context::connect(global).await.map_err(context::engine_failure)?;
+    let info = engine.info().await.map_err(context::engine_failure)?;
+    let mut rows = Vec::new();
+    for (name, bootstrap) in wanted {
+        let known = engine.inspect(name).await.map_err(context::engine_failure)?;
+        let (image, made) = match known {
+            Some(image) if !args.force => (image, false),
+            _ => {
+                if !global.quiet {
+                    eprintln!("making {name} with mmdebstrap (a minute or two)");
+                }
+                let scratch = store.scratch_dir().map_err(Failure::environment)?;
+                let log = context::LogLines::new(global.verbose > 0);
+                let made = bootstrap.make(&*engine, &info.platform, scratch.path(), &log).await;
+                let image = made.map_err(|error| {
+                    let hint = error.hint();
+                    Failure::environment(anyhow!(error)).hint(hint)
+                })?;
+                (image, true)
+            }
+        };
+        let what = image.config.labels.get(LABEL).cloned();
+        if !global.quiet {
+            let verb = if made { "made" } else { "is here already:" };
+            eprintln!(
+                "{verb} {name}{}",
+                what.as_ref().map_or(String::new(), |w| format!(" ({w})"))
+            );
+        }
+        rows.push(json!({ "image": name, "id": image.id, "made": made, "bootstrap": what }));
+    }
+    if global.json {
+        super::render::json(&json!({ "images": rows })).map_err(Failure::environment)?;
+    }
+    Ok(Exit::Success)
+}

@@ -1,0 +1,235 @@
+//! Asking the helper: starting it, sending its task, taking what it writes and its answer.
+
+use std::io::{self, Read, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
+
+use crate::engine::{EngineError, LogSink, Result};
+
+use super::helper::ARGUMENT;
+use super::task::{Answer, Container, Identity, Task, Work};
+
+/// How long a container that was killed may take to end.
+const KILL_GRACE: Duration = Duration::from_secs(30);
+
+/// Starts helpers.
+#[derive(Debug, Clone)]
+pub(super) struct Asking {
+    /// The program that becomes a helper when it is asked to.
+    pub program: PathBuf,
+    /// Who it is.
+    pub identity: Identity,
+}
+
+/// How a container ended.
+pub(super) struct Ended {
+    pub code: i64,
+    pub out_of_memory: bool,
+    pub timed_out: bool,
+    pub killed: bool,
+    pub warnings: Vec<String>,
+}
+
+impl Asking {
+    fn command(&self, socket: UnixStream) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg(ARGUMENT).stdin(Stdio::from(OwnedFd::from(socket)));
+        command
+    }
+
+    fn request(&self, work: Work) -> Vec<u8> {
+        let task = Task { identity: self.identity.clone(), work };
+        let text = serde_json::to_vec(&task).expect("a task is valid JSON");
+        let mut request =
+            u32::try_from(text.len()).expect("a task is small").to_be_bytes().to_vec();
+        request.extend(text);
+        request
+    }
+
+    fn not_started(&self, error: io::Error) -> EngineError {
+        let action = format!("start the helper `{}`", self.program.display());
+        match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::ENOMEM) => {
+                EngineError::Transient { action, source: error.into() }
+            }
+            _ => EngineError::Refused { action, reason: error.to_string() },
+        }
+    }
+
+    /// Asks for something that takes bytes (`input`) and gives bytes (to `output`). Blocks.
+    pub fn ask(
+        &self,
+        work: Work,
+        input: Option<&mut dyn Read>,
+        output: Option<&mut dyn io::Write>,
+    ) -> Result<()> {
+        let (mut ours, theirs) = UnixStream::pair().map_err(|error| self.not_started(error))?;
+        let mut command = self.command(theirs);
+        let writes = output.is_some();
+        command.stdout(if writes { Stdio::piped() } else { Stdio::null() }).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| self.not_started(error))?;
+        drop(command);
+        let sent = ours.write_all(&self.request(work));
+        // Whatever it does not take, its answer says why; what cannot be given is our failure.
+        let mut failed = None;
+        if sent.is_ok()
+            && let Some(input) = input
+        {
+            failed = pass_on(input, &mut ours).err();
+        }
+        if failed.is_some() {
+            // It must not take the end of the input for the end of the archive.
+            let _ = child.kill();
+        }
+        if !writes || failed.is_some() {
+            let _ = ours.shutdown(std::net::Shutdown::Write);
+        }
+        if let Some(output) = output
+            && let Some(stdout) = &mut child.stdout
+            && let Err(error) = io::copy(stdout, output)
+        {
+            failed = Some(error);
+            let _ = child.kill();
+        }
+        let mut text = Vec::new();
+        let _ = ours.read_to_end(&mut text);
+        let mut words = String::new();
+        if let Some(mut stderr) = child.stderr.take() {
+            let _ = stderr.read_to_string(&mut words);
+        }
+        let _ = child.wait();
+        if let Some(error) = failed {
+            let action = "keep a layer".to_owned();
+            return Err(match super::layout::is_no_space(&error) {
+                true => EngineError::NoSpace { action },
+                false => EngineError::Refused { action, reason: error.to_string() },
+            });
+        }
+        match answer(&text, &words)? {
+            Answer::Failed { action, errno, reason } => Err(failure(action, errno, reason)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs a container; what it prints goes to `log`, and what it writes to file descriptor 4 to
+    /// `control`. When the future is dropped the helper kills it and cleans up.
+    pub async fn run(
+        &self,
+        container: Container,
+        files: &[(String, Vec<u8>)],
+        time_limit: Option<Duration>,
+        log: &dyn LogSink,
+        control: Option<&dyn LogSink>,
+    ) -> Result<Ended> {
+        let deadline = time_limit.map(|limit| Instant::now() + limit);
+        let lost = |error: io::Error| EngineError::Transient {
+            action: "run a container".to_owned(),
+            source: error.into(),
+        };
+        let (ours, theirs) = UnixStream::pair().map_err(lost)?;
+        ours.set_nonblocking(true).map_err(lost)?;
+        let mut command = tokio::process::Command::from(self.command(theirs));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| self.not_started(error))?;
+        drop(command);
+        let mut socket = tokio::net::UnixStream::from_std(ours).map_err(lost)?;
+        let mut request = self.request(Work::Run(Box::new(container)));
+        for (_, bytes) in files {
+            request.extend_from_slice(bytes);
+        }
+        // Whatever it does not take, its answer says why.
+        let _ = socket.write_all(&request).await;
+        let mut stdout = child.stdout.take().expect("the output is a pipe");
+        let mut stderr = child.stderr.take().expect("the error output is a pipe");
+        let words = Words::default();
+        let both = async {
+            let (out, err) = tokio::join!(
+                copy(&mut stdout, log),
+                copy(&mut stderr, control.unwrap_or(&words as &dyn LogSink))
+            );
+            out.and(err)
+        };
+        let mut both = Box::pin(both);
+        let ended = match deadline {
+            None => Some(both.as_mut().await),
+            Some(deadline) => tokio::time::timeout_at(deadline, both.as_mut()).await.ok(),
+        };
+        let timed_out = ended.is_none();
+        match ended {
+            Some(ended) => ended.map_err(lost)?,
+            None => {
+                socket.shutdown().await.map_err(lost)?;
+                // What was printed until then.
+                let _ = tokio::time::timeout(KILL_GRACE, both.as_mut()).await;
+            }
+        }
+        drop(both);
+        let mut text = Vec::new();
+        socket.read_to_end(&mut text).await.map_err(lost)?;
+        child.wait().await.map_err(lost)?;
+        let words = words.0.into_inner().expect("no holder panics");
+        match answer(&text, &String::from_utf8_lossy(&words))? {
+            Answer::Ended { code, out_of_memory, killed, warnings } => {
+                Ok(Ended { code, out_of_memory, timed_out, killed, warnings })
+            }
+            Answer::Failed { action, errno, reason } => Err(failure(action, errno, reason)),
+            Answer::Done => Err(lost(io::Error::other("the helper did not run it"))),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Words(std::sync::Mutex<Vec<u8>>);
+
+impl LogSink for Words {
+    fn write(&self, bytes: &[u8]) {
+        self.0.lock().expect("no holder panics").extend_from_slice(bytes);
+    }
+}
+
+async fn copy(from: &mut (impl tokio::io::AsyncRead + Unpin), to: &dyn LogSink) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match from.read(&mut buffer).await? {
+            0 => return Ok(()),
+            count => to.write(&buffer[..count]),
+        }
+    }
+}
+
+/// Copies until the end. An end that the reader made is not a failure of ours.
+fn pass_on(from: &mut dyn Read, to: &mut UnixStream) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        let count = from.read(&mut buffer)?;
+        if count == 0 || to.write_all(&buffer[..count]).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn answer(text: &[u8], words: &str) -> Result<Answer> {
+    serde_json::from_slice(text).map_err(|_| EngineError::Transient {
+        action: "hear from the helper of the embedded engine".to_owned(),
+        source: match words.trim() {
+            "" => "it ended without an answer".into(),
+            words => words.to_owned().into(),
+        },
+    })
+}
+
+fn failure(action: String, errno: Option<i32>, reason: String) -> EngineError {
+    match errno {
+        Some(libc::ENOSPC | libc::EDQUOT) => EngineError::NoSpace { action },
+        Some(libc::EAGAIN | libc::ENOMEM) => {
+            EngineError::Transient { action, source: reason.into() }
+        }
+        _ => EngineError::Refused { action, reason },
+    }
+}

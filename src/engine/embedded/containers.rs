@@ -1,0 +1,249 @@
+//! Running commands in containers, and finding what interrupted ones left.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{
+    EngineError, LogSink, OwnerAlive, Result, SandboxEnd, SandboxNetwork, SandboxRequest, label,
+};
+
+use super::EmbeddedEngine;
+use super::layout::{Stored, file_error};
+use super::task::{Container, Limits, Network};
+
+/// Capabilities by their numbers; see `capabilities(7)`.
+const fn capabilities(numbers: &[u32]) -> u64 {
+    let (mut set, mut at) = (0, 0);
+    while at < numbers.len() {
+        set |= 1 << numbers[at];
+        at += 1;
+    }
+    set
+}
+
+/// What tests that run as root need: to change owners, users and modes of files, to bind low ports,
+/// to signal processes. The same as on Docker.
+const SANDBOX: u64 = capabilities(&[0, 1, 3, 4, 5, 6, 7, 10]);
+
+/// Docker's default set, but for device nodes.
+pub(super) const DEFAULT: u64 = capabilities(&[0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 29, 31]);
+
+/// The search path where an image sets none.
+pub(super) const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What is known of a container while it runs, in its directory.
+#[derive(Serialize, Deserialize)]
+struct Running {
+    run: Option<String>,
+    instance: Option<String>,
+    /// The processes of imgforge, for people.
+    owner: String,
+}
+
+/// The file of [`Running`].
+const RUNNING: &str = "running.json";
+
+impl EmbeddedEngine {
+    pub(super) async fn run_command(
+        &self,
+        reference: &str,
+        command: &[String],
+        log: &dyn LogSink,
+    ) -> Result<i64> {
+        let stored = self.needed(reference)?;
+        self.unpack(&stored, log).await?;
+        let container = Container {
+            root: self.snapshots.root(&stored.diff_ids, true)?,
+            command: command.to_vec(),
+            env: with_path(&stored.config.env),
+            working_dir: stored.config.working_dir.clone(),
+            user: stored.config.user.clone(),
+            network: Network::None,
+            loopback_names: Vec::new(),
+            binds: Vec::new(),
+            files: Vec::new(),
+            capabilities: DEFAULT,
+            no_new_privileges: false,
+            control: false,
+            limits: Limits::default(),
+        };
+        Ok(self.asking.run(container, &[], None, log, None).await?.code)
+    }
+
+    pub(super) async fn run_in_sandbox(
+        &self,
+        request: &SandboxRequest,
+        log: &dyn LogSink,
+        control: &dyn LogSink,
+    ) -> Result<SandboxEnd> {
+        let stored = self.needed(&request.image)?;
+        self.unpack(&stored, control).await?;
+        let container = self.sandbox(request, &stored)?;
+        let ran = self.asking.run(
+            container,
+            &request.files,
+            Some(request.time_limit),
+            log,
+            Some(control),
+        );
+        let ended = ran.await?;
+        for warning in &ended.warnings {
+            control.write(format!("warning: {warning}\n").as_bytes());
+        }
+        let code = ended.code;
+        Ok(if ended.timed_out {
+            SandboxEnd::TimedOut
+        } else if ended.out_of_memory {
+            SandboxEnd::OutOfMemory(code)
+        } else if ended.killed || code == 137 || code == 143 {
+            SandboxEnd::Killed(code)
+        } else {
+            SandboxEnd::Exited(code)
+        })
+    }
+
+    fn sandbox(&self, request: &SandboxRequest, stored: &Arc<Stored>) -> Result<Container> {
+        let network = match request.network {
+            SandboxNetwork::None => Network::None,
+            SandboxNetwork::SilentPeer => Network::SilentPeer,
+            SandboxNetwork::Host => Network::Host,
+            SandboxNetwork::Bridge => {
+                return Err(EngineError::Refused {
+                    action: "make a bridged network".to_owned(),
+                    reason: "the embedded engine has none: use `--network host`, or `none`"
+                        .to_owned(),
+                });
+            }
+        };
+        let root = self.snapshots.root(&stored.diff_ids, true)?;
+        let scratch = self.snapshots.scratch(&root);
+        let running = Running {
+            run: request.labels.get(label::RUN).cloned(),
+            instance: request.labels.get(label::INSTANCE).cloned(),
+            owner: self.owner.clone(),
+        };
+        let text = serde_json::to_vec(&running).expect("labels are valid JSON");
+        let path = scratch.join(RUNNING);
+        fs::write(&path, text).map_err(file_error("make a container", &path))?;
+        let mut env = with_path(&stored.config.env);
+        env.extend(request.variables.iter().map(|(name, value)| format!("{name}={value}")));
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+        let limited =
+            request.memory.is_some() || request.milli_cpus.is_some() || request.pids.is_some();
+        let name = scratch.file_name().expect("a container has a name").to_string_lossy();
+        Ok(Container {
+            root,
+            command: vec!["/bin/sh".into(), "-c".into(), bootstrap(&request.command)],
+            env,
+            working_dir: stored.config.working_dir.clone(),
+            user: String::new(),
+            network,
+            loopback_names: request.loopback_names.clone(),
+            binds: Vec::new(),
+            files: request.files.iter().map(|(path, bytes)| (path.clone(), bytes.len())).collect(),
+            capabilities: SANDBOX,
+            no_new_privileges: true,
+            control: true,
+            limits: Limits {
+                memory: request.memory,
+                milli_cpus: request.milli_cpus.map(|wanted| wanted.min(cpus * 1000)),
+                pids: request.pids,
+                group: if limited { name.into_owned() } else { String::new() },
+            },
+        })
+    }
+
+    pub(super) fn remove_containers_of_run(&self, run_id: &str) -> Result<Vec<String>> {
+        let mut removed = Vec::new();
+        for (name, path) in self.containers()? {
+            let Ok(text) = fs::read(path.join(RUNNING)) else { continue };
+            let Ok(running) = serde_json::from_slice::<Running>(&text) else { continue };
+            if running.run.as_deref() != Some(run_id) {
+                continue;
+            }
+            kill_helpers(&name);
+            self.snapshots.remove(&[path])?;
+            removed.push(format!("container {name}"));
+        }
+        Ok(removed)
+    }
+
+    fn containers(&self) -> Result<Vec<(String, PathBuf)>> {
+        let dir = self.snapshots.containers();
+        let entries = fs::read_dir(&dir).map_err(file_error("look at containers", &dir))?;
+        Ok(entries
+            .flatten()
+            .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()))
+            .collect())
+    }
+
+    pub(super) fn remove_left_scratch(&self, owner_alive: &OwnerAlive) -> Result<Vec<String>> {
+        let mut removed = Vec::new();
+        for (name, _) in self.containers()? {
+            if name.rsplit_once('-').is_some_and(|(owner, _)| !owner_alive(owner)) {
+                kill_helpers(&name);
+            }
+        }
+        tokio::task::block_in_place(|| {
+            let left = self.snapshots.remove_leftovers(owner_alive)?;
+            removed.extend(left.into_iter().map(|name| format!("container {name}")));
+            let files = self.layout.remove_leftovers(owner_alive)?;
+            removed.extend(files.iter().map(|path| path.display().to_string()));
+            Ok(())
+        })?;
+        remove_groups(owner_alive);
+        Ok(removed)
+    }
+}
+
+/// Returns the environment of an image with a search path.
+pub(super) fn with_path(env: &[String]) -> Vec<String> {
+    let mut env = env.to_vec();
+    if !env.iter().any(|variable| variable.starts_with("PATH=")) {
+        env.insert(0, PATH.to_owned());
+    }
+    env
+}
+
+/// What a sandbox runs before its work: as on Docker, the work starts with this mask.
+fn bootstrap(command: &str) -> String {
+    format!("umask 022\n{command}\n")
+}
+
+/// Kills the helper processes of a container, which belong to whoever started it; everything in
+/// the container goes with them.
+fn kill_helpers(container: &str) {
+    let mount = format!("../c/{container}/");
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let Ok(mounts) = fs::read_to_string(entry.path().join("mounts")) else { continue };
+        if mounts.contains(&mount)
+            && let Some(pid) = rustix::process::Pid::from_raw(pid)
+        {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// Removes control groups that killed processes left.
+fn remove_groups(owner_alive: &OwnerAlive) {
+    let mount = Path::new("/sys/fs/cgroup");
+    let parent = super::helper::GROUPS;
+    let mut parents = vec![mount.join(parent)];
+    let hierarchies = fs::read_dir(mount).into_iter().flatten().flatten();
+    parents.extend(hierarchies.map(|entry| entry.path().join(parent)));
+    for parent in parents {
+        for entry in fs::read_dir(&parent).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.rsplit_once('-').is_some_and(|(owner, _)| !owner_alive(owner)) {
+                // One that is in use stays.
+                let _ = fs::remove_dir(entry.path());
+            }
+        }
+    }
+}

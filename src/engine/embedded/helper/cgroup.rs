@@ -1,0 +1,216 @@
+//! Control groups: memory, processor time and processes of a container, in version 1 and 2.
+//!
+//! Where they cannot be had the limits are those of single processes, and a warning says so.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::super::task::{Identity, Limits};
+use super::failure::{Context as _, Failure};
+
+const MOUNT: &str = "/sys/fs/cgroup";
+
+/// The directory of all groups of imgforge, in each hierarchy.
+pub const PARENT: &str = "imgforge";
+
+/// The period of processor time, in microseconds.
+const PERIOD: u64 = 100_000;
+
+/// The control groups of one container.
+pub struct Group {
+    /// One for each hierarchy of version 1, or the one of version 2.
+    directories: Vec<PathBuf>,
+    unified: bool,
+    /// Limits that could not be set.
+    pub warnings: Vec<String>,
+}
+
+/// What a process needs to enter a group: opened while it can be seen.
+pub struct Entry(Vec<fs::File>);
+
+impl Entry {
+    /// Moves this process into the group; tells whether there is one.
+    pub fn enter(self) -> Result<bool, Failure> {
+        use std::io::Write as _;
+        let grouped = !self.0.is_empty();
+        for mut file in self.0 {
+            file.write_all(b"0").because("enter the control group")?;
+        }
+        Ok(grouped)
+    }
+}
+
+impl Group {
+    /// Makes the group with its limits, as far as that may be done.
+    pub fn make(limits: &Limits, identity: &Identity) -> Group {
+        let mut group = Group { directories: Vec::new(), unified: false, warnings: Vec::new() };
+        if limits.group.is_empty() {
+            group.warn(limits, None);
+            return group;
+        }
+        let made = if Path::new(MOUNT).join("cgroup.controllers").exists() {
+            group.unified = true;
+            group.make_unified(limits, identity)
+        } else {
+            group.make_hierarchies(limits)
+        };
+        if let Err((path, error)) = made {
+            group.remove();
+            group.directories.clear();
+            group.warn(limits, Some(&format!("`{}`: {error}", path.display())));
+        }
+        group
+    }
+
+    fn warn(&mut self, limits: &Limits, why: Option<&str>) {
+        let why = why.map_or(String::new(), |why| format!(" ({why})"));
+        for (name, wanted) in [
+            ("memory", limits.memory.is_some()),
+            ("processor time", limits.milli_cpus.is_some()),
+            ("the number of processes", limits.pids.is_some()),
+        ] {
+            if wanted {
+                self.warnings.push(format!("{name} is not limited as a whole{why}"));
+            }
+        }
+    }
+
+    fn make_hierarchies(&mut self, limits: &Limits) -> Result<(), (PathBuf, io::Error)> {
+        for controller in ["memory", "cpu", "pids"] {
+            // `cpu` is a link to `cpu,cpuacct` where the two are one.
+            let hierarchy = Path::new(MOUNT).join(controller);
+            if !hierarchy.exists() {
+                return Err((hierarchy, io::ErrorKind::NotFound.into()));
+            }
+            let directory = hierarchy.join(PARENT).join(&limits.group);
+            fs::create_dir_all(&directory).map_err(|error| (directory.clone(), error))?;
+            self.directories.push(directory.clone());
+            match controller {
+                "memory" => {
+                    if let Some(memory) = limits.memory {
+                        set(&directory, "memory.limit_in_bytes", memory)?;
+                        // Without accounting of swap there is no such file.
+                        if directory.join("memory.memsw.limit_in_bytes").exists() {
+                            set(&directory, "memory.memsw.limit_in_bytes", memory)?;
+                        }
+                    }
+                }
+                "cpu" => {
+                    if let Some(cpus) = limits.milli_cpus {
+                        set(&directory, "cpu.cfs_period_us", PERIOD)?;
+                        set(&directory, "cpu.cfs_quota_us", cpus * PERIOD / 1000)?;
+                    }
+                }
+                _ => {
+                    if let Some(pids) = limits.pids {
+                        set(&directory, "pids.max", pids)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn make_unified(
+        &mut self,
+        limits: &Limits,
+        identity: &Identity,
+    ) -> Result<(), (PathBuf, io::Error)> {
+        let parent = unified_parent(identity)?;
+        let directory = parent.join(&limits.group);
+        fs::create_dir_all(&directory).map_err(|error| (directory.clone(), error))?;
+        self.directories.push(directory.clone());
+        if let Some(memory) = limits.memory {
+            set(&directory, "memory.max", memory)?;
+            if directory.join("memory.swap.max").exists() {
+                set(&directory, "memory.swap.max", 0)?;
+            }
+        }
+        if let Some(cpus) = limits.milli_cpus {
+            set(&directory, "cpu.max", format!("{} {PERIOD}", cpus * PERIOD / 1000))?;
+        }
+        if let Some(pids) = limits.pids {
+            set(&directory, "pids.max", pids)?;
+        }
+        Ok(())
+    }
+
+    /// Opens what the container's first process enters by.
+    pub fn entry(&self) -> Entry {
+        let open = |directory: &PathBuf| {
+            fs::OpenOptions::new().write(true).open(directory.join("cgroup.procs")).ok()
+        };
+        Entry(self.directories.iter().filter_map(open).collect())
+    }
+
+    /// Tells whether the kernel killed a process of the group for its memory.
+    pub fn out_of_memory(&self) -> bool {
+        let name = if self.unified { "memory.events" } else { "memory.oom_control" };
+        self.directories.iter().any(|directory| {
+            fs::read_to_string(directory.join(name)).is_ok_and(|text| {
+                let mut counts = text.lines().filter_map(|line| line.strip_prefix("oom_kill "));
+                counts.any(|count| count.trim() != "0")
+            })
+        })
+    }
+
+    /// Removes the group, whose processes have ended.
+    pub fn remove(&self) {
+        for directory in &self.directories {
+            // The kernel may not have let go of the last process yet.
+            for _ in 0..50 {
+                match fs::remove_dir(directory) {
+                    Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                        std::thread::sleep(std::time::Duration::from_millis(2));
+                    }
+                    _ => break,
+                }
+            }
+        }
+    }
+}
+
+/// Finds the group under which a plain user, or root, may make others, with its controllers.
+fn unified_parent(identity: &Identity) -> Result<PathBuf, (PathBuf, io::Error)> {
+    let root = Path::new(MOUNT);
+    let own = if *identity == Identity::Root {
+        root.to_owned()
+    } else {
+        let text = fs::read_to_string("/proc/self/cgroup")
+            .map_err(|error| (PathBuf::from("/proc/self/cgroup"), error))?;
+        let own = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
+        root.join(own)
+    };
+    // A group with processes passes nothing on; one above it, which was delegated, may.
+    let mut last = (own.clone(), io::Error::from(io::ErrorKind::PermissionDenied));
+    for candidate in own.ancestors().take_while(|path| path.starts_with(root)) {
+        let parent = candidate.join(PARENT);
+        let made = (|| {
+            pass_on(candidate)?;
+            fs::create_dir_all(&parent).map_err(|error| (parent.clone(), error))?;
+            pass_on(&parent)
+        })();
+        match made {
+            Ok(()) => return Ok(parent),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn pass_on(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
+    let control = directory.join("cgroup.subtree_control");
+    let text = fs::read_to_string(&control).map_err(|error| (control.clone(), error))?;
+    for controller in ["memory", "cpu", "pids"] {
+        if !text.split_whitespace().any(|name| name == controller) {
+            set(directory, "cgroup.subtree_control", format!("+{controller}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn set(directory: &Path, name: &str, value: impl ToString) -> Result<(), (PathBuf, io::Error)> {
+    let path = directory.join(name);
+    fs::write(&path, value.to_string()).map_err(|error| (path, error))
+}

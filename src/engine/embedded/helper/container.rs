@@ -1,0 +1,126 @@
+//! Running a container: the helper starts its first process, watches over it, and cleans up.
+
+use std::io::{Read as _, Write as _};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, Signal, WaitOptions};
+use rustix::thread::UnshareFlags;
+
+use super::super::task::{Answer, Container, Identity, Network};
+use super::failure::{Context as _, Failure};
+use super::init::{Forked, Inherited, fork};
+use super::{Requester, cgroup, init, remove};
+
+/// Runs a container to its end.
+pub fn run(
+    request: Container,
+    identity: &Identity,
+    requester: &mut Requester,
+) -> Result<Answer, Failure> {
+    let mut files = Vec::new();
+    for (path, size) in &request.files {
+        let mut bytes = vec![0; *size];
+        requester.0.read_exact(&mut bytes).at("take the file", path)?;
+        files.push(bytes);
+    }
+    rustix::process::chdir(&request.root.snapshots).at("change to", &request.root.snapshots)?;
+    let mut group = cgroup::Group::make(&request.limits, identity);
+    let ended =
+        start(&request, identity, &files, &group).and_then(|started| watch(started, requester));
+    let out_of_memory = group.out_of_memory();
+    let warnings = std::mem::take(&mut group.warnings);
+    group.remove();
+    if request.root.throw_away {
+        remove::tree(&request.root.scratch)?;
+    }
+    let (code, killed) = ended?;
+    Ok(Answer::Ended { code, out_of_memory, killed, warnings })
+}
+
+struct Started {
+    pid: rustix::process::Pid,
+    failures: std::io::PipeReader,
+    /// Its end would be the container's.
+    _go: std::io::PipeWriter,
+}
+
+fn start(
+    request: &Container,
+    identity: &Identity,
+    files: &[Vec<u8>],
+    group: &cgroup::Group,
+) -> Result<Started, Failure> {
+    let action = "start a container";
+    let (go, mut set_go) = std::io::pipe().because(action)?;
+    let (failures, set_failures) = std::io::pipe().because(action)?;
+    // SAFETY: the helper has one thread, and shares no file descriptor table.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }
+        .because("make a process namespace")?;
+    match fork().because(action)? {
+        Forked::Child => {
+            drop((set_go, failures));
+            let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+            if request.network != Network::Host {
+                flags |= UnshareFlags::NEWNET;
+            }
+            // SAFETY: as above.
+            let unshared = unsafe { rustix::thread::unshare_unsafe(flags) };
+            let inherited = Inherited { go, failures: set_failures, group: group.entry() };
+            if let Err(failure) = unshared.because("make namespaces") {
+                let answer = serde_json::to_vec(&Answer::from(failure)).unwrap_or_default();
+                let mut failures = inherited.failures;
+                let _ = failures.write_all(&answer);
+                std::process::exit(255);
+            }
+            init::main(request, identity, files, inherited)
+        }
+        Forked::Parent(pid) => {
+            drop((go, set_failures));
+            set_go.write_all(&[1]).because(action)?;
+            // The command's outputs end when the container does.
+            let null = std::fs::OpenOptions::new().write(true).open("/dev/null");
+            let null = null.because(action)?;
+            rustix::stdio::dup2_stdout(&null).because(action)?;
+            rustix::stdio::dup2_stderr(&null).because(action)?;
+            Ok(Started { pid, failures, _go: set_go })
+        }
+    }
+}
+
+/// Waits for the first process, and kills it when the engine turns away.
+fn watch(started: Started, requester: &mut Requester) -> Result<(i64, bool), Failure> {
+    let action = "watch over a container";
+    let pidfd = rustix::process::pidfd_open(started.pid, PidfdFlags::empty()).because(action)?;
+    let mut killed = false;
+    loop {
+        let mut fds = vec![PollFd::new(&pidfd, PollFlags::IN)];
+        if !killed {
+            fds.push(PollFd::new(&requester.0, PollFlags::IN | PollFlags::RDHUP));
+        }
+        match poll(&mut fds, None::<&Timespec>) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error).because(action),
+        }
+        if !fds[0].revents().is_empty() {
+            break;
+        }
+        if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
+            killed = true;
+            rustix::process::kill_process(started.pid, Signal::KILL).because("kill a container")?;
+        }
+    }
+    let waited = rustix::process::waitpid(Some(started.pid), WaitOptions::empty());
+    let (_, status) = waited.because(action)?.expect("the container ended");
+    let mut text = Vec::new();
+    let mut failures = started.failures;
+    failures.read_to_end(&mut text).because(action)?;
+    if !text.is_empty() && !killed {
+        return Err(match serde_json::from_slice(&text) {
+            Ok(Answer::Failed { action, errno, reason }) => Failure::again(action, errno, reason),
+            _ => Failure::new(action, String::from_utf8_lossy(&text)),
+        });
+    }
+    let code = status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal));
+    Ok((i64::from(code.unwrap_or(255)), killed))
+}

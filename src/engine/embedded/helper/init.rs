@@ -1,0 +1,176 @@
+//! The first process of a container: it makes the container's world, starts the command, and reaps.
+//!
+//! Its end is the end of everything in its process namespace, and it ends with the helper.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use rustix::process::{Pid, Signal, WaitOptions};
+
+use super::super::task::{Container, Identity, Network};
+use super::failure::{Context as _, Failure};
+use super::{cgroup, network, privileges, root, users};
+
+/// Which of the two a process is after a fork.
+pub enum Forked {
+    /// The new one.
+    Child,
+    /// The one that was there; the id is the child's.
+    Parent(Pid),
+}
+
+/// Forks this process, which must have one thread.
+pub fn fork() -> io::Result<Forked> {
+    // SAFETY: the helper has one thread, so the child finds no lock that another thread held.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Forked::Child),
+        pid => Ok(Forked::Parent(Pid::from_raw(pid).expect("the id of a child is positive"))),
+    }
+}
+
+/// What the first process gets from the helper.
+pub struct Inherited {
+    /// A byte comes when it may start, the end when the helper is gone.
+    pub go: io::PipeReader,
+    /// Takes why the container could not be made.
+    pub failures: io::PipeWriter,
+    /// The control groups to enter.
+    pub group: cgroup::Entry,
+}
+
+/// Is the first process: never returns.
+pub fn main(
+    request: &Container,
+    identity: &Identity,
+    files: &[Vec<u8>],
+    inherited: Inherited,
+) -> ! {
+    let Inherited { mut go, mut failures, group } = inherited;
+    let code = match live(request, identity, files, &mut go, group) {
+        Ok(code) => code,
+        Err(failure) => {
+            let answer = serde_json::to_vec(&super::Answer::from(failure));
+            let _ = failures.write_all(&answer.expect("an answer is valid JSON"));
+            255
+        }
+    };
+    // SAFETY: it ends the process without running what other code registered for its end, which
+    // belongs to the helper that this process was forked from.
+    unsafe { libc::_exit(code) }
+}
+
+fn live(
+    request: &Container,
+    identity: &Identity,
+    files: &[Vec<u8>],
+    go: &mut io::PipeReader,
+    group: cgroup::Entry,
+) -> Result<i32, Failure> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .because("tie the container to its helper")?;
+    // The helper may have ended before the kernel knew of the tie.
+    go.read_exact(&mut [0]).because("start with the helper")?;
+    let grouped = group.enter()?;
+    if request.network != Network::Host {
+        network::make(request.network)?;
+        rustix::system::sethostname(b"sandbox").because("set the host name")?;
+    }
+    root::make(request, identity)?;
+    for ((path, _), bytes) in request.files.iter().zip(files) {
+        write_file(path, bytes)?;
+    }
+    let user = users::resolve(&request.user, identity)?;
+    match fork().because("start the command")? {
+        Forked::Child => Err(start(request, identity, &user, grouped)),
+        Forked::Parent(command) => {
+            // What the command and its children hold open is theirs alone.
+            close_outputs().because("give the outputs to the command")?;
+            Ok(reap(command))
+        }
+    }
+}
+
+fn write_file(path: &str, bytes: &[u8]) -> Result<(), Failure> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(bytes)).at("write", path)
+}
+
+/// Becomes the command; returns only what went wrong before that.
+fn start(request: &Container, identity: &Identity, user: &users::User, grouped: bool) -> Failure {
+    let prepared = (|| {
+        let output = rustix::stdio::stdout();
+        if request.control {
+            let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 10)?;
+            // SAFETY: nothing in this process owns file descriptor 4; it exists for the command.
+            match unsafe { libc::dup2(super::number(&control), 4) } {
+                -1 => return Err(io::Error::last_os_error()),
+                _ => drop(control),
+            }
+        }
+        rustix::stdio::dup2_stderr(output)?;
+        Ok(())
+    })();
+    if let Err(failure) = prepared.because("set up the outputs") {
+        return failure;
+    }
+    let mut command = Command::new(&request.command[0]);
+    command.args(&request.command[1..]).env_clear();
+    let mut has_home = false;
+    for variable in &request.env {
+        let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+        has_home |= name == "HOME";
+        command.env(name, value);
+    }
+    if !has_home {
+        command.env("HOME", &user.home);
+    }
+    let working_dir = match request.working_dir.as_str() {
+        "" => "/",
+        named => named,
+    };
+    let moved = rustix::process::chdir(working_dir).at("change to", working_dir);
+    let limited = moved
+        .and_then(|()| rustix::thread::set_name(c"imgforge-run").because("name the command"))
+        .and_then(|()| privileges::limit(request, identity, user, grouped));
+    if let Err(failure) = limited {
+        return failure;
+    }
+    let error = command.exec();
+    // As a shell says it, and with its codes: the command is at fault, not the engine.
+    let name = &request.command[0];
+    let (code, why) = match error.kind() {
+        io::ErrorKind::NotFound => (127, "not found".to_owned()),
+        _ => (126, error.to_string()),
+    };
+    let _ = writeln!(io::stderr(), "imgforge: {name}: {why}");
+    // SAFETY: as in `main`.
+    unsafe { libc::_exit(code) }
+}
+
+fn close_outputs() -> io::Result<()> {
+    let null = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(null.as_fd())?;
+    rustix::stdio::dup2_stderr(null.as_fd())?;
+    Ok(())
+}
+
+/// Waits for the command, and on the way for every process that lost its parent.
+fn reap(command: Pid) -> i32 {
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == command => {
+                return status
+                    .exit_status()
+                    .or(status.terminating_signal().map(|signal| 128 + signal))
+                    .unwrap_or(255);
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return 255,
+        }
+    }
+}

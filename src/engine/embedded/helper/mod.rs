@@ -1,0 +1,129 @@
+//! The helper: a small process of its own for what needs other Linux namespaces.
+//!
+//! Namespaces and a runtime of many threads do not mix, so the engine starts its own program anew
+//! and asks it for one thing; see [`super::task`]. As a plain user the helper first becomes root of
+//! a user namespace. It has one thread and knows nothing of images.
+
+mod cgroup;
+mod container;
+mod copy;
+mod failure;
+mod identity;
+mod init;
+mod merge;
+mod network;
+mod pack;
+mod privileges;
+mod remove;
+mod root;
+mod seccomp;
+mod unpack;
+mod users;
+
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::process::ExitCode;
+
+use super::task::{Answer, Task, Work};
+use failure::{Context as _, Failure};
+
+pub(super) use cgroup::PARENT as GROUPS;
+
+/// The argument that makes a process a helper.
+pub(super) const ARGUMENT: &str = "imgforge-embedded-helper";
+
+/// The most that a request may be without the bytes that follow it.
+const MOST_TEXT: usize = 64 << 20;
+
+/// Does what a helper does when this process is one; `None` when it is not.
+pub fn main() -> Option<ExitCode> {
+    if std::env::args_os().nth(1).is_none_or(|argument| argument != ARGUMENT) {
+        return None;
+    }
+    let answer = run();
+    let failed = matches!(answer, Answer::Failed { .. });
+    Some(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The engine's end of a request: the rest of its bytes, and its end.
+struct Requester(std::os::unix::net::UnixStream);
+
+impl Requester {
+    fn answer(&mut self, answer: &Answer) {
+        let text = serde_json::to_vec(answer).expect("an answer is valid JSON");
+        // Whoever is not there any more does not wait for it.
+        let _ = self.0.write_all(&text);
+    }
+
+    fn task(&mut self) -> Result<Task, Failure> {
+        let mut length = [0; 4];
+        self.0.read_exact(&mut length).because("read the request")?;
+        let length = u32::from_be_bytes(length) as usize;
+        if length > MOST_TEXT {
+            return Err(Failure::new("read the request", "it is too long"));
+        }
+        let mut text = vec![0; length];
+        self.0.read_exact(&mut text).because("read the request")?;
+        serde_json::from_slice(&text)
+            .map_err(|error| Failure::new("read the request", error.to_string()))
+    }
+}
+
+fn run() -> Answer {
+    let mut requester = match take_requester() {
+        Ok(requester) => requester,
+        Err(failure) => return failure.into(),
+    };
+    let answer = match requester.task().and_then(|task| work(task, &mut requester)) {
+        Ok(answer) => answer,
+        Err(failure) => failure.into(),
+    };
+    requester.answer(&answer);
+    answer
+}
+
+/// Takes the socket away from the standard input, so that nothing that runs inherits it.
+fn take_requester() -> Result<Requester, Failure> {
+    let take = || -> std::io::Result<OwnedFd> {
+        let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 10)?;
+        let null = std::fs::File::open("/dev/null")?;
+        rustix::stdio::dup2_stdin(null.as_fd())?;
+        Ok(socket)
+    };
+    Ok(Requester(take().because("take the request")?.into()))
+}
+
+fn work(task: Task, requester: &mut Requester) -> Result<Answer, Failure> {
+    identity::assume(&task.identity)?;
+    let identity = &task.identity;
+    match task.work {
+        Work::Run(request) => container::run(*request, identity, requester),
+        Work::Unpack { directory, storage } => {
+            unpack::unpack(&directory, storage, identity, &mut requester.0)?;
+            Ok(Answer::Done)
+        }
+        Work::Pack { directory, lowers, storage, since, into } => {
+            pack::pack(&directory, &lowers, storage, since, into.as_deref(), identity)?;
+            Ok(Answer::Done)
+        }
+        Work::Copy(request) => {
+            copy::copy(*request, identity)?;
+            Ok(Answer::Done)
+        }
+        Work::Remove { paths } => {
+            for path in &paths {
+                remove::tree(path)?;
+            }
+            Ok(Answer::Done)
+        }
+        Work::Probe { directory, storage } => {
+            root::probe(&directory, storage, identity)?;
+            Ok(Answer::Done)
+        }
+    }
+}
+
+/// Returns the number of a file descriptor, for paths in `/proc/self/fd`.
+fn number(fd: impl AsFd) -> i32 {
+    fd.as_fd().as_raw_fd()
+}

@@ -1,0 +1,412 @@
+//! The tree of a container: its layers, `/proc`, `/sys`, `/dev`, and the files that say who and
+//! where it is.
+//!
+//! Everything is mounted in a mount namespace of the container's own and goes with it.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::fs::{CWD, FileType, Mode, Timespec, makedev, mknodat};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive,
+    mount_change, mount_remount, unmount,
+};
+use rustix::thread::UnshareFlags;
+
+use super::super::task::{Bind, Container, Identity, Network, Root, Storage};
+use super::failure::{Context as _, Failure};
+use super::merge;
+
+/// Below a container's own directory: what changes, what the kernel needs, and the tree.
+pub const UPPER: &str = "u";
+const WORK: &str = "w";
+pub const TREE: &str = "m";
+
+/// The layer below all others, which has what containers need where an image lacks it.
+pub const LOWEST: &str = "lowest";
+
+/// Files of the kernel that tell of the host or change it, as Docker masks them.
+const MASKED: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/firmware",
+];
+
+/// What can be read and not written.
+const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+const DEVICES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+
+/// What file systems of a container never do.
+const SAFE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+
+/// Makes the tree of a container and makes it the root directory of this process.
+pub fn make(request: &Container, identity: &Identity) -> Result<(), Failure> {
+    private()?;
+    let tree = put_together(&request.root, identity)?;
+    rustix::process::chdir(&tree).at("change to", &tree)?;
+    for directory in ["proc", "sys", "dev", "etc"] {
+        if !fs::symlink_metadata(directory).is_ok_and(|found| found.is_dir()) {
+            return Err(Failure::new(
+                "make the container's file systems",
+                format!("`/{directory}` of the image is not a directory"),
+            ));
+        }
+    }
+    make_proc()?;
+    make_sys(request.network, identity)?;
+    make_dev(identity)?;
+    for wanted in &request.binds {
+        bind(wanted)?;
+    }
+    let names = Names::of(request);
+    rustix::process::pivot_root(".", ".").because("change the root directory")?;
+    unmount(".", UnmountFlags::DETACH).because("leave the host's files")?;
+    rustix::process::chdir("/").because("change to `/`")?;
+    names.mount()?;
+    mask()?;
+    match request.working_dir.as_str() {
+        "" | "/" => {}
+        directory => fs::create_dir_all(directory).at("make the working directory", directory)?,
+    }
+    Ok(())
+}
+
+/// Makes mounts of this process its own.
+pub fn private() -> Result<(), Failure> {
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .because("keep mounts from the host")
+}
+
+/// Leaves the mounts of the helper for its own.
+pub fn unshare_mounts() -> Result<(), Failure> {
+    // SAFETY: the helper has one thread, and shares no file descriptor table.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+        .because("make a mount namespace")?;
+    private()
+}
+
+/// Puts the layers together; returns the directory of the tree, which is a mount. The directory of
+/// snapshots is the current one.
+pub fn put_together(root: &Root, identity: &Identity) -> Result<PathBuf, Failure> {
+    let (upper, work) = (root.scratch.join(UPPER), root.scratch.join(WORK));
+    let tree = root.scratch.join(TREE);
+    match root.storage {
+        Storage::Overlay | Storage::Fuse => {
+            for directory in [&upper, &work, &tree] {
+                fs::create_dir(directory).at("make", directory)?;
+            }
+            let mut lowers = root.lowers.clone();
+            lowers.push(LOWEST.to_owned());
+            overlay(
+                root.storage,
+                &lowers,
+                Some((&upper, &work)),
+                &tree,
+                identity,
+                root.throw_away,
+            )?;
+        }
+        Storage::Copy => {
+            fs::create_dir(&tree).at("make", &tree)?;
+            let layers = root.lowers.iter().map(String::as_str).chain([LOWEST]).rev();
+            let layers: Vec<&Path> = layers.map(Path::new).collect();
+            merge::copy_layers(&layers, &tree)?;
+            mount_bind_recursive(&tree, &tree).at("mount", &tree)?;
+            // Where the state directory is mounted so that nothing in it can be run.
+            let flags = MountFlags::BIND;
+            let _ = mount_remount(&tree, flags, c"");
+        }
+    }
+    Ok(tree)
+}
+
+/// Mounts layers, the highest first, at `tree`.
+pub fn overlay(
+    storage: Storage,
+    lowers: &[String],
+    upper: Option<(&Path, &Path)>,
+    tree: &Path,
+    identity: &Identity,
+    throw_away: bool,
+) -> Result<(), Failure> {
+    let mut options = format!("lowerdir={}", lowers.join(":"));
+    if let Some((upper, work)) = upper {
+        options += &format!(",upperdir={},workdir={}", upper.display(), work.display());
+    }
+    if storage == Storage::Fuse {
+        let output = Command::new("fuse-overlayfs")
+            .args(["-o", &options])
+            .arg(tree)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .output()
+            .because("start `fuse-overlayfs`")?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(Failure::new("mount layers with `fuse-overlayfs`", text));
+    }
+    options += ",redirect_dir=off,metacopy=off,index=off";
+    if identity.user_attributes() {
+        options += ",userxattr";
+    }
+    let text = |options: &str| CString::new(options).expect("options have no zero byte");
+    let mounted = if throw_away && upper.is_some() {
+        // Nothing of it is kept, so nothing of it need reach the disk. Before Linux 5.10 there is
+        // no such option.
+        match try_overlay(tree, &text(&format!("{options},volatile"))) {
+            Err(rustix::io::Errno::INVAL) => try_overlay(tree, &text(&options)),
+            mounted => mounted,
+        }
+    } else {
+        try_overlay(tree, &text(&options))
+    };
+    mounted.because("mount layers with overlayfs")
+}
+
+fn try_overlay(tree: &Path, options: &CString) -> rustix::io::Result<()> {
+    mount("overlay", tree, "overlay", MountFlags::empty(), Some(options.as_c_str()))
+}
+
+fn make_proc() -> Result<(), Failure> {
+    match mount("proc", "proc", "proc", SAFE, None) {
+        Ok(()) => Ok(()),
+        // In a container whose own `/proc` is masked the kernel gives no new one.
+        Err(rustix::io::Errno::PERM) => {
+            mount_bind_recursive("/proc", "proc").because("mount the host's /proc")
+        }
+        Err(error) => Err(error).because("mount /proc"),
+    }
+}
+
+fn make_sys(network: Network, identity: &Identity) -> Result<(), Failure> {
+    let flags = SAFE | MountFlags::RDONLY;
+    match mount("sysfs", "sys", "sysfs", flags, None) {
+        Ok(()) => Ok(()),
+        // It belongs to the host's network, or is masked: then it is as good as empty.
+        Err(rustix::io::Errno::PERM) if network == Network::Host || *identity != Identity::Root => {
+            mount("tmpfs", "sys", "tmpfs", flags, Some(c"size=0,mode=555"))
+                .because("mount an empty /sys")
+        }
+        Err(error) => Err(error).because("mount /sys"),
+    }
+}
+
+fn make_dev(identity: &Identity) -> Result<(), Failure> {
+    let strict = MountFlags::NOSUID | MountFlags::STRICTATIME;
+    mount("tmpfs", "dev", "tmpfs", strict, Some(c"size=65536k,mode=755")).because("mount /dev")?;
+    for (name, major, minor) in DEVICES {
+        let node = Path::new("dev").join(name);
+        let mode = Mode::from_raw_mode(0o666);
+        if *identity == Identity::Root {
+            let device = makedev(major, minor);
+            match mknodat(CWD, &node, FileType::CharacterDevice, mode, device) {
+                Ok(()) => {
+                    // The umask does not apply.
+                    rustix::fs::chmod(&node, mode).at("make", &node)?;
+                    continue;
+                }
+                // A container may be root and not make devices.
+                Err(rustix::io::Errno::PERM) => {}
+                Err(error) => return Err(error).at("make", &node),
+            }
+        }
+        fs::File::create(&node).at("make", &node)?;
+        let host = Path::new("/dev").join(name);
+        mount_bind(&host, &node).at("mount", &node)?;
+    }
+    for (name, target) in [
+        ("ptmx", "pts/ptmx"),
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ] {
+        let link = Path::new("dev").join(name);
+        std::os::unix::fs::symlink(target, &link).at("make", &link)?;
+    }
+    for directory in ["dev/pts", "dev/shm", "dev/mqueue"] {
+        fs::create_dir(directory).at("make", directory)?;
+    }
+    let options = match identity {
+        Identity::Single { .. } => c"newinstance,ptmxmode=0666,mode=0620",
+        _ => c"newinstance,ptmxmode=0666,mode=0620,gid=5",
+    };
+    let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount("devpts", "dev/pts", "devpts", quiet, Some(options)).because("mount /dev/pts")?;
+    mount("shm", "dev/shm", "tmpfs", SAFE, Some(c"size=65536k,mode=1777"))
+        .because("mount /dev/shm")?;
+    // A kernel may come without message queues.
+    let _ = mount("mqueue", "dev/mqueue", "mqueue", SAFE, None);
+    Ok(())
+}
+
+/// Mounts something of the host, which no link of the image leads elsewhere.
+fn bind(bind: &Bind) -> Result<(), Failure> {
+    let target = Path::new(bind.target.trim_start_matches('/'));
+    let directory = bind.source.as_ref().is_none_or(|source| source.is_dir());
+    make_target(target, directory)?;
+    match &bind.source {
+        None => mount("tmpfs", target, "tmpfs", SAFE, None).at("mount", target)?,
+        Some(source) => mount_bind(source, target).at("mount", source)?,
+    }
+    if bind.read_only {
+        read_only(target)?;
+    }
+    Ok(())
+}
+
+/// Makes what something is mounted on, with the time that files of a step have.
+fn make_target(target: &Path, directory: bool) -> Result<(), Failure> {
+    match fs::symlink_metadata(target) {
+        Ok(found) if found.is_symlink() => {
+            return Err(Failure::new(
+                format!("mount on `/{}`", target.display()),
+                "it is a link in the image: name what it leads to",
+            ));
+        }
+        Ok(_) => return Ok(()),
+        Err(_) => {}
+    }
+    if let Some(parent) = target.parent()
+        && !parent.as_os_str().is_empty()
+    {
+        make_target(parent, true)?;
+    }
+    if directory {
+        fs::create_dir(target).at("make", target)?;
+    } else {
+        fs::File::create(target).at("make", target)?;
+    }
+    let time = Timespec { tv_sec: super::super::FILE_TIME, tv_nsec: 0 };
+    super::unpack::set_time(target, time)
+}
+
+/// Mounts what is mounted at `path` anew so that it cannot be written. Flags that a user namespace
+/// may not take away stay.
+fn read_only(path: &Path) -> Result<(), Failure> {
+    let flags = MountFlags::BIND | MountFlags::RDONLY;
+    let tries = [flags, flags | MountFlags::NOSUID | MountFlags::NODEV, flags | SAFE];
+    let mut last = Ok(());
+    for flags in tries {
+        last = mount_remount(path, flags, c"");
+        if last.is_ok() {
+            return Ok(());
+        }
+    }
+    last.at("make read-only", path)
+}
+
+/// The files that tell a container its names.
+struct Names {
+    files: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl Names {
+    fn of(request: &Container) -> Names {
+        let read = |path: &str| fs::read(path).unwrap_or_default();
+        let mut files = Vec::new();
+        if request.network == Network::Host {
+            files.push(("/etc/hosts", read("/etc/hosts")));
+            files.push(("/etc/resolv.conf", read("/etc/resolv.conf")));
+            files.push(("/etc/hostname", read("/etc/hostname")));
+        } else {
+            let mut hosts = String::from(
+                "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+                 127.0.0.1\tsandbox\n",
+            );
+            for name in &request.loopback_names {
+                hosts += &format!("127.0.0.1\t{name}\n");
+            }
+            files.push(("/etc/hosts", hosts.into_bytes()));
+            files.push(("/etc/resolv.conf", Vec::new()));
+            files.push(("/etc/hostname", b"sandbox\n".to_vec()));
+        }
+        Names { files }
+    }
+
+    /// Mounts the files over those of the image. The root directory is the container's already, so
+    /// that no link leads to the host.
+    fn mount(&self) -> Result<(), Failure> {
+        let source = "/dev/.imgforge";
+        for (target, bytes) in &self.files {
+            if !Path::new(target).is_file() {
+                continue;
+            }
+            fs::write(source, bytes).at("write", target)?;
+            mount_bind(source, *target).at("mount", target)?;
+            fs::remove_file(source).at("write", target)?;
+        }
+        Ok(())
+    }
+}
+
+fn mask() -> Result<(), Failure> {
+    for path in READ_ONLY {
+        match mount_bind_recursive(path, path) {
+            Ok(()) => read_only(Path::new(path))?,
+            Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(error).at("make read-only", path),
+        }
+    }
+    for path in MASKED {
+        let masked = match fs::metadata(path) {
+            Ok(found) if found.is_dir() => {
+                mount("tmpfs", path, "tmpfs", MountFlags::RDONLY, Some(c"size=0"))
+            }
+            Ok(_) => mount_bind("/dev/null", path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => return Err(error).at("mask", path),
+        };
+        masked.at("mask", path)?;
+    }
+    Ok(())
+}
+
+/// Tries in `directory` what containers need of the kernel and of the file system.
+pub fn probe(directory: &Path, storage: Storage, identity: &Identity) -> Result<(), Failure> {
+    unshare_mounts()?;
+    rustix::process::chdir(directory).at("change to", directory)?;
+    let (lower, upper, work, tree) =
+        (Path::new("l"), Path::new(UPPER), Path::new(WORK), Path::new(TREE));
+    for path in [lower, upper, work, tree, Path::new("l/d")] {
+        fs::create_dir(path).at("make", path)?;
+    }
+    fs::write("l/d/a", b"a").at("write", "l/d/a")?;
+    if storage == Storage::Copy {
+        return Ok(());
+    }
+    let lowers = ["l".to_owned()];
+    overlay(storage, &lowers, Some((upper, work)), tree, identity, false)?;
+    // Deletions and replaced directories need special files and attributes.
+    let action = "change files in an overlay";
+    fs::remove_dir_all("m/d").because(action)?;
+    fs::create_dir("m/d").because(action)?;
+    fs::write("m/d/b", b"b").because(action)?;
+    let names = fs::read_dir("m/d").because(action)?.count();
+    if names != 1 {
+        return Err(Failure::new(action, "a removed file came back"));
+    }
+    unmount(tree, UnmountFlags::DETACH).because("unmount an overlay")
+}

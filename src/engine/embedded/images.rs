@@ -1,0 +1,88 @@
+//! What the engine is, which images it has, and their names.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::engine::{EngineError, EngineInfo, Image, ListedImage, Result};
+
+use super::EmbeddedEngine;
+use super::layout::{Stored, familiar, matches};
+
+impl EmbeddedEngine {
+    pub(super) fn read_info(&self) -> Result<EngineInfo> {
+        Ok(EngineInfo {
+            name: "embedded".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            api_version: String::new(),
+            platform: crate::config::host_platform().to_owned(),
+            store: self.describe(),
+            buildkit: false,
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            memory: memory(),
+            root: Some(self.dir.clone()),
+        })
+    }
+
+    pub(super) fn list_images(&self) -> Result<Vec<ListedImage>> {
+        let mut listed: BTreeMap<String, ListedImage> = BTreeMap::new();
+        for named in self.layout.names()? {
+            if let Some(image) = listed.get_mut(&named.id) {
+                image.tags.extend(named.tag);
+                continue;
+            }
+            let Some(stored) = self.layout.stored(&named.manifest)? else { continue };
+            let image = ListedImage {
+                id: named.id.clone(),
+                tags: named.tag.into_iter().collect(),
+                labels: stored.config.labels.clone(),
+                size: stored.size(),
+            };
+            listed.insert(named.id, image);
+        }
+        Ok(listed.into_values().collect())
+    }
+
+    pub(super) fn inspect_image(&self, reference: &str) -> Result<Option<Image>> {
+        let names = self.layout.names()?;
+        let Some(found) = names.iter().find(|known| matches(known, reference)) else {
+            return Ok(None);
+        };
+        let Some(stored) = self.layout.stored(&found.manifest)? else { return Ok(None) };
+        let mine = || names.iter().filter(|known| known.id == stored.id);
+        Ok(Some(Image {
+            id: stored.id.clone(),
+            tags: mine().filter_map(|known| known.tag.clone()).collect(),
+            repo_digests: mine().filter_map(|known| known.repo_digest.clone()).collect(),
+            diff_ids: stored.diff_ids.clone(),
+            platform: stored.platform.clone(),
+            size: stored.size(),
+            config: stored.config.clone(),
+        }))
+    }
+
+    /// Finds an image, which has to be there.
+    pub(super) fn needed(&self, reference: &str) -> Result<Arc<Stored>> {
+        let missing = || EngineError::NoSuchImage { reference: reference.to_owned() };
+        self.layout.find(reference)?.ok_or_else(missing)
+    }
+
+    pub(super) fn tag_image(&self, id: &str, reference: &str) -> Result<()> {
+        let stored = self.needed(id)?;
+        self.layout.name(&stored, &familiar(reference))
+    }
+
+    /// Takes a name away, or an image with all of its names. Layers that no image needs stay until
+    /// the cache is collected.
+    pub(super) fn remove_image(&self, reference: &str) -> Result<()> {
+        if reference.starts_with("sha256:") {
+            return self.layout.forget(reference);
+        }
+        self.layout.unname(&familiar(reference))
+    }
+}
+
+/// Returns the bytes of memory of this machine.
+fn memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram as u64 * u64::from(info.mem_unit)
+}

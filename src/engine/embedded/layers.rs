@@ -1,0 +1,291 @@
+//! Layers: taking them in, keeping them as blobs, unpacking them.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use oci_spec::image::{Descriptor, ImageManifest, ImageManifestBuilder, MediaType};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::engine::{
+    EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink, Result, config,
+};
+use crate::key::Digest;
+
+use super::EmbeddedEngine;
+use super::layout::{
+    BlobWriter, Hashing, Stored, decompressed, descriptor, familiar, file_error, layer_descriptor,
+    open,
+};
+use super::snapshots::NotTheLayer;
+
+const ACTION: &str = "load a layer";
+
+/// The level of compression of layers that are written here: the fastest.
+const LEVEL: i32 = 1;
+
+impl EmbeddedEngine {
+    /// Adds layers to a parent, and names the image.
+    pub(super) async fn load_layers(&self, request: &LayerRequest) -> Result<Image> {
+        tokio::task::block_in_place(|| {
+            let mut layers = self.parent_layers(&request.parent)?;
+            for layer in &request.layers {
+                let diff_id = layer.diff_id.oci();
+                layers.push((diff_id.clone(), self.take_in(layer)?));
+                let path = layer.path.clone();
+                let tar = move || Ok(Box::new(open(&path)?) as Box<dyn Read>);
+                let unpacked = self.snapshots.unpack(&diff_id, tar);
+                unpacked.map_err(|error| differs(error, &diff_id))?;
+            }
+            self.make_image(&request.config, &request.parent.platform, &layers, &request.tags)
+        })
+    }
+
+    /// Returns the layers of a parent, which has to be here as it was looked at.
+    fn parent_layers(&self, parent: &Image) -> Result<Vec<(String, Descriptor)>> {
+        if parent.diff_ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let missing = || {
+            let reference = parent.tags.first().unwrap_or(&parent.id).clone();
+            EngineError::NoSuchImage { reference }
+        };
+        let stored = self.layout.find(&parent.id)?.ok_or_else(missing)?;
+        if stored.diff_ids != parent.diff_ids {
+            return Err(missing());
+        }
+        Ok(layers_of(&stored))
+    }
+
+    /// Keeps the tar of a layer as a blob. Blocks.
+    fn take_in(&self, layer: &LayerFile) -> Result<Descriptor> {
+        let diff_id = layer.diff_id.oci();
+        let file = open(&layer.path)?;
+        if let Some(known) = self.known_layer(&diff_id)? {
+            return Ok(known);
+        }
+        let (found, descriptor) = self.write_layer(file)?;
+        if found != diff_id {
+            return Err(EngineError::Refused {
+                action: ACTION.to_owned(),
+                reason: format!("`{}` is `{found}`, not `{diff_id}`", layer.path.display()),
+            });
+        }
+        Ok(descriptor)
+    }
+
+    /// Keeps a tar as a compressed blob; returns its digest as a tar, and how a manifest names it.
+    fn write_layer(&self, mut tar: impl Read) -> Result<(String, Descriptor)> {
+        let mut sink = LayerSink::new(self.layout.writer()?)?;
+        let path = self.dir.join("oci");
+        io::copy(&mut tar, &mut sink).map_err(file_error("keep a layer", &path))?;
+        let (diff_id, writer, unpacked) = sink.finish()?;
+        self.keep_layer(&diff_id, writer, unpacked)
+    }
+
+    /// Keeps a compressed layer that was written, and remembers which layer it is.
+    pub(super) fn keep_layer(
+        &self,
+        diff_id: &str,
+        writer: BlobWriter,
+        unpacked: u64,
+    ) -> Result<(String, Descriptor)> {
+        let (digest, size) = self.layout.keep(writer)?;
+        let descriptor = layer_descriptor(&digest, size, unpacked)?;
+        self.remember_layer(diff_id, &descriptor)?;
+        Ok((diff_id.to_owned(), descriptor))
+    }
+
+    /// Remembers which blob a layer is.
+    pub(super) fn remember_layer(&self, diff_id: &str, layer: &Descriptor) -> Result<()> {
+        let path = self.layer_record(diff_id);
+        let text = serde_json::to_vec(layer).expect("a descriptor is valid JSON");
+        crate::atomic::write(&path, &text, false).map_err(file_error("remember a layer", &path))
+    }
+
+    /// Returns the blob of a layer, when it is here.
+    pub(super) fn known_layer(&self, diff_id: &str) -> Result<Option<Descriptor>> {
+        let path = self.layer_record(diff_id);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(file_error("read of a layer", &path)(error)),
+        };
+        let Ok(layer) = serde_json::from_slice::<Descriptor>(&text) else { return Ok(None) };
+        Ok(self.layout.has(layer.digest().as_ref(), layer.size()).then_some(layer))
+    }
+
+    fn layer_record(&self, diff_id: &str) -> std::path::PathBuf {
+        self.dir.join("layers").join(diff_id.trim_start_matches("sha256:"))
+    }
+
+    /// Makes an image of layers and a config, and names it.
+    pub(super) fn make_image(
+        &self,
+        config: &ImageConfig,
+        platform: &str,
+        layers: &[(String, Descriptor)],
+        tags: &[String],
+    ) -> Result<Image> {
+        let diff_ids: Vec<String> = layers.iter().map(|(diff_id, _)| diff_id.clone()).collect();
+        let text = config::config_json(config, platform, &diff_ids);
+        let id = self.layout.put(&text)?;
+        let manifest = ImageManifestBuilder::default()
+            .schema_version(2_u32)
+            .media_type(MediaType::ImageManifest)
+            .config(descriptor(MediaType::ImageConfig, &id, text.len() as u64)?)
+            .layers(layers.iter().map(|(_, layer)| layer.clone()).collect::<Vec<_>>())
+            .build()
+            .expect("all that a manifest needs is set");
+        let digest = self.layout.put(&manifest_json(&manifest))?;
+        let missing = || EngineError::Refused {
+            action: "keep an image".to_owned(),
+            reason: "a part of it went away meanwhile".to_owned(),
+        };
+        let stored = self.layout.stored(&digest)?.ok_or_else(missing)?;
+        for tag in tags {
+            self.layout.name(&stored, &familiar(tag))?;
+        }
+        Ok(Image {
+            id,
+            tags: tags.to_vec(),
+            repo_digests: Vec::new(),
+            diff_ids,
+            platform: platform.to_owned(),
+            size: stored.size(),
+            config: config.clone(),
+        })
+    }
+
+    /// Unpacks the layers of an image that are not unpacked yet, several at once. A blob that is
+    /// damaged is removed, and pulled again where a registry had it.
+    pub(super) async fn unpack(&self, stored: &Arc<Stored>, log: &dyn LogSink) -> Result<()> {
+        for _ in 0..2 {
+            let damaged = tokio::task::block_in_place(|| self.unpack_missing(stored))?;
+            if damaged.is_empty() {
+                return Ok(());
+            }
+            for layer in &damaged {
+                let digest = layer.digest().to_string();
+                log.write(format!("blob `{digest}` is damaged on the disk\n").as_bytes());
+                let path = self.layout.blob(&digest);
+                std::fs::remove_file(&path).map_err(file_error("remove a blob", &path))?;
+                self.pull_blob_again(stored, layer, log).await?;
+            }
+        }
+        Err(EngineError::Refused {
+            action: format!("unpack `{}`", stored.id),
+            reason: "its layers are damaged again and again: look at the disk".to_owned(),
+        })
+    }
+
+    /// Returns the layers whose blobs are damaged.
+    fn unpack_missing(&self, stored: &Stored) -> Result<Vec<Descriptor>> {
+        let missing: Vec<(String, Descriptor)> = layers_of(stored)
+            .into_iter()
+            .filter(|(diff_id, _)| !self.snapshots.has(diff_id))
+            .collect();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        let unpack = || {
+            let mut damaged = Vec::new();
+            loop {
+                let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let Some((diff_id, layer)) = missing.get(at) else { return Ok(damaged) };
+                if !self.unpack_blob(diff_id, layer)? {
+                    damaged.push(layer.clone());
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> =
+                (0..threads.min(missing.len())).map(|_| scope.spawn(unpack)).collect();
+            let mut damaged = Vec::new();
+            for worker in workers {
+                damaged.extend(worker.join().expect("unpacking does not panic")?);
+            }
+            Ok(damaged)
+        })
+    }
+
+    /// Unpacks a layer from its blob; tells whether that was whole.
+    fn unpack_blob(&self, diff_id: &str, layer: &Descriptor) -> Result<bool> {
+        let path = self.layout.blob(layer.digest().as_ref());
+        let tar = || -> Result<Box<dyn Read>> {
+            decompressed(layer.media_type(), open(&path)?).map_err(file_error("read a blob", &path))
+        };
+        match self.snapshots.unpack(diff_id, tar) {
+            Ok(()) => Ok(true),
+            Err(NotTheLayer::Engine(error @ EngineError::NoSpace { .. })) => Err(error),
+            Err(error) => match is_whole(&path, layer)? {
+                true => Err(differs(error, diff_id)),
+                false => Ok(false),
+            },
+        }
+    }
+}
+
+/// Returns the layers of an image with their digests as tars, the lowest first.
+pub(super) fn layers_of(stored: &Stored) -> Vec<(String, Descriptor)> {
+    stored.diff_ids.iter().cloned().zip(stored.manifest.layers().iter().cloned()).collect()
+}
+
+/// Returns the bytes of a manifest, the same for equal ones: annotations are sorted.
+pub(super) fn manifest_json(manifest: &ImageManifest) -> Vec<u8> {
+    let value = serde_json::to_value(manifest).expect("a manifest is valid JSON");
+    value.to_string().into_bytes()
+}
+
+/// Tells whether a blob is what its digest says.
+fn is_whole(path: &Path, layer: &Descriptor) -> Result<bool> {
+    let mut blob = Hashing::new(open(path)?);
+    io::copy(&mut blob, &mut io::sink()).map_err(file_error("read a blob", path))?;
+    Ok(blob.finish().0.oci() == layer.digest().to_string())
+}
+
+fn differs(error: NotTheLayer, diff_id: &str) -> EngineError {
+    match error {
+        NotTheLayer::Engine(error) => error,
+        NotTheLayer::Differs { found } => EngineError::Refused {
+            action: ACTION.to_owned(),
+            reason: format!("its bytes are `{}`, not `{diff_id}`", found.oci()),
+        },
+    }
+}
+
+/// Takes the tar of a layer: hashes it, and compresses it to a blob.
+pub(super) struct LayerSink {
+    encoder: zstd::stream::write::Encoder<'static, BlobWriter>,
+    hasher: Sha256,
+    pub size: u64,
+}
+
+impl LayerSink {
+    pub fn new(writer: BlobWriter) -> Result<LayerSink> {
+        let encoder = zstd::stream::write::Encoder::new(writer, LEVEL);
+        let encoder = encoder.map_err(file_error("keep a layer", Path::new("blobs")))?;
+        Ok(LayerSink { encoder, hasher: Sha256::new(), size: 0 })
+    }
+
+    /// Returns the digest of the tar, the blob, and the bytes of the tar.
+    pub fn finish(self) -> Result<(String, BlobWriter, u64)> {
+        let diff_id = Digest::from_bytes(self.hasher.finalize().into()).oci();
+        let writer = self.encoder.finish();
+        let writer = writer.map_err(file_error("keep a layer", Path::new("blobs")))?;
+        Ok((diff_id, writer, self.size))
+    }
+}
+
+impl Write for LayerSink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.encoder.write_all(bytes)?;
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.encoder.flush()
+    }
+}

@@ -1,0 +1,274 @@
+//! The engine without a daemon: images in an OCI layout below the state directory, containers from
+//! Linux namespaces over overlayfs, as root or as a plain user.
+//!
+//! [`layout`] holds images, [`snapshots`] their unpacked layers; [`asking`] starts the [`helper`]
+//! process, which alone enters other namespaces. Nothing runs between two calls, and what a killed
+//! process leaves is found by the next.
+
+mod asking;
+mod build;
+mod containers;
+pub mod helper;
+mod images;
+mod layers;
+mod layout;
+mod registry;
+mod snapshots;
+mod task;
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+
+use super::{
+    BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest, ListedImage, LogSink,
+    OwnerAlive, Result, SandboxEnd, SandboxRequest,
+};
+use asking::Asking;
+use layout::{Layout, file_error};
+use snapshots::Snapshots;
+use task::{Identity, Work};
+
+pub use task::Storage;
+
+/// The time of files that a step made.
+const FILE_TIME: i64 = super::host::FILE_TIME as i64;
+
+/// What the engine is opened with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The state directory; the engine's own is `embedded` in it.
+    pub state_dir: PathBuf,
+    /// The program that becomes a helper process: one whose `main` calls [`helper::main`] first.
+    pub helper: PathBuf,
+    /// Marks what exists only while this process lives; see [`super::label::SCRATCH`].
+    pub owner: String,
+    /// The directory of Docker's client configuration, for credentials.
+    pub client_config: Option<PathBuf>,
+    /// How layers are put together; by default what the kernel allows.
+    pub storage: Option<Storage>,
+}
+
+/// The embedded engine.
+pub struct EmbeddedEngine {
+    dir: PathBuf,
+    owner: String,
+    client_config: Option<PathBuf>,
+    layout: Layout,
+    snapshots: Snapshots,
+    asking: Asking,
+}
+
+impl EmbeddedEngine {
+    /// Opens the engine, and finds out what this machine allows.
+    pub async fn open(settings: Settings) -> Result<EmbeddedEngine> {
+        blocking(move || Self::open_now(settings)).await
+    }
+
+    fn open_now(settings: Settings) -> Result<EmbeddedEngine> {
+        let dir = settings.state_dir.join("embedded");
+        let make = |path: &Path| {
+            std::fs::create_dir_all(path).map_err(file_error("make the engine's directory", path))
+        };
+        make(&dir)?;
+        make(&dir.join("layers"))?;
+        make(&dir.join("steps"))?;
+        // The helper finds its way by these paths from another directory.
+        let dir = dir.canonicalize().map_err(file_error("find the engine's directory", &dir))?;
+        let asking = Asking { program: settings.helper, identity: identity()? };
+        let storage = match settings.storage {
+            Some(storage) => storage,
+            None => storage(&dir, &asking)?,
+        };
+        let layout = Layout::open(&dir.join("oci"))?;
+        let snapshots = Snapshots::open(&dir, storage, asking.clone(), &settings.owner)?;
+        let Settings { owner, client_config, .. } = settings;
+        Ok(EmbeddedEngine { dir, owner, client_config, layout, snapshots, asking })
+    }
+
+    /// Says who containers run as and how layers are put together, for people.
+    pub fn describe(&self) -> String {
+        let who = match self.asking.identity {
+            Identity::Root => "as root",
+            Identity::Range { .. } => "as a plain user with a range of ids",
+            Identity::Single { .. } => "as a plain user with one id",
+        };
+        let how = match self.snapshots.storage() {
+            Storage::Overlay => "overlayfs",
+            Storage::Fuse => "fuse-overlayfs",
+            Storage::Copy => "copies",
+        };
+        format!("{how}, {who}")
+    }
+}
+
+/// Does what blocks on a thread for it.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        std::panic::resume_unwind(error.into_panic());
+    })
+}
+
+/// Finds out who this process can be towards the files of images.
+fn identity() -> Result<Identity> {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    if uid == 0 {
+        return Ok(Identity::Root);
+    }
+    let name = user_name(uid);
+    let ids = |file: &str| {
+        let text = std::fs::read_to_string(file).ok()?;
+        subordinate_ids(&text, uid, name.as_deref())
+    };
+    let here = |program: &str| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+    };
+    Ok(match (ids("/etc/subuid"), ids("/etc/subgid")) {
+        (Some(sub_uids), Some(sub_gids)) if here("newuidmap") && here("newgidmap") => {
+            Identity::Range { uid, gid, sub_uids, sub_gids }
+        }
+        _ => Identity::Single { uid, gid },
+    })
+}
+
+fn user_name(uid: u32) -> Option<String> {
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
+}
+
+/// Returns the first range of a user in `/etc/subuid` or `/etc/subgid` that is large enough for the
+/// users of an image: first and number.
+fn subordinate_ids(text: &str, uid: u32, name: Option<&str>) -> Option<(u32, u32)> {
+    text.lines().find_map(|line| {
+        let mut fields = line.trim().split(':');
+        let user = fields.next()?;
+        let mine = user.parse() == Ok(uid) || Some(user) == name;
+        let (first, count) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        (mine && count >= 65536_u32).then_some((first, count))
+    })
+}
+
+/// Finds how layers can be put together here, and remembers it for this kernel.
+fn storage(dir: &Path, asking: &Asking) -> Result<Storage> {
+    let remembered = dir.join("storage.json");
+    let machine = rustix::system::uname().release().to_string_lossy().into_owned();
+    let known = (&machine, &asking.identity);
+    if let Ok(text) = std::fs::read(&remembered)
+        && let Ok((release, identity, storage)) =
+            serde_json::from_slice::<(String, Identity, Storage)>(&text)
+        && (&release, &identity) == known
+    {
+        return Ok(storage);
+    }
+    let mut refusals = Vec::new();
+    for storage in [Storage::Overlay, Storage::Fuse, Storage::Copy] {
+        match probe(dir, asking, storage) {
+            Ok(()) => {
+                let text = serde_json::to_vec(&(known.0, known.1, storage));
+                let text = text.expect("names are valid JSON");
+                crate::atomic::write(&remembered, &text, false)
+                    .map_err(file_error("remember how layers are kept", &remembered))?;
+                return Ok(storage);
+            }
+            Err(error @ EngineError::NoSpace { .. }) => return Err(error),
+            Err(error) => refusals.push(error.to_string()),
+        }
+    }
+    Err(EngineError::Refused {
+        action: "run containers without a daemon".to_owned(),
+        reason: refusals.pop().unwrap_or_default(),
+    })
+}
+
+/// Tries one way to put layers together in a directory of its own.
+fn probe(dir: &Path, asking: &Asking, storage: Storage) -> Result<()> {
+    let directory = tempfile::Builder::new().prefix("probe-").tempdir_in(dir);
+    let directory = directory.map_err(file_error("try what this machine allows", dir))?.keep();
+    let tried = asking.ask(Work::Probe { directory: directory.clone(), storage }, None, None);
+    let removed = asking.ask(Work::Remove { paths: vec![directory.clone()] }, None, None);
+    if removed.is_err() {
+        // Where no helper can work, nothing in it belongs to another user.
+        let _ = std::fs::remove_dir_all(&directory);
+    }
+    tried
+}
+
+#[async_trait]
+impl Engine for EmbeddedEngine {
+    async fn info(&self) -> Result<EngineInfo> {
+        self.read_info()
+    }
+
+    async fn images(&self) -> Result<Vec<ListedImage>> {
+        self.list_images()
+    }
+
+    async fn inspect(&self, reference: &str) -> Result<Option<Image>> {
+        self.inspect_image(reference)
+    }
+
+    async fn pull(&self, reference: &str, platform: &str, log: &dyn LogSink) -> Result<Image> {
+        self.pull_image(reference, platform, log).await
+    }
+
+    async fn build(&self, request: &BuildRequest, log: &dyn LogSink) -> Result<Image> {
+        self.build_image(request, log).await
+    }
+
+    async fn load(&self, request: &LayerRequest) -> Result<Image> {
+        self.load_layers(request).await
+    }
+
+    async fn tag(&self, id: &str, reference: &str) -> Result<()> {
+        self.tag_image(id, reference)
+    }
+
+    async fn remove(&self, reference: &str) -> Result<()> {
+        self.remove_image(reference)
+    }
+
+    async fn push(&self, reference: &str, log: &dyn LogSink) -> Result<()> {
+        self.push_image(reference, log).await
+    }
+
+    async fn run(&self, reference: &str, command: &[String], log: &dyn LogSink) -> Result<i64> {
+        self.run_command(reference, command, log).await
+    }
+
+    async fn run_sandboxed(
+        &self,
+        request: &SandboxRequest,
+        log: &dyn LogSink,
+        control: &dyn LogSink,
+    ) -> Result<SandboxEnd> {
+        self.run_in_sandbox(request, log, control).await
+    }
+
+    async fn remove_run(&self, run_id: &str) -> Result<Vec<String>> {
+        self.remove_containers_of_run(run_id)
+    }
+
+    async fn remove_scratch(&self, owner_alive: &OwnerAlive) -> Result<Vec<String>> {
+        self.remove_left_scratch(owner_alive)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_belongs_to_a_user_by_name_or_number_and_is_large_enough() {
+        let text = "root:100000:65536\nme:165536:10\nme:200000:65536\n1001:300000:131072\n";
+        assert_eq!(subordinate_ids(text, 1000, Some("me")), Some((200_000, 65536)));
+        assert_eq!(subordinate_ids(text, 1001, None), Some((300_000, 131_072)));
+        assert_eq!(subordinate_ids(text, 1002, Some("you")), None);
+    }
+}

@@ -1,0 +1,247 @@
+//! What the engine asks of its helper process, and what that answers.
+//!
+//! A request is the length of its JSON text (four bytes, big-endian), the text, and the bytes that
+//! it announces. It comes over a socket that is the helper's standard input; the answer goes back
+//! over it as JSON. The end of the socket is the end of the engine's interest: a helper that sees
+//! it kills its container and cleans up.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Who the helper is towards the files of images.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Identity {
+    /// Root of this machine.
+    Root,
+    /// A plain user who is root of a user namespace, with a range of ids for the other users.
+    Range {
+        /// The user.
+        uid: u32,
+        /// The user's group.
+        gid: u32,
+        /// First and number of the subordinate user ids.
+        sub_uids: (u32, u32),
+        /// First and number of the subordinate group ids.
+        sub_gids: (u32, u32),
+    },
+    /// A plain user who is root of a user namespace that knows no other user.
+    Single {
+        /// The user.
+        uid: u32,
+        /// The user's group.
+        gid: u32,
+    },
+}
+
+impl Identity {
+    /// Tells whether overlay marks are `user.` attributes.
+    pub fn user_attributes(&self) -> bool {
+        *self != Identity::Root
+    }
+
+    /// Tells whether there is but one owner of files.
+    pub fn one_owner(&self) -> bool {
+        matches!(self, Identity::Single { .. })
+    }
+}
+
+/// How the layers of an image become one tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Storage {
+    /// The kernel's overlay file system.
+    Overlay,
+    /// `fuse-overlayfs`.
+    Fuse,
+    /// A copy of every file.
+    Copy,
+}
+
+/// A request.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Task {
+    /// Who does it.
+    pub identity: Identity,
+    /// What is done.
+    pub work: Work,
+}
+
+/// What a helper does.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Work {
+    /// Runs a container. The bytes of its files follow the request.
+    Run(Box<Container>),
+    /// Unpacks the tar that follows the request, until the end of the socket's input.
+    Unpack {
+        /// An empty directory.
+        directory: PathBuf,
+        /// What the marks of the layer are turned to.
+        storage: Storage,
+    },
+    /// Writes the changes that a container made as a layer, to the standard output.
+    Pack {
+        /// The upper directory, or the copied tree.
+        directory: PathBuf,
+        /// The layers below, as in [`Root::lowers`], and where they are.
+        lowers: Vec<PathBuf>,
+        /// How the tree was made.
+        storage: Storage,
+        /// When the tree was made, in nanoseconds; only for [`Storage::Copy`].
+        since: i128,
+        /// For [`Storage::Copy`]: where the changes are kept, as a layer of its own.
+        into: Option<PathBuf>,
+    },
+    /// Copies files of a build into a tree.
+    Copy(Box<Copy>),
+    /// Removes trees.
+    Remove {
+        /// Files or directories.
+        paths: Vec<PathBuf>,
+    },
+    /// Tries what containers need in an empty directory.
+    Probe {
+        /// The directory.
+        directory: PathBuf,
+        /// What is tried.
+        storage: Storage,
+    },
+}
+
+/// The tree of a container.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Root {
+    /// The directory of unpacked layers; the helper works in it.
+    pub snapshots: PathBuf,
+    /// Names of layers in `snapshots`, the highest first.
+    pub lowers: Vec<String>,
+    /// The container's own directory, relative to `snapshots`; it exists and is empty.
+    pub scratch: PathBuf,
+    /// How the layers are put together.
+    pub storage: Storage,
+    /// The changes are thrown away afterwards.
+    pub throw_away: bool,
+}
+
+/// A container.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Container {
+    /// Its files.
+    pub root: Root,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// Where it starts; made when it is not there.
+    pub working_dir: String,
+    /// `user`, `user:group`, by name or number; empty is root.
+    pub user: String,
+    /// What it can reach.
+    pub network: Network,
+    /// Names that lead to loopback.
+    pub loopback_names: Vec<String>,
+    /// Directories of the host that are mounted.
+    pub binds: Vec<Bind>,
+    /// Files that are written first: path and number of bytes, for root only.
+    pub files: Vec<(String, usize)>,
+    /// What root may do, as a bit for each capability.
+    pub capabilities: u64,
+    /// Nothing that runs may gain privileges.
+    pub no_new_privileges: bool,
+    /// The helper's standard error is file descriptor 4 of the command; its outputs are the
+    /// standard output either way.
+    pub control: bool,
+    /// What it may use.
+    pub limits: Limits,
+}
+
+/// What a container can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// Loopback.
+    None,
+    /// Loopback, and addresses in 10.255.0.0/16 that never answer.
+    SilentPeer,
+    /// The network of the host.
+    Host,
+}
+
+/// Something of the host in a container.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Bind {
+    /// A directory or file on the host; none is an empty directory in memory.
+    pub source: Option<PathBuf>,
+    /// In the container; made when it is not there.
+    pub target: String,
+    /// Whether it cannot be written.
+    pub read_only: bool,
+}
+
+/// What a container may use.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Thousandths of a processor.
+    pub milli_cpus: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// The name of its control group.
+    pub group: String,
+}
+
+/// Files for `COPY` and `ADD`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Copy {
+    /// The tree to copy to.
+    pub root: Root,
+    /// The tree to copy from.
+    pub from: CopySource,
+    /// Patterns, relative to the source.
+    pub sources: Vec<String>,
+    /// Where to, absolute; with a trailing `/` a directory.
+    pub destination: String,
+    /// `user:group` as in `--chown`; empty is root.
+    pub owner: String,
+    /// Octal `--chmod`.
+    pub mode: Option<u32>,
+    /// The time of what is made, in seconds.
+    pub time: i64,
+    /// Archives are unpacked, as `ADD` does.
+    pub unpack: bool,
+}
+
+/// Where the files of a `COPY` are.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum CopySource {
+    /// A directory of the host.
+    Directory(PathBuf),
+    /// Names of layers in [`Root::snapshots`], the highest first.
+    Layers(Vec<String>),
+}
+
+/// The answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Answer {
+    /// A container ended.
+    Ended {
+        /// Its exit code, 128 and the signal where it was killed.
+        code: i64,
+        /// The kernel killed a process of it at the memory limit.
+        out_of_memory: bool,
+        /// The helper killed it because it was asked to.
+        killed: bool,
+        /// Limits that could not be set, in words.
+        warnings: Vec<String>,
+    },
+    /// It is done.
+    Done,
+    /// It could not be done.
+    Failed {
+        /// What was tried.
+        action: String,
+        /// The system's error number.
+        errno: Option<i32>,
+        /// Why, in words.
+        reason: String,
+    },
+}

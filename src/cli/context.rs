@@ -87,7 +87,7 @@ async fn embedded(global: &Global) -> Result<EmbeddedEngine, EngineError> {
         state_dir: global.state_dir.clone().unwrap_or_else(|| store::default_dir(variable)),
         helper: program,
         owner: store::owner().to_owned(),
-        client_config: docker::config_directory(&variable),
+        client_config: docker::config_directory(variable),
         storage,
     })
     .await

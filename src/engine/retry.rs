@@ -8,9 +8,9 @@ use super::{LogSink, Result};
 const ATTEMPTS: u32 = 5;
 
 /// Tries a transfer again while its failures may pass, with growing pauses.
-pub(super) async fn retried<F>(log: &dyn LogSink, mut transfer: impl FnMut() -> F) -> Result<()>
+pub(super) async fn retried<T, F>(log: &dyn LogSink, mut transfer: impl FnMut() -> F) -> Result<T>
 where
-    F: Future<Output = Result<()>>,
+    F: Future<Output = Result<T>>,
 {
     let mut attempt = 1;
     loop {

@@ -2,7 +2,7 @@
 
 use imgforge::catalog::Catalog;
 use imgforge::config::host_access;
-use imgforge::engine::{Engine as _, Image};
+use imgforge::engine::Image;
 use imgforge::key::KeyDocument;
 use imgforge::key::Kind;
 use imgforge::recipe::EnvRecipe;

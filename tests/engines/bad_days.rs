@@ -59,7 +59,7 @@ async fn something_that_is_no_engine_is_unreachable() {
 #[test]
 fn a_connection_that_breaks_in_a_build_is_worth_another_try() {
     on_every_engine(|bench| async move {
-        let Some(engine) = bench.address.strip_prefix("unix://").map(str::to_owned) else {
+        let Some(engine) = bench.socket().map(str::to_owned) else {
             return;
         };
         let directory = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use imgforge::engine::{Engine as _, EngineError};
+use imgforge::engine::EngineError;
 
 use crate::common::{Log, file, on_every_engine};
 

@@ -1,7 +1,8 @@
 //! What the tests share: the engines under test, names that belong to one test, layers.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use imgforge::catalog::ContextFile;
@@ -15,10 +16,28 @@ use imgforge::key::Digest;
 /// An engine under test, with names that no other test uses.
 pub struct Bench {
     pub engine: Arc<dyn Engine>,
-    pub address: String,
     pub owner: String,
     pub base: Image,
+    target: Target,
     prefix: String,
+}
+
+/// Which engine.
+#[derive(Clone)]
+pub enum Target {
+    /// The Docker engine at an address.
+    Docker(String),
+    /// The embedded engine, with its state in a directory that all tests of a user share.
+    Embedded(PathBuf),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Docker(address) => write!(f, "the engine at {address}"),
+            Target::Embedded(state) => write!(f, "the embedded engine in {}", state.display()),
+        }
+    }
 }
 
 /// Runs a test on every engine. What it named is removed afterwards, however it ended.
@@ -28,63 +47,92 @@ where
 {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        for address in addresses() {
-            let Some(bench) = Bench::new(address.as_deref()).await else { continue };
+        for target in targets().await {
+            let Some(bench) = Bench::new(target.clone()).await else { continue };
             let bench = Arc::new(bench);
             let ended = tokio::spawn(test(bench.clone())).await;
             bench.clean().await;
             if let Err(error) = ended {
-                eprintln!("on the engine at {}", bench.address);
+                eprintln!("on {target}");
                 std::panic::resume_unwind(error.into_panic());
             }
         }
     });
 }
 
-fn addresses() -> Vec<Option<String>> {
-    match std::env::var("IMGFORGE_TEST_DOCKER_HOSTS") {
-        Ok(hosts) => hosts.split_whitespace().map(|host| Some(host.to_owned())).collect(),
-        Err(_) => vec![None],
+/// Returns the engines under test: those of `IMGFORGE_TEST_ENGINES`, by default both kinds.
+async fn targets() -> Vec<Target> {
+    let wanted = std::env::var("IMGFORGE_TEST_ENGINES").unwrap_or("docker embedded".to_owned());
+    let mut targets = Vec::new();
+    for kind in wanted.split_whitespace() {
+        match kind {
+            "docker" => match std::env::var("IMGFORGE_TEST_DOCKER_HOSTS") {
+                Ok(hosts) => {
+                    let host = |host: &str| Target::Docker(host.to_owned());
+                    targets.extend(hosts.split_whitespace().map(host));
+                }
+                Err(_) => match DockerEngine::connect(|name| std::env::var(name).ok(), "").await {
+                    Ok(engine) => targets.push(Target::Docker(engine.address().to_owned())),
+                    Err(error) => left_out(&error.to_string()),
+                },
+            },
+            "embedded" => targets.push(Target::Embedded(embedded_state())),
+            other => panic!("IMGFORGE_TEST_ENGINES names `{other}`"),
+        }
+    }
+    targets
+}
+
+/// The state directory of embedded engines under test: one for each user.
+pub fn embedded_state() -> PathBuf {
+    match std::env::var_os("IMGFORGE_TEST_STATE") {
+        Some(state) => state.into(),
+        None => {
+            let user = rustix::process::geteuid().as_raw();
+            std::env::temp_dir().join(format!("imgforge-test-{user}"))
+        }
     }
 }
 
 /// Says what is missing on this machine. Where it was promised, it has to be there.
 pub fn left_out(missing: &str) {
-    let promised = ["CI", "IMGFORGE_TEST_DOCKER_HOSTS"];
+    let promised = ["CI", "IMGFORGE_TEST_ENGINES", "IMGFORGE_TEST_DOCKER_HOSTS"];
     let promised = promised.iter().find(|name| std::env::var_os(name).is_some());
     assert!(promised.is_none(), "{missing}, and {} is set", promised.unwrap_or(&""));
     eprintln!("{missing}: tests of engines are left out");
 }
 
 impl Bench {
-    async fn new(address: Option<&str>) -> Option<Bench> {
+    async fn new(target: Target) -> Option<Bench> {
         let id = format!("{:012x}", rand::random::<u64>() >> 16);
         let owner = format!("test-{id}");
-        let engine = match address {
-            Some(address) => DockerEngine::connect_to(address, &owner, None).await,
-            None => DockerEngine::connect(|name| std::env::var(name).ok(), &owner).await,
-        };
-        let engine = match engine {
-            Ok(engine) => engine,
-            Err(error) => {
-                left_out(&error.to_string());
-                return None;
-            }
-        };
+        let engine = connect(&target, &owner, None).await;
         let name = std::env::var("IMGFORGE_TEST_IMAGE");
         let name = name.unwrap_or_else(|_| "python:3.11-slim-bookworm".to_owned());
         let Some(base) = engine.inspect(&name).await.unwrap() else {
-            left_out(&format!("the engine has no `{name}` (see scripts/base-image)"));
+            left_out(&format!("{target} has no `{name}` (make it with `imgforge base bootstrap`)"));
             return None;
         };
-        let address = engine.address().to_owned();
         let prefix = format!("imgforge-test-{id}");
-        Some(Bench { engine: Arc::new(engine), address, owner, base, prefix })
+        Some(Bench { engine, owner, base, target, prefix })
     }
 
     /// Connects once more, as another process would.
-    pub async fn another_engine(&self) -> DockerEngine {
-        DockerEngine::connect_to(&self.address, &self.owner, None).await.unwrap()
+    pub async fn another_engine(&self) -> Arc<dyn Engine> {
+        connect(&self.target, &self.owner, None).await
+    }
+
+    /// Connects with the credentials of a Docker client's configuration.
+    pub async fn with_credentials(&self, config: &Path) -> Arc<dyn Engine> {
+        connect(&self.target, &self.owner, Some(config.to_owned())).await
+    }
+
+    /// Returns the socket of a Docker engine on this machine.
+    pub fn socket(&self) -> Option<&str> {
+        match &self.target {
+            Target::Docker(address) => address.strip_prefix("unix://"),
+            Target::Embedded(_) => None,
+        }
     }
 
     /// Returns a name of this test's own.
@@ -147,6 +195,33 @@ impl Bench {
         for reference in self.left().await {
             let _ = self.engine.remove(&reference).await;
         }
+    }
+}
+
+async fn connect(target: &Target, owner: &str, config: Option<PathBuf>) -> Arc<dyn Engine> {
+    match target {
+        Target::Docker(address) => {
+            Arc::new(DockerEngine::connect_to(address, owner, config).await.unwrap())
+        }
+        Target::Embedded(state) => Arc::new(
+            EmbeddedEngine::open(Settings {
+                state_dir: state.clone(),
+                helper: helper(),
+                owner: owner.to_owned(),
+                client_config: config,
+                storage: None,
+            })
+            .await
+            .unwrap(),
+        ),
+    }
+}
+
+/// The program that becomes a helper of the embedded engine.
+pub fn helper() -> PathBuf {
+    match std::env::var_os("IMGFORGE_TEST_PROGRAM") {
+        Some(program) => program.into(),
+        None => env!("CARGO_BIN_EXE_imgforge").into(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Layers that are loaded without a build step.
 
-use imgforge::engine::{Engine as _, EngineError};
+use imgforge::engine::EngineError;
 use imgforge::key::Digest;
 
 use crate::common::{layer, on_every_engine};

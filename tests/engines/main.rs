@@ -1,9 +1,10 @@
 //! One suite over all engines: what [`imgforge::engine::Engine`] promises, on real ones.
 //!
-//! It runs on every Docker engine of `IMGFORGE_TEST_DOCKER_HOSTS` (separated by spaces), else on
-//! the one that `DOCKER_HOST` and the sockets lead to; without one the tests say so in a line and
-//! pass, unless `CI` is set: there they fail. They stand on the image `IMGFORGE_TEST_IMAGE`, a
-//! Debian, which `scripts/base-image` makes.
+//! It runs on the kinds of engine that `IMGFORGE_TEST_ENGINES` names, by default `docker embedded`:
+//! on every Docker engine of `IMGFORGE_TEST_DOCKER_HOSTS` (separated by spaces), else on the one that
+//! `DOCKER_HOST` and the sockets lead to, and on the embedded engine of the user who runs it. Without
+//! one the tests say so in a line and pass, unless it was named or `CI` is set: there they fail. They
+//! stand on the image `IMGFORGE_TEST_IMAGE`, a Debian, which `imgforge base bootstrap` makes.
 
 mod again;
 mod bad_days;

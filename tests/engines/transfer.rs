@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use imgforge::engine::docker::DockerEngine;
-use imgforge::engine::{Engine as _, EngineError};
+use imgforge::engine::{Engine, EngineError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -126,7 +125,7 @@ async fn pass_on(
 }
 
 /// Builds an image of one small file and pushes it.
-async fn publish(bench: &Bench, engine: &DockerEngine, reference: &str) -> Vec<String> {
+async fn publish(bench: &Bench, engine: &dyn Engine, reference: &str) -> Vec<String> {
     let mut request = bench.build("FROM scratch\nCOPY a.txt /\nCMD [\"/a.txt\"]\n", "published");
     request.context.push(file("a.txt", reference));
     request.tags.push(reference.to_owned());
@@ -141,7 +140,7 @@ fn a_published_name_is_pulled() {
     on_every_engine(|bench| async move {
         let Some(registry) = Registry::start(None).await else { return };
         let name = registry.name(PUBLISHED);
-        let diff_ids = publish(&bench, &bench.engine, &name).await;
+        let diff_ids = publish(&bench, &*bench.engine, &name).await;
         assert_eq!(bench.engine.inspect(&name).await.unwrap(), None);
         let log = Log::default();
         let image = bench.engine.pull(&name, &bench.base.platform, &log).await.unwrap();
@@ -175,7 +174,7 @@ fn a_name_that_the_registry_lacks_is_not_tried_again() {
 fn a_registry_that_is_busy_is_asked_again() {
     on_every_engine(|bench| async move {
         let Some(registry) = Registry::start(None).await else { return };
-        let diff_ids = publish(&bench, &bench.engine, &registry.name(PUBLISHED)).await;
+        let diff_ids = publish(&bench, &*bench.engine, &registry.name(PUBLISHED)).await;
         for status in ["429 Too Many Requests", "503 Service Unavailable"] {
             let (port, refused) = flaky(registry.port, status, 2).await;
             let name = format!("127.0.0.1:{port}/{PUBLISHED}");
@@ -201,13 +200,11 @@ fn credentials_come_from_dockers_configuration() {
         let config = tempfile::tempdir().unwrap();
         let path = config.path().join("config.json");
         let server = format!("127.0.0.1:{}", registry.port);
-        let config_dir = Some(config.path().to_owned());
-        let address = &bench.address;
-        let engine = DockerEngine::connect_to(address, &bench.owner, config_dir).await.unwrap();
+        let engine = bench.with_credentials(config.path()).await;
         // base64 of `me:secret`
         let auths = serde_json::json!({"auths": {&server: {"auth": "bWU6c2VjcmV0"}}});
         std::fs::write(&path, auths.to_string()).unwrap();
-        let diff_ids = publish(&bench, &engine, &name).await;
+        let diff_ids = publish(&bench, &*engine, &name).await;
         let platform = &bench.base.platform;
         let image = engine.pull(&name, platform, &Log::default()).await.unwrap();
         assert_eq!(image.diff_ids, diff_ids);

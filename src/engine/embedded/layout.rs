@@ -111,7 +111,7 @@ struct RuntimeConfig {
 
 /// Returns the media type of a layer that is written here.
 pub(super) fn layer_type() -> MediaType {
-    MediaType::ImageLayerZstd
+    MediaType::ImageLayerGzip
 }
 
 /// Makes the error of a file of the layout.

@@ -155,15 +155,16 @@ fn subordinate_ids(text: &str, uid: u32, name: Option<&str>) -> Option<(u32, u32
     })
 }
 
-/// Finds how layers can be put together here, and remembers it for this kernel.
+/// Finds how layers can be put together here, and remembers it for this kernel and version.
 fn storage(dir: &Path, asking: &Asking) -> Result<Storage> {
     let remembered = dir.join("storage.json");
-    let machine = rustix::system::uname().release().to_string_lossy().into_owned();
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let machine = format!("{kernel}, imgforge {}", env!("CARGO_PKG_VERSION"));
     let known = (&machine, &asking.identity);
     if let Ok(text) = std::fs::read(&remembered)
-        && let Ok((release, identity, storage)) =
+        && let Ok((tried, identity, storage)) =
             serde_json::from_slice::<(String, Identity, Storage)>(&text)
-        && (&release, &identity) == known
+        && (&tried, &identity) == known
     {
         return Ok(storage);
     }

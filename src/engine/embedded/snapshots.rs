@@ -93,6 +93,18 @@ impl Snapshots {
         hex.get(..DIGITS).unwrap_or(hex).to_owned()
     }
 
+    /// Returns the directories of layers, the highest first. An image may have a layer twice, and
+    /// the kernel takes none twice: the higher one has all that the lower one would add.
+    pub fn lowers(diff_ids: &[String]) -> Vec<String> {
+        let mut names = Vec::new();
+        for name in diff_ids.iter().rev().map(|diff_id| Self::name(diff_id)) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
     /// Tells whether a layer is unpacked.
     pub fn has(&self, diff_id: &str) -> bool {
         self.layers().join(Self::name(diff_id)).exists()
@@ -165,7 +177,7 @@ impl Snapshots {
         let name = container.file_name().expect("a container has a name");
         Ok(Root {
             snapshots: self.layers(),
-            lowers: diff_ids.iter().rev().map(|diff_id| Self::name(diff_id)).collect(),
+            lowers: Self::lowers(diff_ids),
             scratch: Path::new("../c").join(name),
             storage: self.storage,
             throw_away,

@@ -195,9 +195,12 @@ pub fn images(stages: &[Stage]) -> Vec<String> {
 
 /// Reads the stages that the last one needs.
 pub fn stages(text: &str, args: &BTreeMap<String, String>) -> Result<Vec<Stage>, String> {
-    let text = normalise(text);
+    let (text, added) = alone(&normalise(text));
     let parsed = parse_dockerfile::parse(&text).map_err(|error| error.to_string())?;
-    let line_of = |at: usize| text[..at].matches('\n').count() + 1;
+    let line_of = |at: usize| {
+        let line = text[..at].matches('\n').count() + 1;
+        line - 2 * added.iter().filter(|at| **at < line).count()
+    };
     let mut global = BTreeMap::new();
     for arg in parsed.global_args() {
         let at = |reason| format!("line {}: {reason}", line_of(arg.arg.span.start));
@@ -241,6 +244,60 @@ pub fn stages(text: &str, args: &BTreeMap<String, String>) -> Result<Vec<Stage>,
         stages.push(Stage { origin, steps, global: global.clone(), given: args.clone() });
     }
     Ok(needed(stages))
+}
+
+/// Makes every heredoc the whole of its `RUN`: the parser knows no other, and a command with
+/// heredocs in it is a script like any. Returns also the lines after which two lines were added.
+fn alone(text: &str) -> (String, Vec<usize>) {
+    let mut out = String::with_capacity(text.len());
+    let mut added = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let mut whole = line.to_owned();
+        let mut source = format!("{line}\n");
+        while !line.starts_with('#') && whole.ends_with('\\') {
+            whole.pop();
+            let Some(next) = lines.next() else { break };
+            whole.push_str(next);
+            source += next;
+            source.push('\n');
+        }
+        let found = heredocs(&whole);
+        let runs = whole.get(..4).is_some_and(|word| word.eq_ignore_ascii_case("RUN "));
+        let (flags, command) = split_flags(whole.get(4..).unwrap_or(""));
+        let mut bodies = String::new();
+        for heredoc in &found {
+            for body in lines.by_ref() {
+                bodies += body;
+                bodies.push('\n');
+                if heredoc.ends_with(body) {
+                    break;
+                }
+            }
+        }
+        if !runs || found.is_empty() || command.starts_with("<<") {
+            out += &source;
+            out += &bodies;
+            continue;
+        }
+        let mut end = String::from("IMGFORGE");
+        while bodies.contains(&end) {
+            end.push('_');
+        }
+        out += &format!("RUN {flags}<<{end}\n{command}\n{bodies}{end}\n");
+        added.push(out.matches('\n').count());
+    }
+    (out, added)
+}
+
+/// Splits the flags of an instruction from its command.
+fn split_flags(arguments: &str) -> (&str, &str) {
+    let mut rest = arguments.trim_start();
+    while rest.starts_with("--") {
+        rest = rest.split_once(char::is_whitespace).map_or("", |(_, rest)| rest.trim_start());
+    }
+    let at = arguments.len() - rest.len();
+    (&arguments[..at], rest)
 }
 
 /// Empties the stages that the last one does not need.
@@ -340,7 +397,7 @@ fn kind(instruction: &Instruction<'_>, stages: &[String]) -> Result<Kind, String
                     }
                 }
             }
-            Kind::Run { mounts, command: run_line(&run.arguments, &run.here_docs)? }
+            Kind::Run { mounts, command: run_line(&run.arguments, &run.here_docs) }
         }
         Instruction::Copy(copy) => {
             Kind::Copy(copy_of(&copy.options, &copy.src, &copy.dest.value, stages, false)?)
@@ -390,30 +447,10 @@ fn continued(text: &str) -> String {
     text.replace("\\\n", "").trim().to_owned()
 }
 
-fn run_line(command: &Command<'_>, docs: &[HereDoc<'_>]) -> Result<Line, String> {
-    let Line::Shell(text) = line(command) else { return Ok(line(command)) };
-    let [first, ..] = docs else { return Ok(Line::Shell(text)) };
-    let found = heredocs(&format!("RUN {text}"));
-    if found.len() != docs.len() {
-        return Err(format!("the heredocs of `{text}` cannot be told apart"));
-    }
-    let alone = text.strip_prefix("<<").is_some_and(|rest| {
-        rest.trim_start_matches('-').trim_matches(['"', '\'']) == found[0].word
-    });
-    if alone {
-        let body = first.value.to_string();
-        return Ok(if body.starts_with("#!") { Line::Program(body) } else { Line::Shell(body) });
-    }
-    let mut whole = format!("{text}\n");
-    for (doc, heredoc) in docs.iter().zip(&found) {
-        whole.push_str(&doc.value);
-        if !doc.value.ends_with('\n') && !doc.value.is_empty() {
-            whole.push('\n');
-        }
-        whole.push_str(&heredoc.word);
-        whole.push('\n');
-    }
-    Ok(Line::Shell(whole))
+fn run_line(command: &Command<'_>, docs: &[HereDoc<'_>]) -> Line {
+    let [first, ..] = docs else { return line(command) };
+    let body = first.value.to_string();
+    if body.starts_with("#!") { Line::Program(body) } else { Line::Shell(body) }
 }
 
 fn copy_of(
@@ -702,6 +739,25 @@ mod tests {
         );
         assert!(error("FROM a\nRUNN b\n").contains("RUNN"), "{}", error("FROM a\nRUNN b\n"));
         assert!(error("FROM a\nADD https://x/y /z\n").contains("fetch it in a RUN"));
+    }
+
+    #[test]
+    fn a_heredoc_in_a_command_is_a_script() {
+        let text = "FROM a\nRUN --mount=type=tmpfs,target=/t cat > /x <<'END' && b\n# $HOME\nEND\n\
+                    RUN <<EOF\nset -e\nEOF\nONBUILD RUN c\n";
+        assert!(stages(text, &none()).err().unwrap().starts_with("line 8:"));
+        let text = text.replace("ONBUILD RUN c\n", "");
+        let stages = stages(&text, &none()).unwrap();
+        let mut built = Built::default();
+        let mut scripts = Vec::new();
+        for step in &stages[0].steps {
+            let Action::Run(run) = step.action(&mut stages[0].variables(&[]), &mut built).unwrap()
+            else {
+                panic!()
+            };
+            scripts.push(run.words[2].clone());
+        }
+        assert_eq!(scripts, ["cat > /x <<'END' && b\n# $HOME\nEND\n", "set -e\n"]);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use oci_spec::image::Descriptor;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -13,6 +12,7 @@ use crate::key::Digest;
 use super::super::containers::{DEFAULT, with_path};
 use super::super::layers::LayerSink;
 use super::super::layout::file_error;
+use super::super::snapshots::Snapshots;
 use super::super::task::{Bind, Container, CopySource, Limits, Network, Root, Work};
 use super::super::{EmbeddedEngine, FILE_TIME, task};
 use super::plan::{Copy, Mount, Run, Step, Variables};
@@ -117,13 +117,7 @@ impl EmbeddedEngine {
         let since = tokio::task::block_in_place(|| self.snapshots.now())?;
         let from = match from {
             None => CopySource::Directory(building.context.path().to_owned()),
-            Some(stage) => {
-                let names = stage.layers.iter().rev();
-                let name = |(diff_id, _): &(String, Descriptor)| {
-                    super::super::snapshots::Snapshots::name(diff_id)
-                };
-                CopySource::Layers(names.map(name).collect())
-            }
+            Some(stage) => CopySource::Layers(Snapshots::lowers(&stage.diff_ids())),
         };
         let work = Work::Copy(Box::new(task::Copy {
             root: copy_root(&root),
@@ -150,7 +144,7 @@ impl EmbeddedEngine {
         built: &mut Built,
     ) -> Result<()> {
         tokio::task::block_in_place(|| {
-            let mut sink = LayerSink::new(self.layout.writer()?)?;
+            let mut sink = LayerSink::new(self.layout.writer()?);
             self.snapshots.pack(root, since, &mut sink)?;
             let changed = sink.size > EMPTY_TAR;
             let (diff_id, writer, size) = sink.finish()?;

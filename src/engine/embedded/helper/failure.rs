@@ -23,11 +23,6 @@ impl Failure {
     pub fn again(action: String, errno: Option<i32>, reason: String) -> Failure {
         Failure { action, errno, reason }
     }
-
-    /// The system's error number.
-    pub fn errno(&self) -> Option<i32> {
-        self.errno
-    }
 }
 
 impl From<Failure> for Answer {

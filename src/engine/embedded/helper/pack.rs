@@ -37,7 +37,9 @@ pub fn pack(
         }
         _ => directory,
     };
-    let output = BufWriter::with_capacity(1 << 18, io::stdout().lock());
+    // Not the standard library's handle, which looks for the ends of lines.
+    let output = rustix::io::dup(rustix::stdio::stdout()).because("write a layer")?;
+    let output = BufWriter::with_capacity(1 << 18, fs::File::from(output));
     let mut packer = Packer {
         tar: tar::Builder::new(output),
         root: directory,

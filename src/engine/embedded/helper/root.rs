@@ -167,10 +167,12 @@ pub fn overlay(
         let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(Failure::new("mount layers with `fuse-overlayfs`", text));
     }
-    options += ",redirect_dir=off,metacopy=off,index=off";
-    if identity.user_attributes() {
-        options += ",userxattr";
-    }
+    // What the upper directory holds is a layer: nothing in it may refer to the layers below. With
+    // attributes of users the kernel has no redirects, and refuses the option.
+    options += match identity.user_attributes() {
+        true => ",metacopy=off,index=off,userxattr",
+        false => ",redirect_dir=off,metacopy=off,index=off",
+    };
     let text = |options: &str| CString::new(options).expect("options have no zero byte");
     let mounted = if throw_away && upper.is_some() {
         // Nothing of it is kept, so nothing of it need reach the disk. Before Linux 5.10 there is

@@ -285,9 +285,9 @@ impl Extraction<'_> {
         path: &Path,
         mode: u32,
     ) -> Result<(), Failure> {
-        let uid = extended.owner.0.map_or_else(|| entry.header().uid(), Ok);
-        let gid = extended.owner.1.map_or_else(|| entry.header().gid(), Ok);
-        let (uid, gid) = (uid.at("read the owner of", path)?, gid.at("read the owner of", path)?);
+        // An empty field is root, as for other programs.
+        let (uid, gid) = (entry.header().uid().unwrap_or(0), entry.header().gid().unwrap_or(0));
+        let (uid, gid) = (extended.owner.0.unwrap_or(uid), extended.owner.1.unwrap_or(gid));
         let plain = kind.is_dir() || kind.is_file() || kind == tar::EntryType::GNUSparse;
         set_owner(path, uid, gid, self.identity, plain)?;
         if kind != tar::EntryType::Symlink {

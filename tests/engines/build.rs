@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use imgforge::engine::EngineError;
 
-use crate::common::{Log, file, on_every_engine};
+use crate::common::{Log, file, is_running, on_every_engine};
 
 #[test]
 fn a_build_has_the_labels_that_were_asked_for_and_runs() {
@@ -202,15 +202,4 @@ fn dropping_a_build_ends_its_step() {
         tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the step ends");
         assert_eq!(bench.left().await, Vec::<String>::new());
     });
-}
-
-/// Tells whether a process of this machine, in a container or not, has `word` as an argument. The
-/// engine under test must be on this machine.
-fn is_running(word: &str) -> bool {
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    processes.map(|process| process.path().join("cmdline")).any(|path| {
-        std::fs::read(path).is_ok_and(|line| {
-            line.split(|byte| *byte == 0).eq([b"sleep".as_slice(), word.as_bytes(), b""])
-        })
-    })
 }

@@ -265,3 +265,14 @@ pub fn layer(directory: &Path, files: &[(&str, &str)]) -> LayerFile {
     std::fs::write(&path, &bytes).unwrap();
     LayerFile { path, diff_id, size: bytes.len() as u64 }
 }
+
+/// Tells whether a process of this machine, in a container or not, has `word` as an argument. The
+/// engine under test must be on this machine.
+pub fn is_running(word: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes.map(|process| process.path().join("cmdline")).any(|path| {
+        std::fs::read(path).is_ok_and(|line| {
+            line.split(|byte| *byte == 0).eq([b"sleep".as_slice(), word.as_bytes(), b""])
+        })
+    })
+}

@@ -135,6 +135,14 @@ impl Bench {
         }
     }
 
+    /// Returns the state directory of an embedded engine.
+    pub fn state(&self) -> Option<&Path> {
+        match &self.target {
+            Target::Docker(_) => None,
+            Target::Embedded(state) => Some(state),
+        }
+    }
+
     /// Returns a name of this test's own.
     pub fn name(&self, tag: &str) -> String {
         format!("{}:{tag}", self.prefix)

@@ -1,2 +1,557 @@
-//! What only the embedded engine can do wrong: layers that are hostile or damaged, state directories
-//! on other file systems, leftovers.
+//! What only the embedded engine can meet: hostile and damaged layers, state directories on other
+//! file systems, full disks, kernels that refuse, kills.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use imgforge::engine::embedded::{EmbeddedEngine, Settings, Storage};
+use imgforge::engine::{Engine, EngineError, Image, ImageConfig, LayerFile, LayerRequest};
+use imgforge::key::Digest;
+
+use crate::common::{Log, embedded_state, helper, is_running, on_every_engine};
+
+fn settings(state: &Path, storage: Option<Storage>) -> Settings {
+    Settings {
+        state_dir: state.to_owned(),
+        helper: helper(),
+        owner: format!("test-{:08x}", rand::random::<u32>()),
+        client_config: None,
+        storage,
+    }
+}
+
+async fn open(state: &Path, storage: Option<Storage>) -> Arc<EmbeddedEngine> {
+    Arc::new(EmbeddedEngine::open(settings(state, storage)).await.unwrap())
+}
+
+/// Runs a test on engines of its own; only where the embedded engine is under test.
+fn on_its_own<F>(test: impl FnOnce(PathBuf) -> F)
+where
+    F: Future<Output = ()>,
+{
+    let wanted = std::env::var("IMGFORGE_TEST_ENGINES").unwrap_or("embedded".to_owned());
+    if !wanted.contains("embedded") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(test(dir.path().to_owned()));
+    // What containers made may belong to other ids.
+    let _ = runtime.block_on(async {
+        let state = dir.path().join("state");
+        let engine = EmbeddedEngine::open(settings(&state, Some(Storage::Copy))).await?;
+        engine.remove_scratch(&|_| false).await
+    });
+}
+
+/// An entry of a layer.
+enum Entry {
+    File(&'static str, &'static [u8]),
+    Link(&'static str, &'static str),
+    Symlink(&'static str, &'static str),
+    Directory(&'static str, u32),
+    Device(&'static str),
+    Fifo(&'static str),
+}
+
+/// Writes a layer with names as they are, also such that no archiver writes.
+fn layer(directory: &Path, entries: &[Entry]) -> LayerFile {
+    let mut archive = tar::Builder::new(Vec::new());
+    let header = |kind, name: &str, mode| {
+        let mut header = tar::Header::new_gnu();
+        header.as_gnu_mut().unwrap().name[..name.len().min(100)]
+            .copy_from_slice(&name.as_bytes()[..name.len().min(100)]);
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_600_000_000);
+        header.set_size(0);
+        header
+    };
+    for entry in entries {
+        let (mut header, bytes): (_, &[u8]) = match entry {
+            Entry::File(name, bytes) => (header(tar::EntryType::Regular, name, 0o644), bytes),
+            Entry::Link(name, to) => {
+                let mut header = header(tar::EntryType::Link, name, 0o644);
+                header.set_link_name_literal(to).unwrap();
+                (header, b"")
+            }
+            Entry::Symlink(name, to) => {
+                let mut header = header(tar::EntryType::Symlink, name, 0o777);
+                header.set_link_name_literal(to).unwrap();
+                (header, b"")
+            }
+            Entry::Directory(name, mode) => (header(tar::EntryType::Directory, name, *mode), b""),
+            Entry::Device(name) => {
+                let mut header = header(tar::EntryType::Char, name, 0o666);
+                header.set_device_major(1).unwrap();
+                header.set_device_minor(3).unwrap();
+                (header, b"")
+            }
+            Entry::Fifo(name) => (header(tar::EntryType::Fifo, name, 0o644), b""),
+        };
+        header.set_size(bytes.len() as u64);
+        header.set_cksum();
+        archive.append(&header, bytes).unwrap();
+    }
+    kept(directory, archive.into_inner().unwrap())
+}
+
+fn kept(directory: &Path, bytes: Vec<u8>) -> LayerFile {
+    let diff_id = Digest::of(&bytes);
+    let path = directory.join(format!("{diff_id}.tar"));
+    std::fs::write(&path, &bytes).unwrap();
+    LayerFile { path, diff_id, size: bytes.len() as u64 }
+}
+
+fn image(layers: Vec<LayerFile>, tag: &str) -> LayerRequest {
+    LayerRequest {
+        parent: Image { platform: "linux/amd64".to_owned(), ..Image::default() },
+        layers,
+        config: ImageConfig::default(),
+        tags: vec![tag.to_owned()],
+    }
+}
+
+/// The tar of the base image, from the state that tests share.
+async fn base_tar(directory: &Path) -> Option<LayerFile> {
+    let engine = open(&embedded_state(), None).await;
+    let name = std::env::var("IMGFORGE_TEST_IMAGE");
+    let base = engine.inspect(&name.unwrap_or("python:3.11-slim-bookworm".into())).await.unwrap();
+    let Some(base) = base else {
+        crate::common::left_out("the embedded engine has no base image");
+        return None;
+    };
+    let blobs = embedded_state().join("embedded");
+    let record = blobs.join("layers").join(base.diff_ids[0].trim_start_matches("sha256:"));
+    let record: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
+    let digest = record["digest"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
+    let blob = std::fs::File::open(blobs.join("oci/blobs/sha256").join(digest)).unwrap();
+    let path = directory.join("base.tar");
+    let mut file = std::fs::File::create(&path).unwrap();
+    let size = std::io::copy(&mut flate2::read::GzDecoder::new(blob), &mut file).unwrap();
+    Some(LayerFile { path, diff_id: base.diff_ids[0].parse().unwrap(), size })
+}
+
+async fn shell(engine: &dyn Engine, reference: &str, command: &str) -> (i64, String) {
+    let log = Log::default();
+    let command = ["sh", "-c", command].map(str::to_owned);
+    let code = engine.run(reference, &command, &log).await;
+    (code.unwrap_or_else(|error| panic!("{error:?}: {}", log.text())), log.text())
+}
+
+#[test]
+fn a_hostile_layer_cannot_write_outside_its_snapshot() {
+    on_its_own(|dir| async move {
+        let state = dir.join("state");
+        let engine = open(&state, None).await;
+        let outside = dir.join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("victim"), "untouched").unwrap();
+        let at = outside.to_str().unwrap().to_owned().leak() as &'static str;
+        let victim = format!("{at}/victim").leak() as &'static str;
+        let up = format!("../../../../../..{at}/victim").leak() as &'static str;
+        let attacks: Vec<Vec<Entry>> = vec![
+            vec![Entry::File(up, b"attacked")],
+            vec![Entry::File(victim, b"attacked")],
+            vec![Entry::Symlink("link", at), Entry::File("link/victim", b"attacked")],
+            vec![Entry::Symlink("link", victim), Entry::File("link", b"attacked")],
+            vec![
+                Entry::Symlink("a", "/"),
+                Entry::Symlink("a/b", at),
+                Entry::File("a/b/victim", b"x"),
+            ],
+            vec![Entry::Link("hard", victim), Entry::File("hard", b"attacked")],
+            vec![
+                Entry::Symlink("link", victim),
+                Entry::Link("hard", "link"),
+                Entry::File("hard", b"x"),
+            ],
+            vec![Entry::Symlink("link", at), Entry::File("link/.wh.victim", b"")],
+            vec![Entry::Symlink("link", at), Entry::File("link/.wh..wh..opq", b"")],
+            vec![Entry::Symlink("link", at), Entry::Directory("link", 0o700)],
+            vec![Entry::File("../victim", b"x")],
+        ];
+        for (number, attack) in attacks.iter().enumerate() {
+            let request = image(vec![layer(&dir, attack)], &format!("attack:{number}"));
+            // Refused, or harmless: both are fine.
+            let loaded = engine.load(&request).await;
+            if let Err(error) = &loaded {
+                assert!(!error.is_transient(), "{number}: {error:?}");
+            }
+            assert_eq!(std::fs::read(outside.join("victim")).unwrap(), b"untouched", "{number}");
+            let names = std::fs::read_dir(&outside).unwrap().count();
+            assert_eq!(names, 1, "attack {number} left something");
+        }
+        assert!(!state.join("victim").exists() && !dir.join("victim").exists());
+    });
+}
+
+#[test]
+fn layers_of_every_kind_are_unpacked_as_they_are() {
+    for storage in [None, Some(Storage::Copy)] {
+        on_its_own(|dir| async move {
+            let Some(base) = base_tar(&dir).await else { return };
+            let engine = open(&dir.join("state"), storage).await;
+            let long = "long/".repeat(60) + "name";
+            let mut archive = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(0o600);
+            header.set_uid(0);
+            header.set_gid(42);
+            header.set_mtime(1_600_000_000);
+            header.set_size(3);
+            archive
+                .append_pax_extensions([("SCHILY.xattr.user.note", b"kept".as_slice())])
+                .unwrap();
+            archive.append_data(&mut header, &long, b"abc".as_slice()).unwrap();
+            let mut zeros = vec![0; 1 << 22];
+            zeros[1 << 21] = 1;
+            header.set_size(zeros.len() as u64);
+            archive.append_data(&mut header, "zeros", zeros.as_slice()).unwrap();
+            // A sparse file of GNU's version 1.0: 8 MiB, with three bytes at 4 MiB.
+            let map = b"1\n4194304\n3\n";
+            let mut data = map.to_vec();
+            data.resize(512, 0);
+            data.extend_from_slice(b"xyz");
+            header.set_size(data.len() as u64);
+            archive
+                .append_pax_extensions([
+                    ("GNU.sparse.major", b"1".as_slice()),
+                    ("GNU.sparse.minor", b"0"),
+                    ("GNU.sparse.name", b"sparse"),
+                    ("GNU.sparse.realsize", b"8388608"),
+                ])
+                .unwrap();
+            archive.append_data(&mut header, "GNUSparseFile.0/sparse", data.as_slice()).unwrap();
+            let first = kept(&dir, archive.into_inner().unwrap());
+            let second = layer(
+                &dir,
+                &[
+                    Entry::Directory("d", 0o1777),
+                    Entry::File("d/a", b"1"),
+                    Entry::Link("d/b", "d/a"),
+                    Entry::Symlink("d/c", "a"),
+                    Entry::Fifo("d/f"),
+                    Entry::Device("d/n"),
+                    Entry::File("e/gone", b"1"),
+                    Entry::File("e/stays", b"1"),
+                    Entry::File("o/hidden", b"1"),
+                ],
+            );
+            let third = layer(
+                &dir,
+                &[
+                    Entry::File("e/.wh.gone", b""),
+                    Entry::File("o/.wh..wh..opq", b""),
+                    Entry::File("o/new", b"2"),
+                ],
+            );
+            engine.load(&image(vec![base, first, second, third], "kinds:1")).await.unwrap();
+            let (_, output) = shell(
+                &*engine,
+                "kinds:1",
+                &format!(
+                    "cat /{long}; echo; stat -c '%a %Y' /{long}; \
+                     python3 -c 'import os; print(os.getxattr(\"/{long}\", \"user.note\").decode())'; \
+                     stat -c '%s' /zeros /sparse; test $(stat -c %b /zeros) -lt 200 && echo holes; \
+                     tail -c +4194305 /sparse | head -c 3; echo; stat -c '%a %h' /d /d/a; \
+                     test /d/a -ef /d/b && readlink /d/c; test -p /d/f && echo fifo; ls /e /o"
+                ),
+            )
+            .await;
+            assert_eq!(
+                output,
+                "abc\n600 1600000000\nkept\n4194304\n8388608\nholes\nxyz\n1777 2\n644 2\na\nfifo\n\
+                 /e:\nstays\n\n/o:\nnew\n"
+            );
+        });
+    }
+}
+
+#[test]
+fn copies_give_the_same_image_as_an_overlay() {
+    on_its_own(|dir| async move {
+        let Some(base) = base_tar(&dir).await else { return };
+        let mut diff_ids = Vec::new();
+        for (name, storage) in [("one", None), ("two", Some(Storage::Copy))] {
+            let engine = open(&dir.join("state").join(name), storage).await;
+            engine.load(&image(vec![base.clone()], "base:1")).await.unwrap();
+            let request = imgforge::engine::BuildRequest {
+                dockerfile: "FROM base:1\nRUN mkdir /new && echo a > /new/a && rm -r /usr/games \
+                             /etc/apt && mkdir /etc/apt && echo b > /etc/apt/b && chmod 700 /srv && \
+                             ln /new/a /new/b && ln -s a /new/c\n"
+                    .to_owned(),
+                context: Vec::new(),
+                args: Default::default(),
+                platform: "linux/amd64".to_owned(),
+                labels: Default::default(),
+                tags: vec!["built:1".to_owned()],
+                host: Default::default(),
+            };
+            let log = Log::default();
+            let built = engine.build(&request, &log).await;
+            let built = built.unwrap_or_else(|error| panic!("{error:?}: {}", log.text()));
+            let script =
+                "ls /new /etc/apt /usr/games 2>&1; cat /new/b; stat -c %a /srv; stat -c %h /new/a";
+            let (_, output) = shell(&*engine, "built:1", script).await;
+            diff_ids.push((built.diff_ids.len(), output));
+        }
+        assert!(diff_ids[0].1.contains("/etc/apt:\nb\n"), "{}", diff_ids[0].1);
+        assert!(diff_ids[0].1.ends_with("/new:\na\nb\nc\na\n700\n2\n"), "{}", diff_ids[0].1);
+        assert_eq!(diff_ids[0], diff_ids[1]);
+    });
+}
+
+#[test]
+fn a_blob_that_is_damaged_is_found_and_named() {
+    on_its_own(|dir| async move {
+        let state = dir.join("state");
+        let engine = open(&state, None).await;
+        let file = layer(&dir, &[Entry::File("a", b"text")]);
+        let diff_id = file.diff_id.to_string();
+        engine.load(&image(vec![file], "damaged:1")).await.unwrap();
+        let record = state.join("embedded/layers").join(&diff_id);
+        let record: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
+        let digest = record["digest"].as_str().unwrap().to_owned();
+        let blob = state.join("embedded/oci/blobs/sha256").join(&digest[7..]);
+        let mut bytes = std::fs::read(&blob).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0xff;
+        std::fs::write(&blob, &bytes).unwrap();
+        // What is unpacked is not the blob; another kind of store has to unpack it anew.
+        let other = open(&state, Some(Storage::Copy)).await;
+        let log = Log::default();
+        let error = other.run("damaged:1", &["/a".to_owned()], &log).await.unwrap_err();
+        assert!(log.text().contains(&format!("blob `{digest}` is damaged")), "{}", log.text());
+        let EngineError::NoSuchImage { reference } = &error else { panic!("{error:?}") };
+        assert_eq!(reference, "damaged:1");
+        assert_eq!(other.inspect("damaged:1").await.unwrap(), None);
+    });
+}
+
+#[test]
+fn two_processes_that_unpack_one_layer_do_it_once() {
+    on_its_own(|dir| async move {
+        let Some(base) = base_tar(&dir).await else { return };
+        let state = dir.join("state");
+        let loads = (0..2).map(|number| {
+            let (state, base) = (state.clone(), base.clone());
+            tokio::spawn(async move {
+                let engine = open(&state, None).await;
+                engine.load(&image(vec![base], &format!("both:{number}"))).await.unwrap().id
+            })
+        });
+        let ids = futures_util::future::join_all(loads).await;
+        assert_eq!(ids[0].as_ref().unwrap(), ids[1].as_ref().unwrap());
+        let mut left = Vec::new();
+        for store in std::fs::read_dir(state.join("embedded")).unwrap().flatten() {
+            if let Ok(entries) = std::fs::read_dir(store.path().join("c")) {
+                left.extend(entries.flatten().map(|entry| entry.path()));
+            }
+        }
+        assert_eq!(left, Vec::<PathBuf>::new());
+    });
+}
+
+/// The variable that makes the test below hold a container, with a word of its command.
+const HOLD: &str = "IMGFORGE_TEST_HOLD";
+
+#[test]
+fn holds_a_container_for_another_test() {
+    let Ok(marker) = std::env::var(HOLD) else { return };
+    on_its_own(|_| async move {
+        let owner = format!("held-{}", std::process::id());
+        let settings = Settings { owner, ..settings(&embedded_state(), None) };
+        let engine = EmbeddedEngine::open(settings).await.unwrap();
+        let request = imgforge::engine::SandboxRequest {
+            image: "python:3.11-slim-bookworm".to_owned(),
+            files: Vec::new(),
+            command: format!("sleep {marker}"),
+            time_limit: Duration::from_secs(1000),
+            memory: Some(1 << 28),
+            milli_cpus: None,
+            pids: Some(100),
+            network: imgforge::engine::SandboxNetwork::None,
+            loopback_names: Vec::new(),
+            variables: Default::default(),
+            labels: Default::default(),
+        };
+        let log = Log::default();
+        engine.run_sandboxed(&request, &log, &log).await.unwrap();
+    });
+}
+
+#[test]
+fn a_kill_leaves_nothing_after_the_next_start() {
+    on_every_engine(|bench| async move {
+        let Some(state) = bench.state() else { return };
+        let marker = format!("34{}", rand::random::<u32>());
+        let mut other = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "embedded::holds_a_container_for_another_test"])
+            .env(HOLD, &marker)
+            .env("IMGFORGE_TEST_STATE", state)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let up = async {
+            while !is_running(&marker) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), up).await.expect("the container starts");
+        let name = format!("held-{}", other.id());
+        other.kill().unwrap();
+        other.wait().unwrap();
+        let gone = async {
+            while is_running(&marker) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the container ends");
+        let mine = name.clone();
+        bench.engine.remove_scratch(&move |owner| owner != mine).await.unwrap();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(&format!("/c/{name}")), "{mounts}");
+        let groups = Command::new("find")
+            .args(["/sys/fs/cgroup", "-path", &format!("*imgforge/{name}*")])
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&groups.stdout), "");
+    });
+}
+
+/// The variable that makes the test below live in a state directory: what is asked of it.
+const LIVE: &str = "IMGFORGE_TEST_LIVE";
+
+#[test]
+fn lives_in_a_state_directory_for_another_test() {
+    let Ok(wanted) = std::env::var(LIVE) else { return };
+    on_its_own(|dir| async move {
+        let state = PathBuf::from(std::env::var_os("IMGFORGE_TEST_LIVE_STATE").unwrap());
+        let opened = EmbeddedEngine::open(settings(&state, None)).await;
+        if wanted == "refused" {
+            let Err(error) = opened else { panic!("it opened") };
+            println!("refused: {error}");
+            return;
+        }
+        let engine = opened.unwrap();
+        let Some(base) = base_tar(&dir).await else { return };
+        let loaded = engine.load(&image(vec![base], "live:1")).await;
+        match wanted.as_str() {
+            "runs" => {
+                loaded.unwrap();
+                let (code, output) = shell(&engine, "live:1", "python3 -V && touch /etc/new").await;
+                assert_eq!(code, 0, "{output}");
+                println!("ran: {output} on {}", engine.describe());
+            }
+            "full" => {
+                let error = loaded.unwrap_err();
+                assert!(matches!(error, EngineError::NoSpace { .. }), "{error:?}");
+                let names: Vec<_> = engine.images().await.unwrap();
+                assert_eq!(names, Vec::new());
+                let left = Command::new("find")
+                    .arg(&state)
+                    .args(["-name", ".writing-*", "-o", "-path", "*/c/*"])
+                    .output();
+                println!("full: {}", String::from_utf8_lossy(&left.unwrap().stdout));
+            }
+            other => panic!("{other}"),
+        }
+    });
+}
+
+/// Runs the test above where `prepare` made the state directory, in a mount namespace of its own.
+fn live(prepare: &str, wanted: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let root = rustix::process::geteuid().is_root();
+    let mut command = Command::new("unshare");
+    command.args(if root { &["--mount"][..] } else { &["--user", "--map-root-user", "--mount"] });
+    let script = format!(
+        "set -e; cd {}; mkdir state; {prepare}\n\
+         exec \"$0\" --exact embedded::lives_in_a_state_directory_for_another_test --nocapture",
+        dir.path().display()
+    );
+    let output = command
+        .args(["sh", "-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .env(LIVE, wanted)
+        .env("IMGFORGE_TEST_LIVE_STATE", dir.path().join("state"))
+        .env("IMGFORGE_TEST_STATE", embedded_state())
+        .env("IMGFORGE_TEST_PROGRAM", helper())
+        .env("RUST_BACKTRACE", "0")
+        .output()
+        .unwrap();
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(output.status.success(), "{prepare}: {text}");
+    text
+}
+
+/// Tells whether the embedded engine is under test, by somebody who has it with its base.
+fn under_test() -> bool {
+    std::env::var("IMGFORGE_TEST_ENGINES").unwrap_or("embedded".to_owned()).contains("embedded")
+        && embedded_state().exists()
+}
+
+#[test]
+fn a_state_directory_in_memory_works() {
+    if under_test() {
+        let text = live("mount -t tmpfs -o size=1g none state", "runs");
+        assert!(text.contains("ran: Python 3"), "{text}");
+    }
+}
+
+#[test]
+fn a_state_directory_where_nothing_may_be_run_works() {
+    if under_test() {
+        let text = live("mount -t tmpfs -o size=1g,noexec,nosuid,nodev none state", "runs");
+        assert!(text.contains("ran: Python 3"), "{text}");
+    }
+}
+
+#[test]
+fn a_state_directory_that_takes_no_overlay_works_with_copies() {
+    if under_test() {
+        // As on a network file system: the kernel refuses an upper directory on it.
+        let text = live(
+            "mount -t tmpfs -o size=3g none state; mkdir state/l state/u state/w state/m\n\
+             mount -t overlay -o lowerdir=state/l,upperdir=state/u,workdir=state/w$(test \
+             \"$(cut -d' ' -f1-30 /proc/self/uid_map | tr -s ' ' | cut -d' ' -f4)\" = 4294967295 \
+             || echo ,userxattr) overlay state/m\n\
+             mount --move state/m state 2>/dev/null || mount --bind state/m state",
+            "runs",
+        );
+        assert!(text.contains("ran: Python 3"), "{text}");
+        assert!(text.contains("copies") || text.contains("fuse-overlayfs"), "{text}");
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_leaves_no_half_image() {
+    if under_test() {
+        for size in ["size=60m", "size=1g,nr_inodes=700"] {
+            let text = live(&format!("mount -t tmpfs -o {size} none state"), "full");
+            assert!(text.contains("full: \n"), "{size}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_kernel_that_allows_no_user_namespaces_is_named() {
+    if under_test() && !rustix::process::geteuid().is_root() {
+        // The limit of a namespace holds for those in it.
+        let text = live("echo 0 > /proc/sys/user/max_user_namespaces", "refused");
+        assert!(text.contains("user.max_user_namespaces"), "{text}");
+    }
+}

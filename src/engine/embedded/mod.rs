@@ -115,7 +115,12 @@ async fn blocking<T: Send + 'static>(
 fn identity() -> Result<Identity> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     if uid == 0 {
-        return Ok(Identity::Root);
+        // Root of a user namespace alone can do no more than a plain user.
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        return Ok(match map.split_whitespace().collect::<Vec<_>>().as_slice() {
+            ["0", "0", count] if *count == u32::MAX.to_string() => Identity::Root,
+            _ => Identity::Single { uid, gid },
+        });
     }
     let name = user_name(uid);
     let ids = |file: &str| {

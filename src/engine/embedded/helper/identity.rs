@@ -67,8 +67,19 @@ pub fn assume(identity: &Identity) -> Result<(), Failure> {
 
 fn unshare_user() -> Result<(), Failure> {
     // SAFETY: the helper has one thread, and holds no file descriptor table that another shares.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }
-        .because("make a user namespace")
+    let made = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) };
+    let action = "make a user namespace";
+    match made {
+        // No room for one more, or for any: it has nothing to do with disks.
+        Err(rustix::io::Errno::NOSPC | rustix::io::Errno::USERS) => Err(Failure::new(
+            action,
+            "the limit `user.max_user_namespaces` of the kernel is reached",
+        )),
+        Err(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) => {
+            Err(Failure::new(action, "the kernel allows plain users none"))
+        }
+        made => made.because(action),
+    }
 }
 
 fn map(process: i32, users: (u32, (u32, u32)), groups: (u32, (u32, u32))) -> Result<(), String> {

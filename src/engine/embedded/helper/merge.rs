@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Uid, XattrFlags};
 
 use super::failure::{Context as _, Failure};
-use super::remove;
 use super::unpack::{OPAQUE, WHITEOUT, set_time};
+use super::{remove, unpack};
 
 /// Copies layers, the lowest first, to an empty directory.
 pub fn copy_layers(layers: &[&Path], to: &Path) -> Result<(), Failure> {
@@ -116,6 +116,10 @@ fn copy_bytes(source: &Path, target: &Path) -> io::Result<()> {
     let (mut from, mut to) = (fs::File::open(source)?, fs::File::create_new(target)?);
     if rustix::fs::ioctl_ficlone(&to, &from).is_ok() {
         return Ok(());
+    }
+    let found = from.metadata()?;
+    if found.blocks() * 512 < found.len() {
+        return unpack::write(&mut from, &mut to);
     }
     io::copy(&mut from, &mut to).map(drop)
 }

@@ -368,7 +368,7 @@ fn inner(path: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// Writes a file with holes where it has nothing but zeros.
-fn write(from: &mut impl Read, to: &mut fs::File) -> io::Result<()> {
+pub fn write(from: &mut impl Read, to: &mut fs::File) -> io::Result<()> {
     use io::Seek as _;
     let mut buffer = vec![0; 1 << 16];
     let mut hole = false;

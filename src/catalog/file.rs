@@ -37,6 +37,8 @@ pub struct Defaults {
     pub platform: Option<String>,
     /// How many nodes run at once.
     pub max_workers: Option<usize>,
+    /// Make base images from Debian's packages where they cannot be pulled.
+    pub bootstrap: Option<bool>,
     /// Templates of git sources, tried in order.
     pub git_mirrors: Option<Vec<String>>,
     /// Seconds that the tests of one instance may take.
@@ -57,7 +59,7 @@ impl Defaults {
         macro_rules! take {
             ($($field:ident),*) => { $( if upper.$field.is_some() { self.$field = upper.$field; } )* };
         }
-        take!(engine, namespace, platform, max_workers, git_mirrors);
+        take!(engine, namespace, platform, max_workers, bootstrap, git_mirrors);
         take!(timeout, memory, cpus, pids_limit, network);
     }
 }

@@ -3,6 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
+use crate::engine::embedded::EmbeddedEngine;
 use crate::store;
 
 use super::context;
@@ -14,6 +15,9 @@ pub struct CleanArgs {
     /// Remove the containers of this run, also where it is still under way
     #[arg(long, alias = "run_id", value_name = "ID")]
     run_id: Option<String>,
+    /// Remove everything that the embedded engine keeps: images, layers and caches
+    #[arg(long, conflicts_with = "run_id")]
+    embedded: bool,
 }
 
 /// Runs `clean`: removes what belongs to processes that ended.
@@ -27,6 +31,12 @@ pub(super) async fn run(global: &Global, args: CleanArgs) -> CommandResult {
         .map(|entry| entry.path())
         .collect();
     let _store = context::open_store(global)?;
+    if args.embedded {
+        let settings = context::embedded_settings(global).map_err(context::engine_failure)?;
+        let directory = EmbeddedEngine::destroy(settings).await;
+        let directory = directory.map_err(context::engine_failure)?;
+        return report(global, &[directory.display().to_string()]);
+    }
     let mut removed: Vec<String> = before
         .into_iter()
         .filter(|path| !path.exists())
@@ -39,10 +49,14 @@ pub(super) async fn run(global: &Global, args: CleanArgs) -> CommandResult {
         let of_run = engine.remove_run(run_id).await;
         removed.extend(of_run.map_err(context::engine_failure)?);
     }
+    report(global, &removed)
+}
+
+fn report(global: &Global, removed: &[String]) -> CommandResult {
     if global.json {
         super::render::json(&json!({ "removed": removed })).map_err(Failure::environment)?;
     } else if !global.quiet {
-        for name in &removed {
+        for name in removed {
             eprintln!("removed {name}");
         }
         if removed.is_empty() {

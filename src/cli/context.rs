@@ -12,7 +12,7 @@ use crate::dataset::{self, Dataset, HubSettings, Instance, Selection};
 use crate::engine::docker::{self, DockerEngine};
 use crate::engine::embedded::{EmbeddedEngine, Settings, Storage};
 use crate::engine::{Engine, EngineError, EngineInfo, LogSink};
-use crate::exec::survey;
+use crate::exec::survey::{self, Fetch, FetchError};
 use crate::key::{Key, Kind};
 use crate::plan::build::from_images;
 use crate::plan::{EvaluateOptions, Inventory, Plan, PlanOptions, Planner, Work};
@@ -69,6 +69,11 @@ pub async fn connect(global: &Global) -> Result<Arc<dyn Engine>, EngineError> {
 }
 
 async fn embedded(global: &Global) -> Result<EmbeddedEngine, EngineError> {
+    EmbeddedEngine::open(embedded_settings(global)?).await
+}
+
+/// Returns what the embedded engine is opened with.
+pub fn embedded_settings(global: &Global) -> Result<Settings, EngineError> {
     let storage = match variable("IMGFORGE_EMBEDDED_STORAGE").as_deref() {
         None => None,
         Some("overlay") => Some(Storage::Overlay),
@@ -83,15 +88,19 @@ async fn embedded(global: &Global) -> Result<EmbeddedEngine, EngineError> {
     };
     let program = std::env::current_exe()
         .map_err(|source| EngineError::File { path: "/proc/self/exe".into(), source })?;
-    EmbeddedEngine::open(Settings {
+    Ok(Settings {
         state_dir: global.state_dir.clone().unwrap_or_else(|| store::default_dir(variable)),
         helper: program,
         owner: store::owner().to_owned(),
         client_config: docker::config_directory(variable),
         storage,
     })
-    .await
 }
+
+/// What helps where a plain user may not make containers.
+pub const NAMESPACES: &str = "allow user namespaces (`sudo sysctl user.max_user_namespaces=15000`, \
+                              on Ubuntu also `kernel.apparmor_restrict_unprivileged_userns=0`), \
+                              run as root, or use Docker";
 
 /// Makes a failure of an engine that cannot be used.
 pub fn engine_failure(error: EngineError) -> Failure {
@@ -104,6 +113,7 @@ pub fn engine_failure(error: EngineError) -> Failure {
              log in again), or use rootless Docker"
         }
         EngineError::TooOld { .. } => "Docker 20.10 and newer work",
+        EngineError::Refused { .. } if error.to_string().contains("user namespace") => NAMESPACES,
         _ => return Failure::environment(error),
     };
     Failure::environment(error).hint(Some(hint.to_owned()))
@@ -269,17 +279,24 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         && let Some((engine, _)) = &engine
     {
         let images = from_images(&catalog, &work).map_err(Failure::input)?;
-        let stderr = LogLines::new(true);
-        let pull = wanted.build.then_some(&stderr as &dyn LogSink);
-        from = survey::from_identities(&**engine, &images, &platform, pull).await.map_err(
-            |error| {
-                let hint = "a base image can also be made without a registry, see \
-                            scripts/base-image; or let another Python stand in, `[stand-in]` in \
-                            images.local.toml"
-                    .to_owned();
-                Failure::environment(error).hint(Some(hint))
-            },
-        )?;
+        let log = LogLines::new(!global.quiet);
+        let scratch = store.scratch_dir().map_err(Failure::environment)?;
+        let bootstrap = sources.bootstrap || defaults.bootstrap == Some(true);
+        let fetch = Fetch { log: &log, bootstrap: bootstrap.then_some(scratch.path()) };
+        let fetch = wanted.build.then_some(&fetch);
+        let known = survey::from_identities(&**engine, &images, &platform, fetch).await;
+        from = known.map_err(|error| {
+            let hint = match &error {
+                FetchError::Bootstrap { source, .. } => source.hint(),
+                FetchError::Engine(_) => Some(
+                    "`--bootstrap` makes Debian's own Pythons without a registry, as does \
+                     `imgforge base bootstrap`; or let another Python stand in, `[stand-in]` in \
+                     images.local.toml"
+                        .to_owned(),
+                ),
+            };
+            Failure::environment(error).hint(hint)
+        })?;
     }
     let cpus = engine.as_ref().map_or_else(
         || std::thread::available_parallelism().map_or(1, usize::from),

@@ -69,6 +69,9 @@ pub(super) async fn run(global: &Global, args: DoctorArgs) -> CommandResult {
     };
     checks.push(engine_check(&info));
     let info = info.ok();
+    for limitation in info.iter().flat_map(|info| &info.limitations) {
+        checks.push(not_ok(Status::Warn, "containers", &limitation.what, limitation.fix));
+    }
     checks.push(architecture_check(info.as_ref()));
     let state = global.state_dir.clone().unwrap_or_else(|| store::default_dir(context::variable));
     checks.push(state_check(&state));
@@ -94,8 +97,16 @@ pub(super) async fn run(global: &Global, args: DoctorArgs) -> CommandResult {
         Status::Warn,
         "install uv; only `imgforge lock` needs it",
     ));
+    if info.as_ref().is_some_and(|info| info.name == "embedded") {
+        checks.push(program_check(
+            "mmdebstrap",
+            &["--version"],
+            Status::Warn,
+            "install mmdebstrap; only `--bootstrap` and `imgforge base bootstrap` need it",
+        ));
+    }
     checks.push(certificates_check());
-    checks.push(proxy_check());
+    checks.push(proxy_check(info.as_ref()));
     if args.offline {
         checks.push(ok("network", "not asked"));
     } else {
@@ -130,14 +141,16 @@ fn engine_check(info: &Result<EngineInfo, EngineError>) -> Check {
     match info {
         Ok(info) => ok(
             "engine",
-            format!(
-                "{} {} (API {}, {}, {})",
-                info.name,
-                info.version,
-                info.api_version,
-                info.store,
-                if info.buildkit { "BuildKit" } else { "classic builder" }
-            ),
+            match info.api_version.as_str() {
+                "" => format!("{} {} ({})", info.name, info.version, info.store),
+                api => format!(
+                    "{} {} (API {api}, {}, {})",
+                    info.name,
+                    info.version,
+                    info.store,
+                    if info.buildkit { "BuildKit" } else { "classic builder" }
+                ),
+            },
         ),
         Err(error) => {
             let fix = match error {
@@ -148,6 +161,9 @@ fn engine_check(info: &Result<EngineInfo, EngineError>) -> Check {
                     "`sudo usermod -aG docker $USER` and log in again, or use rootless Docker"
                 }
                 EngineError::TooOld { .. } => "install Docker 20.10 or newer",
+                EngineError::Refused { .. } if error.to_string().contains("user namespace") => {
+                    context::NAMESPACES
+                }
                 _ => "look at the engine's own log",
             };
             let mut detail = error.to_string();
@@ -235,7 +251,7 @@ fn certificates_check() -> Check {
     }
 }
 
-fn proxy_check() -> Check {
+fn proxy_check(info: Option<&EngineInfo>) -> Check {
     let names = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"];
     let set: Vec<&str> =
         names.into_iter().filter(|name| context::variable(name).is_some()).collect();
@@ -243,7 +259,8 @@ fn proxy_check() -> Check {
         context::variable(name)
             .is_some_and(|value| value.contains("127.0.0.1") || value.contains("localhost"))
     });
-    if local {
+    // Steps of the embedded engine share the host's network.
+    if local && info.is_none_or(|info| info.name != "embedded") {
         return not_ok(
             Status::Warn,
             "proxy",

@@ -139,6 +139,9 @@ struct Sources {
     /// linux/amd64 or linux/arm64 [default: the engine's own]
     #[arg(long, value_name = "PLATFORM", env = "IMGFORGE_PLATFORM")]
     platform: Option<String>,
+    /// Make base images from Debian's packages, with mmdebstrap, where they cannot be pulled
+    #[arg(long, env = "IMGFORGE_BOOTSTRAP")]
+    bootstrap: bool,
 }
 
 /// Which images of the chosen instances.

@@ -107,6 +107,7 @@ impl Default for FakeEngine {
             cpus: 4,
             memory: 8 << 30,
             root: None,
+            limitations: Vec::new(),
         };
         FakeEngine { info, state: Mutex::default() }
     }

@@ -62,6 +62,17 @@ pub struct EngineInfo {
     pub memory: u64,
     /// The directory that holds the images, when the engine says it.
     pub root: Option<PathBuf>,
+    /// What cannot be had of it on this machine.
+    pub limitations: Vec<Limitation>,
+}
+
+/// What cannot be had of an engine on this machine, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limitation {
+    /// What it means.
+    pub what: String,
+    /// What would help.
+    pub fix: &'static str,
 }
 
 /// An image as the listing of an engine shows it.

@@ -1,9 +1,11 @@
 //! The survey: what exists, read once before planning.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::json;
 
+use crate::bootstrap::{self, Bootstrap, BootstrapError};
 use crate::engine::{Engine, EngineError, Image, ListedImage, LogSink, label};
 use crate::key::{Digest, Key, SCHEMA};
 use crate::plan::{Inventory, Plan, Present};
@@ -21,9 +23,12 @@ pub enum SurveyError {
 }
 
 /// Returns what identifies the content of a `FROM` image on any engine: its layers and what a
-/// build inherits from its config.
+/// build inherits from its config. One that was bootstrapped is known by its packages.
 pub fn content_identity(image: &Image) -> String {
     let config = &image.config;
+    if let Some(made) = config.labels.get(bootstrap::LABEL) {
+        return format!("bootstrapped: {made}");
+    }
     let document = json!({
         "cmd": config.cmd,
         "diff_ids": image.diff_ids,
@@ -36,24 +41,72 @@ pub fn content_identity(image: &Image) -> String {
     Digest::of(document.to_string()).oci()
 }
 
-/// Returns the identity of every `FROM` image that the engine has; with `pull` the others are
-/// pulled first.
+/// How `FROM` images are had that the engine does not have.
+pub struct Fetch<'a> {
+    /// Takes what pulling and making them says.
+    pub log: &'a dyn LogSink,
+    /// Where those are made that no registry gives; none lets the build fail.
+    pub bootstrap: Option<&'a Path>,
+}
+
+/// Why a `FROM` image could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No registry gave it, and it could not be made.
+    #[error("{pull}, and it cannot be made here")]
+    Bootstrap {
+        /// What the registry said.
+        pull: EngineError,
+        /// Why it could not be made.
+        #[source]
+        source: BootstrapError,
+    },
+    /// The engine or the registry failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// Returns the identity of every `FROM` image that the engine has; with `fetch` the others are
+/// pulled first, or made.
 pub async fn from_identities(
     engine: &dyn Engine,
     references: &[String],
     platform: &str,
-    pull: Option<&dyn LogSink>,
-) -> Result<BTreeMap<String, String>, EngineError> {
+    fetch: Option<&Fetch<'_>>,
+) -> Result<BTreeMap<String, String>, FetchError> {
     let mut identities = BTreeMap::new();
     for reference in references {
-        let image = match (engine.inspect(reference).await?, pull) {
+        let image = match (engine.inspect(reference).await?, fetch) {
             (Some(image), _) => image,
-            (None, Some(log)) => engine.pull(reference, platform, log).await?,
+            (None, Some(fetch)) => fetched(engine, reference, platform, fetch).await?,
             (None, None) => continue,
         };
         identities.insert(reference.clone(), content_identity(&image));
     }
     Ok(identities)
+}
+
+async fn fetched(
+    engine: &dyn Engine,
+    reference: &str,
+    platform: &str,
+    fetch: &Fetch<'_>,
+) -> Result<Image, FetchError> {
+    let pull = match engine.pull(reference, platform, fetch.log).await {
+        Ok(image) => return Ok(image),
+        Err(error @ EngineError::NoSpace { .. }) => return Err(error.into()),
+        Err(error) => error,
+    };
+    let (Some(dir), Some(bootstrap)) = (fetch.bootstrap, Bootstrap::of(reference)) else {
+        return Err(pull.into());
+    };
+    fetch.log.write(format!("{pull}: making it from Debian's packages\n").as_bytes());
+    let made = bootstrap.make(engine, platform, dir, fetch.log).await;
+    let image = made.map_err(|source| FetchError::Bootstrap { pull, source })?;
+    if let Some(what) = image.config.labels.get(bootstrap::LABEL) {
+        fetch.log.write(format!("`{reference}` is {what}\n").as_bytes());
+    }
+    Ok(image)
 }
 
 /// Tells whether an image is what was built under `key`: its label carries the full key, and its

@@ -3,7 +3,7 @@
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-/// The image that tests stand on; `scripts/base-image bookworm` makes it.
+/// The image that tests stand on; `imgforge base bootstrap` makes it.
 pub const FROM: &str = "python:3.11-slim-bookworm";
 
 /// Runs `docker`.

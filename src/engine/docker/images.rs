@@ -42,6 +42,7 @@ impl DockerEngine {
             cpus: info.ncpu.map_or(1, |cpus| cpus.max(1) as usize),
             memory: info.mem_total.map_or(0, |bytes| bytes.max(0) as u64),
             root: info.docker_root_dir.map(Into::into),
+            limitations: Vec::new(),
         })
     }
 

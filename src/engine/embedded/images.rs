@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::engine::{EngineError, EngineInfo, Image, ListedImage, Result};
+use crate::engine::{EngineError, EngineInfo, Image, Limitation, ListedImage, Result};
 
 use super::EmbeddedEngine;
 use super::layout::{Stored, familiar, matches};
+use super::task::Storage;
 
 impl EmbeddedEngine {
     pub(super) fn read_info(&self) -> Result<EngineInfo> {
@@ -20,7 +21,36 @@ impl EmbeddedEngine {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory: memory(),
             root: Some(self.dir.clone()),
+            limitations: self.limitations(),
         })
+    }
+
+    /// Lists what cannot be had of containers here.
+    fn limitations(&self) -> Vec<Limitation> {
+        let mut found = Vec::new();
+        let mut add = |what: &str, fix| found.push(Limitation { what: what.to_owned(), fix });
+        if self.snapshots.storage() == Storage::Copy {
+            add(
+                "every container begins with a copy of its files: there is no overlayfs here",
+                "name a state directory on ext4, xfs or btrfs (--state-dir), or install \
+                 fuse-overlayfs; plain users need Linux 5.11 or newer",
+            );
+        }
+        if self.asking.identity.one_owner() {
+            add(
+                "containers have one user: other owners of files are kept, and not enforced",
+                "install `uidmap`, and give yourself a range of ids: \
+                 `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`",
+            );
+        }
+        if let Err(why) = super::helper::limits_groups(&self.asking.identity, &self.owner) {
+            add(
+                &format!("memory and processes are limited one by one, not as a whole ({why})"),
+                "run as root, or with delegated control groups: `systemd-run --user --scope -p \
+                 Delegate=yes imgforge …`",
+            );
+        }
+        found
     }
 
     pub(super) fn list_images(&self) -> Result<Vec<ListedImage>> {

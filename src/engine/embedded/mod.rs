@@ -86,6 +86,18 @@ impl EmbeddedEngine {
         Ok(EmbeddedEngine { dir, owner, client_config, layout, snapshots, asking })
     }
 
+    /// Removes everything that the engine keeps, whoever owns it; returns the directory. Nothing of
+    /// it may be in use.
+    pub async fn destroy(settings: Settings) -> Result<PathBuf> {
+        blocking(move || {
+            let dir = settings.state_dir.join("embedded");
+            let asking = Asking { program: settings.helper, identity: identity()? };
+            asking.ask(Work::Remove { paths: vec![dir.clone()] }, None, None)?;
+            Ok(dir)
+        })
+        .await
+    }
+
     /// Says who containers run as and how layers are put together, for people.
     pub fn describe(&self) -> String {
         let who = match self.asking.identity {

@@ -41,6 +41,22 @@ impl Entry {
     }
 }
 
+/// Tells whether containers can be limited as a whole; else why not.
+pub fn available(identity: &Identity, owner: &str) -> Result<(), String> {
+    let limits = Limits {
+        memory: Some(1 << 30),
+        milli_cpus: None,
+        pids: None,
+        group: format!("{owner}-probe"),
+    };
+    let group = Group::make(&limits, identity);
+    group.remove();
+    group.warnings.first().map_or(Ok(()), |warning| {
+        let why = warning.split_once('(').map_or(warning.as_str(), |(_, why)| why);
+        Err(why.strip_suffix(')').unwrap_or(why).to_owned())
+    })
+}
+
 impl Group {
     /// Makes the group with its limits, as far as that may be done.
     pub fn make(limits: &Limits, identity: &Identity) -> Group {

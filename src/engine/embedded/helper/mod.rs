@@ -27,7 +27,7 @@ use std::process::ExitCode;
 use super::task::{Answer, Task, Work};
 use failure::{Context as _, Failure};
 
-pub(super) use cgroup::PARENT as GROUPS;
+pub(super) use cgroup::{PARENT as GROUPS, available as limits_groups};
 
 /// The argument that makes a process a helper.
 pub(super) const ARGUMENT: &str = "imgforge-embedded-helper";

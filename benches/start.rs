@@ -30,10 +30,8 @@ impl LogSink for First {
 fn main() {
     let rounds = std::env::var("START_ROUNDS").map_or(50, |text| text.parse().expect("a number"));
     let user = rustix::process::geteuid().as_raw();
-    let state = std::env::var_os("IMGFORGE_TEST_STATE").map_or_else(
-        || std::env::temp_dir().join(format!("imgforge-test-{user}")),
-        PathBuf::from,
-    );
+    let state = std::env::var_os("IMGFORGE_TEST_STATE")
+        .map_or_else(|| std::env::temp_dir().join(format!("imgforge-test-{user}")), PathBuf::from);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let engine = runtime
         .block_on(EmbeddedEngine::open(Settings {
@@ -89,12 +87,7 @@ fn main() {
         list.sort();
         let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
         let (least, most) = (list[0], list[list.len() - 1]);
-        println!(
-            "{name:<24} {:>10} {:>10} {:>10}",
-            ms(list[list.len() / 2]),
-            ms(least),
-            ms(most)
-        );
+        println!("{name:<24} {:>10} {:>10} {:>10}", ms(list[list.len() / 2]), ms(least), ms(most));
     }
 }
 
@@ -144,9 +137,10 @@ struct Bundle {
 impl Bundle {
     fn make(state: &Path) -> Option<Bundle> {
         let layers = state.join("embedded/root-overlay/s");
-        let layer = std::fs::read_dir(&layers).ok()?.flatten().find(|entry| {
-            entry.path().join("usr/bin/python3.11").exists()
-        })?;
+        let layer = std::fs::read_dir(&layers)
+            .ok()?
+            .flatten()
+            .find(|entry| entry.path().join("usr/bin/python3.11").exists())?;
         let dir = tempfile::tempdir().unwrap();
         Command::new("runc").arg("spec").current_dir(dir.path()).status().ok()?;
         let config = dir.path().join("config.json");

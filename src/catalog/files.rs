@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use include_dir::{Dir, include_dir};
 
 use super::ContextFile;
+use super::ignore::Ignore;
 
 pub(super) static CONFIG: &str = include_str!("../../images.toml");
 static DOCKERFILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/dockerfiles");
@@ -52,6 +53,10 @@ impl Root {
         };
         let own = Path::new(dockerfile).file_name().and_then(|name| name.to_str());
         files.retain(|file| Some(file.path.as_str()) != own);
+        if let Some(rules) = files.iter().find(|file| file.path == ".dockerignore") {
+            let ignore = Ignore::parse(&String::from_utf8_lossy(&rules.bytes));
+            files.retain(|file| !ignore.ignores(&file.path));
+        }
         files.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(files)
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 mod error;
 mod file;
 mod files;
+mod ignore;
 mod layer;
 pub mod lock;
 mod resolve;

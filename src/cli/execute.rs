@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use crate::config;
-use crate::engine::Engine;
+use crate::engine::{Engine, HostAccess};
 use crate::event::Reporter;
 use crate::exec::evaluate::Runs;
 use crate::exec::{ExecSettings, Executor, Interrupt, RunSummary};
@@ -42,6 +42,9 @@ pub struct ExecArgs {
     /// The network of build steps, such as host
     #[arg(long, value_name = "MODE", env = "IMGFORGE_BUILD_NETWORK")]
     build_network: Option<String>,
+    /// A file for `RUN --mount=type=secret`, as id=ID,src=FILE
+    #[arg(long, value_name = "id=ID,src=FILE", value_parser = secret)]
+    secret: Vec<(String, PathBuf)>,
     /// Stop before the disk has less than this free, in GiB
     #[arg(long, value_name = "GIB", default_value_t = 2, env = "IMGFORGE_MIN_FREE")]
     min_free: u64,
@@ -69,6 +72,7 @@ impl ExecArgs {
             let error = anyhow::Error::from(error).context("cannot read the CA bundle");
             Failure::input(error)
         })?;
+        let host = HostAccess { secrets: self.secret.iter().cloned().collect(), ..host };
         let mut reporter = self.reporters(global)?;
         reporter.0.extend(more);
         let (engine, info) =
@@ -162,4 +166,24 @@ fn watch_signals(interrupt: Interrupt) {
             token.cancel();
         }
     });
+}
+
+/// Reads `id=ID,src=FILE`, as `docker build --secret` takes it; the file has to be there.
+fn secret(text: &str) -> Result<(String, PathBuf), String> {
+    let (mut id, mut path) = (None, None);
+    for part in text.split(',') {
+        match part.split_once('=') {
+            Some(("id", value)) => id = Some(value.to_owned()),
+            Some(("src" | "source", value)) => path = Some(PathBuf::from(value)),
+            Some(("type", "file")) => {}
+            _ => return Err(format!("`{part}` is neither id=ID nor src=FILE")),
+        }
+    }
+    let (Some(id), Some(path)) = (id, path) else {
+        return Err("id=ID and src=FILE are both needed".to_owned());
+    };
+    match path.canonicalize() {
+        Ok(path) => Ok((id, path)),
+        Err(error) => Err(format!("`{}`: {error}", path.display())),
+    }
 }

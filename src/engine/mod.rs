@@ -156,8 +156,8 @@ pub struct HostAccess {
     pub variables: BTreeMap<String, String>,
     /// The network mode of build steps (`host`, `default`).
     pub network: Option<String>,
-    /// What `RUN --mount=type=secret` mounts, by its id.
-    pub secrets: BTreeMap<String, Vec<u8>>,
+    /// Files that `RUN --mount=type=secret` mounts, by their ids.
+    pub secrets: BTreeMap<String, PathBuf>,
 }
 
 /// New layers on a parent that the engine holds.

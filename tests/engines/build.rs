@@ -203,3 +203,53 @@ fn dropping_a_build_ends_its_step() {
         assert_eq!(bench.left().await, Vec::<String>::new());
     });
 }
+
+#[test]
+fn a_dockerfile_with_stages_mounts_and_secrets_is_built() {
+    on_every_engine(|bench| async move {
+        let text = format!(
+            "ARG BASE={from}\nFROM $BASE AS build\nCOPY --chmod=750 src/*.txt /in/\n\
+             RUN --mount=type=cache,target=/var/cache/mine,id={id} echo kept >> /var/cache/mine/n; \
+             cat /in/a.txt > /out.txt\n\
+             RUN --mount=type=secret,id=token cat /run/secrets/token | tr a-z A-Z > /len; test -s /len\n\
+             FROM {from}\nCOPY --from=build --chown=7:8 /out.txt /len /opt/sub/\nADD in.tar.gz /opt/\n\
+             COPY src /opt/src\nUSER nobody\nWORKDIR /home/x\nRUN id -un > /tmp/who\nUSER root\n\
+             ENTRYPOINT [\"cat\"]\nCMD [\"/opt/sub/out.txt\"]\n",
+            from = bench.from(),
+            id = bench.owner,
+        );
+        let mut request = bench.build(&text, "stages");
+        request.context =
+            vec![file("src/a.txt", "one\n"), file("src/b.txt", "two\n"), file("src/c.md", "no\n")];
+        let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(
+            Vec::new(),
+            flate2::Compression::fast(),
+        ));
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(3);
+        archive.append_data(&mut header, "unpacked/x", b"xyz".as_slice()).unwrap();
+        let mut packed = file("in.tar.gz", "");
+        packed.bytes = archive.into_inner().unwrap().finish().unwrap();
+        request.context.push(packed);
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("secret"), "hidden").unwrap();
+        request.host.secrets.insert("token".to_owned(), dir.path().join("secret"));
+        let log = Log::default();
+        let built = bench.engine.build(&request, &log).await;
+        let built = built.unwrap_or_else(|error| panic!("{error}: {}", log.text()));
+        assert_eq!(built.config.entrypoint, ["cat"]);
+        assert_eq!(built.config.working_dir, "/home/x");
+        let script = "cat /opt/sub/out.txt /opt/sub/len /opt/unpacked/x; echo; ls /opt/src; \
+                      cat /tmp/who; ls -d /in /run/secrets 2>&1; stat -c %u:%g /opt/sub/out.txt";
+        let (_, output) = bench.shell(&bench.name("stages"), script).await;
+        assert!(output.starts_with("one\nHIDDENxyz\na.txt\nb.txt\nc.md\n"), "{output}");
+        assert!(output.contains("cannot access '/in'"), "{output}");
+        // A user who is alone has no others.
+        assert!(output.ends_with("7:8\n") || output.ends_with("0:0\n"), "{output}");
+        // Equal steps give equal layers; without a daemon they are not even done again.
+        let log = Log::default();
+        assert_eq!(bench.engine.build(&request, &log).await.unwrap().id, built.id);
+        assert!(bench.state().is_none() || log.text().contains("cached"), "{}", log.text());
+    });
+}

@@ -22,7 +22,7 @@ fn settings(state: &Path, storage: Option<Storage>) -> Settings {
     }
 }
 
-async fn open(state: &Path, storage: Option<Storage>) -> Arc<EmbeddedEngine> {
+pub async fn open(state: &Path, storage: Option<Storage>) -> Arc<EmbeddedEngine> {
     Arc::new(EmbeddedEngine::open(settings(state, storage)).await.unwrap())
 }
 

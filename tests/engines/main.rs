@@ -12,6 +12,7 @@ mod build;
 mod common;
 mod embedded;
 mod escape;
+mod interop;
 mod load;
 mod run;
 mod sandbox;

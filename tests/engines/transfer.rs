@@ -19,7 +19,7 @@ const PUBLISHED: &str = "swebench/sweb.eval.x86_64.pallets_1776_flask-4045:lates
 const HTPASSWD: &str = "me:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 
 /// A registry that ends with the test.
-struct Registry {
+pub struct Registry {
     process: Child,
     port: u16,
     _directory: tempfile::TempDir,
@@ -27,7 +27,7 @@ struct Registry {
 
 impl Registry {
     /// Returns none where `docker-registry` is not installed.
-    async fn start(htpasswd: Option<&str>) -> Option<Registry> {
+    pub async fn start(htpasswd: Option<&str>) -> Option<Registry> {
         let directory = tempfile::tempdir().unwrap();
         let port = free_port().await;
         let mut config = format!(
@@ -61,7 +61,7 @@ impl Registry {
         panic!("the registry does not answer");
     }
 
-    fn name(&self, published: &str) -> String {
+    pub fn name(&self, published: &str) -> String {
         format!("127.0.0.1:{}/{published}", self.port)
     }
 }

@@ -76,7 +76,9 @@ impl DockerEngine {
             dockerfile::prepare(&request.dockerfile, &request.context, &request.host, shell);
         let context = context(&prepared);
         let mut output = Output::new(log);
-        let id = if self.facts().await?.takes_context {
+        // The build API has no way for secrets.
+        let plain = self.facts().await?.takes_context && request.host.secrets.is_empty();
+        let id = if plain {
             self.build_context(request, context, &mut output).await?
         } else {
             self.solve(request, context, &mut output).await?

@@ -1,4 +1,4 @@
-//! Building over BuildKit's own interface, for containerd stores before Docker 28.
+//! Building over BuildKit's own interface: with secrets, and on containerd stores before Docker 28.
 //!
 //! There the build API does not find the context that comes with its request
 //! (<https://github.com/moby/moby/issues/47717>), while BuildKit behind it takes one from a session.
@@ -6,6 +6,7 @@
 
 use bollard::grpc::build::{
     ImageBuildFrontendOptions, ImageBuildLoadInput, ImageBuildNetworkMode, ImageBuildPlatform,
+    SecretSource,
 };
 use bollard::grpc::driver::Build as _;
 use bollard::grpc::driver::moby::Moby;
@@ -47,6 +48,9 @@ impl DockerEngine {
             .force_network_mode(&network);
         for (name, value) in &request.args {
             options = options.buildarg(name, value);
+        }
+        for (id, path) in &request.host.secrets {
+            options = options.set_secret(id, &SecretSource::File(path.clone()));
         }
         let options = options.build();
         let driver = Moby::new(&self.docker);

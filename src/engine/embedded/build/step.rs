@@ -226,10 +226,8 @@ impl EmbeddedEngine {
                 }
                 Mount::Secret { id, target, required } => {
                     match building.request.host.secrets.get(id) {
-                        Some(bytes) => {
-                            let name = format!("secret-{}", Digest::of(id));
-                            let path = building.host.path().join(name);
-                            super::write(&path, bytes, false)?;
+                        Some(path) => {
+                            let path = path.canonicalize().map_err(file_error(ACTION, path))?;
                             binds.push(bind(path, target, true));
                         }
                         None if *required => {

@@ -1,0 +1,63 @@
+//! The real binary without Docker: the bundled dataset on the embedded engine.
+//!
+//! It stands on the base image in the state directory of the engine tests, `IMGFORGE_TEST_STATE`;
+//! without it the test says so in a line and passes, unless `CI` is set: there it fails.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+fn state() -> PathBuf {
+    std::env::var_os("IMGFORGE_TEST_STATE").map_or_else(
+        || {
+            let user = rustix::process::geteuid().as_raw();
+            std::env::temp_dir().join(format!("imgforge-test-{user}"))
+        },
+        PathBuf::from,
+    )
+}
+
+#[test]
+fn the_demo_is_evaluated_without_docker() {
+    if !state().join("embedded/oci/index.json").exists() {
+        assert!(std::env::var_os("CI").is_none(), "there is no base image in {:?}", state());
+        eprintln!("there is no base image in {:?}: the test is left out", state());
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_imgforge"))
+            .args(["--engine", "embedded", "--json", "--state-dir"])
+            .arg(state())
+            .args(args)
+            .current_dir(dir.path())
+            .env_remove("DOCKER_HOST")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {stderr}");
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (document, stderr)
+    };
+    let ids = ["imgforge__abacus-1", "imgforge__ledger-1"];
+    let eval = ["eval", "-d", "demo", "-p", "gold", "-p", "empty", "--no-result-cache", "-i"];
+    let args = [&eval[..], &ids[..], &["--run-id", "demo"]].concat();
+    run(&args);
+    let report = |model: &str| -> Value {
+        let path = dir.path().join(format!("{model}.demo.json"));
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    };
+    assert_eq!(report("gold")["resolved_ids"], serde_json::json!(ids));
+    assert_eq!(report("empty")["unresolved_instances"], 2);
+    let (plan, _) = run(&[&["plan", "-d", "demo", "-p", "gold", "-i"][..], &ids[..]].concat());
+    assert_eq!(plan["engine"], "embedded");
+    for node in plan["nodes"].as_array().unwrap() {
+        assert_eq!(node["status"], "fresh", "{node}");
+    }
+    let from = std::fs::read_to_string(state().join("embedded/oci/index.json")).unwrap();
+    assert!(from.contains("sweb.eval.x86_64.imgforge__abacus-1:latest"));
+    let (cleaned, _) = run(&["clean"]);
+    assert_eq!(cleaned["removed"], serde_json::json!([]));
+}

@@ -1,5 +1,5 @@
 //! From the wish for a container to the first byte that it prints: the embedded engine with its full
-//! isolation beside `docker run`, `podman run` and bare `runc`, on the same root file system, taken
+//! isolation beside the same sandbox on Docker, `docker run`, `podman run` and bare `runc`, on the same root file system, taken
 //! in turns.
 //!
 //! `cargo bench --bench start` (as root, on an idle machine). It stands on the state directory of the
@@ -12,8 +12,9 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use imgforge::engine::docker::DockerEngine;
 use imgforge::engine::embedded::{EmbeddedEngine, Settings};
-use imgforge::engine::{Engine as _, LogSink, SandboxNetwork, SandboxRequest};
+use imgforge::engine::{Engine, LogSink, SandboxNetwork, SandboxRequest};
 
 const IMAGE: &str = "python:3.11-slim-bookworm";
 
@@ -42,6 +43,12 @@ fn main() {
             storage: None,
         }))
         .unwrap();
+    let docker = runtime.block_on(async {
+        let owner = format!("bench-{}", std::process::id());
+        let engine = DockerEngine::connect(|name| std::env::var(name).ok(), &owner).await.ok()?;
+        engine.inspect(IMAGE).await.ok()??;
+        Some(engine)
+    });
     let bundle = Bundle::make(&state);
     let tar = bundle.as_ref().map(|bundle| bundle.podman());
     let mut programs: Vec<(&str, Vec<String>)> = Vec::new();
@@ -68,11 +75,18 @@ fn main() {
         None => times.push((name.to_owned(), vec![time])),
     };
     for round in 0..=rounds {
-        let (first, whole) = runtime.block_on(embedded(&engine));
+        let (first, whole) = runtime.block_on(sandbox(&engine));
         // The first round warms caches.
         if round > 0 {
             note("embedded", first);
             note("embedded, to its end", whole);
+        }
+        if let Some(docker) = &docker {
+            let (first, whole) = runtime.block_on(sandbox(docker));
+            if round > 0 {
+                note("the same on Docker", first);
+                note("the same on Docker, to its end", whole);
+            }
         }
         for (name, command) in &programs {
             let (first, whole) = program(command);
@@ -82,16 +96,16 @@ fn main() {
             }
         }
     }
-    println!("{:<24} {:>10} {:>10} {:>10}   ({rounds} rounds)", "", "median", "least", "most");
+    println!("{:<31} {:>10} {:>10} {:>10}   ({rounds} rounds)", "", "median", "least", "most");
     for (name, mut list) in times {
         list.sort();
         let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
         let (least, most) = (list[0], list[list.len() - 1]);
-        println!("{name:<24} {:>10} {:>10} {:>10}", ms(list[list.len() / 2]), ms(least), ms(most));
+        println!("{name:<31} {:>10} {:>10} {:>10}", ms(list[list.len() / 2]), ms(least), ms(most));
     }
 }
 
-async fn embedded(engine: &EmbeddedEngine) -> (Duration, Duration) {
+async fn sandbox(engine: &dyn Engine) -> (Duration, Duration) {
     let request = SandboxRequest {
         image: IMAGE.to_owned(),
         files: Vec::new(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::anyhow;
+use clap::ValueEnum as _;
 
 use crate::catalog::Catalog;
 use crate::config;
@@ -47,14 +48,15 @@ pub fn open_store(global: &Global) -> Result<Arc<Store>, Failure> {
 /// Connects to the engine: the one that was chosen, or Docker where it answers and else the embedded
 /// one. A daemon that was named (`DOCKER_HOST`) is meant.
 pub async fn connect(global: &Global) -> Result<Arc<dyn Engine>, EngineError> {
-    if global.engine == EngineChoice::Embedded {
+    let choice = engine_choice(global)?;
+    if choice == EngineChoice::Embedded {
         return Ok(Arc::new(embedded(global).await?));
     }
     let refusal = match DockerEngine::connect(variable, store::owner()).await {
         Ok(engine) => return Ok(Arc::new(engine)),
         Err(error) => error,
     };
-    if global.engine == EngineChoice::Docker || variable("DOCKER_HOST").is_some() {
+    if choice == EngineChoice::Docker || variable("DOCKER_HOST").is_some() {
         return Err(refusal);
     }
     let engine = embedded(global).await?;
@@ -66,6 +68,20 @@ pub async fn connect(global: &Global) -> Result<Arc<dyn Engine>, EngineError> {
         eprintln!("engine: embedded, {} ({why})", engine.describe());
     }
     Ok(Arc::new(engine))
+}
+
+/// Returns the engine of the flag or its variable, else the catalog's.
+fn engine_choice(global: &Global) -> Result<EngineChoice, EngineError> {
+    if global.engine != EngineChoice::Auto {
+        return Ok(global.engine);
+    }
+    // A catalog with mistakes is reported by the commands that need it.
+    let named = catalog(global).ok().and_then(|catalog| catalog.defaults().engine.clone());
+    let Some(name) = named else { return Ok(EngineChoice::Auto) };
+    EngineChoice::from_str(&name, true).map_err(|_| EngineError::Refused {
+        action: "choose an engine".to_owned(),
+        reason: format!("`{name}` in the catalog is none of auto, docker and embedded"),
+    })
 }
 
 async fn embedded(global: &Global) -> Result<EmbeddedEngine, EngineError> {

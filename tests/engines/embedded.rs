@@ -260,7 +260,8 @@ fn layers_of_every_kind_are_unpacked_as_they_are() {
                      python3 -c 'import os; print(os.getxattr(\"/{long}\", \"user.note\").decode())'; \
                      stat -c '%s' /zeros /sparse; test $(stat -c %b /zeros) -lt 200 && echo holes; \
                      tail -c +4194305 /sparse | head -c 3; echo; stat -c '%a %h' /d /d/a; \
-                     test /d/a -ef /d/b && readlink /d/c; test -p /d/f && echo fifo; ls /e /o"
+                     test /d/a -ef /d/b && readlink /d/c; test -p /d/f && echo fifo; \
+                     if [ -c /d/n ] && cat /d/n; then echo opened; fi 2>/dev/null; ls /e /o"
                 ),
             )
             .await;

@@ -16,6 +16,7 @@ mod registry;
 mod snapshots;
 mod task;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -71,6 +72,10 @@ impl EmbeddedEngine {
             std::fs::create_dir_all(path).map_err(file_error("make the engine's directory", path))
         };
         make(&dir)?;
+        // Images have set-user-id programs, which are not for everybody on this machine.
+        let private = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(&dir, private)
+            .map_err(file_error("make the engine's directory", &dir))?;
         make(&dir.join("layers"))?;
         make(&dir.join("steps"))?;
         // The helper finds its way by these paths from another directory.

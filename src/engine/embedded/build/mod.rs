@@ -1,8 +1,10 @@
 //! Building Dockerfiles: each step that changes files is a layer, cached by what it is made from.
 //!
-//! The text is read by [`plan`], which knows no files; here its steps are done.
+//! The text is read by [`read`], and [`plan`] says what its steps mean; neither knows files. Here the
+//! steps are done.
 
 mod plan;
+mod read;
 mod step;
 mod words;
 
@@ -59,7 +61,7 @@ impl EmbeddedEngine {
         request: &BuildRequest,
         log: &dyn LogSink,
     ) -> Result<Image> {
-        let stages = plan::stages(&request.dockerfile, &request.args).map_err(refused)?;
+        let stages = read::stages(&request.dockerfile, &request.args).map_err(refused)?;
         // A build pulls nothing: what it stands on is here, or the build does not begin.
         let mut parents = BTreeMap::new();
         for reference in plan::images(&stages) {

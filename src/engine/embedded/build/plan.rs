@@ -1,12 +1,8 @@
-//! Reading a Dockerfile: stages, and in each the steps with what they mean.
+//! Stages and steps of a Dockerfile, and what each step means where it stands.
 //!
 //! Pure: variables are values, and nothing is looked up on a disk.
 
 use std::collections::BTreeMap;
-
-use parse_dockerfile::{Command, Flag, HereDoc, Instruction, JsonOrStringArray, Source};
-
-use crate::recipe::dockerfile::{heredocs, normalise};
 
 use super::Built;
 use super::words::{expand, pairs, words};
@@ -29,9 +25,9 @@ pub struct Stage {
     /// Its instructions, but for `FROM`.
     pub steps: Vec<Step>,
     /// Arguments from before the first `FROM`, for an `ARG` without a default.
-    global: BTreeMap<String, String>,
+    pub(super) global: BTreeMap<String, String>,
     /// Arguments of the build.
-    given: BTreeMap<String, String>,
+    pub(super) given: BTreeMap<String, String>,
 }
 
 /// An instruction.
@@ -40,10 +36,10 @@ pub struct Step {
     pub line: usize,
     /// The text, continued lines joined.
     pub text: String,
-    kind: Kind,
+    pub(super) kind: Kind,
 }
 
-enum Kind {
+pub(super) enum Kind {
     Arg(String),
     Env(String),
     Label,
@@ -59,7 +55,7 @@ enum Kind {
 
 /// A command in one of its forms.
 #[derive(Clone)]
-enum Line {
+pub(super) enum Line {
     Exec(Vec<String>),
     Shell(String),
     /// A heredoc that names its interpreter.
@@ -193,320 +189,8 @@ pub fn images(stages: &[Stage]) -> Vec<String> {
     images
 }
 
-/// Reads the stages that the last one needs.
-pub fn stages(text: &str, args: &BTreeMap<String, String>) -> Result<Vec<Stage>, String> {
-    let (text, added) = alone(&normalise(text));
-    let parsed = parse_dockerfile::parse(&text).map_err(|error| error.to_string())?;
-    let line_of = |at: usize| {
-        let line = text[..at].matches('\n').count() + 1;
-        line - 2 * added.iter().filter(|at| **at < line).count()
-    };
-    let mut global = BTreeMap::new();
-    for arg in parsed.global_args() {
-        let at = |reason| format!("line {}: {reason}", line_of(arg.arg.span.start));
-        let value = |name: &str| global.get(name).cloned();
-        for (name, default) in arguments(&arg.arguments.value, &value).map_err(at)? {
-            let set = args.get(&name).cloned().or(default).unwrap_or_default();
-            global.insert(name, set);
-        }
-    }
-    let mut names: Vec<String> = Vec::new();
-    let mut stages = Vec::new();
-    for stage in parsed.stages() {
-        let line = line_of(stage.from.from.span.start);
-        let at = |reason: String| format!("line {line}: {reason}");
-        for flag in &stage.from.options {
-            if flag.name.value != "platform" {
-                return Err(at(format!("`--{}` is not known here", flag.name.value)));
-            }
-        }
-        let value = |name: &str| global.get(name).cloned();
-        let image = expand(&stage.from.image.value, &value).map_err(at)?;
-        if image.is_empty() {
-            return Err(at(format!("`{}` is empty", stage.from.image.value)));
-        }
-        let origin = origin(&image, &names, false);
-        let mut steps = Vec::new();
-        for instruction in stage.instructions {
-            let span = instruction_span(instruction, text.len());
-            let line = line_of(span);
-            let at = |reason: String| format!("line {line}: {reason}");
-            let kind = kind(instruction, &names).map_err(at)?;
-            steps.push(Step { line, text: joined(&text[span..]), kind });
-        }
-        names.push(
-            stage
-                .from
-                .as_
-                .as_ref()
-                .map_or(String::new(), |(_, name)| name.value.to_ascii_lowercase()),
-        );
-        stages.push(Stage { origin, steps, global: global.clone(), given: args.clone() });
-    }
-    Ok(needed(stages))
-}
-
-/// Makes every heredoc the whole of its `RUN`: the parser knows no other, and a command with
-/// heredocs in it is a script like any. Returns also the lines after which two lines were added.
-fn alone(text: &str) -> (String, Vec<usize>) {
-    let mut out = String::with_capacity(text.len());
-    let mut added = Vec::new();
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
-        let mut whole = line.to_owned();
-        let mut source = format!("{line}\n");
-        while !line.starts_with('#') && whole.ends_with('\\') {
-            whole.pop();
-            let Some(next) = lines.next() else { break };
-            whole.push_str(next);
-            source += next;
-            source.push('\n');
-        }
-        let found = heredocs(&whole);
-        let runs = whole.get(..4).is_some_and(|word| word.eq_ignore_ascii_case("RUN "));
-        let (flags, command) = split_flags(whole.get(4..).unwrap_or(""));
-        let mut bodies = String::new();
-        for heredoc in &found {
-            for body in lines.by_ref() {
-                bodies += body;
-                bodies.push('\n');
-                if heredoc.ends_with(body) {
-                    break;
-                }
-            }
-        }
-        if !runs || found.is_empty() || command.starts_with("<<") {
-            out += &source;
-            out += &bodies;
-            continue;
-        }
-        let mut end = String::from("IMGFORGE");
-        while bodies.contains(&end) {
-            end.push('_');
-        }
-        out += &format!("RUN {flags}<<{end}\n{command}\n{bodies}{end}\n");
-        added.push(out.matches('\n').count());
-    }
-    (out, added)
-}
-
-/// Splits the flags of an instruction from its command.
-fn split_flags(arguments: &str) -> (&str, &str) {
-    let mut rest = arguments.trim_start();
-    while rest.starts_with("--") {
-        rest = rest.split_once(char::is_whitespace).map_or("", |(_, rest)| rest.trim_start());
-    }
-    let at = arguments.len() - rest.len();
-    (&arguments[..at], rest)
-}
-
-/// Empties the stages that the last one does not need.
-fn needed(mut stages: Vec<Stage>) -> Vec<Stage> {
-    let mut wanted = vec![false; stages.len()];
-    let mut open: Vec<usize> = stages.len().checked_sub(1).into_iter().collect();
-    while let Some(index) = open.pop() {
-        if std::mem::replace(&mut wanted[index], true) {
-            continue;
-        }
-        let copied = stages[index].steps.iter().filter_map(|step| match &step.kind {
-            Kind::Copy(copy) => copy.from.as_ref(),
-            _ => None,
-        });
-        for origin in copied.chain([&stages[index].origin]) {
-            if let Origin::Stage(below) = origin {
-                open.push(*below);
-            }
-        }
-    }
-    for (stage, wanted) in stages.iter_mut().zip(wanted) {
-        if !wanted {
-            stage.origin = Origin::Scratch;
-            stage.steps.clear();
-        }
-    }
-    stages
-}
-
-fn origin(name: &str, stages: &[String], by_number: bool) -> Origin {
-    let lower = name.to_ascii_lowercase();
-    if let Some(index) = stages.iter().position(|stage| *stage == lower && !lower.is_empty()) {
-        return Origin::Stage(index);
-    }
-    match name.parse::<usize>() {
-        Ok(index) if by_number && index < stages.len() => Origin::Stage(index),
-        _ if name == "scratch" => Origin::Scratch,
-        _ => Origin::Image(name.to_owned()),
-    }
-}
-
-fn instruction_span(instruction: &Instruction<'_>, end: usize) -> usize {
-    match instruction {
-        Instruction::Add(i) => i.add.span.start,
-        Instruction::Arg(i) => i.arg.span.start,
-        Instruction::Cmd(i) => i.cmd.span.start,
-        Instruction::Copy(i) => i.copy.span.start,
-        Instruction::Entrypoint(i) => i.entrypoint.span.start,
-        Instruction::Env(i) => i.env.span.start,
-        Instruction::Expose(i) => i.expose.span.start,
-        Instruction::From(i) => i.from.span.start,
-        Instruction::Healthcheck(i) => i.healthcheck.span.start,
-        Instruction::Label(i) => i.label.span.start,
-        Instruction::Maintainer(i) => i.maintainer.span.start,
-        Instruction::Onbuild(i) => i.onbuild.span.start,
-        Instruction::Run(i) => i.run.span.start,
-        Instruction::Shell(i) => i.shell.span.start,
-        Instruction::Stopsignal(i) => i.stopsignal.span.start,
-        Instruction::User(i) => i.user.span.start,
-        Instruction::Volume(i) => i.volume.span.start,
-        Instruction::Workdir(i) => i.workdir.span.start,
-        _ => end,
-    }
-}
-
-/// Returns the instruction that text begins with, continued lines joined.
-fn joined(text: &str) -> String {
-    let mut joined = String::new();
-    for line in text.lines() {
-        match line.strip_suffix('\\') {
-            Some(start) => joined.push_str(start),
-            None => {
-                joined.push_str(line);
-                break;
-            }
-        }
-    }
-    joined
-}
-
-fn kind(instruction: &Instruction<'_>, stages: &[String]) -> Result<Kind, String> {
-    Ok(match instruction {
-        Instruction::Arg(arg) => Kind::Arg(arg.arguments.value.to_string()),
-        Instruction::Env(env) => Kind::Env(env.arguments.value.to_string()),
-        // The labels of an image are those that were asked for.
-        Instruction::Label(_) => Kind::Label,
-        Instruction::Run(run) => {
-            let mut mounts = Vec::new();
-            for flag in &run.options {
-                match (flag.name.value.as_ref(), value_of(flag)) {
-                    ("mount", value) => mounts.push(value.to_owned()),
-                    ("network" | "security", "default" | "sandbox" | "") => {}
-                    (name, value) => {
-                        return Err(format!(
-                            "`--{name}={value}` of a RUN is not known to the embedded engine"
-                        ));
-                    }
-                }
-            }
-            Kind::Run { mounts, command: run_line(&run.arguments, &run.here_docs) }
-        }
-        Instruction::Copy(copy) => {
-            Kind::Copy(copy_of(&copy.options, &copy.src, &copy.dest.value, stages, false)?)
-        }
-        Instruction::Add(add) => {
-            Kind::Copy(copy_of(&add.options, &add.src, &add.dest.value, stages, true)?)
-        }
-        Instruction::Workdir(workdir) => Kind::Workdir(workdir.arguments.value.to_string()),
-        Instruction::User(user) => Kind::User(user.arguments.value.to_string()),
-        Instruction::Shell(shell) => {
-            Kind::Shell(shell.arguments.iter().map(|word| word.value.to_string()).collect())
-        }
-        Instruction::Entrypoint(entrypoint) => Kind::Entrypoint(line(&entrypoint.arguments)),
-        Instruction::Cmd(cmd) => Kind::Cmd(line(&cmd.arguments)),
-        // imgforge writes the config of its images without them.
-        Instruction::Expose(_)
-        | Instruction::Healthcheck(_)
-        | Instruction::Maintainer(_)
-        | Instruction::Stopsignal(_) => Kind::WithoutEffect,
-        Instruction::Volume(volume) => {
-            let (JsonOrStringArray::Json(_) | JsonOrStringArray::String(_)) = &volume.arguments;
-            Kind::WithoutEffect
-        }
-        Instruction::Onbuild(_) => {
-            return Err("`ONBUILD` is not known to the embedded engine".to_owned());
-        }
-        _ => return Err("this instruction is not known to the embedded engine".to_owned()),
-    })
-}
-
-fn value_of<'a>(flag: &'a Flag<'_>) -> &'a str {
-    flag.value.as_ref().map_or("", |value| value.value.as_ref())
-}
-
-fn line(command: &Command<'_>) -> Line {
-    match command {
-        Command::Exec(words) => {
-            Line::Exec(words.value.iter().map(|word| word.value.to_string()).collect())
-        }
-        Command::Shell(text) => Line::Shell(continued(text.value)),
-        _ => Line::Shell(String::new()),
-    }
-}
-
-/// Joins continued lines, as Docker does before a shell sees them.
-fn continued(text: &str) -> String {
-    text.replace("\\\n", "").trim().to_owned()
-}
-
-fn run_line(command: &Command<'_>, docs: &[HereDoc<'_>]) -> Line {
-    let [first, ..] = docs else { return line(command) };
-    let body = first.value.to_string();
-    if body.starts_with("#!") { Line::Program(body) } else { Line::Shell(body) }
-}
-
-fn copy_of(
-    options: &[Flag<'_>],
-    sources: &[Source<'_>],
-    destination: &str,
-    stages: &[String],
-    add: bool,
-) -> Result<Copy, String> {
-    let mut copy = Copy {
-        from: None,
-        sources: Vec::new(),
-        destination: destination.to_owned(),
-        owner: String::new(),
-        mode: None,
-        unpack: add,
-    };
-    for flag in options {
-        match (flag.name.value.as_ref(), value_of(flag)) {
-            ("from", name) if !add => copy.from = Some(origin(name, stages, true)),
-            ("chown", owner) => copy.owner = owner.to_owned(),
-            ("chmod", mode) => {
-                let octal = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o7777);
-                copy.mode =
-                    Some(octal.ok_or_else(|| format!("`--chmod={mode}` is not an octal mode"))?);
-            }
-            ("link", _) => {}
-            (name, _) => {
-                return Err(format!("`--{name}` is not known to the embedded engine"));
-            }
-        }
-    }
-    for source in sources {
-        match source {
-            Source::Path(path) => {
-                let remote = path.value.contains("://") || path.value.starts_with("git@");
-                if add && remote {
-                    return Err(format!(
-                        "`ADD {}` is not known to the embedded engine: fetch it in a RUN",
-                        path.value
-                    ));
-                }
-                copy.sources.push(path.value.to_string());
-            }
-            _ => {
-                return Err("a heredoc is only known in a RUN: put the file beside the \
-                            Dockerfile"
-                    .to_owned());
-            }
-        }
-    }
-    Ok(copy)
-}
-
 /// Splits the names of an `ARG`, with their defaults.
-fn arguments(
+pub(super) fn arguments(
     text: &str,
     value: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Vec<(String, Option<String>)>, String> {
@@ -691,21 +375,8 @@ fn mount_of(text: &str, working_dir: &str) -> Result<Mount, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::read::stages;
     use super::*;
-
-    fn none() -> BTreeMap<String, String> {
-        BTreeMap::new()
-    }
-
-    #[test]
-    fn stages_that_are_not_needed_are_left_out() {
-        let text = "FROM a AS one\nRUN x\nFROM b AS two\nRUN y\nFROM c\nCOPY --from=one /a /a\n\
-                    COPY --from=d:1 /b /b\n";
-        let stages = stages(text, &none()).unwrap();
-        assert_eq!(images(&stages), ["a", "d:1", "c"]);
-        assert_eq!(stages[1].steps.len(), 0);
-        assert_eq!(stages[2].steps[0].line, 6);
-    }
 
     #[test]
     fn variables_follow_dockers_precedence() {
@@ -725,39 +396,6 @@ mod tests {
         assert_eq!(variables.environment(), ["TAG=1", "WHO=me", "WHO=env", "GREETING=hi me"]);
         let Some(Action::Run(run)) = last else { panic!() };
         assert_eq!(run.words, ["/bin/sh", "-c", "echo"]);
-    }
-
-    #[test]
-    fn what_is_not_known_is_named_with_its_line() {
-        let error = |text: &str| stages(text, &none()).err().unwrap();
-        assert_eq!(
-            error("FROM a\nRUN b\nONBUILD RUN c\n"),
-            "line 3: `ONBUILD` is not known to the embedded engine"
-        );
-        assert!(
-            error("FROM a\nRUN --mount=type=ssh b\nCOPY --parents a b\n").starts_with("line 3")
-        );
-        assert!(error("FROM a\nRUNN b\n").contains("RUNN"), "{}", error("FROM a\nRUNN b\n"));
-        assert!(error("FROM a\nADD https://x/y /z\n").contains("fetch it in a RUN"));
-    }
-
-    #[test]
-    fn a_heredoc_in_a_command_is_a_script() {
-        let text = "FROM a\nRUN --mount=type=tmpfs,target=/t cat > /x <<'END' && b\n# $HOME\nEND\n\
-                    RUN <<EOF\nset -e\nEOF\nONBUILD RUN c\n";
-        assert!(stages(text, &none()).err().unwrap().starts_with("line 8:"));
-        let text = text.replace("ONBUILD RUN c\n", "");
-        let stages = stages(&text, &none()).unwrap();
-        let mut built = Built::default();
-        let mut scripts = Vec::new();
-        for step in &stages[0].steps {
-            let Action::Run(run) = step.action(&mut stages[0].variables(&[]), &mut built).unwrap()
-            else {
-                panic!()
-            };
-            scripts.push(run.words[2].clone());
-        }
-        assert_eq!(scripts, ["cat > /x <<'END' && b\n# $HOME\nEND\n", "set -e\n"]);
     }
 
     #[test]

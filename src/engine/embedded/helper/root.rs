@@ -132,9 +132,8 @@ pub fn put_together(root: &Root, identity: &Identity) -> Result<PathBuf, Failure
             let layers: Vec<&Path> = layers.map(Path::new).collect();
             merge::copy_layers(&layers, &tree)?;
             mount_bind_recursive(&tree, &tree).at("mount", &tree)?;
-            // Where the state directory is mounted so that nothing in it can be run.
-            let flags = MountFlags::BIND;
-            let _ = mount_remount(&tree, flags, c"");
+            // Also where the state directory is mounted so that nothing in it can be run.
+            mount_remount(&tree, MountFlags::BIND | MountFlags::NODEV, c"").at("mount", &tree)?;
         }
     }
     Ok(tree)
@@ -155,7 +154,7 @@ pub fn overlay(
     }
     if storage == Storage::Fuse {
         let output = Command::new("fuse-overlayfs")
-            .args(["-o", &options])
+            .args(["-o", &format!("{options},nodev")])
             .arg(tree)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -188,7 +187,8 @@ pub fn overlay(
 }
 
 fn try_overlay(tree: &Path, options: &CString) -> rustix::io::Result<()> {
-    mount("overlay", tree, "overlay", MountFlags::empty(), Some(options.as_c_str()))
+    // A device node of an image opens nothing.
+    mount("overlay", tree, "overlay", MountFlags::NODEV, Some(options.as_c_str()))
 }
 
 fn make_proc() -> Result<(), Failure> {

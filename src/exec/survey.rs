@@ -9,6 +9,7 @@ use crate::bootstrap::{self, Bootstrap, BootstrapError};
 use crate::engine::{Engine, EngineError, Image, ListedImage, LogSink, label};
 use crate::key::{Digest, Key, SCHEMA};
 use crate::plan::{Inventory, Plan, Present};
+use crate::recipe::base::BOOTSTRAPPED;
 use crate::store::{ImageRecord, Store, StoreError};
 
 /// Why the survey could not be made.
@@ -27,7 +28,7 @@ pub enum SurveyError {
 pub fn content_identity(image: &Image) -> String {
     let config = &image.config;
     if let Some(made) = config.labels.get(bootstrap::LABEL) {
-        return format!("bootstrapped: {made}");
+        return format!("{BOOTSTRAPPED}{made}");
     }
     let document = json!({
         "cmd": config.cmd,

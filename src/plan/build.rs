@@ -9,6 +9,7 @@ use crate::catalog::{Catalog, CatalogError, Environment, Network};
 use crate::dataset::Instance;
 use crate::grade::Family;
 use crate::key::{Key, Kind};
+use crate::recipe::base::BOOTSTRAPPED;
 use crate::recipe::instance::non_empty;
 use crate::recipe::script::{eval_script, reset_tests, restore_configuration, restore_tests};
 use crate::recipe::{
@@ -281,10 +282,7 @@ impl<'a> Planner<'a> {
         let (environment, env) = self.environment(instance).map_err(|source| {
             PlanError::Catalog { instance_id: instance.instance_id.clone(), source }
         })?;
-        if self.options.up_to == Kind::Base {
-            return Ok(self.parent(env).expect("an env stands on a base"));
-        }
-        if self.options.up_to == Kind::Env {
+        if self.options.up_to <= Kind::Env {
             return Ok(env);
         }
         let parent = self.graph[env].key;
@@ -316,6 +314,7 @@ impl<'a> Planner<'a> {
         Ok(self.named(id, Recipe::Instance(recipe), Some(checkout), Vec::new()))
     }
 
+    /// Returns the environment of an instance, and its node; only the base's where no more is wanted.
     fn environment(
         &mut self,
         instance: &Instance,
@@ -338,7 +337,16 @@ impl<'a> Planner<'a> {
         let identity = |reference: &str| self.from.get(reference).cloned();
         let base = BaseRecipe::new(&environment.base, &platform, &identity);
         let base_id = format!("base:{}", base.name);
-        let base = self.named(base_id, Recipe::Base(base), None, Vec::new());
+        let made = |(reference, identity): (&String, &Option<String>)| {
+            let what = identity.as_deref()?.strip_prefix(BOOTSTRAPPED)?;
+            Some(format!("`{reference}` is {what}"))
+        };
+        let made = base.from.iter().filter_map(made).collect();
+        let base = self.named(base_id, Recipe::Base(base), None, made);
+        if self.options.up_to == Kind::Base {
+            self.environments.insert(found, (environment.clone(), base));
+            return Ok((environment, base));
+        }
         let env = EnvRecipe::new(&environment, self.graph[base].key, setup_commit, &platform);
         let mut notes = Vec::new();
         if environment.python != environment.wanted_python {
@@ -354,10 +362,6 @@ impl<'a> Planner<'a> {
         let node = self.named(env_id, Recipe::Env(env), Some(base), notes);
         self.environments.insert(found, (environment.clone(), node));
         Ok((environment, node))
-    }
-
-    fn parent(&self, index: NodeIndex) -> Option<NodeIndex> {
-        self.graph.neighbors_directed(index, petgraph::Direction::Incoming).next()
     }
 
     /// Adds a node with a name of ours.

@@ -7,6 +7,9 @@ use crate::key::{Digest, Key, KeyDocument, Kind};
 
 use super::dockerfile;
 
+/// How the identity of an image begins that was made from Debian's packages; what it is follows.
+pub const BOOTSTRAPPED: &str = "bootstrapped: ";
+
 /// What a base image is made of.
 #[derive(Debug, Clone)]
 pub struct BaseRecipe {

@@ -331,6 +331,10 @@ impl Remote {
         match error {
             OciDistributionError::RequestError(cause) => match cause.status() {
                 Some(status) if !passing(status.as_u16()) => self.refused(cause.to_string()),
+                // What a resolver says that knows there is no such host; one that is busy says
+                // that its failure is temporary.
+                None if chain(cause).contains("Name or service not known") => self
+                    .refused(format!("there is no host `{}`", self.reference.resolve_registry())),
                 _ => EngineError::Transient {
                     action: self.action.clone(),
                     source: chain(cause).into(),

@@ -93,12 +93,11 @@ pub fn embedded_settings(global: &Global) -> Result<Settings, EngineError> {
     let storage = match variable("IMGFORGE_EMBEDDED_STORAGE").as_deref() {
         None => None,
         Some("overlay") => Some(Storage::Overlay),
-        Some("fuse-overlayfs") => Some(Storage::Fuse),
         Some("copy") => Some(Storage::Copy),
         Some(other) => {
             return Err(EngineError::Refused {
                 action: "read IMGFORGE_EMBEDDED_STORAGE".to_owned(),
-                reason: format!("`{other}` is none of overlay, fuse-overlayfs and copy"),
+                reason: format!("`{other}` is neither overlay nor copy"),
             });
         }
     };

@@ -32,8 +32,8 @@ impl EmbeddedEngine {
         if self.snapshots.storage() == Storage::Copy {
             add(
                 "every container begins with a copy of its files: there is no overlayfs here",
-                "name a state directory on ext4, xfs or btrfs (--state-dir), or install \
-                 fuse-overlayfs; plain users need Linux 5.11 or newer",
+                "name a state directory on ext4, xfs or btrfs (--state-dir); plain users need \
+                 Linux 5.11 or newer",
             );
         }
         if self.asking.identity.one_owner() {

@@ -112,7 +112,6 @@ impl EmbeddedEngine {
         };
         let how = match self.snapshots.storage() {
             Storage::Overlay => "overlayfs",
-            Storage::Fuse => "fuse-overlayfs",
             Storage::Copy => "copies",
         };
         format!("{how}, {who}")
@@ -191,7 +190,7 @@ fn storage(dir: &Path, asking: &Asking) -> Result<Storage> {
         return Ok(storage);
     }
     let mut refusals = Vec::new();
-    for storage in [Storage::Overlay, Storage::Fuse, Storage::Copy] {
+    for storage in [Storage::Overlay, Storage::Copy] {
         match probe(dir, asking, storage) {
             Ok(()) => {
                 let text = serde_json::to_vec(&(known.0, known.1, storage));

@@ -41,7 +41,7 @@ impl Snapshots {
             Identity::Single { .. } => "single",
         };
         let form = match storage {
-            Storage::Overlay | Storage::Fuse => "overlay",
+            Storage::Overlay => "overlay",
             Storage::Copy => "copy",
         };
         let dir = dir.join(format!("{who}-{form}"));
@@ -193,7 +193,7 @@ impl Snapshots {
     pub fn pack(&self, root: &Root, since: i128, output: &mut dyn std::io::Write) -> Result<()> {
         let scratch = self.scratch(root);
         let (directory, into) = match self.storage {
-            Storage::Overlay | Storage::Fuse => (scratch.join("u"), None),
+            Storage::Overlay => (scratch.join("u"), None),
             Storage::Copy => (scratch.join("m"), Some(scratch.join("u"))),
         };
         let mut lowers: Vec<PathBuf> =

@@ -51,8 +51,6 @@ impl Identity {
 pub enum Storage {
     /// The kernel's overlay file system.
     Overlay,
-    /// `fuse-overlayfs`.
-    Fuse,
     /// A copy of every file.
     Copy,
 }

@@ -42,11 +42,11 @@ pub fn copy(request: Copy, identity: &Identity) -> Result<(), Failure> {
                 let layers: Vec<&Path> = lowers.iter().rev().map(Path::new).collect();
                 merge::copy_layers(&layers, &source)?;
             }
-            storage => {
+            super::super::task::Storage::Overlay => {
                 // With one layer alone the kernel mounts no overlay.
                 let mut lowers = lowers.clone();
                 lowers.push(root::LOWEST.to_owned());
-                root::overlay(storage, &lowers, None, &source, identity, false)?;
+                root::overlay(&lowers, None, &source, identity, false)?;
             }
         },
     }

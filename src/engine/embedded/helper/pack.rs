@@ -19,7 +19,7 @@ use super::merge;
 use super::unpack::{OPAQUE, OWNER, WHITEOUT, opaque_attribute, set_time};
 
 /// Attributes that belong to how trees are kept, not to files.
-const OURS: [&str; 3] = ["user.overlay.", "user.fuseoverlayfs.", OWNER];
+const OURS: [&str; 2] = ["user.overlay.", OWNER];
 
 /// Writes the layer to the standard output.
 pub fn pack(

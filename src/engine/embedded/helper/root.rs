@@ -7,7 +7,6 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use rustix::fs::{CWD, FileType, Mode, Timespec, makedev, mknodat};
 use rustix::mount::{
@@ -111,20 +110,13 @@ pub fn put_together(root: &Root, identity: &Identity) -> Result<PathBuf, Failure
     let (upper, work) = (root.scratch.join(UPPER), root.scratch.join(WORK));
     let tree = root.scratch.join(TREE);
     match root.storage {
-        Storage::Overlay | Storage::Fuse => {
+        Storage::Overlay => {
             for directory in [&upper, &work, &tree] {
                 fs::create_dir(directory).at("make", directory)?;
             }
             let mut lowers = root.lowers.clone();
             lowers.push(LOWEST.to_owned());
-            overlay(
-                root.storage,
-                &lowers,
-                Some((&upper, &work)),
-                &tree,
-                identity,
-                root.throw_away,
-            )?;
+            overlay(&lowers, Some((&upper, &work)), &tree, identity, root.throw_away)?;
         }
         Storage::Copy => {
             fs::create_dir(&tree).at("make", &tree)?;
@@ -141,7 +133,6 @@ pub fn put_together(root: &Root, identity: &Identity) -> Result<PathBuf, Failure
 
 /// Mounts layers, the highest first, at `tree`.
 pub fn overlay(
-    storage: Storage,
     lowers: &[String],
     upper: Option<(&Path, &Path)>,
     tree: &Path,
@@ -151,20 +142,6 @@ pub fn overlay(
     let mut options = format!("lowerdir={}", lowers.join(":"));
     if let Some((upper, work)) = upper {
         options += &format!(",upperdir={},workdir={}", upper.display(), work.display());
-    }
-    if storage == Storage::Fuse {
-        let output = Command::new("fuse-overlayfs")
-            .args(["-o", &format!("{options},nodev")])
-            .arg(tree)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .output()
-            .because("start `fuse-overlayfs`")?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(Failure::new("mount layers with `fuse-overlayfs`", text));
     }
     // What the upper directory holds is a layer: nothing in it may refer to the layers below. With
     // attributes of users the kernel has no redirects, and refuses the option.
@@ -400,7 +377,7 @@ pub fn probe(directory: &Path, storage: Storage, identity: &Identity) -> Result<
         return Ok(());
     }
     let lowers = ["l".to_owned()];
-    overlay(storage, &lowers, Some((upper, work)), tree, identity, false)?;
+    overlay(&lowers, Some((upper, work)), tree, identity, false)?;
     // Deletions and replaced directories need special files and attributes.
     let action = "change files in an overlay";
     fs::remove_dir_all("m/d").because(action)?;

@@ -45,7 +45,7 @@ pub fn unpack(
     rustix::process::chdir("/").because("change to `/`")?;
     fs::set_permissions("/", fs::Permissions::from_mode(0o755)).because("set the mode of `/`")?;
     let marks = match storage {
-        Storage::Overlay | Storage::Fuse => Marks::Overlay,
+        Storage::Overlay => Marks::Overlay,
         Storage::Copy => Marks::Files,
     };
     let input = BufReader::with_capacity(1 << 18, input);

@@ -343,26 +343,10 @@ fn packages(status: &str) -> Vec<String> {
 }
 
 fn layer(path: &Path) -> Result<LayerFile, BootstrapError> {
-    use sha2::Digest as _;
     let error = |source| BootstrapError::File { path: path.to_owned(), source };
-    let mut file = std::fs::File::open(path).map_err(error)?;
-    let mut hasher = sha2::Sha256::new();
-    let size = std::io::copy(&mut file, &mut HashWriter(&mut hasher)).map_err(error)?;
-    let diff_id = Digest::from_bytes(hasher.finalize().into());
+    let file = std::fs::File::open(path).map_err(error)?;
+    let (diff_id, size) = Digest::of_reader(file).map_err(error)?;
     Ok(LayerFile { path: path.to_owned(), diff_id, size })
-}
-
-struct HashWriter<'a>(&'a mut sha2::Sha256);
-
-impl std::io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        sha2::Digest::update(self.0, bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 fn write(path: &Path, text: &str) -> Result<(), BootstrapError> {

@@ -42,6 +42,22 @@ impl Digest {
         Digest(Sha256::digest(bytes.as_ref()).into())
     }
 
+    /// Reads to the end; returns the sha256 of what came, and the number of its bytes.
+    pub fn of_reader(mut reader: impl std::io::Read) -> std::io::Result<(Self, u64)> {
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; 1 << 18];
+        let mut size = 0;
+        loop {
+            match reader.read(&mut buffer)? {
+                0 => return Ok((Digest(hasher.finalize().into()), size)),
+                count => {
+                    hasher.update(&buffer[..count]);
+                    size += count as u64;
+                }
+            }
+        }
+    }
+
     /// Wraps the raw 32 bytes of a sha256.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Digest(bytes)

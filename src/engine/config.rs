@@ -44,6 +44,21 @@ pub(super) fn config_json(config: &ImageConfig, platform: &str, diff_ids: &[Stri
     document.to_string().into_bytes()
 }
 
+/// Returns a platform in its one spelling.
+pub(super) fn platform(os: &str, architecture: &str, variant: &str) -> String {
+    let architecture = match architecture {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    // `v8` is what every arm64 is.
+    if variant.is_empty() || (architecture == "arm64" && variant == "v8") {
+        format!("{os}/{architecture}")
+    } else {
+        format!("{os}/{architecture}/{variant}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +71,12 @@ mod tests {
             String::from_utf8(text).unwrap(),
             r#"{"architecture":"arm","config":{"User":"me"},"created":"2020-01-01T00:00:00Z","os":"linux","rootfs":{"diff_ids":["sha256:00"],"type":"layers"},"variant":"v7"}"#
         );
+    }
+
+    #[test]
+    fn a_platform_has_one_spelling() {
+        assert_eq!(platform("linux", "x86_64", ""), "linux/amd64");
+        assert_eq!(platform("linux", "arm64", "v8"), "linux/arm64");
+        assert_eq!(platform("linux", "arm", "v7"), "linux/arm/v7");
     }
 }

@@ -25,13 +25,14 @@ const ATTEMPTS: &[(&str, &str)] = &[
     ("clock", "date -s 2001-01-01"),
     (
         "module",
-        "python3 -c 'import ctypes, os; r = ctypes.CDLL(None, use_errno=True).syscall(175, 0, 0, 0); os._exit(r == 0)'; test $? = 1",
+        // Without arguments it fails either way: what counts is that it is not permitted.
+        "python3 -c 'import ctypes, sys; l = ctypes.CDLL(None, use_errno=True); l.syscall(175, 0, 0, 0); sys.exit(ctypes.get_errno() == 1)'",
     ),
     ("other root", "chroot /usr/.. true"),
     ("raw socket", "python3 -c 'import socket; socket.socket(2, 3, 1)'"),
     (
-        "chown of the host's file through a handle",
-        "python3 -c 'import ctypes, sys; l = ctypes.CDLL(None, use_errno=True); r = l.syscall(304, 3, 0, 0); sys.exit(r < 0)'",
+        "file of the host through a handle",
+        "python3 -c 'import ctypes, sys; l = ctypes.CDLL(None, use_errno=True); l.syscall(304, 3, 0, 0); sys.exit(ctypes.get_errno() == 1)'",
     ),
 ];
 

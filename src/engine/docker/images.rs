@@ -4,6 +4,7 @@ use bollard::query_parameters::{
     ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 
+use crate::engine::config::platform;
 use crate::engine::reference::split_tag;
 use crate::engine::{EngineError, EngineInfo, Image, ImageConfig, ListedImage, Result};
 
@@ -97,21 +98,6 @@ impl DockerEngine {
     }
 }
 
-/// Returns a platform in its one spelling.
-fn platform(os: &str, architecture: &str, variant: &str) -> String {
-    let architecture = match architecture {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    // `v8` is what every arm64 is.
-    if variant.is_empty() || (architecture == "arm64" && variant == "v8") {
-        format!("{os}/{architecture}")
-    } else {
-        format!("{os}/{architecture}/{variant}")
-    }
-}
-
 fn image_of(inspected: bollard::models::ImageInspect) -> Image {
     let config = inspected.config.unwrap_or_default();
     let text = |value: Option<String>| value.unwrap_or_default();
@@ -135,17 +121,5 @@ fn image_of(inspected: bollard::models::ImageInspect) -> Image {
             shell: config.shell.unwrap_or_default(),
             labels: config.labels.unwrap_or_default().into_iter().collect(),
         },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_platform_has_one_spelling() {
-        assert_eq!(platform("linux", "x86_64", ""), "linux/amd64");
-        assert_eq!(platform("linux", "arm64", "v8"), "linux/arm64");
-        assert_eq!(platform("linux", "arm", "v7"), "linux/arm/v7");
     }
 }

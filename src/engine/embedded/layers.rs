@@ -15,8 +15,7 @@ use crate::key::Digest;
 
 use super::EmbeddedEngine;
 use super::layout::{
-    BlobWriter, Hashing, Stored, decompressed, descriptor, familiar, file_error, layer_descriptor,
-    open,
+    BlobWriter, Stored, decompressed, descriptor, familiar, file_error, layer_descriptor, open,
 };
 use super::snapshots::NotTheLayer;
 
@@ -239,9 +238,8 @@ pub(super) fn manifest_json(manifest: &ImageManifest) -> Vec<u8> {
 
 /// Tells whether a blob is what its digest says.
 fn is_whole(path: &Path, layer: &Descriptor) -> Result<bool> {
-    let mut blob = Hashing::new(open(path)?);
-    io::copy(&mut blob, &mut io::sink()).map_err(file_error("read a blob", path))?;
-    Ok(blob.finish().0.oci() == layer.digest().to_string())
+    let found = Digest::of_reader(open(path)?).map_err(file_error("read a blob", path))?;
+    Ok(found.0.oci() == layer.digest().to_string())
 }
 
 fn differs(error: NotTheLayer, diff_id: &str) -> EngineError {

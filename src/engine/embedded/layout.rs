@@ -16,6 +16,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::atomic;
+use crate::engine::config::platform;
 use crate::engine::{EngineError, ImageConfig, Result};
 use crate::file_lock::FileLock;
 use crate::key::Digest;
@@ -302,7 +303,11 @@ impl Layout {
             manifest: document,
             digest: manifest.to_owned(),
             length,
-            platform: platform(&config.os, &config.architecture, config.variant.as_deref()),
+            platform: platform(
+                &config.os,
+                &config.architecture,
+                config.variant.as_deref().unwrap_or(""),
+            ),
             diff_ids: config.rootfs.diff_ids,
             config: ImageConfig {
                 env: runtime.env.unwrap_or_default(),
@@ -420,16 +425,6 @@ pub(super) fn layer_descriptor(digest: &str, size: u64, unpacked: u64) -> Result
     let mut layer = descriptor(layer_type(), digest, size)?;
     layer.set_annotations(Some(HashMap::from([(UNPACKED.to_owned(), unpacked.to_string())])));
     Ok(layer)
-}
-
-/// Returns a platform in its one spelling.
-fn platform(os: &str, architecture: &str, variant: Option<&str>) -> String {
-    match variant {
-        Some(variant) if !variant.is_empty() && (architecture, variant) != ("arm64", "v8") => {
-            format!("{os}/{architecture}/{variant}")
-        }
-        _ => format!("{os}/{architecture}"),
-    }
 }
 
 /// A blob that is being written.

@@ -3,7 +3,7 @@
 //! Only blobs that are not here, or there, travel. What came of a blob stays when the connection
 //! breaks, and the next try goes on from there; nothing is kept under a digest that is not its own.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::key::Digest;
 
 use super::EmbeddedEngine;
 use super::layers::layers_of;
-use super::layout::{Hashing, Stored, familiar, file_error, is_no_space};
+use super::layout::{Stored, familiar, file_error, is_no_space};
 
 /// How many blobs travel at once.
 const AT_ONCE: usize = 3;
@@ -154,10 +154,7 @@ impl EmbeddedEngine {
             return Err(remote.broke_off(&format!("{size} of {} bytes came", blob.size())));
         }
         let found = tokio::task::block_in_place(|| {
-            let file = std::fs::File::open(&partial)?;
-            let mut hashing = Hashing::new(file);
-            io::copy(&mut hashing, &mut io::sink())?;
-            Ok(hashing.finish().0)
+            Digest::of_reader(std::fs::File::open(&partial)?).map(|(digest, _)| digest)
         });
         let found = found.map_err(file_error(action, &partial))?;
         if found.oci() != digest {

@@ -4,16 +4,16 @@
 //! asked. Failures and delays are scripted by call and reference, calls are recorded in the order
 //! in which they began, and time is tokio's, so a paused clock works.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::json;
 
 use super::{
-    BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest, ListedImage, LogSink,
-    OwnerAlive, Result, SandboxEnd, SandboxRequest, label,
+    BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest, LayerTaker, ListedImage,
+    LogSink, OwnerAlive, Result, SandboxEnd, SandboxRequest, Swept, label,
 };
 use crate::key::Digest;
 use crate::recipe::dockerfile;
@@ -37,6 +37,8 @@ pub enum Method {
     Remove,
     /// [`Engine::push`].
     Push,
+    /// [`Engine::sweep`]; its reference is empty.
+    Sweep,
     /// [`Engine::run`].
     Run,
     /// [`Engine::run_sandboxed`]; its reference is the image.
@@ -85,6 +87,7 @@ struct State {
     delays: Vec<(Method, String, Duration)>,
     answers: Vec<Answer>,
     sandboxes: Vec<SandboxAnswer>,
+    in_use: HashSet<String>,
     running: usize,
     peak: usize,
 }
@@ -171,6 +174,11 @@ impl FakeEngine {
     pub fn sandbox(&self, word: &str, output: &[u8], control: &[u8], end: SandboxEnd) {
         let (word, output, control) = (word.to_owned(), output.to_vec(), control.to_vec());
         self.lock().sandboxes.push(SandboxAnswer { word, output, control, end });
+    }
+
+    /// Makes a container stand on an image.
+    pub fn use_image(&self, id: &str) {
+        self.lock().in_use.insert(id.to_owned());
     }
 
     /// Puts an image on the engine under its own tags.
@@ -402,6 +410,30 @@ impl Engine for FakeEngine {
         log.write(format!("pushed {reference}\n").as_bytes());
         self.lock().registry.insert(reference.to_owned(), image);
         Ok(())
+    }
+
+    async fn read_layers(&self, _: &[Image], _: Arc<dyn LayerTaker>) -> Result<()> {
+        Err(EngineError::Refused {
+            action: "read layers".to_owned(),
+            reason: "they are names only".to_owned(),
+        })
+    }
+
+    async fn images_in_use(&self) -> Result<HashSet<String>> {
+        Ok(self.lock().in_use.clone())
+    }
+
+    fn storage_names(&self, diff_ids: &[String]) -> Vec<String> {
+        diff_ids.to_vec()
+    }
+
+    async fn storage_bytes(&self, names: &[String]) -> Result<Vec<Option<u64>>> {
+        Ok(names.iter().map(|_| Some(1 << 20)).collect())
+    }
+
+    async fn sweep(&self, _: bool) -> Result<Swept> {
+        let _running = self.enter(Method::Sweep, "").await?;
+        Ok(Swept::default())
     }
 
     async fn run(&self, reference: &str, command: &[String], log: &dyn LogSink) -> Result<i64> {

@@ -13,7 +13,7 @@ mod host;
 mod reference;
 mod retry;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -249,6 +249,27 @@ pub trait LogSink: Send + Sync {
     fn write(&self, bytes: &[u8]);
 }
 
+/// Takes layers that an engine gives out. Called on a thread that may block.
+pub trait LayerTaker: Send + Sync {
+    /// Tells whether a layer is wanted whose digest is known before its bytes.
+    fn wants(&self, diff_id: &str) -> bool;
+
+    /// Takes the uncompressed tar of a layer; `diff_id` is its digest where the engine says it.
+    ///
+    /// # Errors
+    /// Ends the reading of layers with [`EngineError::File`], or [`EngineError::NoSpace`].
+    fn take(&self, diff_id: Option<&str>, tar: &mut dyn std::io::Read) -> std::io::Result<()>;
+}
+
+/// What an engine keeps that no image needs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Layers, blobs and records of builds.
+    pub objects: usize,
+    /// Bytes on the disk.
+    pub bytes: u64,
+}
+
 /// What went wrong in an engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -373,6 +394,29 @@ pub trait Engine: Send + Sync {
 
     /// Pushes an image to the registry that its name says.
     async fn push(&self, reference: &str, log: &dyn LogSink) -> Result<()>;
+
+    /// Gives the layers of images to `taker`, each at least once unless it is not wanted, in an
+    /// order of the engine's own.
+    async fn read_layers(
+        &self,
+        images: &[Image],
+        taker: std::sync::Arc<dyn LayerTaker>,
+    ) -> Result<()>;
+
+    /// Returns the ids of the images that containers stand on, whoever owns them.
+    async fn images_in_use(&self) -> Result<HashSet<String>>;
+
+    /// Returns under which names the engine stores an image's layers, the lowest first: images
+    /// share the bytes of a layer when its names are equal.
+    fn storage_names(&self, diff_ids: &[String]) -> Vec<String>;
+
+    /// Measures what stored layers take on the disk, by their names, in bytes; `None` where it is
+    /// not there, or this process cannot see it.
+    async fn storage_bytes(&self, names: &[String]) -> Result<Vec<Option<u64>>>;
+
+    /// Removes what no image needs and no running call of any process uses: layers of images that
+    /// were removed, records of builds. With `dry_run` it is told and stays.
+    async fn sweep(&self, dry_run: bool) -> Result<Swept>;
 
     /// Runs a command in a fresh container without network and returns its exit code; the output
     /// goes to `log`. The container is gone afterwards.

@@ -28,6 +28,22 @@ pub fn guard(path: &Path, min_free: u64, needed: u64) -> Result<(), StoreError> 
     })
 }
 
+/// Returns the bytes that a file or a tree takes on its disk, in blocks as `du` counts them: a file
+/// with several names counts once. What cannot be read counts nothing; `None` where nothing is.
+pub fn usage(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut seen = std::collections::HashSet::new();
+    let mut bytes = None;
+    for entry in walkdir::WalkDir::new(path).follow_links(false).into_iter().flatten() {
+        let Ok(found) = entry.metadata() else { continue };
+        if found.nlink() > 1 && !found.is_dir() && !seen.insert((found.dev(), found.ino())) {
+            continue;
+        }
+        *bytes.get_or_insert(0) += found.blocks() * 512;
+    }
+    bytes
+}
+
 /// Returns a number of bytes for people.
 pub fn bytes_text(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
@@ -36,6 +52,19 @@ pub fn bytes_text(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn usage_is_what_du_says() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("a")).unwrap();
+        std::fs::write(dir.path().join("a/one"), vec![1; 5000]).unwrap();
+        std::fs::hard_link(dir.path().join("a/one"), dir.path().join("two")).unwrap();
+        let du = std::process::Command::new("du").args(["-s", "-B1"]).arg(dir.path()).output();
+        let du = String::from_utf8(du.unwrap().stdout).unwrap();
+        let expected = du.split_whitespace().next().unwrap().parse().ok();
+        assert_eq!(usage(dir.path()), expected);
+        assert_eq!(usage(&dir.path().join("nothing")), None);
+    }
 
     #[test]
     fn a_full_disk_is_told_with_needed_and_free_bytes() {

@@ -15,8 +15,7 @@ const SCHEMA: &str = "
         engine TEXT NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL,
         image_id TEXT NOT NULL, diff_ids TEXT NOT NULL, parent TEXT,
         bytes INTEGER NOT NULL, seconds REAL NOT NULL,
-        last_used INTEGER NOT NULL DEFAULT (unixepoch()),
-        pinned INTEGER NOT NULL DEFAULT 0,
+        last_used INTEGER NOT NULL DEFAULT (unixepoch()), node TEXT,
         PRIMARY KEY (engine, key)
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS nodes (
@@ -32,7 +31,7 @@ pub struct ImageRecord {
     pub key: Key,
     /// The kind.
     pub kind: Kind,
-    /// The id in the plan.
+    /// The id in the plan; empty where it is not known.
     pub node: String,
     /// The engine that holds it.
     pub engine: String,
@@ -67,6 +66,10 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
     database.pragma_update(None, "synchronous", "NORMAL")?;
     database.execute_batch(SCHEMA)?;
     database.execute_batch(super::results::SCHEMA)?;
+    database.execute_batch(super::usage::SCHEMA)?;
+    if database.prepare("SELECT node FROM images").is_err() {
+        database.execute_batch("ALTER TABLE images ADD COLUMN node TEXT")?;
+    }
     Ok(database)
 }
 
@@ -92,11 +95,12 @@ impl Store {
             for record in records {
                 transaction
                     .prepare_cached(
-                        "INSERT INTO images (engine, key, kind, image_id, diff_ids, parent, bytes, seconds)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+                        "INSERT INTO images
+                         (engine, key, kind, image_id, diff_ids, parent, bytes, seconds, node)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, nullif(?9, ''))
                          ON CONFLICT (engine, key) DO UPDATE SET image_id = ?4, diff_ids = ?5,
-                         parent = ?6, last_used = unixepoch(),
-                         bytes = max(bytes, ?7), seconds = max(seconds, ?8)",
+                         parent = ?6, last_used = unixepoch(), bytes = max(bytes, ?7),
+                         seconds = max(seconds, ?8), node = coalesce(nullif(?9, ''), node)",
                     )?
                     .execute(params![
                         record.engine,
@@ -107,7 +111,11 @@ impl Store {
                         record.parent.map(|key| key.to_string()),
                         record.bytes as i64,
                         record.seconds,
+                        record.node,
                     ])?;
+                if record.node.is_empty() {
+                    continue;
+                }
                 transaction
                     .prepare_cached("INSERT OR REPLACE INTO nodes VALUES (?1, ?2, ?3, ?4)")?
                     .execute(params![
@@ -115,6 +123,32 @@ impl Store {
                         record.key.to_string(),
                         record.kind.as_str(),
                         record.document
+                    ])?;
+            }
+            transaction.commit()
+        })
+    }
+
+    /// Puts images that were found whole back into the index; what it knows of their use stays.
+    pub fn restore_images(&self, records: &[ImageRecord]) -> Result<(), StoreError> {
+        self.with(|database| {
+            let transaction = database.transaction()?;
+            for record in records {
+                transaction
+                    .prepare_cached(
+                        "INSERT INTO images
+                         (engine, key, kind, image_id, diff_ids, parent, bytes, seconds)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0)
+                         ON CONFLICT (engine, key) DO UPDATE SET image_id = ?4, diff_ids = ?5,
+                         parent = ?6",
+                    )?
+                    .execute(params![
+                        record.engine,
+                        record.key.to_string(),
+                        record.kind.as_str(),
+                        record.image_id,
+                        record.diff_ids.join(" "),
+                        record.parent.map(|key| key.to_string()),
                     ])?;
             }
             transaction.commit()

@@ -1,15 +1,18 @@
 //! State on disk: what was built, and what it was made of.
 //!
 //! Layout, version [`LAYOUT`], below the state directory (the XDG cache by default):
-//! `mirrors/`, `blobs/<sha256>`, `locks/`, `tmp/<pid>-<start>-…/`, `state.db`, `version`,
-//! `CACHEDIR.TAG`. Everything is written aside and renamed, or is one transaction, so that a kill at
+//! `mirrors/`, `blobs/<sha256>`, `locks/`, `leases/`, `tmp/<pid>-<start>-…/`, `pins.json`,
+//! `state.db`, `version`, `CACHEDIR.TAG`. Everything is written aside and renamed, or is one transaction, so that a kill at
 //! any moment leaves the old state or the new one. The engine alone suffices to rebuild it.
 
 pub mod disk;
 mod images;
+mod lease;
 mod lock;
+mod pins;
 mod process;
 mod results;
+mod usage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -18,9 +21,12 @@ use crate::atomic;
 use crate::key::Digest;
 
 pub use images::{ImageRecord, VerifiedImage};
+pub use lease::{Gate, Lease};
 pub use lock::KeyLock;
+pub use pins::{Pinned, Pins};
 pub use process::{is_alive, owner};
 pub use results::RunRecord;
+pub use usage::{Indexed, Use};
 
 /// The version of the layout; a directory of a newer one is refused.
 pub const LAYOUT: u32 = 1;

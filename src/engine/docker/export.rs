@@ -1,16 +1,18 @@
-//! Reading from an image's export under which descriptors a containerd store keeps its layers.
+//! Exports of images: their layers, and under which descriptors a containerd store keeps those.
 //!
 //! The API names layers by their uncompressed digests only. The export holds the manifest, but
-//! behind the layers, so that all of it has to be read: once for each parent and process.
+//! behind the layers, so that all of it has to be read: for the descriptors once for each parent and
+//! process. A layer of several images is in an export once.
 
 use std::collections::HashMap;
 use std::io::Read as _;
+use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use crate::engine::{EngineError, Image, Result};
+use crate::engine::{EngineError, Image, LayerTaker, Result};
 
 use super::DockerEngine;
 use super::archive::Descriptor;
@@ -54,6 +56,26 @@ impl DockerEngine {
         known.insert(id.to_owned(), layers);
     }
 
+    /// Gives the layers of images to a taker.
+    pub(super) async fn export_layers(
+        &self,
+        images: &[Image],
+        taker: Arc<dyn LayerTaker>,
+    ) -> Result<()> {
+        let action = "export layers";
+        let ids: Vec<&str> = images.iter().map(|image| image.id.as_str()).collect();
+        let export = self.docker.export_images(&ids).boxed();
+        let reader = StreamReader::new(export.map(|piece| piece.map_err(std::io::Error::other)));
+        let mut bridge = SyncIoBridge::new(reader);
+        let given = tokio::task::spawn_blocking(move || give_layers(&mut bridge, &*taker));
+        given.await.expect("reading an export does not panic").map_err(|error| match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                EngineError::NoSpace { action: action.to_owned() }
+            }
+            _ => failed(action, bollard::errors::Error::IOError { err: error }),
+        })
+    }
+
     async fn read_descriptors(&self, image: &Image) -> Result<Vec<Descriptor>> {
         let action = format!("export `{}`", image.id);
         let export = self.docker.export_image(&image.id).boxed();
@@ -75,6 +97,55 @@ impl DockerEngine {
             reason: "the export has no manifest of the image's layers".to_owned(),
         })
     }
+}
+
+/// Gives every layer of an archive: `<id>/layer.tar` of Docker's own form, blobs of an OCI layout.
+fn give_layers(archive: &mut dyn std::io::Read, taker: &dyn LayerTaker) -> std::io::Result<()> {
+    let mut archive = tar::Archive::new(archive);
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let path = entry.path()?.display().to_string();
+        if path.ends_with("/layer.tar") {
+            taker.take(None, &mut entry)?;
+            continue;
+        }
+        let Some(digest) = path.strip_prefix("blobs/sha256/") else { continue };
+        let mut head = [0; 4];
+        let length = read_up_to(&mut entry, &mut head)?;
+        let head = &head[..length];
+        let mut whole = head.chain(&mut entry);
+        match head {
+            [b'{', ..] => {}
+            [0x1f, 0x8b, ..] => {
+                taker.take(None, &mut flate2::read::MultiGzDecoder::new(whole))?;
+            }
+            [0x28, 0xb5, 0x2f, 0xfd] => {
+                taker.take(None, &mut zstd::stream::read::Decoder::new(whole)?)?;
+            }
+            _ => {
+                // A graph driver's layer is not compressed: its name is its digest.
+                let digest = format!("sha256:{digest}");
+                if taker.wants(&digest) {
+                    taker.take(Some(&digest), &mut whole)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_up_to(reader: &mut impl std::io::Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match reader.read(&mut buffer[length..])? {
+            0 => break,
+            count => length += count,
+        }
+    }
+    Ok(length)
 }
 
 /// Collects the JSON documents of an archive by their digests.

@@ -13,21 +13,22 @@ mod run;
 mod sandbox;
 mod scratch;
 mod solve;
+mod storage;
 mod transfer;
 
 pub use connect::config_directory;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bollard::Docker;
 use tokio::sync::OnceCell;
 
 use super::{
-    BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest, ListedImage, LogSink,
-    OwnerAlive, Result, SandboxEnd, SandboxRequest,
+    BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest, LayerTaker, ListedImage,
+    LogSink, OwnerAlive, Result, SandboxEnd, SandboxRequest, Swept,
 };
 
 /// A Docker engine.
@@ -143,6 +144,26 @@ impl Engine for DockerEngine {
 
     async fn push(&self, reference: &str, log: &dyn LogSink) -> Result<()> {
         self.push_image(reference, log).await
+    }
+
+    async fn read_layers(&self, images: &[Image], taker: Arc<dyn LayerTaker>) -> Result<()> {
+        self.export_layers(images, taker).await
+    }
+
+    async fn images_in_use(&self) -> Result<HashSet<String>> {
+        self.images_of_containers().await
+    }
+
+    fn storage_names(&self, diff_ids: &[String]) -> Vec<String> {
+        storage::chain_ids(diff_ids)
+    }
+
+    async fn storage_bytes(&self, names: &[String]) -> Result<Vec<Option<u64>>> {
+        self.layer_bytes(names).await
+    }
+
+    async fn sweep(&self, dry_run: bool) -> Result<Swept> {
+        self.sweep_builds(dry_run).await
     }
 
     async fn run(&self, reference: &str, command: &[String], log: &dyn LogSink) -> Result<i64> {

@@ -103,8 +103,14 @@ impl EmbeddedEngine {
         crate::atomic::write(&path, &text, false).map_err(file_error("remember a layer", &path))
     }
 
-    /// Returns the blob of a layer, when it is here.
+    /// Returns the blob of a layer, when it is here, for an operation that needs it.
     pub(super) fn known_layer(&self, diff_id: &str) -> Result<Option<Descriptor>> {
+        let known = self.layer_here(diff_id)?;
+        Ok(known.filter(|layer| self.layout.takes_up(layer.digest().as_ref(), layer.size())))
+    }
+
+    /// Returns the blob of a layer, when it is here.
+    pub(super) fn layer_here(&self, diff_id: &str) -> Result<Option<Descriptor>> {
         let path = self.layer_record(diff_id);
         let text = match std::fs::read(&path) {
             Ok(text) => text,
@@ -160,6 +166,7 @@ impl EmbeddedEngine {
     /// Unpacks the layers of an image that are not unpacked yet, several at once. A blob that is
     /// damaged is removed, and pulled again where a registry had it.
     pub(super) async fn unpack(&self, stored: &Arc<Stored>, log: &dyn LogSink) -> Result<()> {
+        self.hold(stored);
         for _ in 0..2 {
             let damaged = tokio::task::block_in_place(|| self.unpack_missing(stored))?;
             if damaged.is_empty() {

@@ -155,11 +155,34 @@ impl Layout {
         std::fs::metadata(self.blob(digest)).is_ok_and(|found| found.len() == size)
     }
 
+    /// Tells whether a blob of that size is there, and that a running operation needs it; see
+    /// [`super::collect`].
+    pub fn takes_up(&self, digest: &str, size: u64) -> bool {
+        let there = self.has(digest, size);
+        if there {
+            self.touch(digest);
+        }
+        there
+    }
+
+    /// Gives a blob the time of now.
+    pub fn touch(&self, digest: &str) {
+        // One that is not there, or belongs to another user, is found out when it is opened.
+        let now = rustix::fs::Timestamps {
+            last_access: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
+            last_modification: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
+        };
+        let path = self.blob(digest);
+        let _ = rustix::fs::utimensat(rustix::fs::CWD, &path, &now, rustix::fs::AtFlags::empty());
+    }
+
     /// Keeps bytes as a blob; returns its digest.
     pub fn put(&self, bytes: &[u8]) -> Result<String> {
         let digest = Digest::of(bytes).oci();
         let path = self.blob(&digest);
-        if !path.exists() {
+        if path.exists() {
+            self.touch(&digest);
+        } else {
             atomic::write(&path, bytes, true).map_err(file_error("keep a blob", &path))?;
         }
         Ok(digest)

@@ -7,6 +7,7 @@
 
 mod asking;
 mod build;
+mod collect;
 mod containers;
 pub mod helper;
 mod images;
@@ -16,14 +17,16 @@ mod registry;
 mod snapshots;
 mod task;
 
+use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::{
-    BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest, ListedImage, LogSink,
-    OwnerAlive, Result, SandboxEnd, SandboxRequest,
+    BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest, LayerTaker, ListedImage,
+    LogSink, OwnerAlive, Result, SandboxEnd, SandboxRequest, Swept,
 };
 use asking::Asking;
 use layout::{Layout, file_error};
@@ -78,6 +81,7 @@ impl EmbeddedEngine {
             .map_err(file_error("make the engine's directory", &dir))?;
         make(&dir.join("layers"))?;
         make(&dir.join("steps"))?;
+        make(&dir.join("operations"))?;
         // The helper finds its way by these paths from another directory.
         let dir = dir.canonicalize().map_err(file_error("find the engine's directory", &dir))?;
         let asking = Asking { program: settings.helper, identity: identity()? };
@@ -237,14 +241,17 @@ impl Engine for EmbeddedEngine {
     }
 
     async fn pull(&self, reference: &str, platform: &str, log: &dyn LogSink) -> Result<Image> {
+        let _operation = self.begin()?;
         self.pull_image(reference, platform, log).await
     }
 
     async fn build(&self, request: &BuildRequest, log: &dyn LogSink) -> Result<Image> {
+        let _operation = self.begin()?;
         self.build_image(request, log).await
     }
 
     async fn load(&self, request: &LayerRequest) -> Result<Image> {
+        let _operation = self.begin()?;
         self.load_layers(request).await
     }
 
@@ -257,10 +264,34 @@ impl Engine for EmbeddedEngine {
     }
 
     async fn push(&self, reference: &str, log: &dyn LogSink) -> Result<()> {
+        let _operation = self.begin()?;
         self.push_image(reference, log).await
     }
 
+    async fn read_layers(&self, images: &[Image], taker: Arc<dyn LayerTaker>) -> Result<()> {
+        let _operation = self.begin()?;
+        tokio::task::block_in_place(|| self.give_layers(images, &taker))
+    }
+
+    /// Those of other processes are operations, which a collection sees by itself.
+    async fn images_in_use(&self) -> Result<HashSet<String>> {
+        Ok(HashSet::new())
+    }
+
+    fn storage_names(&self, diff_ids: &[String]) -> Vec<String> {
+        diff_ids.to_vec()
+    }
+
+    async fn storage_bytes(&self, names: &[String]) -> Result<Vec<Option<u64>>> {
+        tokio::task::block_in_place(|| self.measure_layers(names))
+    }
+
+    async fn sweep(&self, dry_run: bool) -> Result<Swept> {
+        tokio::task::block_in_place(|| self.collect(dry_run))
+    }
+
     async fn run(&self, reference: &str, command: &[String], log: &dyn LogSink) -> Result<i64> {
+        let _operation = self.begin()?;
         self.run_command(reference, command, log).await
     }
 
@@ -270,6 +301,7 @@ impl Engine for EmbeddedEngine {
         log: &dyn LogSink,
         control: &dyn LogSink,
     ) -> Result<SandboxEnd> {
+        let _operation = self.begin()?;
         self.run_in_sandbox(request, log, control).await
     }
 

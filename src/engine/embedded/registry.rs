@@ -81,13 +81,13 @@ impl EmbeddedEngine {
         let manifest: ImageManifest = serde_json::from_slice(&text)
             .map_err(|error| remote.refused(format!("its manifest cannot be read: {error}")))?;
         let config = manifest.config();
-        if !self.layout.has(config.digest().as_ref(), config.size()) {
+        if !self.layout.takes_up(config.digest().as_ref(), config.size()) {
             self.fetch(remote, config, log).await?;
         }
         let missing: Vec<Descriptor> = manifest
             .layers()
             .iter()
-            .filter(|layer| !self.layout.has(layer.digest().as_ref(), layer.size()))
+            .filter(|layer| !self.layout.takes_up(layer.digest().as_ref(), layer.size()))
             .cloned()
             .collect();
         stream::iter(missing)

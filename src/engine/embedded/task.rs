@@ -96,6 +96,12 @@ pub enum Work {
         /// Files or directories.
         paths: Vec<PathBuf>,
     },
+    /// Measures what files or trees take on their disk; writes a JSON list of bytes, `null` for what
+    /// is not there, to the standard output.
+    Measure {
+        /// Files or directories.
+        paths: Vec<PathBuf>,
+    },
     /// Tries what containers need in an empty directory.
     Probe {
         /// The directory.

@@ -116,6 +116,14 @@ fn work(task: Task, requester: &mut Requester) -> Result<Answer, Failure> {
             }
             Ok(Answer::Done)
         }
+        Work::Measure { paths } => {
+            let bytes: Vec<Option<u64>> =
+                paths.iter().map(|path| crate::store::disk::usage(path)).collect();
+            let text = serde_json::to_vec(&bytes).expect("numbers are valid JSON");
+            std::io::stdout().write_all(&text).because("answer")?;
+            std::io::stdout().flush().because("answer")?;
+            Ok(Answer::Done)
+        }
         Work::Probe { directory, storage } => {
             root::probe(&directory, storage, identity)?;
             Ok(Answer::Done)

@@ -1,0 +1,168 @@
+//! What layers take on the engine's disk, and what its builder keeps of them.
+//!
+//! The API tells the sizes of files, not what they take. Where this process may read the
+//! directories of the graph driver (`overlay2`), they are measured.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use bollard::query_parameters::{ListContainersOptionsBuilder, PruneBuildOptionsBuilder};
+use serde::Deserialize;
+
+use crate::engine::{EngineError, Result, Swept, host};
+use crate::key::Digest;
+use crate::store::disk;
+
+use super::DockerEngine;
+use super::errors::failed;
+
+/// The last minor version of the API whose answer lists the build cache by itself, which `bollard`
+/// does not read any more.
+const LAST_OLD_FORM: usize = 51;
+
+/// How many records are named in a request.
+const RECORDS_AT_ONCE: usize = 500;
+
+/// Returns the chain ids of layers
+/// (<https://github.com/opencontainers/image-spec/blob/main/config.md#layer-chainid>): what a graph
+/// driver stores a layer on others as.
+pub(super) fn chain_ids(diff_ids: &[String]) -> Vec<String> {
+    let mut chain: Vec<String> = Vec::with_capacity(diff_ids.len());
+    for diff_id in diff_ids {
+        let id = match chain.last() {
+            None => diff_id.clone(),
+            Some(below) => Digest::of(format!("{below} {diff_id}")).oci(),
+        };
+        chain.push(id);
+    }
+    chain
+}
+
+/// Measures a layer of the driver `overlay2`.
+fn layer_bytes(root: &Path, chain_id: &str) -> Option<u64> {
+    let known = root.join("image/overlay2/layerdb/sha256");
+    let record = known.join(chain_id.trim_start_matches("sha256:"));
+    let cache_id = std::fs::read_to_string(record.join("cache-id")).ok()?;
+    let tree = disk::usage(&root.join("overlay2").join(cache_id.trim()))?;
+    Some(tree + disk::usage(&record).unwrap_or(0))
+}
+
+impl DockerEngine {
+    pub(super) async fn layer_bytes(&self, names: &[String]) -> Result<Vec<Option<u64>>> {
+        let info = self.read_info().await?;
+        let root: Option<PathBuf> = info.root.filter(|_| info.store == "overlay2");
+        let Some(root) = root else { return Ok(vec![None; names.len()]) };
+        let names = names.to_vec();
+        let measured = tokio::task::spawn_blocking(move || {
+            names.iter().map(|name| layer_bytes(&root, name)).collect()
+        });
+        Ok(measured.await.expect("measuring does not panic"))
+    }
+
+    /// Returns the ids of the images of all containers, also of those that ended: they can be
+    /// started again.
+    pub(super) async fn images_of_containers(&self) -> Result<HashSet<String>> {
+        let options = ListContainersOptionsBuilder::new().all(true).build();
+        let containers = self.docker.list_containers(Some(options)).await;
+        let containers = containers.map_err(|error| failed("list its containers", error))?;
+        Ok(containers.into_iter().filter_map(|container| container.image_id).collect())
+    }
+
+    /// Removes the records of imgforge's build steps that no image shares and no build uses. The
+    /// builder keeps the layers of images that were removed by them.
+    pub(super) async fn sweep_builds(&self, dry_run: bool) -> Result<Swept> {
+        let mut swept = Swept::default();
+        // What a record stands on is free when the record is gone.
+        loop {
+            let records = self.own_records().await?;
+            if dry_run || records.is_empty() {
+                swept.objects += records.len();
+                swept.bytes += records.values().sum::<u64>();
+                return Ok(swept);
+            }
+            let mut gone = 0;
+            let ids: Vec<&str> = records.keys().map(String::as_str).collect();
+            for ids in ids.chunks(RECORDS_AT_ONCE) {
+                // The engine takes one value, as a regular expression.
+                let filters = HashMap::from([("id", vec![format!("^({})$", ids.join("|"))])]);
+                let options = PruneBuildOptionsBuilder::new().all(true).filters(&filters).build();
+                let pruned = self.docker.prune_build(Some(options)).await;
+                let pruned = pruned.map_err(|error| failed("prune its build cache", error))?;
+                for id in pruned.caches_deleted.unwrap_or_default() {
+                    gone += 1;
+                    swept.bytes += records.get(&id).copied().unwrap_or(0);
+                }
+            }
+            swept.objects += gone;
+            if gone == 0 {
+                return Ok(swept);
+            }
+        }
+    }
+
+    /// Returns the builder's records of imgforge's steps that are free, with their bytes. An engine
+    /// that is reached over TLS or ssh is not asked: its client here does not read the answer.
+    async fn own_records(&self) -> Result<HashMap<String, u64>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Usage {
+            build_cache: Option<Vec<Record>>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename = "BuildCache", rename_all = "PascalCase")]
+        struct Record {
+            #[serde(rename = "ID")]
+            id: String,
+            description: String,
+            in_use: bool,
+            shared: bool,
+            size: u64,
+        }
+        let action = "tell its build cache";
+        let lost = |error: reqwest::Error| EngineError::Transient {
+            action: action.to_owned(),
+            source: error.into(),
+        };
+        let client = reqwest::Client::builder().no_proxy();
+        let (client, host) = match self.address.split_once("://") {
+            Some(("unix", path)) => (client.unix_socket(path), "docker"),
+            Some(("tcp" | "http", host)) if std::env::var_os("DOCKER_TLS_VERIFY").is_none() => {
+                (client, host)
+            }
+            _ => return Ok(HashMap::new()),
+        };
+        let version = self.docker.client_version();
+        let url = format!(
+            "http://{host}/v{}.{}/system/df?type=build-cache",
+            version.major_version,
+            version.minor_version.min(LAST_OLD_FORM)
+        );
+        // An error says that it is installed already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = client.build().map_err(lost)?;
+        let answer = client.get(url).send().await.map_err(lost)?;
+        let answer = answer.error_for_status().map_err(lost)?;
+        let usage: Usage = answer.json().await.map_err(lost)?;
+        let marker = format!("{}/step", host::MOUNT);
+        let free = |record: &Record| {
+            !record.in_use
+                && !record.shared
+                && record.description.starts_with("mount / from exec")
+                && record.description.contains(&marker)
+        };
+        let records = usage.build_cache.unwrap_or_default().into_iter().filter(free);
+        Ok(records.map(|record| (record.id, record.size)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_id_names_a_layer_with_all_below_it() {
+        // From the specification's definition, with coreutils: printf 'sha256:a sha256:b' | sha256sum
+        let ids = ["sha256:a", "sha256:b"].map(str::to_owned);
+        assert_eq!(chain_ids(&ids), ["sha256:a".to_owned(), Digest::of("sha256:a sha256:b").oci()]);
+    }
+}

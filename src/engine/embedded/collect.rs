@@ -1,0 +1,303 @@
+//! Collection: what no image needs goes, beside running calls of any process.
+//!
+//! A call that makes images, or runs on one, is an *operation*: a locked file in `operations/`. What
+//! it takes up again, it touches. A collection looks at names and operations under a gate that no
+//! new operation passes, and keeps what is older than no operation: so an operation finds either
+//! the whole of a layer or nothing of it.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use oci_spec::image::Descriptor;
+
+use crate::engine::{EngineError, Image, LayerTaker, Result, Swept};
+use crate::store::disk;
+
+use super::EmbeddedEngine;
+use super::layers::layers_of;
+use super::layout::{Stored, decompressed, file_error, is_no_space, open};
+use super::snapshots::Snapshots;
+use super::task::Work;
+
+/// For how long the first part of a blob is kept that nobody goes on with.
+const PARTIAL_DAYS: u64 = 7;
+
+const ACTION: &str = "collect what no image needs";
+
+/// A call that is under way; over when it is dropped.
+pub(super) struct Operation {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl EmbeddedEngine {
+    /// Begins an operation. Blocks while a collection looks at what there is.
+    pub(super) fn begin(&self) -> Result<Operation> {
+        let action = "begin an operation";
+        let gate = self.gate()?;
+        tokio::task::block_in_place(|| gate.lock_shared())
+            .map_err(file_error(action, &self.dir))?;
+        let dir = self.dir.join("operations");
+        let file = tempfile::Builder::new().prefix(&format!("{}-", self.owner)).tempfile_in(&dir);
+        let (file, path) = file
+            .map_err(file_error(action, &dir))?
+            .keep()
+            .map_err(|error| EngineError::File { path: dir.clone(), source: error.error })?;
+        file.lock().map_err(file_error(action, &path))?;
+        Ok(Operation { path, _file: file })
+    }
+
+    fn gate(&self) -> Result<File> {
+        let path = self.dir.join("operations.lock");
+        let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        open.map_err(file_error(ACTION, &path))
+    }
+
+    /// Says that a running operation needs an image's layers, whatever becomes of its names.
+    pub(super) fn hold(&self, stored: &Stored) {
+        for layer in stored.manifest.layers() {
+            self.layout.touch(layer.digest().as_ref());
+        }
+    }
+
+    /// Returns when the oldest live operation began; `None` where there is none.
+    fn oldest_operation(&self) -> Result<Option<SystemTime>> {
+        let dir = self.dir.join("operations");
+        let mut oldest = None;
+        for entry in fs::read_dir(&dir).map_err(file_error(ACTION, &dir))?.flatten() {
+            let path = entry.path();
+            let Ok(file) = File::open(&path) else { continue };
+            match file.try_lock_shared() {
+                // Its process is gone.
+                Ok(()) => {
+                    let _ = fs::remove_file(&path);
+                    continue;
+                }
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(file_error(ACTION, &path)(error)),
+            }
+            let Ok(began) = entry.metadata().and_then(|found| found.modified()) else { continue };
+            oldest = Some(oldest.map_or(began, |known: SystemTime| known.min(began)));
+        }
+        Ok(oldest)
+    }
+
+    /// Removes what no image needs. Blocks.
+    pub(super) fn collect(&self, dry_run: bool) -> Result<Swept> {
+        let gate = self.gate()?;
+        gate.lock().map_err(file_error(ACTION, &self.dir))?;
+        let garbage = self.garbage()?;
+        let mut swept = Swept { objects: garbage.files.len() + garbage.trees.len(), bytes: 0 };
+        swept.bytes += garbage.files.iter().filter_map(|path| disk::usage(path)).sum::<u64>();
+        if dry_run {
+            drop(gate);
+            swept.bytes += self.measure(&garbage.trees)?.into_iter().flatten().sum::<u64>();
+            return Ok(swept);
+        }
+        // Records go before what they name.
+        for path in garbage.records.iter().chain(&garbage.files) {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(file_error(ACTION, path)(error));
+                }
+                _ => {}
+            }
+        }
+        // Trees leave their names at once, and their places after that: a kill in between leaves
+        // directories of a process that is gone, which the next clean-up removes.
+        let mut aside = Vec::new();
+        for (number, tree) in garbage.trees.iter().enumerate() {
+            let containers = tree.parent().and_then(Path::parent).unwrap_or(tree).join("c");
+            let target = containers.join(format!("{}-gone{number}", self.owner));
+            match fs::rename(tree, &target) {
+                Ok(()) => aside.push(target),
+                // A plain user may not move a directory that another id owns: it goes in place.
+                Err(_) => aside.push(tree.clone()),
+            }
+        }
+        drop(gate);
+        for trees in aside.chunks(64) {
+            swept.bytes += self.measure(trees)?.into_iter().flatten().sum::<u64>();
+            self.snapshots.remove(trees)?;
+        }
+        Ok(swept)
+    }
+
+    /// Lists what no image and no operation needs.
+    fn garbage(&self) -> Result<Garbage> {
+        let oldest = self.oldest_operation()?;
+        let young = |path: &Path, changed: bool| {
+            use std::os::unix::fs::MetadataExt as _;
+            let Some(oldest) = oldest else { return false };
+            let Ok(found) = fs::symlink_metadata(path) else { return false };
+            let seconds = if changed { found.ctime() } else { found.mtime() };
+            // A second more: the clock of files lags behind.
+            let began = oldest.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            seconds + 1 >= began.as_secs() as i64
+        };
+        let mut blobs: HashSet<String> = HashSet::new();
+        let mut layers: HashSet<String> = HashSet::new();
+        for named in self.layout.names()? {
+            // An image that lacks a part is none: what is left of it goes.
+            let Some(stored) = self.layout.stored(&named.manifest)? else { continue };
+            blobs.insert(named.manifest.trim_start_matches("sha256:").to_owned());
+            blobs.insert(stored.id.trim_start_matches("sha256:").to_owned());
+            for (diff_id, layer) in layers_of(&stored) {
+                blobs.insert(layer.digest().digest().to_owned());
+                layers.insert(diff_id.trim_start_matches("sha256:").to_owned());
+            }
+        }
+        let mut garbage = Garbage::default();
+        for (name, path) in entries(&self.dir.join("oci/blobs/sha256"))? {
+            if name.starts_with('.') || blobs.contains(&name) {
+                continue;
+            }
+            if young(&path, false) {
+                blobs.insert(name);
+            } else {
+                garbage.files.push(path);
+            }
+        }
+        for (diff_id, path) in entries(&self.dir.join("layers"))? {
+            if layers.contains(&diff_id) {
+                continue;
+            }
+            let blob = fs::read(&path).ok();
+            let blob = blob.and_then(|text| serde_json::from_slice::<Descriptor>(&text).ok());
+            let live = blob.is_some_and(|blob| blobs.contains(blob.digest().digest()));
+            if live && oldest.is_some() || young(&path, false) {
+                layers.insert(diff_id);
+            } else {
+                garbage.records.push(path);
+            }
+        }
+        for (_, path) in entries(&self.dir.join("steps"))? {
+            let layer = fs::read_to_string(&path).unwrap_or_default();
+            let layer = layer.trim_start_matches("sha256:");
+            // A step that changed nothing is worth no more than the layers around it.
+            if !(layers.contains(layer) || young(&path, false)) {
+                garbage.records.push(path);
+            }
+        }
+        let names: HashSet<String> = layers.iter().map(|layer| Snapshots::name(layer)).collect();
+        for (_, directory) in entries(&self.dir)? {
+            let form = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if !form.ends_with("-overlay") && !form.ends_with("-copy") {
+                continue;
+            }
+            for (name, path) in entries(&directory.join("s"))? {
+                let ours = name.bytes().all(|byte| byte.is_ascii_hexdigit());
+                if ours && !names.contains(&name) && !young(&path, true) {
+                    garbage.trees.push(path);
+                }
+            }
+        }
+        let old = SystemTime::now() - std::time::Duration::from_secs(PARTIAL_DAYS * 86400);
+        for (_, path) in entries(&self.dir.join("partial"))? {
+            let Ok(file) = File::open(&path) else { continue };
+            let changed = file.metadata().and_then(|found| found.modified()).ok();
+            if changed.is_some_and(|changed| changed < old) && file.try_lock().is_ok() {
+                garbage.files.push(path);
+            }
+        }
+        Ok(garbage)
+    }
+
+    /// Measures layers by their digests as tars: the blob, and what is unpacked of it. Blocks.
+    pub(super) fn measure_layers(&self, diff_ids: &[String]) -> Result<Vec<Option<u64>>> {
+        let forms: Vec<PathBuf> = entries(&self.dir)?
+            .into_iter()
+            .filter(|(name, _)| name.ends_with("-overlay") || name.ends_with("-copy"))
+            .map(|(_, path)| path.join("s"))
+            .collect();
+        let mut trees = Vec::new();
+        let mut owners = Vec::new();
+        let mut measured = Vec::with_capacity(diff_ids.len());
+        for (at, diff_id) in diff_ids.iter().enumerate() {
+            let blob = self.layer_here(diff_id)?;
+            measured
+                .push(blob.and_then(|blob| disk::usage(&self.layout.blob(blob.digest().as_ref()))));
+            for form in &forms {
+                let tree = form.join(Snapshots::name(diff_id));
+                if tree.exists() {
+                    trees.push(tree);
+                    owners.push(at);
+                }
+            }
+        }
+        for (at, bytes) in owners.into_iter().zip(self.measure(&trees)?) {
+            if let Some(bytes) = bytes {
+                *measured[at].get_or_insert(0) += bytes;
+            }
+        }
+        Ok(measured)
+    }
+
+    /// Measures trees that may belong to other ids. Blocks.
+    fn measure(&self, trees: &[PathBuf]) -> Result<Vec<Option<u64>>> {
+        let mut measured = Vec::with_capacity(trees.len());
+        for trees in trees.chunks(4096) {
+            let mut answer = Vec::new();
+            let work = Work::Measure { paths: trees.to_vec() };
+            self.asking.ask(work, None, Some(&mut answer))?;
+            let bytes: Vec<Option<u64>> = serde_json::from_slice(&answer).map_err(|error| {
+                EngineError::Transient { action: "measure layers".to_owned(), source: error.into() }
+            })?;
+            measured.extend(bytes);
+        }
+        Ok(measured)
+    }
+
+    /// Gives the layers of images to a taker. Blocks.
+    pub(super) fn give_layers(&self, images: &[Image], taker: &Arc<dyn LayerTaker>) -> Result<()> {
+        let mut given = HashSet::new();
+        for image in images {
+            for (diff_id, layer) in layers_of(&*self.needed(&image.id)?) {
+                if !given.insert(diff_id.clone()) || !taker.wants(&diff_id) {
+                    continue;
+                }
+                let path = self.layout.blob(layer.digest().as_ref());
+                let tar = decompressed(layer.media_type(), open(&path)?);
+                let taken = tar.and_then(|mut tar| taker.take(Some(&diff_id), &mut tar));
+                taken.map_err(|source| match is_no_space(&source) {
+                    true => EngineError::NoSpace { action: "read layers".to_owned() },
+                    false => EngineError::File { path, source },
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is collected.
+#[derive(Default)]
+struct Garbage {
+    /// What tells of blobs and layers.
+    records: Vec<PathBuf>,
+    /// Blobs.
+    files: Vec<PathBuf>,
+    /// Unpacked layers.
+    trees: Vec<PathBuf>,
+}
+
+/// Lists a directory: names and paths; nothing where it is not there.
+fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(file_error(ACTION, dir)(error)),
+    };
+    Ok(entries
+        .flatten()
+        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()))
+        .collect())
+}

@@ -46,6 +46,29 @@ pub fn host_platform() -> &'static str {
     if cfg!(target_arch = "aarch64") { "linux/arm64" } else { "linux/amd64" }
 }
 
+/// Reads an amount of bytes: a number, with `K`, `M`, `G` or `T` as powers of 1000, and as powers of
+/// 1024 with an `i` behind (`GiB`).
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let end = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
+    let (digits, unit) = lower.split_at(end);
+    let (letter, base) = match unit.trim().trim_end_matches('b') {
+        "" => ("", 1000_f64),
+        unit => match unit.strip_suffix('i') {
+            Some(letter) => (letter, 1024.0),
+            None => (unit, 1000.0),
+        },
+    };
+    let power = ["", "k", "m", "g", "t"].iter().position(|known| *known == letter);
+    match (digits.parse::<f64>(), power) {
+        (Ok(number), Some(power)) => Ok((number * base.powi(power as i32)) as u64),
+        _ => Err(format!("`{text}` is not an amount of bytes: write it as 500GB or 64GiB")),
+    }
+}
+
 /// Reads what build steps get from the host: proxies, package indexes, and the authorities to
 /// trust (`bundle`, else `SSL_CERT_FILE`, else the host's own bundle).
 ///
@@ -117,6 +140,18 @@ mod tests {
         assert_eq!(namespace(None, &published, false), None);
         assert_eq!(namespace(Some("a/"), &published, false).as_deref(), Some("a"));
         assert_eq!(namespace(None, &Defaults::default(), true), None);
+    }
+
+    #[test]
+    fn amounts_of_bytes_are_read_as_disks_and_as_memory_are_sold() {
+        assert_eq!(bytes("12"), Ok(12));
+        assert_eq!(bytes("100GB"), Ok(100_000_000_000));
+        assert_eq!(bytes("1.5 TB"), Ok(1_500_000_000_000));
+        assert_eq!(bytes("64GiB"), Ok(64 << 30));
+        assert_eq!(bytes("2g"), Ok(2_000_000_000));
+        for wrong in ["", "lots", "5 potatoes", "GB", "-1G"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

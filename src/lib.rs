@@ -5,12 +5,14 @@
 //! (repo, version) is built, [`recipe`] states what every image is made of, [`plan`] keys and
 //! orders the images, [`exec`] builds the stale ones through an [`engine`], with what [`source`]
 //! brings from repositories, and runs evaluations in them; [`event`]s say what happened,
-//! [`progress`] renders them, and [`store`] keeps the state between runs. [`grade`] reads the logs,
+//! [`progress`] renders them, [`store`] keeps the state between runs, and [`cache`] bounds, checks and
+//! moves what was built. [`grade`] reads the logs,
 //! [`run`] says where they are, [`report`] renders what they come to. Keys, recipes, plans, grades
 //! and reports are pure.
 
 mod atomic;
 pub mod bootstrap;
+pub mod cache;
 pub mod catalog;
 pub mod cli;
 pub mod config;

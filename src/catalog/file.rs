@@ -17,6 +17,7 @@ use super::{Limits, Network};
 #[serde(default, deny_unknown_fields)]
 pub(super) struct FileForm {
     pub defaults: Defaults,
+    pub cache: CacheSettings,
     pub mirrors: BTreeMap<String, Vec<String>>,
     #[serde(rename = "stand-in")]
     pub stand_in: BTreeMap<String, Spanned<String>>,
@@ -61,6 +62,69 @@ impl Defaults {
         }
         take!(engine, namespace, platform, max_workers, bootstrap, git_mirrors);
         take!(timeout, memory, cpus, pids_limit, network);
+    }
+}
+
+/// `[cache]`: what the cache is bounded to, and the registry that it is shared through.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CacheSettings {
+    /// The most bytes of images that every build leaves.
+    #[serde(deserialize_with = "size")]
+    pub keep_bytes: Option<u64>,
+    /// Days after which an image goes that no run needed.
+    pub keep_days: Option<u32>,
+    /// Registry and path, such as `ghcr.io/me/swebench`.
+    pub registry: Option<String>,
+    /// What the registry is used for.
+    pub registry_mode: Option<RegistryMode>,
+}
+
+/// What a registry is used for as a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum RegistryMode {
+    /// Images that it has are pulled instead of built.
+    Read,
+    /// Images that were built are pushed.
+    Write,
+    /// Both.
+    ReadWrite,
+}
+
+impl RegistryMode {
+    /// Tells whether images are pulled.
+    pub fn reads(self) -> bool {
+        self != RegistryMode::Write
+    }
+
+    /// Tells whether images are pushed.
+    pub fn writes(self) -> bool {
+        self != RegistryMode::Read
+    }
+}
+
+impl CacheSettings {
+    /// Takes every setting that `upper` has.
+    pub(super) fn apply(&mut self, upper: CacheSettings) {
+        self.keep_bytes = upper.keep_bytes.or(self.keep_bytes);
+        self.keep_days = upper.keep_days.or(self.keep_days);
+        self.registry = upper.registry.or(self.registry.take());
+        self.registry_mode = upper.registry_mode.or(self.registry_mode);
+    }
+}
+
+/// Reads bytes: a number, or a text such as `100GB`.
+fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a number of bytes, or a text such as \"100GB\"")]
+    enum Form {
+        Number(u64),
+        Text(String),
+    }
+    match Form::deserialize(deserializer)? {
+        Form::Number(bytes) => Ok(Some(bytes)),
+        Form::Text(text) => crate::config::bytes(&text).map(Some).map_err(serde::de::Error::custom),
     }
 }
 

@@ -8,7 +8,7 @@ use toml::Spanned;
 use crate::nearest::nearest;
 
 use super::error::{At, CatalogError};
-use super::file::{BaseForm, Defaults, Entry, FileForm, LockForm, line_of, parse};
+use super::file::{BaseForm, CacheSettings, Defaults, Entry, FileForm, LockForm, line_of, parse};
 use super::files::Root;
 use super::{Base, Limits, Network, TextFile};
 
@@ -62,6 +62,7 @@ pub(super) struct Layer {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Merged {
     pub defaults: Defaults,
+    pub cache: CacheSettings,
     pub mirrors: BTreeMap<String, Vec<String>>,
     pub stand_in: BTreeMap<String, Located<String>>,
     pub bases: BTreeMap<String, (Base, Option<String>)>,
@@ -123,6 +124,7 @@ impl Merged {
     pub fn add(&mut self, layer: &Layer) -> Result<(), CatalogError> {
         let form: FileForm = parse(&layer.file, &layer.text)?;
         self.defaults.apply(form.defaults);
+        self.cache.apply(form.cache);
         self.mirrors.extend(form.mirrors);
         for (wanted, python) in form.stand_in {
             let at = layer.at(format!("stand-in.\"{wanted}\""), &python);

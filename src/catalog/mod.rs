@@ -17,7 +17,7 @@ mod resolve;
 mod tests;
 
 pub use error::{At, CatalogError};
-pub use file::Defaults;
+pub use file::{CacheSettings, Defaults, RegistryMode};
 
 use files::Root;
 use layer::{Layer, Merged};
@@ -71,6 +71,11 @@ impl Catalog {
     /// Returns the settings that the files hold.
     pub fn defaults(&self) -> &Defaults {
         &self.merged.defaults
+    }
+
+    /// Returns how the cache is bounded and shared.
+    pub fn cache(&self) -> &CacheSettings {
+        &self.merged.cache
     }
 
     /// Returns every repo with its versions.

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::anyhow;
 use clap::ValueEnum as _;
 
+use crate::cache::Collector;
 use crate::catalog::Catalog;
 use crate::config;
 use crate::dataset::{self, Dataset, HubSettings, Instance, Selection};
@@ -18,7 +19,7 @@ use crate::key::{Key, Kind};
 use crate::plan::build::from_images;
 use crate::plan::{EvaluateOptions, Inventory, Plan, PlanOptions, Planner, Work};
 use crate::source::Mirrors;
-use crate::store::{self, Store};
+use crate::store::{self, Lease, Store};
 
 use super::submission::{self, Submission};
 use super::{Chosen, EngineChoice, Failure, Global, Sources};
@@ -165,6 +166,8 @@ pub struct ChosenInstances {
     pub instances: Vec<Instance>,
     /// The ids of all instances of the dataset.
     pub all: HashSet<String>,
+    /// The path of the dataset, or its id on the hub.
+    pub origin: String,
     /// Where the repositories of the bundled dataset are.
     pub mirrors: BTreeMap<String, Vec<String>>,
 }
@@ -182,8 +185,9 @@ pub async fn choose(chosen: &Chosen, store: Option<&Store>) -> Result<ChosenInst
     if instances.is_empty() {
         return Err(Failure::input(anyhow!("no instance of `{}` is chosen", dataset.name)));
     }
+    let origin = dataset.origin;
     let all = dataset.instances.into_iter().map(|instance| instance.instance_id).collect();
-    Ok(ChosenInstances { instances, all, mirrors })
+    Ok(ChosenInstances { instances, all, origin, mirrors })
 }
 
 /// What plans are made from.
@@ -198,6 +202,8 @@ pub struct Prepared {
     pub mirrors: Arc<Mirrors>,
     /// How many nodes run at once.
     pub workers: usize,
+    /// The path of the dataset, or its id on the hub.
+    pub dataset: String,
     /// The chosen instances.
     pub instances: Vec<Arc<Instance>>,
     /// What is wanted of them.
@@ -209,6 +215,8 @@ pub struct Prepared {
     /// Where published images come from.
     pub namespace: Option<String>,
     from: BTreeMap<String, String>,
+    /// What keeps the images of assessed plans as long as this lives.
+    leases: Mutex<Vec<Lease>>,
 }
 
 /// What plans are made for.
@@ -265,7 +273,7 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         let hint = "linux/amd64 and linux/arm64 are known".to_owned();
         Failure::input(error).hint(Some(hint))
     })?;
-    let ChosenInstances { instances, all, mirrors: demo_mirrors } =
+    let ChosenInstances { instances, all, origin: dataset, mirrors: demo_mirrors } =
         choose(wanted.chosen, Some(&store)).await?;
     let (work, submission) =
         submission::read(wanted.predictions, &instances, &all, wanted.skip_empty)?;
@@ -333,12 +341,14 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         store,
         mirrors,
         workers,
+        dataset,
         instances,
         work,
         submission,
         platform,
         namespace,
         from,
+        leases: Mutex::default(),
     })
 }
 
@@ -378,7 +388,7 @@ impl Prepared {
     }
 
     /// Sets the status of every node from what exists; returns the image id behind each name that
-    /// the engine has.
+    /// the engine has. From then on no collection of any process takes the plan's images away.
     pub async fn assess(
         &self,
         plan: &mut Plan,
@@ -387,6 +397,9 @@ impl Prepared {
     ) -> Result<BTreeMap<String, String>, Failure> {
         let (mut inventory, tags) = match &self.engine {
             Some((engine, info)) => {
+                let keys = plan.nodes().map(|(_, node)| node.key);
+                let lease = self.store.lease(keys).await.map_err(Failure::environment)?;
+                self.leases.lock().expect("no holder panics").push(lease);
                 let identity = engine_identity(info);
                 let surveyed = survey::inventory(&**engine, &identity, &self.store, plan).await;
                 surveyed.map_err(Failure::environment)?
@@ -399,6 +412,44 @@ impl Prepared {
         plan.assess(&inventory, force);
         Ok(tags)
     }
+}
+
+/// An engine, with the state that its images are recorded in: what commands on the cache open.
+pub struct Opened {
+    /// The engine.
+    pub engine: Arc<dyn Engine>,
+    /// What it is.
+    pub info: EngineInfo,
+    /// Its name in the index.
+    pub identity: String,
+    /// The state.
+    pub store: Arc<Store>,
+}
+
+/// Opens state and engine.
+pub async fn open(global: &Global) -> Result<Opened, Failure> {
+    let store = open_store(global)?;
+    let engine = connect(global).await.map_err(engine_failure)?;
+    let info = engine.info().await.map_err(engine_failure)?;
+    Ok(Opened { identity: engine_identity(&info), engine, info, store })
+}
+
+impl Opened {
+    /// Returns what takes images away.
+    pub fn collector(&self) -> Collector<'_> {
+        collector(&*self.engine, &self.info, &self.identity, &self.store)
+    }
+}
+
+/// Returns what takes images of an engine away.
+pub fn collector<'a>(
+    engine: &'a dyn Engine,
+    info: &EngineInfo,
+    identity: &'a str,
+    store: &'a Store,
+) -> Collector<'a> {
+    let root = info.root.clone().filter(|root| store::disk::free(root).is_ok());
+    Collector { engine, identity, root, store }
 }
 
 /// Returns the directory of build logs.

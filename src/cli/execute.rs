@@ -12,10 +12,12 @@ use crate::engine::{Engine, HostAccess};
 use crate::event::Reporter;
 use crate::exec::evaluate::Runs;
 use crate::exec::{ExecSettings, Executor, Interrupt, RunSummary};
+use crate::key::Kind;
 use crate::plan::Plan;
 use crate::progress::{Fanout, NdjsonReporter, PlainReporter, TtyReporter};
 use crate::store::{self, disk};
 
+use super::budget::Budget;
 use super::context::{self, Prepared};
 use super::{Exit, Failure, Global};
 
@@ -91,6 +93,16 @@ impl ExecArgs {
             engine_root: info.root.clone().filter(|root| disk::free(root).is_ok()),
             owner: store::owner().to_owned(),
         };
+        let identity = settings.engine.clone();
+        let note_use = || {
+            let kept = plan.nodes().filter(|(_, node)| node.kind() != Kind::Evaluation);
+            let images = kept.map(|(_, node)| (node.key, node.instances.as_slice()));
+            prepared.store.record_use(&identity, &prepared.dataset, images)
+        };
+        note_use().map_err(Failure::environment)?;
+        let collector = context::collector(&**engine, info, &identity, &prepared.store);
+        let budget = Budget::new(collector, prepared.catalog.cache(), global.quiet);
+        budget.keep().await;
         let executor = Executor {
             engine: engine.clone(),
             store: prepared.store.clone(),
@@ -100,9 +112,15 @@ impl ExecArgs {
         };
         let interrupt = Interrupt::default();
         watch_signals(interrupt.clone());
-        let summary = executor.run(plan, &mut reporter, &interrupt).await;
+        let summary = tokio::select! {
+            biased;
+            summary = executor.run(plan.clone(), &mut reporter, &interrupt) => summary,
+            () = budget.keep_meanwhile() => unreachable!("it goes on for ever"),
+        };
         drop(reporter);
         remove_own(&**engine).await;
+        note_use().map_err(Failure::environment)?;
+        budget.keep().await;
         Ok(summary)
     }
 

@@ -1,7 +1,9 @@
 //! The command line. One file per command; this one holds what they share.
 
 mod base;
+mod budget;
 mod build;
+mod cache;
 mod clean;
 mod completions;
 mod context;
@@ -185,6 +187,9 @@ enum Command {
     Dataset(dataset::DatasetCommand),
     /// Write the lockfile of an environment as of a date
     Lock(lock::LockArgs),
+    /// See, bound, check and move the images that were built
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
     /// Make base images without a registry
     #[command(subcommand)]
     Base(base::BaseCommand),
@@ -215,6 +220,7 @@ pub async fn main() -> Exit {
         Command::Report(args) => report::run(global, args).await,
         Command::Dataset(command) => dataset::run(global, command).await,
         Command::Lock(args) => lock::run(global, args).await,
+        Command::Cache(command) => cache::run(global, command).await,
         Command::Base(command) => base::run(global, command).await,
         Command::Doctor(args) => doctor::run(global, args).await,
         Command::Clean(args) => clean::run(global, args).await,

@@ -101,7 +101,7 @@ fn dataset() -> Dataset {
         name: "demo".to_owned(),
         split: "test".to_owned(),
         revision: None,
-        origin: "demo (built in)".to_owned(),
+        origin: "demo".to_owned(),
         instances: instances(),
     }
 }

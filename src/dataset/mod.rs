@@ -165,11 +165,17 @@ impl DatasetError {
     }
 }
 
+/// Returns the id on the hub that a short name stands for; other names as they are.
+pub fn full_name(name: &str) -> &str {
+    let lower = name.to_ascii_lowercase();
+    ALIASES.iter().find(|(alias, _)| *alias == lower).map_or(name, |(_, id)| id)
+}
+
 /// Reads a dataset by its name, id or path.
 pub async fn load(name: &str, split: &str, hub: &HubSettings) -> Result<Dataset, DatasetError> {
     let path = Path::new(name);
     let lower = name.to_ascii_lowercase();
-    let alias = ALIASES.iter().find(|(alias, _)| *alias == lower).map(|(_, id)| *id);
+    let alias = Some(full_name(name)).filter(|full| *full != name);
     let (files, revision, origin) = if path.exists() {
         (files::find(path, split)?, None, name.to_owned())
     } else if let Some(id) = alias.or_else(|| hub::is_id(name).then_some(name)) {

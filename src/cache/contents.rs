@@ -1,0 +1,328 @@
+//! What the cache holds: images of the engine, joined with what the index knows of them.
+
+use std::collections::{HashMap, HashSet};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use crate::engine::{Engine, EngineError, Image, ListedImage, label};
+use crate::key::{Key, Kind};
+use crate::plan::name;
+use crate::store::{Indexed, Pinned, Store, StoreError, Use};
+
+/// How many images are looked at, at once.
+const LOOKS_AT_ONCE: usize = 8;
+
+/// Why the cache could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The state could not be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An image of imgforge's on an engine.
+#[derive(Debug, Clone)]
+pub struct CachedImage {
+    /// The key.
+    pub key: Key,
+    /// The kind.
+    pub kind: Kind,
+    /// The engine's id.
+    pub id: String,
+    /// Every name that it has; none where another image of the key took its place.
+    pub tags: Vec<String>,
+    /// The parent's key.
+    pub parent: Option<Key>,
+    /// Positions in [`Contents::layers`], the lowest first.
+    pub layers: Vec<u32>,
+    /// Seconds since 1970 when a run needed it last, or when it was first seen.
+    pub last_used: i64,
+    /// The id in plans, such as `env:pallets/flask@2.3`, where the index knows it.
+    pub node: Option<String>,
+    /// `owner/name`; `None` for a base.
+    pub repo: Option<String>,
+    /// Who needs it.
+    pub uses: Vec<Use>,
+    /// The pins that hold it, as people named them.
+    pub pins: Vec<String>,
+}
+
+impl CachedImage {
+    /// Tells whether the engine finds it by its key.
+    pub fn is_named(&self) -> bool {
+        let name = name::image(self.kind, &self.key);
+        self.tags.contains(&name)
+    }
+
+    /// Returns the name by its key.
+    pub fn image(&self) -> String {
+        name::image(self.kind, &self.key)
+    }
+
+    /// Tells whether somebody gave it a name that is not imgforge's.
+    pub fn has_other_name(&self) -> bool {
+        self.tags.iter().any(|tag| !is_own_name(tag))
+    }
+}
+
+/// Tells whether a name is one that imgforge gives.
+pub fn is_own_name(tag: &str) -> bool {
+    tag.starts_with("imgforge/") || tag.starts_with("sweb.eval.")
+}
+
+/// A stored layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// The engine's name of it; see [`Engine::storage_names`].
+    pub name: String,
+    /// Bytes on the disk.
+    pub bytes: u64,
+    /// How many of the cache's images have it.
+    pub users: u32,
+    /// Whether an image has it that is not of the cache.
+    pub held: bool,
+}
+
+/// All images of imgforge's on an engine, with their layers.
+#[derive(Debug, Clone, Default)]
+pub struct Contents {
+    /// The images.
+    pub images: Vec<CachedImage>,
+    /// The layers that they have.
+    pub layers: Vec<Layer>,
+}
+
+/// What a listed image is to the cache.
+struct Found {
+    listed: ListedImage,
+    /// Key and kind; `None` for an image that is not of the cache.
+    ours: Option<(Key, Kind)>,
+    diff_ids: Vec<String>,
+}
+
+fn ours(image: &ListedImage) -> Option<(Key, Kind)> {
+    if image.labels.contains_key(label::SCRATCH) {
+        return None;
+    }
+    let key = image.labels.get(label::KEY)?.parse().ok()?;
+    let kind = image.labels.get(label::KIND)?;
+    Some((key, Kind::IMAGES.into_iter().find(|known| known.as_str() == kind)?))
+}
+
+impl Contents {
+    /// Reads what an engine has, from one listing. Images that the index does not know are looked at
+    /// one by one, and layers that were never measured are measured; both are remembered.
+    pub async fn read(
+        engine: &dyn Engine,
+        identity: &str,
+        store: &Store,
+    ) -> Result<Contents, CacheError> {
+        let listed = engine.images().await?;
+        let mut index = store.indexed(identity)?;
+        let others = store.other_layers(identity)?;
+        let mut uses = store.uses()?;
+        let (mut found, mut unknown) = (Vec::with_capacity(listed.len()), Vec::new());
+        for listed in listed {
+            let ours = ours(&listed);
+            let known = match &ours {
+                Some((key, _)) => index.get(key).filter(|known| known.image_id == listed.id),
+                None => None,
+            };
+            let diff_ids = known.map(|known| &known.diff_ids).or(others.get(&listed.id));
+            match diff_ids.cloned() {
+                Some(diff_ids) => found.push(Found { listed, ours, diff_ids }),
+                None => unknown.push((listed, ours)),
+            }
+        }
+        let looked: Vec<Option<Found>> = stream::iter(unknown)
+            .map(|(listed, ours)| async move {
+                let image: Option<Image> = engine.inspect(&listed.id).await?;
+                let Some(Image { diff_ids, .. }) = image else { return Ok(None) };
+                Ok::<_, EngineError>(Some(Found { listed, ours, diff_ids }))
+            })
+            .buffered(LOOKS_AT_ONCE)
+            .try_collect()
+            .await?;
+        for looked in looked.into_iter().flatten() {
+            store.set_other_layers(identity, &looked.listed.id, &looked.diff_ids)?;
+            found.push(looked);
+        }
+        let pins = store.pins()?;
+        let mut by_key: HashMap<Key, Vec<String>> = HashMap::new();
+        for (pin, keys) in &pins {
+            for key in keys {
+                by_key.entry(*key).or_default().push(pin.to_string());
+            }
+        }
+        let mut contents = Contents::default();
+        let mut layers: HashMap<String, u32> = HashMap::new();
+        let mut sizes = Vec::new();
+        let mut held = Vec::new();
+        for Found { listed, ours, diff_ids } in found {
+            let names = engine.storage_names(&diff_ids);
+            let Some((key, kind)) = ours else {
+                held.extend(names);
+                continue;
+            };
+            let mut positions: Vec<u32> = Vec::with_capacity(names.len());
+            for name in names {
+                let next = contents.layers.len() as u32;
+                let at = *layers.entry(name).or_insert_with_key(|name| {
+                    let name = name.clone();
+                    contents.layers.push(Layer { name, bytes: 0, users: 0, held: false });
+                    next
+                });
+                // An image may have a layer twice.
+                if !positions.contains(&at) {
+                    contents.layers[at as usize].users += 1;
+                    positions.push(at);
+                }
+            }
+            let image = cached(listed, key, kind, positions, &mut index, &mut uses, &by_key, &pins);
+            sizes.push(image.1);
+            contents.images.push(image.0);
+        }
+        for name in held {
+            if let Some(at) = layers.get(&name) {
+                contents.layers[*at as usize].held = true;
+            }
+        }
+        contents.inherit_repos();
+        contents.measure(engine, identity, store, &sizes).await?;
+        Ok(contents)
+    }
+
+    /// Gives instances the repository of the checkout that they stand on.
+    fn inherit_repos(&mut self) {
+        let known: HashMap<Key, String> =
+            self.images.iter().filter_map(|image| Some((image.key, image.repo.clone()?))).collect();
+        for image in self.images.iter_mut().filter(|image| image.repo.is_none()) {
+            image.repo = image.parent.and_then(|parent| known.get(&parent).cloned());
+        }
+    }
+
+    /// Sets the bytes of the layers. Where the engine's disk cannot be seen, the sizes that the
+    /// engine tells of whole images are shared out.
+    async fn measure(
+        &mut self,
+        engine: &dyn Engine,
+        identity: &str,
+        store: &Store,
+        sizes: &[u64],
+    ) -> Result<(), CacheError> {
+        let known = store.layer_bytes(identity)?;
+        let unknown: Vec<String> = self
+            .layers
+            .iter()
+            .filter(|layer| !known.contains_key(&layer.name))
+            .map(|layer| layer.name.clone())
+            .collect();
+        let bytes = match unknown.is_empty() {
+            true => Vec::new(),
+            false => engine.storage_bytes(&unknown).await?,
+        };
+        let measured: Vec<(String, u64)> = unknown
+            .into_iter()
+            .zip(bytes)
+            .filter_map(|(name, bytes)| Some((name, bytes?)))
+            .collect();
+        store.set_layer_bytes(identity, &measured)?;
+        let measured: HashMap<String, u64> = measured.into_iter().collect();
+        let mut missing: HashSet<u32> = HashSet::new();
+        for (at, layer) in self.layers.iter_mut().enumerate() {
+            match known.get(&layer.name).or(measured.get(&layer.name)) {
+                Some(bytes) => layer.bytes = *bytes,
+                None => drop(missing.insert(at as u32)),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let mut order: Vec<usize> = (0..self.images.len()).collect();
+        order.sort_by_key(|at| self.images[*at].layers.len());
+        for at in order {
+            let layers = &self.images[at].layers;
+            let below: u64 = layers.iter().map(|at| self.layers[*at as usize].bytes).sum();
+            // The highest gets what is not known of the image; those below it are with it always.
+            if let Some(top) = layers.iter().rev().find(|at| missing.contains(at)) {
+                self.layers[*top as usize].bytes = sizes[at].saturating_sub(below);
+            }
+            for layer in layers {
+                missing.remove(layer);
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds images by a key, or by the first digits of one.
+    pub fn find<'a>(&'a self, digits: &'a str) -> impl Iterator<Item = &'a CachedImage> {
+        let digits = digits.rsplit_once(':').map_or(digits, |(_, digits)| digits);
+        self.images.iter().filter(move |image| image.key.to_string().starts_with(digits))
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the tables that one row is joined from")]
+fn cached(
+    listed: ListedImage,
+    key: Key,
+    kind: Kind,
+    layers: Vec<u32>,
+    index: &mut HashMap<Key, Indexed>,
+    uses: &mut HashMap<Key, Vec<Use>>,
+    by_key: &HashMap<Key, Vec<String>>,
+    pins: &crate::store::Pins,
+) -> (CachedImage, u64) {
+    let known = index.get(&key);
+    let uses = uses.get(&key).cloned().unwrap_or_default();
+    let mut held = by_key.get(&key).cloned().unwrap_or_default();
+    for pin in pins.keys() {
+        let holds = match pin {
+            Pinned::Dataset(name) => uses.iter().any(|one| one.dataset == *name),
+            Pinned::Instance(id) => uses.iter().any(|one| one.instance == *id),
+            Pinned::Key(_) => false,
+        };
+        let text = pin.to_string();
+        if holds && !held.contains(&text) {
+            held.push(text);
+        }
+    }
+    let node = known.and_then(|known| known.node.clone());
+    let image = CachedImage {
+        key,
+        kind,
+        parent: listed.labels.get(label::PARENT).and_then(|parent| parent.parse().ok()),
+        layers,
+        last_used: known.map_or_else(now, |known| known.last_used),
+        repo: repo(listed.labels.get(label::INPUTS), node.as_deref()),
+        node,
+        uses,
+        pins: held,
+        id: listed.id,
+        tags: listed.tags,
+    };
+    (image, listed.size)
+}
+
+/// Returns the repository that an image is of: from its key document, or its id in plans.
+fn repo(inputs: Option<&String>, node: Option<&str>) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Inputs {
+        repo: Option<String>,
+    }
+    let inputs = inputs.and_then(|text| serde_json::from_str::<Inputs>(text).ok());
+    let named = || {
+        let (_, name) = node?.split_once(':')?;
+        let name = name.split('@').next()?;
+        name.contains('/').then(|| name.to_owned())
+    };
+    inputs.and_then(|inputs| inputs.repo).or_else(named)
+}
+
+/// Returns the seconds since 1970.
+pub fn now() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs() as i64)
+}

@@ -1,0 +1,14 @@
+//! The cache: which images there are and what room they take, bounding it, and checking it.
+//!
+//! [`contents`] joins the engine's images with the index into values; [`usage`] and the choice of
+//! [`collect`] are pure. Nothing here touches an image without imgforge's labels.
+
+pub mod collect;
+pub mod contents;
+#[cfg(test)]
+mod testing;
+pub mod usage;
+pub mod verify;
+
+pub use collect::{Collected, Collector, Limits};
+pub use contents::{CacheError, CachedImage, Contents};

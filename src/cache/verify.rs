@@ -1,0 +1,347 @@
+//! Checking the cache: every image is present, whole and what its labels say, and the index agrees.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Read;
+use std::sync::{Arc, Mutex};
+
+use crate::engine::{Engine, EngineError, Image, LayerTaker, label};
+use crate::exec::survey;
+use crate::key::{Digest, Key, KeyDocument, Kind, SCHEMA};
+use crate::plan::name;
+use crate::store::{ImageRecord, Store};
+
+use super::contents::CacheError;
+
+/// What is wrong with an image.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case", tag = "problem", content = "detail")]
+pub enum Problem {
+    /// The index has it and the engine does not.
+    Missing,
+    /// The engine has it and the index does not, or has another.
+    NotIndexed,
+    /// Its labels are not those of a finished build of its key.
+    Labels(String),
+    /// It stands on other layers than its parent has now.
+    NotOnParent,
+    /// Its layers cannot be read, or are not what their digests say.
+    Damaged(String),
+}
+
+impl Problem {
+    /// Tells whether the image is of no use: a repair removes it.
+    pub fn is_broken(&self) -> bool {
+        !matches!(self, Problem::Missing | Problem::NotIndexed)
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Problem::Missing => f.write_str("the index has it, the engine does not"),
+            Problem::NotIndexed => f.write_str("the engine has it, the index does not"),
+            Problem::Labels(why) => write!(f, "its labels are wrong: {why}"),
+            Problem::NotOnParent => f.write_str("it stands on other layers than its parent has"),
+            Problem::Damaged(why) => write!(f, "it is damaged: {why}"),
+        }
+    }
+}
+
+/// An image with something wrong.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Finding {
+    /// The name by the key.
+    pub image: String,
+    /// The key.
+    pub key: Key,
+    /// The kind.
+    pub kind: Kind,
+    /// What is wrong.
+    #[serde(flatten)]
+    pub problem: Problem,
+    /// The engine's id, where it has it.
+    #[serde(skip)]
+    pub id: Option<String>,
+}
+
+/// What a check came to.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// Images that were looked at.
+    pub images: usize,
+    /// Layers whose bytes were read.
+    pub layers: usize,
+    /// What is wrong, in the order of names.
+    pub findings: Vec<Finding>,
+    /// What the index is to hold: every image that is whole.
+    pub whole: Vec<ImageRecord>,
+}
+
+/// Hashes every layer.
+#[derive(Default)]
+struct Hashing {
+    seen: Mutex<HashMap<String, Option<String>>>,
+}
+
+impl Hashing {
+    fn note(&self, diff_id: String, damage: Option<String>) {
+        self.seen.lock().expect("no holder panics").insert(diff_id, damage);
+    }
+}
+
+impl LayerTaker for Hashing {
+    fn wants(&self, diff_id: &str) -> bool {
+        !self.seen.lock().expect("no holder panics").contains_key(diff_id)
+    }
+
+    fn take(&self, diff_id: Option<&str>, tar: &mut dyn Read) -> std::io::Result<()> {
+        match (Digest::of_reader(tar), diff_id) {
+            (Ok((found, _)), None) => self.note(found.oci(), None),
+            (Ok((found, _)), Some(diff_id)) => {
+                let differs = found.oci() != diff_id;
+                let damage = differs.then(|| format!("layer {diff_id} is {}", found.oci()));
+                self.note(diff_id.to_owned(), damage);
+            }
+            (Err(error), None) => return Err(error),
+            // The others may be well.
+            (Err(error), Some(diff_id)) => {
+                self.note(diff_id.to_owned(), Some(format!("layer {diff_id}: {error}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks every image of imgforge's on an engine. With `read` every layer is read and hashed.
+pub async fn verify(
+    engine: &dyn Engine,
+    identity: &str,
+    store: &Store,
+    read: bool,
+) -> Result<Verified, CacheError> {
+    let mut images: BTreeMap<String, (Key, Kind, Image)> = BTreeMap::new();
+    let mut verified = Verified::default();
+    for listed in engine.images().await? {
+        for tag in &listed.tags {
+            let Some((kind, key)) = named(tag) else { continue };
+            let finding = |problem| Finding {
+                image: tag.clone(),
+                key,
+                kind,
+                problem,
+                id: Some(listed.id.clone()),
+            };
+            match engine.inspect(tag).await? {
+                Some(image) if image.id == listed.id => {
+                    if let Some(why) = wrong_labels(&image, &key, kind) {
+                        verified.findings.push(finding(Problem::Labels(why)));
+                    } else {
+                        images.insert(tag.clone(), (key, kind, image));
+                    }
+                }
+                // It has another meaning by now, or is gone.
+                Some(_) => {}
+                None => verified
+                    .findings
+                    .push(finding(Problem::Damaged("the engine cannot look at it".to_owned()))),
+            }
+        }
+    }
+    verified.images = images.len() + verified.findings.len();
+    let damage = match read {
+        true => read_layers(engine, images.values().map(|(_, _, image)| image)).await?,
+        false => Damage::default(),
+    };
+    verified.layers = damage.layers;
+    let index = store.indexed(identity)?;
+    let mut there: HashSet<Key> = verified.findings.iter().map(|finding| finding.key).collect();
+    // Parents before children: what stands on something broken is broken, too.
+    let mut order: Vec<&String> = images.keys().collect();
+    order.sort_by_key(|tag| images[*tag].1);
+    let mut broken: HashSet<Key> = there.clone();
+    for tag in order {
+        let (key, kind, image) = &images[tag];
+        there.insert(*key);
+        let parent = image.config.labels.get(label::PARENT).and_then(|text| text.parse().ok());
+        let stands = parent.and_then(|parent: Key| {
+            let mut named = Kind::IMAGES.iter().map(|kind| name::image(*kind, &parent));
+            named.find_map(|name| images.get(&name))
+        });
+        let on_parent =
+            stands.is_none_or(|(_, _, parent)| image.diff_ids.starts_with(&parent.diff_ids));
+        let problem = if let Some(why) = damage.of(image) {
+            Some(Problem::Damaged(why))
+        } else if parent.is_some_and(|parent| broken.contains(&parent)) {
+            Some(Problem::Damaged("so is what it stands on".to_owned()))
+        } else if !on_parent {
+            Some(Problem::NotOnParent)
+        } else {
+            let indexed = index.get(key).is_some_and(|known| known.image_id == image.id);
+            (!indexed).then_some(Problem::NotIndexed)
+        };
+        if problem.as_ref().is_none_or(|problem| !problem.is_broken()) {
+            verified.whole.push(record(identity, *key, *kind, image, parent));
+        } else {
+            broken.insert(*key);
+        }
+        if let Some(problem) = problem {
+            let (image, id) = (tag.clone(), Some(image.id.clone()));
+            verified.findings.push(Finding { image, key: *key, kind: *kind, problem, id });
+        }
+    }
+    for known in index.values().filter(|known| !there.contains(&known.key)) {
+        let (key, kind) = (known.key, known.kind);
+        let image = name::image(kind, &key);
+        verified.findings.push(Finding { image, key, kind, problem: Problem::Missing, id: None });
+    }
+    verified.findings.sort_by(|one, two| one.image.cmp(&two.image));
+    Ok(verified)
+}
+
+/// Makes the index anew from what was found, and removes what is broken, children first.
+pub async fn repair(
+    engine: &dyn Engine,
+    identity: &str,
+    store: &Store,
+    verified: &Verified,
+) -> Result<(), CacheError> {
+    let mut broken: Vec<&Finding> =
+        verified.findings.iter().filter(|finding| finding.problem.is_broken()).collect();
+    broken.sort_by_key(|finding| std::cmp::Reverse(finding.kind));
+    for finding in broken {
+        let _gate = store.close_gate().await?;
+        // All of its names: that of the benchmark leads to the same bytes.
+        if let Some(id) = &finding.id
+            && let Some(image) = engine.inspect(id).await?
+        {
+            for tag in image.tags.iter().filter(|tag| super::contents::is_own_name(tag)) {
+                engine.remove(tag).await?;
+            }
+        }
+        engine.remove(&finding.image).await?;
+    }
+    let gone: Vec<Key> = verified
+        .findings
+        .iter()
+        .filter(|finding| finding.problem != Problem::NotIndexed)
+        .map(|finding| finding.key)
+        .collect();
+    store.forget_images(identity, &gone)?;
+    store.restore_images(&verified.whole)?;
+    engine.sweep(false).await?;
+    Ok(())
+}
+
+/// Reads kind and key from a name by key.
+fn named(tag: &str) -> Option<(Kind, Key)> {
+    let (kind, key) = tag.strip_prefix("imgforge/")?.split_once(':')?;
+    let kind = Kind::IMAGES.into_iter().find(|known| known.as_str() == kind)?;
+    Some((kind, key.parse().ok()?))
+}
+
+/// Says what is wrong with the labels of an image that is named by `key`.
+fn wrong_labels(image: &Image, key: &Key, kind: Kind) -> Option<String> {
+    let label = |name: &str| image.config.labels.get(name).map(String::as_str);
+    if label(label::KEY) != Some(&key.to_string()) {
+        return Some(format!("`{}` is not its key", label::KEY));
+    }
+    if label(label::KIND) != Some(kind.as_str()) {
+        return Some(format!("`{}` is not its kind", label::KIND));
+    }
+    if label(label::SCHEMA) != Some(&SCHEMA.to_string()) {
+        return Some(format!("`{}` is not {SCHEMA}", label::SCHEMA));
+    }
+    let inputs = label(label::INPUTS).and_then(|text| KeyDocument::parse(kind, text).ok());
+    if inputs.is_none_or(|inputs| inputs.key() != *key) {
+        return Some(format!("`{}` does not give its key", label::INPUTS));
+    }
+    (!survey::is_whole(image, key, None)).then(|| "it is not of a finished build".to_owned())
+}
+
+fn record(identity: &str, key: Key, kind: Kind, image: &Image, parent: Option<Key>) -> ImageRecord {
+    ImageRecord {
+        key,
+        kind,
+        node: String::new(),
+        engine: identity.to_owned(),
+        image_id: image.id.clone(),
+        diff_ids: image.diff_ids.clone(),
+        parent,
+        document: image.config.labels.get(label::INPUTS).cloned().unwrap_or_default(),
+        bytes: 0,
+        seconds: 0.0,
+    }
+}
+
+/// What is wrong with layers.
+#[derive(Default)]
+struct Damage {
+    layers: usize,
+    by_layer: HashMap<String, String>,
+    by_image: HashMap<String, String>,
+}
+
+impl Damage {
+    fn of(&self, image: &Image) -> Option<String> {
+        let layer = image.diff_ids.iter().find_map(|diff_id| self.by_layer.get(diff_id));
+        layer.or(self.by_image.get(&image.id)).cloned()
+    }
+}
+
+/// Reads every layer once.
+async fn read_layers(
+    engine: &dyn Engine,
+    images: impl Iterator<Item = &Image>,
+) -> Result<Damage, CacheError> {
+    let mut all: Vec<&Image> = images.collect();
+    all.sort_by_key(|image| image.diff_ids.len());
+    // What is below another image is read with it.
+    let mut below: HashSet<&[String]> = HashSet::new();
+    for image in &all {
+        for length in 1..image.diff_ids.len() {
+            below.insert(&image.diff_ids[..length]);
+        }
+    }
+    let tops: Vec<Image> = all
+        .iter()
+        .filter(|image| !below.contains(image.diff_ids.as_slice()))
+        .map(|image| (*image).clone())
+        .collect();
+    let hashing = Arc::new(Hashing::default());
+    let mut damage = Damage::default();
+    for images in tops.chunks(IMAGES_AT_ONCE) {
+        let read = engine.read_layers(images, hashing.clone()).await;
+        let Err(error) = read else { continue };
+        if images.len() == 1 {
+            damage.by_image.insert(images[0].id.clone(), error_text(&error));
+            continue;
+        }
+        // One of them broke the reading of all.
+        for image in images {
+            let one = std::slice::from_ref(image);
+            if let Err(error) = engine.read_layers(one, hashing.clone()).await {
+                damage.by_image.insert(image.id.clone(), error_text(&error));
+            }
+        }
+    }
+    let seen = std::mem::take(&mut *hashing.seen.lock().expect("no holder panics"));
+    damage.layers = seen.len();
+    for image in all {
+        let unseen = image.diff_ids.iter().find(|diff_id| !seen.contains_key(*diff_id));
+        if let Some(diff_id) = unseen {
+            let why = format!("layer {diff_id} is not what the engine has");
+            damage.by_image.entry(image.id.clone()).or_insert(why);
+        }
+    }
+    damage.by_layer =
+        seen.into_iter().filter_map(|(diff_id, damage)| Some((diff_id, damage?))).collect();
+    Ok(damage)
+}
+
+/// How many images are read in one request.
+const IMAGES_AT_ONCE: usize = 64;
+
+fn error_text(error: &EngineError) -> String {
+    let cause = std::error::Error::source(error);
+    cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}

@@ -1,0 +1,70 @@
+//! The budget of `images.toml`, which every build keeps by itself.
+
+use std::time::Duration;
+
+use crate::cache::{Collector, Limits};
+use crate::catalog::CacheSettings;
+use crate::store::disk;
+
+/// How often the budget is looked at while a plan runs.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// Keeps the cache within its budget.
+pub struct Budget<'a> {
+    collector: Collector<'a>,
+    limits: Limits,
+    quiet: bool,
+}
+
+/// Returns the limits of `[cache]`.
+pub fn limits(settings: &CacheSettings) -> Limits {
+    let days = |days: u32| Duration::from_secs(u64::from(days) * 86400);
+    Limits { keep_bytes: settings.keep_bytes, keep_for: settings.keep_days.map(days) }
+}
+
+impl<'a> Budget<'a> {
+    /// Makes the budget of a catalog.
+    pub fn new(collector: Collector<'a>, settings: &CacheSettings, quiet: bool) -> Self {
+        Budget { collector, limits: limits(settings), quiet }
+    }
+
+    /// Takes away what is over the budget. A failure is a warning: the images are there.
+    pub async fn keep(&self) {
+        self.keep_and_say(!self.quiet).await;
+    }
+
+    async fn keep_and_say(&self, say: bool) {
+        if self.limits == Limits::default() {
+            return;
+        }
+        let collected = match self.collector.collect(&self.limits, false).await {
+            Ok(collected) => collected,
+            Err(error) => {
+                let error = anyhow::Error::from(error).context("cannot keep the cache's budget");
+                return super::render::warn(format!("{error:#}"));
+            }
+        };
+        if say && !collected.removed.is_empty() {
+            let freed = disk::bytes_text(collected.freed.unwrap_or(collected.promised));
+            let images = collected.removed.len();
+            eprintln!("cache: removed {images} images to keep the budget, {freed} freed");
+        }
+        if say && collected.kept > 0 {
+            let over = collected.choice.after - self.limits.keep_bytes.unwrap_or(0);
+            super::render::warn(format!(
+                "the cache is {} over its budget: {} images are in use or pinned",
+                disk::bytes_text(over),
+                collected.kept
+            ));
+        }
+    }
+
+    /// Keeps it again and again; does not end.
+    pub async fn keep_meanwhile(&self) {
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            // Progress is on the terminal.
+            self.keep_and_say(false).await;
+        }
+    }
+}

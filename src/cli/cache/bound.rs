@@ -1,0 +1,176 @@
+//! `cache gc` and `cache rm`.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::Args;
+use serde_json::json;
+
+use crate::cache::collect::Gone;
+use crate::cache::{CachedImage, Limits};
+use crate::key::Key;
+use crate::store::disk;
+
+use super::super::context;
+use super::super::{CommandResult, Exit, Failure, Global, budget, render};
+use super::{find, read};
+
+/// Arguments of `cache gc`.
+#[derive(Debug, Args)]
+pub struct GcArgs {
+    /// The most bytes of images that stay, such as 100GB [default: that of images.toml]
+    #[arg(long, value_name = "BYTES", value_parser = crate::config::bytes, env = "IMGFORGE_KEEP_BYTES")]
+    keep_bytes: Option<u64>,
+    /// Days after which an image goes that was not used [default: that of images.toml]
+    #[arg(long, value_name = "DAYS", env = "IMGFORGE_KEEP_DAYS")]
+    keep_days: Option<u32>,
+    /// Show what would go and what that would free
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Runs `cache gc`.
+pub(super) async fn gc(global: &Global, args: GcArgs) -> CommandResult {
+    let settings = context::catalog(global)?.cache().clone();
+    let opened = context::open(global).await?;
+    let own = budget::limits(&settings);
+    let days = |days: u32| Duration::from_secs(u64::from(days) * 86400);
+    let limits = match (args.keep_bytes, args.keep_days) {
+        (None, None) => own,
+        (bytes, keep) => Limits { keep_bytes: bytes, keep_for: keep.map(days) },
+    };
+    let collected = opened.collector().collect(&limits, args.dry_run).await;
+    let collected = collected.map_err(Failure::environment)?;
+    let choice = &collected.choice;
+    if global.json {
+        let rows: Vec<_> = collected
+            .removed
+            .iter()
+            .map(|gone| {
+                json!({
+                    "key": gone.image.key,
+                    "kind": gone.image.kind,
+                    "image": gone.image.image(),
+                    "node": gone.image.node,
+                    "why": gone.why,
+                    "bytes": gone.frees,
+                })
+            })
+            .collect();
+        let document = json!({
+            "dry_run": args.dry_run,
+            "removed": rows,
+            "bytes_before": choice.before,
+            "bytes_after": choice.after,
+            "unneeded_bytes": collected.unneeded.bytes,
+            "promised_bytes": collected.promised,
+            "freed_bytes": collected.freed,
+            "kept": collected.kept,
+        });
+        render::json(&document).map_err(Failure::environment)?;
+        return Ok(Exit::Success);
+    }
+    if !global.quiet {
+        let verb = if args.dry_run { "would remove" } else { "removed" };
+        for Gone { image, frees, .. } in &collected.removed {
+            let title = image.node.clone().unwrap_or_else(|| image.kind.to_string());
+            eprintln!("{verb} {title} ({})  {}", image.key.short(), disk::bytes_text(*frees));
+        }
+        if collected.unneeded.objects > 0 {
+            let unneeded = disk::bytes_text(collected.unneeded.bytes);
+            eprintln!("{verb} what no image needs: {unneeded}");
+        }
+        let promised = disk::bytes_text(collected.promised);
+        let images = collected.removed.len();
+        match (args.dry_run, collected.freed) {
+            (true, _) => eprintln!("{images} images would go, and free {promised}"),
+            (false, Some(freed)) => {
+                let freed = disk::bytes_text(freed);
+                eprintln!("{images} images went: {freed} freed on the disk, {promised} promised");
+            }
+            (false, None) => eprintln!("{images} images went, {promised} freed"),
+        }
+        if collected.kept > 0 {
+            render::warn(format!(
+                "the cache stays larger than that: {} images are pinned or in use",
+                collected.kept
+            ));
+        }
+        if limits == Limits::default() {
+            eprintln!("no limit is set: --keep-bytes, --keep-days, or `[cache]` in images.toml");
+        }
+    }
+    Ok(Exit::Success)
+}
+
+/// Arguments of `cache rm`.
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    /// Keys, or their first digits
+    #[arg(required = true, value_name = "KEY")]
+    keys: Vec<String>,
+    /// Remove what stands on them, too
+    #[arg(short, long)]
+    recursive: bool,
+    /// Remove pinned images, too
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Runs `cache rm`.
+pub(super) async fn rm(global: &Global, args: RmArgs) -> CommandResult {
+    let opened = context::open(global).await?;
+    let contents = read(&opened).await?;
+    let mut chosen: HashSet<Key> = HashSet::new();
+    for digits in &args.keys {
+        chosen.extend(find(&contents, digits)?.iter().map(|image| image.key));
+    }
+    // Children stand behind their parents in the order of kinds.
+    let mut order: Vec<&CachedImage> = contents.images.iter().collect();
+    order.sort_by_key(|image| image.kind);
+    for image in &order {
+        if image.parent.is_some_and(|parent| chosen.contains(&parent))
+            && !chosen.contains(&image.key)
+        {
+            if !args.recursive {
+                let title = image.node.clone().unwrap_or_else(|| image.image());
+                let error = anyhow!("{title} ({}) stands on one of them", image.key.short());
+                let hint = "--recursive removes what stands on them, too".to_owned();
+                return Err(Failure::input(error).hint(Some(hint)));
+            }
+            chosen.insert(image.key);
+        }
+    }
+    order.retain(|image| chosen.contains(&image.key));
+    order.reverse();
+    if let Some(image) = order.iter().find(|image| !image.pins.is_empty())
+        && !args.force
+    {
+        let pins = image.pins.join(", ");
+        let error = anyhow!("{} is pinned ({pins})", image.image());
+        let hint = "`imgforge cache unpin` it, or --force".to_owned();
+        return Err(Failure::input(error).hint(Some(hint)));
+    }
+    let wanted = order.len();
+    let removed = opened.collector().remove(&contents, order.into_iter()).await;
+    let removed = removed.map_err(Failure::environment)?;
+    let swept = opened.engine.sweep(false).await.map_err(context::engine_failure)?;
+    if global.json {
+        let rows: Vec<_> =
+            removed.iter().map(|image| json!({"key": image.key, "kind": image.kind})).collect();
+        render::json(&json!({ "removed": rows })).map_err(Failure::environment)?;
+    } else if !global.quiet {
+        for image in &removed {
+            eprintln!("removed {}", image.image());
+        }
+        if swept.bytes > 0 {
+            eprintln!("removed what no image needs any more: {}", disk::bytes_text(swept.bytes));
+        }
+    }
+    if removed.len() < wanted {
+        render::warn(format!("{} stay: they are in use", wanted - removed.len()));
+        return Ok(Exit::SomeFailed);
+    }
+    Ok(Exit::Success)
+}

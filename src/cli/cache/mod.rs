@@ -1,0 +1,107 @@
+//! `imgforge cache`: one file for each group of commands.
+
+mod bound;
+mod pin;
+mod see;
+mod verify;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use crate::cache::{CachedImage, Contents};
+
+use super::context::Opened;
+use super::{CommandResult, Failure, Global};
+
+/// Commands of `cache`.
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// List the images, with what each takes and shares
+    Ls(see::LsArgs),
+    /// Say what takes room: by kind, repository, dataset and age
+    Du,
+    /// Say what an image was built from, who needs it, and when it was used last
+    Why(see::WhyArgs),
+    /// Remove what was not used for longest, to a number of bytes or an age
+    Gc(bound::GcArgs),
+    /// Remove images
+    Rm(bound::RmArgs),
+    /// Keep images whatever the cache is bounded to; without arguments, list what is kept
+    Pin(pin::PinArgs),
+    /// Keep them no longer
+    Unpin(pin::PinArgs),
+    /// Check that every image is whole and what its labels say
+    Verify(verify::VerifyArgs),
+}
+
+/// Runs `cache`.
+pub(super) async fn run(global: &Global, command: CacheCommand) -> CommandResult {
+    match command {
+        CacheCommand::Ls(args) => see::ls(global, args).await,
+        CacheCommand::Du => see::du(global).await,
+        CacheCommand::Why(args) => see::why(global, args).await,
+        CacheCommand::Gc(args) => bound::gc(global, args).await,
+        CacheCommand::Rm(args) => bound::rm(global, args).await,
+        CacheCommand::Pin(args) => pin::pin(global, args).await,
+        CacheCommand::Unpin(args) => pin::unpin(global, args).await,
+        CacheCommand::Verify(args) => verify::run(global, args).await,
+    }
+}
+
+/// Reads the cache of an engine.
+async fn read(opened: &Opened) -> Result<Contents, Failure> {
+    let read = Contents::read(&*opened.engine, &opened.identity, &opened.store).await;
+    read.map_err(Failure::environment)
+}
+
+/// Finds the images of a key, or of the first digits of one.
+fn find<'a>(contents: &'a Contents, digits: &'a str) -> Result<Vec<&'a CachedImage>, Failure> {
+    let found: Vec<&CachedImage> = contents.find(digits).collect();
+    let is_hex = digits.rsplit(':').next().is_some_and(|digits| {
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    });
+    if !is_hex {
+        let error = anyhow::anyhow!("`{digits}` is not a key, nor the first digits of one");
+        return Err(Failure::input(error).hint(Some("`imgforge cache ls` lists them".to_owned())));
+    }
+    let mut keys: Vec<_> = found.iter().map(|image| image.key).collect();
+    keys.dedup();
+    match keys.len() {
+        0 => {
+            let error = anyhow::anyhow!("no image of the cache has the key `{digits}`");
+            let hint = "`imgforge cache ls` lists them".to_owned();
+            Err(Failure::input(error).hint(Some(hint)))
+        }
+        1 => Ok(found),
+        many => {
+            let error = anyhow::anyhow!("`{digits}` begins the keys of {many} images");
+            Err(Failure::input(error).hint(Some("give more digits".to_owned())))
+        }
+    }
+}
+
+/// Returns an image as programs read it.
+fn row(contents: &Contents, image: &CachedImage) -> Value {
+    let bytes = contents.bytes_of(image);
+    let mut datasets: Vec<&str> = image.uses.iter().map(|one| one.dataset.as_str()).collect();
+    datasets.sort_unstable();
+    datasets.dedup();
+    json!({
+        "key": image.key,
+        "kind": image.kind,
+        "image": image.is_named().then(|| image.image()),
+        "id": image.id,
+        "node": image.node,
+        "repo": image.repo,
+        "datasets": datasets,
+        "bytes": bytes.bytes,
+        "shared_bytes": bytes.shared_bytes,
+        "last_used": time(image.last_used),
+        "pinned": !image.pins.is_empty(),
+    })
+}
+
+/// Returns a time as RFC 3339.
+fn time(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| String::new(), |time| time.to_string())
+}

@@ -1,0 +1,169 @@
+//! `cache pin` and `cache unpin`.
+
+use std::collections::BTreeSet;
+
+use anyhow::anyhow;
+use clap::Args;
+use serde_json::json;
+
+use crate::key::{Key, Kind};
+use crate::store::{Pinned, Pins};
+
+use super::super::context::{self, Opened, Wanted};
+use super::super::{Chosen, CommandResult, Exit, Failure, Global, Sources, render};
+use super::{find, read};
+
+/// Arguments of `cache pin` and `cache unpin`.
+#[derive(Debug, Args)]
+pub struct PinArgs {
+    /// Keys, or their first digits
+    #[arg(value_name = "KEY")]
+    keys: Vec<String>,
+    /// All instances of this dataset; with -i, only those
+    #[arg(short, long, value_name = "NAME")]
+    dataset: Option<String>,
+    /// The split
+    #[arg(long, default_value = "test", env = "IMGFORGE_SPLIT")]
+    split: String,
+    /// These instances
+    #[arg(short, long, alias = "instance_ids", value_name = "ID", num_args = 1..)]
+    instance_ids: Vec<String>,
+    #[command(flatten)]
+    sources: Sources,
+}
+
+/// What a pin is to hold.
+async fn wanted(global: &Global, args: &PinArgs, opened: &Opened) -> Result<Pins, Failure> {
+    let mut pins = Pins::new();
+    if !args.keys.is_empty() {
+        let contents = read(opened).await?;
+        for digits in &args.keys {
+            let key = find(&contents, digits)?[0].key;
+            pins.insert(Pinned::Key(key), BTreeSet::from([key]));
+        }
+    }
+    let Some(dataset) = &args.dataset else {
+        for id in &args.instance_ids {
+            pins.insert(Pinned::Instance(id.clone()), BTreeSet::new());
+        }
+        return Ok(pins);
+    };
+    let chosen = Chosen {
+        dataset: dataset.clone(),
+        split: args.split.clone(),
+        instance_ids: args.instance_ids.clone(),
+        filter: None,
+        repo: None,
+        limit: None,
+    };
+    let wanted = Wanted {
+        chosen: &chosen,
+        sources: &args.sources,
+        predictions: &[],
+        skip_empty: false,
+        workers: None,
+        build: false,
+    };
+    let prepared = context::prepare(global, &wanted).await?;
+    let plan = prepared.plan(&prepared.work, Kind::Instance, None)?;
+    if args.instance_ids.is_empty() {
+        let keys = plan.nodes().map(|(_, node)| node.key).collect();
+        pins.insert(Pinned::Dataset(prepared.dataset.clone()), keys);
+    }
+    for id in &args.instance_ids {
+        let nodes = plan.nodes().filter(|(_, node)| node.instances.contains(id));
+        pins.insert(Pinned::Instance(id.clone()), nodes.map(|(_, node)| node.key).collect());
+    }
+    Ok(pins)
+}
+
+/// Runs `cache pin`.
+pub(super) async fn pin(global: &Global, args: PinArgs) -> CommandResult {
+    let opened = context::open(global).await?;
+    let wanted = wanted(global, &args, &opened).await?;
+    let added: Vec<Pinned> = wanted.keys().cloned().collect();
+    let change = |pins: &mut Pins| {
+        for (pin, keys) in wanted {
+            pins.entry(pin).or_default().extend(keys);
+        }
+    };
+    opened.store.change_pins(change).map_err(Failure::environment)?;
+    let pins = opened.store.pins().map_err(Failure::environment)?;
+    if added.is_empty() {
+        return list(global, &opened, &pins).await;
+    }
+    let there: BTreeSet<Key> = read(&opened).await?.images.iter().map(|image| image.key).collect();
+    for pin in added {
+        let keys = &pins[&pin];
+        if !global.quiet {
+            let here = keys.intersection(&there).count();
+            eprintln!("pinned {pin}: {here} images are here, {} are named", keys.len());
+        }
+    }
+    Ok(Exit::Success)
+}
+
+async fn list(global: &Global, opened: &Opened, pins: &Pins) -> CommandResult {
+    let contents = read(opened).await?;
+    let held = |pin: &Pinned| {
+        let name = pin.to_string();
+        contents.images.iter().filter(move |image| image.pins.contains(&name)).count()
+    };
+    if global.json {
+        let rows: Vec<_> = pins
+            .iter()
+            .map(|(pin, keys)| json!({"pin": pin, "keys": keys, "images": held(pin)}))
+            .collect();
+        render::json(&rows).map_err(Failure::environment)?;
+    } else {
+        for pin in pins.keys() {
+            println!("{pin}: {} images", held(pin));
+        }
+        if pins.is_empty() && !global.quiet {
+            eprintln!("nothing is pinned");
+        }
+    }
+    Ok(Exit::Success)
+}
+
+/// Runs `cache unpin`.
+pub(super) async fn unpin(global: &Global, args: PinArgs) -> CommandResult {
+    let opened = context::open(global).await?;
+    let pins = opened.store.pins().map_err(Failure::environment)?;
+    let mut gone: Vec<Pinned> = Vec::new();
+    let mut unknown = Vec::new();
+    let mut take = |pin: Option<&Pinned>, name: &str| match pin {
+        Some(pin) => gone.push(pin.clone()),
+        None => unknown.push(name.to_owned()),
+    };
+    for digits in &args.keys {
+        let of_key = |pin: &&Pinned| matches!(pin, Pinned::Key(key) if key.to_string().starts_with(digits.as_str()));
+        take(pins.keys().find(of_key), digits);
+    }
+    for id in &args.instance_ids {
+        take(pins.keys().find(|pin| **pin == Pinned::Instance(id.clone())), id);
+    }
+    if let Some(dataset) = args.dataset.as_ref().filter(|_| args.instance_ids.is_empty()) {
+        let name = crate::dataset::full_name(dataset);
+        let of_dataset = |pin: &&Pinned| matches!(pin, Pinned::Dataset(known) if known == dataset || known == name);
+        take(pins.keys().find(of_dataset), dataset);
+    }
+    if gone.is_empty() && unknown.is_empty() {
+        let error = anyhow!("what is to be unpinned is not named");
+        let hint = "`imgforge cache pin` lists what is pinned".to_owned();
+        return Err(Failure::input(error).hint(Some(hint)));
+    }
+    if !unknown.is_empty() {
+        let error = anyhow!("not pinned: {}", unknown.join(", "));
+        let hint = "`imgforge cache pin` lists what is pinned".to_owned();
+        return Err(Failure::input(error).hint(Some(hint)));
+    }
+    let change = |pins: &mut Pins| pins.retain(|pin, _| !gone.contains(pin));
+    opened.store.change_pins(change).map_err(Failure::environment)?;
+    if !global.quiet {
+        for pin in &gone {
+            eprintln!("unpinned {pin}");
+        }
+    }
+    Ok(Exit::Success)
+}

@@ -1,0 +1,61 @@
+//! `cache verify`.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cache::verify;
+
+use super::super::context;
+use super::super::{CommandResult, Exit, Failure, Global, render};
+
+/// Arguments of `cache verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Make the index anew from the images' labels, and remove what is broken
+    #[arg(long)]
+    repair: bool,
+    /// Look at labels and layers' names only, and do not read the layers
+    #[arg(long)]
+    quick: bool,
+}
+
+/// Runs `cache verify`.
+pub(super) async fn run(global: &Global, args: VerifyArgs) -> CommandResult {
+    let opened = context::open(global).await?;
+    let (engine, identity, store) = (&*opened.engine, &opened.identity, &opened.store);
+    let verified = verify::verify(engine, identity, store, !args.quick).await;
+    let verified = verified.map_err(Failure::environment)?;
+    if args.repair {
+        let repaired = verify::repair(engine, identity, store, &verified).await;
+        repaired.map_err(Failure::environment)?;
+    }
+    let broken = verified.findings.iter().filter(|finding| finding.problem.is_broken()).count();
+    if global.json {
+        let document = json!({
+            "images": verified.images,
+            "layers": verified.layers,
+            "findings": verified.findings,
+            "broken": broken,
+            "repaired": args.repair,
+        });
+        render::json(&document).map_err(Failure::environment)?;
+    } else if !global.quiet {
+        for finding in &verified.findings {
+            eprintln!("{}: {}", finding.image, finding.problem);
+        }
+        let read = match args.quick {
+            true => "layers not read".to_owned(),
+            false => format!("{} layers read", verified.layers),
+        };
+        let found = verified.findings.len();
+        eprintln!("{} images, {read}: {found} findings, {broken} images broken", verified.images);
+        if args.repair && found > 0 {
+            eprintln!(
+                "the index is made anew; broken images are removed: a build makes them again"
+            );
+        } else if found > 0 {
+            eprintln!("\nhint: --repair makes the index anew and removes what is broken");
+        }
+    }
+    Ok(if verified.findings.is_empty() || args.repair { Exit::Success } else { Exit::SomeFailed })
+}

@@ -84,6 +84,7 @@ impl Space {
     fn executor(&self, change: impl FnOnce(&mut ExecSettings)) -> Executor {
         let mut settings = ExecSettings {
             workers: 2,
+            build_instead: true,
             fail_fast: false,
             attempts: 3,
             host: HostAccess::default(),
@@ -100,6 +101,7 @@ impl Space {
             mirrors: self.mirrors.clone(),
             settings,
             runs: None,
+            remote: None,
         }
     }
 

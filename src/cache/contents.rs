@@ -70,7 +70,7 @@ impl CachedImage {
 
 /// Tells whether a name is one that imgforge gives.
 pub fn is_own_name(tag: &str) -> bool {
-    tag.starts_with("imgforge/") || tag.starts_with("sweb.eval.")
+    name::is_image(tag) || tag.starts_with("sweb.eval.")
 }
 
 /// A stored layer.

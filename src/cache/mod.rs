@@ -5,6 +5,8 @@
 
 pub mod collect;
 pub mod contents;
+pub mod registry;
+pub mod remote;
 #[cfg(test)]
 mod testing;
 pub mod usage;

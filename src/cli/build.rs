@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use crate::exec::RunSummary;
 use crate::key::Kind;
 use crate::plan::{Status, render as plan_render};
 
@@ -46,6 +45,8 @@ pub(super) async fn run(global: &Global, args: BuildArgs) -> CommandResult {
         skip_empty: false,
         workers: args.exec.max_workers,
         build: !args.dry_run,
+        remote: None,
+        build_instead: true,
     };
     let prepared = context::prepare(global, &wanted).await?;
     let up_to = args.images.up_to();
@@ -71,32 +72,18 @@ pub(super) async fn run(global: &Global, args: BuildArgs) -> CommandResult {
         }
     }
     let summary = args.exec.run(global, &prepared, Arc::new(plan), None, Vec::new()).await?;
+    let mut exit = exit_of(&summary);
     if let Some(registry) = args.push_to.as_deref().filter(|_| args.push) {
-        push(&**engine, &summary, registry).await?;
+        let registry = context::registry_cache(registry, &prepared.platform)?;
+        let there = |status: &str| matches!(status, "fresh" | "built" | "pulled");
+        let nodes = summary.nodes.iter().filter(|node| there(node.status));
+        let failed = super::push::push_nodes(global, &**engine, &registry, nodes).await;
+        if failed > 0 && exit == Exit::Success {
+            exit = Exit::SomeFailed;
+        }
     }
     if global.json {
         super::render::json(&summary).map_err(Failure::environment)?;
     }
-    Ok(exit_of(&summary))
-}
-
-async fn push(
-    engine: &dyn crate::engine::Engine,
-    summary: &RunSummary,
-    registry: &str,
-) -> Result<(), Failure> {
-    struct Quiet;
-    impl crate::engine::LogSink for Quiet {
-        fn write(&self, _: &[u8]) {}
-    }
-    let there = |status: &str| matches!(status, "fresh" | "built");
-    for node in summary.nodes.iter().filter(|node| there(node.status)) {
-        let target = format!("{}/{}", registry.trim_end_matches('/'), node.image);
-        engine.tag(&node.image, &target).await.map_err(context::engine_failure)?;
-        let pushed = engine.push(&target, &Quiet).await;
-        engine.remove(&target).await.map_err(context::engine_failure)?;
-        pushed.map_err(context::engine_failure)?;
-        eprintln!("  pushed {target}");
-    }
-    Ok(())
+    Ok(exit)
 }

@@ -1,6 +1,6 @@
 //! What several commands open: catalog, dataset, state, engine, plan.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +8,9 @@ use anyhow::anyhow;
 use clap::ValueEnum as _;
 
 use crate::cache::Collector;
-use crate::catalog::Catalog;
+use crate::cache::registry::RegistryCache;
+use crate::cache::remote::Remote;
+use crate::catalog::{Catalog, RegistryMode};
 use crate::config;
 use crate::dataset::{self, Dataset, HubSettings, Instance, Selection};
 use crate::engine::docker::{self, DockerEngine};
@@ -214,6 +216,14 @@ pub struct Prepared {
     pub platform: String,
     /// Where published images come from.
     pub namespace: Option<String>,
+    /// Where images come from that are not built here.
+    pub remote: Option<Arc<dyn Remote>>,
+    /// Whether that was named for this very command.
+    insists: bool,
+    /// Whether what cannot be had from there is built.
+    pub build_instead: bool,
+    /// Where images go that were built here.
+    pub push_to: Option<RegistryCache>,
     from: BTreeMap<String, String>,
     /// What keeps the images of assessed plans as long as this lives.
     leases: Mutex<Vec<Lease>>,
@@ -233,6 +243,10 @@ pub struct Wanted<'a> {
     pub workers: Option<usize>,
     /// Whether an engine must answer, and missing `FROM` images are pulled.
     pub build: bool,
+    /// Where images come from, instead of the registry of options and catalog.
+    pub remote: Option<&'a str>,
+    /// Whether what cannot be had from there is built.
+    pub build_instead: bool,
 }
 
 /// Prints a log to the standard error, or not.
@@ -297,11 +311,14 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
             config::host_platform() == "linux/amd64",
         ),
     };
+    let (remote, push_to) = remotes(wanted, &catalog, &platform)?;
     let mut from = BTreeMap::new();
     if namespace.is_none()
         && let Some((engine, _)) = &engine
     {
         let images = from_images(&catalog, &work).map_err(Failure::input)?;
+        let (elsewhere, images) =
+            recorded(&**engine, remote.as_deref(), images, &platform, wanted).await?;
         let log = LogLines::new(!global.quiet);
         let scratch = store.scratch_dir().map_err(Failure::environment)?;
         let bootstrap = sources.bootstrap || defaults.bootstrap == Some(true);
@@ -320,6 +337,7 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
             };
             Failure::environment(error).hint(hint)
         })?;
+        from.extend(elsewhere);
     }
     let cpus = engine.as_ref().map_or_else(
         || std::thread::available_parallelism().map_or(1, usize::from),
@@ -347,6 +365,10 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         submission,
         platform,
         namespace,
+        remote,
+        insists: wanted.remote.is_some(),
+        build_instead: wanted.build_instead,
+        push_to,
         from,
         leases: Mutex::default(),
     })
@@ -410,6 +432,7 @@ impl Prepared {
             inventory.add_result(*key);
         }
         plan.assess(&inventory, force);
+        self.take_offers(plan).await?;
         Ok(tags)
     }
 }
@@ -434,6 +457,32 @@ pub async fn open(global: &Global) -> Result<Opened, Failure> {
     Ok(Opened { identity: engine_identity(&info), engine, info, store })
 }
 
+impl Prepared {
+    /// Lets stale images come from elsewhere. A registry that does not answer is a warning, unless
+    /// it was named for this very command: everything can be built.
+    async fn take_offers(&self, plan: &mut Plan) -> Result<(), Failure> {
+        let (Some(remote), Some((_, info))) = (&self.remote, &self.engine) else { return Ok(()) };
+        let wanted = plan.wanted();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let offers = match remote.offers(&wanted).await {
+            Ok(offers) => offers,
+            Err(error) if self.insists => return Err(Failure::environment(error)),
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                super::render::warn(format!("everything is built: {error:#}"));
+                return Ok(());
+            }
+        };
+        let layers: HashMap<Key, Vec<String>> =
+            offers.into_iter().map(|(key, offer)| (key, offer.image.diff_ids)).collect();
+        let local = self.store.indexed(&engine_identity(info)).map_err(Failure::environment)?;
+        plan.take_offers(&layers, |key| local.get(key).map(|known| known.diff_ids.clone()));
+        Ok(())
+    }
+}
+
 impl Opened {
     /// Returns what takes images away.
     pub fn collector(&self) -> Collector<'_> {
@@ -450,6 +499,74 @@ pub fn collector<'a>(
 ) -> Collector<'a> {
     let root = info.root.clone().filter(|root| store::disk::free(root).is_ok());
     Collector { engine, identity, root, store }
+}
+
+/// Where images come from, and where they go.
+type Remotes = (Option<Arc<dyn Remote>>, Option<RegistryCache>);
+
+/// Returns where images come from and where they go.
+fn remotes(wanted: &Wanted<'_>, catalog: &Catalog, platform: &str) -> Result<Remotes, Failure> {
+    let open = |registry: &str| registry_cache(registry, platform);
+    let (sources, settings) = (wanted.sources, catalog.cache());
+    let named = sources.cache_registry.as_ref().or(settings.registry.as_ref());
+    let mode = sources.cache_mode.or(settings.registry_mode).unwrap_or(RegistryMode::Read);
+    let writes = named.filter(|registry| mode.writes() && !registry.is_empty());
+    let push_to = writes.map(|registry| open(registry)).transpose()?;
+    if let Some(from) = wanted.remote {
+        return Ok((Some(Arc::new(open(from)?)), push_to));
+    }
+    let reads = named.filter(|registry| mode.reads() && !registry.is_empty());
+    let remote = reads.map(|registry| open(registry)).transpose()?;
+    Ok((remote.map(|remote| Arc::new(remote) as Arc<dyn Remote>), push_to))
+}
+
+/// Opens a registry as a cache.
+pub fn registry_cache(registry: &str, platform: &str) -> Result<RegistryCache, Failure> {
+    if !RegistryCache::is_reference(registry) {
+        let error = anyhow!("`{registry}` is not a registry");
+        let hint = "name the host, and a path: ghcr.io/me, 127.0.0.1:5000".to_owned();
+        return Err(Failure::input(error).hint(Some(hint)));
+    }
+    Ok(RegistryCache::new(registry, platform, docker::config_directory(variable)))
+}
+
+/// Finds out what the `FROM` images are that the engine does not have: its bases know what they
+/// stand on, and so does where images come from. Returns their identities, and the references that
+/// are still to be found.
+async fn recorded(
+    engine: &dyn Engine,
+    remote: Option<&dyn Remote>,
+    images: Vec<String>,
+    platform: &str,
+    wanted: &Wanted<'_>,
+) -> Result<(BTreeMap<String, String>, Vec<String>), Failure> {
+    let (mut known, mut left) = (BTreeMap::new(), Vec::new());
+    let mut of_bases = None;
+    for reference in images {
+        if engine.inspect(&reference).await.map_err(engine_failure)?.is_some() {
+            left.push(reference);
+            continue;
+        }
+        if of_bases.is_none() {
+            let listed = engine.images().await.map_err(engine_failure)?;
+            of_bases = Some(survey::recorded_identities(&listed, platform));
+        }
+        if let Some(identity) = of_bases.as_ref().and_then(|known| known.get(&reference)) {
+            known.insert(reference, identity.clone());
+            continue;
+        }
+        let Some(remote) = remote else {
+            left.push(reference);
+            continue;
+        };
+        match remote.external_image(&reference).await {
+            Ok(Some(image)) => drop(known.insert(reference, survey::content_identity(&image))),
+            Ok(None) => left.push(reference),
+            Err(error) if wanted.remote.is_some() => return Err(Failure::environment(error)),
+            Err(_) => left.push(reference),
+        }
+    }
+    Ok((known, left))
 }
 
 /// Returns the directory of build logs.

@@ -127,6 +127,8 @@ pub(super) async fn evaluate(
         skip_empty: true,
         workers: evaluation.exec.max_workers,
         build: true,
+        remote: None,
+        build_instead: true,
     };
     let prepared = context::prepare(global, &wanted).await?;
     let mut options = evaluation.run.options();

@@ -84,6 +84,7 @@ impl ExecArgs {
         left.map_err(context::engine_failure)?;
         let settings = ExecSettings {
             workers: prepared.workers,
+            build_instead: prepared.build_instead,
             fail_fast: self.fail_fast,
             attempts: self.attempts.max(1),
             host,
@@ -109,6 +110,7 @@ impl ExecArgs {
             mirrors: prepared.mirrors.clone(),
             settings,
             runs,
+            remote: prepared.remote.clone(),
         };
         let interrupt = Interrupt::default();
         watch_signals(interrupt.clone());
@@ -120,6 +122,10 @@ impl ExecArgs {
         drop(reporter);
         remove_own(&**engine).await;
         note_use().map_err(Failure::environment)?;
+        if let Some(registry) = &prepared.push_to {
+            let built = summary.nodes.iter().filter(|node| node.status == "built");
+            super::push::push_nodes(global, &**engine, registry, built).await;
+        }
         budget.keep().await;
         Ok(summary)
     }

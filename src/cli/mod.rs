@@ -15,6 +15,8 @@ mod exit;
 mod grade;
 mod lock;
 mod plan;
+mod prewarm;
+mod push;
 mod render;
 mod report;
 mod results;
@@ -144,6 +146,13 @@ struct Sources {
     /// Make base images from Debian's packages, with mmdebstrap, where they cannot be pulled
     #[arg(long, env = "IMGFORGE_BOOTSTRAP")]
     bootstrap: bool,
+    /// A registry and path that images are shared through by their keys, such as ghcr.io/me
+    /// [default: that of images.toml]
+    #[arg(long, value_name = "REGISTRY", env = "IMGFORGE_CACHE_REGISTRY")]
+    cache_registry: Option<String>,
+    /// Whether images come from it, those that are built go to it, or both [default: read]
+    #[arg(long, value_enum, value_name = "MODE", env = "IMGFORGE_CACHE_MODE")]
+    cache_mode: Option<crate::catalog::RegistryMode>,
 }
 
 /// Which images of the chosen instances.
@@ -176,6 +185,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Build the images that are stale, in parallel
     Build(build::BuildArgs),
+    /// Bring every image that instances need onto this machine
+    Prewarm(prewarm::PrewarmArgs),
     /// Run the tests of predictions in the instance images, grade and report them
     Eval(eval::EvalArgs),
     /// Grade one log
@@ -215,6 +226,7 @@ pub async fn main() -> Exit {
     let result = match cli.command {
         Command::Plan(args) => plan::run(global, args).await,
         Command::Build(args) => build::run(global, args).await,
+        Command::Prewarm(args) => prewarm::run(global, args).await,
         Command::Eval(args) => eval::run(global, args).await,
         Command::Grade(args) => grade::run(global, args).await,
         Command::Report(args) => report::run(global, args).await,

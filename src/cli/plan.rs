@@ -51,6 +51,8 @@ pub(super) async fn run(global: &Global, args: PlanArgs) -> CommandResult {
         skip_empty: false,
         workers: args.max_workers,
         build: false,
+        remote: None,
+        build_instead: true,
     };
     let prepared = context::prepare(global, &wanted).await?;
     let up_to = args.images.up_to();

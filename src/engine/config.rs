@@ -1,6 +1,9 @@
 //! The config of an image as imgforge writes it: the same bytes for every engine, so that the ids of
 //! equal images are equal.
 
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::ImageConfig;
@@ -42,6 +45,59 @@ pub(super) fn config_json(config: &ImageConfig, platform: &str, diff_ids: &[Stri
         document["variant"] = json!(variant);
     }
     document.to_string().into_bytes()
+}
+
+/// What a config says.
+pub(super) struct ReadConfig {
+    /// Such as `linux/amd64`.
+    pub platform: String,
+    /// The sha256 of every uncompressed layer, lowest first.
+    pub diff_ids: Vec<String>,
+    /// What containers run with.
+    pub config: ImageConfig,
+}
+
+/// Reads a config, of whatever origin. Docker's `Shell` is not in the specification.
+pub(super) fn read(text: &[u8]) -> serde_json::Result<ReadConfig> {
+    #[derive(Deserialize)]
+    struct Document {
+        architecture: String,
+        os: String,
+        variant: Option<String>,
+        config: Option<Runtime>,
+        rootfs: RootFs,
+    }
+    #[derive(Deserialize)]
+    struct RootFs {
+        diff_ids: Vec<String>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Runtime {
+        env: Option<Vec<String>>,
+        cmd: Option<Vec<String>>,
+        entrypoint: Option<Vec<String>>,
+        working_dir: Option<String>,
+        user: Option<String>,
+        shell: Option<Vec<String>>,
+        labels: Option<BTreeMap<String, String>>,
+    }
+    let document: Document = serde_json::from_slice(text)?;
+    let runtime = document.config.unwrap_or_default();
+    let variant = document.variant.unwrap_or_default();
+    Ok(ReadConfig {
+        platform: platform(&document.os, &document.architecture, &variant),
+        diff_ids: document.rootfs.diff_ids,
+        config: ImageConfig {
+            env: runtime.env.unwrap_or_default(),
+            cmd: runtime.cmd.unwrap_or_default(),
+            entrypoint: runtime.entrypoint.unwrap_or_default(),
+            working_dir: runtime.working_dir.unwrap_or_default(),
+            user: runtime.user.unwrap_or_default(),
+            shell: runtime.shell.unwrap_or_default(),
+            labels: runtime.labels.unwrap_or_default(),
+        },
+    })
 }
 
 /// Returns a platform in its one spelling.

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{
     BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest, LayerTaker, ListedImage,
-    LogSink, OwnerAlive, Result, SandboxEnd, SandboxRequest, Swept, label,
+    LogSink, OwnerAlive, Result, SandboxEnd, SandboxRequest, Sent, Swept, label,
 };
 use crate::key::Digest;
 use crate::recipe::dockerfile;
@@ -403,13 +403,14 @@ impl Engine for FakeEngine {
         Ok(())
     }
 
-    async fn push(&self, reference: &str, log: &dyn LogSink) -> Result<()> {
+    async fn push(&self, reference: &str, _: &[String], log: &dyn LogSink) -> Result<Sent> {
         let _running = self.enter(Method::Push, reference).await?;
         let missing = || EngineError::NoSuchImage { reference: reference.to_owned() };
         let image = self.find(reference).ok_or_else(missing)?;
         log.write(format!("pushed {reference}\n").as_bytes());
+        let sent = Sent { layers: Some(image.diff_ids.clone()) };
         self.lock().registry.insert(reference.to_owned(), image);
-        Ok(())
+        Ok(sent)
     }
 
     async fn read_layers(&self, _: &[Image], _: Arc<dyn LayerTaker>) -> Result<()> {

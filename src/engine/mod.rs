@@ -11,6 +11,7 @@ pub mod embedded;
 pub mod fake;
 mod host;
 mod reference;
+pub(crate) mod registry;
 mod retry;
 
 use std::collections::{BTreeMap, HashSet};
@@ -261,6 +262,13 @@ pub trait LayerTaker: Send + Sync {
     fn take(&self, diff_id: Option<&str>, tar: &mut dyn std::io::Read) -> std::io::Result<()>;
 }
 
+/// What of an image travelled to a registry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// The layers, by their digests as tars; `None` where the engine does not tell.
+    pub layers: Option<Vec<String>>,
+}
+
 /// What an engine keeps that no image needs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {
@@ -359,6 +367,12 @@ impl EngineError {
     }
 }
 
+/// Tells whether an error says that a disk, or a quota, is full.
+fn is_no_space(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
 /// Tells whether the process of that name is alive; see [`label::SCRATCH`].
 pub type OwnerAlive = dyn Fn(&str) -> bool + Sync;
 
@@ -392,8 +406,9 @@ pub trait Engine: Send + Sync {
     /// Takes a name from an image, and the image away with its last name. Absent is fine.
     async fn remove(&self, reference: &str) -> Result<()>;
 
-    /// Pushes an image to the registry that its name says.
-    async fn push(&self, reference: &str, log: &dyn LogSink) -> Result<()>;
+    /// Pushes an image to the registry that its name says; what is there does not travel. Layers
+    /// that one of `siblings`, other repositories of the registry, has are taken from it.
+    async fn push(&self, reference: &str, siblings: &[String], log: &dyn LogSink) -> Result<Sent>;
 
     /// Gives the layers of images to `taker`, each at least once unless it is not wanted, in an
     /// order of the engine's own.

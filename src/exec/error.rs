@@ -12,6 +12,12 @@ use crate::store::StoreError;
 /// Why a node failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
+    /// It was to come from elsewhere, is not there, and is not to be built.
+    #[error("{remote} does not have it")]
+    NotOffered {
+        /// Where it was looked for.
+        remote: String,
+    },
     /// The engine failed or refused.
     #[error(transparent)]
     Engine(#[from] EngineError),

@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::cache::remote::Remote;
 use crate::engine::{Engine, HostAccess};
 use crate::event::{EVENT_SCHEMA, Event, EventKind, NodeRef, Outcome, Reporter};
 use crate::key::Kind;
@@ -33,14 +34,19 @@ use crate::store::Store;
 pub use error::NodeError;
 pub use summary::{NodeSummary, RunSummary};
 
-use schedule::Schedule;
+use schedule::{Lane, Schedule};
 use worker::Worker;
+
+/// How many images are pulled at once, beside the workers.
+const PULLS_AT_ONCE: usize = 4;
 
 /// How a run is done.
 #[derive(Debug, Clone)]
 pub struct ExecSettings {
-    /// How many nodes run at once, at least 1.
+    /// How many nodes run at once, at least 1; what is pulled does not count.
     pub workers: usize,
+    /// Whether an image is built that was to be pulled and cannot be.
+    pub build_instead: bool,
     /// Whether the first failure ends the run.
     pub fail_fast: bool,
     /// How often a node is tried when it fails for a reason that may pass.
@@ -80,6 +86,8 @@ pub struct Executor {
     pub settings: ExecSettings,
     /// What the plan's evaluations need; `None` for a plan of images.
     pub runs: Option<Arc<evaluate::Runs>>,
+    /// Where images come from that the plan pulls by their keys.
+    pub remote: Option<Arc<dyn Remote>>,
 }
 
 /// What a worker tells the run loop.
@@ -137,7 +145,9 @@ impl Executor {
         let (messages, mut inbox) = mpsc::unbounded_channel();
         let worker = Arc::new(Worker::new(self, plan.clone(), messages));
         let mut tasks: JoinSet<(NodeIndex, usize, worker::Finished)> = JoinSet::new();
-        let mut free: Vec<usize> = (0..self.settings.workers).rev().collect();
+        let workers = self.settings.workers;
+        let mut free: Vec<usize> = (0..workers).rev().collect();
+        let mut free_pulls: Vec<usize> = (workers..workers + PULLS_AT_ONCE).rev().collect();
         let mut running: HashMap<NodeIndex, Instant> = HashMap::new();
         let mut stopping = false;
         loop {
@@ -145,11 +155,19 @@ impl Executor {
                 stopping = true;
                 stream.send(EventKind::Interrupted);
             }
-            while !stopping
-                && let Some(&slot) = free.last()
-                && let Some(index) = schedule.take_next()
-            {
-                free.pop();
+            loop {
+                if stopping {
+                    break;
+                }
+                let next = match (free_pulls.is_empty(), free.is_empty()) {
+                    (false, _) if let Some(index) = schedule.take_next(Lane::Pull) => {
+                        Some((index, &mut free_pulls))
+                    }
+                    (_, false) => schedule.take_next(Lane::Build).map(|index| (index, &mut free)),
+                    _ => None,
+                };
+                let Some((index, slots)) = next else { break };
+                let slot = slots.pop().expect("a lane without a slot is not asked");
                 running.insert(index, Instant::now());
                 stream.send(EventKind::NodeStarted {
                     node: reference(&plan.graph[index]),
@@ -180,7 +198,7 @@ impl Executor {
                         Ok(finished) => finished,
                         Err(error) => std::panic::resume_unwind(error.into_panic()),
                     };
-                    free.push(slot);
+                    if slot < workers { &mut free } else { &mut free_pulls }.push(slot);
                     if let (Some(refused), Some(_)) = (&finished.refused, &self.runs) {
                         let failures = refused.failures.clone();
                         finished.outcome = Outcome::PatchRefused { failures };

@@ -2,6 +2,7 @@
 //!
 //! Ready nodes with the longest chain below them go first, so that one long chain does not hold
 //! up the end of a run; among equals the one that more nodes wait for, then the order of the plan.
+//! What is pulled waits for the network and not for processors: it has a lane of its own.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -26,11 +27,23 @@ pub enum State {
     Failed,
 }
 
+/// What a node waits for when it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Processors and the engine.
+    Build,
+    /// The network.
+    Pull,
+}
+
+/// A heap of ready nodes: depth, how many wait, and the position in the plan.
+type Ready = BinaryHeap<(usize, usize, Reverse<usize>)>;
+
 /// The states of all nodes of a plan.
 pub struct Schedule<'a> {
     plan: &'a Plan,
     states: Vec<State>,
-    ready: BinaryHeap<(usize, usize, Reverse<usize>)>,
+    ready: [Ready; 2],
     depth: Vec<usize>,
     below: Vec<usize>,
 }
@@ -53,7 +66,7 @@ impl<'a> Schedule<'a> {
         let mut schedule = Schedule {
             plan,
             states: vec![State::Waiting; count],
-            ready: BinaryHeap::new(),
+            ready: [Ready::new(), Ready::new()],
             depth,
             below,
         };
@@ -73,9 +86,9 @@ impl<'a> Schedule<'a> {
         self.states[index.index()]
     }
 
-    /// Takes the next node; it is running from now on.
-    pub fn take_next(&mut self) -> Option<NodeIndex> {
-        while let Some((_, _, Reverse(index))) = self.ready.pop() {
+    /// Takes the next node of a lane; it is running from now on.
+    pub fn take_next(&mut self, lane: Lane) -> Option<NodeIndex> {
+        while let Some((_, _, Reverse(index))) = self.ready[lane as usize].pop() {
             let index = NodeIndex::new(index);
             if self.state(index) == State::Ready {
                 self.set(index, State::Running);
@@ -139,7 +152,11 @@ impl<'a> Schedule<'a> {
             "a node that ended does not change"
         );
         if state == State::Ready {
-            self.ready.push((self.depth[at], self.below[at], Reverse(at)));
+            let lane = match self.plan.graph[index].status {
+                Status::Pull => Lane::Pull,
+                _ => Lane::Build,
+            };
+            self.ready[lane as usize].push((self.depth[at], self.below[at], Reverse(at)));
         }
     }
 }
@@ -155,22 +172,22 @@ mod tests {
         // Parents by position: 0 <- 1 <- 2, and 3 alone.
         let plan = chain_plan(&[None, Some(0), Some(1), None]);
         let mut schedule = Schedule::new(&plan);
-        assert_eq!(node_id(&plan, schedule.take_next()), "n0");
-        assert_eq!(node_id(&plan, schedule.take_next()), "n3");
-        assert_eq!(schedule.take_next(), None);
+        assert_eq!(node_id(&plan, schedule.take_next(Lane::Build)), "n0");
+        assert_eq!(node_id(&plan, schedule.take_next(Lane::Build)), "n3");
+        assert_eq!(schedule.take_next(Lane::Build), None);
     }
 
     #[test]
     fn a_failed_node_takes_what_stands_on_it_and_nothing_else() {
         let plan = chain_plan(&[None, Some(0), Some(1), Some(0)]);
         let mut schedule = Schedule::new(&plan);
-        let root = schedule.take_next().unwrap();
+        let root = schedule.take_next(Lane::Build).unwrap();
         schedule.done(root);
-        let first = schedule.take_next().unwrap();
+        let first = schedule.take_next(Lane::Build).unwrap();
         assert_eq!(node_id(&plan, Some(first)), "n1");
         let lost = schedule.failed(first);
         assert_eq!(lost.len(), 1);
-        assert_eq!(node_id(&plan, schedule.take_next()), "n3");
+        assert_eq!(node_id(&plan, schedule.take_next(Lane::Build)), "n3");
     }
 
     proptest! {
@@ -188,7 +205,7 @@ mod tests {
             let mut schedule = Schedule::new(&plan);
             let mut started = std::collections::HashSet::new();
             let mut ended = std::collections::HashSet::new();
-            while let Some(index) = schedule.take_next() {
+            while let Some(index) = schedule.take_next(Lane::Build) {
                 prop_assert!(started.insert(index));
                 if let Some(parent) = plan.parent(index) {
                     prop_assert_eq!(schedule.state(parent), State::Done);

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::bootstrap::{self, Bootstrap, BootstrapError};
 use crate::engine::{Engine, EngineError, Image, ListedImage, LogSink, label};
-use crate::key::{Digest, Key, SCHEMA};
+use crate::key::{Digest, Key, Kind, SCHEMA};
 use crate::plan::{Inventory, Plan, Present};
 use crate::recipe::base::BOOTSTRAPPED;
 use crate::store::{ImageRecord, Store, StoreError};
@@ -40,6 +40,37 @@ pub fn content_identity(image: &Image) -> String {
         "working_dir": config.working_dir,
     });
     Digest::of(document.to_string()).oci()
+}
+
+/// Returns the identities that the bases on an engine recorded of what they stand on: the images
+/// themselves need not be there any more, or never were where the bases came from a registry.
+pub fn recorded_identities(listed: &[ListedImage], platform: &str) -> BTreeMap<String, String> {
+    #[derive(serde::Deserialize)]
+    struct Inputs {
+        from: BTreeMap<String, Option<String>>,
+        platform: String,
+    }
+    let bases = listed.iter().filter(|image| {
+        // One that was replaced, or is being built, says nothing.
+        !image.tags.is_empty() && !image.labels.contains_key(label::SCRATCH)
+    });
+    let mut recorded = BTreeMap::new();
+    for image in bases {
+        let (Some(kind), Some(text)) =
+            (image.labels.get(label::KIND), image.labels.get(label::INPUTS))
+        else {
+            continue;
+        };
+        if kind != Kind::Base.as_str() {
+            continue;
+        }
+        let Ok(inputs) = serde_json::from_str::<Inputs>(text) else { continue };
+        if inputs.platform == platform {
+            let known = inputs.from.into_iter().filter_map(|(name, known)| Some((name, known?)));
+            recorded.extend(known);
+        }
+    }
+    recorded
 }
 
 /// How `FROM` images are had that the engine does not have.

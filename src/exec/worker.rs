@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use petgraph::graph::NodeIndex;
 use tokio::sync::{OnceCell, mpsc};
 
+use crate::cache::remote::Remote;
 use crate::engine::{Engine, EngineError, Image, LogSink, label};
 use crate::event::Outcome;
 use crate::key::{Kind, SCHEMA};
@@ -62,6 +63,7 @@ pub(super) struct Worker {
     pub(super) plan: Arc<Plan>,
     pub(super) runs: Option<Arc<Runs>>,
     pub(super) settings: ExecSettings,
+    remote: Option<Arc<dyn Remote>>,
     mirrors: Arc<crate::source::Mirrors>,
     messages: mpsc::UnboundedSender<Message>,
     opened: Mutex<HashMap<String, Arc<OnceCell<Arc<Mirror>>>>>,
@@ -79,6 +81,7 @@ impl Worker {
             store: executor.store.clone(),
             plan,
             runs: executor.runs.clone(),
+            remote: executor.remote.clone(),
             mirrors: executor.mirrors.clone(),
             settings: executor.settings.clone(),
             messages,
@@ -206,6 +209,33 @@ impl Worker {
                 return Ok(Done { outcome: Outcome::FoundFresh, bytes: None });
             }
             let start = Instant::now();
+            if node.status == Status::Pull
+                && let Some(remote) = self.remote.clone()
+            {
+                match self.bring(index, &*remote, log).await {
+                    Ok((image, below)) => {
+                        self.name(node, &image).await?;
+                        let bytes = Some(image.size.saturating_sub(below));
+                        self.record(node, &image, None, start.elapsed().as_secs_f64())?;
+                        return Ok(Done { outcome: Outcome::Pulled, bytes });
+                    }
+                    Err(error) if error.ends_run() || !self.settings.build_instead => {
+                        return Err(error);
+                    }
+                    Err(error) => {
+                        let why = chain(&error).join(": ");
+                        log.write(format!("imgforge: {why}\n").as_bytes());
+                        let id = &node.id;
+                        let text = format!("{id} cannot be pulled, it is built instead: {why}");
+                        self.send(Message::Warning(text));
+                    }
+                }
+            }
+            if !self.settings.build_instead {
+                let remote =
+                    self.remote.as_ref().map_or("nothing".to_owned(), |one| one.describe());
+                return Err(NodeError::NotOffered { remote });
+            }
             let image = match self.build(index, log).await {
                 Err(NodeError::Engine(EngineError::NoSuchImage { reference })) => {
                     self.send(Message::Warning(format!(
@@ -269,6 +299,31 @@ impl Worker {
         Ok(survey::is_whole(&image, &node.key, parent).then_some(image))
     }
 
+    /// Brings an image from elsewhere; returns it with the bytes of its parent. What comes and is not
+    /// what was meant is removed.
+    async fn bring(
+        &self,
+        index: NodeIndex,
+        remote: &dyn Remote,
+        log: &Arc<NodeLog>,
+    ) -> Result<(Image, u64), NodeError> {
+        let node = &self.plan.graph[index];
+        self.step(index, format!("pull from {}", remote.describe()));
+        let parent = match self.plan.parent(index) {
+            Some(parent) => Some(self.image_of(&self.plan.graph[parent]).await?),
+            None => None,
+        };
+        remote.bring(&*self.engine, node.kind(), &node.key, parent.as_ref(), &**log).await?;
+        if let Some(image) = self.whole_image(index).await? {
+            return Ok((image, parent.map_or(0, |parent| parent.size)));
+        }
+        self.engine.remove(&node.image).await?;
+        Err(NodeError::Engine(EngineError::Pull {
+            reference: node.image.clone(),
+            reason: format!("what {} has of it is not a finished build", remote.describe()),
+        }))
+    }
+
     /// Builds again what `index` stands on, after the engine said that `reference` is not there.
     async fn restore(
         &self,
@@ -281,8 +336,14 @@ impl Worker {
                 self.once(parent, log).await?;
             }
             None => {
-                let platform = &self.plan.platform;
-                self.engine.pull(reference, platform, &**log).await?;
+                if let Some(remote) = &self.remote
+                    && remote.external_image(reference).await?.is_some()
+                {
+                    remote.bring_external(&*self.engine, reference, &**log).await?;
+                } else {
+                    let platform = &self.plan.platform;
+                    self.engine.pull(reference, platform, &**log).await?;
+                }
             }
         }
         Ok(())

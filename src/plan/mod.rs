@@ -10,7 +10,7 @@ pub mod render;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use petgraph::Direction;
@@ -62,7 +62,7 @@ pub enum Status {
     Fresh,
     /// It must be built.
     Stale(Vec<Reason>),
-    /// It comes from a registry by its published name.
+    /// It comes from a registry by its published name, or from where images are kept by their keys.
     Pull,
 }
 
@@ -120,6 +120,15 @@ impl fmt::Display for Reason {
             Reason::Forced => f.write_str("a rebuild was asked for"),
         }
     }
+}
+
+/// Tells whether a stale image could come from elsewhere.
+fn can_come(node: &Node) -> bool {
+    let Status::Stale(reasons) = &node.status else { return false };
+    let own = |reason: &Reason| {
+        matches!(reason, Reason::Forced | Reason::ParentRebuilt { .. } | Reason::Unresolved { .. })
+    };
+    node.kind() != Kind::Evaluation && !reasons.iter().any(own)
 }
 
 /// Nodes and what they stand on; an edge goes from a parent to what is built on it.
@@ -187,6 +196,42 @@ impl Plan {
             let parent = self.parent(index);
             let status = self.status_of(index, parent, inventory, force);
             self.graph[index].status = status;
+        }
+    }
+
+    /// Lists the images that would be built and could come from elsewhere instead.
+    pub fn wanted(&self) -> Vec<(Kind, Key)> {
+        let wanted = self.nodes().filter(|(_, node)| can_come(node));
+        wanted.map(|(_, node)| (node.kind(), node.key)).collect()
+    }
+
+    /// Lets those stale images come from elsewhere that are `offered` there, by their layers, and
+    /// stand on what their parent is here or comes as. `local` returns the layers of an image that
+    /// is here.
+    pub fn take_offers(
+        &mut self,
+        offered: &HashMap<Key, Vec<String>>,
+        local: impl Fn(&Key) -> Option<Vec<String>>,
+    ) {
+        for index in self.graph.node_indices() {
+            let node = &self.graph[index];
+            let Some(layers) = offered.get(&node.key).filter(|_| can_come(node)) else { continue };
+            let parent = self.parent(index).map(|parent| &self.graph[parent]);
+            let fits = match parent {
+                None => true,
+                Some(parent) => match parent.status {
+                    Status::Fresh => {
+                        local(&parent.key).is_some_and(|below| layers.starts_with(&below))
+                    }
+                    Status::Pull => {
+                        offered.get(&parent.key).is_some_and(|below| layers.starts_with(below))
+                    }
+                    Status::Stale(_) => false,
+                },
+            };
+            if fits {
+                self.graph[index].status = Status::Pull;
+            }
         }
     }
 

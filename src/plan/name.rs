@@ -1,10 +1,28 @@
 //! Names of images: ours by key, and those of the benchmark.
 
-use crate::key::{Key, Kind};
+use crate::key::{Digest, Key, Kind};
 
 /// Returns the name of an image by its key.
 pub fn image(kind: Kind, key: &Key) -> String {
     format!("imgforge/{kind}:{key}")
+}
+
+/// Tells whether a name is that of an image by its key, here or in a registry: what
+/// [`image`] gives, with a registry and a path before it or without.
+pub fn is_image(reference: &str) -> bool {
+    let Some((repository, key)) = reference.rsplit_once(':') else { return false };
+    let mut parts = repository.rsplit('/');
+    let kind = parts.next().unwrap_or_default();
+    let known = kind == FROM || Kind::IMAGES.iter().any(|known| known.as_str() == kind);
+    known && parts.next() == Some("imgforge") && key.parse::<Key>().is_ok()
+}
+
+/// The repository of `FROM` images in a registry that is a cache.
+pub const FROM: &str = "from";
+
+/// Returns the name of a `FROM` image in a registry that is a cache: a tag cannot hold a reference.
+pub fn from_image(reference: &str, platform: &str) -> String {
+    format!("imgforge/{FROM}:{}", Digest::of(format!("{platform} {reference}")))
 }
 
 /// Returns the architecture as the benchmark spells it in names: `x86_64` or `arm64`.
@@ -71,6 +89,16 @@ mod tests {
             alias("Qiskit__qiskit-1", "linux/arm64"),
             "sweb.eval.arm64.qiskit__qiskit-1:latest"
         );
+    }
+
+    #[test]
+    fn names_by_key_are_known_in_a_registry_too() {
+        let key = crate::key::KeyDocument::new(Kind::Env).key();
+        assert!(is_image(&image(Kind::Env, &key)));
+        assert!(is_image(&format!("127.0.0.1:5000/me/{}", image(Kind::Env, &key))));
+        assert!(is_image(&from_image("python:3.9", "linux/amd64")));
+        assert!(!is_image("me/env:latest"));
+        assert!(!is_image(&format!("me/env:{key}")));
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn what_docker_pushes_is_pulled_with_the_same_files() {
         let mut request = bench.build(&text, "files");
         request.tags.push(name.clone());
         bench.engine.build(&request, &Log::default()).await.unwrap();
-        bench.engine.push(&name, &Log::default()).await.unwrap();
+        bench.engine.push(&name, &[], &Log::default()).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         let embedded = open(dir.path(), None).await;
         let pulled = embedded.pull(&name, &bench.base.platform, &Log::default()).await.unwrap();
@@ -111,7 +111,7 @@ async fn publish(dir: &Path, registry: &Registry) -> String {
         tags: vec![name.clone()],
     };
     engine.load(&request).await.unwrap();
-    engine.push(&name, &Log::default()).await.unwrap();
+    engine.push(&name, &[], &Log::default()).await.unwrap();
     name
 }
 

@@ -130,7 +130,7 @@ async fn publish(bench: &Bench, engine: &dyn Engine, reference: &str) -> Vec<Str
     request.context.push(file("a.txt", reference));
     request.tags.push(reference.to_owned());
     let image = engine.build(&request, &Log::default()).await.unwrap();
-    engine.push(reference, &Log::default()).await.unwrap();
+    engine.push(reference, &[], &Log::default()).await.unwrap();
     engine.remove(&image.id).await.unwrap();
     image.diff_ids
 }

@@ -3,6 +3,7 @@
 mod bound;
 mod pin;
 mod see;
+mod transfer;
 mod verify;
 
 use clap::Subcommand;
@@ -32,6 +33,10 @@ pub enum CacheCommand {
     Unpin(pin::PinArgs),
     /// Check that every image is whole and what its labels say
     Verify(verify::VerifyArgs),
+    /// Push images to a registry, by their keys; only what is missing there travels
+    Push(transfer::PushArgs),
+    /// Pull images from a registry, by their keys
+    Pull(transfer::PullArgs),
 }
 
 /// Runs `cache`.
@@ -45,6 +50,8 @@ pub(super) async fn run(global: &Global, command: CacheCommand) -> CommandResult
         CacheCommand::Pin(args) => pin::pin(global, args).await,
         CacheCommand::Unpin(args) => pin::unpin(global, args).await,
         CacheCommand::Verify(args) => verify::run(global, args).await,
+        CacheCommand::Push(args) => transfer::push(global, args).await,
+        CacheCommand::Pull(args) => transfer::pull(global, args).await,
     }
 }
 

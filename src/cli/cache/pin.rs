@@ -63,6 +63,8 @@ async fn wanted(global: &Global, args: &PinArgs, opened: &Opened) -> Result<Pins
         skip_empty: false,
         workers: None,
         build: false,
+        remote: None,
+        build_instead: true,
     };
     let prepared = context::prepare(global, &wanted).await?;
     let plan = prepared.plan(&prepared.work, Kind::Instance, None)?;

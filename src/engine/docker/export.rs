@@ -12,7 +12,7 @@ use futures_util::StreamExt as _;
 use serde::Deserialize;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use crate::engine::{EngineError, Image, LayerTaker, Result};
+use crate::engine::{EngineError, Image, LayerTaker, Result, is_no_space};
 
 use super::DockerEngine;
 use super::archive::Descriptor;
@@ -68,11 +68,11 @@ impl DockerEngine {
         let reader = StreamReader::new(export.map(|piece| piece.map_err(std::io::Error::other)));
         let mut bridge = SyncIoBridge::new(reader);
         let given = tokio::task::spawn_blocking(move || give_layers(&mut bridge, &*taker));
-        given.await.expect("reading an export does not panic").map_err(|error| match error.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                EngineError::NoSpace { action: action.to_owned() }
+        given.await.expect("reading an export does not panic").map_err(|error| {
+            match is_no_space(&error) {
+                true => EngineError::NoSpace { action: action.to_owned() },
+                false => failed(action, bollard::errors::Error::IOError { err: error }),
             }
-            _ => failed(action, bollard::errors::Error::IOError { err: error }),
         })
     }
 

@@ -28,7 +28,7 @@ use tokio::sync::OnceCell;
 
 use super::{
     BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest, LayerTaker, ListedImage,
-    LogSink, OwnerAlive, Result, SandboxEnd, SandboxRequest, Swept,
+    LogSink, OwnerAlive, Result, SandboxEnd, SandboxRequest, Sent, Swept,
 };
 
 /// A Docker engine.
@@ -142,7 +142,7 @@ impl Engine for DockerEngine {
         self.remove_image(reference).await
     }
 
-    async fn push(&self, reference: &str, log: &dyn LogSink) -> Result<()> {
+    async fn push(&self, reference: &str, _: &[String], log: &dyn LogSink) -> Result<Sent> {
         self.push_image(reference, log).await
     }
 

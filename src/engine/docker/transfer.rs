@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 
 use crate::engine::reference::split_tag;
 use crate::engine::retry::retried;
-use crate::engine::{EngineError, Image, LogSink, Result, credentials};
+use crate::engine::{EngineError, Image, LogSink, Result, Sent, credentials};
 
 use super::DockerEngine;
 use super::errors::{failed, is_no_space, is_passing};
@@ -48,8 +48,11 @@ impl DockerEngine {
         Ok(())
     }
 
-    pub(super) async fn push_image(&self, reference: &str, log: &dyn LogSink) -> Result<()> {
-        retried(log, || self.push_once(reference, log)).await
+    /// Pushes an image. The engine itself finds what other repositories have; of what travels it
+    /// tells no more than how far it is.
+    pub(super) async fn push_image(&self, reference: &str, log: &dyn LogSink) -> Result<Sent> {
+        retried(log, || self.push_once(reference, log)).await?;
+        Ok(Sent { layers: None })
     }
 
     async fn push_once(&self, reference: &str, log: &dyn LogSink) -> Result<()> {

@@ -106,7 +106,7 @@ impl Asking {
         let _ = child.wait();
         if let Some(error) = failed {
             let action = "keep a layer".to_owned();
-            return Err(match super::layout::is_no_space(&error) {
+            return Err(match crate::engine::is_no_space(&error) {
                 true => EngineError::NoSpace { action },
                 false => EngineError::Refused { action, reason: error.to_string() },
             });

@@ -13,12 +13,12 @@ use std::time::SystemTime;
 
 use oci_spec::image::Descriptor;
 
-use crate::engine::{EngineError, Image, LayerTaker, Result, Swept};
+use crate::engine::{EngineError, Image, LayerTaker, Result, Swept, is_no_space};
 use crate::store::disk;
 
 use super::EmbeddedEngine;
 use super::layers::layers_of;
-use super::layout::{Stored, decompressed, file_error, is_no_space, open};
+use super::layout::{Stored, decompressed, file_error, open};
 use super::snapshots::Snapshots;
 use super::task::Work;
 

@@ -5,19 +5,17 @@
 //! of its names; it changes under a lock and is replaced whole. Other programs read the layout as
 //! it is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use oci_spec::image::{Descriptor, DescriptorBuilder, ImageIndex, ImageManifest, MediaType};
-use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::atomic;
-use crate::engine::config::platform;
-use crate::engine::{EngineError, ImageConfig, Result};
+use crate::engine::{EngineError, ImageConfig, Result, config};
 use crate::file_lock::FileLock;
 use crate::key::Digest;
 
@@ -83,33 +81,6 @@ pub(super) struct Named {
     pub repo_digest: Option<String>,
 }
 
-/// What is read of a config. Docker's `Shell` is not in the specification.
-#[derive(Deserialize)]
-struct ConfigDocument {
-    architecture: String,
-    os: String,
-    variant: Option<String>,
-    config: Option<RuntimeConfig>,
-    rootfs: RootFs,
-}
-
-#[derive(Deserialize)]
-struct RootFs {
-    diff_ids: Vec<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RuntimeConfig {
-    env: Option<Vec<String>>,
-    cmd: Option<Vec<String>>,
-    entrypoint: Option<Vec<String>>,
-    working_dir: Option<String>,
-    user: Option<String>,
-    shell: Option<Vec<String>>,
-    labels: Option<BTreeMap<String, String>>,
-}
-
 /// Returns the media type of a layer that is written here.
 pub(super) fn layer_type() -> MediaType {
     MediaType::ImageLayerGzip
@@ -119,16 +90,11 @@ pub(super) fn layer_type() -> MediaType {
 pub(super) fn file_error(action: &str, path: &Path) -> impl FnOnce(io::Error) -> EngineError {
     let (action, path) = (action.to_owned(), path.to_owned());
     move |source| {
-        if is_no_space(&source) {
+        if crate::engine::is_no_space(&source) {
             return EngineError::NoSpace { action };
         }
         EngineError::File { path, source }
     }
-}
-
-/// Tells whether an error says that a disk, or a quota, is full.
-pub(super) fn is_no_space(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl Layout {
@@ -316,31 +282,18 @@ impl Layout {
         let Ok(document) = serde_json::from_slice::<ImageManifest>(&text) else { return Ok(None) };
         let (id, length) = (document.config().digest().to_string(), text.len() as u64);
         let Some(text) = self.checked(&id)? else { return Ok(None) };
-        let Ok(config) = serde_json::from_slice::<ConfigDocument>(&text) else { return Ok(None) };
-        if config.rootfs.diff_ids.len() != document.layers().len() {
+        let Ok(config) = config::read(&text) else { return Ok(None) };
+        if config.diff_ids.len() != document.layers().len() {
             return Ok(None);
         }
-        let runtime = config.config.unwrap_or_default();
         Ok(Some(Stored {
             id,
             manifest: document,
             digest: manifest.to_owned(),
             length,
-            platform: platform(
-                &config.os,
-                &config.architecture,
-                config.variant.as_deref().unwrap_or(""),
-            ),
-            diff_ids: config.rootfs.diff_ids,
-            config: ImageConfig {
-                env: runtime.env.unwrap_or_default(),
-                cmd: runtime.cmd.unwrap_or_default(),
-                entrypoint: runtime.entrypoint.unwrap_or_default(),
-                working_dir: runtime.working_dir.unwrap_or_default(),
-                user: runtime.user.unwrap_or_default(),
-                shell: runtime.shell.unwrap_or_default(),
-                labels: runtime.labels.unwrap_or_default(),
-            },
+            platform: config.platform,
+            diff_ids: config.diff_ids,
+            config: config.config,
         }))
     }
 

@@ -26,7 +26,7 @@ use async_trait::async_trait;
 
 use super::{
     BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest, LayerTaker, ListedImage,
-    LogSink, OwnerAlive, Result, SandboxEnd, SandboxRequest, Swept,
+    LogSink, OwnerAlive, Result, SandboxEnd, SandboxRequest, Sent, Swept,
 };
 use asking::Asking;
 use layout::{Layout, file_error};
@@ -263,9 +263,9 @@ impl Engine for EmbeddedEngine {
         self.remove_image(reference)
     }
 
-    async fn push(&self, reference: &str, log: &dyn LogSink) -> Result<()> {
+    async fn push(&self, reference: &str, siblings: &[String], log: &dyn LogSink) -> Result<Sent> {
         let _operation = self.begin()?;
-        self.push_image(reference, log).await
+        self.push_image(reference, siblings, log).await
     }
 
     async fn read_layers(&self, images: &[Image], taker: Arc<dyn LayerTaker>) -> Result<()> {

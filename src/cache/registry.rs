@@ -1,0 +1,392 @@
+//! A registry as a cache: one repository for each kind, the key as the tag.
+//!
+//! A registry has no locks: the first image of a key stays, and what stands on another build of it
+//! is not pushed, so that what a registry holds fits together.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use crate::engine::registry::{Described, Remote as Asked};
+use crate::engine::{Engine, EngineError, Image, LogSink, Result, label};
+use crate::exec::survey::content_identity;
+use crate::key::{Key, Kind};
+use crate::plan::name;
+
+use super::remote::{Offer, Remote};
+
+/// How many images are asked for, or pushed, at once.
+const AT_ONCE: usize = 4;
+
+/// How often a question is tried that fails for a passing reason.
+const ATTEMPTS: u32 = 3;
+
+/// A registry and a path in it.
+pub struct RegistryCache {
+    base: String,
+    platform: String,
+    client_config: Option<PathBuf>,
+}
+
+/// Says nothing.
+struct Silent;
+
+impl LogSink for Silent {
+    fn write(&self, _: &[u8]) {}
+}
+
+/// An image that is to be pushed.
+#[derive(Debug, Clone)]
+pub struct ToPush {
+    /// The kind.
+    pub kind: Kind,
+    /// The key.
+    pub key: Key,
+}
+
+/// What became of an image that was to be pushed.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case", tag = "status", content = "reason")]
+pub enum Pushed {
+    /// It is in the registry now.
+    Pushed,
+    /// It was there.
+    There,
+    /// The registry has another build of it, which stays.
+    Differs,
+    /// It stands on another build than the registry has.
+    OnOther,
+    /// It could not be pushed.
+    Failed(String),
+}
+
+/// An image that was to be pushed, with what became of it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct PushedImage {
+    /// The key.
+    pub key: Key,
+    /// The kind.
+    pub kind: Kind,
+    /// What became of it.
+    #[serde(flatten)]
+    pub outcome: Pushed,
+    /// Bytes that travelled: layers, and the config.
+    pub bytes: u64,
+}
+
+impl RegistryCache {
+    /// Makes the cache of `base`, such as `ghcr.io/me`, for images of one platform. Credentials are
+    /// read from Docker's client configuration.
+    pub fn new(base: &str, platform: &str, client_config: Option<PathBuf>) -> RegistryCache {
+        let base = base.trim_end_matches('/').to_owned();
+        RegistryCache { base, platform: platform.to_owned(), client_config }
+    }
+
+    /// Tells whether `text` names a registry and not a file: it begins with a host.
+    pub fn is_reference(text: &str) -> bool {
+        let host = text.split('/').next().unwrap_or(text);
+        let hostlike = host.contains(['.', ':']) || host == "localhost";
+        hostlike && !text.starts_with(['.', '/']) && name::is_valid(&format!("{text}/x:y"))
+    }
+
+    fn reference(&self, image: &str) -> String {
+        format!("{}/{image}", self.base)
+    }
+
+    /// The repositories of the cache, without the registry.
+    fn repositories(&self) -> Vec<String> {
+        let path = self.base.split_once('/').map_or("", |(_, path)| path);
+        let of = |kind: &str| format!("{path}/imgforge/{kind}").trim_start_matches('/').to_owned();
+        Kind::IMAGES.iter().map(|kind| of(kind.as_str())).chain([of(name::FROM)]).collect()
+    }
+
+    async fn ask(&self, image: &str) -> Result<Option<Described>> {
+        let reference = self.reference(image);
+        let mut attempt = 1;
+        loop {
+            let asked = Asked::open(self.client_config.as_ref(), "pull", &reference, &Silent);
+            match asked.await?.describe(&self.platform).await {
+                Err(error) if error.is_transient() && attempt < ATTEMPTS => {
+                    let pause = std::time::Duration::from_millis(400 * u64::from(attempt));
+                    tokio::time::sleep(pause).await;
+                    attempt += 1;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Returns every image that the registry holds, from the tags of its repositories.
+    pub async fn list(&self) -> Result<Vec<(Kind, Key)>> {
+        let mut images = Vec::new();
+        for kind in Kind::IMAGES {
+            let reference = self.reference(&format!("imgforge/{kind}:latest"));
+            let asked = Asked::open(self.client_config.as_ref(), "pull", &reference, &Silent);
+            let tags = asked.await?.tags().await?;
+            images.extend(tags.iter().filter_map(|tag| Some((kind, tag.parse().ok()?))));
+        }
+        Ok(images)
+    }
+
+    /// Pushes images that an engine has, parents before children, and the `FROM` images of bases.
+    /// `told` hears of each as it ends. Once an image was pushed a failure is that of one image.
+    pub async fn push(
+        &self,
+        engine: &dyn Engine,
+        images: &[ToPush],
+        told: &(dyn Fn(&PushedImage) + Sync),
+    ) -> Result<Vec<PushedImage>> {
+        let siblings = self.repositories();
+        let pushing = Pushing {
+            cache: self,
+            engine,
+            siblings,
+            blobs: Mutex::default(),
+            layers: Mutex::default(),
+            works: AtomicBool::new(false),
+        };
+        let mut ended = Vec::new();
+        for kind in Kind::IMAGES {
+            let level = images.iter().filter(|image| image.kind == kind).cloned();
+            let level: Vec<ToPush> = level.collect();
+            let pushing = &pushing;
+            let pushed: Vec<PushedImage> = stream::iter(level)
+                .map(|image| async move {
+                    let pushed = pushing.one(&image).await?;
+                    told(&pushed);
+                    Ok::<_, EngineError>(pushed)
+                })
+                .buffer_unordered(AT_ONCE)
+                .try_collect()
+                .await?;
+            ended.extend(pushed);
+        }
+        Ok(ended)
+    }
+}
+
+/// What the pushes of one call share.
+struct Pushing<'a> {
+    cache: &'a RegistryCache,
+    engine: &'a dyn Engine,
+    siblings: Vec<String>,
+    /// Blobs that the registry is known to have.
+    blobs: Mutex<HashSet<String>>,
+    /// The layers of every image that is there, as tars.
+    layers: Mutex<HashMap<Key, Vec<String>>>,
+    /// Whether an image was pushed.
+    works: AtomicBool,
+}
+
+impl Pushing<'_> {
+    fn note(&self, key: &Key, described: &Described) {
+        let mut blobs = self.blobs.lock().expect("no holder panics");
+        blobs.extend(described.layers.iter().map(|(digest, _)| digest.clone()));
+        let mut layers = self.layers.lock().expect("no holder panics");
+        layers.insert(*key, described.image.diff_ids.clone());
+    }
+
+    async fn one(&self, image: &ToPush) -> Result<PushedImage> {
+        let ended =
+            |outcome, bytes| PushedImage { key: image.key, kind: image.kind, outcome, bytes };
+        match self.try_one(image).await {
+            Ok((outcome, bytes)) => {
+                if outcome == Pushed::Pushed {
+                    self.works.store(true, Ordering::Relaxed);
+                }
+                Ok(ended(outcome, bytes))
+            }
+            Err(error) if self.works.load(Ordering::Relaxed) => {
+                Ok(ended(Pushed::Failed(error.to_string()), 0))
+            }
+            // A registry that takes nothing takes none of the others either.
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn try_one(&self, image: &ToPush) -> Result<(Pushed, u64)> {
+        let name = name::image(image.kind, &image.key);
+        let missing = || EngineError::NoSuchImage { reference: name.clone() };
+        let local = self.engine.inspect(&name).await?.ok_or_else(missing)?;
+        if let Some(there) = self.cache.ask(&name).await? {
+            self.note(&image.key, &there);
+            let same = there.image.diff_ids == local.diff_ids;
+            return Ok((if same { Pushed::There } else { Pushed::Differs }, 0));
+        }
+        let parent = local.config.labels.get(label::PARENT).and_then(|text| text.parse().ok());
+        if let Some(parent) = parent
+            && !self.fits(&parent, &local, image.kind).await?
+        {
+            return Ok((Pushed::OnOther, 0));
+        }
+        let mut bytes = 0;
+        if image.kind == Kind::Base {
+            bytes += self.push_externals(&local).await?;
+        }
+        bytes += self.send(&name, &name).await?;
+        if let Some(there) = self.cache.ask(&name).await? {
+            self.note(&image.key, &there);
+        }
+        Ok((Pushed::Pushed, bytes))
+    }
+
+    /// Tells whether an image stands on what the registry has under its parent's key.
+    async fn fits(&self, parent: &Key, local: &Image, kind: Kind) -> Result<bool> {
+        let known = self.layers.lock().expect("no holder panics").get(parent).cloned();
+        let known = match known {
+            Some(known) => known,
+            None => {
+                let at = Kind::IMAGES.iter().position(|known| *known == kind).unwrap_or(1);
+                let below = Kind::IMAGES[at.saturating_sub(1)];
+                let Some(there) = self.cache.ask(&name::image(below, parent)).await? else {
+                    // Its parent is pushed some other time, or never: it can be had without.
+                    return Ok(true);
+                };
+                self.note(parent, &there);
+                there.image.diff_ids
+            }
+        };
+        Ok(local.diff_ids.starts_with(&known))
+    }
+
+    /// Pushes what a base stands on: whoever pulls the base has to know the identity of that.
+    async fn push_externals(&self, base: &Image) -> Result<u64> {
+        #[derive(serde::Deserialize)]
+        struct Inputs {
+            from: std::collections::BTreeMap<String, Option<String>>,
+        }
+        let inputs = base.config.labels.get(label::INPUTS);
+        let inputs = inputs.and_then(|text| serde_json::from_str::<Inputs>(text).ok());
+        let mut bytes = 0;
+        for (reference, identity) in inputs.into_iter().flat_map(|inputs| inputs.from) {
+            // The one on the engine may be another one by now.
+            let Some(image) = self.engine.inspect(&reference).await? else { continue };
+            if Some(content_identity(&image)) != identity {
+                continue;
+            }
+            let name = name::from_image(&reference, &self.cache.platform);
+            let there = self.cache.ask(&name).await?;
+            if there.is_none_or(|there| there.image.diff_ids != image.diff_ids) {
+                bytes += self.send(&reference, &name).await?;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Pushes an image under a name of the registry; returns the bytes that travelled.
+    async fn send(&self, image: &str, name: &str) -> Result<u64> {
+        let target = self.cache.reference(name);
+        self.engine.tag(image, &target).await?;
+        let sent = self.engine.push(&target, &self.siblings, &Silent).await;
+        self.engine.remove(&target).await?;
+        let sent = sent?;
+        let Some(there) = self.cache.ask(name).await? else { return Ok(0) };
+        let travelled: u64 = match &sent.layers {
+            Some(layers) => {
+                let sizes = there.image.diff_ids.iter().zip(&there.layers);
+                sizes.filter(|(id, _)| layers.contains(*id)).map(|(_, (_, size))| size).sum()
+            }
+            // The engine does not tell: what no image of the registry had, as far as it is known.
+            None => {
+                let blobs = self.blobs.lock().expect("no holder panics");
+                let new = there.layers.iter().filter(|(digest, _)| !blobs.contains(digest));
+                new.map(|(_, size)| size).sum()
+            }
+        };
+        let mut blobs = self.blobs.lock().expect("no holder panics");
+        blobs.extend(there.layers.into_iter().map(|(digest, _)| digest));
+        Ok(travelled)
+    }
+}
+
+#[async_trait]
+impl Remote for RegistryCache {
+    fn describe(&self) -> String {
+        format!("registry `{}`", self.base)
+    }
+
+    async fn offers(&self, images: &[(Kind, Key)]) -> Result<HashMap<Key, Offer>> {
+        let offers: Vec<Option<(Key, Offer)>> = stream::iter(images.to_vec())
+            .map(|(kind, key)| async move {
+                let described = self.ask(&name::image(kind, &key)).await?;
+                let offer = described.and_then(|Described { image, layers }| {
+                    let labelled = image.config.labels.get(label::KEY) == Some(&key.to_string());
+                    labelled.then_some((key, Offer { image, layers }))
+                });
+                Ok::<_, EngineError>(offer)
+            })
+            .buffer_unordered(AT_ONCE * 2)
+            .try_collect()
+            .await?;
+        Ok(offers.into_iter().flatten().collect())
+    }
+
+    async fn external_image(&self, reference: &str) -> Result<Option<Image>> {
+        let described = self.ask(&name::from_image(reference, &self.platform)).await?;
+        Ok(described.map(|described| described.image))
+    }
+
+    async fn bring(
+        &self,
+        engine: &dyn Engine,
+        kind: Kind,
+        key: &Key,
+        _: Option<&Image>,
+        log: &dyn LogSink,
+    ) -> Result<()> {
+        let name = name::image(kind, key);
+        self.bring_as(engine, &name, &name, log).await
+    }
+
+    async fn bring_external(
+        &self,
+        engine: &dyn Engine,
+        reference: &str,
+        log: &dyn LogSink,
+    ) -> Result<()> {
+        let name = name::from_image(reference, &self.platform);
+        self.bring_as(engine, &name, reference, log).await
+    }
+}
+
+impl RegistryCache {
+    async fn bring_as(
+        &self,
+        engine: &dyn Engine,
+        name: &str,
+        local: &str,
+        log: &dyn LogSink,
+    ) -> Result<()> {
+        let source = self.reference(name);
+        let image = engine.pull(&source, &self.platform, log).await?;
+        engine.tag(&image.id, local).await?;
+        engine.remove(&source).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_is_told_from_a_file() {
+        for registry in ["ghcr.io/me", "127.0.0.1:5000", "localhost/a/b", "registry.io"] {
+            assert!(RegistryCache::is_reference(registry), "{registry}");
+        }
+        for file in ["./cache.tar", "/tmp/a.tar", "cache", "dir/cache.tar"] {
+            assert!(!RegistryCache::is_reference(file), "{file}");
+        }
+    }
+
+    #[test]
+    fn every_repository_of_the_cache_may_have_a_layer() {
+        let cache = RegistryCache::new("ghcr.io/me/", "linux/amd64", None);
+        assert_eq!(cache.repositories()[1], "me/imgforge/env");
+        let cache = RegistryCache::new("127.0.0.1:5000", "linux/amd64", None);
+        assert_eq!(cache.repositories()[0], "imgforge/base");
+    }
+}

@@ -1,0 +1,84 @@
+//! `imgforge prewarm`.
+
+use std::sync::Arc;
+
+use clap::Args;
+
+use crate::plan::Status;
+
+use super::context::{self, Wanted};
+use super::execute::{ExecArgs, exit_of};
+use super::{Chosen, CommandResult, Exit, Failure, Global, Images, Sources};
+
+/// Arguments of `prewarm`.
+#[derive(Debug, Args)]
+pub struct PrewarmArgs {
+    #[command(flatten)]
+    chosen: Chosen,
+    #[command(flatten)]
+    sources: Sources,
+    #[command(flatten)]
+    images: Images,
+    #[command(flatten)]
+    exec: ExecArgs,
+    /// A registry, such as ghcr.io/me, or an archive of `cache export` [default: that of
+    /// --cache-registry or images.toml]
+    #[arg(long, value_name = "REGISTRY|FILE", env = "IMGFORGE_PREWARM_FROM")]
+    from: Option<String>,
+    /// Build nothing: say what is not there
+    #[arg(long)]
+    no_build: bool,
+}
+
+/// Runs `prewarm`.
+pub(super) async fn run(global: &Global, args: PrewarmArgs) -> CommandResult {
+    let wanted = Wanted {
+        chosen: &args.chosen,
+        sources: &args.sources,
+        predictions: args.images.predictions.as_slice(),
+        skip_empty: true,
+        workers: args.exec.max_workers,
+        build: true,
+        remote: args.from.as_deref(),
+        build_instead: !args.no_build,
+    };
+    let prepared = context::prepare(global, &wanted).await?;
+    let mut work = prepared.work.clone();
+    if let Some(file) = &args.images.predictions {
+        // Just the instances that it names.
+        work.retain(|work| work.prediction.is_some());
+        if work.is_empty() {
+            let error = anyhow::anyhow!("`{file}` names no instance of the dataset with a patch");
+            return Err(Failure::input(error));
+        }
+    }
+    let mut plan = prepared.plan(&work, args.images.up_to(), None)?;
+    prepared.assess(&mut plan, &[], &Default::default()).await?;
+    let warm = plan.nodes().all(|(_, node)| node.status == Status::Fresh);
+    let summary = args.exec.run(global, &prepared, Arc::new(plan), None, Vec::new()).await?;
+    if !global.quiet && !warm {
+        let missing: Vec<&str> = summary
+            .nodes
+            .iter()
+            .filter(|node| matches!(node.status, "failed" | "skipped" | "cancelled"))
+            .map(|node| node.id.as_str())
+            .collect();
+        if !missing.is_empty() {
+            eprintln!("could not get {} images:", missing.len());
+            for id in missing.iter().take(SHOWN) {
+                eprintln!("  {id}");
+            }
+            if missing.len() > SHOWN {
+                eprintln!("  and {} more", missing.len() - SHOWN);
+            }
+        }
+    }
+    if global.json {
+        super::render::json(&summary).map_err(Failure::environment)?;
+    }
+    let exit = exit_of(&summary);
+    Ok(if warm { Exit::Success } else { exit })
+}
+
+/// How many of the missing images are listed.
+const SHOWN: usize = 20;

@@ -1,0 +1,95 @@
+//! Pushing images to a registry that is a cache, and saying how it went.
+
+use std::io::IsTerminal as _;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cache::registry::{Pushed, PushedImage, RegistryCache, ToPush};
+use crate::engine::{Engine, Result};
+use crate::exec::NodeSummary;
+use crate::plan::name;
+use crate::store::disk;
+
+use super::Global;
+use super::render::warn;
+
+/// Pushes images, with progress.
+pub async fn push(
+    global: &Global,
+    engine: &dyn Engine,
+    registry: &RegistryCache,
+    images: &[ToPush],
+) -> Result<Vec<PushedImage>> {
+    let bar = match !global.quiet && std::io::stderr().is_terminal() {
+        true => ProgressBar::new(images.len() as u64),
+        false => ProgressBar::hidden(),
+    };
+    let style = ProgressStyle::with_template("pushing {pos}/{len} {wide_bar} {msg} {elapsed}");
+    bar.set_style(style.expect("the template is valid"));
+    let bytes = std::sync::atomic::AtomicU64::new(0);
+    let told = |image: &PushedImage| {
+        use std::sync::atomic::Ordering;
+        let sent = bytes.fetch_add(image.bytes, Ordering::Relaxed) + image.bytes;
+        bar.set_message(disk::bytes_text(sent));
+        bar.inc(1);
+        if bar.is_hidden() && !global.quiet && image.outcome == Pushed::Pushed {
+            let name = name::image(image.kind, &image.key);
+            eprintln!("   pushed {name} ({})", disk::bytes_text(image.bytes));
+        }
+    };
+    let pushed = registry.push(engine, images, &told).await;
+    bar.finish_and_clear();
+    pushed
+}
+
+/// Says what was pushed; returns how many images could not be.
+pub fn report(global: &Global, pushed: &[PushedImage]) -> usize {
+    let count = |wanted: &Pushed| pushed.iter().filter(|one| one.outcome == *wanted).count();
+    let failed: Vec<(&PushedImage, &String)> = pushed
+        .iter()
+        .filter_map(|one| match &one.outcome {
+            Pushed::Failed(why) => Some((one, why)),
+            _ => None,
+        })
+        .collect();
+    if !global.quiet {
+        let bytes: u64 = pushed.iter().map(|one| one.bytes).sum();
+        let (sent, there) = (count(&Pushed::Pushed), count(&Pushed::There));
+        eprintln!("{sent} images pushed, {there} were there: {} sent", disk::bytes_text(bytes));
+    }
+    let other = count(&Pushed::Differs) + count(&Pushed::OnOther);
+    if other > 0 {
+        warn(format!(
+            "{other} images are, or stand on, other builds than the registry has: those stay. \
+             `imgforge cache rm` and `prewarm` exchange the ones here"
+        ));
+    }
+    for (image, why) in failed.iter().take(10) {
+        warn(format!("{} was not pushed: {why}", name::image(image.kind, &image.key)));
+    }
+    failed.len()
+}
+
+/// Pushes the images of a run. A registry that fails is a warning: the images are here. Returns how
+/// many could not be pushed.
+pub async fn push_nodes<'a>(
+    global: &Global,
+    engine: &dyn Engine,
+    registry: &RegistryCache,
+    nodes: impl Iterator<Item = &'a NodeSummary>,
+) -> usize {
+    // A published image has a name of its own already.
+    let ours = nodes.filter(|node| name::is_image(&node.image));
+    let images: Vec<ToPush> = ours.map(|node| ToPush { kind: node.kind, key: node.key }).collect();
+    if images.is_empty() {
+        return 0;
+    }
+    match push(global, engine, registry, &images).await {
+        Ok(pushed) => report(global, &pushed),
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            warn(format!("the images are not pushed: {error:#}"));
+            images.len()
+        }
+    }
+}

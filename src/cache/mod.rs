@@ -3,6 +3,7 @@
 //! [`contents`] joins the engine's images with the index into values; [`usage`] and the choice of
 //! [`collect`] are pure. Nothing here touches an image without imgforge's labels.
 
+pub mod archive;
 pub mod collect;
 pub mod contents;
 pub mod registry;

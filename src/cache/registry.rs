@@ -13,11 +13,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::engine::registry::{Described, Remote as Asked};
 use crate::engine::{Engine, EngineError, Image, LogSink, Result, label};
-use crate::exec::survey::content_identity;
+use crate::exec::survey;
 use crate::key::{Key, Kind};
 use crate::plan::name;
 
-use super::remote::{Offer, Remote};
+use super::remote::{Offer, Remote, Silent, error_text};
 
 /// How many images are asked for, or pushed, at once.
 const AT_ONCE: usize = 4;
@@ -30,13 +30,6 @@ pub struct RegistryCache {
     base: String,
     platform: String,
     client_config: Option<PathBuf>,
-}
-
-/// Says nothing.
-struct Silent;
-
-impl LogSink for Silent {
-    fn write(&self, _: &[u8]) {}
 }
 
 /// An image that is to be pushed.
@@ -201,7 +194,7 @@ impl Pushing<'_> {
                 Ok(ended(outcome, bytes))
             }
             Err(error) if self.works.load(Ordering::Relaxed) => {
-                Ok(ended(Pushed::Failed(error.to_string()), 0))
+                Ok(ended(Pushed::Failed(error_text(&error)), 0))
             }
             // A registry that takes nothing takes none of the others either.
             Err(error) => Err(error),
@@ -255,19 +248,8 @@ impl Pushing<'_> {
 
     /// Pushes what a base stands on: whoever pulls the base has to know the identity of that.
     async fn push_externals(&self, base: &Image) -> Result<u64> {
-        #[derive(serde::Deserialize)]
-        struct Inputs {
-            from: std::collections::BTreeMap<String, Option<String>>,
-        }
-        let inputs = base.config.labels.get(label::INPUTS);
-        let inputs = inputs.and_then(|text| serde_json::from_str::<Inputs>(text).ok());
         let mut bytes = 0;
-        for (reference, identity) in inputs.into_iter().flat_map(|inputs| inputs.from) {
-            // The one on the engine may be another one by now.
-            let Some(image) = self.engine.inspect(&reference).await? else { continue };
-            if Some(content_identity(&image)) != identity {
-                continue;
-            }
+        for (reference, image) in survey::external_images(self.engine, base).await? {
             let name = name::from_image(&reference, &self.cache.platform);
             let there = self.cache.ask(&name).await?;
             if there.is_none_or(|there| there.image.diff_ids != image.diff_ids) {

@@ -3,9 +3,15 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::engine::{Engine, Image, LogSink, Result};
+use crate::engine::{Engine, EngineError, Image, LogSink, Result, label};
+use crate::exec::survey;
 use crate::key::{Key, Kind};
+use crate::plan::name;
+use crate::store::{ImageRecord, Store};
+
+use super::contents::CacheError;
 
 /// An image that can be had.
 #[derive(Debug, Clone)]
@@ -47,4 +53,142 @@ pub trait Remote: Send + Sync {
         reference: &str,
         log: &dyn LogSink,
     ) -> Result<()>;
+}
+
+/// How many images come at once.
+const AT_ONCE: usize = 4;
+
+/// What became of an image that was to come.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case", tag = "status", content = "reason")]
+pub enum Brought {
+    /// It is here now.
+    Brought,
+    /// It was here.
+    There,
+    /// It could not be had, or was not what its name says.
+    Failed(String),
+}
+
+/// An image that was to come, with what became of it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct BroughtImage {
+    /// The key.
+    pub key: Key,
+    /// The kind.
+    pub kind: Kind,
+    /// What became of it.
+    #[serde(flatten)]
+    pub outcome: Brought,
+}
+
+/// Where images are brought to.
+pub struct Target<'a> {
+    /// The engine.
+    pub engine: &'a dyn Engine,
+    /// Its name in the index.
+    pub identity: &'a str,
+    /// The state.
+    pub store: &'a Store,
+}
+
+impl Target<'_> {
+    /// Brings images, parents before children, several at once; what is here is left alone. `told`
+    /// hears of each as it ends. A full disk ends the call; other failures are those of one image.
+    pub async fn bring(
+        &self,
+        remote: &dyn Remote,
+        images: &[(Kind, Key)],
+        told: &(dyn Fn(&BroughtImage) + Sync),
+    ) -> std::result::Result<Vec<BroughtImage>, CacheError> {
+        let offers = remote.offers(images).await?;
+        let mut ended = Vec::new();
+        for kind in Kind::IMAGES {
+            let level: Vec<Key> =
+                images.iter().filter(|of| of.0 == kind).map(|(_, key)| *key).collect();
+            let offers = &offers;
+            let brought: Vec<BroughtImage> = stream::iter(level)
+                .map(|key| async move {
+                    let outcome = self.one(remote, kind, &key, offers.get(&key)).await?;
+                    let brought = BroughtImage { key, kind, outcome };
+                    told(&brought);
+                    Ok::<_, CacheError>(brought)
+                })
+                .buffer_unordered(AT_ONCE)
+                .try_collect()
+                .await?;
+            ended.extend(brought);
+        }
+        Ok(ended)
+    }
+
+    async fn one(
+        &self,
+        remote: &dyn Remote,
+        kind: Kind,
+        key: &Key,
+        offer: Option<&Offer>,
+    ) -> std::result::Result<Brought, CacheError> {
+        let Some(offer) = offer else {
+            return Ok(Brought::Failed(format!("{} does not have it", remote.describe())));
+        };
+        let name = name::image(kind, key);
+        let _lock = self.store.lock_key(key).await?;
+        let parent: Option<Key> =
+            offer.image.config.labels.get(label::PARENT).and_then(|text| text.parse().ok());
+        let mut stands = None;
+        for below in Kind::IMAGES.into_iter().take_while(|below| *below < kind) {
+            if let Some(parent) = &parent
+                && let Some(image) = self.engine.inspect(&name::image(below, parent)).await?
+            {
+                stands = Some(image);
+            }
+        }
+        let below = stands.as_ref().map(|parent| parent.diff_ids.as_slice());
+        let whole = |image: &Image| survey::is_whole(image, key, below);
+        if self.engine.inspect(&name).await?.as_ref().is_some_and(whole) {
+            return Ok(Brought::There);
+        }
+        if below.is_some_and(|below| !offer.image.diff_ids.starts_with(below)) {
+            let why = "it stands on another build of its parent than is here".to_owned();
+            return Ok(Brought::Failed(why));
+        }
+        let brought = remote.bring(self.engine, kind, key, stands.as_ref(), &Silent).await;
+        match brought {
+            Ok(()) => {}
+            Err(error @ EngineError::NoSpace { .. }) => return Err(error.into()),
+            Err(error) => return Ok(Brought::Failed(error_text(&error))),
+        }
+        let Some(image) = self.engine.inspect(&name).await?.filter(whole) else {
+            self.engine.remove(&name).await?;
+            return Ok(Brought::Failed("it is not a finished build of its key".to_owned()));
+        };
+        let document = image.config.labels.get(label::INPUTS).cloned().unwrap_or_default();
+        self.store.restore_images(&[ImageRecord {
+            key: *key,
+            kind,
+            node: String::new(),
+            engine: self.identity.to_owned(),
+            image_id: image.id,
+            diff_ids: image.diff_ids,
+            parent,
+            document,
+            bytes: 0,
+            seconds: 0.0,
+        }])?;
+        Ok(Brought::Brought)
+    }
+}
+
+/// Says nothing.
+pub(super) struct Silent;
+
+impl LogSink for Silent {
+    fn write(&self, _: &[u8]) {}
+}
+
+/// Returns an error with its cause.
+pub(super) fn error_text(error: &EngineError) -> String {
+    let cause = std::error::Error::source(error);
+    cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 
-use crate::engine::{Engine, EngineError, Image, LayerTaker, label};
+use crate::engine::{Engine, Image, LayerTaker, label};
 use crate::exec::survey;
 use crate::key::{Digest, Key, KeyDocument, Kind, SCHEMA};
 use crate::plan::name;
 use crate::store::{ImageRecord, Store};
 
 use super::contents::CacheError;
+use super::remote::error_text;
 
 /// What is wrong with an image.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -340,8 +341,3 @@ async fn read_layers(
 
 /// How many images are read in one request.
 const IMAGES_AT_ONCE: usize = 64;
-
-fn error_text(error: &EngineError) -> String {
-    let cause = std::error::Error::source(error);
-    cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
-}

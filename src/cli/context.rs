@@ -1,7 +1,7 @@
 //! What several commands open: catalog, dataset, state, engine, plan.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use anyhow::anyhow;
@@ -227,6 +227,8 @@ pub struct Prepared {
     from: BTreeMap<String, String>,
     /// What keeps the images of assessed plans as long as this lives.
     leases: Mutex<Vec<Lease>>,
+    /// Where what comes from an archive is unpacked.
+    _scratch: tempfile::TempDir,
 }
 
 /// What plans are made for.
@@ -311,7 +313,8 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
             config::host_platform() == "linux/amd64",
         ),
     };
-    let (remote, push_to) = remotes(wanted, &catalog, &platform)?;
+    let scratch = store.scratch_dir().map_err(Failure::environment)?;
+    let (remote, push_to) = remotes(wanted, &catalog, &platform, scratch.path())?;
     let mut from = BTreeMap::new();
     if namespace.is_none()
         && let Some((engine, _)) = &engine
@@ -320,7 +323,6 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         let (elsewhere, images) =
             recorded(&**engine, remote.as_deref(), images, &platform, wanted).await?;
         let log = LogLines::new(!global.quiet);
-        let scratch = store.scratch_dir().map_err(Failure::environment)?;
         let bootstrap = sources.bootstrap || defaults.bootstrap == Some(true);
         let fetch = Fetch { log: &log, bootstrap: bootstrap.then_some(scratch.path()) };
         let fetch = wanted.build.then_some(&fetch);
@@ -371,6 +373,7 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         push_to,
         from,
         leases: Mutex::default(),
+        _scratch: scratch,
     })
 }
 
@@ -505,7 +508,12 @@ pub fn collector<'a>(
 type Remotes = (Option<Arc<dyn Remote>>, Option<RegistryCache>);
 
 /// Returns where images come from and where they go.
-fn remotes(wanted: &Wanted<'_>, catalog: &Catalog, platform: &str) -> Result<Remotes, Failure> {
+fn remotes(
+    wanted: &Wanted<'_>,
+    catalog: &Catalog,
+    platform: &str,
+    scratch: &Path,
+) -> Result<Remotes, Failure> {
     let open = |registry: &str| registry_cache(registry, platform);
     let (sources, settings) = (wanted.sources, catalog.cache());
     let named = sources.cache_registry.as_ref().or(settings.registry.as_ref());
@@ -513,7 +521,11 @@ fn remotes(wanted: &Wanted<'_>, catalog: &Catalog, platform: &str) -> Result<Rem
     let writes = named.filter(|registry| mode.writes() && !registry.is_empty());
     let push_to = writes.map(|registry| open(registry)).transpose()?;
     if let Some(from) = wanted.remote {
-        return Ok((Some(Arc::new(open(from)?)), push_to));
+        let remote: Arc<dyn Remote> = match RegistryCache::is_reference(from) {
+            true => Arc::new(open(from)?),
+            false => Arc::new(super::cache::transfer::open_archive(Path::new(from), scratch)?),
+        };
+        return Ok((Some(remote), push_to));
     }
     let reads = named.filter(|registry| mode.reads() && !registry.is_empty());
     let remote = reads.map(|registry| open(registry)).transpose()?;

@@ -12,7 +12,7 @@ use super::ImageConfig;
 const CREATED: &str = "2020-01-01T00:00:00Z";
 
 /// Returns the bytes of an OCI image config.
-pub(super) fn config_json(config: &ImageConfig, platform: &str, diff_ids: &[String]) -> Vec<u8> {
+pub(crate) fn config_json(config: &ImageConfig, platform: &str, diff_ids: &[String]) -> Vec<u8> {
     let mut parts = platform.split('/');
     let (os, architecture) = (parts.next().unwrap_or("linux"), parts.next().unwrap_or("amd64"));
     let mut inner = Map::new();
@@ -48,7 +48,7 @@ pub(super) fn config_json(config: &ImageConfig, platform: &str, diff_ids: &[Stri
 }
 
 /// What a config says.
-pub(super) struct ReadConfig {
+pub(crate) struct ReadConfig {
     /// Such as `linux/amd64`.
     pub platform: String,
     /// The sha256 of every uncompressed layer, lowest first.
@@ -58,7 +58,7 @@ pub(super) struct ReadConfig {
 }
 
 /// Reads a config, of whatever origin. Docker's `Shell` is not in the specification.
-pub(super) fn read(text: &[u8]) -> serde_json::Result<ReadConfig> {
+pub(crate) fn read(text: &[u8]) -> serde_json::Result<ReadConfig> {
     #[derive(Deserialize)]
     struct Document {
         architecture: String,

@@ -363,7 +363,8 @@ impl Engine for FakeEngine {
 
     async fn load(&self, request: &LayerRequest) -> Result<Image> {
         let _running = self.enter(Method::Load, &first(&request.tags)).await?;
-        if self.find(&request.parent.id).is_none() {
+        let stands = !request.parent.diff_ids.is_empty();
+        if stands && self.find(&request.parent.id).is_none() {
             let parent = &request.parent;
             let reference = parent.tags.first().unwrap_or(&parent.id).clone();
             return Err(EngineError::NoSuchImage { reference });

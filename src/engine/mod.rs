@@ -22,6 +22,8 @@ use async_trait::async_trait;
 
 use crate::key::Digest;
 
+pub(crate) use config::{config_json, read as read_config};
+
 /// Labels that imgforge sets on its images.
 pub mod label {
     /// The full key, 64 hexadecimal digits.
@@ -368,7 +370,7 @@ impl EngineError {
 }
 
 /// Tells whether an error says that a disk, or a quota, is full.
-fn is_no_space(error: &std::io::Error) -> bool {
+pub(crate) fn is_no_space(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }

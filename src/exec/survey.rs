@@ -42,29 +42,48 @@ pub fn content_identity(image: &Image) -> String {
     Digest::of(document.to_string()).oci()
 }
 
+/// What a base records of what it stands on.
+#[derive(serde::Deserialize)]
+struct BaseInputs {
+    from: BTreeMap<String, Option<String>>,
+    platform: String,
+}
+
+impl BaseInputs {
+    fn of(labels: &BTreeMap<String, String>) -> Option<BaseInputs> {
+        let base = labels.get(label::KIND).is_some_and(|kind| kind == Kind::Base.as_str());
+        let text = labels.get(label::INPUTS).filter(|_| base)?;
+        serde_json::from_str(text).ok()
+    }
+}
+
+/// Returns the `FROM` images that a base stands on, by reference, as far as the engine has them: one
+/// that has changed since the base was built is left out.
+pub async fn external_images(
+    engine: &dyn Engine,
+    base: &Image,
+) -> Result<Vec<(String, Image)>, EngineError> {
+    let mut found = Vec::new();
+    let inputs = BaseInputs::of(&base.config.labels);
+    for (reference, identity) in inputs.into_iter().flat_map(|inputs| inputs.from) {
+        let image = engine.inspect(&reference).await?;
+        if let Some(image) = image.filter(|image| Some(content_identity(image)) == identity) {
+            found.push((reference, image));
+        }
+    }
+    Ok(found)
+}
+
 /// Returns the identities that the bases on an engine recorded of what they stand on: the images
 /// themselves need not be there any more, or never were where the bases came from a registry.
 pub fn recorded_identities(listed: &[ListedImage], platform: &str) -> BTreeMap<String, String> {
-    #[derive(serde::Deserialize)]
-    struct Inputs {
-        from: BTreeMap<String, Option<String>>,
-        platform: String,
-    }
     let bases = listed.iter().filter(|image| {
         // One that was replaced, or is being built, says nothing.
         !image.tags.is_empty() && !image.labels.contains_key(label::SCRATCH)
     });
     let mut recorded = BTreeMap::new();
     for image in bases {
-        let (Some(kind), Some(text)) =
-            (image.labels.get(label::KIND), image.labels.get(label::INPUTS))
-        else {
-            continue;
-        };
-        if kind != Kind::Base.as_str() {
-            continue;
-        }
-        let Ok(inputs) = serde_json::from_str::<Inputs>(text) else { continue };
+        let Some(inputs) = BaseInputs::of(&image.labels) else { continue };
         if inputs.platform == platform {
             let known = inputs.from.into_iter().filter_map(|(name, known)| Some((name, known?)));
             recorded.extend(known);

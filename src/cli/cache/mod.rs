@@ -3,7 +3,7 @@
 mod bound;
 mod pin;
 mod see;
-mod transfer;
+pub mod transfer;
 mod verify;
 
 use clap::Subcommand;
@@ -37,6 +37,10 @@ pub enum CacheCommand {
     Push(transfer::PushArgs),
     /// Pull images from a registry, by their keys
     Pull(transfer::PullArgs),
+    /// Write images to one file, which other programs read as an OCI archive
+    Export(transfer::ExportArgs),
+    /// Read images from such a file
+    Import(transfer::ImportArgs),
 }
 
 /// Runs `cache`.
@@ -52,6 +56,8 @@ pub(super) async fn run(global: &Global, command: CacheCommand) -> CommandResult
         CacheCommand::Verify(args) => verify::run(global, args).await,
         CacheCommand::Push(args) => transfer::push(global, args).await,
         CacheCommand::Pull(args) => transfer::pull(global, args).await,
+        CacheCommand::Export(args) => transfer::export(global, args).await,
+        CacheCommand::Import(args) => transfer::import(global, args).await,
     }
 }
 

@@ -1,17 +1,20 @@
-//! `cache push` and `cache pull`.
+//! `cache push`, `cache pull`, `cache export` and `cache import`.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
 
+use crate::cache::CachedImage;
+use crate::cache::archive::{self, Archive, ArchiveError};
 use crate::cache::registry::{Pushed, ToPush};
-use crate::cache::remote::Remote as _;
-use crate::engine::Image;
-use crate::exec::survey;
+use crate::cache::remote::{Brought, BroughtImage, Remote, Target};
 use crate::key::{Key, Kind};
 use crate::plan::name;
 use crate::store::disk;
 
-use super::super::context::{self, LogLines, Opened, Wanted};
+use super::super::context::{self, Opened, Wanted};
 use super::super::{Chosen, CommandResult, Exit, Failure, Global, Sources, push, render};
 use super::read;
 
@@ -129,62 +132,135 @@ pub(super) async fn pull(global: &Global, args: PullArgs) -> CommandResult {
         Some(wanted) => wanted,
         None => registry.list().await.map_err(Failure::environment)?,
     };
+    bring(global, &opened, &registry, &wanted, "pulled").await
+}
+
+/// Arguments of `cache import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// An archive of `cache export`
+    file: PathBuf,
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Runs `cache import`.
+pub(super) async fn import(global: &Global, args: ImportArgs) -> CommandResult {
+    let opened = context::open(global).await?;
+    let scratch = opened.store.scratch_dir().map_err(Failure::environment)?;
+    let archive = open_archive(&args.file, scratch.path())?;
+    let wanted = match args.which.keys(global).await? {
+        Some(wanted) => wanted,
+        None => archive.images(),
+    };
+    bring(global, &opened, &archive, &wanted, "imported").await
+}
+
+/// Opens an archive.
+pub(in super::super) fn open_archive(file: &Path, scratch: &Path) -> Result<Archive, Failure> {
+    Archive::open(file, scratch).map_err(archive_failure)
+}
+
+fn archive_failure(error: ArchiveError) -> Failure {
+    let hint = error.hint();
+    match error {
+        ArchiveError::Engine(_) | ArchiveError::Busy { .. } => {
+            Failure::environment(error).hint(hint)
+        }
+        ArchiveError::File { ref source, .. }
+            if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
+        {
+            Failure::environment(error).hint(hint)
+        }
+        _ => Failure::input(error).hint(hint),
+    }
+}
+
+/// Brings images, and says how it went.
+async fn bring(
+    global: &Global,
+    opened: &Opened,
+    remote: &dyn Remote,
+    wanted: &[(Kind, Key)],
+    verb: &str,
+) -> CommandResult {
     let keys = wanted.iter().map(|(_, key)| *key);
     let _lease = opened.store.lease(keys).await.map_err(Failure::environment)?;
-    let mut pulled = Vec::new();
-    let (mut there, mut failed) = (0, 0);
-    let mut wanted = wanted;
-    wanted.sort();
-    for (kind, key) in wanted {
-        let name = name::image(kind, &key);
-        let _lock = opened.store.lock_key(&key).await.map_err(Failure::environment)?;
-        let here = opened.engine.inspect(&name).await.map_err(context::engine_failure)?;
-        if here.is_some_and(|image| survey::is_whole(&image, &key, None)) {
-            there += 1;
-            continue;
+    let target =
+        Target { engine: &*opened.engine, identity: &opened.identity, store: &opened.store };
+    let told = |image: &BroughtImage| {
+        let name = name::image(image.kind, &image.key);
+        match &image.outcome {
+            Brought::Brought if !global.quiet => eprintln!("   {verb} {name}"),
+            Brought::Failed(why) => render::warn(format!("{name} was not {verb}: {why}")),
+            _ => {}
         }
-        match bring(&opened, &registry, kind, &key).await {
-            Ok(image) => {
-                if !global.quiet {
-                    eprintln!("   pulled {name} ({})", disk::bytes_text(image.size));
-                }
-                pulled.push(json!({ "key": key, "kind": kind, "image": name }));
-            }
-            Err(error) => {
-                failed += 1;
-                let error = anyhow::Error::from(error);
-                render::warn(format!("{name} was not pulled: {error:#}"));
-            }
-        }
-    }
+    };
+    let brought = target.bring(remote, wanted, &told).await.map_err(Failure::environment)?;
+    let count = |outcome: &Brought| brought.iter().filter(|one| one.outcome == *outcome).count();
+    let (new, there) = (count(&Brought::Brought), count(&Brought::There));
+    let failed = brought.len() - new - there;
     if global.json {
-        let document = json!({ "pulled": pulled, "there": there, "failed": failed });
+        let document = json!({ verb: new, "there": there, "failed": failed, "images": brought });
         render::json(&document).map_err(Failure::environment)?;
     } else if !global.quiet {
-        eprintln!("{} images pulled, {there} were here, {failed} failed", pulled.len());
+        eprintln!("{new} images {verb}, {there} were here, {failed} failed");
     }
     Ok(if failed > 0 { Exit::SomeFailed } else { Exit::Success })
 }
 
-/// Brings an image; what comes and is not what its name says is removed.
-async fn bring(
-    opened: &Opened,
-    registry: &crate::cache::registry::RegistryCache,
-    kind: Kind,
-    key: &Key,
-) -> crate::engine::Result<Image> {
-    let engine = &*opened.engine;
-    let name = name::image(kind, key);
-    registry.bring(engine, kind, key, None, &LogLines::new(false)).await?;
-    let image = engine.inspect(&name).await?;
-    match image.filter(|image| survey::is_whole(image, key, None)) {
-        Some(image) => Ok(image),
-        None => {
-            engine.remove(&name).await?;
-            Err(crate::engine::EngineError::Pull {
-                reference: name,
-                reason: "it is not a finished build of its key".to_owned(),
-            })
-        }
+/// Arguments of `cache export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The archive
+    file: PathBuf,
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Runs `cache export`.
+pub(super) async fn export(global: &Global, args: ExportArgs) -> CommandResult {
+    let opened = context::open(global).await?;
+    let wanted = args.which.keys(global).await?;
+    let contents = read(&opened).await?;
+    let mut chosen: Vec<&CachedImage> = contents
+        .images
+        .iter()
+        .filter(|image| image.is_named())
+        .filter(|image| {
+            wanted.as_ref().is_none_or(|wanted| wanted.contains(&(image.kind, image.key)))
+        })
+        .collect();
+    chosen.sort_by_key(|image| (image.kind, image.key));
+    let missing = wanted.map_or(0, |wanted| wanted.len() - chosen.len());
+    if chosen.is_empty() {
+        let error = anyhow::anyhow!("none of the images is here");
+        let hint = "`imgforge build` makes them".to_owned();
+        return Err(Failure::input(error).hint(Some(hint)));
     }
+    let keys = chosen.iter().map(|image| image.key);
+    let _lease = opened.store.lease(keys).await.map_err(Failure::environment)?;
+    let engine = &*opened.engine;
+    let exported = archive::export(engine, &args.file, chosen.iter().copied()).await;
+    let written = exported.map_err(archive_failure)?;
+    if missing > 0 {
+        render::warn(format!("{missing} images are not here: `imgforge build` makes them"));
+    }
+    if global.json {
+        let document = json!({ "images": chosen.len(), "missing": missing, "archive": written });
+        render::json(&document).map_err(Failure::environment)?;
+    } else if !global.quiet {
+        let resumed = match written.resumed {
+            0 => String::new(),
+            count => format!(", {count} of an export that broke off"),
+        };
+        eprintln!(
+            "{} images in {}: {} layers{resumed}, {}",
+            chosen.len(),
+            args.file.display(),
+            written.layers,
+            disk::bytes_text(written.bytes)
+        );
+    }
+    Ok(if missing > 0 { Exit::SomeFailed } else { Exit::Success })
 }

@@ -1,0 +1,296 @@
+//! Reading archives: what they hold, and bringing it onto an engine.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use sha2::{Digest as _, Sha256};
+
+use crate::engine::{
+    Engine, EngineError, Image, LayerFile, LayerRequest, LogSink, Result, is_no_space, read_config,
+};
+use crate::key::{Digest, Key, Kind};
+use crate::plan::name;
+
+use super::super::remote::{Offer, Remote};
+use super::{ArchiveError, BLOBS, FORM, Form, Index, Manifest, NAME, REFERENCE, VERSION};
+
+/// Nothing that is larger is a manifest, a config or an index.
+const DOCUMENT_LIMIT: u64 = 64 << 20;
+
+/// An image of an archive.
+#[derive(Debug, Clone)]
+struct Held {
+    image: Image,
+    /// Digests and bytes of the compressed layers, the lowest first.
+    layers: Vec<(String, u64)>,
+}
+
+/// A finished archive. What it holds is known; its layers are checked when they are brought.
+pub struct Archive {
+    path: PathBuf,
+    scratch: PathBuf,
+    /// Where blobs begin, and their bytes.
+    blobs: HashMap<String, (u64, u64)>,
+    images: BTreeMap<(Kind, Key), Held>,
+    external: BTreeMap<String, Held>,
+}
+
+impl Archive {
+    /// Opens an archive: reads where everything is, and every document. `scratch` is where layers
+    /// are unpacked to on their way.
+    pub fn open(path: &Path, scratch: &Path) -> std::result::Result<Archive, ArchiveError> {
+        let file_error = |source| ArchiveError::File { path: path.to_owned(), source };
+        let foreign = |why: String| ArchiveError::Foreign { path: path.to_owned(), why };
+        let cut_off = |what: String| ArchiveError::CutOff { path: path.to_owned(), what };
+        let file = File::open(path).map_err(file_error)?;
+        let length = file.metadata().map_err(file_error)?.len();
+        let mut blobs = HashMap::new();
+        let mut documents: HashMap<String, (u64, u64)> = HashMap::new();
+        // The position of one is where the tar is read.
+        let entries = File::open(path).map_err(file_error)?;
+        let mut tar = tar::Archive::new(&entries);
+        let mut first = true;
+        for entry in tar.entries_with_seek().map_err(file_error)? {
+            let entry = entry.map_err(|error| match first {
+                true => foreign(error.to_string()),
+                false => cut_off(error.to_string()),
+            })?;
+            let name = entry.path().map_err(file_error)?.display().to_string();
+            let at = (entry.raw_file_position(), entry.size());
+            if at.0 + at.1 > length {
+                return Err(cut_off(format!("`{name}` ends behind the file")));
+            }
+            if first {
+                if name != FORM {
+                    return Err(foreign(format!("it begins with `{name}`")));
+                }
+                let text = read_at(&file, at).map_err(file_error)?;
+                let form: Form =
+                    serde_json::from_slice(&text).map_err(|error| foreign(error.to_string()))?;
+                if form.version > VERSION {
+                    let (path, found) = (path.to_owned(), form.version);
+                    return Err(ArchiveError::Newer { path, found });
+                }
+            }
+            first = false;
+            match name.strip_prefix(BLOBS) {
+                Some(digest) => blobs.insert(format!("sha256:{digest}"), at),
+                None => documents.insert(name, at),
+            };
+        }
+        if first {
+            return Err(foreign("it is empty".to_owned()));
+        }
+        let Some(index) = documents.get("index.json") else {
+            return Err(cut_off("its index is missing".to_owned()));
+        };
+        let mut archive = Archive {
+            path: path.to_owned(),
+            scratch: scratch.to_owned(),
+            blobs,
+            images: BTreeMap::new(),
+            external: BTreeMap::new(),
+        };
+        let text = read_at(&file, *index).map_err(file_error)?;
+        let index: Index = serde_json::from_slice(&text)
+            .map_err(|error| archive.damaged(format!("its index: {error}")))?;
+        for entry in index.manifests {
+            let text = archive.document(&file, &entry.digest)?;
+            let unreadable =
+                |error: serde_json::Error| archive.damaged(format!("`{}`: {error}", entry.digest));
+            let manifest: Manifest = serde_json::from_slice(&text).map_err(unreadable)?;
+            let text = archive.document(&file, &manifest.config.digest)?;
+            let config = read_config(&text).map_err(unreadable)?;
+            let layers: Vec<(String, u64)> =
+                manifest.layers.iter().map(|layer| (layer.digest.clone(), layer.size)).collect();
+            for (digest, size) in &layers {
+                if archive.blobs.get(digest).is_none_or(|(_, found)| found != size) {
+                    return Err(cut_off(format!("layer `{digest}` is missing")));
+                }
+            }
+            let image = Image {
+                id: manifest.config.digest,
+                diff_ids: config.diff_ids,
+                platform: config.platform,
+                size: layers.iter().map(|(_, size)| size).sum(),
+                config: config.config,
+                ..Image::default()
+            };
+            let held = Held { image, layers };
+            if held.image.diff_ids.len() != held.layers.len() {
+                return Err(archive.damaged(format!("`{}` has other layers", entry.digest)));
+            }
+            if let Some(reference) = entry.annotations.get(REFERENCE) {
+                archive.external.insert(reference.clone(), held);
+            } else if let Some(name) = entry.annotations.get(NAME)
+                && let Some(of) = by_key(name)
+            {
+                archive.images.insert(of, held);
+            }
+        }
+        Ok(archive)
+    }
+
+    /// Returns what it holds, parents before children.
+    pub fn images(&self) -> Vec<(Kind, Key)> {
+        self.images.keys().copied().collect()
+    }
+
+    /// Returns the references of the `FROM` images that it holds.
+    pub fn externals(&self) -> Vec<String> {
+        self.external.keys().cloned().collect()
+    }
+
+    fn damaged(&self, what: String) -> ArchiveError {
+        ArchiveError::Damaged { path: self.path.clone(), what }
+    }
+
+    /// Reads a small blob whose bytes match its digest.
+    fn document(&self, file: &File, digest: &str) -> std::result::Result<Vec<u8>, ArchiveError> {
+        let Some(at) = self.blobs.get(digest).filter(|(_, size)| *size <= DOCUMENT_LIMIT) else {
+            return Err(ArchiveError::CutOff {
+                path: self.path.clone(),
+                what: format!("blob `{digest}` is missing"),
+            });
+        };
+        let text = read_at(file, *at)
+            .map_err(|source| ArchiveError::File { path: self.path.clone(), source })?;
+        match Digest::of(&text).oci() == digest {
+            true => Ok(text),
+            false => Err(self.damaged(format!("blob `{digest}` is something else"))),
+        }
+    }
+
+    async fn load(
+        &self,
+        engine: &dyn Engine,
+        held: &Held,
+        parent: Option<&Image>,
+        tag: String,
+    ) -> Result<()> {
+        let below = parent.filter(|parent| held.image.diff_ids.starts_with(&parent.diff_ids));
+        let parent = match below {
+            Some(parent) => parent.clone(),
+            None => Image { platform: held.image.platform.clone(), ..Image::default() },
+        };
+        let scratch = tempfile::Builder::new().prefix("layers-").tempdir_in(&self.scratch);
+        let scratch =
+            scratch.map_err(|source| EngineError::File { path: self.scratch.clone(), source })?;
+        let from = parent.diff_ids.len();
+        let mut layers = Vec::new();
+        for (at, diff_id) in held.image.diff_ids.iter().enumerate().skip(from) {
+            let path = scratch.path().join(format!("{at}.tar"));
+            let digest = &held.layers[at].0;
+            let unpacked = tokio::task::block_in_place(|| self.unpack(digest, diff_id, &path));
+            layers.push(unpacked.map_err(|source| match is_no_space(&source) {
+                true => EngineError::NoSpace { action: "unpack a layer".to_owned() },
+                false => EngineError::File { path: self.path.clone(), source },
+            })?);
+        }
+        let config = held.image.config.clone();
+        let request = LayerRequest { parent, layers, config, tags: vec![tag] };
+        engine.load(&request).await.map(drop)
+    }
+
+    /// Unpacks a layer to a file; both of its digests are checked.
+    fn unpack(&self, digest: &str, diff_id: &str, path: &Path) -> io::Result<LayerFile> {
+        let mut file = File::open(&self.path)?;
+        let (at, size) = self.blobs[digest];
+        file.seek(SeekFrom::Start(at))?;
+        let mut blob = Hashing { inner: file.take(size), hasher: Sha256::new() };
+        let mut tar = zstd::stream::read::Decoder::new(&mut blob)?;
+        let mut out = io::BufWriter::with_capacity(1 << 18, File::create(path)?);
+        let (mut hasher, mut length) = (Sha256::new(), 0);
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            let count = tar.read(&mut buffer)?;
+            if count == 0 {
+                break;
+            }
+            hasher.update(&buffer[..count]);
+            out.write_all(&buffer[..count])?;
+            length += count as u64;
+        }
+        drop(tar);
+        out.flush()?;
+        io::copy(&mut blob, &mut io::sink())?;
+        let found = Digest::from_bytes(blob.hasher.finalize().into()).oci();
+        let layer = Digest::from_bytes(hasher.finalize().into());
+        if found != digest || layer.oci() != diff_id {
+            let text = format!("layer `{digest}` is damaged");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        Ok(LayerFile { path: path.to_owned(), diff_id: layer, size: length })
+    }
+}
+
+fn by_key(name: &str) -> Option<(Kind, Key)> {
+    let (kind, key) = name.strip_prefix("imgforge/")?.split_once(':')?;
+    let kind = Kind::IMAGES.into_iter().find(|known| known.as_str() == kind)?;
+    Some((kind, key.parse().ok()?))
+}
+
+fn read_at(mut file: &File, (at, size): (u64, u64)) -> io::Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(at))?;
+    let mut bytes = Vec::new();
+    file.take(size.min(DOCUMENT_LIMIT)).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+struct Hashing<R> {
+    inner: R,
+    hasher: Sha256,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+#[async_trait]
+impl Remote for Archive {
+    fn describe(&self) -> String {
+        format!("archive `{}`", self.path.display())
+    }
+
+    async fn offers(&self, images: &[(Kind, Key)]) -> Result<HashMap<Key, Offer>> {
+        let offer = |held: &Held| Offer { image: held.image.clone(), layers: held.layers.clone() };
+        let held = images.iter().filter_map(|of| Some((of.1, offer(self.images.get(of)?))));
+        Ok(held.collect())
+    }
+
+    async fn external_image(&self, reference: &str) -> Result<Option<Image>> {
+        Ok(self.external.get(reference).map(|held| held.image.clone()))
+    }
+
+    async fn bring(
+        &self,
+        engine: &dyn Engine,
+        kind: Kind,
+        key: &Key,
+        parent: Option<&Image>,
+        _: &dyn LogSink,
+    ) -> Result<()> {
+        let tag = name::image(kind, key);
+        let missing = || EngineError::NoSuchImage { reference: tag.clone() };
+        let held = self.images.get(&(kind, *key)).ok_or_else(missing)?;
+        self.load(engine, held, parent, tag.clone()).await
+    }
+
+    async fn bring_external(
+        &self,
+        engine: &dyn Engine,
+        reference: &str,
+        _: &dyn LogSink,
+    ) -> Result<()> {
+        let missing = || EngineError::NoSuchImage { reference: reference.to_owned() };
+        let held = self.external.get(reference).ok_or_else(missing)?;
+        self.load(engine, held, None, reference.to_owned()).await
+    }
+}

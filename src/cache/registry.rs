@@ -292,19 +292,28 @@ impl Remote for RegistryCache {
     }
 
     async fn offers(&self, images: &[(Kind, Key)]) -> Result<HashMap<Key, Offer>> {
-        let offers: Vec<Option<(Key, Offer)>> = stream::iter(images.to_vec())
+        let asked: Vec<Result<Option<(Key, Offer)>>> = stream::iter(images.to_vec())
             .map(|(kind, key)| async move {
                 let described = self.ask(&name::image(kind, &key)).await?;
-                let offer = described.and_then(|Described { image, layers }| {
+                Ok(described.and_then(|Described { image, layers }| {
                     let labelled = image.config.labels.get(label::KEY) == Some(&key.to_string());
                     labelled.then_some((key, Offer { image, layers }))
-                });
-                Ok::<_, EngineError>(offer)
+                }))
             })
             .buffer_unordered(AT_ONCE * 2)
-            .try_collect()
-            .await?;
-        Ok(offers.into_iter().flatten().collect())
+            .collect()
+            .await;
+        // What is damaged there is not offered; a registry that fails for all is at fault itself.
+        let answered = asked.iter().any(Result::is_ok);
+        let mut offers = HashMap::new();
+        for answer in asked {
+            match answer {
+                Ok(offer) => offers.extend(offer),
+                Err(error) if !answered => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(offers)
     }
 
     async fn external_image(&self, reference: &str) -> Result<Option<Image>> {

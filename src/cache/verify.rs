@@ -211,8 +211,10 @@ pub async fn repair(
     broken.sort_by_key(|finding| std::cmp::Reverse(finding.kind));
     for finding in broken {
         let _gate = store.close_gate().await?;
-        // All of its names: that of the benchmark leads to the same bytes.
-        if let Some(id) = &finding.id
+        // All of its names: that of the benchmark leads to the same bytes. An image that has a name
+        // which is not its own keeps the others.
+        if !matches!(finding.problem, Problem::Labels(_))
+            && let Some(id) = &finding.id
             && let Some(image) = engine.inspect(id).await?
         {
             for tag in image.tags.iter().filter(|tag| super::contents::is_own_name(tag)) {

@@ -521,7 +521,8 @@ fn remotes(
     let writes = named.filter(|registry| mode.writes() && !registry.is_empty());
     let push_to = writes.map(|registry| open(registry)).transpose()?;
     if let Some(from) = wanted.remote {
-        let remote: Arc<dyn Remote> = match RegistryCache::is_reference(from) {
+        let is_file = Path::new(from).exists() || from.ends_with(".tar");
+        let remote: Arc<dyn Remote> = match !is_file && RegistryCache::is_reference(from) {
             true => Arc::new(open(from)?),
             false => Arc::new(super::cache::transfer::open_archive(Path::new(from), scratch)?),
         };

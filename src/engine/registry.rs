@@ -220,7 +220,9 @@ impl Remote {
                     source: chain(cause).into(),
                 },
             },
-            OciDistributionError::ServerError { code, message, .. } if !passing(*code) => {
+            OciDistributionError::ServerError { code, message, .. }
+                if !passing(*code) && !is_passing(message) =>
+            {
                 self.refused(format!("it answered {code}: {message}"))
             }
             OciDistributionError::ServerError { code, .. } => {
@@ -228,8 +230,7 @@ impl Remote {
             }
             OciDistributionError::RegistryError { envelope, .. } => {
                 let text = format!("{envelope}");
-                let busy = ["TOOMANYREQUESTS", "Too Many Requests", "toomanyrequests"];
-                match busy.iter().any(|word| text.contains(word)) {
+                match is_passing(&text) {
                     true => self.broke_off(&text),
                     false => self.refused(text),
                 }
@@ -238,6 +239,7 @@ impl Remote {
                 EngineError::NoSpace { action: self.action.clone() }
             }
             OciDistributionError::IoError(cause) => self.broke_off(cause),
+            OciDistributionError::DigestError(cause) => self.broke_off(cause),
             OciDistributionError::ImageManifestNotFoundError(_) => {
                 self.refused("the manifest is not found")
             }
@@ -249,12 +251,33 @@ impl Remote {
     }
 }
 
+/// Tells whether what a registry says may be otherwise the next time: it is busy, or another client
+/// uploads the same blob.
+fn is_passing(text: &str) -> bool {
+    let words = [
+        "TOOMANYREQUESTS",
+        "Too Many Requests",
+        "toomanyrequests",
+        "BLOB_UNKNOWN",
+        "BLOB_UPLOAD_UNKNOWN",
+        "DIGEST_INVALID",
+    ];
+    words.iter().any(|word| text.contains(word))
+}
+
 /// Tells whether an error says that a registry does not have an image.
 fn is_absent(error: &EngineError) -> bool {
     let text = error.to_string();
-    ["is not found", "MANIFEST_UNKNOWN", "manifest unknown", "NAME_UNKNOWN", "404"]
-        .iter()
-        .any(|word| text.contains(word))
+    // In the words of the specification's codes, or of the registries themselves.
+    let words = [
+        "is not found",
+        "MANIFEST_UNKNOWN",
+        "manifest unknown",
+        "NAME_UNKNOWN",
+        "not known to registry",
+        "404",
+    ];
+    words.iter().any(|word| text.contains(word))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -9,6 +9,7 @@
 mod again;
 mod bad_days;
 mod build;
+mod cache;
 mod common;
 mod embedded;
 mod escape;

@@ -1,0 +1,199 @@
+//! Collection: to bytes, beside processes that use images, and what it frees on the disk.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use imgforge::cache::Limits;
+use imgforge::engine::{SandboxNetwork, SandboxRequest};
+use imgforge::key::Kind;
+use imgforge::store::{Pinned, Store};
+
+use crate::common::{Machine, usage};
+
+const MIB: usize = 1 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_of_the_cache_goes_and_frees_what_was_promised() {
+    let machine = Machine::new().await;
+    let made = machine.tree(4, MIB).await;
+    let contents = machine.contents().await;
+    let total = contents.total();
+    let limits = Limits { keep_bytes: Some(total / 2), keep_for: None };
+    let dry = machine.collector().collect(&limits, true).await.unwrap();
+    assert_eq!(machine.count(&made).await, made.len(), "a dry run removes nothing");
+    let before = usage(machine.path());
+    let collected = machine.collector().collect(&limits, false).await.unwrap();
+    let freed = before - usage(machine.path());
+    assert_eq!(dry.promised, collected.promised);
+    assert_eq!(dry.removed.len(), collected.removed.len());
+    // Small records are not counted.
+    assert!(freed.abs_diff(collected.promised) < 256 << 10, "{freed} {}", collected.promised);
+    assert!(machine.contents().await.total() <= total / 2);
+    // Children before parents: whatever is left stands on what is left.
+    for image in &machine.contents().await.images {
+        let parent = image.parent.map(|key| made.iter().find(|one| one.key == key).unwrap());
+        if let Some(parent) = parent {
+            assert!(machine.has(parent).await);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pinned_stays_whatever_the_limit_with_all_below_it() {
+    let machine = Machine::new().await;
+    let made = machine.tree(2, 4096).await;
+    let pinned = made.iter().rfind(|one| one.kind == Kind::Instance).unwrap();
+    let pin = |pins: &mut imgforge::store::Pins| {
+        pins.insert(Pinned::Key(pinned.key), BTreeSet::from([pinned.key]));
+    };
+    machine.store.change_pins(pin).unwrap();
+    let collected = machine.gc(0).await;
+    assert_eq!(collected.kept, 1);
+    assert_eq!(machine.count(&made).await, 3, "the instance, its env, the base");
+    assert!(machine.has(pinned).await);
+    // The index is gone: the pin is not.
+    std::fs::remove_file(machine.path().join("state.db")).unwrap();
+    let again = Machine { store: Store::open(machine.path()).unwrap(), ..machine };
+    again.gc(0).await;
+    assert!(again.has(pinned).await);
+    again.store.change_pins(|pins| pins.clear()).unwrap();
+    again.gc(0).await;
+    assert_eq!(again.count(&made).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_running_build_leased_stays_until_it_ends() {
+    let machine = Machine::new().await;
+    let made = machine.tree(2, 4096).await;
+    let needed = made.last().unwrap();
+    let lease = machine.store.lease([needed.key]).await.unwrap();
+    machine.gc(0).await;
+    assert_eq!(machine.count(&made).await, 3);
+    drop(lease);
+    machine.gc(0).await;
+    assert_eq!(machine.count(&made).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_goes_on_beside_collections_loses_nothing() {
+    let machine = Arc::new(Machine::new().await);
+    let base = machine.make(Kind::Base, 0, None, 4096).await;
+    let _lease = machine.store.lease([base.key]).await.unwrap();
+    let collecting = {
+        let machine = machine.clone();
+        tokio::spawn(async move {
+            for _ in 0..40 {
+                machine.gc(0).await;
+            }
+        })
+    };
+    // As a build does it: the lease comes first, then the images.
+    for number in 0..40 {
+        let key = imgforge::key::KeyDocument::new(Kind::Env)
+            .with("n", number)
+            .with("parent", base.key)
+            .key();
+        let _lease = machine.store.lease([key]).await.unwrap();
+        let env = machine.make(Kind::Env, number, Some(&base), 20_000).await;
+        assert_eq!(env.key, key);
+        let again = machine.make(Kind::Env, number, Some(&base), 20_000).await;
+        assert!(machine.has(&again).await, "{number}");
+        let fresh = crate::common::open_engine(machine.path()).await;
+        let found = fresh.inspect(&env.name()).await.unwrap();
+        assert!(found.is_some(), "{number}: it is whole for another process, too");
+    }
+    collecting.await.unwrap();
+    machine.gc(0).await;
+    assert_eq!(machine.contents().await.images.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_container_keeps_its_files_when_its_image_is_removed() {
+    let Some((machine, image)) = debian().await else { return };
+    let engine = machine.engine.clone();
+    let running = tokio::spawn({
+        let (engine, image) = (engine.clone(), image.clone());
+        async move {
+            let log = Log::default();
+            let request = SandboxRequest {
+                image,
+                files: Vec::new(),
+                command: "sleep 2; ls /usr/bin | wc -l; cat /etc/debian_version".to_owned(),
+                time_limit: std::time::Duration::from_secs(30),
+                memory: None,
+                milli_cpus: None,
+                pids: None,
+                network: SandboxNetwork::None,
+                loopback_names: Vec::new(),
+                variables: Default::default(),
+                labels: Default::default(),
+            };
+            let ended = engine.run_sandboxed(&request, &log, &Log::default()).await.unwrap();
+            (ended, String::from_utf8(log.0.into_inner().unwrap()).unwrap())
+        }
+    });
+    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    engine.remove(&image).await.unwrap();
+    let swept = engine.sweep(false).await.unwrap();
+    assert_eq!(swept.bytes, 0, "the container stands on the layers");
+    let (ended, output) = running.await.unwrap();
+    assert_eq!(ended, imgforge::engine::SandboxEnd::Exited(0), "{output}");
+    assert_eq!(output.lines().count(), 2, "{output}");
+    let swept = engine.sweep(false).await.unwrap();
+    assert!(swept.bytes > 50 << 20, "{swept:?}");
+}
+
+/// A machine with a Debian of its own, from the one that the tests of engines stand on.
+async fn debian() -> Option<(Machine, String)> {
+    let user = rustix::process::geteuid().as_raw();
+    let state = match std::env::var_os("IMGFORGE_TEST_STATE") {
+        Some(state) => state.into(),
+        None => std::env::temp_dir().join(format!("imgforge-test-{user}")),
+    };
+    let name = "python:3.11-slim-bookworm";
+    let source = crate::common::open_engine(&state).await;
+    let Some(image) = source.inspect(name).await.unwrap() else {
+        assert!(std::env::var_os("CI").is_none(), "there is no `{name}`");
+        eprintln!("skipped: `imgforge base bootstrap {name}` makes what this needs");
+        return None;
+    };
+    let machine = Machine::new().await;
+    let taker = Arc::new(Keep(machine.path().join("base.tar")));
+    source.read_layers(std::slice::from_ref(&image), taker.clone()).await.unwrap();
+    let bytes = std::fs::read(&taker.0).unwrap();
+    let layer = imgforge::engine::LayerFile {
+        path: taker.0.clone(),
+        diff_id: imgforge::key::Digest::of(&bytes),
+        size: bytes.len() as u64,
+    };
+    let request = imgforge::engine::LayerRequest {
+        parent: imgforge::engine::Image { platform: image.platform, ..Default::default() },
+        layers: vec![layer],
+        config: image.config,
+        tags: vec!["debian:test".to_owned()],
+    };
+    machine.engine.load(&request).await.unwrap();
+    std::fs::remove_file(&taker.0).unwrap();
+    Some((machine, "debian:test".to_owned()))
+}
+
+struct Keep(std::path::PathBuf);
+
+impl imgforge::engine::LayerTaker for Keep {
+    fn wants(&self, _: &str) -> bool {
+        true
+    }
+
+    fn take(&self, _: Option<&str>, tar: &mut dyn std::io::Read) -> std::io::Result<()> {
+        std::io::copy(tar, &mut std::fs::File::create(&self.0)?).map(drop)
+    }
+}
+
+#[derive(Default)]
+struct Log(std::sync::Mutex<Vec<u8>>);
+
+impl imgforge::engine::LogSink for Log {
+    fn write(&self, bytes: &[u8]) {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+    }
+}

@@ -1,0 +1,94 @@
+//! What the cache manager asks of engines: layers, their room, and who uses them.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::{Arc, Mutex};
+
+use imgforge::engine::{LayerTaker, SandboxNetwork, SandboxRequest};
+use imgforge::key::Digest;
+
+use crate::common::{Log, layer, on_every_engine};
+
+/// Keeps the digests of the layers that it got.
+#[derive(Default)]
+struct Digests(Mutex<BTreeMap<String, u64>>);
+
+impl LayerTaker for Digests {
+    fn wants(&self, diff_id: &str) -> bool {
+        !self.0.lock().unwrap().contains_key(diff_id)
+    }
+
+    fn take(&self, diff_id: Option<&str>, tar: &mut dyn Read) -> std::io::Result<()> {
+        let (found, size) = Digest::of_reader(tar)?;
+        assert!(diff_id.is_none_or(|diff_id| diff_id == found.oci()));
+        self.0.lock().unwrap().insert(found.oci(), size);
+        Ok(())
+    }
+}
+
+#[test]
+fn the_layers_of_images_are_given_with_their_bytes_and_their_room() {
+    on_every_engine(|bench| async move {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut images = Vec::new();
+        for name in ["one", "two"] {
+            let text = name.repeat(20_000);
+            let added = layer(scratch.path(), &[("opt/text", &text)]);
+            let request = bench.layer(&bench.base, Some(added), name);
+            images.push(bench.engine.load(&request).await.unwrap());
+        }
+        let digests = Arc::new(Digests::default());
+        bench.engine.read_layers(&images, digests.clone()).await.unwrap();
+        let given = digests.0.lock().unwrap().clone();
+        for image in &images {
+            assert!(image.diff_ids.iter().all(|diff_id| given.contains_key(diff_id)));
+        }
+        let names: Vec<Vec<String>> =
+            images.iter().map(|image| bench.engine.storage_names(&image.diff_ids)).collect();
+        let base = bench.base.diff_ids.len();
+        assert_eq!(names[0][..base], names[1][..base], "what they share has one name");
+        assert_ne!(names[0][base], names[1][base]);
+        let bytes = bench.engine.storage_bytes(&names[0]).await.unwrap();
+        let Some(all) = bytes.iter().copied().collect::<Option<Vec<u64>>>() else {
+            eprintln!("{}: the disk of its engine cannot be seen", bench.name("one"));
+            return;
+        };
+        assert!(all[base] >= 60_000 && all[base] < 200_000, "{all:?}");
+        assert!(all[..base].iter().sum::<u64>() > 50 << 20, "{all:?}");
+        let unknown = bench.engine.storage_bytes(&["sha256:00".to_owned()]).await.unwrap();
+        assert_eq!(unknown, [None]);
+    });
+}
+
+#[test]
+fn the_image_of_a_running_container_is_in_use() {
+    on_every_engine(|bench| async move {
+        let request = bench.layer(&bench.base, None, "used");
+        let image = bench.engine.load(&request).await.unwrap();
+        let engine = bench.another_engine().await;
+        let name = bench.name("used");
+        let running = tokio::spawn(async move {
+            let request = SandboxRequest {
+                image: name,
+                files: Vec::new(),
+                command: "sleep 4".to_owned(),
+                time_limit: std::time::Duration::from_secs(30),
+                memory: None,
+                milli_cpus: None,
+                pids: None,
+                network: SandboxNetwork::None,
+                loopback_names: Vec::new(),
+                variables: BTreeMap::new(),
+                labels: BTreeMap::new(),
+            };
+            engine.run_sandboxed(&request, &Log::default(), &Log::default()).await.unwrap();
+        });
+        tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+        let used = bench.engine.images_in_use().await.unwrap();
+        // The embedded engine holds the layers of what runs by itself.
+        assert_eq!(used.contains(&image.id), bench.state().is_none());
+        let swept = bench.engine.sweep(true).await.unwrap();
+        assert!(swept.bytes < u64::MAX);
+        running.await.unwrap();
+    });
+}

@@ -25,9 +25,8 @@ fn kill_after(command: &mut Command, time: Duration) -> bool {
 
 /// Kills a command later and later until it ends by itself; after each kill the cache is checked.
 fn kill_again_and_again(machine: &Machine, args: &[&str], after: impl Fn()) -> usize {
-    let mut kills = 0;
-    for step in 0.. {
-        let time = Duration::from_millis(15 + step * 35);
+    for kills in 0.. {
+        let time = Duration::from_millis(15 + kills as u64 * 35);
         let ended = kill_after(&mut machine.command(args), time);
         let output = machine.run(&["cache", "verify"]);
         let found = text(&output);
@@ -37,7 +36,6 @@ fn kill_again_and_again(machine: &Machine, args: &[&str], after: impl Fn()) -> u
         if ended {
             return kills;
         }
-        kills += 1;
     }
     unreachable!()
 }

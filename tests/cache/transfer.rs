@@ -191,7 +191,7 @@ async fn an_image_on_another_build_of_its_parent_is_not_taken() {
     push(&one, &registry.name(), &[base, env, leaf.clone()]).await;
     let base = two.make(Kind::Base, 0, None, 4096).await;
     two.make(Kind::Env, 1, Some(&base), 7000).await;
-    let brought = pull(&two, &registry.name(), &[leaf.clone()]).await;
+    let brought = pull(&two, &registry.name(), std::slice::from_ref(&leaf)).await;
     assert!(matches!(&brought[0], Brought::Failed(why) if why.contains("another build")));
     assert!(!two.has(&leaf).await);
     let offers = cache(&registry.name()).offers(&[(leaf.kind, leaf.key)]).await.unwrap();

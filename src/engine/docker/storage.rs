@@ -18,7 +18,7 @@ use super::errors::failed;
 
 /// The last minor version of the API whose answer lists the build cache by itself, which `bollard`
 /// does not read any more.
-const LAST_OLD_FORM: usize = 51;
+const LAST_OLD_FORM: u32 = 51;
 
 /// How many records are named in a request.
 const RECORDS_AT_ONCE: usize = 500;
@@ -131,12 +131,10 @@ impl DockerEngine {
             }
             _ => return Ok(HashMap::new()),
         };
-        let version = self.docker.client_version();
-        let url = format!(
-            "http://{host}/v{}.{}/system/df?type=build-cache",
-            version.major_version,
-            version.minor_version.min(LAST_OLD_FORM)
-        );
+        let version = self.read_info().await?.api_version;
+        let minor = version.strip_prefix("1.").and_then(|minor| minor.parse().ok());
+        let minor = minor.unwrap_or(LAST_OLD_FORM).min(LAST_OLD_FORM);
+        let url = format!("http://{host}/v1.{minor}/system/df?type=build-cache");
         // An error says that it is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = client.build().map_err(lost)?;

@@ -1,5 +1,7 @@
 //! What the tests on a real engine share.
 
+#![allow(dead_code, reason = "not every test uses all of it")]
+
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 

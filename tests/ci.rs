@@ -1,0 +1,193 @@
+//! The GitHub Action and the template for GitLab, step by step: a first job builds and saves, a
+//! second one, on another machine, is warm.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_yaml_ng::Value;
+
+/// The inputs of an action, or the variables of a job.
+type Variables = BTreeMap<String, String>;
+
+fn document(name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    serde_yaml_ng::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// A runner: a working directory, and what the cache of the service holds.
+struct Runner {
+    dir: tempfile::TempDir,
+    cache: PathBuf,
+    engine: &'static str,
+}
+
+impl Runner {
+    fn new(cache: &Path, engine: &'static str) -> Runner {
+        Runner { dir: tempfile::tempdir().unwrap(), cache: cache.to_owned(), engine }
+    }
+
+    /// Runs a script as the service does; returns what it printed.
+    fn script(&self, script: &str, variables: &Variables) -> String {
+        let program = Path::new(env!("CARGO_BIN_EXE_imgforge"));
+        let path = std::env::var("PATH").unwrap();
+        let output = Command::new("bash")
+            .args(["--noprofile", "--norc", "-e", "-o", "pipefail", "-c", script])
+            .current_dir(self.dir.path())
+            .env("PATH", format!("{}:{path}", program.parent().unwrap().display()))
+            .env("GITHUB_STEP_SUMMARY", self.dir.path().join("summary.md"))
+            .env("GITHUB_ACTION_PATH", env!("CARGO_MANIFEST_DIR"))
+            .env("IMGFORGE_ENGINE", self.engine)
+            .env("RUST_BACKTRACE", "0")
+            .envs(variables)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{script}\n{text}");
+        text
+    }
+
+    /// What `actions/cache/restore` and `save` do.
+    fn cached(&self, action: &str, path: &str) {
+        let (here, there) = (self.dir.path().join(path), self.cache.join("images.tar"));
+        if action.contains("/restore@") {
+            if there.exists() {
+                std::fs::create_dir_all(here.parent().unwrap()).unwrap();
+                std::fs::copy(&there, &here).unwrap();
+            }
+        } else {
+            assert!(action.contains("/save@"), "{action}");
+            std::fs::copy(&here, &there).unwrap();
+        }
+    }
+}
+
+/// Fills in `${{ … }}`.
+fn filled(text: &str, inputs: &Variables) -> String {
+    let mut filled = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${{") {
+        let (expression, after) = after.split_once("}}").unwrap();
+        filled += before;
+        filled += match expression.trim() {
+            "github.run_id" => "1",
+            other => &inputs[other.strip_prefix("inputs.").unwrap()],
+        };
+        rest = after;
+    }
+    filled + rest
+}
+
+/// Tells whether the condition of a step holds, while nothing failed.
+fn holds(condition: &str, inputs: &Variables) -> bool {
+    condition.split("&&").all(|part| match part.split_whitespace().collect::<Vec<_>>().as_slice() {
+        ["always()"] => true,
+        [name, "==", "''"] => inputs[name.strip_prefix("inputs.").unwrap()].is_empty(),
+        [name, "!=", "''"] => !inputs[name.strip_prefix("inputs.").unwrap()].is_empty(),
+        other => panic!("{other:?}"),
+    })
+}
+
+/// Runs the action; returns what its steps printed, by their names.
+fn action(runner: &Runner, given: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let action = document("action.yml");
+    let mut inputs = Variables::new();
+    for (name, input) in action["inputs"].as_mapping().unwrap() {
+        let name = name.as_str().unwrap();
+        let given = given.iter().find(|(given, _)| *given == name).map(|(_, value)| *value);
+        let value = given.or(input["default"].as_str()).expect("a required input is given");
+        inputs.insert(name.to_owned(), value.to_owned());
+    }
+    assert_eq!(action["runs"]["using"].as_str(), Some("composite"));
+    let mut printed = BTreeMap::new();
+    for step in action["runs"]["steps"].as_sequence().unwrap() {
+        if step["if"].as_str().is_some_and(|condition| !holds(condition, &inputs)) {
+            continue;
+        }
+        if let Some(uses) = step["uses"].as_str() {
+            runner.cached(uses, &filled(step["with"]["path"].as_str().unwrap(), &inputs));
+            continue;
+        }
+        assert_eq!(step["shell"].as_str(), Some("bash"), "a composite step names its shell");
+        let script = step["run"].as_str().unwrap();
+        assert!(!script.contains("${{"), "inputs reach scripts as variables only");
+        let env = step["env"].as_mapping().cloned().unwrap_or_default();
+        let variables = env
+            .iter()
+            .map(|(name, value)| {
+                let value = filled(value.as_str().unwrap(), &inputs);
+                (name.as_str().unwrap().to_owned(), value)
+            })
+            .collect();
+        let text = runner.script(script, &variables);
+        printed.insert(step["name"].as_str().unwrap().to_owned(), text);
+    }
+    printed
+}
+
+#[test]
+fn the_action_builds_and_saves_and_is_warm_the_next_time() {
+    if !common::has_engine() {
+        return;
+    }
+    let cache = tempfile::tempdir().unwrap();
+    let given = [("dataset", "demo"), ("predictions", "gold"), ("engine", "docker")];
+    let first = Runner::new(cache.path(), "docker");
+    let printed = action(&first, &given);
+    assert!(printed["Evaluate"].contains("8 of 8 resolved"), "{}", printed["Evaluate"]);
+    assert!(cache.path().join("images.tar").exists());
+    let summary = std::fs::read_to_string(first.dir.path().join("summary.md")).unwrap();
+    assert!(summary.contains("gold") && summary.contains("REPOSITORY"), "{summary}");
+    let given = [("dataset", "demo"), ("predictions", "gold"), ("engine", "embedded")];
+    let second = Runner::new(cache.path(), "embedded");
+    let printed = action(&second, &given);
+    // Images with model patches are small, and made of what was restored.
+    assert!(printed["Prewarm"].contains("8 built, 12 pulled"), "{}", printed["Prewarm"]);
+    assert!(printed["Evaluate"].contains("8 of 8 resolved"), "{}", printed["Evaluate"]);
+}
+
+#[test]
+fn the_template_for_gitlab_builds_and_saves_and_is_warm_the_next_time() {
+    if !common::has_engine() {
+        return;
+    }
+    let template = document("ci/gitlab.yml");
+    let job = &template[".imgforge"];
+    let mut variables: Variables = job["variables"]
+        .as_mapping()
+        .unwrap()
+        .iter()
+        .map(|(name, value)| {
+            (name.as_str().unwrap().to_owned(), value.as_str().unwrap().to_owned())
+        })
+        .collect();
+    variables.insert("IMGFORGE_DATASET".into(), "demo".into());
+    let path = job["cache"]["paths"][0].as_str().unwrap();
+    let lines = |name: &str| {
+        let lines = job[name].as_sequence().unwrap().iter();
+        lines.map(|line| line.as_str().unwrap().to_owned()).collect::<Vec<_>>().join("\n")
+    };
+    let cache = tempfile::tempdir().unwrap();
+    let run = |engine: &'static str, predictions: &str| {
+        let mut variables = variables.clone();
+        if !predictions.is_empty() {
+            variables.insert("IMGFORGE_PREDICTIONS".into(), predictions.into());
+        }
+        let runner = Runner::new(cache.path(), engine);
+        runner.cached("/restore@", path);
+        // GitLab runs the lines of a part in one shell.
+        let printed = runner.script(&lines("script"), &variables);
+        let after = runner.script(&lines("after_script"), &variables);
+        runner.cached("/save@", path);
+        let junit = runner.dir.path().join(job["artifacts"]["reports"]["junit"].as_str().unwrap());
+        (printed, after, junit.exists())
+    };
+    let (_, after, junit) = run("docker", "");
+    assert!(after.contains("20 images in"), "{after}");
+    assert!(!junit);
+    let (printed, _, junit) = run("embedded", "gold");
+    assert!(printed.contains("8 of 8 resolved"), "{printed}");
+    assert!(junit);
+}

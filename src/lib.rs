@@ -12,6 +12,7 @@
 
 mod atomic;
 pub mod bootstrap;
+pub mod bundle;
 pub mod cache;
 pub mod catalog;
 pub mod cli;
@@ -22,6 +23,7 @@ pub mod event;
 pub mod exec;
 mod file_lock;
 pub mod grade;
+mod http;
 pub mod key;
 mod nearest;
 pub mod patch;

@@ -62,6 +62,40 @@ impl Root {
     }
 }
 
+/// Copies a catalog file to a directory under another name, with the folders beside it that its
+/// lockfiles and Dockerfiles are in.
+pub(super) fn copy(file: &Path, dir: &Path, name: &str) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    std::fs::copy(file, dir.join(name))?;
+    let beside = file.parent().unwrap_or(Path::new(""));
+    for folder in ["dockerfiles", "locks"] {
+        let from = beside.join(folder);
+        if !from.is_dir() {
+            continue;
+        }
+        for entry in walkdir::WalkDir::new(&from) {
+            let entry = entry?;
+            let below = entry.path().strip_prefix(&from).unwrap_or(entry.path());
+            let target = dir.join(folder).join(below);
+            match entry.file_type().is_dir() {
+                true => std::fs::create_dir_all(&target)?,
+                false => drop(std::fs::copy(entry.path(), &target)?),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes the files that imgforge was built with to a directory.
+pub(super) fn copy_embedded(dir: &Path) -> io::Result<()> {
+    for (name, files) in [("dockerfiles", &DOCKERFILES), ("locks", &LOCKS)] {
+        let folder = dir.join(name);
+        std::fs::create_dir_all(&folder)?;
+        files.extract(&folder)?;
+    }
+    std::fs::write(dir.join("images.toml"), CONFIG)
+}
+
 fn embedded(path: &str) -> io::Result<(&'static Dir<'static>, &str)> {
     if let Some(rest) = path.strip_prefix("dockerfiles/") {
         Ok((&DOCKERFILES, rest))

@@ -49,6 +49,38 @@ impl Catalog {
         Catalog::from_layers(&layers)
     }
 
+    /// Copies the files that [`Catalog::load`] reads to a directory: `images.toml`, and below
+    /// `overlays/` what is laid over it, each with the lockfiles and Dockerfiles beside it. Returns
+    /// the overlays, in their order.
+    pub fn copy_to(
+        config: Option<&Path>,
+        overlays: &[PathBuf],
+        dir: &Path,
+    ) -> std::io::Result<Vec<String>> {
+        let here = Path::new("images.toml");
+        let config = config.or_else(|| here.is_file().then_some(here));
+        let mut upper = Vec::new();
+        match config {
+            Some(path) => {
+                files::copy(path, dir, "images.toml")?;
+                upper.push(path.with_file_name("images.local.toml"));
+            }
+            None => {
+                files::copy_embedded(dir)?;
+                upper.push(PathBuf::from("images.local.toml"));
+            }
+        }
+        upper.retain(|path| path.is_file());
+        upper.extend(overlays.iter().cloned());
+        let mut names = Vec::new();
+        for (number, path) in upper.iter().enumerate() {
+            let folder = format!("overlays/{number}");
+            files::copy(path, &dir.join(&folder), "images.toml")?;
+            names.push(format!("{folder}/images.toml"));
+        }
+        Ok(names)
+    }
+
     /// Reads the copy in the binary and nothing else.
     pub fn embedded() -> Result<Catalog, CatalogError> {
         Catalog::from_layers(&[Layer::embedded()])

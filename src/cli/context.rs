@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::anyhow;
 use clap::ValueEnum as _;
 
+use crate::bundle;
 use crate::cache::Collector;
 use crate::cache::registry::RegistryCache;
 use crate::cache::remote::Remote;
@@ -151,6 +152,15 @@ pub async fn read_dataset(
         let demo = dataset::demo::materialise(&dir).map_err(Failure::environment)?;
         return Ok((demo.dataset, demo.mirrors));
     }
+    if name == BUNDLE {
+        let store = store.ok_or_else(|| Failure::input(anyhow!("the bundle needs a state")))?;
+        let contents = used_bundle(store)?;
+        let rows = bundle_dir(store).join(bundle::ROWS);
+        let hub = HubSettings::from_env(variable);
+        let read = dataset::load(&rows.display().to_string(), split, &hub).await;
+        let read = read.map_err(Failure::environment)?;
+        return Ok((Dataset { origin: contents.dataset, ..read }, BTreeMap::new()));
+    }
     let hub = HubSettings::from_env(variable);
     let dataset = dataset::load(name, split, &hub).await.map_err(|error| {
         let hint = error.hint();
@@ -227,6 +237,8 @@ pub struct Prepared {
     from: BTreeMap<String, String>,
     /// What keeps the images of assessed plans as long as this lives.
     leases: Mutex<Vec<Lease>>,
+    /// The records that answer for the package index; the network does where there are none.
+    pub package_index: Option<PathBuf>,
     /// Where what comes from an archive is unpacked.
     _scratch: tempfile::TempDir,
 }
@@ -277,10 +289,42 @@ pub fn engine_identity(info: &EngineInfo) -> String {
     format!("{} {} {root}", info.name, info.store)
 }
 
+/// The dataset of the bundle that is in use.
+pub const BUNDLE: &str = "bundle";
+
+/// Returns where the bundle in use is unpacked.
+pub fn bundle_dir(store: &Store) -> PathBuf {
+    store.dir().join(BUNDLE)
+}
+
+/// Reads what the bundle in use holds.
+pub fn used_bundle(store: &Store) -> Result<bundle::Contents, Failure> {
+    let contents = bundle::read(&bundle_dir(store)).map_err(Failure::environment)?;
+    contents.ok_or_else(|| {
+        let error = anyhow!("no bundle is in use");
+        Failure::input(error).hint(Some("`imgforge bundle use FILE` unpacks one".to_owned()))
+    })
+}
+
+/// Reads the catalog of the bundle in use.
+fn bundle_catalog(store: &Store, contents: &bundle::Contents) -> Result<Catalog, Failure> {
+    let dir = bundle_dir(store).join(bundle::CATALOG);
+    let overlays: Vec<PathBuf> = contents.overlays.iter().map(|name| dir.join(name)).collect();
+    Catalog::load(Some(&dir.join("images.toml")), &overlays).map_err(|error| {
+        let hint = error.hint();
+        Failure::input(error).hint(hint)
+    })
+}
+
 /// Reads everything that a plan is made from.
 pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, Failure> {
-    let catalog = catalog(global)?;
     let store = open_store(global)?;
+    let in_bundle = wanted.chosen.dataset == BUNDLE;
+    let bundled = in_bundle.then(|| used_bundle(&store)).transpose()?;
+    let catalog = match &bundled {
+        Some(contents) => bundle_catalog(&store, contents)?,
+        None => catalog(global)?,
+    };
     let sources = wanted.sources;
     let defaults = catalog.defaults();
     let platform = sources.platform.as_ref().or(defaults.platform.as_ref());
@@ -306,7 +350,7 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
     let native = engine.as_ref().map_or(config::host_platform(), |(_, info)| &info.platform);
     let platform = platform.unwrap_or_else(|| native.to_owned());
     let namespace = match wanted.chosen.dataset.as_str() {
-        "demo" => None,
+        "demo" | BUNDLE => None,
         _ => config::namespace(
             sources.namespace.as_deref(),
             defaults,
@@ -347,9 +391,12 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
     );
     let workers = wanted.workers.or(defaults.max_workers);
     let workers = workers.unwrap_or_else(|| config::default_workers(cpus)).max(1);
-    let mut map = catalog.mirrors().clone();
+    let mut map = if in_bundle { BTreeMap::new() } else { catalog.mirrors().clone() };
     map.extend(demo_mirrors);
+    let index = in_bundle.then(|| bundle_dir(&store).join(bundle::INDEX));
+    let repositories = bundle_dir(&store).join(bundle::REPOSITORIES).join("{owner}__{name}.git");
     let templates = match (sources.git_mirror.as_slice(), &defaults.git_mirrors) {
+        _ if in_bundle => vec![repositories.display().to_string()],
         ([], Some(defaults)) => defaults.clone(),
         ([], None) => vec![config::GITHUB.to_owned()],
         (flags, _) => flags.to_vec(),
@@ -373,11 +420,38 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         push_to,
         from,
         leases: Mutex::default(),
+        package_index: index,
         _scratch: scratch,
     })
 }
 
 impl Prepared {
+    /// Returns the same in another engine and state, where nothing comes from elsewhere.
+    pub fn in_engine(&self, engine: Arc<dyn Engine>, info: EngineInfo, store: Arc<Store>) -> Self {
+        let scratch = store.scratch_dir().expect("the state was opened");
+        Prepared {
+            catalog: self.catalog.clone(),
+            engine: Some((engine, info)),
+            store,
+            mirrors: self.mirrors.clone(),
+            workers: self.workers,
+            dataset: self.dataset.clone(),
+            instances: self.instances.clone(),
+            work: self.work.clone(),
+            submission: Submission::default(),
+            platform: self.platform.clone(),
+            namespace: None,
+            remote: None,
+            insists: false,
+            build_instead: true,
+            push_to: None,
+            from: self.from.clone(),
+            leases: Mutex::default(),
+            package_index: None,
+            _scratch: scratch,
+        }
+    }
+
     /// Returns the engine's name, or `none`.
     pub fn engine_name(&self) -> &str {
         self.engine.as_ref().map_or("none", |(_, info)| info.name.as_str())

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 
+use crate::bundle::index::PackageIndex;
 use crate::config;
 use crate::engine::{Engine, HostAccess};
 use crate::event::Reporter;
@@ -56,6 +57,17 @@ pub struct ExecArgs {
 }
 
 impl ExecArgs {
+    /// Runs a plan whose build steps ask a package index of this process.
+    pub async fn run_with(
+        &self,
+        global: &Global,
+        prepared: &Prepared,
+        plan: Arc<Plan>,
+        index: Option<PackageIndex>,
+    ) -> Result<RunSummary, Failure> {
+        self.run_whole(global, prepared, plan, None, Vec::new(), index).await
+    }
+
     /// Runs a plan. `more` is told of every event beside the reporters that the options ask for.
     pub async fn run(
         &self,
@@ -64,6 +76,22 @@ impl ExecArgs {
         plan: Arc<Plan>,
         runs: Option<Arc<Runs>>,
         more: Vec<Box<dyn Reporter>>,
+    ) -> Result<RunSummary, Failure> {
+        let index = match &prepared.package_index {
+            Some(records) => Some(serve_index(records).await?),
+            None => None,
+        };
+        self.run_whole(global, prepared, plan, runs, more, index).await
+    }
+
+    async fn run_whole(
+        &self,
+        global: &Global,
+        prepared: &Prepared,
+        plan: Arc<Plan>,
+        runs: Option<Arc<Runs>>,
+        more: Vec<Box<dyn Reporter>>,
+        index: Option<PackageIndex>,
     ) -> Result<RunSummary, Failure> {
         let host = config::host_access(
             context::variable,
@@ -74,7 +102,10 @@ impl ExecArgs {
             let error = anyhow::Error::from(error).context("cannot read the CA bundle");
             Failure::input(error)
         })?;
-        let host = HostAccess { secrets: self.secret.iter().cloned().collect(), ..host };
+        let mut host = HostAccess { secrets: self.secret.iter().cloned().collect(), ..host };
+        if let Some(index) = &index {
+            lead_to(index, &mut host);
+        }
         let mut reporter = self.reporters(global)?;
         reporter.0.extend(more);
         let (engine, info) =
@@ -120,6 +151,7 @@ impl ExecArgs {
             () = budget.keep_meanwhile() => unreachable!("it goes on for ever"),
         };
         drop(reporter);
+        drop(index);
         remove_own(&**engine).await;
         note_use().map_err(Failure::environment)?;
         if let Some(registry) = &prepared.push_to {
@@ -152,6 +184,25 @@ impl ExecArgs {
         }
         Ok(Fanout(reporters))
     }
+}
+
+/// Starts what answers for the package index from the records of a bundle.
+async fn serve_index(records: &Path) -> Result<PackageIndex, Failure> {
+    PackageIndex::start(records, None).await.map_err(|error| {
+        let error = anyhow::Error::from(error).context("cannot serve the packages of the bundle");
+        Failure::environment(error)
+    })
+}
+
+/// Leads build steps to an index on this machine, and nowhere else.
+fn lead_to(index: &PackageIndex, host: &mut HostAccess) {
+    for name in ["PIP_EXTRA_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_INDEX"] {
+        host.variables.remove(name);
+    }
+    for (name, value) in index.variables() {
+        host.variables.insert(name.to_owned(), value);
+    }
+    host.network = Some("host".to_owned());
 }
 
 /// Removes the containers and images of work that this very process dropped, or that the engine

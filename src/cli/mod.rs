@@ -3,6 +3,7 @@
 mod base;
 mod budget;
 mod build;
+mod bundle;
 mod cache;
 mod clean;
 mod completions;
@@ -201,6 +202,9 @@ enum Command {
     /// See, bound, check and move the images that were built
     #[command(subcommand)]
     Cache(cache::CacheCommand),
+    /// Everything that instances need in one file, for machines without a network
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
     /// Make base images without a registry
     #[command(subcommand)]
     Base(base::BaseCommand),
@@ -233,6 +237,7 @@ pub async fn main() -> Exit {
         Command::Dataset(command) => dataset::run(global, command).await,
         Command::Lock(args) => lock::run(global, args).await,
         Command::Cache(command) => cache::run(global, command).await,
+        Command::Bundle(command) => bundle::run(global, command).await,
         Command::Base(command) => base::run(global, command).await,
         Command::Doctor(args) => doctor::run(global, args).await,
         Command::Clean(args) => clean::run(global, args).await,

@@ -240,23 +240,11 @@ pub(super) async fn fetch(name: &str, split: &str, hub: &HubSettings) -> Result<
     Ok(Fetched { files: paths, revision: listing.sha })
 }
 
-/// Makes a client that trusts the host's authorities and those of `SSL_CERT_FILE`, and that hands
-/// redirects to us: a token must not follow to another host.
+/// Makes a client that hands redirects to us: a token must not follow to another host.
 fn client() -> Result<Client, HubError> {
-    // An error says that it is installed already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = Client::builder()
-        .user_agent(concat!("imgforge/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(Duration::from_secs(20))
-        .read_timeout(Duration::from_secs(60));
-    if let Some(path) = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from) {
-        let bytes =
-            std::fs::read(&path).map_err(|source| HubError::File { path: path.clone(), source })?;
-        for certificate in reqwest::Certificate::from_pem_bundle(&bytes).unwrap_or_default() {
-            builder = builder.add_root_certificate(certificate);
-        }
-    }
+    let builder =
+        crate::http::client().map_err(|(path, source)| HubError::File { path, source })?;
+    let builder = builder.redirect(reqwest::redirect::Policy::none());
     builder.build().map_err(|source| HubError::Request { url: "(client)".to_owned(), source })
 }
 

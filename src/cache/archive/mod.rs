@@ -14,10 +14,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cache::CachedImage;
 use crate::engine::{Engine, EngineError, Image, LayerTaker as _};
 use crate::exec::survey;
-use crate::key::Kind;
+use crate::key::{Key, Kind};
 use crate::plan::name;
 
 pub use read::Archive;
@@ -85,14 +84,14 @@ struct Index {
 pub async fn export(
     engine: &dyn Engine,
     path: &Path,
-    images: impl Iterator<Item = &CachedImage>,
+    images: impl Iterator<Item = (Kind, Key)>,
 ) -> Result<Written, ArchiveError> {
     let mut named = Vec::new();
-    for image in images {
-        let name = image.image();
+    for (kind, key) in images {
+        let name = name::image(kind, &key);
         let missing = || EngineError::NoSuchImage { reference: name.clone() };
         let looked = engine.inspect(&name).await?.ok_or_else(missing)?;
-        if image.kind == Kind::Base {
+        if kind == Kind::Base {
             for (reference, image) in survey::external_images(engine, &looked).await? {
                 let name = name::from_image(&reference, &image.platform);
                 named.push((name, Some(reference), image));

@@ -241,7 +241,8 @@ pub(super) async fn export(global: &Global, args: ExportArgs) -> CommandResult {
     let keys = chosen.iter().map(|image| image.key);
     let _lease = opened.store.lease(keys).await.map_err(Failure::environment)?;
     let engine = &*opened.engine;
-    let exported = archive::export(engine, &args.file, chosen.iter().copied()).await;
+    let images = chosen.iter().map(|image| (image.kind, image.key));
+    let exported = archive::export(engine, &args.file, images).await;
     let written = exported.map_err(archive_failure)?;
     if missing > 0 {
         render::warn(format!("{missing} images are not here: `imgforge build` makes them"));

@@ -19,6 +19,11 @@ impl Failure {
         Failure { action: action.into(), errno: None, reason: reason.into() }
     }
 
+    /// Says what failed and why.
+    pub fn text(&self) -> String {
+        format!("cannot {}: {}", self.action, self.reason)
+    }
+
     /// A failure that another process of the helper reported.
     pub fn again(action: String, errno: Option<i32>, reason: String) -> Failure {
         Failure { action, errno, reason }

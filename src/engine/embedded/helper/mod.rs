@@ -29,6 +29,12 @@ use failure::{Context as _, Failure};
 
 pub(super) use cgroup::{PARENT as GROUPS, available as limits_groups};
 
+/// Brings up the loopback of this process's network namespace, where that is a new one.
+pub(crate) fn bring_loopback_up() -> std::io::Result<()> {
+    network::make(super::task::Network::None)
+        .map_err(|failure| std::io::Error::other(failure.text()))
+}
+
 /// The argument that makes a process a helper.
 pub(super) const ARGUMENT: &str = "imgforge-embedded-helper";
 

@@ -1,0 +1,322 @@
+//! `imgforge bundle`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use crate::bundle::index::PackageIndex;
+use crate::bundle::{self, BundleError, Contents};
+use crate::cache::archive;
+use crate::cache::remote::{Brought, Remote as _, Target};
+use crate::catalog::Catalog;
+use crate::engine::embedded::{EmbeddedEngine, Settings};
+use crate::engine::{Engine, LogSink};
+use crate::key::Kind;
+use crate::plan::{Plan, Status};
+use crate::recipe::Recipe;
+use crate::store::{Store, disk};
+
+use super::context::{self, LogLines, Prepared, Wanted};
+use super::execute::{ExecArgs, exit_of};
+use super::{Chosen, CommandResult, Exit, Failure, Global, Sources, render};
+
+/// Commands of `bundle`.
+#[derive(Debug, Subcommand)]
+pub enum BundleCommand {
+    /// Write a bundle: dataset, catalog, repositories, packages and base images
+    Create(Box<CreateArgs>),
+    /// Unpack a bundle; `-d bundle` is its dataset from then on, and needs no network
+    Use(UseArgs),
+}
+
+/// Arguments of `bundle create`.
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// The bundle
+    file: PathBuf,
+    #[command(flatten)]
+    chosen: Chosen,
+    #[command(flatten)]
+    sources: Sources,
+    #[command(flatten)]
+    exec: ExecArgs,
+}
+
+/// Arguments of `bundle use`.
+#[derive(Debug, Args)]
+pub struct UseArgs {
+    /// A bundle of `bundle create`
+    file: PathBuf,
+}
+
+/// Runs `bundle`.
+pub(super) async fn run(global: &Global, command: BundleCommand) -> CommandResult {
+    match command {
+        BundleCommand::Create(args) => create(global, *args).await,
+        BundleCommand::Use(args) => unpack(global, args).await,
+    }
+}
+
+fn say(global: &Global, text: impl std::fmt::Display) {
+    if !global.quiet {
+        eprintln!("bundle: {text}");
+    }
+}
+
+fn bundle_failure(error: BundleError) -> Failure {
+    match error {
+        BundleError::File { .. } | BundleError::Git { .. } => Failure::environment(error),
+        BundleError::Broken { .. } => {
+            Failure::input(error).hint(Some("copy it again, or create it again".to_owned()))
+        }
+        BundleError::Newer { .. } => {
+            let hint = "use the imgforge that made it, or a newer one".to_owned();
+            Failure::input(error).hint(Some(hint))
+        }
+    }
+}
+
+fn file_failure(path: &Path) -> impl Fn(std::io::Error) -> Failure + '_ {
+    move |error| {
+        let text = format!("cannot write `{}`", path.display());
+        Failure::environment(anyhow::Error::from(error).context(text))
+    }
+}
+
+async fn create(global: &Global, args: CreateArgs) -> CommandResult {
+    let wanted = Wanted {
+        chosen: &args.chosen,
+        sources: &args.sources,
+        predictions: &[],
+        skip_empty: false,
+        workers: args.exec.max_workers,
+        build: true,
+        remote: None,
+        build_instead: true,
+    };
+    let mut prepared = context::prepare(global, &wanted).await?;
+    prepared.namespace = None;
+    // Bases need more than packages of Python: they go along as they are.
+    let mut bases = prepared.plan(&prepared.work, Kind::Base, None)?;
+    prepared.assess(&mut bases, &[], &Default::default()).await?;
+    if bases.nodes().any(|(_, node)| node.status != Status::Fresh) {
+        say(global, "building base images");
+    }
+    let summary =
+        args.exec.run(global, &prepared, Arc::new(bases.clone()), None, Vec::new()).await?;
+    if exit_of(&summary) != Exit::Success {
+        return Ok(exit_of(&summary));
+    }
+    // Beside the bundle, so that what broke off goes on: packages that are recorded stay.
+    let mut work = args.file.as_os_str().to_owned();
+    work.push(".work");
+    let work = PathBuf::from(work);
+    let dir = work.join("bundle");
+    std::fs::create_dir_all(&dir).map_err(file_failure(&dir))?;
+    for part in [bundle::CATALOG, bundle::REPOSITORIES] {
+        let _ = std::fs::remove_dir_all(dir.join(part));
+    }
+    say(global, "the dataset, the catalog and the base images");
+    let overlays =
+        Catalog::copy_to(global.config.as_deref(), &global.overlay, &dir.join(bundle::CATALOG))
+            .map_err(file_failure(&dir))?;
+    write_rows(&prepared, &dir)?;
+    export_bases(&prepared, &bases, &dir).await?;
+
+    let plan = prepared.plan(&prepared.work, Kind::Instance, None)?;
+    say(global, "the objects of repositories");
+    pack_repositories(&prepared, &plan, &dir).await?;
+    say(global, "packages: building once more, in an engine of its own");
+    let exit = record_packages(global, &args, &prepared, &work).await?;
+    if exit != Exit::Success {
+        return Ok(exit);
+    }
+    let contents = Contents {
+        version: bundle::VERSION,
+        imgforge: env!("CARGO_PKG_VERSION").to_owned(),
+        dataset: prepared.dataset.clone(),
+        split: args.chosen.split.clone(),
+        platform: prepared.platform.clone(),
+        instances: prepared.instances.iter().map(|one| one.instance_id.clone()).collect(),
+        overlays,
+        files: BTreeMap::new(),
+    };
+    let count = contents.instances.len();
+    let file = args.file.clone();
+    let packed = tokio::task::spawn_blocking(move || bundle::pack(&dir, contents, &file));
+    let bytes = packed.await.expect("packing does not panic").map_err(bundle_failure)?;
+    let _ = std::fs::remove_dir_all(&work);
+    if global.json {
+        render::json(&json!({ "instances": count, "bytes": bytes, "file": args.file }))
+            .map_err(Failure::environment)?;
+    }
+    let size = disk::bytes_text(bytes);
+    say(global, format!("{count} instances in {}, {size}", args.file.display()));
+    Ok(Exit::Success)
+}
+
+fn write_rows(prepared: &Prepared, dir: &Path) -> Result<(), Failure> {
+    let mut rows = Vec::new();
+    for instance in &prepared.instances {
+        serde_json::to_writer(&mut rows, &**instance).expect("rows are valid JSON");
+        rows.push(b'\n');
+    }
+    let path = dir.join(bundle::ROWS);
+    std::fs::write(&path, rows).map_err(file_failure(&path))
+}
+
+/// Writes the base images, and what they stand on, to the bundle's archive.
+async fn export_bases(prepared: &Prepared, bases: &Plan, dir: &Path) -> Result<(), Failure> {
+    let (engine, _) = prepared.engine.as_ref().expect("a build has an engine");
+    let images = bases.nodes().map(|(_, node)| (node.kind(), node.key));
+    let path = dir.join(bundle::IMAGES);
+    let exported = archive::export(&**engine, &path, images).await;
+    exported.map(drop).map_err(Failure::environment)
+}
+
+/// Writes the objects that the plan needs of each repository.
+async fn pack_repositories(prepared: &Prepared, plan: &Plan, dir: &Path) -> Result<(), Failure> {
+    let mut needed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (_, node) in plan.nodes() {
+        match &node.recipe {
+            Recipe::Checkout(recipe) => {
+                let commits = needed.entry(recipe.repo.clone()).or_default();
+                commits.insert(recipe.base_commit.clone());
+            }
+            Recipe::Env(recipe) => {
+                for files in &recipe.requirements {
+                    let commits = needed.entry(files.repo.clone()).or_default();
+                    commits.insert(files.commit.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    for (repo, commits) in needed {
+        let commits: Vec<String> = commits.into_iter().collect();
+        let mirrors = prepared.mirrors.clone();
+        let target = dir.join(bundle::REPOSITORIES).join(repo.replace('/', "__") + ".git");
+        let packed = tokio::task::spawn_blocking(move || {
+            let names: Vec<&str> = commits.iter().map(String::as_str).collect();
+            let mirror = mirrors
+                .mirror(&repo, &names, &LogLines::new(false))
+                .map_err(|error| Failure::environment(anyhow::Error::from(error)))?;
+            bundle::pack_repository(mirror.path(), &repo, &commits, &target).map_err(bundle_failure)
+        });
+        packed.await.expect("packing does not panic")?;
+    }
+    Ok(())
+}
+
+/// Builds everything above the bases in an engine of its own, and records what that asks of the
+/// package index.
+async fn record_packages(
+    global: &Global,
+    args: &CreateArgs,
+    prepared: &Prepared,
+    work: &Path,
+) -> Result<Exit, Failure> {
+    let dir = work.join("bundle");
+    let state = work.join("state");
+    let store = Arc::new(Store::open(&state).map_err(Failure::environment)?);
+    let settings = context::embedded_settings(global).map_err(context::engine_failure)?;
+    let engine = EmbeddedEngine::open(Settings { state_dir: state, ..settings }).await;
+    let engine: Arc<dyn Engine> = Arc::new(engine.map_err(context::engine_failure)?);
+    let info = engine.info().await.map_err(context::engine_failure)?;
+    bring_images(&*engine, &store, &dir.join(bundle::IMAGES), work).await?;
+    let url = ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"]
+        .into_iter()
+        .find_map(context::variable)
+        .unwrap_or_else(|| "https://pypi.org/simple".to_owned());
+    let client = crate::http::client()
+        .map_err(|(path, error)| file_failure(&path)(error))?
+        .build()
+        .map_err(Failure::environment)?;
+    let records = dir.join(bundle::INDEX);
+    let index = PackageIndex::start(&records, Some((client, &url))).await;
+    let index = index.map_err(Failure::environment)?;
+    let recording = prepared.in_engine(engine, info, store);
+    let mut plan = recording.plan(&recording.work, Kind::Checkout, None)?;
+    recording.assess(&mut plan, &[], &Default::default()).await?;
+    let summary = args.exec.run_with(global, &recording, Arc::new(plan), Some(index)).await?;
+    Ok(exit_of(&summary))
+}
+
+/// Brings the base images of an archive onto an engine.
+async fn bring_images(
+    engine: &dyn Engine,
+    store: &Store,
+    path: &Path,
+    scratch: &Path,
+) -> Result<usize, Failure> {
+    let archive = super::cache::transfer::open_archive(path, scratch)?;
+    let info = engine.info().await.map_err(context::engine_failure)?;
+    let identity = context::engine_identity(&info);
+    let quiet: &dyn LogSink = &LogLines::new(false);
+    for reference in archive.externals() {
+        let here = engine.inspect(&reference).await.map_err(context::engine_failure)?;
+        if here.is_none() {
+            let brought = archive.bring_external(engine, &reference, quiet).await;
+            brought.map_err(context::engine_failure)?;
+        }
+    }
+    let target = Target { engine, identity: &identity, store };
+    let brought = target.bring(&archive, &archive.images(), &|_| {}).await;
+    let brought = brought.map_err(Failure::environment)?;
+    for one in &brought {
+        if let Brought::Failed(why) = &one.outcome {
+            let error = anyhow::anyhow!("base image {}: {why}", one.key.short());
+            return Err(Failure::environment(error));
+        }
+    }
+    Ok(brought.len())
+}
+
+async fn unpack(global: &Global, args: UseArgs) -> CommandResult {
+    let opened = context::open(global).await?;
+    let dir = context::bundle_dir(&opened.store);
+    let scratch = opened.store.scratch_dir().map_err(Failure::environment)?;
+    let aside = scratch.path().join("bundle");
+    let (file, target) = (args.file.clone(), aside.clone());
+    let unpacked = tokio::task::spawn_blocking(move || bundle::unpack(&file, &target));
+    let contents = unpacked.await.expect("unpacking does not panic").map_err(bundle_failure)?;
+    if contents.platform != opened.info.platform {
+        let error = anyhow::anyhow!(
+            "the bundle is for {}, the engine is {}",
+            contents.platform,
+            opened.info.platform
+        );
+        return Err(Failure::input(error));
+    }
+    let bases =
+        bring_images(&*opened.engine, &opened.store, &aside.join(bundle::IMAGES), scratch.path())
+            .await?;
+    // The images are on the engine now.
+    let images = aside.join(bundle::IMAGES);
+    std::fs::remove_file(&images).map_err(file_failure(&images))?;
+    let old = scratch.path().join("old");
+    if dir.exists() {
+        std::fs::rename(&dir, &old).map_err(file_failure(&dir))?;
+    }
+    std::fs::rename(&aside, &dir).map_err(file_failure(&dir))?;
+    let count = contents.instances.len();
+    if global.json {
+        let document = json!({
+            "dataset": contents.dataset,
+            "instances": contents.instances,
+            "bases": bases,
+        });
+        render::json(&document).map_err(Failure::environment)?;
+    }
+    say(
+        global,
+        format!(
+            "{count} instances of {}, {bases} base images; `-d bundle` has them",
+            contents.dataset
+        ),
+    );
+    Ok(Exit::Success)
+}

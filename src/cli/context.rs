@@ -202,6 +202,12 @@ pub async fn choose(chosen: &Chosen, store: Option<&Store>) -> Result<ChosenInst
     Ok(ChosenInstances { instances, all, origin, mirrors })
 }
 
+/// Reads a dataset and chooses instances, for what needs no state but that of a bundle.
+pub async fn choose_rows(global: &Global, chosen: &Chosen) -> Result<ChosenInstances, Failure> {
+    let store = (chosen.dataset == BUNDLE).then(|| open_store(global)).transpose()?;
+    choose(chosen, store.as_deref()).await
+}
+
 /// What plans are made from.
 pub struct Prepared {
     /// The catalog.

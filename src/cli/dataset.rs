@@ -67,7 +67,7 @@ impl LogSink for Quiet {
 pub(super) async fn run(global: &Global, command: DatasetCommand) -> CommandResult {
     match command {
         DatasetCommand::Ls { chosen } => {
-            let instances = context::choose(&chosen, None).await?.instances;
+            let instances = context::choose_rows(global, &chosen).await?.instances;
             if global.json {
                 super::render::json(&instances).map_err(Failure::environment)?;
             } else {
@@ -82,7 +82,7 @@ pub(super) async fn run(global: &Global, command: DatasetCommand) -> CommandResu
         }
         DatasetCommand::Show { id, mut chosen } => {
             chosen.instance_ids = vec![id];
-            let instances = context::choose(&chosen, None).await?.instances;
+            let instances = context::choose_rows(global, &chosen).await?.instances;
             let instance = &instances[0];
             if global.json {
                 super::render::json(instance).map_err(Failure::environment)?;

@@ -40,7 +40,7 @@ pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
         None => None,
         Some(dataset) => {
             let chosen = Chosen::one(dataset, &args.split, args.instance_id.as_deref());
-            context::choose(&chosen, None).await?.instances.pop()
+            context::choose_rows(global, &chosen).await?.instances.pop()
         }
     };
     if let (Some(instance), Some(name)) = (&mut instance, &args.parser) {

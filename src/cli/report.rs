@@ -39,7 +39,7 @@ pub struct ReportArgs {
 
 /// Runs `report`.
 pub(super) async fn run(global: &Global, args: ReportArgs) -> CommandResult {
-    let report = load(&args.run_id, &args, true).await?;
+    let report = load(global, &args.run_id, &args, true).await?;
     let written = results::write(&report, &args.outputs).map_err(run_failure)?;
     let Some(other) = &args.against else {
         if !global.quiet {
@@ -50,7 +50,7 @@ pub(super) async fn run(global: &Global, args: ReportArgs) -> CommandResult {
         }
         return Ok(exit_of(&report));
     };
-    let baseline = load(other, &args, false).await?;
+    let baseline = load(global, other, &args, false).await?;
     let comparison = compare(&report, &baseline);
     if global.json {
         super::render::json(&comparison).map_err(Failure::environment)?;
@@ -68,7 +68,12 @@ fn exit_of(report: &RunReport) -> Exit {
 }
 
 /// Grades the saved logs of a run. With `write` every instance gets its report anew.
-async fn load(run_id: &str, args: &ReportArgs, write: bool) -> Result<RunReport, Failure> {
+async fn load(
+    global: &Global,
+    run_id: &str,
+    args: &ReportArgs,
+    write: bool,
+) -> Result<RunReport, Failure> {
     let dir = RunDir::new(Path::new(RUNS), run_id).map_err(run_failure)?;
     let saved = dir.instances().map_err(run_failure)?;
     let metadata = dir.metadata().map_err(run_failure)?;
@@ -80,7 +85,7 @@ async fn load(run_id: &str, args: &ReportArgs, write: bool) -> Result<RunReport,
     let split = args.split.clone().or_else(|| recorded(|m| &m.split));
     let split = split.unwrap_or_else(|| "test".to_owned());
     let chosen = Chosen::one(&dataset, &split, None);
-    let instances = context::choose(&chosen, None).await?.instances;
+    let instances = context::choose_rows(global, &chosen).await?.instances;
     let instances: HashMap<String, Arc<Instance>> =
         instances.into_iter().map(|one| (one.instance_id.clone(), Arc::new(one))).collect();
     let own = metadata.as_ref().and_then(|metadata| metadata.imgforge.as_ref());

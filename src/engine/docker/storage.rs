@@ -20,6 +20,12 @@ use super::errors::failed;
 /// does not read any more.
 const LAST_OLD_FORM: u32 = 51;
 
+/// How the builder describes what it keeps of a `FROM` image of the engine's own.
+const FROM_IMAGE: &str = "from local ";
+
+/// How the builder describes files that it put on something else.
+const PUT: &str = "fileop target";
+
 /// How many records are named in a request.
 const RECORDS_AT_ONCE: usize = 500;
 
@@ -113,6 +119,9 @@ impl DockerEngine {
         struct Record {
             #[serde(rename = "ID")]
             id: String,
+            parent: Option<String>,
+            #[serde(rename = "Type")]
+            kind: String,
             description: String,
             in_use: bool,
             shared: bool,
@@ -142,14 +151,33 @@ impl DockerEngine {
         let answer = answer.error_for_status().map_err(lost)?;
         let usage: Usage = answer.json().await.map_err(lost)?;
         let marker = format!("{}/step", host::MOUNT);
-        let free = |record: &Record| {
-            !record.in_use
-                && !record.shared
-                && record.description.starts_with("mount / from exec")
-                && record.description.contains(&marker)
+        let all: HashMap<String, Record> = usage
+            .build_cache
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|record| !record.in_use && !record.shared && record.kind == "regular")
+            .map(|record| (record.id.clone(), record))
+            .collect();
+        // What is left of an image that is gone: its layers, and what a build put on them before
+        // its first step. It holds the layers, and serves nobody any more.
+        let of_gone_image = |record: &Record| {
+            let mut next = Some(record);
+            while let Some(record) = next {
+                if record.description.starts_with(FROM_IMAGE) {
+                    return true;
+                }
+                let put = record.description == PUT;
+                next = record.parent.as_ref().filter(|_| put).and_then(|parent| all.get(parent));
+            }
+            false
         };
-        let records = usage.build_cache.unwrap_or_default().into_iter().filter(free);
-        Ok(records.map(|record| (record.id, record.size)).collect())
+        let free = |record: &&Record| {
+            let text = record.description.as_str();
+            let step = text.starts_with("mount / from exec") && text.contains(&marker);
+            step || of_gone_image(record)
+        };
+        let records = all.values().filter(free);
+        Ok(records.map(|record| (record.id.clone(), record.size)).collect())
     }
 }
 

@@ -23,6 +23,7 @@ pub mod event;
 pub mod exec;
 mod file_lock;
 pub mod grade;
+mod hashing;
 mod http;
 pub mod key;
 mod nearest;

@@ -240,27 +240,41 @@ impl Shared {
 mod tests {
     use super::*;
 
+    /// An index with one project of one file, which is elsewhere on it.
+    fn upstream() -> SocketAddr {
+        use std::io::{Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut request = [0; 4096];
+                let length = stream.read(&mut request).unwrap_or(0);
+                let request = String::from_utf8_lossy(&request[..length]).into_owned();
+                let (kind, body) = match request.split(' ').nth(1) {
+                    Some("/simple/a/") => {
+                        let link = format!("http://{address}/files/a-1.whl#sha256=00");
+                        ("text/html", format!("<a href=\"{link}\">a</a>"))
+                    }
+                    Some("/files/a-1.whl") => ("application/zip", "PK".to_owned()),
+                    _ => ("text/plain", String::new()),
+                };
+                let status = if body.is_empty() { "404 Not Found" } else { "200 OK" };
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
+                     Connection: close\r\n\r\n{body}",
+                    body.len()
+                );
+            }
+        });
+        address
+    }
+
     #[tokio::test]
     async fn what_was_recorded_is_answered_when_the_index_is_gone() {
-        let site = tempfile::tempdir().unwrap();
-        let upstream = PackageIndex::start(site.path(), None).await.unwrap();
-        // Records of an index that is a stand-in for the real one.
-        let shared = |path: &str, content_type: &str, body: &[u8]| {
-            let form = if path.starts_with(ELSEWHERE) { "file" } else { "html" };
-            let record = site.path().join(Digest::of(format!("{form} {path}")).to_string());
-            let (status, content_type) = (200, content_type.to_owned());
-            let answer = Answer { path: path.to_owned(), status, content_type };
-            let text = serde_json::to_vec(&answer).unwrap();
-            std::fs::write(record.with_extension("json"), text).unwrap();
-            std::fs::write(record.with_extension("body"), body).unwrap();
-        };
-        let far = format!("http://{}", upstream.address);
-        let page = format!("<a href=\"{far}/-/https/files.test/a-1.whl#sha256=00\">a</a>");
-        shared("/simple/a/", "text/html", page.as_bytes());
-        shared("/-/https/files.test/a-1.whl", "application/zip", b"PK");
         let client = crate::http::client().unwrap().no_proxy().build().unwrap();
         let records = tempfile::tempdir().unwrap();
-        let index = format!("{far}/simple/");
+        let index = format!("http://{}/simple/", upstream());
         let get = |address: SocketAddr, path: String| {
             let client = client.clone();
             async move {
@@ -275,12 +289,14 @@ mod tests {
         let link = text.split('"').nth(1).unwrap().split('#').next().unwrap();
         let path = link.strip_prefix(&format!("http://{}", recording.address)).unwrap().to_owned();
         assert_eq!(get(recording.address, path.clone()).await, (200, "PK".to_owned()));
-        drop((recording, upstream));
+        assert_eq!(get(recording.address, "/simple/b/".to_owned()).await.0, 404);
+        drop(recording);
         let replaying = PackageIndex::start(records.path(), None).await.unwrap();
         let (status, text) = get(replaying.address, "/simple/a/".to_owned()).await;
         assert_eq!(status, 200);
         assert!(text.contains(&replaying.address.to_string()), "{text}");
         assert_eq!(get(replaying.address, path).await, (200, "PK".to_owned()));
         assert_eq!(get(replaying.address, "/simple/b/".to_owned()).await.0, 404);
+        assert_eq!(get(replaying.address, "/simple/c/".to_owned()).await.0, 404);
     }
 }

@@ -14,8 +14,8 @@ use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
+use crate::hashing::Hashing;
 use crate::key::Digest;
 
 /// The version of the form; a newer one is refused.
@@ -231,12 +231,12 @@ pub fn unpack(path: &Path, dir: &Path) -> Result<Contents, BundleError> {
             std::fs::create_dir_all(parent).map_err(file_error(parent))?;
         }
         let mut out = File::create(&target).map_err(file_error(&target))?;
-        let mut hashing = Hashing { inner: &mut entry, hasher: Sha256::new() };
+        let mut hashing = Hashing::new(&mut entry);
         io::copy(&mut hashing, &mut out).map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull => file_error(&target)(error),
             _ => broken(error.to_string()),
         })?;
-        if Digest::from_bytes(hashing.hasher.finalize().into()) != digest {
+        if hashing.finish().1 != digest {
             return Err(broken(format!("`{text}` is damaged")));
         }
     }
@@ -259,19 +259,6 @@ pub fn read(dir: &Path) -> Result<Option<Contents>, BundleError> {
             .map_err(|error| BundleError::Broken { path, why: error.to_string() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(file_error(&path)(error)),
-    }
-}
-
-struct Hashing<R> {
-    inner: R,
-    hasher: Sha256,
-}
-
-impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.hasher.update(&buffer[..count]);
-        Ok(count)
     }
 }
 

@@ -269,6 +269,22 @@ pub struct Wanted<'a> {
     pub build_instead: bool,
 }
 
+impl<'a> Wanted<'a> {
+    /// Wants to know the images of instances, and nothing built.
+    pub fn images(chosen: &'a Chosen, sources: &'a Sources) -> Self {
+        Wanted {
+            chosen,
+            sources,
+            predictions: &[],
+            skip_empty: false,
+            workers: None,
+            build: false,
+            remote: None,
+            build_instead: true,
+        }
+    }
+}
+
 /// Prints a log to the standard error, or not.
 pub struct LogLines {
     shown: bool,

@@ -118,6 +118,12 @@ struct Chosen {
 }
 
 impl Chosen {
+    /// Chooses instances of a dataset by their ids; all where there are none.
+    fn ids(dataset: &str, split: &str, ids: &[String]) -> Self {
+        let instance_ids = ids.to_vec();
+        Chosen { instance_ids, ..Chosen::one(dataset, split, None) }
+    }
+
     /// Chooses one instance of a dataset, or all.
     fn one(dataset: &str, split: &str, id: Option<&str>) -> Self {
         Chosen {

@@ -4,10 +4,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
-
 use crate::engine::LayerFile;
-use crate::key::Digest;
+use crate::hashing::Hashing;
 
 /// A regular file's mode bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,30 +19,8 @@ pub enum FileMode {
 /// Writes one layer. Entries are written in the order of the calls, which the caller fixes.
 pub struct LayerWriter {
     path: PathBuf,
-    tar: tar::Builder<Hashing>,
+    tar: tar::Builder<Hashing<BufWriter<File>>>,
     entries: usize,
-}
-
-struct Hashing {
-    file: BufWriter<File>,
-    hasher: Sha256,
-    size: u64,
-}
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_all(bytes)?;
-        Ok(bytes.len())
-    }
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.hasher.update(bytes);
-        self.size += bytes.len() as u64;
-        Ok(())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
 }
 
 /// Makes a path from the bytes of a git path.
@@ -57,8 +33,7 @@ impl LayerWriter {
     /// Starts a layer at `path`.
     pub fn create(path: &Path) -> io::Result<Self> {
         let file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-        let hashing = Hashing { file, hasher: Sha256::new(), size: 0 };
-        let mut tar = tar::Builder::new(hashing);
+        let mut tar = tar::Builder::new(Hashing::new(file));
         tar.mode(tar::HeaderMode::Deterministic);
         Ok(LayerWriter { path: path.to_owned(), tar, entries: 0 })
     }
@@ -125,8 +100,8 @@ impl LayerWriter {
     /// Ends the layer.
     pub fn finish(self) -> io::Result<(LayerFile, usize)> {
         let mut hashing = self.tar.into_inner()?;
-        hashing.file.flush()?;
-        let diff_id = Digest::from_bytes(hashing.hasher.finalize().into());
-        Ok((LayerFile { path: self.path, diff_id, size: hashing.size }, self.entries))
+        hashing.flush()?;
+        let (_, diff_id, size) = hashing.finish();
+        Ok((LayerFile { path: self.path, diff_id, size }, self.entries))
     }
 }

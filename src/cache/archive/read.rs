@@ -6,11 +6,11 @@ use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use sha2::{Digest as _, Sha256};
 
 use crate::engine::{
     Engine, EngineError, Image, LayerFile, LayerRequest, LogSink, Result, is_no_space, read_config,
 };
+use crate::hashing::Hashing;
 use crate::key::{Digest, Key, Kind};
 use crate::plan::name;
 
@@ -200,26 +200,14 @@ impl Archive {
         let mut file = File::open(&self.path)?;
         let (at, size) = self.blobs[digest];
         file.seek(SeekFrom::Start(at))?;
-        let mut blob = Hashing { inner: file.take(size), hasher: Sha256::new() };
-        let mut tar = zstd::stream::read::Decoder::new(&mut blob)?;
+        let mut blob = Hashing::new(file.take(size));
+        let mut tar = Hashing::new(zstd::stream::read::Decoder::new(&mut blob)?);
         let mut out = io::BufWriter::with_capacity(1 << 18, File::create(path)?);
-        let (mut hasher, mut length) = (Sha256::new(), 0);
-        let mut buffer = vec![0; 1 << 18];
-        loop {
-            let count = tar.read(&mut buffer)?;
-            if count == 0 {
-                break;
-            }
-            hasher.update(&buffer[..count]);
-            out.write_all(&buffer[..count])?;
-            length += count as u64;
-        }
-        drop(tar);
+        io::copy(&mut tar, &mut out)?;
         out.flush()?;
+        let (_, layer, length) = tar.finish();
         io::copy(&mut blob, &mut io::sink())?;
-        let found = Digest::from_bytes(blob.hasher.finalize().into()).oci();
-        let layer = Digest::from_bytes(hasher.finalize().into());
-        if found != digest || layer.oci() != diff_id {
+        if blob.finish().1.oci() != digest || layer.oci() != diff_id {
             let text = format!("layer `{digest}` is damaged");
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
@@ -238,19 +226,6 @@ fn read_at(mut file: &File, (at, size): (u64, u64)) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(size.min(DOCUMENT_LIMIT)).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-struct Hashing<R> {
-    inner: R,
-    hasher: Sha256,
-}
-
-impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.hasher.update(&buffer[..count]);
-        Ok(count)
-    }
 }
 
 #[async_trait]

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
 use crate::engine::{Image, LayerTaker, config_json};
+use crate::hashing::Hashing;
 use crate::key::Digest;
 
 use super::{
@@ -160,20 +160,12 @@ impl LayerTaker for Export {
         // The size of an entry comes before its bytes.
         let directory = self.partial.parent().filter(|dir| !dir.as_os_str().is_empty());
         let aside = tempfile::tempfile_in(directory.unwrap_or(Path::new(".")))?;
-        let mut compressed = Hashing { inner: aside, hasher: Sha256::new(), size: 0 };
+        let mut compressed = Hashing::new(aside);
         let mut encoder = zstd::stream::write::Encoder::new(&mut compressed, LEVEL)?;
-        let mut hasher = Sha256::new();
-        let mut buffer = vec![0; 1 << 18];
-        loop {
-            let count = tar.read(&mut buffer)?;
-            if count == 0 {
-                break;
-            }
-            hasher.update(&buffer[..count]);
-            encoder.write_all(&buffer[..count])?;
-        }
+        let mut tar = Hashing::new(tar);
+        io::copy(&mut tar, &mut encoder)?;
         encoder.finish()?;
-        let found = Digest::from_bytes(hasher.finalize().into()).oci();
+        let found = tar.finish().1.oci();
         if diff_id.is_some_and(|diff_id| diff_id != found) {
             let text = format!("layer `{}` is `{found}`", diff_id.unwrap_or_default());
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
@@ -181,8 +173,7 @@ impl LayerTaker for Export {
         if !self.wants(&found) {
             return Ok(());
         }
-        let Hashing { inner: mut aside, hasher, size } = compressed;
-        let digest = Digest::from_bytes(hasher.finalize().into());
+        let (mut aside, digest, size) = compressed.finish();
         let layer = Descriptor {
             media_type: LAYER_TYPE.to_owned(),
             digest: digest.oci(),
@@ -275,23 +266,4 @@ fn written(file: &mut File) -> io::Result<(Vec<(String, Descriptor)>, u64)> {
         return Ok((Vec::new(), 0));
     }
     Ok((layers, end))
-}
-
-struct Hashing<W> {
-    inner: W,
-    hasher: Sha256,
-    size: u64,
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        self.size += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }

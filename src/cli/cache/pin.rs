@@ -48,24 +48,8 @@ async fn wanted(global: &Global, args: &PinArgs, opened: &Opened) -> Result<Pins
         }
         return Ok(pins);
     };
-    let chosen = Chosen {
-        dataset: dataset.clone(),
-        split: args.split.clone(),
-        instance_ids: args.instance_ids.clone(),
-        filter: None,
-        repo: None,
-        limit: None,
-    };
-    let wanted = Wanted {
-        chosen: &chosen,
-        sources: &args.sources,
-        predictions: &[],
-        skip_empty: false,
-        workers: None,
-        build: false,
-        remote: None,
-        build_instead: true,
-    };
+    let chosen = Chosen::ids(dataset, &args.split, &args.instance_ids);
+    let wanted = Wanted::images(&chosen, &args.sources);
     let prepared = context::prepare(global, &wanted).await?;
     let plan = prepared.plan(&prepared.work, Kind::Instance, None)?;
     if args.instance_ids.is_empty() {

@@ -48,23 +48,12 @@ impl Which {
     pub async fn keys(&self, global: &Global) -> Result<Option<Vec<(Kind, Key)>>, Failure> {
         let Some(dataset) = &self.dataset else { return Ok(None) };
         let chosen = Chosen {
-            dataset: dataset.clone(),
-            split: self.split.clone(),
-            instance_ids: self.instance_ids.clone(),
             filter: self.filter.clone(),
             repo: self.repo.clone(),
             limit: self.limit,
+            ..Chosen::ids(dataset, &self.split, &self.instance_ids)
         };
-        let wanted = Wanted {
-            chosen: &chosen,
-            sources: &self.sources,
-            predictions: &[],
-            skip_empty: false,
-            workers: None,
-            build: false,
-            remote: None,
-            build_instead: true,
-        };
+        let wanted = Wanted::images(&chosen, &self.sources);
         let prepared = context::prepare(global, &wanted).await?;
         let plan = prepared.plan(&prepared.work, Kind::Instance, None)?;
         Ok(Some(plan.nodes().map(|(_, node)| (node.kind(), node.key)).collect()))

@@ -423,33 +423,6 @@ impl Write for BlobWriter {
     }
 }
 
-/// Hashes what is read.
-pub(super) struct Hashing<R> {
-    inner: R,
-    hasher: Sha256,
-    size: u64,
-}
-
-impl<R: Read> Hashing<R> {
-    pub fn new(inner: R) -> Hashing<R> {
-        Hashing { inner, hasher: Sha256::new(), size: 0 }
-    }
-
-    /// Returns the digest and the number of the bytes that were read.
-    pub fn finish(self) -> (Digest, u64) {
-        (Digest::from_bytes(self.hasher.finalize().into()), self.size)
-    }
-}
-
-impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.hasher.update(&buffer[..count]);
-        self.size += count as u64;
-        Ok(count)
-    }
-}
-
 /// Opens the tar of a layer, whatever it is compressed with.
 pub(super) fn decompressed<'a>(
     media_type: &MediaType,

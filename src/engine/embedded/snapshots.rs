@@ -12,10 +12,11 @@ use rustix::fs::{AtFlags, CWD, RenameFlags};
 
 use crate::engine::{EngineError, Result};
 use crate::file_lock::FileLock;
+use crate::hashing::Hashing;
 use crate::key::Digest;
 
 use super::asking::Asking;
-use super::layout::{Hashing, file_error};
+use super::layout::file_error;
 use super::task::{Identity, Root, Storage, Work};
 
 /// The layer below all others; see [`super::helper`].
@@ -130,7 +131,7 @@ impl Snapshots {
         let aside = self.aside()?;
         let work = Work::Unpack { directory: aside.clone(), storage: self.storage };
         let unpacked = self.asking.ask(work, Some(&mut tar), None);
-        let (found, _) = tar.finish();
+        let (_, found, _) = tar.finish();
         let ended = match unpacked {
             Ok(()) if found.oci() == diff_id => {
                 self.put(&aside, &self.layers().join(name)).map_err(NotTheLayer::Engine)

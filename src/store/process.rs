@@ -18,9 +18,11 @@ pub fn owner() -> &'static str {
     })
 }
 
-/// Tells whether the process of that name is alive on this host.
+/// Tells whether the process of that name is alive on this host. A process may have several names,
+/// which begin with [`owner`] and a dash.
 pub fn is_alive(owner: &str) -> bool {
-    let Some((pid, start)) = owner.split_once('-') else { return false };
+    let mut parts = owner.split('-');
+    let (Some(pid), Some(start)) = (parts.next(), parts.next()) else { return false };
     let Ok(pid) = pid.parse() else { return false };
     start_time(pid).is_some_and(|found| found == start)
 }
@@ -32,6 +34,7 @@ mod tests {
     #[test]
     fn this_process_is_alive_and_its_namesake_is_not() {
         assert!(is_alive(owner()));
+        assert!(is_alive(&format!("{}-part", owner())));
         assert!(!is_alive(&format!("{}-1", std::process::id())));
         assert!(!is_alive("nonsense"));
     }

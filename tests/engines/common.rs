@@ -105,7 +105,8 @@ pub fn left_out(missing: &str) {
 impl Bench {
     async fn new(target: Target) -> Option<Bench> {
         let id = format!("{:012x}", rand::random::<u64>() >> 16);
-        let owner = format!("test-{id}");
+        // What an imgforge beside this takes for alive.
+        let owner = format!("{}-{id}", imgforge::store::owner());
         let engine = connect(&target, &owner, None).await;
         let name = std::env::var("IMGFORGE_TEST_IMAGE");
         let name = name.unwrap_or_else(|_| "python:3.11-slim-bookworm".to_owned());

@@ -9,6 +9,7 @@ use crate::plan::{Status, render as plan_render};
 
 use super::context::{self, Wanted};
 use super::execute::{ExecArgs, exit_of};
+use super::remotes;
 use super::{Chosen, CommandResult, Exit, Failure, Global, Images, Sources};
 
 /// Arguments of `build`.
@@ -74,7 +75,7 @@ pub(super) async fn run(global: &Global, args: BuildArgs) -> CommandResult {
     let summary = args.exec.run(global, &prepared, Arc::new(plan), None, Vec::new()).await?;
     let mut exit = exit_of(&summary);
     if let Some(registry) = args.push_to.as_deref().filter(|_| args.push) {
-        let registry = context::registry_cache(registry, &prepared.platform)?;
+        let registry = remotes::registry_cache(registry, &prepared.platform)?;
         let there = |status: &str| matches!(status, "fresh" | "built" | "pulled");
         let nodes = summary.nodes.iter().filter(|node| there(node.status));
         let failed = super::push::push_nodes(global, &**engine, &registry, nodes).await;

@@ -60,6 +60,33 @@ pub(super) async fn run(global: &Global, command: BundleCommand) -> CommandResul
     }
 }
 
+/// The dataset of the bundle that is in use.
+pub const DATASET: &str = "bundle";
+
+/// Returns where the bundle in use is unpacked.
+pub fn dir(store: &Store) -> PathBuf {
+    store.dir().join("bundle")
+}
+
+/// Reads what the bundle in use holds.
+pub fn used(store: &Store) -> Result<Contents, Failure> {
+    let contents = bundle::read(&dir(store)).map_err(Failure::environment)?;
+    contents.ok_or_else(|| {
+        let error = anyhow::anyhow!("no bundle is in use");
+        Failure::input(error).hint(Some("`imgforge bundle use FILE` unpacks one".to_owned()))
+    })
+}
+
+/// Reads the catalog of the bundle in use.
+pub fn catalog(store: &Store, contents: &Contents) -> Result<Catalog, Failure> {
+    let dir = dir(store).join(bundle::CATALOG);
+    let overlays: Vec<PathBuf> = contents.overlays.iter().map(|name| dir.join(name)).collect();
+    Catalog::load(Some(&dir.join("images.toml")), &overlays).map_err(|error| {
+        let hint = error.hint();
+        Failure::input(error).hint(hint)
+    })
+}
+
 fn say(global: &Global, text: impl std::fmt::Display) {
     if !global.quiet {
         eprintln!("bundle: {text}");
@@ -277,7 +304,7 @@ async fn bring_images(
 
 async fn unpack(global: &Global, args: UseArgs) -> CommandResult {
     let opened = context::open(global).await?;
-    let dir = context::bundle_dir(&opened.store);
+    let dir = self::dir(&opened.store);
     let scratch = opened.store.scratch_dir().map_err(Failure::environment)?;
     let aside = scratch.path().join("bundle");
     let (file, target) = (args.file.clone(), aside.clone());

@@ -1,17 +1,17 @@
 //! What several commands open: catalog, dataset, state, engine, plan.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use anyhow::anyhow;
 use clap::ValueEnum as _;
 
-use crate::bundle;
+use crate::bundle as form;
 use crate::cache::Collector;
 use crate::cache::registry::RegistryCache;
 use crate::cache::remote::Remote;
-use crate::catalog::{Catalog, RegistryMode};
+use crate::catalog::Catalog;
 use crate::config;
 use crate::dataset::{self, Dataset, HubSettings, Instance, Selection};
 use crate::engine::docker::{self, DockerEngine};
@@ -26,6 +26,7 @@ use crate::store::{self, Lease, Store};
 
 use super::submission::{self, Submission};
 use super::{Chosen, EngineChoice, Failure, Global, Sources};
+use super::{bundle, remotes};
 
 /// Reads an environment variable; empty is absent.
 pub fn variable(name: &str) -> Option<String> {
@@ -152,10 +153,10 @@ pub async fn read_dataset(
         let demo = dataset::demo::materialise(&dir).map_err(Failure::environment)?;
         return Ok((demo.dataset, demo.mirrors));
     }
-    if name == BUNDLE {
+    if name == bundle::DATASET {
         let store = store.ok_or_else(|| Failure::input(anyhow!("the bundle needs a state")))?;
-        let contents = used_bundle(store)?;
-        let rows = bundle_dir(store).join(bundle::ROWS);
+        let contents = bundle::used(store)?;
+        let rows = bundle::dir(store).join(form::ROWS);
         let hub = HubSettings::from_env(variable);
         let read = dataset::load(&rows.display().to_string(), split, &hub).await;
         let read = read.map_err(Failure::environment)?;
@@ -204,7 +205,7 @@ pub async fn choose(chosen: &Chosen, store: Option<&Store>) -> Result<ChosenInst
 
 /// Reads a dataset and chooses instances, for what needs no state but that of a bundle.
 pub async fn choose_rows(global: &Global, chosen: &Chosen) -> Result<ChosenInstances, Failure> {
-    let store = (chosen.dataset == BUNDLE).then(|| open_store(global)).transpose()?;
+    let store = (chosen.dataset == bundle::DATASET).then(|| open_store(global)).transpose()?;
     choose(chosen, store.as_deref()).await
 }
 
@@ -235,7 +236,7 @@ pub struct Prepared {
     /// Where images come from that are not built here.
     pub remote: Option<Arc<dyn Remote>>,
     /// Whether that was named for this very command.
-    insists: bool,
+    pub insists: bool,
     /// Whether what cannot be had from there is built.
     pub build_instead: bool,
     /// Where images go that were built here.
@@ -311,40 +312,13 @@ pub fn engine_identity(info: &EngineInfo) -> String {
     format!("{} {} {root}", info.name, info.store)
 }
 
-/// The dataset of the bundle that is in use.
-pub const BUNDLE: &str = "bundle";
-
-/// Returns where the bundle in use is unpacked.
-pub fn bundle_dir(store: &Store) -> PathBuf {
-    store.dir().join(BUNDLE)
-}
-
-/// Reads what the bundle in use holds.
-pub fn used_bundle(store: &Store) -> Result<bundle::Contents, Failure> {
-    let contents = bundle::read(&bundle_dir(store)).map_err(Failure::environment)?;
-    contents.ok_or_else(|| {
-        let error = anyhow!("no bundle is in use");
-        Failure::input(error).hint(Some("`imgforge bundle use FILE` unpacks one".to_owned()))
-    })
-}
-
-/// Reads the catalog of the bundle in use.
-fn bundle_catalog(store: &Store, contents: &bundle::Contents) -> Result<Catalog, Failure> {
-    let dir = bundle_dir(store).join(bundle::CATALOG);
-    let overlays: Vec<PathBuf> = contents.overlays.iter().map(|name| dir.join(name)).collect();
-    Catalog::load(Some(&dir.join("images.toml")), &overlays).map_err(|error| {
-        let hint = error.hint();
-        Failure::input(error).hint(hint)
-    })
-}
-
 /// Reads everything that a plan is made from.
 pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, Failure> {
     let store = open_store(global)?;
-    let in_bundle = wanted.chosen.dataset == BUNDLE;
-    let bundled = in_bundle.then(|| used_bundle(&store)).transpose()?;
+    let in_bundle = wanted.chosen.dataset == bundle::DATASET;
+    let bundled = in_bundle.then(|| bundle::used(&store)).transpose()?;
     let catalog = match &bundled {
-        Some(contents) => bundle_catalog(&store, contents)?,
+        Some(contents) => bundle::catalog(&store, contents)?,
         None => catalog(global)?,
     };
     let sources = wanted.sources;
@@ -372,7 +346,7 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
     let native = engine.as_ref().map_or(config::host_platform(), |(_, info)| &info.platform);
     let platform = platform.unwrap_or_else(|| native.to_owned());
     let namespace = match wanted.chosen.dataset.as_str() {
-        "demo" | BUNDLE => None,
+        "demo" | bundle::DATASET => None,
         _ => config::namespace(
             sources.namespace.as_deref(),
             defaults,
@@ -380,14 +354,14 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         ),
     };
     let scratch = store.scratch_dir().map_err(Failure::environment)?;
-    let (remote, push_to) = remotes(wanted, &catalog, &platform, scratch.path())?;
+    let (remote, push_to) = remotes::open(wanted, &catalog, &platform, scratch.path())?;
     let mut from = BTreeMap::new();
     if namespace.is_none()
         && let Some((engine, _)) = &engine
     {
         let images = from_images(&catalog, &work).map_err(Failure::input)?;
         let (elsewhere, images) =
-            recorded(&**engine, remote.as_deref(), images, &platform, wanted).await?;
+            remotes::recorded(&**engine, remote.as_deref(), images, &platform, wanted).await?;
         let log = LogLines::new(!global.quiet);
         let bootstrap = sources.bootstrap || defaults.bootstrap == Some(true);
         let fetch = Fetch { log: &log, bootstrap: bootstrap.then_some(scratch.path()) };
@@ -415,8 +389,8 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
     let workers = workers.unwrap_or_else(|| config::default_workers(cpus)).max(1);
     let mut map = if in_bundle { BTreeMap::new() } else { catalog.mirrors().clone() };
     map.extend(demo_mirrors);
-    let index = in_bundle.then(|| bundle_dir(&store).join(bundle::INDEX));
-    let repositories = bundle_dir(&store).join(bundle::REPOSITORIES).join("{owner}__{name}.git");
+    let index = in_bundle.then(|| bundle::dir(&store).join(form::INDEX));
+    let repositories = bundle::dir(&store).join(form::REPOSITORIES).join("{owner}__{name}.git");
     let templates = match (sources.git_mirror.as_slice(), &defaults.git_mirrors) {
         _ if in_bundle => vec![repositories.display().to_string()],
         ([], Some(defaults)) => defaults.clone(),
@@ -531,7 +505,7 @@ impl Prepared {
             inventory.add_result(*key);
         }
         plan.assess(&inventory, force);
-        self.take_offers(plan).await?;
+        remotes::take_offers(self, plan).await?;
         Ok(tags)
     }
 }
@@ -556,32 +530,6 @@ pub async fn open(global: &Global) -> Result<Opened, Failure> {
     Ok(Opened { identity: engine_identity(&info), engine, info, store })
 }
 
-impl Prepared {
-    /// Lets stale images come from elsewhere. A registry that does not answer is a warning, unless
-    /// it was named for this very command: everything can be built.
-    async fn take_offers(&self, plan: &mut Plan) -> Result<(), Failure> {
-        let (Some(remote), Some((_, info))) = (&self.remote, &self.engine) else { return Ok(()) };
-        let wanted = plan.wanted();
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let offers = match remote.offers(&wanted).await {
-            Ok(offers) => offers,
-            Err(error) if self.insists => return Err(Failure::environment(error)),
-            Err(error) => {
-                let error = anyhow::Error::from(error);
-                super::render::warn(format!("everything is built: {error:#}"));
-                return Ok(());
-            }
-        };
-        let layers: HashMap<Key, Vec<String>> =
-            offers.into_iter().map(|(key, offer)| (key, offer.image.diff_ids)).collect();
-        let local = self.store.indexed(&engine_identity(info)).map_err(Failure::environment)?;
-        plan.take_offers(&layers, |key| local.get(key).map(|known| known.diff_ids.clone()));
-        Ok(())
-    }
-}
-
 impl Opened {
     /// Returns what takes images away.
     pub fn collector(&self) -> Collector<'_> {
@@ -598,84 +546,6 @@ pub fn collector<'a>(
 ) -> Collector<'a> {
     let root = info.root.clone().filter(|root| store::disk::free(root).is_ok());
     Collector { engine, identity, root, store }
-}
-
-/// Where images come from, and where they go.
-type Remotes = (Option<Arc<dyn Remote>>, Option<RegistryCache>);
-
-/// Returns where images come from and where they go.
-fn remotes(
-    wanted: &Wanted<'_>,
-    catalog: &Catalog,
-    platform: &str,
-    scratch: &Path,
-) -> Result<Remotes, Failure> {
-    let open = |registry: &str| registry_cache(registry, platform);
-    let (sources, settings) = (wanted.sources, catalog.cache());
-    let named = sources.cache_registry.as_ref().or(settings.registry.as_ref());
-    let mode = sources.cache_mode.or(settings.registry_mode).unwrap_or(RegistryMode::Read);
-    let writes = named.filter(|registry| mode.writes() && !registry.is_empty());
-    let push_to = writes.map(|registry| open(registry)).transpose()?;
-    if let Some(from) = wanted.remote {
-        let is_file = Path::new(from).exists() || from.ends_with(".tar");
-        let remote: Arc<dyn Remote> = match !is_file && RegistryCache::is_reference(from) {
-            true => Arc::new(open(from)?),
-            false => Arc::new(super::cache::transfer::open_archive(Path::new(from), scratch)?),
-        };
-        return Ok((Some(remote), push_to));
-    }
-    let reads = named.filter(|registry| mode.reads() && !registry.is_empty());
-    let remote = reads.map(|registry| open(registry)).transpose()?;
-    Ok((remote.map(|remote| Arc::new(remote) as Arc<dyn Remote>), push_to))
-}
-
-/// Opens a registry as a cache.
-pub fn registry_cache(registry: &str, platform: &str) -> Result<RegistryCache, Failure> {
-    if !RegistryCache::is_reference(registry) {
-        let error = anyhow!("`{registry}` is not a registry");
-        let hint = "name the host, and a path: ghcr.io/me, 127.0.0.1:5000".to_owned();
-        return Err(Failure::input(error).hint(Some(hint)));
-    }
-    Ok(RegistryCache::new(registry, platform, docker::config_directory(variable)))
-}
-
-/// Finds out what the `FROM` images are that the engine does not have: its bases know what they
-/// stand on, and so does where images come from. Returns their identities, and the references that
-/// are still to be found.
-async fn recorded(
-    engine: &dyn Engine,
-    remote: Option<&dyn Remote>,
-    images: Vec<String>,
-    platform: &str,
-    wanted: &Wanted<'_>,
-) -> Result<(BTreeMap<String, String>, Vec<String>), Failure> {
-    let (mut known, mut left) = (BTreeMap::new(), Vec::new());
-    let mut of_bases = None;
-    for reference in images {
-        if engine.inspect(&reference).await.map_err(engine_failure)?.is_some() {
-            left.push(reference);
-            continue;
-        }
-        if of_bases.is_none() {
-            let listed = engine.images().await.map_err(engine_failure)?;
-            of_bases = Some(survey::recorded_identities(&listed, platform));
-        }
-        if let Some(identity) = of_bases.as_ref().and_then(|known| known.get(&reference)) {
-            known.insert(reference, identity.clone());
-            continue;
-        }
-        let Some(remote) = remote else {
-            left.push(reference);
-            continue;
-        };
-        match remote.external_image(&reference).await {
-            Ok(Some(image)) => drop(known.insert(reference, survey::content_identity(&image))),
-            Ok(None) => left.push(reference),
-            Err(error) if wanted.remote.is_some() => return Err(Failure::environment(error)),
-            Err(_) => left.push(reference),
-        }
-    }
-    Ok((known, left))
 }
 
 /// Returns the directory of build logs.

@@ -1,5 +1,6 @@
 //! Running a plan: what `build` and `eval` share.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -13,9 +14,10 @@ use crate::engine::{Engine, HostAccess};
 use crate::event::Reporter;
 use crate::exec::evaluate::Runs;
 use crate::exec::{ExecSettings, Executor, Interrupt, RunSummary};
-use crate::key::Kind;
-use crate::plan::Plan;
+use crate::key::{Key, Kind};
+use crate::plan::{Node, Plan};
 use crate::progress::{Fanout, NdjsonReporter, PlainReporter, TtyReporter};
+use crate::recipe::Recipe;
 use crate::store::{self, disk};
 
 use super::budget::Budget;
@@ -155,7 +157,13 @@ impl ExecArgs {
         remove_own(&**engine).await;
         note_use().map_err(Failure::environment)?;
         if let Some(registry) = &prepared.push_to {
-            let built = summary.nodes.iter().filter(|node| node.status == "built");
+            // Images of model patches are made in less time than they travel, and seldom needed twice.
+            let patched: HashSet<Key> =
+                plan.nodes().filter_map(|(_, node)| of_model(node)).collect();
+            let built = summary
+                .nodes
+                .iter()
+                .filter(|node| node.status == "built" && !patched.contains(&node.key));
             super::push::push_nodes(global, &**engine, registry, built).await;
         }
         budget.keep().await;
@@ -183,6 +191,14 @@ impl ExecArgs {
             }
         }
         Ok(Fanout(reporters))
+    }
+}
+
+/// Returns the key of an image with a model patch.
+fn of_model(node: &Node) -> Option<Key> {
+    match &node.recipe {
+        Recipe::Instance(recipe) => recipe.model_patch.as_ref().map(|_| node.key),
+        _ => None,
     }
 }
 

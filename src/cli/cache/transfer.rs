@@ -15,7 +15,7 @@ use crate::plan::name;
 use crate::store::disk;
 
 use super::super::context::{self, Opened, Wanted};
-use super::super::{Chosen, CommandResult, Exit, Failure, Global, Sources, push, render};
+use super::super::{Chosen, CommandResult, Exit, Failure, Global, Sources, push, remotes, render};
 use super::read;
 
 /// Which images.
@@ -73,7 +73,7 @@ pub struct PushArgs {
 pub(super) async fn push(global: &Global, args: PushArgs) -> CommandResult {
     let opened = context::open(global).await?;
     let wanted = args.which.keys(global).await?;
-    let registry = context::registry_cache(&args.registry, &opened.info.platform)?;
+    let registry = remotes::registry_cache(&args.registry, &opened.info.platform)?;
     let contents = read(&opened).await?;
     let mut images: Vec<ToPush> = contents
         .images
@@ -116,7 +116,7 @@ pub struct PullArgs {
 /// Runs `cache pull`: every image that the registry holds, or those of instances.
 pub(super) async fn pull(global: &Global, args: PullArgs) -> CommandResult {
     let opened = context::open(global).await?;
-    let registry = context::registry_cache(&args.registry, &opened.info.platform)?;
+    let registry = remotes::registry_cache(&args.registry, &opened.info.platform)?;
     let wanted = match args.which.keys(global).await? {
         Some(wanted) => wanted,
         None => registry.list().await.map_err(Failure::environment)?,

@@ -1,0 +1,122 @@
+//! Where images come from that are not built here, and where those go that are.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::anyhow;
+
+use crate::cache::registry::RegistryCache;
+use crate::cache::remote::Remote;
+use crate::catalog::{Catalog, RegistryMode};
+use crate::engine::{Engine, docker};
+use crate::exec::survey;
+use crate::key::Key;
+use crate::plan::Plan;
+
+use super::Failure;
+use super::context::{Prepared, Wanted, engine_failure, engine_identity, variable};
+
+/// Where images come from, and where they go.
+pub type Remotes = (Option<Arc<dyn Remote>>, Option<RegistryCache>);
+
+/// Returns where images come from and where they go.
+pub fn open(
+    wanted: &Wanted<'_>,
+    catalog: &Catalog,
+    platform: &str,
+    scratch: &Path,
+) -> Result<Remotes, Failure> {
+    let registry = |name: &str| registry_cache(name, platform);
+    let (sources, settings) = (wanted.sources, catalog.cache());
+    let named = sources.cache_registry.as_ref().or(settings.registry.as_ref());
+    let mode = sources.cache_mode.or(settings.registry_mode).unwrap_or(RegistryMode::Read);
+    let writes = named.filter(|name| mode.writes() && !name.is_empty());
+    let push_to = writes.map(|name| registry(name)).transpose()?;
+    if let Some(from) = wanted.remote {
+        let is_file = Path::new(from).exists() || from.ends_with(".tar");
+        let remote: Arc<dyn Remote> = match !is_file && RegistryCache::is_reference(from) {
+            true => Arc::new(registry(from)?),
+            false => Arc::new(super::cache::transfer::open_archive(Path::new(from), scratch)?),
+        };
+        return Ok((Some(remote), push_to));
+    }
+    let reads = named.filter(|name| mode.reads() && !name.is_empty());
+    let remote = reads.map(|name| registry(name)).transpose()?;
+    Ok((remote.map(|remote| Arc::new(remote) as Arc<dyn Remote>), push_to))
+}
+
+/// Opens a registry as a cache.
+pub fn registry_cache(registry: &str, platform: &str) -> Result<RegistryCache, Failure> {
+    if !RegistryCache::is_reference(registry) {
+        let error = anyhow!("`{registry}` is not a registry");
+        let hint = "name the host, and a path: ghcr.io/me, 127.0.0.1:5000".to_owned();
+        return Err(Failure::input(error).hint(Some(hint)));
+    }
+    Ok(RegistryCache::new(registry, platform, docker::config_directory(variable)))
+}
+
+/// Finds out what the `FROM` images are that the engine does not have: its bases know what they
+/// stand on, and so does where images come from. Returns their identities, and the references that
+/// are still to be found.
+pub async fn recorded(
+    engine: &dyn Engine,
+    remote: Option<&dyn Remote>,
+    images: Vec<String>,
+    platform: &str,
+    wanted: &Wanted<'_>,
+) -> Result<(BTreeMap<String, String>, Vec<String>), Failure> {
+    let (mut known, mut left) = (BTreeMap::new(), Vec::new());
+    let mut of_bases = None;
+    for reference in images {
+        if engine.inspect(&reference).await.map_err(engine_failure)?.is_some() {
+            left.push(reference);
+            continue;
+        }
+        if of_bases.is_none() {
+            let listed = engine.images().await.map_err(engine_failure)?;
+            of_bases = Some(survey::recorded_identities(&listed, platform));
+        }
+        if let Some(identity) = of_bases.as_ref().and_then(|known| known.get(&reference)) {
+            known.insert(reference, identity.clone());
+            continue;
+        }
+        let Some(remote) = remote else {
+            left.push(reference);
+            continue;
+        };
+        match remote.external_image(&reference).await {
+            Ok(Some(image)) => drop(known.insert(reference, survey::content_identity(&image))),
+            Ok(None) => left.push(reference),
+            Err(error) if wanted.remote.is_some() => return Err(Failure::environment(error)),
+            Err(_) => left.push(reference),
+        }
+    }
+    Ok((known, left))
+}
+
+/// Lets stale images come from elsewhere. A registry that does not answer is a warning, unless it
+/// was named for this very command: everything can be built.
+pub async fn take_offers(prepared: &Prepared, plan: &mut Plan) -> Result<(), Failure> {
+    let (Some(remote), Some((_, info))) = (&prepared.remote, &prepared.engine) else {
+        return Ok(());
+    };
+    let wanted = plan.wanted();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let offers = match remote.offers(&wanted).await {
+        Ok(offers) => offers,
+        Err(error) if prepared.insists => return Err(Failure::environment(error)),
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            super::render::warn(format!("everything is built: {error:#}"));
+            return Ok(());
+        }
+    };
+    let layers: HashMap<Key, Vec<String>> =
+        offers.into_iter().map(|(key, offer)| (key, offer.image.diff_ids)).collect();
+    let local = prepared.store.indexed(&engine_identity(info)).map_err(Failure::environment)?;
+    plan.take_offers(&layers, |key| local.get(key).map(|known| known.diff_ids.clone()));
+    Ok(())
+}

@@ -65,6 +65,18 @@ impl Space {
         path
     }
 
+    /// Waits until a file is there.
+    fn wait_for(&self, path: &str) {
+        let path = self.dir.path().join(path);
+        for _ in 0..600 {
+            if path.exists() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{} does not come", path.display());
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let rows = self.write_rows();
         let mut command = Command::new(env!("CARGO_BIN_EXE_imgforge"));
@@ -294,7 +306,7 @@ fn an_interrupted_run_says_what_was_not_run_and_the_same_command_goes_on() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    std::thread::sleep(Duration::from_millis(1000));
+    space.wait_for("logs/run_evaluation/r/empty/x__y-1/test_output.txt");
     let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -320,7 +332,7 @@ fn two_runs_of_one_name_at_once_do_not_mix() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    std::thread::sleep(Duration::from_millis(1500));
+    space.wait_for("logs/run_evaluation/r/empty/x__y-1/test_output.txt");
     let (_, code, said) = space.eval(&["--run-id", "r"]);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("run `r` is under way in another process"), "{said}");

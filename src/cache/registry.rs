@@ -17,7 +17,7 @@ use crate::exec::survey;
 use crate::key::{Key, Kind};
 use crate::plan::name;
 
-use super::remote::{Offer, Remote, Silent, error_text};
+use super::remote::{Remote, Silent, error_text};
 
 /// How many images are asked for, or pushed, at once.
 const AT_ONCE: usize = 4;
@@ -291,13 +291,13 @@ impl Remote for RegistryCache {
         format!("registry `{}`", self.base)
     }
 
-    async fn offers(&self, images: &[(Kind, Key)]) -> Result<HashMap<Key, Offer>> {
-        let asked: Vec<Result<Option<(Key, Offer)>>> = stream::iter(images.to_vec())
+    async fn offers(&self, images: &[(Kind, Key)]) -> Result<HashMap<Key, Image>> {
+        let asked: Vec<Result<Option<(Key, Image)>>> = stream::iter(images.to_vec())
             .map(|(kind, key)| async move {
                 let described = self.ask(&name::image(kind, &key)).await?;
-                Ok(described.and_then(|Described { image, layers }| {
+                Ok(described.and_then(|Described { image, .. }| {
                     let labelled = image.config.labels.get(label::KEY) == Some(&key.to_string());
-                    labelled.then_some((key, Offer { image, layers }))
+                    labelled.then_some((key, image))
                 }))
             })
             .buffer_unordered(AT_ONCE * 2)

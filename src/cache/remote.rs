@@ -13,24 +13,15 @@ use crate::store::{ImageRecord, Store};
 
 use super::contents::CacheError;
 
-/// An image that can be had.
-#[derive(Debug, Clone)]
-pub struct Offer {
-    /// What it is: its layers and labels. It is on no engine yet.
-    pub image: Image,
-    /// Its layers as they travel, the lowest first: a name that equal ones share, and bytes.
-    pub layers: Vec<(String, u64)>,
-}
-
 /// A place that holds images by their keys.
 #[async_trait]
 pub trait Remote: Send + Sync {
     /// Says what it is, such as ``registry `ghcr.io/me` ``.
     fn describe(&self) -> String;
 
-    /// Returns what it holds of `images`. What it offers is what its labels say: the label of the
+    /// Returns what it holds of `images`: their layers and labels. What it offers is what its labels say: the label of the
     /// key is compared, layers are checked when they come.
-    async fn offers(&self, images: &[(Kind, Key)]) -> Result<HashMap<Key, Offer>>;
+    async fn offers(&self, images: &[(Kind, Key)]) -> Result<HashMap<Key, Image>>;
 
     /// Returns what it knows of the `FROM` image of that reference.
     async fn external_image(&self, reference: &str) -> Result<Option<Image>>;
@@ -127,7 +118,7 @@ impl Target<'_> {
         remote: &dyn Remote,
         kind: Kind,
         key: &Key,
-        offer: Option<&Offer>,
+        offer: Option<&Image>,
     ) -> std::result::Result<Brought, CacheError> {
         let Some(offer) = offer else {
             return Ok(Brought::Failed(format!("{} does not have it", remote.describe())));
@@ -135,7 +126,7 @@ impl Target<'_> {
         let name = name::image(kind, key);
         let _lock = self.store.lock_key(key).await?;
         let parent: Option<Key> =
-            offer.image.config.labels.get(label::PARENT).and_then(|text| text.parse().ok());
+            offer.config.labels.get(label::PARENT).and_then(|text| text.parse().ok());
         let mut stands = None;
         for below in Kind::IMAGES.into_iter().take_while(|below| *below < kind) {
             if let Some(parent) = &parent
@@ -149,7 +140,7 @@ impl Target<'_> {
         if self.engine.inspect(&name).await?.as_ref().is_some_and(whole) {
             return Ok(Brought::There);
         }
-        if below.is_some_and(|below| !offer.image.diff_ids.starts_with(below)) {
+        if below.is_some_and(|below| !offer.diff_ids.starts_with(below)) {
             let why = "it stands on another build of its parent than is here".to_owned();
             return Ok(Brought::Failed(why));
         }

@@ -124,7 +124,7 @@ pub async fn verify(
     let mut verified = Verified::default();
     for listed in engine.images().await? {
         for tag in &listed.tags {
-            let Some((kind, key)) = named(tag) else { continue };
+            let Some((kind, key)) = name::parse(tag) else { continue };
             let finding = |problem| Finding {
                 image: tag.clone(),
                 key,
@@ -233,13 +233,6 @@ pub async fn repair(
     store.restore_images(&verified.whole)?;
     engine.sweep(false).await?;
     Ok(())
-}
-
-/// Reads kind and key from a name by key.
-fn named(tag: &str) -> Option<(Kind, Key)> {
-    let (kind, key) = tag.strip_prefix("imgforge/")?.split_once(':')?;
-    let kind = Kind::IMAGES.into_iter().find(|known| known.as_str() == kind)?;
-    Some((kind, key.parse().ok()?))
 }
 
 /// Says what is wrong with the labels of an image that is named by `key`.

@@ -268,7 +268,10 @@ async fn record_packages(
     let recording = prepared.in_engine(engine, info, store);
     let mut plan = recording.plan(&recording.work, Kind::Checkout, None)?;
     recording.assess(&mut plan, &[], &Default::default()).await?;
-    let summary = args.exec.run_with(global, &recording, Arc::new(plan), Some(index)).await?;
+    let summary = args
+        .exec
+        .run_with(global, &recording, Arc::new(plan), None, Vec::new(), Some(index))
+        .await?;
     Ok(exit_of(&summary))
 }
 

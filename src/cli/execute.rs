@@ -59,17 +59,6 @@ pub struct ExecArgs {
 }
 
 impl ExecArgs {
-    /// Runs a plan whose build steps ask a package index of this process.
-    pub async fn run_with(
-        &self,
-        global: &Global,
-        prepared: &Prepared,
-        plan: Arc<Plan>,
-        index: Option<PackageIndex>,
-    ) -> Result<RunSummary, Failure> {
-        self.run_whole(global, prepared, plan, None, Vec::new(), index).await
-    }
-
     /// Runs a plan. `more` is told of every event beside the reporters that the options ask for.
     pub async fn run(
         &self,
@@ -83,10 +72,11 @@ impl ExecArgs {
             Some(records) => Some(serve_index(records).await?),
             None => None,
         };
-        self.run_whole(global, prepared, plan, runs, more, index).await
+        self.run_with(global, prepared, plan, runs, more, index).await
     }
 
-    async fn run_whole(
+    /// The same, with a package index of this process that build steps ask.
+    pub async fn run_with(
         &self,
         global: &Global,
         prepared: &Prepared,

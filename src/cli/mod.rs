@@ -98,7 +98,7 @@ enum ColorChoice {
 /// Which instances.
 #[derive(Debug, Args)]
 struct Chosen {
-    /// lite, verified, full, multilingual, multimodal, demo, a Hugging Face id, or a path
+    /// lite, verified, full, multilingual, multimodal, demo, bundle, a Hugging Face id, or a path
     #[arg(short, long, alias = "dataset_name", value_name = "NAME", env = "IMGFORGE_DATASET")]
     dataset: String,
     /// The split

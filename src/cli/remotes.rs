@@ -115,7 +115,7 @@ pub async fn take_offers(prepared: &Prepared, plan: &mut Plan) -> Result<(), Fai
         }
     };
     let layers: HashMap<Key, Vec<String>> =
-        offers.into_iter().map(|(key, offer)| (key, offer.image.diff_ids)).collect();
+        offers.into_iter().map(|(key, offer)| (key, offer.diff_ids)).collect();
     let local = prepared.store.indexed(&engine_identity(info)).map_err(Failure::environment)?;
     plan.take_offers(&layers, |key| local.get(key).map(|known| known.diff_ids.clone()));
     Ok(())

@@ -7,6 +7,13 @@ pub fn image(kind: Kind, key: &Key) -> String {
     format!("imgforge/{kind}:{key}")
 }
 
+/// Reads kind and key from a name that [`image`] gave.
+pub fn parse(name: &str) -> Option<(Kind, Key)> {
+    let (kind, key) = name.strip_prefix("imgforge/")?.split_once(':')?;
+    let kind = Kind::IMAGES.into_iter().find(|known| known.as_str() == kind)?;
+    Some((kind, key.parse().ok()?))
+}
+
 /// Tells whether a name is that of an image by its key, here or in a registry: what
 /// [`image`] gives, with a registry and a path before it or without.
 pub fn is_image(reference: &str) -> bool {
@@ -94,6 +101,8 @@ mod tests {
     #[test]
     fn names_by_key_are_known_in_a_registry_too() {
         let key = crate::key::KeyDocument::new(Kind::Env).key();
+        assert_eq!(parse(&image(Kind::Env, &key)), Some((Kind::Env, key)));
+        assert_eq!(parse(&from_image("python:3.9", "linux/amd64")), None);
         assert!(is_image(&image(Kind::Env, &key)));
         assert!(is_image(&format!("127.0.0.1:5000/me/{}", image(Kind::Env, &key))));
         assert!(is_image(&from_image("python:3.9", "linux/amd64")));

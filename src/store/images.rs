@@ -90,6 +90,10 @@ impl Store {
 
     /// Records images that are whole, in one transaction.
     pub fn record_images(&self, records: &[ImageRecord]) -> Result<(), StoreError> {
+        self.write_images(records, true)
+    }
+
+    fn write_images(&self, records: &[ImageRecord], used: bool) -> Result<(), StoreError> {
         self.with(|database| {
             let transaction = database.transaction()?;
             for record in records {
@@ -99,8 +103,9 @@ impl Store {
                          (engine, key, kind, image_id, diff_ids, parent, bytes, seconds, node)
                          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, nullif(?9, ''))
                          ON CONFLICT (engine, key) DO UPDATE SET image_id = ?4, diff_ids = ?5,
-                         parent = ?6, last_used = unixepoch(), bytes = max(bytes, ?7),
-                         seconds = max(seconds, ?8), node = coalesce(nullif(?9, ''), node)",
+                         parent = ?6, bytes = max(bytes, ?7), seconds = max(seconds, ?8),
+                         node = coalesce(nullif(?9, ''), node),
+                         last_used = iif(?10, unixepoch(), last_used)",
                     )?
                     .execute(params![
                         record.engine,
@@ -112,6 +117,7 @@ impl Store {
                         record.bytes as i64,
                         record.seconds,
                         record.node,
+                        used,
                     ])?;
                 if record.node.is_empty() {
                     continue;
@@ -131,28 +137,7 @@ impl Store {
 
     /// Puts images that were found whole back into the index; what it knows of their use stays.
     pub fn restore_images(&self, records: &[ImageRecord]) -> Result<(), StoreError> {
-        self.with(|database| {
-            let transaction = database.transaction()?;
-            for record in records {
-                transaction
-                    .prepare_cached(
-                        "INSERT INTO images
-                         (engine, key, kind, image_id, diff_ids, parent, bytes, seconds)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0)
-                         ON CONFLICT (engine, key) DO UPDATE SET image_id = ?4, diff_ids = ?5,
-                         parent = ?6",
-                    )?
-                    .execute(params![
-                        record.engine,
-                        record.key.to_string(),
-                        record.kind.as_str(),
-                        record.image_id,
-                        record.diff_ids.join(" "),
-                        record.parent.map(|key| key.to_string()),
-                    ])?;
-            }
-            transaction.commit()
-        })
+        self.write_images(records, false)
     }
 
     /// Returns every image that was found whole on `engine`.

@@ -139,6 +139,7 @@ impl SmallDisk {
         if mounted.is_ok_and(|status| status.success()) {
             return Some(SmallDisk(dir));
         }
+        assert!(std::env::var_os("CI").is_none(), "no file system can be mounted");
         eprintln!("skipped: no file system can be mounted");
         None
     }

@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(archive.images(), [(Kind::Base, base), (Kind::Env, env)]);
         let offers = archive.offers(&[(Kind::Env, env), (Kind::Env, base)]).await.unwrap();
         assert_eq!(offers.len(), 1);
-        assert_eq!(offers[&env].image.diff_ids.len(), 3);
+        assert_eq!(offers[&env].diff_ids.len(), 3);
         let mut names: HashMap<String, usize> = HashMap::new();
         let mut tar = tar::Archive::new(std::fs::File::open(&path).unwrap());
         for entry in tar.entries().unwrap() {

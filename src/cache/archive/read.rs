@@ -14,7 +14,7 @@ use crate::hashing::Hashing;
 use crate::key::{Digest, Key, Kind};
 use crate::plan::name;
 
-use super::super::remote::{Offer, Remote};
+use super::super::remote::Remote;
 use super::{ArchiveError, BLOBS, FORM, Form, Index, Manifest, NAME, REFERENCE, VERSION};
 
 /// Nothing that is larger is a manifest, a config or an index.
@@ -126,7 +126,7 @@ impl Archive {
             if let Some(reference) = entry.annotations.get(REFERENCE) {
                 archive.external.insert(reference.clone(), held);
             } else if let Some(name) = entry.annotations.get(NAME)
-                && let Some(of) = by_key(name)
+                && let Some(of) = name::parse(name)
             {
                 archive.images.insert(of, held);
             }
@@ -215,12 +215,6 @@ impl Archive {
     }
 }
 
-fn by_key(name: &str) -> Option<(Kind, Key)> {
-    let (kind, key) = name.strip_prefix("imgforge/")?.split_once(':')?;
-    let kind = Kind::IMAGES.into_iter().find(|known| known.as_str() == kind)?;
-    Some((kind, key.parse().ok()?))
-}
-
 fn read_at(mut file: &File, (at, size): (u64, u64)) -> io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(at))?;
     let mut bytes = Vec::new();
@@ -234,9 +228,8 @@ impl Remote for Archive {
         format!("archive `{}`", self.path.display())
     }
 
-    async fn offers(&self, images: &[(Kind, Key)]) -> Result<HashMap<Key, Offer>> {
-        let offer = |held: &Held| Offer { image: held.image.clone(), layers: held.layers.clone() };
-        let held = images.iter().filter_map(|of| Some((of.1, offer(self.images.get(of)?))));
+    async fn offers(&self, images: &[(Kind, Key)]) -> Result<HashMap<Key, Image>> {
+        let held = images.iter().filter_map(|of| Some((of.1, self.images.get(of)?.image.clone())));
         Ok(held.collect())
     }
 

@@ -26,7 +26,7 @@ fn work(catalog: &Catalog, count: usize) -> Vec<Work> {
                 version: version.clone(),
                 base_commit: format!("{number:040x}"),
                 environment_setup_commit: Some("0".repeat(40)),
-                test_patch: "diff --git a/x b/x\n".repeat(40),
+                test_patch: "diff --git a/x b/x\n".repeat(40).into(),
                 ..Instance::default()
             };
             Work { instance: Arc::new(instance), prediction: None }

@@ -33,7 +33,8 @@ fn git(dir: &Path, args: &[&str], input: &str) {
 
 /// Runs the tests of the test patch; the verdict of each by its id.
 fn verdicts(python: &str, dir: &Path, instance: &Instance) -> BTreeMap<String, bool> {
-    let files = instance.test_patch.lines().filter_map(|line| line.strip_prefix("+++ b/"));
+    let test_patch = instance.test_patch.to_string_lossy();
+    let files = test_patch.lines().filter_map(|line| line.strip_prefix("+++ b/"));
     let mut command = Command::new(python);
     command
         .current_dir(dir)
@@ -65,9 +66,9 @@ fn the_gold_patch_makes_the_failing_tests_pass() {
         let source = &demo.mirrors[&instance.repo][0];
         git(space.path(), &["clone", "-q", source, id], "");
         git(&dir, &["checkout", "-q", &instance.base_commit], "");
-        git(&dir, &["apply", "-"], &instance.test_patch);
+        git(&dir, &["apply", "-"], &instance.test_patch.to_string_lossy());
         let before = verdicts(python, &dir, instance);
-        git(&dir, &["apply", "-"], &instance.patch);
+        git(&dir, &["apply", "-"], &instance.patch.to_string_lossy());
         let after = verdicts(python, &dir, instance);
         for test in &instance.FAIL_TO_PASS {
             assert_ne!(before.get(test), Some(&true), "{id}: {test} passes before");

@@ -288,12 +288,12 @@ impl Space {
         for (id, patch) in patches {
             let found = self.work.iter().find(|one| one.instance.instance_id == *id).unwrap();
             let patch = match *patch {
-                "gold" => found.instance.patch.as_str(),
-                other => other,
+                "gold" => found.instance.patch.clone(),
+                other => other.into(),
             };
             work.push(Work {
                 instance: found.instance.clone(),
-                prediction: Some(ModelPatch { model: "m".into(), patch: patch.into() }),
+                prediction: Some(ModelPatch { model: "m".into(), patch }),
             });
         }
         let from = [FROM.to_owned()];

@@ -96,7 +96,8 @@ pub(super) async fn run(global: &Global, command: DatasetCommand) -> CommandResu
             }
             println!("FAIL_TO_PASS {}", instance.FAIL_TO_PASS.len());
             println!("PASS_TO_PASS {}", instance.PASS_TO_PASS.len());
-            println!("\n{}\n{}", instance.patch, instance.test_patch);
+            println!("\n{}", instance.patch.to_string_lossy());
+            println!("{}", instance.test_patch.to_string_lossy());
             Ok(Exit::Success)
         }
         DatasetCommand::Check(args) => check(global, *args).await,
@@ -159,7 +160,7 @@ async fn check(global: &Global, args: CheckArgs) -> CommandResult {
         if let Err(error) = catalog.environment(&instance.repo, &instance.version, Some(instance)) {
             wrong(error.to_string());
         }
-        if instance.test_patch.trim().is_empty() {
+        if instance.test_patch.is_blank() {
             wrong("`test_patch` is empty".to_owned());
         }
         if instance.FAIL_TO_PASS.is_empty() {

@@ -177,7 +177,7 @@ fn grade_saved(
         dir: dir.to_owned(),
         instance: instance.clone(),
         model: model.to_owned(),
-        patch: String::from_utf8_lossy(&patch).into(),
+        patch: patch.into(),
         rules,
     };
     let mut runs = vec![run_of(dir, &target)?];

@@ -77,10 +77,10 @@ pub fn read(
                 submission.unknown_ids.push(prediction.instance_id);
                 continue;
             }
-            let patch = match prediction.model_patch.as_deref() {
+            let patch = match &prediction.model_patch {
                 _ if name == "empty" => PatchState::None,
                 None => PatchState::Null,
-                Some(patch) if patch.trim().is_empty() => PatchState::Empty,
+                Some(patch) if patch.is_blank() => PatchState::Empty,
                 Some(_) => PatchState::Text,
             };
             submission.submitted.push(Submitted {
@@ -99,7 +99,7 @@ pub fn read(
             let model = *models.entry(prediction.model_name_or_path.clone()).or_insert(count);
             let model_patch = ModelPatch {
                 model: prediction.model_name_or_path,
-                patch: prediction.model_patch.unwrap_or_default().into(),
+                patch: prediction.model_patch.unwrap_or_default(),
             };
             let one = Work { instance: instances[at].clone(), prediction: Some(model_patch) };
             work.push((model, at, one));

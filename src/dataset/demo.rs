@@ -161,7 +161,7 @@ fn git(
 mod tests {
     use super::*;
     use crate::catalog::Catalog;
-    use crate::dataset::prediction;
+    use crate::dataset::{Patch, prediction};
 
     /// A demo with one work tree per call of [`Space::base`].
     struct Space {
@@ -216,7 +216,10 @@ mod tests {
             let mut after = commits.lines().skip_while(|id| *id != instance.base_commit).skip(1);
             let fix = format!("{}^{{tree}}", after.next().unwrap());
             let fixed = space.git(&["-C", repo, "rev-parse", &fix], "").unwrap();
-            let patched = space.patched(instance, &[&instance.test_patch, &instance.patch]);
+            let patched = space.patched(
+                instance,
+                &[&instance.test_patch.to_string_lossy(), &instance.patch.to_string_lossy()],
+            );
             assert_eq!(patched, Some(fixed), "{}", instance.instance_id);
             assert!(after.next().is_some(), "{}: a later commit could leak", instance.instance_id);
         }
@@ -226,14 +229,14 @@ mod tests {
     fn the_rows_reach_every_path() {
         let instances = instances();
         let patches = |holds: &str| {
-            let has = |patch: &String| patch.contains(holds);
+            let has = |patch: &Patch| patch.to_string_lossy().contains(holds);
             instances.iter().filter(|row| has(&row.patch)).count()
         };
         assert!(patches("\nnew file mode") >= 2 && patches("\ndeleted file mode") >= 2);
         let own = instances.iter().filter(|row| row.eval_script.is_some());
         for row in own.clone() {
             let script = row.eval_script.as_deref().unwrap();
-            assert!(script.contains(&row.test_patch), "{}", row.instance_id);
+            assert!(script.contains(&*row.test_patch.to_string_lossy()), "{}", row.instance_id);
             assert!(script.contains("\n: '>>>>> Start Test Output'\n"), "{}", row.instance_id);
         }
         assert!((1..instances.len()).contains(&own.count()));
@@ -260,15 +263,16 @@ mod tests {
         let mut outcomes = BTreeMap::new();
         for (instance, prediction) in instances.iter().zip(&predictions) {
             assert_eq!(instance.instance_id, prediction.instance_id);
-            let outcome = match prediction.model_patch.as_deref() {
-                None => "null",
-                Some("") => "empty",
-                Some(patch) => match space.patched(instance, &[patch]) {
-                    None => "refused",
-                    Some(_) if patch.contains(" b/tests/") => "touches tests",
-                    Some(_) => "applied",
-                },
-            };
+            let outcome =
+                match prediction.model_patch.as_ref().map(Patch::to_string_lossy).as_deref() {
+                    None => "null",
+                    Some("") => "empty",
+                    Some(patch) => match space.patched(instance, &[patch]) {
+                        None => "refused",
+                        Some(_) if patch.contains(" b/tests/") => "touches tests",
+                        Some(_) => "applied",
+                    },
+                };
             *outcomes.entry(outcome).or_insert(0) += 1;
         }
         let expected =

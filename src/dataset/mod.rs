@@ -5,6 +5,7 @@
 pub mod demo;
 mod files;
 pub mod hub;
+mod patch;
 pub mod prediction;
 mod row;
 mod select;
@@ -16,6 +17,7 @@ use serde::Serialize;
 use crate::nearest::nearest;
 
 pub use hub::HubSettings;
+pub use patch::Patch;
 pub use row::RowProblem;
 pub use select::{Selection, SelectionError};
 
@@ -209,9 +211,9 @@ pub struct Instance {
     /// The commit that the environment's requirement files are read at, when it is not the base commit.
     pub environment_setup_commit: Option<String>,
     /// The gold patch.
-    pub patch: String,
+    pub patch: Patch,
     /// The patch of the test files.
-    pub test_patch: String,
+    pub test_patch: Patch,
     /// Tests that the gold patch turns from failing to passing.
     pub FAIL_TO_PASS: Vec<String>,
     /// Tests that pass before and after.

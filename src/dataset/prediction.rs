@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::Instance;
+use super::{Instance, Patch};
 
 /// One prediction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct Prediction {
     /// The instance.
     pub instance_id: String,
     /// The patch; `None` when the file has null.
-    pub model_patch: Option<String>,
+    pub model_patch: Option<Patch>,
     /// The model.
     pub model_name_or_path: String,
 }
@@ -79,17 +79,17 @@ pub struct Duplicate {
 
 /// Reads predictions: a path, `gold` (the dataset's own patches) or `empty` (none at all).
 pub fn read(name: &str, instances: &[Instance]) -> Result<Predictions, PredictionError> {
-    let own = |patch: fn(&Instance) -> &str| {
+    let own = |patch: fn(&Instance) -> Patch| {
         let predictions = instances.iter().map(|instance| Prediction {
             instance_id: instance.instance_id.clone(),
-            model_patch: Some(patch(instance).to_owned()),
+            model_patch: Some(patch(instance)),
             model_name_or_path: name.to_owned(),
         });
         Ok(Predictions { list: predictions.collect(), duplicates: Vec::new() })
     };
     match name {
-        "gold" => own(|instance| &instance.patch),
-        "empty" => own(|_| ""),
+        "gold" => own(|instance| instance.patch.clone()),
+        "empty" => own(|_| Patch::default()),
         path => read_file(Path::new(path)),
     }
 }
@@ -159,7 +159,7 @@ impl List<'_> {
             instance_id: self.string(&map, "instance_id", &place)?,
             model_name_or_path: self.string(&map, "model_name_or_path", &place)?,
             model_patch: match map.get("model_patch") {
-                Some(Value::String(patch)) => Some(patch.clone()),
+                Some(Value::String(patch)) => Some(patch.as_str().into()),
                 Some(Value::Null) => None,
                 Some(_) => {
                     let what = "`model_patch` must be a string or null".to_owned();
@@ -235,15 +235,15 @@ mod tests {
         let text = format!("\n{}\r\n  \n{}", line("a-1", "a\r\nb\r\n").trim(), line("a-2", ""));
         let read = read_text("p.jsonl", &text).unwrap();
         assert_eq!(read.list.len(), 2);
-        assert_eq!(read.list[0].model_patch.as_deref(), Some("a\r\nb\r\n"));
+        assert_eq!(read.list[0].model_patch, Some("a\r\nb\r\n".into()));
     }
 
     #[test]
     fn the_last_of_two_predictions_counts_and_both_places_are_known() {
         let text = [line("a-1", "x"), line("a-2", "y"), line("a-1", "z")].concat();
         let read = read_text("p.jsonl", &text).unwrap();
-        let patches: Vec<_> = read.list.iter().map(|one| one.model_patch.as_deref()).collect();
-        assert_eq!(patches, [Some("z"), Some("y")]);
+        let patches: Vec<_> = read.list.iter().map(|one| one.model_patch.clone()).collect();
+        assert_eq!(patches, [Some("z".into()), Some("y".into())]);
         let twice = &read.duplicates[0];
         assert_eq!((twice.first.as_str(), twice.second.as_str()), ("1", "3"));
     }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use petgraph::graph::NodeIndex;
 use tokio::sync::Notify;
 
-use crate::dataset::Instance;
+use crate::dataset::{Instance, Patch};
 use crate::engine::{LogSink, SandboxEnd, SandboxNetwork, SandboxRequest, label};
 use crate::grade::{self, Rules, strict};
 use crate::key::Key;
@@ -49,7 +49,7 @@ pub struct RunTarget {
     /// `model_name_or_path`.
     pub model: String,
     /// The model patch.
-    pub patch: Arc<str>,
+    pub patch: Patch,
     /// How its log is graded.
     pub rules: Rules,
 }
@@ -533,10 +533,10 @@ impl RunTarget {
             image_id: Some(evaluated.image_id.clone()).filter(|id| !id.is_empty()),
             build_seconds: 0.0,
             test_seconds: evaluated.seconds,
-            patch: Some(self.patch.to_string()),
+            patch: Some(self.patch.to_string_lossy().into_owned()),
             log: None,
             log_tail: Vec::new(),
-            reaches: grade::reach::reaches(&self.patch),
+            reaches: grade::reach::reaches(self.patch.as_bytes()),
             strict: self.strict_notes(graded),
             runs: Vec::new(),
             flaky: Vec::new(),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use petgraph::graph::NodeIndex;
 
+use crate::dataset::Patch;
 use crate::engine::{
     BuildRequest, EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink, label,
 };
@@ -188,14 +189,13 @@ impl Worker {
             let dir = scratch.path().to_owned();
             let recipe = recipe.clone();
             let outcome = tokio::task::spawn_blocking(move || {
-                let bytes = |patch: &Option<Arc<str>>| {
-                    patch.as_ref().map_or(Vec::new(), |patch| patch.as_bytes().to_vec())
-                };
+                let bytes = |patch: &Option<Patch>| patch.clone().unwrap_or_default();
+                let (test, model) = (bytes(&recipe.test_patch), bytes(&recipe.model_patch));
                 let request = PatchRequest {
                     commit: &recipe.base_commit,
                     setup_diff: setup_diff.as_deref(),
-                    test_patch: &bytes(&recipe.test_patch),
-                    model_patch: &bytes(&recipe.model_patch),
+                    test_patch: test.as_bytes(),
+                    model_patch: model.as_bytes(),
                     root: TESTBED.trim_start_matches('/'),
                 };
                 mirror.write_patch_layer(&request, &dir, &dir.join("layer.tar"))

@@ -37,14 +37,14 @@ fn reach(path: &str) -> Option<&'static str> {
 }
 
 /// Lists the paths of a patch that reach for the run of the tests.
-pub fn reached_paths(patch: &str) -> Vec<(String, &'static str)> {
-    let paths = touched(patch.as_bytes()).paths;
+pub fn reached_paths(patch: &[u8]) -> Vec<(String, &'static str)> {
+    let paths = touched(patch).paths;
     let paths = paths.iter().map(|path| String::from_utf8_lossy(path).into_owned());
     paths.filter_map(|path| reach(&path).map(|what| (path, what))).collect()
 }
 
 /// Lists what a patch reaches for, for people.
-pub fn reaches(patch: &str) -> Vec<String> {
+pub fn reaches(patch: &[u8]) -> Vec<String> {
     reached_paths(patch).into_iter().map(|(path, what)| format!("`{path}` {what}")).collect()
 }
 
@@ -61,7 +61,7 @@ mod tests {
                      diff --git a/evil.pth b/evil.pth\n--- /dev/null\n+++ b/evil.pth\n\
                      @@ -0,0 +1 @@\n+import os\n";
         assert_eq!(
-            reaches(patch),
+            reaches(patch.as_bytes()),
             [
                 "`evil.pth` runs at every start of Python",
                 "`tests/conftest.py` changes how pytest collects and reports tests"

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::catalog::{Catalog, CatalogError, Environment, Network};
-use crate::dataset::Instance;
+use crate::dataset::{Instance, Patch};
 use crate::grade::Family;
 use crate::key::{Key, Kind};
 use crate::recipe::base::BOOTSTRAPPED;
-use crate::recipe::instance::non_empty;
 use crate::recipe::script::{eval_script, reset_tests, restore_configuration, restore_tests};
 use crate::recipe::{
     BaseRecipe, CheckoutRecipe, EnvRecipe, EvaluationRecipe, InstanceRecipe, PublishedRecipe,
@@ -34,7 +33,7 @@ pub struct ModelPatch {
     /// `model_name_or_path`: for the node's id, not for the key.
     pub model: String,
     /// The patch.
-    pub patch: Arc<str>,
+    pub patch: Patch,
 }
 
 /// How a plan is made.
@@ -207,7 +206,8 @@ impl<'a> Planner<'a> {
             Some(Network::Httpbin) if published.is_some() => RunNetwork::Bridge,
             Some(Network::Httpbin) => RunNetwork::Httpbin,
         };
-        let model_patch = work.prediction.as_ref().map_or("", |model| &*model.patch);
+        let model_patch =
+            work.prediction.as_ref().map(|model| model.patch.clone()).unwrap_or_default();
         let mut prologue = String::new();
         if published.is_none() {
             prologue.push_str(&reset_tests(instance).unwrap_or_default());
@@ -216,7 +216,7 @@ impl<'a> Planner<'a> {
             prologue.push_str(&restore_tests(instance).unwrap_or_default());
         }
         if options.strict
-            && let Some((restore, _)) = restore_configuration(instance, model_patch)
+            && let Some((restore, _)) = restore_configuration(instance, &model_patch)
         {
             prologue.push_str(&restore);
         }
@@ -225,7 +225,7 @@ impl<'a> Planner<'a> {
             instance_id: instance.instance_id.clone(),
             script: script.into(),
             prologue: (!prologue.is_empty()).then(|| prologue.into()),
-            patch: published.as_ref().and_then(|_| non_empty(model_patch)),
+            patch: published.as_ref().and_then(|_| model_patch.non_blank()),
             image_id: published.and_then(|reference| options.image_ids.get(&reference).cloned()),
             limits: RunLimits {
                 timeout: options.timeout.or(set.timeout).unwrap_or(default.timeout),
@@ -298,12 +298,12 @@ impl<'a> Planner<'a> {
         if self.options.up_to == Kind::Checkout {
             return Ok(checkout);
         }
-        let model_patch = work.prediction.as_ref().and_then(|model| non_empty(&model.patch));
+        let model_patch = work.prediction.as_ref().and_then(|model| model.patch.non_blank());
         let recipe = InstanceRecipe {
             parent: self.graph[checkout].key,
             repo: instance.repo.clone(),
             base_commit: instance.base_commit.clone(),
-            test_patch: non_empty(&instance.test_patch),
+            test_patch: instance.test_patch.non_blank(),
             model_patch,
             platform,
         };

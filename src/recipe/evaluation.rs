@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::dataset::Patch;
 use crate::key::{Digest, Key, KeyDocument, Kind};
 
 use super::TESTBED;
@@ -30,7 +31,7 @@ pub struct EvaluationRecipe {
     /// `/bin/sh` text that runs before it, silently.
     pub prologue: Option<Arc<str>>,
     /// On a published image the model patch is applied in the container.
-    pub patch: Option<Arc<str>>,
+    pub patch: Option<Patch>,
     /// The id of a published image, when it is here: its name says nothing of its content.
     pub image_id: Option<String>,
     /// Limits of the run.
@@ -83,8 +84,6 @@ pub enum RunNetwork {
 impl EvaluationRecipe {
     /// Returns the key document.
     pub fn document(&self) -> KeyDocument {
-        let digest =
-            |text: &Option<Arc<str>>| text.as_ref().map(|text| Digest::of(text.as_bytes()));
         KeyDocument::new(Kind::Evaluation)
             .with("command", Digest::of(self.command()))
             .with("hosts", self.loopback_names())
@@ -92,9 +91,9 @@ impl EvaluationRecipe {
             .with("limits", self.limits)
             .with("network", self.network)
             .with("parent", self.parent)
-            .with("patch", digest(&self.patch))
+            .with("patch", self.patch.as_ref().map(|patch| Digest::of(patch.as_bytes())))
             .with("platform", &self.platform)
-            .with("prologue", digest(&self.prologue))
+            .with("prologue", self.prologue.as_ref().map(|text| Digest::of(text.as_bytes())))
             .with("repeat", self.repeat)
             .with("runner", RUNNER)
             .with("script", Digest::of(self.script.as_bytes()))

@@ -1,7 +1,6 @@
 //! The instance image: the checkout with the test patch and a model patch applied.
 
-use std::sync::Arc;
-
+use crate::dataset::Patch;
 use crate::key::{Digest, Key, KeyDocument, Kind};
 
 /// Name and version of the way in which patches are applied; part of the key.
@@ -17,22 +16,17 @@ pub struct InstanceRecipe {
     /// The commit that the patches apply to.
     pub base_commit: String,
     /// The patch of the test files; `None` when empty.
-    pub test_patch: Option<Arc<str>>,
+    pub test_patch: Option<Patch>,
     /// The patch under evaluation; `None` when empty.
-    pub model_patch: Option<Arc<str>>,
+    pub model_patch: Option<Patch>,
     /// Such as `linux/amd64`.
     pub platform: String,
-}
-
-/// Returns `patch`, or `None` where it holds nothing but white space: the same as absent.
-pub fn non_empty(patch: &str) -> Option<Arc<str>> {
-    (!patch.trim().is_empty()).then(|| Arc::from(patch))
 }
 
 impl InstanceRecipe {
     /// Returns the key document.
     pub fn document(&self) -> KeyDocument {
-        let digest = |patch: &Option<Arc<str>>| patch.as_ref().map(|p| Digest::of(p.as_bytes()));
+        let digest = |patch: &Option<Patch>| patch.as_ref().map(|p| Digest::of(p.as_bytes()));
         KeyDocument::new(Kind::Instance)
             .with("apply", APPLY)
             .with("model_patch", digest(&self.model_patch))

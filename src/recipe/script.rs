@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::catalog::Environment;
-use crate::dataset::Instance;
+use crate::dataset::{Instance, Patch};
 use crate::grade::reach::reached_paths;
 use crate::grade::strict::{fence_end, fence_start};
 use crate::patch::touched;
@@ -111,10 +111,10 @@ pub fn reset_tests(instance: &Instance) -> Option<String> {
 /// tests, and returns the paths.
 pub fn restore_configuration(
     instance: &Instance,
-    model_patch: &str,
+    model_patch: &Patch,
 ) -> Option<(String, Vec<String>)> {
     let tests = touched(instance.test_patch.as_bytes()).paths;
-    let paths: Vec<String> = reached_paths(model_patch)
+    let paths: Vec<String> = reached_paths(model_patch.as_bytes())
         .into_iter()
         .map(|(path, _)| path)
         .filter(|path| !tests.contains(path.as_bytes()))
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(directives(&instance()), ["tests/a_test.py"]);
         let django = Instance {
             repo: "django/django".into(),
-            test_patch: TEST_PATCH.replace("a_test", "x/tests"),
+            test_patch: TEST_PATCH.replace("a_test", "x/tests").into(),
             ..instance()
         };
         assert_eq!(directives(&django), ["x.tests"]);
@@ -250,11 +250,11 @@ mod tests {
     fn configuration_that_a_patch_changes_is_brought_back_but_for_the_test_patchs_own() {
         let patch = "diff --git a/conftest.py b/conftest.py\n--- a/conftest.py\n+++ b/conftest.py\n\
                      @@ -1 +1 @@\n-a\n+b\n";
-        let (text, paths) = restore_configuration(&instance(), patch).unwrap();
+        let (text, paths) = restore_configuration(&instance(), &patch.into()).unwrap();
         assert_eq!(paths, ["conftest.py"]);
         assert!(text.contains("git checkout -q"), "{text}");
         let own = Instance { test_patch: patch.into(), ..instance() };
-        assert_eq!(restore_configuration(&own, patch), None);
+        assert_eq!(restore_configuration(&own, &patch.into()), None);
     }
 
     #[test]

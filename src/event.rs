@@ -35,7 +35,7 @@ pub enum EventKind {
         engine: String,
         /// How many nodes run at once.
         workers: usize,
-        /// Nodes in the plan.
+        /// Nodes of the plan, but for those that nothing needs.
         nodes: usize,
         /// Nodes that need nothing.
         fresh: usize,

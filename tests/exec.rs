@@ -73,7 +73,7 @@ impl Space {
         let from: BTreeMap<String, String> = from.unwrap();
         let mut plan = Planner::new(&self.catalog, options, &from).plan(&self.work).unwrap();
         let inventory = survey::inventory(&*self.engine, "fake", &self.store, &plan).await;
-        plan.assess(&inventory.unwrap().0, &[]);
+        plan.assess(&inventory.unwrap().0, false);
         Arc::new(plan)
     }
 
@@ -263,6 +263,25 @@ async fn a_parent_that_somebody_removes_during_the_build_is_built_again() {
 }
 
 #[tokio::test]
+async fn a_base_that_is_gone_under_whole_images_is_neither_built_nor_pulled() {
+    let space = Space::new();
+    space.run(2, &Interrupt::default()).await;
+    let plan = space.plan().await;
+    let (_, base) = plan.nodes().find(|(_, node)| node.kind() == Kind::Base).unwrap();
+    space.engine.remove(&base.image).await.unwrap();
+    space.engine.forget_calls();
+    let (summary, events) = space.run(2, &Interrupt::default()).await;
+    assert_eq!((summary.built, summary.pulled, summary.failed), (0, 0, 0));
+    assert_eq!(summary.nodes[0].status, "unneeded");
+    assert!(space.engine.called(Method::Build).is_empty());
+    let to_run = events.iter().find_map(|event| match event {
+        EventKind::RunStarted { to_run, nodes, fresh, .. } => Some((*to_run, *nodes, *fresh)),
+        _ => None,
+    });
+    assert_eq!(to_run, Some((0, 19, 19)));
+}
+
+#[tokio::test]
 async fn a_replaced_image_of_the_same_key_does_not_hide_the_one_that_has_the_name() {
     let space = Space::new();
     let plan = space.plan().await;
@@ -307,7 +326,7 @@ impl Space {
         let from: BTreeMap<String, String> = from.unwrap();
         let mut plan = Planner::new(&self.catalog, options, &from).plan(&work).unwrap();
         let inventory = survey::inventory(&*self.engine, "fake", &self.store, &plan).await;
-        plan.assess(&inventory.unwrap().0, &[]);
+        plan.assess(&inventory.unwrap().0, false);
         let dir = RunDir::new(&self.dir.path().join("runs"), "r").unwrap();
         let target = |one: &imgforge::plan::Target| {
             let instance = work[one.work].instance.clone();

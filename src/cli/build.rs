@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use crate::key::Kind;
 use crate::plan::{Status, render as plan_render};
 
 use super::context::{self, Wanted};
@@ -52,8 +51,7 @@ pub(super) async fn run(global: &Global, args: BuildArgs) -> CommandResult {
     let prepared = context::prepare(global, &wanted).await?;
     let up_to = args.images.up_to();
     let mut plan = prepared.plan(&prepared.work, up_to, None)?;
-    let force = if args.force_rebuild { &Kind::IMAGES[..] } else { &[] };
-    let tags = prepared.assess(&mut plan, force, &Default::default()).await?;
+    let tags = prepared.assess(&mut plan, args.force_rebuild, &Default::default()).await?;
     if args.dry_run {
         if global.json {
             let document = plan_render::document(&plan, prepared.engine_name(), prepared.workers);

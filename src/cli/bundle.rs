@@ -15,7 +15,7 @@ use crate::catalog::Catalog;
 use crate::engine::embedded::{EmbeddedEngine, Settings};
 use crate::engine::{Engine, LogSink};
 use crate::key::Kind;
-use crate::plan::{Plan, Status};
+use crate::plan::Plan;
 use crate::recipe::Recipe;
 use crate::store::{Store, disk};
 
@@ -128,8 +128,8 @@ async fn create(global: &Global, args: CreateArgs) -> CommandResult {
     prepared.namespace = None;
     // Bases need more than packages of Python: they go along as they are.
     let mut bases = prepared.plan(&prepared.work, Kind::Base, None)?;
-    prepared.assess(&mut bases, &[], &Default::default()).await?;
-    if bases.nodes().any(|(_, node)| node.status != Status::Fresh) {
+    prepared.assess(&mut bases, false, &Default::default()).await?;
+    if bases.nodes().any(|(_, node)| node.status.runs()) {
         say(global, "building base images");
     }
     let summary =
@@ -267,7 +267,7 @@ async fn record_packages(
     let index = index.map_err(Failure::environment)?;
     let recording = prepared.in_engine(engine, info, store);
     let mut plan = recording.plan(&recording.work, Kind::Checkout, None)?;
-    recording.assess(&mut plan, &[], &Default::default()).await?;
+    recording.assess(&mut plan, false, &Default::default()).await?;
     let summary = args
         .exec
         .run_with(global, &recording, Arc::new(plan), None, Vec::new(), Some(index))

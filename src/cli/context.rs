@@ -487,7 +487,7 @@ impl Prepared {
     pub async fn assess(
         &self,
         plan: &mut Plan,
-        force: &[Kind],
+        force: bool,
         results: &HashSet<Key>,
     ) -> Result<BTreeMap<String, String>, Failure> {
         let (mut inventory, tags) = match &self.engine {

@@ -13,7 +13,7 @@ use crate::exec::evaluate::{self, Evaluated, RunTarget, Runs};
 use crate::exec::{NodeError, RunSummary};
 use crate::grade::{GRADER, Rules};
 use crate::key::{Key, Kind};
-use crate::plan::{Plan, Status, Work};
+use crate::plan::{Plan, Work};
 use crate::progress::Timeline;
 use crate::recipe::Recipe;
 use crate::report::{InstanceResult, RunReport, Verdict};
@@ -194,7 +194,7 @@ pub(super) async fn evaluate(
     } else {
         let some: Vec<Work> = open.iter().map(|at| prepared.work[*at].clone()).collect();
         let mut plan = prepared.plan(&some, Kind::Instance, Some(options.clone()))?;
-        prepared.assess(&mut plan, &[], &known).await?;
+        prepared.assess(&mut plan, false, &known).await?;
         let targets = self::targets(&plan, &prepared.work, &open, &rules, &dir)?;
         if !global.quiet && !evaluated.is_empty() {
             eprintln!("{} of {} results are known", evaluated.len(), all.targets.len());
@@ -357,7 +357,7 @@ fn seconds_of_images(plan: &Plan, summary: &RunSummary, index: NodeIndex) -> f64
     let mut next = plan.parent(index);
     while let Some(at) = next {
         let node = &plan.graph[at];
-        if matches!(node.kind(), Kind::Checkout | Kind::Instance) && node.status != Status::Fresh {
+        if matches!(node.kind(), Kind::Checkout | Kind::Instance) && node.status.runs() {
             seconds += summary.nodes[at.index()].seconds;
         }
         next = plan.parent(at);

@@ -2,7 +2,6 @@
 
 use clap::{Args, ValueEnum};
 
-use crate::key::Kind;
 use crate::plan::render;
 
 use super::context::{self, Wanted};
@@ -43,7 +42,6 @@ enum Format {
 
 /// Runs `plan`.
 pub(super) async fn run(global: &Global, args: PlanArgs) -> CommandResult {
-    let force = if args.force_rebuild { &Kind::IMAGES[..] } else { &[] };
     let wanted = Wanted {
         chosen: &args.chosen,
         sources: &args.sources,
@@ -57,7 +55,7 @@ pub(super) async fn run(global: &Global, args: PlanArgs) -> CommandResult {
     let prepared = context::prepare(global, &wanted).await?;
     let up_to = args.images.up_to();
     let mut plan = prepared.plan(&prepared.work, up_to, None)?;
-    prepared.assess(&mut plan, force, &Default::default()).await?;
+    prepared.assess(&mut plan, args.force_rebuild, &Default::default()).await?;
     let engine = prepared.engine_name();
     let format = if global.json { Format::Json } else { args.format };
     let text = match format {

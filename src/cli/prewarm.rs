@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use crate::plan::Status;
-
 use super::context::{self, Wanted};
 use super::execute::{ExecArgs, exit_of};
 use super::{Chosen, CommandResult, Exit, Failure, Global, Images, Sources};
@@ -53,8 +51,8 @@ pub(super) async fn run(global: &Global, args: PrewarmArgs) -> CommandResult {
         }
     }
     let mut plan = prepared.plan(&work, args.images.up_to(), None)?;
-    prepared.assess(&mut plan, &[], &Default::default()).await?;
-    let warm = plan.nodes().all(|(_, node)| node.status == Status::Fresh);
+    prepared.assess(&mut plan, false, &Default::default()).await?;
+    let warm = !plan.nodes().any(|(_, node)| node.status.runs());
     let summary = args.exec.run(global, &prepared, Arc::new(plan), None, Vec::new()).await?;
     if !global.quiet && !warm {
         let missing: Vec<&str> = summary

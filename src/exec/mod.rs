@@ -127,17 +127,17 @@ impl Executor {
     ) -> RunSummary {
         let mut stream = Stream { reporter, start: Instant::now(), seq: 0 };
         let fresh = plan.nodes().filter(|(_, node)| node.status == Status::Fresh).count();
-        let total = plan.graph.node_count();
+        let to_run = plan.nodes().filter(|(_, node)| node.status.runs()).count();
         stream.send(EventKind::RunStarted {
             schema_version: EVENT_SCHEMA,
             engine: self.settings.engine.clone(),
             workers: self.settings.workers,
-            nodes: total,
+            nodes: fresh + to_run,
             fresh,
-            to_run: total - fresh,
+            to_run,
             evaluations: plan
                 .nodes()
-                .filter(|(_, node)| node.kind() == Kind::Evaluation && node.status != Status::Fresh)
+                .filter(|(_, node)| node.kind() == Kind::Evaluation && node.status.runs())
                 .count(),
         });
         let mut summary = RunSummary::new(&plan);

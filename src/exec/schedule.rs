@@ -49,13 +49,13 @@ pub struct Schedule<'a> {
 }
 
 impl<'a> Schedule<'a> {
-    /// Starts a schedule: fresh nodes are done, the others wait for their parents.
+    /// Starts a schedule: nodes that need nothing are done, the others wait for their parents.
     pub fn new(plan: &'a Plan) -> Self {
         let count = plan.graph.node_count();
         let mut depth = vec![0; count];
         let mut below = vec![0; count];
         for index in plan.graph.node_indices().rev() {
-            let runs = usize::from(plan.graph[index].status != Status::Fresh);
+            let runs = usize::from(plan.graph[index].status.runs());
             if let Some(parent) = plan.parent(index) {
                 let (own_depth, own_below) = (depth[index.index()], below[index.index()]);
                 let parent = parent.index();
@@ -71,7 +71,7 @@ impl<'a> Schedule<'a> {
             below,
         };
         for (index, node) in plan.nodes() {
-            if node.status == Status::Fresh {
+            if !node.status.runs() {
                 schedule.set(index, State::Done);
             } else if plan.parent(index).is_none_or(|parent| schedule.state(parent) == State::Done)
             {

@@ -59,8 +59,8 @@ pub struct NodeSummary {
     pub key: Key,
     /// The image's name.
     pub image: String,
-    /// `fresh`, `built`, `pulled`, `evaluated`, `refused`, `failed`, `skipped` or
-    /// `cancelled`.
+    /// `fresh`, `built`, `pulled`, `evaluated`, `refused`, `failed`, `skipped`, `cancelled` or
+    /// `unneeded`.
     pub status: &'static str,
     /// Seconds of all tries.
     pub seconds: f64,
@@ -81,7 +81,11 @@ impl RunSummary {
                 kind: node.kind(),
                 key: node.key,
                 image: node.image.clone(),
-                status: if node.status == Status::Fresh { "fresh" } else { "skipped" },
+                status: match node.status {
+                    Status::Fresh => "fresh",
+                    Status::Unneeded => "unneeded",
+                    Status::Stale(_) | Status::Pull => "skipped",
+                },
                 seconds: 0.0,
                 bytes: None,
                 log: None,

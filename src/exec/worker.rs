@@ -202,7 +202,7 @@ impl Worker {
                 }
             };
             let forced = matches!(&node.status, Status::Stale(reasons)
-                if reasons.iter().any(|reason| matches!(reason, Reason::Forced | Reason::ParentRebuilt { .. })));
+                if reasons.contains(&Reason::Forced));
             if !forced && let Some(image) = self.whole_image(index).await? {
                 self.name(node, &image).await?;
                 self.record(node, &image, None, 0.0)?;
@@ -484,7 +484,7 @@ impl Worker {
         let mut commits: Vec<String> = self
             .plan
             .nodes()
-            .filter(|(_, node)| node.status != Status::Fresh)
+            .filter(|(_, node)| node.status.runs())
             .filter(|(_, node)| match &node.recipe {
                 Recipe::Checkout(recipe) => recipe.repo == repo,
                 Recipe::Instance(recipe) => recipe.repo == repo,

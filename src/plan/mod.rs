@@ -64,6 +64,15 @@ pub enum Status {
     Stale(Vec<Reason>),
     /// It comes from a registry by its published name, or from where images are kept by their keys.
     Pull,
+    /// It is not here, and nothing that is wanted stands on it or has to be made from it.
+    Unneeded,
+}
+
+impl Status {
+    /// Tells whether something has to be done for the node.
+    pub fn runs(&self) -> bool {
+        matches!(self, Status::Stale(_) | Status::Pull)
+    }
 }
 
 /// Why a node is stale.
@@ -84,11 +93,6 @@ pub enum Reason {
     Missing,
     /// The engine lists the image, and it is not what was built.
     Broken(String),
-    /// The image is fresh, and the parent that it stands on is rebuilt with other bytes.
-    ParentRebuilt {
-        /// The parent node's id.
-        parent: String,
-    },
     /// A `FROM` image is not on the engine: its content, and so the key, is known after the pull.
     Unresolved {
         /// The reference.
@@ -113,7 +117,6 @@ impl fmt::Display for Reason {
             Reason::ParentChanged { parent } => write!(f, "parent {parent} changed"),
             Reason::Missing => f.write_str("built before, gone from the engine"),
             Reason::Broken(why) => write!(f, "the image on the engine is not whole: {why}"),
-            Reason::ParentRebuilt { parent } => write!(f, "parent {parent} is rebuilt"),
             Reason::Unresolved { reference } => {
                 write!(f, "`{reference}` is not on the engine; its digest is known after the pull")
             }
@@ -125,9 +128,7 @@ impl fmt::Display for Reason {
 /// Tells whether a stale image could come from elsewhere.
 fn can_come(node: &Node) -> bool {
     let Status::Stale(reasons) = &node.status else { return false };
-    let own = |reason: &Reason| {
-        matches!(reason, Reason::Forced | Reason::ParentRebuilt { .. } | Reason::Unresolved { .. })
-    };
+    let own = |reason: &Reason| matches!(reason, Reason::Forced | Reason::Unresolved { .. });
     node.kind() != Kind::Evaluation && !reasons.iter().any(own)
 }
 
@@ -162,6 +163,8 @@ pub struct Count {
     pub stale: usize,
     /// Nodes that are pulled.
     pub pull: usize,
+    /// Nodes that are not here, and that nothing needs.
+    pub unneeded: usize,
 }
 
 impl Plan {
@@ -185,17 +188,44 @@ impl Plan {
                 Status::Fresh => count.fresh += 1,
                 Status::Stale(_) => count.stale += 1,
                 Status::Pull => count.pull += 1,
+                Status::Unneeded => count.unneeded += 1,
             }
         }
         summary
     }
 
-    /// Sets every node's status from what exists. Nodes of `force` kinds are stale whatever exists.
-    pub fn assess(&mut self, inventory: &Inventory, force: &[Kind]) {
+    /// Sets every node's status from what exists. With `force` every image is stale whatever exists.
+    pub fn assess(&mut self, inventory: &Inventory, force: bool) {
         for index in self.graph.node_indices() {
             let parent = self.parent(index);
             let status = self.status_of(index, parent, inventory, force);
             self.graph[index].status = status;
+        }
+        self.prune();
+    }
+
+    /// Takes out what no target needs, from the targets down: an image is needed where it was asked
+    /// for, and where something is made or comes on top of it. A plan of images also wants those
+    /// that people know by a name of their own.
+    fn prune(&mut self) {
+        let images =
+            self.targets.iter().all(|target| self.graph[target.node].kind() != Kind::Evaluation);
+        let mut needed = vec![false; self.graph.node_count()];
+        for target in &self.targets {
+            needed[target.node.index()] = true;
+        }
+        // Children come after their parents.
+        for index in self.graph.node_indices().rev() {
+            let node = &self.graph[index];
+            if !node.status.runs() {
+                continue;
+            }
+            let known = images && !node.aliases.is_empty();
+            if !known && !needed[index.index()] {
+                self.graph[index].status = Status::Unneeded;
+            } else if let Some(parent) = self.parent(index) {
+                needed[parent.index()] = true;
+            }
         }
     }
 
@@ -226,7 +256,7 @@ impl Plan {
                     Status::Pull => {
                         offered.get(&parent.key).is_some_and(|below| layers.starts_with(below))
                     }
-                    Status::Stale(_) => false,
+                    Status::Stale(_) | Status::Unneeded => false,
                 },
             };
             if fits {
@@ -240,12 +270,11 @@ impl Plan {
         index: NodeIndex,
         parent: Option<NodeIndex>,
         inventory: &Inventory,
-        force: &[Kind],
+        force: bool,
     ) -> Status {
         let node = &self.graph[index];
         if let Recipe::Published(recipe) = &node.recipe {
             let here = inventory.has_reference(&recipe.reference);
-            let force = force.contains(&Kind::Instance);
             return if here && !force { Status::Fresh } else { Status::Pull };
         }
         if node.kind() == Kind::Evaluation {
@@ -254,7 +283,7 @@ impl Plan {
                 false => Status::Stale(vec![Reason::NeverRun]),
             };
         }
-        if force.contains(&node.kind()) {
+        if force {
             return Status::Stale(vec![Reason::Forced]);
         }
         if let Recipe::Base(recipe) = &node.recipe {
@@ -265,13 +294,6 @@ impl Plan {
             if !unresolved.is_empty() {
                 return Status::Stale(unresolved);
             }
-        }
-        if let Some(parent) = parent
-            && let Status::Stale(reasons) = &self.graph[parent].status
-            && reasons.contains(&Reason::Forced)
-        {
-            let parent = self.graph[parent].id.clone();
-            return Status::Stale(vec![Reason::ParentRebuilt { parent }]);
         }
         match inventory.present(&node.key) {
             Some(Present::Whole) => Status::Fresh,

@@ -44,13 +44,14 @@ fn status_name(status: &Status) -> &'static str {
         Status::Fresh => "fresh",
         Status::Stale(_) => "stale",
         Status::Pull => "pull",
+        Status::Unneeded => "unneeded",
     }
 }
 
 fn reasons(status: &Status) -> &[Reason] {
     match status {
         Status::Stale(reasons) => reasons,
-        Status::Fresh | Status::Pull => &[],
+        Status::Fresh | Status::Pull | Status::Unneeded => &[],
     }
 }
 
@@ -97,7 +98,7 @@ pub fn table(plan: &Plan, explain: bool) -> String {
         if !listed {
             let _ = writeln!(
                 text,
-                "{:<width$}  {:<12}  {:<6}  checkouts  instances",
+                "{:<width$}  {:<12}  {:<8}  checkouts  instances",
                 "node", "key", "status"
             );
             listed = true;
@@ -113,7 +114,7 @@ pub fn table(plan: &Plan, explain: bool) -> String {
         };
         let _ = write!(
             text,
-            "{:<width$}  {}  {:<6}  {:>9}  {:>9}",
+            "{:<width$}  {}  {:<8}  {:>9}  {:>9}",
             node.id,
             node.key.short(),
             status_name(&node.status),
@@ -132,7 +133,7 @@ pub fn table(plan: &Plan, explain: bool) -> String {
         text.push('\n');
     }
     for (kind, count) in Kind::IMAGES.iter().map(|kind| (kind, plan.summary()[kind.as_str()])) {
-        let total = count.fresh + count.stale + count.pull;
+        let total = count.fresh + count.stale + count.pull + count.unneeded;
         if total > 0 {
             let _ = write!(text, "{kind:<9} {total:>6}: {} fresh", count.fresh);
             if count.stale > 0 {
@@ -140,6 +141,9 @@ pub fn table(plan: &Plan, explain: bool) -> String {
             }
             if count.pull > 0 {
                 let _ = write!(text, ", {} to pull", count.pull);
+            }
+            if count.unneeded > 0 {
+                let _ = write!(text, ", {} not here and not needed", count.unneeded);
             }
             text.push('\n');
         }
@@ -169,6 +173,7 @@ pub fn dot(plan: &Plan) -> String {
             Status::Fresh => "solid",
             Status::Stale(_) => "bold",
             Status::Pull => "dashed",
+            Status::Unneeded => "dotted",
         };
         let label = node.id.replace('\\', "\\\\").replace('"', "\\\"");
         let _ = writeln!(
@@ -206,6 +211,9 @@ pub fn mermaid(plan: &Plan) -> String {
             let _ = writeln!(text, "  n{} --> n{}", from.index(), to.index());
         }
     }
-    text.push_str("  classDef stale stroke-width:3px\n  classDef pull stroke-dasharray:4\n");
+    text.push_str(
+        "  classDef stale stroke-width:3px\n  classDef pull stroke-dasharray:4\n  \
+         classDef unneeded stroke-dasharray:1\n",
+    );
     text
 }

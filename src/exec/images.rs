@@ -14,7 +14,7 @@ use crate::plan::Node;
 use crate::progress::NodeLog;
 use crate::recipe::checkout::SETUP_CHANGED;
 use crate::recipe::{BaseRecipe, CheckoutRecipe, EnvRecipe, InstanceRecipe, Recipe, TESTBED};
-use crate::source::{CheckoutOptions, PatchOutcome, PatchRequest};
+use crate::source::{CheckoutOptions, PatchOutcome, PatchRequest, Submodule};
 
 use super::worker::Worker;
 use super::{NodeError, survey};
@@ -104,13 +104,22 @@ impl Worker {
         let layer = layer.await.expect("writing a checkout does not panic")?;
         let layers: Vec<LayerFile> = layer.shared.into_iter().chain([layer.file]).collect();
         for submodule in &layer.submodules {
-            log.write(
-                format!(
-                    "imgforge: submodule `{}` ({}) stays an empty directory\n",
-                    submodule.path, submodule.url
-                )
-                .as_bytes(),
+            let Submodule { path, url, .. } = submodule;
+            let text = format!("submodule `{path}` ({url}) stays an empty directory");
+            log.write(format!("imgforge: {text}\n").as_bytes());
+        }
+        for (filter, files) in &layer.filters {
+            let named: Vec<String> = files.iter().take(3).map(|file| format!("`{file}`")).collect();
+            let more = if files.len() > named.len() { " and more" } else { "" };
+            let named = named.join(", ");
+            let text = format!(
+                "the filter `{filter}` is a program and is not run: {named}{more} of {} stay as \
+                 they are in git ({} in all)",
+                recipe.repo,
+                files.len()
             );
+            log.write(format!("imgforge: {text}\n").as_bytes());
+            self.warn(text);
         }
         let parent = self.plan.parent(index).expect("a checkout stands on an env");
         let parent = self.image_of(&self.plan.graph[parent]).await?;

@@ -168,6 +168,11 @@ impl Worker {
         }
     }
 
+    /// Tells something that a person should know, and that stops nothing.
+    pub(super) fn warn(&self, text: String) {
+        self.send(Message::Warning(text));
+    }
+
     fn send(&self, message: Message) {
         // The run loop outlives its workers, but for a run that was dropped whole.
         let _ = self.messages.send(message);

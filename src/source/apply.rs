@@ -16,6 +16,7 @@ use super::checkout::{EntryKind, Listing, layer_time};
 use super::difference::{ancestors, difference};
 use super::layer::{FileMode, LayerWriter, path_of};
 use super::mirror::Mirror;
+use super::worktree::ATTRIBUTES;
 use crate::patch::{Touched, touched};
 
 /// The chain of the harness (5.x): the first that succeeds has applied the patch.
@@ -131,7 +132,7 @@ impl Mirror {
         }
         let setup = request.setup_diff.map(touched).unwrap_or_default();
         named.extend(setup.paths.iter().cloned());
-        let base = self.contents(&listing, &named)?;
+        let base = self.contents(&listing, &named, scratch)?;
 
         let mut tree = base.clone();
         if let Some(diff) = request.setup_diff {
@@ -177,18 +178,35 @@ impl Mirror {
         Ok(PatchOutcome::Applied(PatchLayer { file, changed }))
     }
 
-    /// Reads the named paths that exist, and files that stand where a named path has a directory.
-    fn contents(&self, listing: &Listing, named: &BTreeSet<Vec<u8>>) -> Result<Tree, SourceError> {
+    /// Reads the named paths that exist, files that stand where a named path has a directory, and
+    /// the files of attributes above, which tell `git apply` how lines end and how to merge; all as
+    /// they are in a work tree.
+    fn contents(
+        &self,
+        listing: &Listing,
+        named: &BTreeSet<Vec<u8>>,
+        scratch: &Path,
+    ) -> Result<Tree, SourceError> {
         let local = self.local();
+        let attributes = named.iter().flat_map(|path| {
+            let above = ancestors(path).map(|above| [above, b"/", ATTRIBUTES].concat());
+            above.chain([ATTRIBUTES.to_vec()])
+        });
+        let mut wanted: BTreeSet<Vec<u8>> = attributes.collect();
+        for path in named {
+            wanted.extend(ancestors(path).chain([path.as_slice()]).map(<[u8]>::to_vec));
+        }
+        let mut converted = self.converted(listing, Some(&wanted), scratch)?;
         let mut tree = Tree::new();
-        for path in named.iter().flat_map(|path| ancestors(path).chain([path.as_slice()])) {
-            let Some((kind, id)) = listing.files.get(path) else { continue };
-            let content = match kind {
-                EntryKind::File(mode) => Content::File(*mode, local.object(id)?),
-                EntryKind::Symlink => Content::Symlink(local.object(id)?),
-                EntryKind::Submodule => continue,
+        for path in wanted {
+            let Some((kind, id)) = listing.files.get(&path) else { continue };
+            let content = match (kind, converted.files.remove(&path)) {
+                (EntryKind::File(mode), Some(bytes)) => Content::File(*mode, bytes),
+                (EntryKind::File(mode), None) => Content::File(*mode, local.object(id)?),
+                (EntryKind::Symlink, _) => Content::Symlink(local.object(id)?),
+                (EntryKind::Submodule, _) => continue,
             };
-            tree.insert(path.to_vec(), content);
+            tree.insert(path, content);
         }
         Ok(tree)
     }
@@ -289,6 +307,8 @@ fn run(dir: &Path, words: &[&str]) -> Result<(bool, String), SourceError> {
         // Nothing of the user's settings may decide whether a patch applies.
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_ATTR_NOSYSTEM", "1")
+        .env("XDG_CONFIG_HOME", dir)
         .env("GIT_CEILING_DIRECTORIES", dir.parent().unwrap_or(dir))
         .env_remove("GIT_DIR")
         .env_remove("GIT_WORK_TREE")

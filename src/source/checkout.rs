@@ -1,7 +1,7 @@
 //! Checkout layers: a repository at one commit, as a tar written straight from git objects.
 //!
-//! The layer holds the work tree as `git clone` on Linux would leave it, without regard to
-//! `export-ignore` and `export-subst`, and a `.git` with that commit and nothing else: a detached
+//! The layer holds the work tree as `git clone` on Linux would leave it, line endings, `$Id$` and
+//! encodings included, and a `.git` with that commit and nothing else: a detached
 //! `HEAD`, one pack, an index. No refs, tags, reflogs, alternates, remotes or hooks.
 //!
 //! Most files of a repository are the same in hundreds of checkouts. So a checkout can be a chain of
@@ -54,6 +54,8 @@ pub struct CheckoutLayer {
     pub entries: usize,
     /// Submodules, which stay empty directories.
     pub submodules: Vec<Submodule>,
+    /// By the name of a filter that is a program (such as `lfs`): the files that it was not run for.
+    pub filters: BTreeMap<String, Vec<String>>,
     /// The committer's time in seconds since 1970: what files of the layer have as their time,
     /// unless it is before 1980. Those of a shared layer have the time of its commit.
     pub commit_time: i64,
@@ -83,6 +85,13 @@ pub(super) struct Listing {
     pub trees: Vec<([u8; 20], Vec<u8>)>,
     pub directories: Vec<Vec<u8>>,
     pub files: BTreeMap<Vec<u8>, (EntryKind, [u8; 20])>,
+}
+
+impl Listing {
+    /// Returns the id of the tree itself.
+    pub fn root(&self) -> &[u8; 20] {
+        &self.trees.first().expect("the tree itself is the first").0
+    }
 }
 
 /// Returns when the year, the quarter and the month of a time began, in UTC; all in seconds since
@@ -121,7 +130,8 @@ impl Mirror {
             },
             None => Default::default(),
         };
-        let step = self.step(&head, &held)?;
+        let scratch = out.parent().unwrap_or(Path::new("."));
+        let step = self.step(&head, &held, scratch)?;
         let mtime = step.mtime();
         let mut objects =
             vec![PackObject { id: head.id, kind: ObjectKind::Commit, data: &head.data }];
@@ -188,7 +198,8 @@ impl Mirror {
         };
         let (file, entries) = write().map_err(|source| file(out, source))?;
         let submodules = self.submodules(step.listing())?;
-        Ok(CheckoutLayer { shared, file, entries, submodules, commit_time: head.time })
+        let filters = step.filters().clone();
+        Ok(CheckoutLayer { shared, file, entries, submodules, filters, commit_time: head.time })
     }
 
     /// Writes the layers that a checkout of `head` shares, and returns what they hold.
@@ -201,7 +212,7 @@ impl Mirror {
         let mut layers = Vec::new();
         let mut held = Held::default();
         for ancestor in self.shared_line(head) {
-            let step = self.step(&ancestor, &held)?;
+            let step = self.step(&ancestor, &held, directory)?;
             let path = directory.join(format!("shared-{}.tar", layers.len()));
             let layer = step.write_shared(root, &path);
             layers.push(layer.map_err(|source| SourceError::File { path, source })?);

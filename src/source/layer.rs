@@ -29,6 +29,11 @@ pub fn path_of(bytes: &[u8]) -> &Path {
     Path::new(std::ffi::OsStr::from_bytes(bytes))
 }
 
+/// Tells whether a part of a path is what marks a deletion in a layer.
+pub fn is_whiteout(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/').any(|name| name.starts_with(b".wh."))
+}
+
 impl LayerWriter {
     /// Starts a layer at `path`.
     pub fn create(path: &Path) -> io::Result<Self> {
@@ -49,8 +54,23 @@ impl LayerWriter {
         header
     }
 
+    /// Refuses a name that means a deletion to whoever unpacks the layer.
+    fn check_name(path: &[u8]) -> io::Result<()> {
+        match is_whiteout(path) {
+            false => Ok(()),
+            true => Err(io::Error::new(
+                io::ErrorKind::InvalidFilename,
+                format!(
+                    "`{}` cannot be in an image: names that begin with `.wh.` mark deletions",
+                    String::from_utf8_lossy(path)
+                ),
+            )),
+        }
+    }
+
     /// Adds a directory.
     pub fn directory(&mut self, path: &[u8], mtime: i64) -> io::Result<()> {
+        Self::check_name(path)?;
         let mut header = Self::header(tar::EntryType::Directory, 0o755, mtime, 0);
         let mut name = path.to_vec();
         name.push(b'/');
@@ -66,6 +86,17 @@ impl LayerWriter {
         mtime: i64,
         bytes: &[u8],
     ) -> io::Result<()> {
+        Self::check_name(path)?;
+        self.any_file(path, mode, mtime, bytes)
+    }
+
+    fn any_file(
+        &mut self,
+        path: &[u8],
+        mode: FileMode,
+        mtime: i64,
+        bytes: &[u8],
+    ) -> io::Result<()> {
         let mode = if mode == FileMode::Executable { 0o755 } else { 0o644 };
         let size = bytes.len() as u64;
         let mut header = Self::header(tar::EntryType::Regular, mode, mtime, size);
@@ -75,6 +106,7 @@ impl LayerWriter {
 
     /// Adds a symbolic link, its target as it is.
     pub fn symlink(&mut self, path: &[u8], mtime: i64, target: &[u8]) -> io::Result<()> {
+        Self::check_name(path)?;
         let mut header = Self::header(tar::EntryType::Symlink, 0o777, mtime, 0);
         if header.set_link_name_literal(target).is_err() {
             let name = [target, b"\0"].concat();
@@ -94,7 +126,7 @@ impl LayerWriter {
         let mut name = path[..at].to_vec();
         name.extend_from_slice(b".wh.");
         name.extend_from_slice(&path[at..]);
-        self.file(&name, FileMode::Plain, mtime, b"")
+        self.any_file(&name, FileMode::Plain, mtime, b"")
     }
 
     /// Ends the layer.

@@ -252,6 +252,10 @@ impl Mirror {
         Ok(Mirror { path: path.to_owned(), repo, name: name.to_owned() })
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Returns the bare repository's directory.
     pub fn path(&self) -> &Path {
         &self.path

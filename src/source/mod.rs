@@ -9,8 +9,8 @@ mod git_index;
 mod layer;
 mod mirror;
 mod pack;
-
 mod step;
+mod worktree;
 
 use std::path::PathBuf;
 
@@ -64,6 +64,16 @@ pub enum SourceError {
         repo: String,
         /// What is wrong.
         what: String,
+    },
+    /// A tracked file has a name that means something else in a layer.
+    #[error(
+        "`{path}` of `{repo}` cannot be in an image: names that begin with `.wh.` mark deletions there"
+    )]
+    Whiteout {
+        /// The repository.
+        repo: String,
+        /// The file.
+        path: String,
     },
     /// The `git` program failed.
     #[error("`git {command}` failed: {said}")]

@@ -5,21 +5,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rayon::prelude::*;
+use sha1::{Digest as _, Sha1};
 
 use crate::engine::LayerFile;
 
 use super::SourceError;
 use super::checkout::{EntryKind, Listing, layer_time};
 use super::difference::{Difference, difference};
-use super::layer::{FileMode, LayerWriter};
+use super::layer::{FileMode, LayerWriter, is_whiteout};
 use super::mirror::{Commit, Mirror};
 use super::pack::{self, ObjectKind};
+use super::worktree::Converted;
 
 /// A file of a work tree, and how it is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OnDisk {
     /// The kind and the blob.
     pub entry: (EntryKind, [u8; 20]),
+    /// The digest of the bytes where they are not the blob's.
+    converted: Option<[u8; 20]>,
     /// Seconds since 1970.
     pub mtime: i64,
     /// Bytes.
@@ -40,24 +44,31 @@ pub struct Step<'a> {
     mtime: i64,
     /// Blobs that are new, as objects or as files.
     contents: BTreeMap<[u8; 20], Vec<u8>>,
+    converted: Converted,
     kept: Vec<String>,
     deleted: Vec<String>,
 }
 
 impl Mirror {
-    /// Compares the tree of `commit` with what is below.
+    /// Compares the tree of `commit` with what is below. `scratch` is an existing directory.
     pub(super) fn step<'a>(
         &self,
         commit: &Commit,
         below: &'a Held,
+        scratch: &Path,
     ) -> Result<Step<'a>, SourceError> {
         let listing = self.list(commit.tree)?;
+        if let Some(path) = listing.files.keys().find(|path| is_whiteout(path)) {
+            let path = String::from_utf8_lossy(path).into_owned();
+            return Err(SourceError::Whiteout { repo: self.name().to_owned(), path });
+        }
+        let converted = self.converted(&listing, None, scratch)?;
         let blobs: BTreeSet<[u8; 20]> = listing
             .files
             .iter()
             .filter(|(_, (kind, _))| *kind != EntryKind::Submodule)
             .filter(|(path, entry)| {
-                !below.objects.contains(&entry.1) || !below.has(path.as_slice(), entry)
+                !below.objects.contains(&entry.1) || !below.has(path, entry, &converted)
             })
             .map(|(_, (_, id))| *id)
             .collect();
@@ -71,6 +82,7 @@ impl Mirror {
             listing,
             mtime: layer_time(commit.time),
             contents,
+            converted,
             kept: Vec::new(),
             deleted: Vec::new(),
         };
@@ -84,9 +96,15 @@ impl Mirror {
 }
 
 impl Held {
-    fn has(&self, path: &[u8], entry: &(EntryKind, [u8; 20])) -> bool {
-        self.files.get(path).is_some_and(|file| file.entry == *entry)
+    fn has(&self, path: &[u8], entry: &(EntryKind, [u8; 20]), converted: &Converted) -> bool {
+        let file = self.files.get(path);
+        file.is_some_and(|file| file.entry == *entry && file.converted == digest(converted, path))
     }
+}
+
+/// Returns the digest of a file's bytes where they are not the blob's.
+fn digest(converted: &Converted, path: &[u8]) -> Option<[u8; 20]> {
+    converted.files.get(path).map(|bytes| Sha1::digest(bytes).into())
 }
 
 impl Step<'_> {
@@ -117,7 +135,19 @@ impl Step<'_> {
 
     /// Lists the files that the step changes or makes.
     fn changed(&self) -> impl Iterator<Item = (&Vec<u8>, &(EntryKind, [u8; 20]))> {
-        self.listing.files.iter().filter(|(path, entry)| !self.below.has(path, entry))
+        let has = |path: &[u8], entry| self.below.has(path, entry, &self.converted);
+        self.listing.files.iter().filter(move |(path, entry)| !has(path, entry))
+    }
+
+    /// By the name of a filter that is a program: the files that it was not run for.
+    pub fn filters(&self) -> &BTreeMap<String, Vec<String>> {
+        &self.converted.filters
+    }
+
+    /// Returns the bytes of a new file of the work tree.
+    fn content(&self, path: &[u8], id: &[u8; 20]) -> &[u8] {
+        let bytes = self.converted.files.get(path).or_else(|| self.contents.get(id));
+        bytes.map_or(&[], Vec::as_slice)
     }
 
     /// Works out what goes, and the directories above changes and `also`, further files that the
@@ -135,8 +165,8 @@ impl Step<'_> {
     /// Writes what the step changes in the work tree.
     pub fn write_files(&self, layer: &mut LayerWriter, root: &[u8]) -> std::io::Result<()> {
         for (path, (kind, id)) in self.changed() {
+            let content = self.content(path, id);
             let path = [root, b"/", path].concat();
-            let content = self.contents.get(id).map_or(&[][..], Vec::as_slice);
             match kind {
                 EntryKind::File(mode) => layer.file(&path, *mode, self.mtime, content)?,
                 EntryKind::Symlink => layer.symlink(&path, self.mtime, content)?,
@@ -174,10 +204,12 @@ impl Step<'_> {
     /// Returns what the layers hold with this one.
     pub fn held(&self) -> Held {
         let file = |(path, entry): (&Vec<u8>, &(EntryKind, [u8; 20]))| {
-            let below = self.below.files.get(path).filter(|file| file.entry == *entry);
-            let size = self.contents.get(&entry.1).map_or(0, |content| content.len() as u64);
-            let new = OnDisk { entry: *entry, mtime: self.mtime, size };
-            (path.clone(), below.copied().unwrap_or(new))
+            if self.below.has(path, entry, &self.converted) {
+                return (path.clone(), self.below.files[path]);
+            }
+            let converted = digest(&self.converted, path);
+            let size = self.content(path, &entry.1).len() as u64;
+            (path.clone(), OnDisk { entry: *entry, converted, mtime: self.mtime, size })
         };
         Held { files: self.listing.files.iter().map(file).collect(), objects: self.objects() }
     }

@@ -1,5 +1,7 @@
 //! Mirrors, checkout layers and patch layers, on real repositories made with `git`.
 
+mod worktree;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -30,7 +30,7 @@ fn checkout(criterion: &mut Criterion) {
         .mirror("bench/repo", &[&commit], &Quiet)
         .expect("the repository has its own head");
     let out = dir.path().join("layer.tar");
-    let options = CheckoutOptions::depth1("testbed");
+    let options = CheckoutOptions::new("testbed");
     let tar = git(&["archive", "--format=tar", "-o", "/dev/null", "HEAD"]);
     assert!(tar.is_empty());
     let layer = mirror.write_checkout(&commit, &options, &out).expect("the commit is there");

@@ -97,12 +97,21 @@ impl Worker {
         let directory = scratch.path().to_owned();
         let commit = recipe.base_commit.clone();
         let layer = tokio::task::spawn_blocking(move || {
-            let options =
-                CheckoutOptions::depth1(TESTBED.trim_start_matches('/')).shared(&directory);
+            let options = CheckoutOptions::new(TESTBED.trim_start_matches('/')).shared(&directory);
             mirror.write_checkout(&commit, &options, &path)
         });
         let layer = layer.await.expect("writing a checkout does not panic")?;
         let layers: Vec<LayerFile> = layer.shared.into_iter().chain([layer.file]).collect();
+        log.write(format!("imgforge: {} tags before the commit\n", layer.tags).as_bytes());
+        if layer.shallow {
+            let text = format!(
+                "the source of {} is a shallow clone: versions that are computed from tags may be \
+                 wrong; name a source with the whole history with `--git-mirror`",
+                recipe.repo
+            );
+            log.write(format!("imgforge: {text}\n").as_bytes());
+            self.warn(text);
+        }
         for submodule in &layer.submodules {
             let Submodule { path, url, .. } = submodule;
             let text = format!("submodule `{path}` ({url}) stays an empty directory");

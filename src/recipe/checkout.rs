@@ -7,8 +7,9 @@ use crate::key::{Digest, Key, KeyDocument, Kind};
 
 use super::{TESTBED, VIRTUAL_ENV};
 
-/// How much history a checkout holds; part of the key.
-pub const HISTORY: &str = "depth1";
+/// How much history a checkout holds: every commit that it comes from, without their files, and the
+/// tags among them; part of the key.
+pub const HISTORY: &str = "commits-and-tags";
 
 /// Of which times the layers are that a checkout shares with others; part of the key.
 pub const SHARED: &str = "year-quarter-month";

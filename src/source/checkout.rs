@@ -1,14 +1,16 @@
 //! Checkout layers: a repository at one commit, as a tar written straight from git objects.
 //!
 //! The layer holds the work tree as `git clone` on Linux would leave it, line endings, `$Id$` and
-//! encodings included, and a `.git` with that commit and nothing else: a detached
-//! `HEAD`, one pack, an index. No refs, tags, reflogs, alternates, remotes or hooks.
+//! encodings included, and a `.git` with that commit, the commits that it comes from (without their
+//! files) and their tags, and nothing else: a detached `HEAD`, packs, an index. No branches, later
+//! tags, reflogs, alternates, remotes or hooks.
 //!
 //! Most files of a repository are the same in hundreds of checkouts. So a checkout can be a chain of
 //! layers: the main line before the year, the quarter and the month of the commit, each as what it
 //! changes on the one before, shared by all checkouts of that time; and on top what the commit itself
-//! changes. Objects of git are files of their own in the shared layers; each layer deletes those that
-//! are not its commit's, so that a checkout has the objects of its commit and no others.
+//! changes. Trees and blobs are files of their own in the shared layers; each layer deletes those that
+//! are not its commit's, so that a checkout has those of its commit and no others. Commits are in a
+//! pack of each layer; all of them come before the commit, so they stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,9 +20,8 @@ use crate::engine::LayerFile;
 use super::git_index::{self, IndexEntry};
 use super::layer::{FileMode, LayerWriter};
 use super::mirror::{Commit, Mirror};
-use super::pack::{self, ObjectKind, PackObject};
 use super::step::Held;
-use super::{SourceError, Submodule};
+use super::{SourceError, Submodule, history};
 
 /// How a checkout layer is written.
 #[derive(Debug, Clone)]
@@ -30,8 +31,8 @@ pub struct CheckoutOptions {
 }
 
 impl CheckoutOptions {
-    /// A checkout below `root` (relative to `/`) with the history of depth 1: the commit alone.
-    pub fn depth1(root: &str) -> Self {
+    /// A checkout below `root` (relative to `/`).
+    pub fn new(root: &str) -> Self {
         CheckoutOptions { root: root.to_owned(), shared: None }
     }
 
@@ -56,6 +57,10 @@ pub struct CheckoutLayer {
     pub submodules: Vec<Submodule>,
     /// By the name of a filter that is a program (such as `lfs`): the files that it was not run for.
     pub filters: BTreeMap<String, Vec<String>>,
+    /// How many tags are of the commit or of one that it comes from.
+    pub tags: usize,
+    /// The history is not whole: the source is a shallow clone.
+    pub shallow: bool,
     /// The committer's time in seconds since 1970: what files of the layer have as their time,
     /// unless it is before 1980. Those of a shared layer have the time of its commit.
     pub commit_time: i64,
@@ -92,6 +97,12 @@ impl Listing {
     pub fn root(&self) -> &[u8; 20] {
         &self.trees.first().expect("the tree itself is the first").0
     }
+
+    /// Lists the blobs of files and links.
+    pub fn blobs(&self) -> impl Iterator<Item = [u8; 20]> {
+        let files = self.files.values();
+        files.filter(|(kind, _)| *kind != EntryKind::Submodule).map(|(_, id)| *id)
+    }
 }
 
 /// Returns when the year, the quarter and the month of a time began, in UTC; all in seconds since
@@ -122,8 +133,9 @@ impl Mirror {
     ) -> Result<CheckoutLayer, SourceError> {
         let head = self.commit(commit)?;
         let file = |path: &Path, source| SourceError::File { path: path.to_owned(), source };
+        let mut cut = BTreeSet::new();
         let (shared, held) = match &options.shared {
-            Some(directory) => match self.write_shared(&head, &options.root, directory) {
+            Some(directory) => match self.write_shared(&head, &options.root, directory, &mut cut) {
                 // A partial clone has the objects of some commits alone.
                 Err(SourceError::Corrupt { .. }) => Default::default(),
                 written => written?,
@@ -131,14 +143,19 @@ impl Mirror {
             None => Default::default(),
         };
         let scratch = out.parent().unwrap_or(Path::new("."));
-        let step = self.step(&head, &held, scratch)?;
+        let step = self.step(&head, &held, true, scratch)?;
         let mtime = step.mtime();
-        let mut objects =
-            vec![PackObject { id: head.id, kind: ObjectKind::Commit, data: &head.data }];
+        let mut commits = self.commits(&head, &held.commits)?;
+        cut.append(&mut commits.cut);
+        let mut known = held.commits.clone();
+        known.extend(commits.objects.keys());
+        let tags = self.tags_of(&known)?;
+        let mut objects = commits.objects;
+        objects.extend(tags.objects.clone());
         for (id, (kind, data)) in step.new_objects() {
-            objects.push(PackObject { id, kind, data });
+            objects.insert(id, (kind, data.to_vec()));
         }
-        let pack = pack::write(objects);
+        let pack = history::pack_files(&objects);
         let files = step.held().files;
         let index: Vec<IndexEntry<'_>> = files
             .iter()
@@ -175,17 +192,25 @@ impl Mirror {
                 layer.directory(&at(directory), mtime)?;
             }
             let id = format!("{commit}\n");
-            let config = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\
-                          \tlogallrefupdates = true\n\tcheckStat = minimal\n\ttrustctime = false\n\
-                          [gc]\n\tauto = 0\n";
+            let config = format!(
+                "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\
+                 \tlogallrefupdates = true\n\tcheckStat = minimal\n\ttrustctime = false\n\
+                 [extensions]\n\tpartialClone = {}\n[gc]\n\tauto = 0\n",
+                history::REMOTE
+            );
             for (path, bytes) in [
-                (".git/HEAD", id.as_bytes()),
-                (".git/config", config.as_bytes()),
-                (".git/info/exclude", b"".as_slice()),
-                (".git/shallow", id.as_bytes()),
-                (&format!(".git/objects/pack/pack-{}.pack", pack.name), &pack.pack),
-                (&format!(".git/objects/pack/pack-{}.idx", pack.name), &pack.index),
+                (".git/HEAD", id.into_bytes()),
+                (".git/config", config.into_bytes()),
+                (".git/info/exclude", Vec::new()),
+                (".git/packed-refs", tags.packed_refs()),
             ] {
+                layer.file(&at(path.as_bytes()), plain, mtime, &bytes)?;
+            }
+            if !cut.is_empty() {
+                let lines: String = cut.iter().map(|id| hex::encode(id) + "\n").collect();
+                layer.file(&at(b".git/shallow"), plain, mtime, lines.as_bytes())?;
+            }
+            for (path, bytes) in &pack {
                 layer.file(&at(path.as_bytes()), plain, mtime, bytes)?;
             }
             // Later than every file, or git would take the entries for racily clean.
@@ -199,24 +224,38 @@ impl Mirror {
         let (file, entries) = write().map_err(|source| file(out, source))?;
         let submodules = self.submodules(step.listing())?;
         let filters = step.filters().clone();
-        Ok(CheckoutLayer { shared, file, entries, submodules, filters, commit_time: head.time })
+        Ok(CheckoutLayer {
+            shared,
+            file,
+            entries,
+            submodules,
+            filters,
+            tags: tags.references.len(),
+            shallow: !cut.is_empty(),
+            commit_time: head.time,
+        })
     }
 
-    /// Writes the layers that a checkout of `head` shares, and returns what they hold.
+    /// Writes the layers that a checkout of `head` shares, and returns what they hold. Commits whose
+    /// parents are not here are added to `cut`.
     fn write_shared(
         &self,
         head: &Commit,
         root: &str,
         directory: &Path,
+        cut: &mut BTreeSet<[u8; 20]>,
     ) -> Result<(Vec<LayerFile>, Held), SourceError> {
         let mut layers = Vec::new();
         let mut held = Held::default();
         for ancestor in self.shared_line(head) {
-            let step = self.step(&ancestor, &held, directory)?;
+            let step = self.step(&ancestor, &held, false, directory)?;
+            let mut commits = self.commits(&ancestor, &held.commits)?;
+            cut.append(&mut commits.cut);
             let path = directory.join(format!("shared-{}.tar", layers.len()));
-            let layer = step.write_shared(root, &path);
-            layers.push(layer.map_err(|source| SourceError::File { path, source })?);
-            held = step.held();
+            let written = step.write_shared(&commits, root, &path);
+            let (layer, with) = written.map_err(|source| SourceError::File { path, source })?;
+            layers.push(layer);
+            held = with;
         }
         Ok((layers, held))
     }

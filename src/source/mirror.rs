@@ -14,6 +14,7 @@ use crate::engine::LogSink;
 
 use super::checkout::{EntryKind, Listing};
 use super::layer::FileMode;
+use super::pack::ObjectKind;
 use super::{SourceError, Tried};
 
 /// How often a fetch is tried that fails for a reason which may pass.
@@ -150,6 +151,17 @@ fn local_path(source: &str) -> Option<PathBuf> {
     (!url).then(|| PathBuf::from(source))
 }
 
+/// Lists the directories of objects that a mirror reads in place.
+fn alternates(mirror: &Path) -> Vec<PathBuf> {
+    let text = std::fs::read_to_string(mirror.join("objects/info/alternates")).unwrap_or_default();
+    text.lines().filter(|line| !line.is_empty()).map(PathBuf::from).collect()
+}
+
+/// Nothing of the user's settings decides what is read.
+fn isolated() -> gix::open::Options {
+    gix::open::Options::isolated()
+}
+
 /// Lets the mirror read the objects of a repository on this machine in place.
 fn add_alternate(mirror: &Path, source: &Path) -> Result<(), String> {
     let source = std::path::absolute(source).map_err(|error| error.to_string())?;
@@ -245,10 +257,9 @@ fn bytes_of(id: &gix::oid) -> [u8; 20] {
 
 impl Mirror {
     fn open(path: &Path, name: &str) -> Result<Mirror, SourceError> {
-        let repo =
-            gix::ThreadSafeRepository::open_opts(path, gix::open::Options::isolated()).map_err(
-                |error| SourceError::Corrupt { repo: name.to_owned(), what: error.to_string() },
-            )?;
+        let repo = gix::ThreadSafeRepository::open_opts(path, isolated()).map_err(|error| {
+            SourceError::Corrupt { repo: name.to_owned(), what: error.to_string() }
+        })?;
         Ok(Mirror { path: path.to_owned(), repo, name: name.to_owned() })
     }
 
@@ -339,6 +350,28 @@ impl Mirror {
         }
     }
 
+    /// Lists the tags of the mirror and of the repositories that it reads in place: their full names
+    /// and what they point at. The first that has a name gives it.
+    pub(super) fn tags(&self) -> Result<BTreeMap<Vec<u8>, [u8; 20]>, SourceError> {
+        let mut tags = BTreeMap::new();
+        let alternates = alternates(&self.path);
+        let beside = alternates.iter().filter_map(|objects| objects.parent());
+        // One that is gone has no tags, and no objects.
+        let beside = beside.filter_map(|dir| gix::open_opts(dir, isolated()).ok());
+        for repo in [self.local().repo].into_iter().chain(beside) {
+            let corrupt = |what: String| SourceError::Corrupt { repo: self.name.clone(), what };
+            let references = repo.references().map_err(|error| corrupt(error.to_string()))?;
+            for tag in references.tags().map_err(|error| corrupt(error.to_string()))? {
+                let tag = tag.map_err(|error| corrupt(error.to_string()))?;
+                if let Some(id) = tag.try_id() {
+                    let name = tag.name().as_bstr().to_vec();
+                    tags.entry(name).or_insert_with(|| bytes_of(&id));
+                }
+            }
+        }
+        Ok(tags)
+    }
+
     /// Lists everything below a tree.
     pub(super) fn list(&self, tree: [u8; 20]) -> Result<Listing, SourceError> {
         let local = self.local();
@@ -379,6 +412,38 @@ impl Local<'_> {
         let object =
             self.repo.find_object(gix::ObjectId::from(*id)).map_err(|error| self.corrupt(error))?;
         Ok(object.detach().data)
+    }
+
+    /// Returns an object with its kind; `None` where it is not here.
+    pub fn find(&self, id: &[u8; 20]) -> Result<Option<(ObjectKind, Vec<u8>)>, SourceError> {
+        let object = self.repo.try_find_object(gix::ObjectId::from(*id));
+        let Some(object) = object.map_err(|error| self.corrupt(error))? else { return Ok(None) };
+        let kind = match object.kind {
+            gix::object::Kind::Commit => ObjectKind::Commit,
+            gix::object::Kind::Tree => ObjectKind::Tree,
+            gix::object::Kind::Blob => ObjectKind::Blob,
+            gix::object::Kind::Tag => ObjectKind::Tag,
+        };
+        Ok(Some((kind, object.detach().data)))
+    }
+
+    /// Reads the parents from the bytes of a commit.
+    pub fn parents(&self, commit: &[u8]) -> Result<Vec<[u8; 20]>, SourceError> {
+        let commit = gix::objs::CommitRefIter::from_bytes(commit, gix::hash::Kind::Sha1);
+        Ok(commit.parent_ids().map(|id| bytes_of(&id)).collect())
+    }
+
+    /// Reads the tree from the bytes of a commit.
+    pub fn tree_of(&self, commit: &[u8]) -> Result<[u8; 20], SourceError> {
+        let commit = gix::objs::CommitRefIter::from_bytes(commit, gix::hash::Kind::Sha1);
+        let tree = { commit }.tree_id().map_err(|error| self.corrupt(error))?;
+        Ok(bytes_of(&tree))
+    }
+
+    /// Reads what a tag points at from the tag's bytes.
+    pub fn tagged(&self, tag: &[u8]) -> Result<[u8; 20], SourceError> {
+        let tag = gix::objs::TagRefIter::from_bytes(tag, gix::hash::Kind::Sha1);
+        Ok(bytes_of(&tag.target_id().map_err(|error| self.corrupt(error))?))
     }
 
     fn entries(&self, tree: &[u8]) -> Result<Vec<TreeEntry>, SourceError> {

@@ -6,6 +6,7 @@ mod apply;
 mod checkout;
 mod difference;
 mod git_index;
+mod history;
 mod layer;
 mod mirror;
 mod pack;

@@ -17,6 +17,8 @@ pub enum ObjectKind {
     Tree = 2,
     /// A file's content.
     Blob = 3,
+    /// An annotated tag.
+    Tag = 4,
 }
 
 /// An object to pack.
@@ -49,6 +51,7 @@ pub fn loose(kind: ObjectKind, data: &[u8]) -> Vec<u8> {
         ObjectKind::Commit => "commit",
         ObjectKind::Tree => "tree",
         ObjectKind::Blob => "blob",
+        ObjectKind::Tag => "tag",
     };
     let mut encoder = ZlibEncoder::new(Vec::new(), Compression::new(LEVEL));
     write!(encoder, "{name} {}\0", data.len()).expect("a vector takes every byte");

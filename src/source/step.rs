@@ -12,6 +12,7 @@ use crate::engine::LayerFile;
 use super::SourceError;
 use super::checkout::{EntryKind, Listing, layer_time};
 use super::difference::{Difference, difference};
+use super::history::{self, Commits, Objects};
 use super::layer::{FileMode, LayerWriter, is_whiteout};
 use super::mirror::{Commit, Mirror};
 use super::pack::{self, ObjectKind};
@@ -35,6 +36,10 @@ pub struct OnDisk {
 pub struct Held {
     pub files: BTreeMap<Vec<u8>, OnDisk>,
     objects: BTreeSet<[u8; 20]>,
+    /// Commits before the step, and the paths of the packs that they are in. Later layers keep them:
+    /// all commits of a chain come before its last.
+    pub commits: BTreeSet<[u8; 20]>,
+    packs: Vec<String>,
 }
 
 /// A commit's tree on top of what the layers below hold.
@@ -44,17 +49,21 @@ pub struct Step<'a> {
     mtime: i64,
     /// Blobs that are new, as objects or as files.
     contents: BTreeMap<[u8; 20], Vec<u8>>,
+    /// Trees and blobs that are not of the commit's tree, and that the checkout has all the same.
+    also: Objects,
     converted: Converted,
     kept: Vec<String>,
     deleted: Vec<String>,
 }
 
 impl Mirror {
-    /// Compares the tree of `commit` with what is below. `scratch` is an existing directory.
+    /// Compares the tree of `commit` with what is below; the last step of a checkout holds the files
+    /// of the commit's parent in git, too. `scratch` is an existing directory.
     pub(super) fn step<'a>(
         &self,
         commit: &Commit,
         below: &'a Held,
+        last: bool,
         scratch: &Path,
     ) -> Result<Step<'a>, SourceError> {
         let listing = self.list(commit.tree)?;
@@ -82,10 +91,14 @@ impl Mirror {
             listing,
             mtime: layer_time(commit.time),
             contents,
+            also: Objects::new(),
             converted,
-            kept: Vec::new(),
+            kept: below.packs.clone(),
             deleted: Vec::new(),
         };
+        if last {
+            step.also = self.parent_files(commit, &step.objects())?;
+        }
         let objects = step.objects();
         for id in &below.objects {
             let list = if objects.contains(id) { &mut step.kept } else { &mut step.deleted };
@@ -118,11 +131,10 @@ impl Step<'_> {
         self.mtime
     }
 
-    /// Lists trees and blobs, without the commit.
+    /// Lists trees and blobs, without commits.
     fn objects(&self) -> BTreeSet<[u8; 20]> {
-        let files = self.listing.files.values();
-        let blobs = files.filter(|(kind, _)| *kind != EntryKind::Submodule).map(|(_, id)| *id);
-        self.listing.trees.iter().map(|(id, _)| *id).chain(blobs).collect()
+        let trees = self.listing.trees.iter().map(|(id, _)| *id);
+        trees.chain(self.listing.blobs()).chain(self.also.keys().copied()).collect()
     }
 
     /// Lists the objects that are not below.
@@ -130,7 +142,9 @@ impl Step<'_> {
         let trees =
             self.listing.trees.iter().map(|(id, data)| (*id, (ObjectKind::Tree, &data[..])));
         let blobs = self.contents.iter().map(|(id, data)| (*id, (ObjectKind::Blob, &data[..])));
-        trees.chain(blobs).filter(|(id, _)| !self.below.objects.contains(id)).collect()
+        let also = self.also.iter().map(|(id, (kind, data))| (*id, (*kind, &data[..])));
+        let all = trees.chain(blobs).chain(also);
+        all.filter(|(id, _)| !self.below.objects.contains(id)).collect()
     }
 
     /// Lists the files that the step changes or makes.
@@ -176,13 +190,24 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Writes a layer of what the step changes, new objects one by one.
-    pub fn write_shared(&self, root: &str, out: &Path) -> std::io::Result<LayerFile> {
-        let objects: Vec<(String, Vec<u8>)> = self
+    /// Writes a layer of what the step changes, new objects one by one, and of `commits` in a pack.
+    /// Returns what the layers hold with this one, too.
+    pub fn write_shared(
+        &self,
+        commits: &Commits,
+        root: &str,
+        out: &Path,
+    ) -> std::io::Result<(LayerFile, Held)> {
+        let mut objects: Vec<(String, Vec<u8>)> = self
             .new_objects()
             .par_iter()
             .map(|(id, (kind, data))| (pack::loose_path(id), pack::loose(*kind, data)))
             .collect();
+        let pack = history::pack_files(&commits.objects);
+        let mut held = self.held();
+        held.packs.extend(pack.iter().map(|(path, _)| path.clone()));
+        held.commits.extend(commits.objects.keys());
+        objects.extend(pack);
         let paths: Vec<String> = objects.iter().map(|(path, _)| path.clone()).collect();
         let difference = self.difference(&paths);
         let mut layer = LayerWriter::create(out)?;
@@ -198,7 +223,7 @@ impl Step<'_> {
             layer.file(&at(path.as_bytes()), FileMode::Plain, self.mtime, bytes)?;
         }
         self.write_files(&mut layer, root.as_bytes())?;
-        Ok(layer.finish()?.0)
+        Ok((layer.finish()?.0, held))
     }
 
     /// Returns what the layers hold with this one.
@@ -211,6 +236,11 @@ impl Step<'_> {
             let size = self.content(path, &entry.1).len() as u64;
             (path.clone(), OnDisk { entry: *entry, converted, mtime: self.mtime, size })
         };
-        Held { files: self.listing.files.iter().map(file).collect(), objects: self.objects() }
+        Held {
+            files: self.listing.files.iter().map(file).collect(),
+            objects: self.objects(),
+            commits: self.below.commits.clone(),
+            packs: self.below.packs.clone(),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Mirrors, checkout layers and patch layers, on real repositories made with `git`.
 
+mod history;
 mod worktree;
 
 use std::collections::BTreeMap;
@@ -133,7 +134,7 @@ fn list(tar: &Path) -> BTreeMap<String, String> {
 
 fn checkout(mirror: &Mirror, commit: &str, dir: &Path) -> PathBuf {
     let tar = dir.join("checkout.tar");
-    mirror.write_checkout(commit, &CheckoutOptions::depth1("testbed"), &tar).unwrap();
+    mirror.write_checkout(commit, &CheckoutOptions::new("testbed"), &tar).unwrap();
     let status = Command::new("tar").arg("-xf").arg(&tar).arg("-C").arg(dir).status().unwrap();
     assert!(status.success());
     dir.join("testbed")
@@ -253,7 +254,7 @@ fn a_checkout_on_shared_layers_is_the_same_and_has_nothing_of_their_commits() {
     let state = tempfile::tempdir().unwrap();
     let mirror = repo.mirror(state.path());
     let upper = state.path().join("upper.tar");
-    let options = CheckoutOptions::depth1("testbed").shared(state.path());
+    let options = CheckoutOptions::new("testbed").shared(state.path());
     let layer = mirror.write_checkout(&head, &options, &upper).unwrap();
     assert_eq!(layer.shared.len(), 3);
     let brought = list(&upper);
@@ -276,7 +277,8 @@ fn a_checkout_on_shared_layers_is_the_same_and_has_nothing_of_their_commits() {
     // The index has the times that the files have: nothing needs to be read or refreshed.
     assert_eq!(git(&tree, &["diff-files", "--name-only"]), "");
     assert_eq!(git(&tree, &["status", "--porcelain", "--ignored"]), "");
-    assert_eq!(git(&tree, &["log", "--format=%H", "--all", "HEAD"]), head);
+    let log = ["log", "--format=%H", "--all", "HEAD"];
+    assert_eq!(git(&tree, &log), git(&dir, &["log", "--format=%H", &head]));
     git(&tree, &["fsck", "--strict"]);
     let objects = ["cat-file", "--batch-check=%(objectname)", "--batch-all-objects"];
     assert_eq!(git(&tree, &objects), git(&whole, &objects), "and no object of another commit");
@@ -295,7 +297,7 @@ fn the_same_commit_gives_the_same_bytes_from_any_mirror() {
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let digest = |dir: &Path| {
         let tar = dir.join("checkout.tar");
-        let options = CheckoutOptions::depth1("testbed");
+        let options = CheckoutOptions::new("testbed");
         repo.mirror(dir).write_checkout(&repo.base, &options, &tar).unwrap().file.diff_id
     };
     let before = digest(dirs[0].path());

@@ -117,7 +117,7 @@ fn files_are_what_git_checkout_makes_of_them_and_the_status_is_clean() {
     assert_eq!(read("w.utf16"), b"\xff\xfeh\0\xe9\0\n\0");
     assert_eq!(read("cp1251.py"), b"# \xea\xe8\xf0\n");
     let out = root.path().join("again.tar");
-    let layer = mirror.write_checkout(&id, &CheckoutOptions::depth1("testbed"), &out).unwrap();
+    let layer = mirror.write_checkout(&id, &CheckoutOptions::new("testbed"), &out).unwrap();
     assert_eq!(layer.filters["lfs"], ["large.bin"], "a filter that is not run is named");
 }
 
@@ -160,7 +160,7 @@ fn an_attribute_that_changed_since_the_shared_layers_changes_the_file() {
     let mirrors = Mirrors::new(root.path(), vec![dir.display().to_string()], BTreeMap::new());
     let mirror = mirrors.mirror("o/n", &[&id], &Silent).unwrap();
     let out = root.path().join("upper.tar");
-    let options = CheckoutOptions::depth1("testbed").shared(root.path());
+    let options = CheckoutOptions::new("testbed").shared(root.path());
     let layer = mirror.write_checkout(&id, &options, &out).unwrap();
     assert_eq!(layer.shared.len(), 1);
     let below = tempfile::tempdir().unwrap();
@@ -312,7 +312,7 @@ fn a_tracked_file_that_a_layer_would_take_for_a_deletion_is_refused_by_name() {
     let mirrors = Mirrors::new(root.path(), vec![dir.display().to_string()], BTreeMap::new());
     let mirror = mirrors.mirror("o/n", &[&id, &plain], &Silent).unwrap();
     let out = root.path().join("out.tar");
-    let error = mirror.write_checkout(&id, &CheckoutOptions::depth1("testbed"), &out).unwrap_err();
+    let error = mirror.write_checkout(&id, &CheckoutOptions::new("testbed"), &out).unwrap_err();
     assert!(error.to_string().contains("`tests/.wh.data/file`"), "{error}");
     let patch = "diff --git a/.wh.fine b/.wh.fine\nnew file mode 100644\n--- /dev/null\n+++ b/.wh.fine\n@@ -0,0 +1 @@\n+x\n";
     let request = PatchRequest {

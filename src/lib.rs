@@ -32,6 +32,7 @@ pub mod plan;
 pub mod progress;
 pub mod recipe;
 pub mod report;
+mod retry;
 pub mod run;
 pub mod source;
 pub mod store;

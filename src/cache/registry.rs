@@ -3,33 +3,37 @@
 //! A registry has no locks: the first image of a key stays, and what stands on another build of it
 //! is not pushed, so that what a registry holds fits together.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::engine::registry::{Described, Remote as Asked};
+use crate::engine::registry::{self, Access, Described, Registry, Remote as Asked};
+use crate::engine::retry::retried;
 use crate::engine::{Engine, EngineError, Image, LogSink, Result, label};
 use crate::exec::survey;
 use crate::key::{Key, Kind};
 use crate::plan::name;
+use crate::retry::QUESTION;
 
-use super::remote::{Remote, Silent, error_text};
+use super::remote::{Offers, Remote, Silent, error_text};
 
 /// How many images are asked for, or pushed, at once.
 const AT_ONCE: usize = 4;
 
-/// How often a question is tried that fails for a passing reason.
-const ATTEMPTS: u32 = 3;
+/// How many images in a row may fail, with none between them that is told of, before the registry is
+/// taken to be at fault itself.
+const FAILURES: usize = 2;
 
 /// A registry and a path in it.
 pub struct RegistryCache {
     base: String,
     platform: String,
     client_config: Option<PathBuf>,
+    registry: tokio::sync::OnceCell<Arc<Registry>>,
 }
 
 /// An image that is to be pushed.
@@ -76,7 +80,8 @@ impl RegistryCache {
     /// read from Docker's client configuration.
     pub fn new(base: &str, platform: &str, client_config: Option<PathBuf>) -> RegistryCache {
         let base = base.trim_end_matches('/').to_owned();
-        RegistryCache { base, platform: platform.to_owned(), client_config }
+        let registry = tokio::sync::OnceCell::new();
+        RegistryCache { base, platform: platform.to_owned(), client_config, registry }
     }
 
     /// Tells whether `text` names a registry and not a file: it begins with a host.
@@ -97,32 +102,40 @@ impl RegistryCache {
         Kind::IMAGES.iter().map(|kind| of(kind.as_str())).chain([of(name::FROM)]).collect()
     }
 
-    async fn ask(&self, image: &str) -> Result<Option<Described>> {
+    /// Opens a repository, to read of it; all share one client.
+    async fn open(&self, image: &str) -> Result<Asked> {
         let reference = self.reference(image);
-        let mut attempt = 1;
-        loop {
-            let asked = Asked::open(self.client_config.as_ref(), "pull", &reference, &Silent);
-            match asked.await?.describe(&self.platform).await {
-                Err(error) if error.is_transient() && attempt < ATTEMPTS => {
-                    let pause = std::time::Duration::from_millis(400 * u64::from(attempt));
-                    tokio::time::sleep(pause).await;
-                    attempt += 1;
-                }
-                answer => return answer,
-            }
-        }
+        let open = || registry::open(self.client_config.as_ref(), &reference, &Silent);
+        let registry = self.registry.get_or_try_init(open).await?.clone();
+        Asked::of(registry, Access::Pull, &reference)
+    }
+
+    async fn ask(&self, image: &str) -> Result<Option<Described>> {
+        let asked = self.open(image).await?;
+        retried(&Silent, QUESTION, || asked.describe(&self.platform)).await
     }
 
     /// Returns every image that the registry holds, from the tags of its repositories.
     pub async fn list(&self) -> Result<Vec<(Kind, Key)>> {
         let mut images = Vec::new();
+        let mut denied = None;
+        let mut answered = false;
         for kind in Kind::IMAGES {
-            let reference = self.reference(&format!("imgforge/{kind}:latest"));
-            let asked = Asked::open(self.client_config.as_ref(), "pull", &reference, &Silent);
-            let tags = asked.await?.tags().await?;
-            images.extend(tags.iter().filter_map(|tag| Some((kind, tag.parse().ok()?))));
+            let asked = self.open(&format!("imgforge/{kind}:latest")).await?;
+            match retried(&Silent, QUESTION, || asked.tags()).await {
+                Ok(tags) => {
+                    answered = true;
+                    images.extend(tags.iter().filter_map(|tag| Some((kind, tag.parse().ok()?))));
+                }
+                // So some registries say that there is no such repository.
+                Err(error @ EngineError::Denied { .. }) => denied = Some(error),
+                Err(error) => return Err(error),
+            }
         }
-        Ok(images)
+        match denied {
+            Some(error) if !answered => Err(error),
+            _ => Ok(images),
+        }
     }
 
     /// Pushes images that an engine has, parents before children, and the `FROM` images of bases.
@@ -205,7 +218,12 @@ impl Pushing<'_> {
         let name = name::image(image.kind, &image.key);
         let missing = || EngineError::NoSuchImage { reference: name.clone() };
         let local = self.engine.inspect(&name).await?.ok_or_else(missing)?;
-        if let Some(there) = self.cache.ask(&name).await? {
+        let there = match self.cache.ask(&name).await {
+            // So some registries say that there is no such repository: the push decides.
+            Err(EngineError::Denied { .. }) => None,
+            there => there?,
+        };
+        if let Some(there) = there {
             self.note(&image.key, &there);
             let same = there.image.diff_ids == local.diff_ids;
             return Ok((if same { Pushed::There } else { Pushed::Differs }, 0));
@@ -291,29 +309,30 @@ impl Remote for RegistryCache {
         format!("registry `{}`", self.base)
     }
 
-    async fn offers(&self, images: &[(Kind, Key)]) -> Result<HashMap<Key, Image>> {
-        let asked: Vec<Result<Option<(Key, Image)>>> = stream::iter(images.to_vec())
-            .map(|(kind, key)| async move {
-                let described = self.ask(&name::image(kind, &key)).await?;
-                Ok(described.and_then(|Described { image, .. }| {
-                    let labelled = image.config.labels.get(label::KEY) == Some(&key.to_string());
-                    labelled.then_some((key, image))
-                }))
-            })
-            .buffer_unordered(AT_ONCE * 2)
-            .collect()
-            .await;
-        // What is damaged there is not offered; a registry that fails for all is at fault itself.
-        let answered = asked.iter().any(Result::is_ok);
-        let mut offers = HashMap::new();
-        for answer in asked {
-            match answer {
-                Ok(offer) => offers.extend(offer),
-                Err(error) if !answered => return Err(error),
-                Err(_) => {}
+    async fn offers(&self, images: &[(Kind, Key)]) -> Result<Offers> {
+        let mut asking = Asking::default();
+        let mut left = images.iter().copied();
+        // Until something is told of, one question at a time: a registry that is down, or busy, is
+        // not asked hundreds.
+        while !asking.answered {
+            let Some((kind, key)) = left.next() else { break };
+            if !asking.denied.contains_key(&kind) {
+                asking.take(kind, key, self.offer(kind, key).await)?;
             }
         }
-        Ok(offers)
+        let left: Vec<(Kind, Key)> =
+            left.filter(|(kind, _)| !asking.denied.contains_key(kind)).collect();
+        let mut answers = stream::iter(left)
+            .map(|(kind, key)| async move { (kind, key, self.offer(kind, key).await) })
+            .buffer_unordered(AT_ONCE * 2);
+        while let Some((kind, key, answer)) = answers.next().await {
+            if let Err(error) = asking.take(kind, key, answer) {
+                asking.untold.push(error);
+                break;
+            }
+        }
+        drop(answers);
+        asking.ended()
     }
 
     async fn external_image(&self, reference: &str) -> Result<Option<Image>> {
@@ -344,7 +363,72 @@ impl Remote for RegistryCache {
     }
 }
 
+/// What became of questions to a registry.
+#[derive(Default)]
+struct Asking {
+    images: HashMap<Key, Image>,
+    /// Repositories that may not be read, each with the first refusal.
+    denied: BTreeMap<Kind, EngineError>,
+    untold: Vec<EngineError>,
+    /// Whether a question was answered.
+    answered: bool,
+    /// How many failed since then.
+    failures: usize,
+}
+
+impl Asking {
+    /// Takes an answer.
+    ///
+    /// # Errors
+    /// What the registry itself is at fault for; no more questions help.
+    fn take(&mut self, kind: Kind, key: Key, answer: Result<Option<Image>>) -> Result<()> {
+        match answer {
+            Ok(offer) => {
+                self.answered = true;
+                self.failures = 0;
+                self.images.extend(offer.map(|image| (key, image)));
+                Ok(())
+            }
+            Err(error @ EngineError::Denied { .. }) => {
+                self.denied.entry(kind).or_insert(error);
+                Ok(())
+            }
+            Err(error) => {
+                self.failures += 1;
+                match error.is_of_registry() || self.failures >= FAILURES {
+                    true => Err(error),
+                    // What is damaged there is not offered.
+                    false => {
+                        self.untold.push(error);
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+
+    fn ended(mut self) -> Result<Offers> {
+        let first = self.untold.len();
+        self.untold.extend(self.denied.into_values());
+        if !self.answered && !self.untold.is_empty() {
+            // A refusal says more than what else went wrong.
+            let at = if first < self.untold.len() { first } else { 0 };
+            return Err(self.untold.swap_remove(at));
+        }
+        Ok(Offers { images: self.images, untold: self.untold })
+    }
+}
+
 impl RegistryCache {
+    /// Asks for one image; none where its label says another key.
+    async fn offer(&self, kind: Kind, key: Key) -> Result<Option<Image>> {
+        let described = self.ask(&name::image(kind, &key)).await?;
+        Ok(described.and_then(|Described { image, .. }| {
+            let labelled = image.config.labels.get(label::KEY) == Some(&key.to_string());
+            labelled.then_some(image)
+        }))
+    }
+
     async fn bring_as(
         &self,
         engine: &dyn Engine,

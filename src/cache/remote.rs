@@ -21,7 +21,7 @@ pub trait Remote: Send + Sync {
 
     /// Returns what it holds of `images`: their layers and labels. What it offers is what its labels say: the label of the
     /// key is compared, layers are checked when they come.
-    async fn offers(&self, images: &[(Kind, Key)]) -> Result<HashMap<Key, Image>>;
+    async fn offers(&self, images: &[(Kind, Key)]) -> Result<Offers>;
 
     /// Returns what it knows of the `FROM` image of that reference.
     async fn external_image(&self, reference: &str) -> Result<Option<Image>>;
@@ -44,6 +44,16 @@ pub trait Remote: Send + Sync {
         reference: &str,
         log: &dyn LogSink,
     ) -> Result<()>;
+}
+
+/// What a place holds of the images that it was asked for.
+#[derive(Debug, Default)]
+pub struct Offers {
+    /// The images: their layers and labels.
+    pub images: HashMap<Key, Image>,
+    /// Why it does not tell of some: repositories that it does not let us read, or, after some
+    /// answers, that it has no more of them.
+    pub untold: Vec<EngineError>,
 }
 
 /// How many images come at once.
@@ -85,14 +95,18 @@ pub struct Target<'a> {
 
 impl Target<'_> {
     /// Brings images, parents before children, several at once; what is here is left alone. `told`
-    /// hears of each as it ends. A full disk ends the call; other failures are those of one image.
+    /// hears of each as it ends. A full disk and a registry that answers no more end the call; other failures
+    /// are those of one image.
     pub async fn bring(
         &self,
         remote: &dyn Remote,
         images: &[(Kind, Key)],
         told: &(dyn Fn(&BroughtImage) + Sync),
     ) -> std::result::Result<Vec<BroughtImage>, CacheError> {
-        let offers = remote.offers(images).await?;
+        let Offers { images: offers, untold } = remote.offers(images).await?;
+        if let Some(why) = untold.into_iter().find(EngineError::is_of_registry) {
+            return Err(why.into());
+        }
         let mut ended = Vec::new();
         for kind in Kind::IMAGES {
             let level: Vec<Key> =
@@ -147,7 +161,11 @@ impl Target<'_> {
         let brought = remote.bring(self.engine, kind, key, stands.as_ref(), &Silent).await;
         match brought {
             Ok(()) => {}
-            Err(error @ EngineError::NoSpace { .. }) => return Err(error.into()),
+            Err(error)
+                if matches!(error, EngineError::NoSpace { .. }) || error.is_of_registry() =>
+            {
+                return Err(error.into());
+            }
             Err(error) => return Ok(Brought::Failed(error_text(&error))),
         }
         let Some(image) = self.engine.inspect(&name).await?.filter(whole) else {

@@ -134,7 +134,10 @@ pub fn engine_failure(error: EngineError) -> Failure {
         }
         EngineError::TooOld { .. } => "Docker 20.10 and newer work",
         EngineError::Refused { .. } if error.to_string().contains("user namespace") => NAMESPACES,
-        _ => return Failure::environment(error),
+        _ => {
+            let hint = error.hint();
+            return Failure::environment(error).hint(hint);
+        }
     };
     Failure::environment(error).hint(Some(hint.to_owned()))
 }

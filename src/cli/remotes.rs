@@ -7,9 +7,9 @@ use std::sync::Arc;
 use anyhow::anyhow;
 
 use crate::cache::registry::RegistryCache;
-use crate::cache::remote::Remote;
+use crate::cache::remote::{Offers, Remote};
 use crate::catalog::{Catalog, RegistryMode};
-use crate::engine::{Engine, docker};
+use crate::engine::{Engine, EngineError, docker};
 use crate::exec::survey;
 use crate::key::Key;
 use crate::plan::Plan;
@@ -68,6 +68,8 @@ pub async fn recorded(
 ) -> Result<(BTreeMap<String, String>, Vec<String>), Failure> {
     let (mut known, mut left) = (BTreeMap::new(), Vec::new());
     let mut of_bases = None;
+    // That a registry answers nothing is told where the images themselves are looked for.
+    let mut gone = false;
     for reference in images {
         if engine.inspect(&reference).await.map_err(engine_failure)?.is_some() {
             left.push(reference);
@@ -81,15 +83,18 @@ pub async fn recorded(
             known.insert(reference, identity.clone());
             continue;
         }
-        let Some(remote) = remote else {
+        let Some(remote) = remote.filter(|_| !gone) else {
             left.push(reference);
             continue;
         };
         match remote.external_image(&reference).await {
             Ok(Some(image)) => drop(known.insert(reference, survey::content_identity(&image))),
             Ok(None) => left.push(reference),
-            Err(error) if wanted.remote.is_some() => return Err(Failure::environment(error)),
-            Err(_) => left.push(reference),
+            Err(error) if wanted.remote.is_some() => return Err(engine_failure(error)),
+            Err(error) => {
+                gone = error.is_of_registry();
+                left.push(reference);
+            }
         }
     }
     Ok((known, left))
@@ -105,17 +110,29 @@ pub async fn take_offers(prepared: &Prepared, plan: &mut Plan) -> Result<(), Fai
     if wanted.is_empty() {
         return Ok(());
     }
-    let offers = match remote.offers(&wanted).await {
+    let Offers { images, untold } = match remote.offers(&wanted).await {
         Ok(offers) => offers,
-        Err(error) if prepared.insists => return Err(Failure::environment(error)),
+        Err(error) if prepared.insists => return Err(engine_failure(error)),
         Err(error) => {
+            let hint = error.hint().map_or(String::new(), |hint| format!(" ({hint})"));
             let error = anyhow::Error::from(error);
-            super::render::warn(format!("everything is built: {error:#}"));
+            super::render::warn(format!("everything is built: {error:#}{hint}"));
             return Ok(());
         }
     };
+    if prepared.insists
+        && let Some(at) = untold.iter().position(EngineError::is_of_registry)
+    {
+        let mut untold = untold;
+        return Err(engine_failure(untold.swap_remove(at)));
+    }
+    if let Some(first) = untold.into_iter().next() {
+        let hint = first.hint().map_or(String::new(), |hint| format!(" ({hint})"));
+        let (what, error) = (remote.describe(), anyhow::Error::from(first));
+        super::render::warn(format!("{what} does not tell all that it has: {error:#}{hint}"));
+    }
     let layers: HashMap<Key, Vec<String>> =
-        offers.into_iter().map(|(key, offer)| (key, offer.diff_ids)).collect();
+        images.into_iter().map(|(key, offer)| (key, offer.diff_ids)).collect();
     let local = prepared.store.indexed(&engine_identity(info)).map_err(Failure::environment)?;
     plan.take_offers(&layers, |key| local.get(key).map(|known| known.diff_ids.clone()));
     Ok(())

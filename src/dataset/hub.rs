@@ -8,18 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use reqwest::header::{AUTHORIZATION, ETAG, HeaderMap, LOCATION, RANGE, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, ETAG, HeaderMap, LOCATION, RANGE};
 use reqwest::{Client, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt as _;
 
 use super::files::split_of;
-
-/// How often a request is made that fails for a reason which may pass.
-const ATTEMPTS: u32 = 5;
-
-/// The longest pause that a server may ask for; more is a failure that says so.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+use crate::retry::{Passing, TRANSFER, Tries, retried, retry_after};
 
 /// Where the hub is, and where its files are kept.
 #[derive(Debug, Clone)]
@@ -72,12 +67,20 @@ pub enum HubError {
         cache: PathBuf,
     },
     /// The hub answered with an error, also after some tries.
-    #[error("`{url}` answered {status}")]
+    #[error("`{url}` answered {status}{}", wait_text(*wait))]
     Status {
         /// What was asked.
         url: String,
         /// The status.
         status: StatusCode,
+        /// How long it asks to wait.
+        wait: Option<Duration>,
+    },
+    /// Redirects lead to redirects.
+    #[error("`{url}` redirects again and again")]
+    Redirects {
+        /// What was asked.
+        url: String,
     },
     /// The hub cannot be reached, also after some tries.
     #[error("cannot read `{url}`")]
@@ -115,6 +118,30 @@ pub enum HubError {
     },
 }
 
+fn wait_text(wait: Option<Duration>) -> String {
+    wait.map_or(String::new(), |wait| format!(", and asks to wait {} s", wait.as_secs()))
+}
+
+impl Passing for HubError {
+    fn may_pass(&self) -> bool {
+        match self {
+            HubError::CutOff { .. } | HubError::Request { .. } => true,
+            HubError::Status { status, .. } => {
+                let passing = [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT];
+                passing.contains(status) || status.is_server_error()
+            }
+            _ => false,
+        }
+    }
+
+    fn asked_pause(&self) -> Option<Duration> {
+        match self {
+            HubError::Status { wait, .. } => *wait,
+            _ => None,
+        }
+    }
+}
+
 impl HubError {
     /// Returns what would help.
     pub fn hint(&self) -> Option<String> {
@@ -123,6 +150,9 @@ impl HubError {
                 "set HF_TOKEN to a token that may read it, and accept the dataset's terms on its page"
             }
             HubError::Offline { .. } => "run once without HF_HUB_OFFLINE",
+            HubError::Status { status: StatusCode::TOO_MANY_REQUESTS, .. } => {
+                "wait, or set HF_TOKEN: the hub allows more to those it knows"
+            }
             HubError::NotFound { .. } => "private datasets are not found without HF_TOKEN",
             HubError::Request { .. } => {
                 "behind a proxy, set HTTPS_PROXY, and SSL_CERT_FILE for its certificates"
@@ -256,6 +286,10 @@ struct Repo<'a> {
 }
 
 impl Repo<'_> {
+    fn tries(&self) -> Tries {
+        Tries { first: self.hub.pause, ..TRANSFER }
+    }
+
     fn cached(&self, revision: &str, split: &str) -> Option<Fetched> {
         let named = std::fs::read_to_string(self.dir.join("refs").join(revision)).ok();
         let revision = named.map_or_else(|| revision.to_owned(), |text| text.trim().to_owned());
@@ -285,8 +319,11 @@ impl Repo<'_> {
 
     async fn list(&self, client: &Client, revision: &str) -> Result<Listing, HubError> {
         let url = format!("{}/api/datasets/{}/revision/{revision}", self.hub.endpoint, self.id);
-        let response = self.get(client, &url, 0).await?;
-        response.json().await.map_err(|source| HubError::Request { url, source })
+        let listed = || async {
+            let response = self.get(client, &url, 0).await?;
+            response.json().await.map_err(|source| HubError::Request { url: url.clone(), source })
+        };
+        retried(self.tries(), |_, _| {}, listed).await
     }
 
     /// Fetches one file into the cache and returns its path in the snapshot.
@@ -307,7 +344,9 @@ impl Repo<'_> {
         if place.is_file() {
             return Ok(place);
         }
-        let etag = self.transfer(client, &url, &blobs).await?;
+        // What came of it stays, and the next try goes on from there.
+        let transfer = || self.transfer(client, &url, &blobs);
+        let etag = retried(self.tries(), |_, _| {}, transfer).await?;
         drop(lock);
         let parent = place.parent().expect("a snapshot's file has a directory");
         std::fs::create_dir_all(parent).map_err(error)?;
@@ -321,24 +360,6 @@ impl Repo<'_> {
 
     /// Brings a file to `blobs/<etag>`, going on where an earlier transfer was cut off.
     async fn transfer(&self, client: &Client, url: &str, blobs: &Path) -> Result<String, HubError> {
-        let mut attempt = 1;
-        loop {
-            match self.transfer_once(client, url, blobs).await {
-                Err(HubError::CutOff { .. } | HubError::Request { .. }) if attempt < ATTEMPTS => {
-                    tokio::time::sleep(pause(self.hub.pause, attempt)).await;
-                    attempt += 1;
-                }
-                ended => return ended,
-            }
-        }
-    }
-
-    async fn transfer_once(
-        &self,
-        client: &Client,
-        url: &str,
-        blobs: &Path,
-    ) -> Result<String, HubError> {
         let head = self.head(client, url).await?;
         let path = blobs.join(&head.etag);
         if path.is_file() {
@@ -406,7 +427,11 @@ impl Repo<'_> {
             .collect();
         let size = text("x-linked-size").and_then(|size| size.parse().ok());
         if etag.is_empty() {
-            return Err(HubError::Status { url: url.to_owned(), status: response.status() });
+            return Err(HubError::Status {
+                url: url.to_owned(),
+                status: response.status(),
+                wait: None,
+            });
         }
         Ok(FileHead { etag, size })
     }
@@ -414,20 +439,23 @@ impl Repo<'_> {
     /// Gets a URL from a byte on, following redirects.
     async fn get(&self, client: &Client, url: &str, from: u64) -> Result<Response, HubError> {
         let mut next = parse(url, url)?;
+        let too_many = HubError::Redirects { url: url.to_owned() };
         for _ in 0..10 {
             let response = self.send(client, reqwest::Method::GET, next.clone(), from).await?;
             if !response.status().is_redirection() {
                 return Ok(response);
             }
             let location = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
-            next = next
-                .join(location.unwrap_or(""))
-                .map_err(|_| HubError::Status { url: url.to_owned(), status: response.status() })?;
+            next = next.join(location.unwrap_or("")).map_err(|_| HubError::Status {
+                url: url.to_owned(),
+                status: response.status(),
+                wait: None,
+            })?;
         }
-        Err(HubError::Status { url: url.to_owned(), status: StatusCode::LOOP_DETECTED })
+        Err(too_many)
     }
 
-    /// Makes a request, again while it fails for a reason that may pass.
+    /// Makes a request; the token goes to the hub only.
     async fn send(
         &self,
         client: &Client,
@@ -435,48 +463,31 @@ impl Repo<'_> {
         url: Url,
         from: u64,
     ) -> Result<Response, HubError> {
-        let mut attempt = 1;
-        loop {
-            let mut headers = HeaderMap::new();
-            let same_host = parse(&self.hub.endpoint, url.as_str())?.origin() == url.origin();
-            if let Some(token) = self.hub.token.as_ref().filter(|_| same_host)
-                && let Ok(value) = format!("Bearer {token}").parse()
-            {
-                headers.insert(AUTHORIZATION, value);
-            }
-            if from > 0 {
-                headers.insert(RANGE, format!("bytes={from}-").parse().expect("digits are ASCII"));
-            }
-            let sent = client.request(method.clone(), url.clone()).headers(headers).send().await;
-            let (error, wait) = match sent {
-                Ok(response) => {
-                    let status = response.status();
-                    if status.is_success() || status.is_redirection() {
-                        return Ok(response);
-                    }
-                    let id = self.id.to_owned();
-                    match status {
-                        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                            return Err(HubError::Denied { id, status });
-                        }
-                        StatusCode::NOT_FOUND => return Err(HubError::NotFound { id }),
-                        _ => {}
-                    }
-                    let error = HubError::Status { url: url.to_string(), status };
-                    if status != StatusCode::TOO_MANY_REQUESTS && !status.is_server_error() {
-                        return Err(error);
-                    }
-                    (error, retry_after(response.headers()))
-                }
-                Err(source) => (HubError::Request { url: url.to_string(), source }, None),
-            };
-            let wait = wait.unwrap_or_else(|| pause(self.hub.pause, attempt));
-            if attempt >= ATTEMPTS || wait > LONGEST_PAUSE {
-                return Err(error);
-            }
-            tokio::time::sleep(wait).await;
-            attempt += 1;
+        let mut headers = HeaderMap::new();
+        let same_host = parse(&self.hub.endpoint, url.as_str())?.origin() == url.origin();
+        if let Some(token) = self.hub.token.as_ref().filter(|_| same_host)
+            && let Ok(value) = format!("Bearer {token}").parse()
+        {
+            headers.insert(AUTHORIZATION, value);
         }
+        if from > 0 {
+            headers.insert(RANGE, format!("bytes={from}-").parse().expect("digits are ASCII"));
+        }
+        let sent = client.request(method, url.clone()).headers(headers).send().await;
+        let response = sent.map_err(|source| HubError::Request { url: url.to_string(), source })?;
+        let status = response.status();
+        if status.is_success() || status.is_redirection() {
+            return Ok(response);
+        }
+        let id = self.id.to_owned();
+        Err(match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => HubError::Denied { id, status },
+            StatusCode::NOT_FOUND => HubError::NotFound { id },
+            _ => {
+                let wait = retry_after(response.headers());
+                HubError::Status { url: url.to_string(), status, wait }
+            }
+        })
     }
 }
 
@@ -486,22 +497,9 @@ struct FileHead {
 }
 
 fn parse(url: &str, shown: &str) -> Result<Url, HubError> {
-    Url::parse(url)
-        .map_err(|_| HubError::Status { url: shown.to_owned(), status: StatusCode::BAD_REQUEST })
-}
-
-/// Returns how long a server asks to wait: seconds, or a date.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-    let wait = date.duration_since(jiff::Timestamp::now());
-    Some(Duration::try_from(wait).unwrap_or(Duration::ZERO))
-}
-
-/// Returns the pause before the next try: doubled each time, with some chance in it.
-fn pause(first: Duration, attempt: u32) -> Duration {
-    first.mul_f64(2f64.powi(attempt as i32 - 1) * rand::random_range(0.75..1.25))
+    Url::parse(url).map_err(|_| HubError::Status {
+        url: shown.to_owned(),
+        status: StatusCode::BAD_REQUEST,
+        wait: None,
+    })
 }

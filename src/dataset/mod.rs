@@ -142,6 +142,7 @@ impl DatasetError {
             self,
             DatasetError::Hub(
                 HubError::Status { .. }
+                    | HubError::Redirects { .. }
                     | HubError::Request { .. }
                     | HubError::CutOff { .. }
                     | HubError::Checksum { .. }

@@ -12,7 +12,7 @@ pub mod fake;
 mod host;
 mod reference;
 pub(crate) mod registry;
-mod retry;
+pub(crate) mod retry;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
@@ -329,6 +329,60 @@ pub enum EngineError {
         /// The registry's words.
         reason: String,
     },
+    /// A registry does not have the image, or its whole repository.
+    #[error("`{reference}` is not in its registry: {reason}")]
+    NotFound {
+        /// The reference.
+        reference: String,
+        /// The registry's answer.
+        reason: String,
+    },
+    /// A registry wants other credentials; of what somebody may not see, most do not say whether it
+    /// is there.
+    #[error("registry `{registry}` does not let us {action}: {reason}")]
+    Denied {
+        /// The registry.
+        registry: String,
+        /// What was asked of it.
+        action: String,
+        /// Its answer.
+        reason: String,
+    },
+    /// A registry has no time for the request: worth another try.
+    #[error("registry `{registry}` is too busy to {action}: {reason}")]
+    Busy {
+        /// The registry.
+        registry: String,
+        /// What was asked of it.
+        action: String,
+        /// Its answer.
+        reason: String,
+        /// Whether this client asked too often, and not everybody.
+        limited: bool,
+        /// How long it asks to wait.
+        wait: Option<std::time::Duration>,
+    },
+    /// No connection to a registry came to be: worth another try.
+    #[error("cannot reach registry `{registry}`")]
+    Offline {
+        /// The registry.
+        registry: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A registry's name is not known to the resolver.
+    #[error("there is no host `{registry}`")]
+    NoRegistry {
+        /// The registry.
+        registry: String,
+    },
+    /// A transfer was tried again and again, and failed to the end.
+    #[error(transparent)]
+    GaveUp {
+        /// How the last try failed.
+        source: Box<EngineError>,
+    },
     /// A step of a Dockerfile failed by its own doing.
     #[error("step `{step}` exited with code {code}")]
     Step {
@@ -365,7 +419,43 @@ pub enum EngineError {
 impl EngineError {
     /// Tells whether the same call may succeed when it is made again.
     pub fn is_transient(&self) -> bool {
-        matches!(self, EngineError::Transient { .. } | EngineError::Unreachable { .. })
+        matches!(
+            self,
+            EngineError::Transient { .. }
+                | EngineError::Unreachable { .. }
+                | EngineError::Busy { .. }
+                | EngineError::Offline { .. }
+        )
+    }
+
+    /// Tells whether a registry will answer no other question better: it is not there, or has no
+    /// time for this client.
+    pub fn is_of_registry(&self) -> bool {
+        match self {
+            EngineError::GaveUp { source } => match &**source {
+                EngineError::Busy { limited, .. } => *limited,
+                EngineError::Offline { .. } => true,
+                _ => false,
+            },
+            EngineError::NoRegistry { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Returns what would help.
+    pub fn hint(&self) -> Option<String> {
+        let login = |registry: &str| {
+            format!("`docker login {registry}` writes the credentials that imgforge reads")
+        };
+        match self {
+            EngineError::Denied { registry, .. } => Some(login(registry)),
+            EngineError::Busy { registry, limited: true, .. } => Some(format!(
+                "wait, or log in: registries allow more to those they know; {}",
+                login(registry)
+            )),
+            EngineError::GaveUp { source } => source.hint(),
+            _ => None,
+        }
     }
 }
 

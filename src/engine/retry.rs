@@ -1,27 +1,38 @@
-//! Trying again what may go better the next time.
+//! Trying transfers of images again, with a line in the log for each try.
 
-use std::time::Duration;
+use super::{EngineError, LogSink, Result};
+use crate::retry::{self, Passing, Tries};
 
-use super::{LogSink, Result};
+impl Passing for EngineError {
+    fn may_pass(&self) -> bool {
+        self.is_transient()
+    }
 
-/// How often a transfer is tried that fails for a reason which may pass.
-const ATTEMPTS: u32 = 5;
+    fn asked_pause(&self) -> Option<std::time::Duration> {
+        match self {
+            EngineError::Busy { wait, .. } => *wait,
+            _ => None,
+        }
+    }
+}
 
-/// Tries a transfer again while its failures may pass, with growing pauses.
-pub(super) async fn retried<T, F>(log: &dyn LogSink, mut transfer: impl FnMut() -> F) -> Result<T>
+/// Tries a transfer again while its failures may pass, with growing pauses. What fails to the end is
+/// [`EngineError::GaveUp`]: nobody above tries it again.
+pub(crate) async fn retried<T, F>(
+    log: &dyn LogSink,
+    tries: Tries,
+    transfer: impl FnMut() -> F,
+) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
-    let mut attempt = 1;
-    loop {
-        match transfer().await {
-            Err(error) if error.is_transient() && attempt < ATTEMPTS => {
-                let pause = 2f64.powi(attempt as i32 - 1) * rand::random_range(0.5..1.0);
-                log.write(format!("{error}; again in {pause:.1} s\n").as_bytes());
-                tokio::time::sleep(Duration::from_secs_f64(pause)).await;
-                attempt += 1;
-            }
-            ended => return ended,
-        }
-    }
+    let told = |error: &EngineError, pause: std::time::Duration| {
+        let line = format!("{error}; again in {:.1} s\n", pause.as_secs_f64());
+        log.write(line.as_bytes());
+    };
+    let ended = retry::retried(tries, told, transfer).await;
+    ended.map_err(|error| match error.is_transient() {
+        true => EngineError::GaveUp { source: Box::new(error) },
+        false => error,
+    })
 }

@@ -95,11 +95,11 @@ pub enum NodeError {
 }
 
 impl NodeError {
-    /// Tells whether the same node may succeed when it is tried again.
+    /// Tells whether the same node may succeed when it is tried again. Transfers from registries and
+    /// of repositories are tried again where they are made, and not here.
     pub fn is_transient(&self) -> bool {
         match self {
             NodeError::Engine(error) => error.is_transient(),
-            NodeError::Source(error) => error.is_transient(),
             NodeError::Lost { .. } | NodeError::NoService { .. } => true,
             _ => false,
         }
@@ -136,6 +136,7 @@ impl NodeError {
                 "name the right files under `requirements` in images.toml"
             }
             NodeError::Source(error) => return error.hint(),
+            NodeError::Engine(error) => return error.hint(),
             _ => return None,
         };
         Some(hint.to_owned())

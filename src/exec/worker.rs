@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,8 @@ pub(super) struct Worker {
     pub(super) runs: Option<Arc<Runs>>,
     pub(super) settings: ExecSettings,
     remote: Option<Arc<dyn Remote>>,
+    /// Set once that has no more answers: nobody waits for it again.
+    remote_is_gone: AtomicBool,
     mirrors: Arc<crate::source::Mirrors>,
     messages: mpsc::UnboundedSender<Message>,
     opened: Mutex<HashMap<String, Arc<OnceCell<Arc<Mirror>>>>>,
@@ -82,6 +85,7 @@ impl Worker {
             plan,
             runs: executor.runs.clone(),
             remote: executor.remote.clone(),
+            remote_is_gone: AtomicBool::new(false),
             mirrors: executor.mirrors.clone(),
             settings: executor.settings.clone(),
             messages,
@@ -216,6 +220,7 @@ impl Worker {
             let start = Instant::now();
             if node.status == Status::Pull
                 && let Some(remote) = self.remote.clone()
+                && !self.remote_is_gone.load(Ordering::Relaxed)
             {
                 match self.bring(index, &*remote, log).await {
                     Ok((image, below)) => {
@@ -230,9 +235,17 @@ impl Worker {
                     Err(error) => {
                         let why = chain(&error).join(": ");
                         log.write(format!("imgforge: {why}\n").as_bytes());
-                        let id = &node.id;
-                        let text = format!("{id} cannot be pulled, it is built instead: {why}");
-                        self.send(Message::Warning(text));
+                        let all = matches!(&error, NodeError::Engine(one) if one.is_of_registry());
+                        let text = match all {
+                            false => {
+                                let id = &node.id;
+                                format!("{id} cannot be pulled, it is built instead: {why}")
+                            }
+                            true => format!("what is left is built and not pulled: {why}"),
+                        };
+                        if !all || !self.remote_is_gone.swap(true, Ordering::Relaxed) {
+                            self.send(Message::Warning(text));
+                        }
                     }
                 }
             }

@@ -109,11 +109,6 @@ fn tried_text(tried: &[Tried]) -> String {
 }
 
 impl SourceError {
-    /// Tells whether the same call may succeed when it is made again.
-    pub fn is_transient(&self) -> bool {
-        false
-    }
-
     /// Returns what would help.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {

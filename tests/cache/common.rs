@@ -108,6 +108,38 @@ impl Machine {
         Made { kind, key, image }
     }
 
+    /// Gives the engine an image to build on, and writes a catalog whose base stands on it; returns
+    /// the catalog's path.
+    pub async fn catalog(&self) -> PathBuf {
+        let scratch = tempfile::tempdir().unwrap();
+        let parent = Image { platform: "linux/amd64".to_owned(), ..Image::default() };
+        let request = LayerRequest {
+            parent,
+            layers: vec![layer(scratch.path(), "from", 4096)],
+            config: ImageConfig::default(),
+            tags: vec!["imgforge-test/from:1".to_owned()],
+        };
+        self.engine.load(&request).await.unwrap();
+        std::fs::write(self.path().join("Dockerfile"), "FROM imgforge-test/from:1\n").unwrap();
+        let mut text =
+            "[base.python311]\npython = \"3.11\"\ndockerfile = \"Dockerfile\"\n".to_owned();
+        let repos = [
+            ("abacus", r#"["1.0", "1.1"]"#),
+            ("ledger", r#"["2.0", "2.1"]"#),
+            ("quill", r#"["0.3"]"#),
+        ];
+        for (repo, versions) in repos {
+            text += &format!(
+                "[repo.\"imgforge/{repo}\"]\npython = \"3.11\"\npackages = [\"pytest\"]\n\
+                 cutoff = \"2024-10-15\"\ntest_command = \"pytest -rA\"\n\
+                 [[repo.\"imgforge/{repo}\".env]]\nversions = {versions}\n"
+            );
+        }
+        let path = self.path().join("images.toml");
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
     /// Makes a base, two envs and `instances` instances on each.
     pub async fn tree(&self, instances: usize, bytes: usize) -> Vec<Made> {
         let mut made = vec![self.make(Kind::Base, 0, None, bytes).await];

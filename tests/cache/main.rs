@@ -5,6 +5,7 @@
 //! builds label theirs. Registries are Debian's `docker-registry`; without it the tests that need
 //! one say so and pass, unless `CI` is set: there they fail.
 
+mod answers;
 mod archive;
 mod bound;
 mod common;

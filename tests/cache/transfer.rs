@@ -195,5 +195,6 @@ async fn an_image_on_another_build_of_its_parent_is_not_taken() {
     assert!(matches!(&brought[0], Brought::Failed(why) if why.contains("another build")));
     assert!(!two.has(&leaf).await);
     let offers = cache(&registry.name()).offers(&[(leaf.kind, leaf.key)]).await.unwrap();
+    let offers = offers.images;
     assert_eq!(offers[&leaf.key].diff_ids, leaf.image.diff_ids);
 }

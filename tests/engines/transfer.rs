@@ -163,9 +163,9 @@ fn a_name_that_the_registry_lacks_is_not_tried_again() {
         let name = registry.name("swebench/none:latest");
         let log = Log::default();
         let error = bench.engine.pull(&name, &bench.base.platform, &log).await.unwrap_err();
-        let EngineError::Pull { reference, reason } = &error else { panic!("{error:?}") };
+        let EngineError::NotFound { reference, reason } = &error else { panic!("{error:?}") };
         assert_eq!(*reference, name);
-        assert!(reason.contains("not found") || reason.contains("unknown"), "{reason}");
+        assert!(!reason.is_empty());
         assert!(!log.text().contains("again in"), "{}", log.text());
     });
 }
@@ -215,7 +215,10 @@ fn credentials_come_from_dockers_configuration() {
             std::fs::write(&path, text).unwrap();
             let log = Log::default();
             let error = engine.pull(&name, platform, &log).await.unwrap_err();
-            assert!(matches!(error, EngineError::Pull { .. }), "{error:?}");
+            // What Docker cannot tell from an image that is not there.
+            let refused =
+                matches!(error, EngineError::Denied { .. } | EngineError::NotFound { .. });
+            assert!(refused, "{error:?}");
             assert!(!log.text().contains("again in"), "{}", log.text());
         }
     });

@@ -250,7 +250,7 @@ mod tests {
         let (base, env) = export(&path);
         let archive = Archive::open(&path, dir.path()).unwrap();
         assert_eq!(archive.images(), [(Kind::Base, base), (Kind::Env, env)]);
-        let offers = archive.offers(&[(Kind::Env, env), (Kind::Env, base)]).await.unwrap();
+        let offers = archive.offers(&[(Kind::Env, env), (Kind::Env, base)]).await.unwrap().images;
         assert_eq!(offers.len(), 1);
         assert_eq!(offers[&env].diff_ids.len(), 3);
         let mut names: HashMap<String, usize> = HashMap::new();

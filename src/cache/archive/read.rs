@@ -14,7 +14,7 @@ use crate::hashing::Hashing;
 use crate::key::{Digest, Key, Kind};
 use crate::plan::name;
 
-use super::super::remote::Remote;
+use super::super::remote::{Offers, Remote};
 use super::{ArchiveError, BLOBS, FORM, Form, Index, Manifest, NAME, REFERENCE, VERSION};
 
 /// Nothing that is larger is a manifest, a config or an index.
@@ -228,9 +228,9 @@ impl Remote for Archive {
         format!("archive `{}`", self.path.display())
     }
 
-    async fn offers(&self, images: &[(Kind, Key)]) -> Result<HashMap<Key, Image>> {
+    async fn offers(&self, images: &[(Kind, Key)]) -> Result<Offers> {
         let held = images.iter().filter_map(|of| Some((of.1, self.images.get(of)?.image.clone())));
-        Ok(held.collect())
+        Ok(Offers { images: held.collect(), untold: Vec::new() })
     }
 
     async fn external_image(&self, reference: &str) -> Result<Option<Image>> {

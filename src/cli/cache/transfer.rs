@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use crate::cache::CachedImage;
 use crate::cache::archive::{self, Archive, ArchiveError};
 use crate::cache::registry::{Pushed, ToPush};
 use crate::cache::remote::{Brought, BroughtImage, Remote, Target};
+use crate::cache::{CacheError, CachedImage};
 use crate::key::{Key, Kind};
 use crate::plan::name;
 use crate::store::disk;
@@ -88,7 +88,7 @@ pub(super) async fn push(global: &Global, args: PushArgs) -> CommandResult {
     let keys = images.iter().map(|image| image.key);
     let _lease = opened.store.lease(keys).await.map_err(Failure::environment)?;
     let pushed = push::push(global, &*opened.engine, &registry, &images).await;
-    let pushed = pushed.map_err(Failure::environment)?;
+    let pushed = pushed.map_err(context::engine_failure)?;
     let failed = push::report(global, &pushed);
     let missing = wanted.map_or(0, |wanted| wanted.len() - images.len());
     if missing > 0 {
@@ -119,7 +119,7 @@ pub(super) async fn pull(global: &Global, args: PullArgs) -> CommandResult {
     let registry = remotes::registry_cache(&args.registry, &opened.info.platform)?;
     let wanted = match args.which.keys(global).await? {
         Some(wanted) => wanted,
-        None => registry.list().await.map_err(Failure::environment)?,
+        None => registry.list().await.map_err(context::engine_failure)?,
     };
     bring(global, &opened, &registry, &wanted, "pulled").await
 }
@@ -185,7 +185,10 @@ async fn bring(
             _ => {}
         }
     };
-    let brought = target.bring(remote, wanted, &told).await.map_err(Failure::environment)?;
+    let brought = target.bring(remote, wanted, &told).await.map_err(|error| match error {
+        CacheError::Engine(error) => context::engine_failure(error),
+        other => Failure::environment(other),
+    })?;
     let count = |outcome: &Brought| brought.iter().filter(|one| one.outcome == *outcome).count();
     let (new, there) = (count(&Brought::Brought), count(&Brought::There));
     let failed = brought.len() - new - there;

@@ -1,4 +1,8 @@
-//! From the words of an engine to our errors.
+//! From what Docker's API answers to our errors.
+//!
+//! Where the API has a status or a code, that decides. A failure of a transfer, a build or a load
+//! comes in a stream whose status was 200, as text and mostly nothing else: what daemons are known
+//! to say is in one table, [`WORDS`].
 
 use bollard::errors::Error;
 
@@ -18,15 +22,16 @@ pub(super) fn is_being_removed(error: &Error) -> bool {
 /// Classes an error that came while the engine was asked to do `action`.
 pub(super) fn failed(action: &str, error: Error) -> EngineError {
     match &error {
-        Error::DockerResponseServerError { status_code, message } => {
-            if is_no_space(message) {
-                EngineError::NoSpace { action: action.to_owned() }
-            } else if *status_code >= 500 && !is_final(message) {
-                EngineError::Transient { action: action.to_owned(), source: error.into() }
-            } else {
+        Error::DockerResponseServerError { status_code, message } => match meaning(message) {
+            Some(Meaning::NoSpace) => EngineError::NoSpace { action: action.to_owned() },
+            Some(Meaning::Final | Meaning::Absent | Meaning::Denied) => {
                 EngineError::Refused { action: action.to_owned(), reason: message.clone() }
             }
-        }
+            _ if *status_code >= 500 => {
+                EngineError::Transient { action: action.to_owned(), source: error.into() }
+            }
+            _ => EngineError::Refused { action: action.to_owned(), reason: message.clone() },
+        },
         Error::DockerStreamError { error: message } => said(action, message),
         Error::JsonDataError { message, .. } => {
             EngineError::Refused { action: action.to_owned(), reason: message.clone() }
@@ -38,56 +43,98 @@ pub(super) fn failed(action: &str, error: Error) -> EngineError {
 
 /// Classes an error that came in a stream which had begun well.
 pub(super) fn said(action: &str, message: &str) -> EngineError {
-    if is_no_space(message) {
-        return EngineError::NoSpace { action: action.to_owned() };
+    let action = action.to_owned();
+    match meaning(message) {
+        Some(Meaning::NoSpace) => EngineError::NoSpace { action },
+        Some(Meaning::Limited | Meaning::Passing) => {
+            EngineError::Transient { action, source: message.to_owned().into() }
+        }
+        _ => EngineError::Refused { action, reason: message.to_owned() },
     }
-    if is_passing(message) {
-        let source = message.to_owned().into();
-        return EngineError::Transient { action: action.to_owned(), source };
-    }
-    EngineError::Refused { action: action.to_owned(), reason: message.to_owned() }
+}
+
+/// What a daemon's text means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// A disk is full, the engine's or a program's.
+    NoSpace,
+    /// A registry lets this client do no more for now.
+    Limited,
+    /// It may be gone at the next try.
+    Passing,
+    /// A registry does not have the image.
+    Absent,
+    /// A registry wants other credentials.
+    Denied,
+    /// It will be the same at the next try, also where the status says "server error".
+    Final,
+}
+
+/// What daemons say, in the order in which it is looked for, compared in lower case. The words of
+/// registries begin with the code of the distribution specification, which a daemon writes in lower
+/// case without underscores.
+const WORDS: [(Meaning, &[&str]); 6] = [
+    (Meaning::NoSpace, &["no space left on device", "disk quota exceeded"]),
+    (
+        Meaning::Limited,
+        // The last one: a proxy's answer, without the document that a registry sends along.
+        &[
+            "toomanyrequests",
+            "too many requests",
+            "status code 429",
+            "http status: 429",
+            "parsing http 429 response",
+        ],
+    ),
+    (
+        Meaning::Passing,
+        &[
+            "parsing http 5",
+            "status code 5",
+            "server misbehaving",
+            "500 internal",
+            "502 bad",
+            "503 service",
+            "504 gateway",
+            "received unexpected http status: 5",
+            "connection reset",
+            "connection refused",
+            "i/o timeout",
+            "tls handshake timeout",
+            "unexpected eof",
+            "temporary failure",
+            "graceful_stop",
+            "transport is closing",
+        ],
+    ),
+    (
+        Meaning::Denied,
+        &[
+            "unauthorized:",
+            "denied:",
+            "pull access denied",
+            "no basic auth",
+            "401 unauthorized",
+            "403 forbidden",
+        ],
+    ),
+    (
+        Meaning::Absent,
+        &["manifest unknown", "name unknown", "repository name not known", "404 not found"],
+    ),
+    (Meaning::Final, &["no such image", "invalid diffid", "no such file", "not found"]),
+];
+
+/// Tells what a daemon's text means, where it is known.
+pub(super) fn meaning(message: &str) -> Option<Meaning> {
+    let lower = message.to_ascii_lowercase();
+    let found = WORDS.iter().find(|(_, words)| words.iter().any(|word| lower.contains(word)));
+    found.map(|(meaning, _)| *meaning)
 }
 
 /// Tells whether words are about a full disk, the engine's or a program's.
 pub(super) fn is_no_space(message: &str) -> bool {
-    let words = ["no space left on device", "disk quota exceeded"];
-    words.iter().any(|words| message.to_ascii_lowercase().contains(words))
-}
-
-/// Words of an error 500 that will be the same at the next try.
-fn is_final(message: &str) -> bool {
-    ["No such image", "invalid diffID", "no such file", "manifest unknown", "not found"]
-        .iter()
-        .any(|words| message.contains(words))
-}
-
-/// Words of a failure that may be gone at the next try.
-pub(super) fn is_passing(message: &str) -> bool {
-    const WORDS: [&str; 21] = [
-        "toomanyrequests",
-        "Too Many Requests",
-        "status code 429",
-        "HTTP status: 429",
-        // The answer of a proxy, without the document that a registry sends along.
-        "parsing HTTP 429 response",
-        "parsing HTTP 5",
-        "status code 5",
-        "server misbehaving",
-        "500 Internal",
-        "502 Bad",
-        "503 Service",
-        "504 Gateway",
-        "received unexpected HTTP status: 5",
-        "connection reset",
-        "connection refused",
-        "i/o timeout",
-        "TLS handshake timeout",
-        "unexpected EOF",
-        "Temporary failure",
-        "graceful_stop",
-        "transport is closing",
-    ];
-    WORDS.iter().any(|words| message.contains(words))
+    meaning(message) == Some(Meaning::NoSpace)
 }
 
 /// Reads which exit code a failed step of a build had.

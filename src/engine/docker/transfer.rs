@@ -5,12 +5,13 @@ use bollard::query_parameters::{CreateImageOptionsBuilder, PushImageOptionsBuild
 use docker_credential::DockerCredential;
 use futures_util::StreamExt as _;
 
-use crate::engine::reference::split_tag;
+use crate::engine::reference::{self, split_tag};
 use crate::engine::retry::retried;
 use crate::engine::{EngineError, Image, LogSink, Result, Sent, credentials};
+use crate::retry::TRANSFER;
 
 use super::DockerEngine;
-use super::errors::{failed, is_no_space, is_passing};
+use super::errors::{Meaning, failed, meaning};
 
 impl DockerEngine {
     pub(super) async fn pull_image(
@@ -19,7 +20,7 @@ impl DockerEngine {
         platform: &str,
         log: &dyn LogSink,
     ) -> Result<Image> {
-        retried(log, || self.pull_once(reference, platform, log)).await?;
+        retried(log, TRANSFER, || self.pull_once(reference, platform, log)).await?;
         let image = self.inspect_image(reference).await?;
         image.ok_or_else(|| EngineError::NoSuchImage { reference: reference.to_owned() })
     }
@@ -35,8 +36,9 @@ impl DockerEngine {
         let mut answers = self.docker.create_image(Some(options), None, credentials);
         while let Some(answer) = answers.next().await {
             let answer = answer.map_err(|error| refused("pull", reference, error))?;
-            if let Some(message) = answer.error_detail.and_then(|detail| detail.message) {
-                return Err(transfer_error("pull", reference, &message));
+            if let Some(detail) = answer.error_detail {
+                let message = detail.message.unwrap_or_default();
+                return Err(transfer_error("pull", reference, detail.code, &message));
             }
             if let Some(status) = answer.status
                 && answer.progress_detail.is_none_or(|detail| detail.total.is_none())
@@ -51,7 +53,7 @@ impl DockerEngine {
     /// Pushes an image. The engine itself finds what other repositories have; of what travels it
     /// tells no more than how far it is.
     pub(super) async fn push_image(&self, reference: &str, log: &dyn LogSink) -> Result<Sent> {
-        retried(log, || self.push_once(reference, log)).await?;
+        retried(log, TRANSFER, || self.push_once(reference, log)).await?;
         Ok(Sent { layers: None })
     }
 
@@ -62,8 +64,9 @@ impl DockerEngine {
         let mut answers = self.docker.push_image(repository, Some(options), credentials);
         while let Some(answer) = answers.next().await {
             let answer = answer.map_err(|error| refused("push", reference, error))?;
-            if let Some(message) = answer.error_detail.and_then(|detail| detail.message) {
-                return Err(transfer_error("push", reference, &message));
+            if let Some(detail) = answer.error_detail {
+                let message = detail.message.unwrap_or_default();
+                return Err(transfer_error("push", reference, detail.code, &message));
             }
             if let Some(status) = answer.status {
                 log.write(format!("{status}\n").as_bytes());
@@ -97,26 +100,41 @@ impl DockerEngine {
 fn refused(verb: &str, reference: &str, error: bollard::errors::Error) -> EngineError {
     match error {
         bollard::errors::Error::DockerStreamError { error } => {
-            transfer_error(verb, reference, &error)
+            transfer_error(verb, reference, None, &error)
         }
-        bollard::errors::Error::DockerResponseServerError { message, .. } => {
-            transfer_error(verb, reference, &message)
+        bollard::errors::Error::DockerResponseServerError { status_code, message } => {
+            transfer_error(verb, reference, Some(i64::from(status_code)), &message)
         }
         other => failed(&format!("{verb} `{reference}`"), other),
     }
 }
 
-fn transfer_error(verb: &str, reference: &str, message: &str) -> EngineError {
-    if is_passing(message) {
-        let action = format!("{verb} `{reference}`");
-        return EngineError::Transient { action, source: message.to_owned().into() };
-    }
-    if is_no_space(message) {
-        return EngineError::NoSpace { action: format!("{verb} `{reference}`") };
-    }
+/// Makes the error of a transfer from the code that the daemon gives: the answer's status, or the
+/// registry's. 500 is what it gives for all that it has no code for, and an error in a stream often
+/// has none: then its text decides.
+fn transfer_error(verb: &str, reference: &str, code: Option<i64>, message: &str) -> EngineError {
+    let action = format!("{verb} `{reference}`");
     let reason = message.to_owned();
-    match verb {
-        "pull" => EngineError::Pull { reference: reference.to_owned(), reason },
-        _ => EngineError::Refused { action: format!("{verb} `{reference}`"), reason },
+    let registry = reference::registry(reference).to_owned();
+    let meaning = match (code, meaning(message)) {
+        // The daemon answers so also where a registry refuses: it cannot tell the two apart.
+        (Some(404), _) => Some(Meaning::Absent),
+        (Some(401 | 403), _) => Some(Meaning::Denied),
+        (Some(429), _) => Some(Meaning::Limited),
+        (Some(502..=504), None) => Some(Meaning::Passing),
+        (_, meaning) => meaning,
+    };
+    match meaning {
+        Some(Meaning::NoSpace) => EngineError::NoSpace { action },
+        Some(Meaning::Limited) => {
+            EngineError::Busy { registry, action, reason, limited: true, wait: None }
+        }
+        Some(Meaning::Passing) => EngineError::Transient { action, source: reason.into() },
+        Some(Meaning::Absent) => EngineError::NotFound { reference: reference.to_owned(), reason },
+        Some(Meaning::Denied) => EngineError::Denied { registry, action, reason },
+        Some(Meaning::Final) | None if verb == "pull" => {
+            EngineError::Pull { reference: reference.to_owned(), reason }
+        }
+        Some(Meaning::Final) | None => EngineError::Refused { action, reason },
     }
 }

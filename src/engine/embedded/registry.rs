@@ -4,20 +4,20 @@
 //! breaks, and the next try goes on from there; nothing is kept under a digest that is not its own.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use oci_client::RegistryOperation;
-use oci_client::client::BlobResponse;
-use oci_client::errors::OciDistributionError;
 use oci_spec::image::{Descriptor, ImageManifest, MediaType};
 
-use crate::engine::registry::Remote;
+use crate::engine::registry::{Access, Remote};
 use crate::engine::retry::retried;
 use crate::engine::{EngineError, Image, LogSink, Result, Sent};
 use crate::key::Digest;
+use crate::retry::TRANSFER;
 
 use super::EmbeddedEngine;
 use super::layers::layers_of;
@@ -33,8 +33,8 @@ impl EmbeddedEngine {
         platform: &str,
         log: &dyn LogSink,
     ) -> Result<Image> {
-        let remote = self.remote("pull", reference, log).await?;
-        let stored = retried(log, || self.pull_once(&remote, platform, log)).await?;
+        let remote = self.remote(Access::Pull, reference, log).await?;
+        let stored = retried(log, TRANSFER, || self.pull_once(&remote, platform, log)).await?;
         self.unpack(&stored, log).await?;
         if !reference.contains('@') {
             self.layout.name(&stored, &familiar(reference))?;
@@ -53,7 +53,6 @@ impl EmbeddedEngine {
         platform: &str,
         log: &dyn LogSink,
     ) -> Result<Arc<Stored>> {
-        remote.authenticate(RegistryOperation::Pull).await?;
         let (text, digest) = remote.manifest(platform).await?;
         let manifest: ImageManifest = serde_json::from_slice(&text)
             .map_err(|error| remote.refused(format!("its manifest cannot be read: {error}")))?;
@@ -89,11 +88,7 @@ impl EmbeddedEngine {
         let action = "keep a blob";
         let digest = blob.digest().to_string();
         let partial = self.partial(&digest)?;
-        let open = std::fs::OpenOptions::new().create(true).append(true).open(&partial);
-        let mut file = open.map_err(file_error(action, &partial))?;
-        // One process writes it at a time; another waits for the whole blob.
-        let locked = tokio::task::block_in_place(|| file.lock());
-        locked.map_err(file_error(action, &partial))?;
+        let mut file = locked(&partial).await.map_err(file_error(action, &partial))?;
         if self.layout.has(&digest, blob.size()) {
             let _ = std::fs::remove_file(&partial);
             return Ok(());
@@ -107,36 +102,28 @@ impl EmbeddedEngine {
             let short = digest.get(7..19).unwrap_or(&digest);
             let from = if have > 0 { format!(" from byte {have}") } else { String::new() };
             log.write(format!("{short}: Pulling {} bytes{from}\n", blob.size()).as_bytes());
-            let answer = remote.client.pull_blob_stream_partial(
-                &remote.reference,
-                digest.as_str(),
-                have,
-                None,
-            );
-            let mut stream = match answer.await.map_err(|error| remote.failed(&error))? {
-                BlobResponse::Partial(sized) => sized.stream,
-                BlobResponse::Full(sized) => {
-                    // It does not do parts.
-                    file.set_len(0).map_err(file_error(action, &partial))?;
-                    sized.stream
-                }
-            };
-            while let Some(piece) = stream.next().await {
+            let blob = remote.blob(&digest, have).await?;
+            if !blob.resumed {
+                // The registry gives whole blobs only.
+                file.set_len(0).map_err(file_error(action, &partial))?;
+            }
+            let mut pieces = blob.response.bytes_stream();
+            while let Some(piece) = pieces.next().await {
                 let piece = piece.map_err(|error| remote.broke_off(&error))?;
                 file.write_all(&piece).map_err(file_error(action, &partial))?;
             }
         }
         let size = file.metadata().map_err(file_error(action, &partial))?.len();
         if size < blob.size() {
-            return Err(remote.broke_off(&format!("{size} of {} bytes came", blob.size())));
+            return Err(remote.damaged(format!("{size} of {} bytes came", blob.size())));
         }
         let found = tokio::task::block_in_place(|| {
-            Digest::of_reader(std::fs::File::open(&partial)?).map(|(digest, _)| digest)
+            Digest::of_reader(File::open(&partial)?).map(|(digest, _)| digest)
         });
         let found = found.map_err(file_error(action, &partial))?;
         if found.oci() != digest {
             std::fs::remove_file(&partial).map_err(file_error(action, &partial))?;
-            return Err(remote.broke_off(&format!("blob `{digest}` came as `{}`", found.oci())));
+            return Err(remote.damaged(format!("blob `{digest}` came as `{}`", found.oci())));
         }
         file.sync_data().map_err(file_error(action, &partial))?;
         std::fs::rename(&partial, self.layout.blob(&digest)).map_err(file_error(action, &partial))
@@ -164,12 +151,8 @@ impl EmbeddedEngine {
             log.write(b"no registry is known to have it: the image has to be built again\n");
             return Err(EngineError::NoSuchImage { reference });
         };
-        let remote = self.remote("pull", &origin, log).await?;
-        retried(log, || async {
-            remote.authenticate(RegistryOperation::Pull).await?;
-            self.fetch(&remote, blob, log).await
-        })
-        .await
+        let remote = self.remote(Access::Pull, &origin, log).await?;
+        retried(log, TRANSFER, || self.fetch(&remote, blob, log)).await
     }
 
     pub(super) async fn push_image(
@@ -179,9 +162,9 @@ impl EmbeddedEngine {
         log: &dyn LogSink,
     ) -> Result<Sent> {
         let stored = self.needed(reference)?;
-        let remote = self.remote("push", reference, log).await?;
+        let remote = self.remote(Access::Push, reference, log).await?;
         let sent = Mutex::default();
-        retried(log, || self.push_once(&remote, &stored, siblings, &sent, log)).await?;
+        retried(log, TRANSFER, || self.push_once(&remote, &stored, siblings, &sent, log)).await?;
         let repository = familiar(reference);
         let repository = crate::engine::reference::split_tag(&repository).0;
         self.layout.name_digest(&stored, &format!("{repository}@{}", stored.digest))?;
@@ -201,7 +184,6 @@ impl EmbeddedEngine {
         sent: &Mutex<HashSet<String>>,
         log: &dyn LogSink,
     ) -> Result<()> {
-        remote.authenticate(RegistryOperation::Push).await?;
         let manifest = &stored.manifest;
         let blobs: Vec<Descriptor> =
             manifest.layers().iter().chain([manifest.config()]).cloned().collect();
@@ -220,9 +202,7 @@ impl EmbeddedEngine {
         let text = std::fs::read(&path).map_err(file_error("read a manifest", &path))?;
         let media_type = manifest.media_type().clone().unwrap_or(MediaType::ImageManifest);
         let media_type = media_type.to_string();
-        let header = media_type.parse().map_err(|_| remote.refused("its media type is no text"))?;
-        let pushed = remote.client.push_manifest_raw(&remote.reference, text, header).await;
-        pushed.map_err(|error| remote.failed(&error))?;
+        remote.push_manifest(&text, &media_type).await?;
         log.write(format!("Digest: {}\n", stored.digest).as_bytes());
         Ok(())
     }
@@ -236,8 +216,7 @@ impl EmbeddedEngine {
         log: &dyn LogSink,
     ) -> Result<bool> {
         let digest = blob.digest().to_string();
-        let there = remote.client.blob_exists(&remote.reference, &digest).await;
-        if there.map_err(|error| remote.failed(&error))? {
+        if remote.has_blob(&digest).await? {
             return Ok(false);
         }
         for sibling in siblings {
@@ -249,14 +228,28 @@ impl EmbeddedEngine {
         let path = self.layout.blob(&digest);
         let file = tokio::fs::File::open(&path).await.map_err(file_error("read a blob", &path))?;
         log.write(format!("{digest}: Pushing {} bytes\n", blob.size()).as_bytes());
-        let pieces = tokio_util::io::ReaderStream::with_capacity(file, 1 << 20)
-            .map_err(OciDistributionError::from);
-        let sent =
-            remote.client.push_blob_stream(&remote.reference, pieces, &digest, Some(blob.size()));
-        sent.await.map(|_| true).map_err(|error| remote.failed(&error))
+        let pieces = tokio_util::io::ReaderStream::with_capacity(file, 1 << 20);
+        let body = reqwest::Body::wrap_stream(pieces);
+        remote.push_blob(&digest, blob.size(), body).await.map(|()| true)
     }
 
-    async fn remote(&self, verb: &str, reference: &str, log: &dyn LogSink) -> Result<Remote> {
-        Remote::open(self.client_config.as_ref(), verb, reference, log).await
+    async fn remote(&self, access: Access, reference: &str, log: &dyn LogSink) -> Result<Remote> {
+        Remote::open(self.client_config.as_ref(), access, reference, log).await
+    }
+}
+
+/// Opens the first part of a blob, and waits until it is this call's alone: one pull writes it at a
+/// time; another, of this process or not, waits for the whole blob.
+async fn locked(partial: &Path) -> std::io::Result<File> {
+    loop {
+        let file = File::options().create(true).append(true).open(partial)?;
+        // It waits aside: both pulls may be of one task.
+        let waited = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
+        let file = waited.expect("waiting for a lock does not panic")?;
+        // Who had it before may have moved it to its place, or removed it.
+        let there = std::fs::metadata(partial).map(|found| found.ino());
+        if there.is_ok_and(|ino| file.metadata().is_ok_and(|mine| mine.ino() == ino)) {
+            return Ok(file);
+        }
     }
 }

@@ -4,21 +4,18 @@
 //! business of the `git` program, whose credentials, proxies and certificates apply; reading
 //! objects is done in this process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use crate::engine::LogSink;
 
 use super::checkout::{EntryKind, Listing};
-use super::layer::FileMode;
+use super::fetch::{fetch, git};
+use super::layer::{FileMode, path_of};
+use super::origin::{Origin, is_partial, isolated};
 use super::pack::ObjectKind;
 use super::{SourceError, Tried};
-
-/// How often a fetch is tried that fails for a reason which may pass.
-const ATTEMPTS: u32 = 4;
 
 /// Where repositories come from.
 #[derive(Debug, Clone)]
@@ -77,7 +74,8 @@ impl Mirrors {
     /// has a commit wins; the others are not asked for it.
     ///
     /// # Errors
-    /// [`SourceError::NoCommit`] names every source that was tried, with what it said.
+    /// [`SourceError::NoCommit`] and [`SourceError::Incomplete`] name every source that was tried, with
+    /// what it said.
     pub fn mirror(
         &self,
         repo: &str,
@@ -110,7 +108,11 @@ impl Mirrors {
                 if path.exists() {
                     std::fs::remove_dir_all(&path).map_err(file)?;
                 }
-                git(&["init", "--quiet", "--bare", &aside.to_string_lossy()], None, log)?;
+                git(
+                    &["init", "--quiet", "--bare", "--template=", &aside.to_string_lossy()],
+                    None,
+                    log,
+                )?;
                 std::fs::rename(&aside, &path).map_err(file)?;
                 Mirror::open(&path, repo)?
             }
@@ -118,32 +120,62 @@ impl Mirrors {
         let mut mirror = mirror;
         let mut missing = mirror.lacks(commits);
         let mut tried = Vec::new();
-        for source in self.sources(repo) {
-            if missing.is_empty() {
-                break;
-            }
+        if missing.is_empty() {
+            return Ok(mirror);
+        }
+        keep_alternates(&path, |objects| objects.is_dir()).map_err(file)?;
+        // A shallow clone has less than others may have: it comes last.
+        let sources = self.sources(repo);
+        let origin = |source: &String| local_path(source).and_then(|path| Origin::of(&path));
+        let (last, first): (Vec<String>, Vec<String>) = sources
+            .into_iter()
+            .partition(|source| origin(source).is_some_and(|origin| origin.shallow));
+        let mut sources: VecDeque<String> = first.into_iter().chain(last).collect();
+        let mut seen: HashSet<String> = sources.iter().cloned().collect();
+        let mut incomplete: HashSet<String> = HashSet::new();
+        while let Some(source) = sources.pop_front() {
             let outcome = match local_path(&source) {
-                Some(local) => add_alternate(&path, &local),
-                None => fetch(&path, &source, log),
+                Some(local) => match Origin::of(&local) {
+                    Some(origin) => {
+                        // What it lacks, it gets from there.
+                        for promisor in origin.promisors.into_iter().rev() {
+                            if seen.insert(promisor.clone()) {
+                                sources.push_front(promisor);
+                            }
+                        }
+                        add_alternate(&path, &origin.objects)
+                    }
+                    None => Err("is not a git repository".to_owned()),
+                },
+                None => {
+                    // Git takes a commit of theirs for whole and would not ask for its files.
+                    keep_alternates(&path, |objects| !is_partial(objects)).map_err(file)?;
+                    fetch(&path, &source, &missing, log)
+                }
             };
             mirror = Mirror::open(&path, repo)?;
             missing = mirror.lacks(commits);
-            tried.push(match outcome {
-                Ok(()) => Tried { source, said: "does not have the commit".to_owned() },
-                Err(said) => Tried { source, said },
-            });
+            let Some(commit) = missing.first() else { return Ok(mirror) };
+            let said = match outcome {
+                Err(said) => said,
+                Ok(()) if mirror.has_commit(commit) => {
+                    incomplete.insert(commit.clone());
+                    "has the commit, but not all of its files".to_owned()
+                }
+                Ok(()) => "does not have the commit".to_owned(),
+            };
+            tried.push(Tried { source, said });
         }
-        match missing.first() {
-            None => Ok(mirror),
-            Some(commit) => {
-                Err(SourceError::NoCommit { repo: repo.to_owned(), commit: commit.clone(), tried })
-            }
-        }
+        let (repo, commit) = (repo.to_owned(), missing.swap_remove(0));
+        Err(match incomplete.contains(&commit) {
+            true => SourceError::Incomplete { repo, commit, tried },
+            false => SourceError::NoCommit { repo, commit, tried },
+        })
     }
 }
 
 /// Returns the directory that a source names, when it is on this machine.
-fn local_path(source: &str) -> Option<PathBuf> {
+pub(super) fn local_path(source: &str) -> Option<PathBuf> {
     if let Some(path) = source.strip_prefix("file://") {
         return Some(PathBuf::from(path));
     }
@@ -153,97 +185,35 @@ fn local_path(source: &str) -> Option<PathBuf> {
 
 /// Lists the directories of objects that a mirror reads in place.
 fn alternates(mirror: &Path) -> Vec<PathBuf> {
-    let text = std::fs::read_to_string(mirror.join("objects/info/alternates")).unwrap_or_default();
-    text.lines().filter(|line| !line.is_empty()).map(PathBuf::from).collect()
-}
-
-/// Nothing of the user's settings decides what is read.
-fn isolated() -> gix::open::Options {
-    gix::open::Options::isolated()
+    let text = std::fs::read(mirror.join("objects/info/alternates")).unwrap_or_default();
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| path_of(line).to_owned()).collect()
 }
 
 /// Lets the mirror read the objects of a repository on this machine in place.
-fn add_alternate(mirror: &Path, source: &Path) -> Result<(), String> {
-    let source = std::path::absolute(source).map_err(|error| error.to_string())?;
-    let candidates = [source.join("objects"), source.join(".git/objects")];
-    let Some(objects) = candidates.into_iter().find(|path| path.is_dir()) else {
-        return Err("is not a git repository".to_owned());
-    };
+fn add_alternate(mirror: &Path, objects: &Path) -> Result<(), String> {
+    let mut known = alternates(mirror);
+    if known.iter().any(|known| known == objects) {
+        return Ok(());
+    }
+    known.push(objects.to_owned());
+    write_alternates(mirror, &known).map_err(|error| error.to_string())
+}
+
+/// Forgets the directories of objects that are not to be read in place any more.
+fn keep_alternates(mirror: &Path, keep: impl Fn(&Path) -> bool) -> std::io::Result<()> {
+    let known = alternates(mirror);
+    let kept: Vec<PathBuf> = known.iter().filter(|objects| keep(objects)).cloned().collect();
+    if kept == known { Ok(()) } else { write_alternates(mirror, &kept) }
+}
+
+fn write_alternates(mirror: &Path, directories: &[PathBuf]) -> std::io::Result<()> {
+    use std::os::unix::ffi::OsStrExt as _;
     let file = mirror.join("objects/info/alternates");
-    let mut text = std::fs::read_to_string(&file).unwrap_or_default();
-    let line = objects.to_string_lossy();
-    if text.lines().any(|known| known == line) {
-        return Ok(());
-    }
-    text.push_str(&line);
-    text.push('\n');
+    let lines = directories.iter().map(|path| [path.as_os_str().as_bytes(), b"\n"].concat());
     let aside = file.with_extension("part");
-    std::fs::write(&aside, text)
-        .and_then(|()| std::fs::rename(&aside, &file))
-        .map_err(|error| error.to_string())
-}
-
-/// Fetches everything that a URL publishes, trying again what may pass.
-fn fetch(mirror: &Path, url: &str, log: &dyn LogSink) -> Result<(), String> {
-    let args = [
-        "fetch",
-        "--quiet",
-        "--no-auto-gc",
-        "--tags",
-        "--force",
-        url,
-        "+refs/*:refs/remotes/source/*",
-    ];
-    let mut attempt = 1;
-    loop {
-        let said = match git(&args, Some(mirror), log) {
-            Ok(()) => return Ok(()),
-            Err(SourceError::Git { said, .. }) => said,
-            Err(other) => return Err(other.to_string()),
-        };
-        if attempt >= ATTEMPTS || !may_pass(&said) {
-            return Err(said);
-        }
-        std::thread::sleep(Duration::from_secs(1 << attempt));
-        attempt += 1;
-    }
-}
-
-/// Tells a broken or busy connection from a refusal, by the words of `git`.
-fn may_pass(said: &str) -> bool {
-    const PASSING: [&str; 12] = [
-        "timed out",
-        "Connection reset",
-        "early EOF",
-        "unexpected disconnect",
-        "RPC failed",
-        "Could not resolve host",
-        "Temporary failure",
-        "error: 429",
-        "error: 500",
-        "error: 502",
-        "error: 503",
-        "error: 504",
-    ];
-    PASSING.iter().any(|words| said.contains(words))
-}
-
-/// Runs `git`; its words go to `log`, and into the error.
-fn git(args: &[&str], dir: Option<&Path>, log: &dyn LogSink) -> Result<(), SourceError> {
-    let mut command = Command::new("git");
-    command.args(args).env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C").stdin(Stdio::null());
-    if let Some(dir) = dir {
-        command.env("GIT_DIR", dir);
-    }
-    let output = command
-        .output()
-        .map_err(|source| SourceError::NoProgram { program: "git".to_owned(), source })?;
-    log.write(&output.stderr);
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(SourceError::Git { command: args.first().unwrap_or(&"").to_string(), said })
+    std::fs::write(&aside, lines.collect::<Vec<_>>().concat())?;
+    std::fs::rename(&aside, &file)
 }
 
 fn parse_id(commit: &str) -> Result<gix::ObjectId, SourceError> {
@@ -256,7 +226,7 @@ fn bytes_of(id: &gix::oid) -> [u8; 20] {
 }
 
 impl Mirror {
-    fn open(path: &Path, name: &str) -> Result<Mirror, SourceError> {
+    pub(super) fn open(path: &Path, name: &str) -> Result<Mirror, SourceError> {
         let repo = gix::ThreadSafeRepository::open_opts(path, isolated()).map_err(|error| {
             SourceError::Corrupt { repo: name.to_owned(), what: error.to_string() }
         })?;
@@ -277,7 +247,15 @@ impl Mirror {
     }
 
     fn lacks(&self, commits: &[&str]) -> Vec<String> {
-        commits.iter().filter(|id| !self.has_commit(id)).map(|id| (*id).to_owned()).collect()
+        commits.iter().filter(|id| !self.is_whole(id)).map(|id| (*id).to_owned()).collect()
+    }
+
+    /// Tells whether the commit is here with all of its files.
+    pub(super) fn is_whole(&self, commit: &str) -> bool {
+        let listing = self.commit(commit).and_then(|commit| self.list(commit.tree));
+        let local = self.local();
+        let here = |id: [u8; 20]| local.repo.has_object(gix::ObjectId::from(id));
+        listing.is_ok_and(|listing| listing.blobs().all(here))
     }
 
     /// Tells whether the commit is here.

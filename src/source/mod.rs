@@ -5,10 +5,12 @@
 mod apply;
 mod checkout;
 mod difference;
+mod fetch;
 mod git_index;
 mod history;
 mod layer;
 mod mirror;
+mod origin;
 mod pack;
 mod step;
 mod worktree;
@@ -45,6 +47,16 @@ pub enum SourceError {
     /// No source has the commit.
     #[error("no source of `{repo}` has commit `{commit}`{}", tried_text(tried))]
     NoCommit {
+        /// The repository.
+        repo: String,
+        /// The commit.
+        commit: String,
+        /// Every source that was asked.
+        tried: Vec<Tried>,
+    },
+    /// Sources have the commit, and none has all of its files.
+    #[error("no source of `{repo}` has all files of commit `{commit}`{}", tried_text(tried))]
+    Incomplete {
         /// The repository.
         repo: String,
         /// The commit.
@@ -116,9 +128,16 @@ impl SourceError {
                 "name a source that has it with `--git-mirror`, or for this repo alone under \
                  `[mirrors]` in images.local.toml"
             }
+            SourceError::Incomplete { .. } => {
+                "a partial clone lacks files: name a source that has all with `--git-mirror`; where \
+                 none is partial, the mirror is damaged: remove it, and it is fetched again"
+            }
             SourceError::Corrupt { .. } => "remove the mirror; it is fetched again",
             SourceError::NoProgram { .. } => {
                 "install it; imgforge uses `git` and `patch` of the host"
+            }
+            SourceError::Whiteout { .. } => {
+                "the instance cannot be built in layers; leave it out of the selection"
             }
             _ => return None,
         };

@@ -1,6 +1,7 @@
 //! Mirrors, checkout layers and patch layers, on real repositories made with `git`.
 
 mod history;
+mod origins;
 mod worktree;
 
 use std::collections::BTreeMap;

@@ -122,7 +122,7 @@ async fn open(state: &Path) -> EmbeddedEngine {
     EmbeddedEngine::open(Settings {
         state_dir: state.to_owned(),
         helper: env!("CARGO_BIN_EXE_imgforge").into(),
-        owner: imgforge::store::owner().to_owned(),
+        owner: imgforge::owner::name().to_owned(),
         client_config: None,
         storage: None,
     })

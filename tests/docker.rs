@@ -253,7 +253,9 @@ fn a_build_that_was_killed_goes_on_and_leaves_nothing() {
         let format = "{{index .Config.Labels \"dev.imgforge.scratch\"}}";
         let owner = docker(&["image", "inspect", "--format", format, id]);
         let owner = String::from_utf8_lossy(&owner.stdout).trim().to_owned();
-        assert!(owner.is_empty() || imgforge::store::is_alive(&owner), "{id} of {owner} is left");
+        let owners = imgforge::owner::Owners::of(&space.dir.path().join("state"));
+        let dead = owners.judge(&owner, None) == imgforge::owner::Liveness::Dead;
+        assert!(owner.is_empty() || !dead, "{id} of {owner} is left");
     }
     let tmp = std::fs::read_dir(space.dir.path().join("state/tmp")).unwrap().count();
     assert_eq!(tmp, 0);

@@ -415,3 +415,33 @@ async fn a_container_that_was_killed_from_outside_says_nothing_of_its_patch() {
     let error = summary.nodes.iter().find_map(|node| node.error.clone()).unwrap();
     assert!(error.contains("killed from outside (exit code 137)"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_tree_that_is_gone_before_the_tests_is_tried_again_and_never_remembered() {
+    let mut space = Space::new();
+    let gone = "fatal: Unable to read current working directory: No such file or directory\n";
+    space.engine.sandbox("", gone.as_bytes(), b"", SandboxEnd::Exited(128));
+    let (summary, _) = space.evaluate(&[("imgforge__quill-1", "gold")]).await;
+    assert_eq!((summary.failed, verdicts(&summary).len()), (1, 0));
+    assert_eq!(space.engine.called(Method::RunSandboxed).len(), 3);
+    let keys = |summary: &RunSummary| {
+        let nodes = summary.nodes.iter();
+        nodes.filter(|one| one.id.starts_with("evaluation:")).map(|one| one.key).collect::<Vec<_>>()
+    };
+    let keys = keys(&summary);
+    assert_eq!(keys.len(), 1);
+    assert!(space.store.results_of(keys.into_iter()).unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tree_that_the_tests_removed_is_their_doing_and_not_remembered() {
+    let mut space = Space::new();
+    let log = ">>>>> Start Test Output\n>>>>> End Test Output\n\
+               fatal: Unable to read current working directory: No such file or directory\n";
+    space.engine.sandbox("", log.as_bytes(), b"", SandboxEnd::Exited(128));
+    let (summary, _) = space.evaluate(&[("imgforge__quill-1", "gold")]).await;
+    assert_eq!(verdicts(&summary), [Verdict::Unresolved]);
+    assert_eq!(space.engine.called(Method::RunSandboxed).len(), 1);
+    let key = summary.evaluations.values().find_map(|one| one.key).unwrap();
+    assert!(space.store.results_of([key].into_iter()).unwrap().is_empty());
+}

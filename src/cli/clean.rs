@@ -1,8 +1,10 @@
 //! `imgforge clean`.
 
+use anyhow::anyhow;
 use clap::Args;
 use serde_json::json;
 
+use crate::engine::Removed;
 use crate::engine::embedded::EmbeddedEngine;
 use crate::store;
 
@@ -12,7 +14,7 @@ use super::{CommandResult, Exit, Failure, Global};
 /// Arguments of `clean`.
 #[derive(Debug, Args)]
 pub struct CleanArgs {
-    /// Remove the containers of this run, also where it is still under way
+    /// Remove the containers of this run, also where it is still under way on this host
     #[arg(long, alias = "run_id", value_name = "ID")]
     run_id: Option<String>,
     /// Remove everything that the embedded engine keeps: images, layers and caches
@@ -20,7 +22,7 @@ pub struct CleanArgs {
     embedded: bool,
 }
 
-/// Runs `clean`: removes what belongs to processes that ended.
+/// Runs `clean`: removes what belongs to processes that ended, and names what may belong to others.
 pub(super) async fn run(global: &Global, args: CleanArgs) -> CommandResult {
     // Opening the state removes temporary files already; they are listed here.
     let dir = global.state_dir.clone().unwrap_or_else(|| store::default_dir(context::variable));
@@ -30,36 +32,57 @@ pub(super) async fn run(global: &Global, args: CleanArgs) -> CommandResult {
         .flatten()
         .map(|entry| entry.path())
         .collect();
-    let _store = context::open_store(global)?;
+    let store = context::open_store(global)?;
     if args.embedded {
+        let _gate = store.close_gate().await.map_err(Failure::environment)?;
+        if !store.leased(true).map_err(Failure::environment)?.is_empty() {
+            let error = anyhow!("another imgforge uses the images of this state directory");
+            let hint = "wait for it, or end it".to_owned();
+            return Err(Failure::environment(error).hint(Some(hint)));
+        }
         let settings = context::embedded_settings(global).map_err(context::engine_failure)?;
         let directory = EmbeddedEngine::destroy(settings).await;
         let directory = directory.map_err(context::engine_failure)?;
-        return report(global, &[directory.display().to_string()]);
+        let removed = vec![directory.display().to_string()];
+        return report(global, Removed { removed, kept: Vec::new() });
     }
-    let mut removed: Vec<String> = before
+    let removed: Vec<String> = before
         .into_iter()
         .filter(|path| !path.exists())
         .map(|path| path.display().to_string())
         .collect();
     let engine = context::connect(global).await.map_err(context::engine_failure)?;
-    let scratch = engine.remove_scratch(&store::is_alive).await;
-    removed.extend(scratch.map_err(context::engine_failure)?);
+    let judge = |name: &str, made| store.owners().judge(name, made);
+    let mut found = Removed { removed, kept: Vec::new() };
+    let mut add = |more: Removed| {
+        found.removed.extend(more.removed);
+        // What stays is seen as scratch and as a part of its run.
+        found.kept.extend(more.kept);
+        found.kept.sort();
+        found.kept.dedup();
+    };
+    let scratch = engine.remove_scratch(&judge).await;
+    add(scratch.map_err(context::engine_failure)?);
     if let Some(run_id) = &args.run_id {
-        let of_run = engine.remove_run(run_id).await;
-        removed.extend(of_run.map_err(context::engine_failure)?);
+        let of_run = engine.remove_run(run_id, &judge).await;
+        add(of_run.map_err(context::engine_failure)?);
     }
-    report(global, &removed)
+    report(global, found)
 }
 
-fn report(global: &Global, removed: &[String]) -> CommandResult {
+fn report(global: &Global, found: Removed) -> CommandResult {
+    let Removed { removed, kept } = found;
     if global.json {
-        super::render::json(&json!({ "removed": removed })).map_err(Failure::environment)?;
+        super::render::json(&json!({ "removed": removed, "kept": kept }))
+            .map_err(Failure::environment)?;
     } else if !global.quiet {
-        for name in removed {
+        for name in &removed {
             eprintln!("removed {name}");
         }
-        if removed.is_empty() {
+        for name in &kept {
+            eprintln!("kept {name}: its process is on another host or in another container");
+        }
+        if removed.is_empty() && kept.is_empty() {
             eprintln!("nothing was left behind");
         }
     }

@@ -19,10 +19,11 @@ use crate::engine::embedded::{EmbeddedEngine, Settings, Storage};
 use crate::engine::{Engine, EngineError, EngineInfo, LogSink};
 use crate::exec::survey::{self, Fetch, FetchError};
 use crate::key::{Key, Kind};
+use crate::owner;
 use crate::plan::build::from_images;
 use crate::plan::{EvaluateOptions, Inventory, Plan, PlanOptions, Planner, Work};
 use crate::source::Mirrors;
-use crate::store::{self, Lease, Store};
+use crate::store::{self, Lease, OnNetwork, Store};
 
 use super::submission::{self, Submission};
 use super::{Chosen, EngineChoice, Failure, Global, Sources};
@@ -44,10 +45,18 @@ pub fn catalog(global: &Global) -> Result<Catalog, Failure> {
 /// Opens the state directory.
 pub fn open_store(global: &Global) -> Result<Arc<Store>, Failure> {
     let dir = global.state_dir.clone().unwrap_or_else(|| store::default_dir(variable));
-    Store::open(&dir).map(Arc::new).map_err(|error| {
-        let hint = "name another directory with --state-dir".to_owned();
+    Store::open_on(&dir, on_network()).map(Arc::new).map_err(|error| {
+        let hint = error.hint().to_owned();
         Failure::environment(error).hint(Some(hint))
     })
+}
+
+/// Tells whether the state directory may be on a network.
+pub fn on_network() -> OnNetwork {
+    match variable("IMGFORGE_STATE_ON_NETWORK").as_deref() {
+        None | Some("0") => OnNetwork::Refused,
+        Some(_) => OnNetwork::Allowed,
+    }
 }
 
 /// Connects to the engine: the one that was chosen, or Docker where it answers and else the embedded
@@ -57,7 +66,7 @@ pub async fn connect(global: &Global) -> Result<Arc<dyn Engine>, EngineError> {
     if choice == EngineChoice::Embedded {
         return Ok(Arc::new(embedded(global).await?));
     }
-    let refusal = match DockerEngine::connect(variable, store::owner()).await {
+    let refusal = match DockerEngine::connect(variable, owner::name()).await {
         Ok(engine) => return Ok(Arc::new(engine)),
         Err(error) => error,
     };
@@ -111,7 +120,7 @@ pub fn embedded_settings(global: &Global) -> Result<Settings, EngineError> {
     Ok(Settings {
         state_dir: global.state_dir.clone().unwrap_or_else(|| store::default_dir(variable)),
         helper: program,
-        owner: store::owner().to_owned(),
+        owner: owner::name().to_owned(),
         client_config: docker::config_directory(variable),
         storage,
     })

@@ -63,6 +63,7 @@ fn not_ok(
 /// Runs `doctor`: 0 when nothing fails, 3 otherwise.
 pub(super) async fn run(global: &Global, args: DoctorArgs) -> CommandResult {
     let mut checks = Vec::new();
+    let state = global.state_dir.clone().unwrap_or_else(|| store::default_dir(context::variable));
     let info = match context::connect(global).await {
         Err(error) => Err(error),
         Ok(engine) => engine.info().await,
@@ -73,7 +74,6 @@ pub(super) async fn run(global: &Global, args: DoctorArgs) -> CommandResult {
         checks.push(not_ok(Status::Warn, "containers", &limitation.what, limitation.fix));
     }
     checks.push(architecture_check(info.as_ref()));
-    let state = global.state_dir.clone().unwrap_or_else(|| store::default_dir(context::variable));
     checks.push(state_check(&state));
     checks.push(disk_check("state disk", &state));
     if let Some(root) = info.as_ref().and_then(|info| info.root.as_deref()) {
@@ -190,11 +190,15 @@ fn architecture_check(info: Option<&EngineInfo>) -> Check {
 }
 
 fn state_check(dir: &Path) -> Check {
-    match store::Store::open(dir) {
-        Ok(_) => ok("state", dir.display().to_string()),
-        Err(error) => {
-            not_ok(Status::Fail, "state", error.to_string(), "name another with --state-dir")
-        }
+    match store::Store::open_on(dir, context::on_network()) {
+        Ok(store) => match store.on_network() {
+            None => ok("state", dir.display().to_string()),
+            Some(kind) => {
+                let detail = format!("{} ({kind}, a network file system)", dir.display());
+                not_ok(Status::Warn, "state", detail, store::NETWORK_HINT)
+            }
+        },
+        Err(error) => not_ok(Status::Fail, "state", error.to_string(), error.hint()),
     }
 }
 

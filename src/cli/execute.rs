@@ -15,10 +15,11 @@ use crate::event::Reporter;
 use crate::exec::evaluate::Runs;
 use crate::exec::{ExecSettings, Executor, Interrupt, RunSummary};
 use crate::key::{Key, Kind};
+use crate::owner::{self, Liveness, Owner, Owners};
 use crate::plan::{Node, Plan};
 use crate::progress::{Fanout, NdjsonReporter, PlainReporter, TtyReporter};
 use crate::recipe::Recipe;
-use crate::store::{self, disk};
+use crate::store::disk;
 
 use super::budget::Budget;
 use super::context::{self, Prepared};
@@ -103,7 +104,8 @@ impl ExecArgs {
         let (engine, info) =
             prepared.engine.as_ref().expect("what runs has an engine, or it would have ended");
         // What processes left that were killed.
-        let left = engine.remove_scratch(&store::is_alive).await;
+        let owners = prepared.store.owners();
+        let left = engine.remove_scratch(&|name, made| owners.judge(name, made)).await;
         left.map_err(context::engine_failure)?;
         let settings = ExecSettings {
             workers: prepared.workers,
@@ -115,7 +117,7 @@ impl ExecArgs {
             min_free: self.min_free << 30,
             engine: context::engine_identity(info),
             engine_root: info.root.clone().filter(|root| disk::free(root).is_ok()),
-            owner: store::owner().to_owned(),
+            owner: owner::name().to_owned(),
         };
         let identity = settings.engine.clone();
         let note_use = || {
@@ -144,7 +146,7 @@ impl ExecArgs {
         };
         drop(reporter);
         drop(index);
-        remove_own(&**engine).await;
+        remove_own(&**engine, owners).await;
         note_use().map_err(Failure::environment)?;
         if let Some(registry) = &prepared.push_to {
             // Images of model patches are made in less time than they travel, and seldom needed twice.
@@ -213,8 +215,12 @@ fn lead_to(index: &PackageIndex, host: &mut HostAccess) {
 
 /// Removes the containers and images of work that this very process dropped, or that the engine
 /// lost on the way.
-async fn remove_own(engine: &dyn Engine) {
-    let _ = engine.remove_scratch(&|owner| owner != store::owner() && store::is_alive(owner)).await;
+async fn remove_own(engine: &dyn Engine, owners: &Owners) {
+    let judge = |name: &str, made| match Owner::parse(name) {
+        Some(owner) if owner == *Owner::this() => Liveness::Dead,
+        _ => owners.judge(name, made),
+    };
+    let _ = engine.remove_scratch(&judge).await;
 }
 
 /// Returns how a run ends the process.

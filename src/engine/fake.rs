@@ -13,9 +13,10 @@ use serde_json::json;
 
 use super::{
     BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest, LayerTaker, ListedImage,
-    LogSink, OwnerAlive, Result, SandboxEnd, SandboxRequest, Sent, Swept, label,
+    LogSink, Removed, Result, SandboxEnd, SandboxRequest, Sent, Swept, label,
 };
 use crate::key::Digest;
+use crate::owner::{Judge, Liveness};
 use crate::recipe::dockerfile;
 
 /// The methods of [`Engine`] that can be scripted and are recorded.
@@ -475,21 +476,26 @@ impl Engine for FakeEngine {
         Ok(answer.end)
     }
 
-    async fn remove_run(&self, _run_id: &str) -> Result<Vec<String>> {
-        Ok(Vec::new())
+    async fn remove_run(&self, _run_id: &str, _judge: &Judge<'_>) -> Result<Removed> {
+        Ok(Removed::default())
     }
 
-    async fn remove_scratch(&self, owner_alive: &OwnerAlive) -> Result<Vec<String>> {
-        let mut removed = Vec::new();
+    async fn remove_scratch(&self, judge: &Judge<'_>) -> Result<Removed> {
+        let mut found = Removed::default();
         self.lock().images.retain(|id, image| {
-            let owner = image.config.labels.get(label::SCRATCH);
-            let keep = owner.is_none_or(|owner| owner_alive(owner));
-            if !keep {
-                removed.push(format!("image {}", image.tags.first().unwrap_or(id)));
+            let Some(owner) = image.config.labels.get(label::SCRATCH) else { return true };
+            let name = format!("image {}", image.tags.first().unwrap_or(id));
+            match judge(owner, None) {
+                Liveness::Alive => return true,
+                Liveness::Elsewhere => found.kept.push(name),
+                Liveness::Dead => {
+                    found.removed.push(name);
+                    return false;
+                }
             }
-            keep
+            true
         });
-        Ok(removed)
+        Ok(found)
     }
 }
 

@@ -21,6 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::key::Digest;
+use crate::owner::Judge;
 
 pub(crate) use config::{config_json, read as read_config};
 
@@ -36,8 +37,12 @@ pub mod label {
     pub const SCHEMA: &str = "dev.imgforge.schema";
     /// The canonical key document.
     pub const INPUTS: &str = "dev.imgforge.inputs";
-    /// On images and containers that exist only during a build: the id of the process that owns it.
+    /// On images and containers that exist only for a while: their [`crate::owner::Owner`].
     pub const SCRATCH: &str = "dev.imgforge.scratch";
+    /// Beside it: the name of the owner's host, for people.
+    pub const HOST: &str = "dev.imgforge.host";
+    /// Beside it: when the thing was made, in seconds since 1970, where the engine does not know.
+    pub const MADE: &str = "dev.imgforge.made";
     /// On containers of evaluations: the `run_id`.
     pub const RUN: &str = "dev.imgforge.run";
     /// On containers of evaluations: the `instance_id`.
@@ -465,8 +470,14 @@ pub(crate) fn is_no_space(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
-/// Tells whether the process of that name is alive; see [`label::SCRATCH`].
-pub type OwnerAlive = dyn Fn(&str) -> bool + Sync;
+/// What was removed, by name or id, and what was not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// What is gone.
+    pub removed: Vec<String>,
+    /// What stays because its owner is elsewhere.
+    pub kept: Vec<String>,
+}
 
 /// A result of an engine call.
 pub type Result<T> = std::result::Result<T, EngineError>;
@@ -539,10 +550,10 @@ pub trait Engine: Send + Sync {
         control: &dyn LogSink,
     ) -> Result<SandboxEnd>;
 
-    /// Removes the containers of a run, see [`label::RUN`], whoever owns them. Returns their ids.
-    async fn remove_run(&self, run_id: &str) -> Result<Vec<String>>;
+    /// Removes the containers of a run, see [`label::RUN`], whose owner is dead, or is a process of
+    /// this very host and namespace: another one may have a run of that name as well.
+    async fn remove_run(&self, run_id: &str, judge: &Judge<'_>) -> Result<Removed>;
 
-    /// Removes scratch images and containers whose owner (see [`label::SCRATCH`]) is not alive, or
-    /// is `owner`. Returns what was removed, by name or id.
-    async fn remove_scratch(&self, owner_alive: &OwnerAlive) -> Result<Vec<String>>;
+    /// Removes scratch images and containers whose owner, see [`label::SCRATCH`], is dead.
+    async fn remove_scratch(&self, judge: &Judge<'_>) -> Result<Removed>;
 }

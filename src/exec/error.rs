@@ -43,6 +43,9 @@ pub enum NodeError {
         /// Its exit code.
         code: i64,
     },
+    /// The files of a container were gone before its tests began.
+    #[error("the directory of the repository was gone before the tests began")]
+    TreeVanished,
     /// A service in the sandbox did not start.
     #[error("the httpbin that the tests need did not start: {said}")]
     NoService {
@@ -100,7 +103,7 @@ impl NodeError {
     pub fn is_transient(&self) -> bool {
         match self {
             NodeError::Engine(error) => error.is_transient(),
-            NodeError::Lost { .. } | NodeError::NoService { .. } => true,
+            NodeError::Lost { .. } | NodeError::TreeVanished | NodeError::NoService { .. } => true,
             _ => false,
         }
     }
@@ -130,6 +133,10 @@ impl NodeError {
             }
             NodeError::Lost { .. } => {
                 "the engine was restarted, or somebody removed the container; run it again"
+            }
+            NodeError::TreeVanished => {
+                "something removed it: another program, or a step of the instance's own script, \
+                 whose log says more"
             }
             NodeError::FromChanged { .. } => "somebody replaced it; run the same command again",
             NodeError::NoRequirements { .. } => {

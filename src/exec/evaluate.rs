@@ -333,6 +333,9 @@ impl Worker {
                     key: Some(key),
                 });
             }
+            if graded.tree_vanished() {
+                return Err(NodeError::TreeVanished);
+            }
             if !graded.environment_at_fault() {
                 let (log, log_bytes) = store.put_log(&path)?;
                 let record = RunRecord {

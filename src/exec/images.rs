@@ -9,7 +9,7 @@ use crate::dataset::Patch;
 use crate::engine::{
     BuildRequest, EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink, label,
 };
-use crate::key::Key;
+use crate::key::{Digest, Key};
 use crate::plan::Node;
 use crate::progress::NodeLog;
 use crate::recipe::checkout::SETUP_CHANGED;
@@ -19,9 +19,11 @@ use crate::source::{CheckoutOptions, PatchOutcome, PatchRequest, Submodule};
 use super::worker::Worker;
 use super::{NodeError, survey};
 
-/// The name of the image of a checkout that is not installed yet.
-fn uninstalled(key: &Key) -> String {
-    format!("imgforge/scratch:{key}")
+/// The name of the image of a checkout that is not installed yet: one of this process's own, since
+/// processes that share an engine need not share the locks of keys.
+fn uninstalled(key: &Key, owner: &str) -> String {
+    let owner = Digest::of(owner).to_string();
+    format!("imgforge/scratch:{key}-{}", &owner[..16])
 }
 
 impl Worker {
@@ -139,8 +141,11 @@ impl Worker {
             let request = LayerRequest { parent, layers, config, tags: Self::tags(node) };
             return Ok(self.engine.load(&request).await?);
         }
-        let uninstalled = uninstalled(&node.key);
-        config.labels = BTreeMap::from([(label::SCRATCH.to_owned(), self.settings.owner.clone())]);
+        let uninstalled = uninstalled(&node.key, &self.settings.owner);
+        config.labels = BTreeMap::from([
+            (label::SCRATCH.to_owned(), self.settings.owner.clone()),
+            (label::MADE.to_owned(), jiff::Timestamp::now().as_second().to_string()),
+        ]);
         let request = LayerRequest { parent, layers, config, tags: vec![uninstalled.clone()] };
         self.engine.load(&request).await?;
         drop(scratch);

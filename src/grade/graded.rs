@@ -5,6 +5,7 @@ use std::io::{BufRead, Seek, SeekFrom};
 use crate::dataset::Instance;
 use crate::nearest::nearest;
 
+use super::infra::TREE_VANISHED;
 use super::{
     Context, EvalType, Expected, Family, InfraFailure, NotFound, Parser, ReadError, Resolution,
     TestsStatus, Tier, classify, family, parser, parsers, read_log, strict, tests_status,
@@ -168,6 +169,15 @@ impl Graded {
     pub fn environment_at_fault(&self) -> bool {
         self.not_found.is_some()
             && self.infra.as_ref().is_some_and(|infra| infra.tier == Tier::Environment)
+    }
+}
+
+impl Graded {
+    /// Tells whether the tests never began because the tree of the repository was gone: then the log
+    /// is none of theirs, and says nothing of the patch.
+    pub fn tree_vanished(&self) -> bool {
+        self.environment_at_fault()
+            && self.infra.as_ref().is_some_and(|infra| infra.reason == TREE_VANISHED)
     }
 }
 

@@ -5,6 +5,7 @@
 use std::io::{self, BufRead};
 use std::sync::LazyLock;
 
+use memchr::memmem::Finder;
 use regex::bytes::RegexSet;
 use serde::Serialize;
 
@@ -29,8 +30,14 @@ pub struct InfraFailure {
     pub tier: Tier,
 }
 
+/// Why a log has no start of tests: the directory of the repository was not there.
+pub const TREE_VANISHED: &str = "work_tree_vanished";
+
+/// What programs say whose working directory is gone.
+const VANISHED: &str = r"Unable to read current working directory|getcwd: cannot access parent directories|error retrieving current directory|uv_cwd|: cd: .*: No such file or directory";
+
 /// The first that occurs anywhere counts, in this order.
-const SIGNATURES: [(&str, Tier, &str); 8] = [
+const SIGNATURES: [(&str, Tier, &str); 9] = [
     ("browser_launch_failed", Tier::Environment, "Failed to launch|Failed to connect to the bus"),
     (
         "display_unavailable",
@@ -48,6 +55,7 @@ const SIGNATURES: [(&str, Tier, &str); 8] = [
         Tier::Environment,
         "Could not resolve host|Temporary failure in name resolution",
     ),
+    ("work_tree_lost", Tier::Environment, VANISHED),
     ("missing_module", Tier::Ambiguous, "Cannot find module|MODULE_NOT_FOUND|ModuleNotFoundError"),
     ("no_tests_collected", Tier::Ambiguous, "no tests ran|collected 0 items"),
     ("tests_timed_out", Tier::Ambiguous, r"Timeout error: \d+ seconds exceeded"),
@@ -57,14 +65,24 @@ static SET: LazyLock<RegexSet> = LazyLock::new(|| {
     RegexSet::new(SIGNATURES.map(|(_, _, words)| words)).expect("the signatures are constant")
 });
 
-/// Looks for the signatures in a log.
+/// Looks for the signatures in a log. A tree that is gone before the tests begin comes first: no
+/// test had a part in it.
 pub fn classify(log: &mut impl BufRead) -> io::Result<Option<InfraFailure>> {
+    static START: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(super::reading::START));
+    let lost = SIGNATURES.iter().position(|(_, _, words)| *words == VANISHED);
     let mut best: Option<usize> = None;
+    let (mut started, mut vanished) = (false, false);
     let mut lines = Lines::new(log);
     while let Some(piece) = lines.next()? {
-        if let Some(found) = SET.matches(piece.bytes).iter().next() {
+        let found = SET.matches(piece.bytes);
+        vanished |= lost.is_some_and(|lost| found.matched(lost));
+        started = started || START.find(piece.bytes).is_some();
+        if let Some(found) = found.iter().next() {
             best = Some(best.map_or(found, |best| best.min(found)));
         }
+    }
+    if vanished && !started {
+        return Ok(Some(InfraFailure { reason: TREE_VANISHED, tier: Tier::Environment }));
     }
     Ok(best.map(|at| {
         let (reason, tier, _) = SIGNATURES[at];
@@ -75,6 +93,21 @@ pub fn classify(log: &mut impl BufRead) -> io::Result<Option<InfraFailure>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tree_that_is_gone_before_the_tests_is_told_from_one_that_the_tests_removed() {
+        let git = "fatal: Unable to read current working directory: No such file or directory\n";
+        let start = ">>>>> Start Test Output\n";
+        assert_eq!(reason(&format!("+ git status\n{git}")), Some(TREE_VANISHED));
+        assert_eq!(reason(&format!("{start}tests\n{git}")), Some("work_tree_lost"));
+        assert_eq!(
+            reason(&format!("{git}+ : '>>>>> Start Test Output'\n")),
+            Some("work_tree_lost")
+        );
+        let cd = "/eval.sh: line 3: cd: /testbed: No such file or directory\n";
+        assert_eq!(reason(cd), Some(TREE_VANISHED));
+        assert_eq!(reason("cat: /testbed/x: No such file or directory\n"), None);
+    }
 
     fn reason(log: &str) -> Option<&'static str> {
         classify(&mut log.as_bytes()).unwrap().map(|failure| failure.reason)

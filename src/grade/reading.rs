@@ -14,7 +14,7 @@ use super::{StatusMap, TestStatus};
 
 /// What every marker begins with.
 const MARK: &str = ">>>>> ";
-const START: &str = ">>>>> Start Test Output";
+pub(super) const START: &str = ">>>>> Start Test Output";
 const END: &str = ">>>>> End Test Output";
 const EXIT_CODE: &str = ">>>>> Test Exit Code:";
 

@@ -223,13 +223,15 @@ impl RunDir {
                 let text = std::fs::read_to_string(&path).unwrap_or_default();
                 let owner = match text.trim() {
                     "" => String::new(),
-                    pid => format!(", number {pid}"),
+                    holder => format!(", {holder}"),
                 };
                 return Err(RunError::UnderWay { run_id: self.run_id.clone(), owner });
             }
             Err(TryLockError::Error(source)) => return Err(RunError::File { path, source }),
         }
-        let note = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let holder = format!("number {} on {host}", std::process::id());
+        let note = file.set_len(0).and_then(|()| writeln!(file, "{holder}"));
         note.map_err(file_error(&path))?;
         Ok(RunLock { _file: file })
     }

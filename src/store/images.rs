@@ -57,20 +57,36 @@ pub struct VerifiedImage {
 }
 
 /// Opens the database, creating it when it is not there.
-pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
+pub(super) fn open(path: &Path, on_network: bool) -> rusqlite::Result<Connection> {
     let database = Connection::open(path)?;
     database.busy_timeout(Duration::from_secs(30))?;
-    // With a write-ahead log, `NORMAL` cannot damage the file at a kill; a power cut may lose the
-    // last commits, which only costs looking at those images again.
-    database.pragma_update(None, "journal_mode", "WAL")?;
-    database.pragma_update(None, "synchronous", "NORMAL")?;
+    if on_network {
+        // A write-ahead log needs memory that hosts do not share.
+        set_journal(&database, "delete")?;
+    } else {
+        // With a write-ahead log, `NORMAL` cannot damage the file at a kill; a power cut may lose the
+        // last commits, which only costs looking at those images again.
+        set_journal(&database, "wal")?;
+        database.pragma_update(None, "synchronous", "NORMAL")?;
+    }
     database.execute_batch(SCHEMA)?;
-    database.execute_batch(super::results::SCHEMA)?;
+    super::results::prepare(&database)?;
     database.execute_batch(super::usage::SCHEMA)?;
     if database.prepare("SELECT node FROM images").is_err() {
         database.execute_batch("ALTER TABLE images ADD COLUMN node TEXT")?;
     }
     Ok(database)
+}
+
+/// Sets how changes are kept apart until they are whole; another mode is an error.
+fn set_journal(database: &Connection, mode: &str) -> rusqlite::Result<()> {
+    let set = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
+    let found = database.pragma_update_and_check(None, "journal_mode", mode, set)?;
+    if found == mode {
+        return Ok(());
+    }
+    let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+    Err(rusqlite::Error::SqliteFailure(error, Some(format!("its journal stays `{found}`"))))
 }
 
 impl Store {
@@ -224,6 +240,21 @@ mod tests {
             bytes: 1,
             seconds: 1.0,
         }
+    }
+
+    #[test]
+    fn on_a_network_the_journal_is_one_that_hosts_can_share() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        let mode = |database: &Connection| -> String {
+            database.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap()
+        };
+        let local = open(&path, false).unwrap();
+        assert_eq!(mode(&local), "wal");
+        drop(local);
+        let shared = open(&path, true).unwrap();
+        assert_eq!(mode(&shared), "delete");
+        assert!(!dir.path().join("state.db-wal").exists());
     }
 
     #[test]

@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::key::Key;
+use crate::owner;
 
-use super::{Store, StoreError, file_error, owner};
+use super::{Store, StoreError, file_error};
 
 /// Holds the keys of a run until it is dropped.
 #[derive(Debug)]
@@ -39,7 +40,8 @@ impl Store {
         let gate = self.open_gate()?;
         self.wait_for(|| gate.try_lock_shared()).await?;
         let dir = self.leases()?;
-        let file = tempfile::Builder::new().prefix(&format!("{}-", owner())).tempfile_in(&dir);
+        let file =
+            tempfile::Builder::new().prefix(&format!("{}-", owner::name())).tempfile_in(&dir);
         let (mut file, path) = file.map_err(file_error(&dir))?.keep().map_err(|error| {
             let path = dir.clone();
             StoreError::File { path, source: error.error }
@@ -68,7 +70,7 @@ impl Store {
         for entry in std::fs::read_dir(&dir).map_err(file_error(&dir))?.flatten() {
             let path = entry.path();
             let name = entry.file_name().to_string_lossy().into_owned();
-            if others && name.starts_with(&format!("{}-", owner())) {
+            if others && name.starts_with(&format!("{}-", owner::name())) {
                 continue;
             }
             let Ok(file) = File::open(&path) else { continue };

@@ -1,7 +1,7 @@
 //! State on disk: what was built, and what it was made of.
 //!
 //! Layout, version [`LAYOUT`], below the state directory (the XDG cache by default):
-//! `mirrors/`, `blobs/<sha256>`, `locks/`, `leases/`, `tmp/<pid>-<start>-…/`, `pins.json`,
+//! `mirrors/`, `blobs/<sha256>`, `locks/`, `leases/`, `owners/`, `tmp/<owner>-…/`, `pins.json`,
 //! `state.db`, `version`, `CACHEDIR.TAG`. Everything is written aside and renamed, or is one transaction, so that a kill at
 //! any moment leaves the old state or the new one. The engine alone suffices to rebuild it.
 
@@ -10,7 +10,6 @@ mod images;
 mod lease;
 mod lock;
 mod pins;
-mod process;
 mod results;
 mod usage;
 
@@ -18,13 +17,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::atomic;
+use crate::file_system;
 use crate::key::Digest;
+use crate::owner::{self, Held, Liveness, Owners};
 
 pub use images::{ImageRecord, VerifiedImage};
 pub use lease::{Gate, Lease};
 pub use lock::KeyLock;
 pub use pins::{Pinned, Pins};
-pub use process::{is_alive, owner};
 pub use results::RunRecord;
 pub use usage::{Indexed, Use};
 
@@ -63,6 +63,14 @@ pub enum StoreError {
     /// A blob is gone or is not what its name says.
     #[error("blob `{0}` is missing or damaged")]
     Blob(Digest),
+    /// The directory is not on a disk of this host.
+    #[error("the state directory `{dir}` is on a network file system ({file_system})")]
+    OnNetwork {
+        /// The directory.
+        dir: PathBuf,
+        /// Such as `nfs`.
+        file_system: String,
+    },
     /// A disk is too full to go on.
     #[error("{needed} are needed on the disk of `{path}` and {free} are free")]
     NoSpace {
@@ -87,12 +95,37 @@ impl StoreError {
             _ => false,
         }
     }
+
+    /// Returns what would help.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            StoreError::OnNetwork { .. } => NETWORK_HINT,
+            _ => "name another directory with --state-dir",
+        }
+    }
+}
+
+/// What to do about a state directory on a network.
+pub const NETWORK_HINT: &str = "put --state-dir on a local disk ($SLURM_TMPDIR, /tmp) and bring \
+                                images with `prewarm --from`; IMGFORGE_STATE_ON_NETWORK=1 uses it \
+                                all the same, at your own risk";
+
+/// Whether a state directory may be on a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnNetwork {
+    /// It is an error.
+    Refused,
+    /// It is used, slowly: without what hosts cannot share.
+    Allowed,
 }
 
 /// The open state directory.
 pub struct Store {
     dir: PathBuf,
     database: Mutex<rusqlite::Connection>,
+    network: Option<String>,
+    owners: Owners,
+    _held: Held,
 }
 
 /// Returns the state directory to use when none is named: `imgforge` in the XDG cache.
@@ -111,9 +144,21 @@ fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
 }
 
 impl Store {
-    /// Opens the state directory, creating it when it is not there, and removes temporary files of
-    /// processes that ended.
+    /// Opens the state directory on a disk of this host, creating it when it is not there, and
+    /// removes temporary files of processes that ended.
     pub fn open(dir: &Path) -> Result<Store, StoreError> {
+        Store::open_on(dir, OnNetwork::Refused)
+    }
+
+    /// The same wherever it is.
+    pub fn open_on(dir: &Path, on_network: OnNetwork) -> Result<Store, StoreError> {
+        let network = file_system::network(dir).map_err(file_error(dir))?;
+        if let Some(file_system) = &network
+            && on_network == OnNetwork::Refused
+        {
+            let (dir, file_system) = (dir.to_owned(), file_system.clone());
+            return Err(StoreError::OnNetwork { dir, file_system });
+        }
         for sub in ["mirrors", "blobs", "locks", "tmp"] {
             let path = dir.join(sub);
             std::fs::create_dir_all(&path).map_err(file_error(&path))?;
@@ -134,16 +179,30 @@ impl Store {
             Err(error) => return Err(file_error(&version)(error)),
         }
         let path = dir.join("state.db");
-        let database = images::open(&path)
+        let database = images::open(&path, network.is_some())
             .map_err(|source| StoreError::Database { path: path.clone(), source })?;
-        let store = Store { dir: dir.to_owned(), database: Mutex::new(database) };
+        let owners = Owners::of(dir);
+        let held = owners.hold().map_err(file_error(dir))?;
+        let database = Mutex::new(database);
+        let store = Store { dir: dir.to_owned(), database, network, owners, _held: held };
         store.remove_leftovers()?;
+        store.owners.sweep();
         Ok(store)
     }
 
     /// Returns the state directory.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Returns the file system of the state directory where that is one over a network.
+    pub fn on_network(&self) -> Option<&str> {
+        self.network.as_deref()
+    }
+
+    /// Returns who can have something that exists only for a while.
+    pub fn owners(&self) -> &Owners {
+        &self.owners
     }
 
     /// Keeps `bytes` under their sha256.
@@ -167,19 +226,19 @@ impl Store {
     /// next start.
     pub fn scratch_dir(&self) -> Result<tempfile::TempDir, StoreError> {
         let tmp = self.dir.join("tmp");
-        let prefix = format!("{}-", process::owner());
+        let prefix = format!("{}-", owner::name());
         tempfile::Builder::new().prefix(&prefix).tempdir_in(&tmp).map_err(file_error(&tmp))
     }
 
-    /// Removes temporary files whose process ended; returns their paths.
+    /// Removes temporary files whose owner is dead; returns their paths.
     pub fn remove_leftovers(&self) -> Result<Vec<PathBuf>, StoreError> {
         let tmp = self.dir.join("tmp");
         let mut removed = Vec::new();
         for entry in std::fs::read_dir(&tmp).map_err(file_error(&tmp))? {
-            let path = entry.map_err(file_error(&tmp))?.path();
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-            let owner = name.as_deref().and_then(|name| name.rsplit_once('-')).map(|(o, _)| o);
-            if owner.is_some_and(process::is_alive) {
+            let entry = entry.map_err(file_error(&tmp))?;
+            let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
+            let made = entry.metadata().and_then(|found| found.modified()).ok();
+            if self.owners.judge(&name, made) != Liveness::Dead {
                 continue;
             }
             let gone = if path.is_dir() {
@@ -221,10 +280,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let kept = store.scratch_dir().unwrap();
-        std::fs::create_dir(dir.path().join("tmp/4194304-1-x")).unwrap();
+        let this = owner::name();
+        let (processes, pid) = this.rsplit_once('.').unwrap();
+        let (pid, _) = pid.split_once('-').unwrap();
+        let left = dir.path().join(format!("tmp/{processes}.{pid}-1-x"));
+        let elsewhere = dir.path().join("tmp/0123456789ab.f0000001.1-1-x");
+        for path in [&left, &elsewhere] {
+            std::fs::create_dir(path).unwrap();
+        }
         let again = Store::open(dir.path()).unwrap();
         assert!(kept.path().exists());
-        assert!(!dir.path().join("tmp/4194304-1-x").exists());
+        assert!(!left.exists());
+        assert!(elsewhere.exists(), "nobody knows whether it lives");
         drop(again);
     }
 

@@ -12,18 +12,39 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::key::{Digest, Key};
+use crate::owner;
 
 use super::{Store, StoreError, file_error};
 
-pub(super) const SCHEMA: &str = "
+/// The schema of results, a number that goes up when those of before are not to be believed: up to 1
+/// another process could take the tree away under the tests, and what they said then was kept.
+const RESULT_SCHEMA: u32 = 2;
+
+const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS results (
         key TEXT PRIMARY KEY, instance_id TEXT NOT NULL, image_id TEXT NOT NULL,
         exit_code INTEGER NOT NULL, seconds REAL NOT NULL,
         log TEXT NOT NULL, log_bytes INTEGER NOT NULL,
         finished_at INTEGER NOT NULL DEFAULT (unixepoch()),
-        last_used INTEGER NOT NULL DEFAULT (unixepoch())
+        last_used INTEGER NOT NULL DEFAULT (unixepoch()),
+        schema INTEGER NOT NULL DEFAULT 1
     ) WITHOUT ROWID;
 ";
+
+/// Makes the table of results.
+pub(super) fn prepare(database: &rusqlite::Connection) -> rusqlite::Result<()> {
+    database.execute_batch(TABLE)?;
+    let has_schema = || database.prepare("SELECT schema FROM results").is_ok();
+    if has_schema() {
+        return Ok(());
+    }
+    let add = "ALTER TABLE results ADD COLUMN schema INTEGER NOT NULL DEFAULT 1";
+    match database.execute_batch(add) {
+        // Another process did it at this moment.
+        Err(_) if has_schema() => Ok(()),
+        done => done,
+    }
+}
 
 /// Speed counts: a log of a gigabyte is compressed while others wait.
 const LEVEL: i32 = 1;
@@ -79,7 +100,9 @@ impl Store {
         let blobs = self.dir().join("blobs");
         let keep = || {
             let mut log = File::open(path)?;
-            let mut file = tempfile::NamedTempFile::new_in(self.dir().join("tmp"))?;
+            let prefix = format!("{}-", owner::name());
+            let mut builder = tempfile::Builder::new();
+            let mut file = builder.prefix(&prefix).tempfile_in(self.dir().join("tmp"))?;
             let hashing = Hashing { inner: file.as_file_mut(), hasher: Sha256::new() };
             let mut encoder = zstd::Encoder::new(hashing, LEVEL)?;
             let bytes = io::copy(&mut log, &mut encoder)?;
@@ -117,8 +140,8 @@ impl Store {
         self.with(|database| {
             database.execute(
                 "INSERT OR REPLACE INTO results
-                 (key, instance_id, image_id, exit_code, seconds, log, log_bytes, finished_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                 (key, instance_id, image_id, exit_code, seconds, log, log_bytes, finished_at, schema)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                 params![
                     key.to_string(),
                     record.instance_id,
@@ -128,6 +151,7 @@ impl Store {
                     record.log.to_string(),
                     record.log_bytes as i64,
                     record.finished_at,
+                    RESULT_SCHEMA,
                 ],
             )
         })?;
@@ -139,10 +163,10 @@ impl Store {
         let found = self.with(|database| {
             database
                 .prepare_cached(
-                    "UPDATE results SET last_used = unixepoch() WHERE key = ?1 RETURNING
-                     instance_id, image_id, exit_code, seconds, log, log_bytes, finished_at",
+                    "UPDATE results SET last_used = unixepoch() WHERE key = ?1 AND schema = ?2
+                     RETURNING instance_id, image_id, exit_code, seconds, log, log_bytes, finished_at",
                 )?
-                .query_row([key.to_string()], |row| {
+                .query_row(params![key.to_string(), RESULT_SCHEMA], |row| {
                     Ok((
                         RunRecord {
                             instance_id: row.get(0)?,
@@ -164,11 +188,13 @@ impl Store {
     /// Returns which of `keys` have a result whose log is here.
     pub fn results_of(&self, keys: impl Iterator<Item = Key>) -> Result<HashSet<Key>, StoreError> {
         let found = self.with(|database| {
-            let mut query = database.prepare_cached("SELECT log FROM results WHERE key = ?1")?;
+            let mut query = database
+                .prepare_cached("SELECT log FROM results WHERE key = ?1 AND schema = ?2")?;
             let mut found = Vec::new();
             for key in keys {
-                let log: Option<String> =
-                    query.query_row([key.to_string()], |row| row.get(0)).optional()?;
+                let log: Option<String> = query
+                    .query_row(params![key.to_string(), RESULT_SCHEMA], |row| row.get(0))
+                    .optional()?;
                 found.extend(log.map(|log| (key, log)));
             }
             Ok(found)
@@ -206,6 +232,34 @@ mod tests {
         std::fs::write(&blob, damaged).unwrap();
         assert!(matches!(store.write_log(&digest, &back), Err(StoreError::Blob(_))));
         assert!(!back.exists());
+    }
+
+    #[test]
+    fn a_result_of_an_older_schema_is_not_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = rusqlite::Connection::open(dir.path().join("state.db")).unwrap();
+        old.execute_batch(
+            "CREATE TABLE results (
+                key TEXT PRIMARY KEY, instance_id TEXT NOT NULL, image_id TEXT NOT NULL,
+                exit_code INTEGER NOT NULL, seconds REAL NOT NULL,
+                log TEXT NOT NULL, log_bytes INTEGER NOT NULL,
+                finished_at INTEGER NOT NULL DEFAULT (unixepoch()),
+                last_used INTEGER NOT NULL DEFAULT (unixepoch())
+            ) WITHOUT ROWID;",
+        )
+        .unwrap();
+        let text = Digest::of(b"log").to_string();
+        let insert = "INSERT OR REPLACE INTO results
+                      (key, instance_id, image_id, exit_code, seconds, log, log_bytes)
+                      VALUES (?1, 'a__b-1', 'sha256:1', 128, 1.0, ?2, 3)";
+        old.execute(insert, params![key(1).to_string(), text]).unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        std::fs::write(dir.path().join("blobs").join(&text), "").unwrap();
+        assert_eq!(store.result(&key(1)).unwrap(), None);
+        assert!(store.results_of([key(1)].into_iter()).unwrap().is_empty());
+        // An imgforge of before beside this one writes as it did.
+        old.execute(insert, params![key(2).to_string(), text]).unwrap();
+        assert_eq!(store.result(&key(2)).unwrap(), None);
     }
 
     #[test]

@@ -215,7 +215,7 @@ pub async fn open_engine(state: &Path) -> Arc<dyn Engine> {
     let settings = Settings {
         state_dir: state.to_owned(),
         helper: PROGRAM.into(),
-        owner: imgforge::store::owner().to_owned(),
+        owner: imgforge::owner::name().to_owned(),
         client_config: None,
         storage: None,
     };

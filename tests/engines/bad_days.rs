@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use imgforge::engine::docker::DockerEngine;
-use imgforge::engine::{Engine as _, EngineError};
+use imgforge::engine::{Engine as _, EngineError, SandboxEnd};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -54,6 +54,51 @@ async fn something_that_is_no_engine_is_unreachable() {
     answer(&socket, "<html>");
     let Err(error) = connect(&socket).await else { panic!("connected") };
     assert!(matches!(error, EngineError::Unreachable { .. }), "{error:?}");
+}
+
+#[test]
+fn a_connection_that_ends_under_a_script_is_no_end_of_it() {
+    on_every_engine(|bench| async move {
+        let Some(engine) = bench.socket().map(str::to_owned) else {
+            return;
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("proxy.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let (cut, _) = tokio::sync::broadcast::channel::<()>(1);
+        let cutting = cut.clone();
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let (engine, mut cut) = (engine.clone(), cutting.subscribe());
+                tokio::spawn(async move {
+                    let mut far = UnixStream::connect(engine).await.unwrap();
+                    // Both ends see an orderly end, as from a proxy that has enough of silence.
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        _ = cut.recv() => {}
+                    }
+                });
+            }
+        });
+        let through = connect(&socket).await.unwrap();
+        // One that the watcher ends, and one that ends before that with half of its words.
+        for script in ["echo up; sleep 1000", "echo up; sleep 1; echo passed; exit 0"] {
+            let log = Log::default();
+            let request = crate::sandbox::sandbox(&bench, script);
+            let running = through.run_sandboxed(&request, &log, &log);
+            let ends = async {
+                while !log.text().contains("up") {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                cut.send(()).unwrap();
+            };
+            let (end, ()) = tokio::join!(running, ends);
+            match end {
+                Ok(end) => assert!(matches!(end, SandboxEnd::Killed(_)), "{script}: {end:?}"),
+                Err(error) => assert!(error.is_transient(), "{script}: {error:?}"),
+            }
+        }
+    });
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use imgforge::catalog::ContextFile;
 use imgforge::engine::docker::DockerEngine;
@@ -12,6 +13,7 @@ use imgforge::engine::{
     BuildRequest, Engine, HostAccess, Image, ImageConfig, LayerFile, LayerRequest, LogSink, label,
 };
 use imgforge::key::Digest;
+use imgforge::owner::Liveness;
 
 /// An engine under test, with names that no other test uses.
 pub struct Bench {
@@ -106,7 +108,7 @@ impl Bench {
     async fn new(target: Target) -> Option<Bench> {
         let id = format!("{:012x}", rand::random::<u64>() >> 16);
         // What an imgforge beside this takes for alive.
-        let owner = format!("{}-{id}", imgforge::store::owner());
+        let owner = format!("{}-{id}", imgforge::owner::name());
         let engine = connect(&target, &owner, None).await;
         let name = std::env::var("IMGFORGE_TEST_IMAGE");
         let name = name.unwrap_or_else(|_| "python:3.11-slim-bookworm".to_owned());
@@ -199,11 +201,19 @@ impl Bench {
     }
 
     async fn clean(&self) {
-        let owner = self.owner.clone();
-        let _ = self.engine.remove_scratch(&move |alive| alive != owner).await;
+        let _ = self.engine.remove_scratch(&dead(&self.owner)).await;
         for reference in self.left().await {
             let _ = self.engine.remove(&reference).await;
         }
+    }
+}
+
+/// Judges that an owner is dead and all others are alive.
+pub fn dead(owner: &str) -> impl Fn(&str, Option<SystemTime>) -> Liveness + Sync + use<> {
+    let owner = owner.to_owned();
+    move |name: &str, _: Option<SystemTime>| match name == owner {
+        true => Liveness::Dead,
+        false => Liveness::Alive,
     }
 }
 

@@ -9,8 +9,9 @@ use std::time::Duration;
 use imgforge::engine::embedded::{EmbeddedEngine, Settings, Storage};
 use imgforge::engine::{Engine, EngineError, Image, ImageConfig, LayerFile, LayerRequest};
 use imgforge::key::Digest;
+use imgforge::owner::Liveness;
 
-use crate::common::{Log, embedded_state, helper, is_running, on_every_engine};
+use crate::common::{Log, dead, embedded_state, helper, is_running, on_every_engine};
 
 fn settings(state: &Path, storage: Option<Storage>) -> Settings {
     Settings {
@@ -42,7 +43,7 @@ where
     let _ = runtime.block_on(async {
         let state = dir.path().join("state");
         let engine = EmbeddedEngine::open(settings(&state, Some(Storage::Copy))).await?;
-        engine.remove_scratch(&|_| false).await
+        engine.remove_scratch(&|_, _| Liveness::Dead).await
     });
 }
 
@@ -360,6 +361,100 @@ fn two_processes_that_unpack_one_layer_do_it_once() {
     });
 }
 
+#[test]
+fn what_ran_while_its_files_were_taken_away_has_no_exit_code() {
+    on_every_engine(|bench| async move {
+        let Some(state) = bench.state() else { return };
+        let containers = || {
+            let forms = std::fs::read_dir(state.join("embedded")).unwrap().flatten();
+            let containers = forms.filter_map(|form| std::fs::read_dir(form.path().join("c")).ok());
+            let containers = containers.flat_map(|found| found.flatten());
+            let mine = containers.map(|container| container.path());
+            mine.filter(|path| path.to_str().unwrap().contains(&bench.owner)).collect::<Vec<_>>()
+        };
+        // Renamed, removed, and there again as another.
+        for way in 0..3 {
+            let log = Log::default();
+            let script = "cd /tmp && echo up && sleep 1; pwd; exit 0";
+            let request = crate::sandbox::sandbox(&bench, script);
+            let running = bench.engine.run_sandboxed(&request, &log, &log);
+            let take_away = async {
+                while !log.text().contains("up") {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                let [path] = &containers()[..] else { panic!("{:?}", containers()) };
+                let aside = path.with_file_name(format!("{}-gone", bench.owner));
+                std::fs::rename(path, &aside).unwrap();
+                if way > 0 {
+                    std::fs::remove_dir_all(&aside).unwrap();
+                }
+                if way > 1 {
+                    std::fs::create_dir(path).unwrap();
+                }
+            };
+            let (end, ()) = tokio::join!(running, take_away);
+            let error = end.unwrap_err();
+            assert!(error.is_transient(), "{way}: {error:?}");
+            for path in containers() {
+                std::fs::remove_dir_all(path).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_step_whose_files_were_taken_away_makes_no_layer() {
+    on_every_engine(|bench| async move {
+        let Some(state) = bench.state() else { return };
+        let marker = format!("{:016x}", rand::random::<u64>());
+        let text = format!("FROM {}\nRUN echo {marker}; sleep 1; echo x >/new\n", bench.from());
+        let request = bench.build(&text, "taken");
+        let log = Log::default();
+        let take_away = async {
+            let mounted = format!("/c/{}-", bench.owner);
+            // The host's files of the build have such a name as well: the container has a tree.
+            let tree = |path: &Path| path.join("m").is_dir();
+            loop {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                let forms = std::fs::read_dir(state.join("embedded")).unwrap().flatten();
+                let found = forms
+                    .filter_map(|form| std::fs::read_dir(form.path().join("c")).ok())
+                    .flat_map(|found| found.flatten().map(|entry| entry.path()))
+                    .find(|path| path.to_str().unwrap().contains(&mounted) && tree(path));
+                let up = log.text().lines().any(|line| line.trim() == marker);
+                if let Some(path) = found.filter(|_| up) {
+                    std::fs::rename(&path, path.with_file_name(format!("{}-gone", bench.owner)))
+                        .unwrap();
+                    return;
+                }
+            }
+        };
+        let (built, ()) = tokio::join!(bench.engine.build(&request, &log), take_away);
+        let error = built.unwrap_err();
+        assert!(error.is_transient(), "{error:?}");
+        let image = bench.engine.build(&request, &Log::default()).await.unwrap();
+        assert_eq!(image.diff_ids.len(), bench.base.diff_ids.len() + 1, "the step is done anew");
+    });
+}
+
+#[test]
+fn what_is_in_use_is_not_destroyed() {
+    on_its_own(|dir| async move {
+        let state = dir.join("state");
+        drop(open(&state, Some(Storage::Copy)).await);
+        let operation = state.join("embedded/operations/somebody");
+        std::fs::write(&operation, "").unwrap();
+        let held = std::fs::File::open(&operation).unwrap();
+        held.lock().unwrap();
+        let error = EmbeddedEngine::destroy(settings(&state, None)).await.unwrap_err();
+        assert!(matches!(error, EngineError::Refused { .. }), "{error:?}");
+        assert!(state.join("embedded/oci").is_dir());
+        drop(held);
+        EmbeddedEngine::destroy(settings(&state, None)).await.unwrap();
+        assert!(!state.join("embedded").exists());
+    });
+}
+
 /// The variable that makes the test below hold a container, with a word of its command.
 const HOLD: &str = "IMGFORGE_TEST_HOLD";
 
@@ -417,8 +512,7 @@ fn a_kill_leaves_nothing_after_the_next_start() {
             }
         };
         tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the container ends");
-        let mine = name.clone();
-        bench.engine.remove_scratch(&move |owner| owner != mine).await.unwrap();
+        bench.engine.remove_scratch(&dead(&name)).await.unwrap();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(&format!("/c/{name}")), "{mounts}");
         let groups = Command::new("find")

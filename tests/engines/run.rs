@@ -1,10 +1,11 @@
 //! Commands in containers, and what interrupted ones leave.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use imgforge::engine::EngineError;
+use imgforge::engine::{EngineError, Removed};
+use imgforge::owner::Liveness;
 
-use crate::common::{Log, is_running, on_every_engine};
+use crate::common::{Log, dead, is_running, on_every_engine};
 
 #[test]
 fn output_comes_in_order_from_both_pipes_with_the_exit_code() {
@@ -54,14 +55,14 @@ fn an_interrupted_run_is_found_and_removed_and_a_live_one_is_not() {
                 assert!(step.is_err(), "the command is still running");
             }
         }
-        assert_eq!(bench.engine.remove_scratch(&|_| true).await.unwrap(), Vec::<String>::new());
-        let owner = bench.owner.clone();
-        let dead = move |alive: &str| alive != owner;
+        let alive = |_: &str, _: Option<SystemTime>| Liveness::Alive;
+        assert_eq!(bench.engine.remove_scratch(&alive).await.unwrap(), Removed::default());
+        let dead = dead(&bench.owner);
         // The embedded engine's container may have ended by itself meanwhile.
-        let removed = bench.engine.remove_scratch(&dead).await.unwrap();
+        let removed = bench.engine.remove_scratch(&dead).await.unwrap().removed;
         assert!(removed.len() <= 1, "{removed:?}");
         assert!(removed.iter().all(|name| name.starts_with("container ")), "{removed:?}");
-        assert_eq!(bench.engine.remove_scratch(&dead).await.unwrap(), Vec::<String>::new());
+        assert_eq!(bench.engine.remove_scratch(&dead).await.unwrap(), Removed::default());
         let gone = async {
             while is_running(&marker) {
                 tokio::time::sleep(Duration::from_millis(20)).await;

@@ -1,9 +1,11 @@
 //! Scripts in sandboxes: how they end, what they get, what they are told apart from.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
 
-use imgforge::engine::{SandboxEnd, SandboxNetwork, SandboxRequest, label};
+use imgforge::engine::{Removed, SandboxEnd, SandboxNetwork, SandboxRequest, label};
+use imgforge::owner::Liveness;
 
 use crate::common::{Bench, Log, is_running, on_every_engine};
 
@@ -94,6 +96,105 @@ fn too_much_memory_is_told_from_a_failure() {
 }
 
 #[test]
+fn a_script_that_ends_with_the_code_of_a_signal_ends_by_itself() {
+    on_every_engine(|bench| async move {
+        for (script, code) in [
+            ("echo up; kill -9 $$", 137),
+            ("echo up; kill -9 $PPID; kill -9 $$", 137),
+            ("echo up; kill -9 -1; kill -9 $$", 137),
+            ("echo up; timeout -s KILL 0.1 sleep 10", 137),
+            ("echo up; exit 137", 137),
+            ("echo up; kill -TERM $$", 143),
+        ] {
+            let mut request = sandbox(&bench, script);
+            request.memory = None;
+            let (end, log, control) = run(&bench, &request).await;
+            assert_eq!(end, SandboxEnd::Exited(code), "{script}: {log}");
+            assert!(log.starts_with("up\n"), "{script}: {log}");
+            assert!(!control.contains("imgforge-end"), "{control}");
+        }
+    });
+}
+
+#[test]
+fn a_container_that_somebody_kills_did_not_end_by_itself() {
+    on_every_engine(|bench| async move {
+        let marker = format!("35{}", rand::random::<u32>());
+        let request = sandbox(&bench, &format!("echo up; sleep {marker}; exit 0"));
+        let log = Log::default();
+        let running = bench.engine.run_sandboxed(&request, &log, &log);
+        let kill = async {
+            let sleep = loop {
+                match pid_of(&marker) {
+                    Some(pid) => break pid,
+                    None => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            };
+            match bench.socket() {
+                Some(socket) => {
+                    let docker = |args: &[&str]| {
+                        let host = format!("unix://{socket}");
+                        Command::new("docker").arg("-H").arg(host).args(args).output().unwrap()
+                    };
+                    let label = format!("label={}={}", label::RUN, bench.name("run"));
+                    let found = docker(&["ps", "-q", "--filter", &label]);
+                    let id = String::from_utf8(found.stdout).unwrap();
+                    assert!(docker(&["kill", id.trim()]).status.success());
+                }
+                // The first process of the container, as only the host can.
+                None => {
+                    let first = parent(parent(sleep));
+                    let first = rustix::process::Pid::from_raw(first).unwrap();
+                    rustix::process::kill_process(first, rustix::process::Signal::KILL).unwrap();
+                }
+            }
+        };
+        let (end, ()) = tokio::join!(running, kill);
+        assert_eq!(end.unwrap(), SandboxEnd::Killed(137), "{}", log.text());
+    });
+}
+
+#[test]
+fn a_container_that_somebody_removes_is_worth_another_try() {
+    on_every_engine(|bench| async move {
+        let Some(socket) = bench.socket() else { return };
+        let log = Log::default();
+        let request = sandbox(&bench, "echo up; sleep 1000");
+        let running = bench.engine.run_sandboxed(&request, &log, &log);
+        let remove = async {
+            while !log.text().contains("up") {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let label = format!("label={}={}", label::RUN, bench.name("run"));
+            let script = format!(
+                "docker -H unix://{socket} ps -q --filter {label} | \
+                 xargs docker -H unix://{socket} rm -f"
+            );
+            assert!(Command::new("sh").args(["-c", &script]).output().unwrap().status.success());
+        };
+        let (end, ()) = tokio::join!(running, remove);
+        match end {
+            Ok(end) => assert_eq!(end, SandboxEnd::Killed(137)),
+            Err(error) => assert!(error.is_transient(), "{error:?}"),
+        }
+    });
+}
+
+fn pid_of(word: &str) -> Option<i32> {
+    std::fs::read_dir("/proc").unwrap().flatten().find_map(|process| {
+        let line = std::fs::read(process.path().join("cmdline")).ok()?;
+        let found = line.split(|byte| *byte == 0).eq([b"sleep".as_slice(), word.as_bytes(), b""]);
+        found.then(|| process.file_name().to_str()?.parse().ok())?
+    })
+}
+
+fn parent(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let after = stat.rsplit_once(')').unwrap().1;
+    after.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
 fn too_many_processes_are_refused() {
     on_every_engine(|bench| async move {
         let mut request = sandbox(
@@ -144,22 +245,23 @@ fn silent_peers_do_not_answer_and_do_not_refuse() {
 }
 
 #[test]
-fn a_run_is_removed_whoever_owns_it() {
+fn a_run_of_this_host_is_removed_whoever_owns_it() {
     on_every_engine(|bench| async move {
         let request = sandbox(&bench, "echo up; sleep 1000");
         let log = Log::default();
         let (other, run_id) = (bench.another_engine().await, bench.name("run"));
+        let judge = |_: &str, _: Option<SystemTime>| Liveness::Alive;
         let running = bench.engine.run_sandboxed(&request, &log, &log);
         let remove = async {
             while !log.text().contains("up") {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            other.remove_run(&run_id).await.unwrap()
+            other.remove_run(&run_id, &judge).await.unwrap()
         };
         let (end, removed) = tokio::join!(running, remove);
-        assert_eq!(removed.len(), 1, "{removed:?}");
+        assert_eq!((removed.removed.len(), removed.kept.len()), (1, 0), "{removed:?}");
         // Whether the engine still knows of it when it is asked is a matter of moments.
         assert!(matches!(end, Ok(SandboxEnd::Killed(_)) | Err(_)), "{end:?}");
-        assert_eq!(bench.engine.remove_run(&run_id).await.unwrap(), Vec::<String>::new());
+        assert_eq!(bench.engine.remove_run(&run_id, &judge).await.unwrap(), Removed::default());
     });
 }

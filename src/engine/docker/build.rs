@@ -7,9 +7,7 @@ use bollard::query_parameters::{BuildImageOptionsBuilder, BuilderVersion};
 use futures_util::StreamExt as _;
 
 use crate::engine::host::FILE_TIME;
-use crate::engine::{
-    BuildRequest, EngineError, Image, ImageConfig, LayerRequest, LogSink, Result, label,
-};
+use crate::engine::{BuildRequest, EngineError, Image, ImageConfig, LayerRequest, LogSink, Result};
 use crate::recipe::dockerfile::external_images;
 
 use super::DockerEngine;
@@ -94,7 +92,9 @@ impl DockerEngine {
         context: Vec<u8>,
         output: &mut Output<'_>,
     ) -> Result<String> {
-        let labels = HashMap::from([(label::SCRATCH, self.owner.as_str())]);
+        let labels = self.scratch_labels();
+        let labels: HashMap<&str, &str> =
+            labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let args: HashMap<&str, &str> =
             request.args.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let mut options = BuildImageOptionsBuilder::new()

@@ -26,9 +26,11 @@ use async_trait::async_trait;
 use bollard::Docker;
 use tokio::sync::OnceCell;
 
+use crate::owner::Judge;
+
 use super::{
     BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest, LayerTaker, ListedImage,
-    LogSink, OwnerAlive, Result, SandboxEnd, SandboxRequest, Sent, Swept,
+    LogSink, Removed, Result, SandboxEnd, SandboxRequest, Sent, Swept,
 };
 
 /// A Docker engine.
@@ -179,11 +181,11 @@ impl Engine for DockerEngine {
         self.run_in_sandbox(request, log, control).await
     }
 
-    async fn remove_run(&self, run_id: &str) -> Result<Vec<String>> {
-        self.remove_containers_of_run(run_id).await
+    async fn remove_run(&self, run_id: &str, judge: &Judge<'_>) -> Result<Removed> {
+        self.remove_containers_of_run(run_id, judge).await
     }
 
-    async fn remove_scratch(&self, owner_alive: &OwnerAlive) -> Result<Vec<String>> {
-        self.remove_left_scratch(owner_alive).await
+    async fn remove_scratch(&self, judge: &Judge<'_>) -> Result<Removed> {
+        self.remove_left_scratch(judge).await
     }
 }

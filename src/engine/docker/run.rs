@@ -3,8 +3,6 @@
 //! Both outputs of the command are one file, made so by a shell in the container: two pipes would
 //! reorder their lines.
 
-use std::collections::HashMap;
-
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptions, StartContainerOptions,
@@ -12,7 +10,7 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt as _;
 
-use crate::engine::{EngineError, LogSink, Result, label};
+use crate::engine::{EngineError, LogSink, Result};
 
 use super::DockerEngine;
 use super::errors::{failed, is_not_found};
@@ -30,7 +28,7 @@ impl DockerEngine {
             cmd: Some(command.to_vec()),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
-            labels: Some(HashMap::from([(label::SCRATCH.to_owned(), self.owner.clone())])),
+            labels: Some(self.scratch_labels()),
             host_config: Some(HostConfig {
                 network_mode: Some("none".to_owned()),
                 init: Some(true),

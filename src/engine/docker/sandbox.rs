@@ -1,29 +1,29 @@
 //! Running a script in a container that is closed off from the host.
 //!
 //! What the container needs comes over its standard input, which stays open as long as this process
-//! lives: at its end a watcher in the container kills all that runs there. So a container never
-//! outlives its run, even where imgforge is killed.
+//! lives: a few seconds after its end a watcher in the container kills all that runs there. So a
+//! container does not outlive its run, even where imgforge is killed.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Ipam, IpamConfig, NetworkCreateRequest,
+    ContainerCreateBody, ContainerState, HostConfig, HostConfigLogConfig, Ipam, IpamConfig,
+    NetworkCreateRequest,
 };
 use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptions, InspectContainerOptions,
-    KillContainerOptionsBuilder, ListContainersOptionsBuilder, StartContainerOptions,
+    AttachContainerOptionsBuilder, CreateContainerOptions, EventsOptionsBuilder,
+    InspectContainerOptions, KillContainerOptionsBuilder, StartContainerOptions,
     WaitContainerOptions,
 };
 use futures_util::StreamExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
-use crate::engine::{
-    EngineError, LogSink, Result, SandboxEnd, SandboxNetwork, SandboxRequest, label,
-};
+use crate::engine::{EngineError, LogSink, Result, SandboxEnd, SandboxNetwork, SandboxRequest};
 use crate::recipe::shell_quote;
 
 use super::DockerEngine;
@@ -41,6 +41,10 @@ const SILENT_NETWORK: &str = "imgforge-silent";
 
 /// How long a killed container may take to end.
 const KILL_GRACE: Duration = Duration::from_secs(20);
+
+/// How long a container runs on whose input has ended. One that ended this much later than its
+/// output did was cut off from this process.
+const WATCHER_GRACE: Duration = Duration::from_secs(5);
 
 impl DockerEngine {
     pub(super) async fn run_in_sandbox(
@@ -80,7 +84,7 @@ impl DockerEngine {
         };
         let own = request.network != SandboxNetwork::Host;
         let mut labels: HashMap<String, String> = request.labels.clone().into_iter().collect();
-        labels.insert(label::SCRATCH.to_owned(), self.owner.clone());
+        labels.extend(self.scratch_labels());
         // Without a network an engine gives neither the own host name nor `::1`.
         let names = request.loopback_names.iter().map(String::as_str).chain(["sandbox"]);
         let hosts = names.map(|name| format!("{name}:127.0.0.1")).collect();
@@ -140,11 +144,18 @@ impl DockerEngine {
             .build();
         // Before the start, so that nothing is missed.
         let attached = self.docker.attach_container(id, Some(options)).await;
-        let attached = attached.map_err(|error| failed(ACTION, error))?;
+        let attached = match attached {
+            Ok(attached) => attached,
+            Err(error) => return Err(self.lost_or(id, ACTION, error).await),
+        };
         let (mut output, mut input) = (attached.output, attached.input);
         let started = self.docker.start_container(id, None::<StartContainerOptions>).await;
-        started.map_err(|error| failed("start a sandbox", error))?;
-        let deadline = Instant::now() + request.time_limit;
+        if let Err(error) = started {
+            return Err(self.lost_or(id, "start a sandbox", error).await);
+        }
+        let began = Instant::now();
+        let deadline = began + request.time_limit;
+        let control = Control::new(control);
         let send = async {
             for (_, bytes) in &request.files {
                 input.write_all(bytes).await?;
@@ -176,19 +187,60 @@ impl DockerEngine {
                 let _ = tokio::time::timeout(KILL_GRACE, &mut both).await;
             }
         }
+        let heard = began.elapsed();
+        let ended = control.finish();
         let code = self.exit_code(id).await?;
-        let state = self.docker.inspect_container(id, None::<InspectContainerOptions>).await;
-        let state = state.map_err(|error| failed("look at a sandbox", error))?.state;
-        let out_of_memory = state.and_then(|state| state.oom_killed).unwrap_or(false);
-        Ok(if timed_out {
-            SandboxEnd::TimedOut
-        } else if out_of_memory {
-            SandboxEnd::OutOfMemory(code)
-        } else if code == 137 || code == 143 {
-            SandboxEnd::Killed(code)
-        } else {
-            SandboxEnd::Exited(code)
-        })
+        let state = match self.docker.inspect_container(id, None::<InspectContainerOptions>).await {
+            Ok(found) => found.state.unwrap_or_default(),
+            Err(error) if is_not_found(&error) => return Err(lost(REMOVED)),
+            Err(error) => return Err(failed("look at a sandbox", error)),
+        };
+        if timed_out {
+            return Ok(SandboxEnd::TimedOut);
+        }
+        if state.oom_killed == Some(true) {
+            return Ok(SandboxEnd::OutOfMemory(code));
+        }
+        // Without the word at the end the work killed what would say it, or somebody else did, or
+        // this process was cut off and does not know all that was printed.
+        let cut_off = ran(&state).is_none_or(|ran| ran > heard + WATCHER_GRACE / 2);
+        let itself = ended || code > 128 && !cut_off && !self.was_killed(id, &state).await;
+        Ok(if itself { SandboxEnd::Exited(code) } else { SandboxEnd::Killed(code) })
+    }
+
+    /// Tells whether somebody had the engine kill a container. A script that ends with the code of a
+    /// signal does so by itself: nothing in a container can make the engine say otherwise. An engine
+    /// that does not answer leaves it open, which is no end by itself.
+    async fn was_killed(&self, id: &str, state: &ContainerState) -> bool {
+        // By the engine's own clock, whose past is answered at once.
+        let (Some(started), Some(finished)) = (time(&state.started_at), time(&state.finished_at))
+        else {
+            return true;
+        };
+        let filters =
+            HashMap::from([("container", vec![id]), ("event", vec!["kill", "stop", "destroy"])]);
+        let options = EventsOptionsBuilder::new()
+            .since(&started.as_second().to_string())
+            .until(&(finished.as_second() + 1).to_string())
+            .filters(&filters)
+            .build();
+        let mut events = self.docker.events(Some(options));
+        match tokio::time::timeout(KILL_GRACE, events.next()).await {
+            Ok(None) => false,
+            Ok(Some(_)) | Err(_) => true,
+        }
+    }
+
+    /// Classes an error of a container that was made a moment ago: where somebody removed it, it is
+    /// lost.
+    async fn lost_or(&self, id: &str, action: &str, error: bollard::errors::Error) -> EngineError {
+        if is_not_found(&error) {
+            let found = self.docker.inspect_container(id, None::<InspectContainerOptions>).await;
+            if found.is_err_and(|error| is_not_found(&error)) {
+                return lost(REMOVED);
+            }
+        }
+        failed(action, error)
     }
 
     async fn exit_code(&self, id: &str) -> Result<i64> {
@@ -198,7 +250,7 @@ impl DockerEngine {
             Ok(Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. }))) => {
                 Ok(code)
             }
-            Ok(Some(Err(error))) if is_not_found(&error) => Err(lost("somebody removed it")),
+            Ok(Some(Err(error))) if is_not_found(&error) => Err(lost(REMOVED)),
             Ok(Some(Err(error))) => Err(failed(ACTION, error)),
             Ok(None) => Err(lost("the engine ended the wait without an exit code")),
             Err(_) => Err(lost("its output ended and it did not")),
@@ -248,30 +300,72 @@ impl DockerEngine {
             },
         }
     }
+}
 
-    pub(super) async fn remove_containers_of_run(&self, run_id: &str) -> Result<Vec<String>> {
-        let wanted = format!("{}={run_id}", label::RUN);
-        let filters = HashMap::from([("label", vec![wanted.as_str()])]);
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let containers = self.docker.list_containers(Some(options)).await;
-        let mut removed = Vec::new();
-        for container in
-            containers.map_err(|error| failed("list the containers of a run", error))?
-        {
-            let Some(id) = container.id else { continue };
-            self.remove_container(&id).await?;
-            removed.push(format!("container {}", id.get(..12).unwrap_or(&id)));
+/// What a container says when its work has ended, as `printf` takes it.
+const END: &str = r"imgforge-end\n";
+
+/// The control channel of a container: passes on what comes, but for the word at the end.
+struct Control<'a> {
+    sink: &'a dyn LogSink,
+    held: Mutex<(Vec<u8>, bool)>,
+}
+
+impl<'a> Control<'a> {
+    fn new(sink: &'a dyn LogSink) -> Self {
+        Control { sink, held: Mutex::default() }
+    }
+
+    fn write(&self, bytes: &[u8]) {
+        let end = END.replace(r"\n", "\n").into_bytes();
+        let mut held = self.held.lock().expect("no writer panics");
+        let (held, ended) = &mut *held;
+        held.extend_from_slice(bytes);
+        while let Some(at) = memchr::memmem::find(held, &end) {
+            held.drain(at..at + end.len());
+            *ended = true;
         }
-        Ok(removed)
+        // What may be the beginning of the word waits for the rest.
+        let most = held.len().min(end.len() - 1);
+        let waits = (0..=most).rev().find(|count| held.ends_with(&end[..*count])).unwrap_or(0);
+        let passed = held.len() - waits;
+        if passed > 0 {
+            self.sink.write(&held[..passed]);
+            held.drain(..passed);
+        }
+    }
+
+    /// Passes the rest on; tells whether the word came.
+    fn finish(&self) -> bool {
+        let mut held = self.held.lock().expect("no writer panics");
+        let (held, ended) = &mut *held;
+        if !held.is_empty() {
+            self.sink.write(held);
+            held.clear();
+        }
+        *ended
     }
 }
+
+/// Returns for how long a container ran, by the engine's clock.
+fn ran(state: &ContainerState) -> Option<Duration> {
+    let ran = time(&state.finished_at)?.duration_since(time(&state.started_at)?);
+    ran.try_into().ok()
+}
+
+fn time(text: &Option<String>) -> Option<jiff::Timestamp> {
+    text.as_deref()?.parse().ok()
+}
+
+/// Why a container is lost that is not there any more.
+const REMOVED: &str = "somebody removed it";
 
 fn lost(why: &str) -> EngineError {
     EngineError::Transient { action: ACTION.to_owned(), source: why.to_owned().into() }
 }
 
-/// Renders what the container runs: it takes its files from its input, sets the watcher, and becomes
-/// the work.
+/// Renders what the container runs: it takes its files from its input, sets the watcher, does the
+/// work, and says that this is the end.
 fn bootstrap(request: &SandboxRequest) -> String {
     let mut text = String::from("exec 3<&0 4>&2 </dev/null 2>&1\numask 077\n");
     for (path, bytes) in &request.files {
@@ -281,9 +375,10 @@ fn bootstrap(request: &SandboxRequest) -> String {
     let limit = request.time_limit.as_secs() + 300;
     let _ = write!(
         text,
-        "umask 022\n(timeout -s KILL {limit} cat <&3; kill -KILL -1) >/dev/null 2>&1 4>&- &\n\
-         exec 3<&-\n{}\n",
-        request.command
+        "umask 022\n(timeout -s KILL {limit} cat <&3; sleep {}; kill -KILL -1) >/dev/null 2>&1 4>&- &\n\
+         exec 3<&- 2>/dev/null\n(\n{}\n) 2>&1\ncode=$?\nprintf '{END}' >&4\nexit $code\n",
+        WATCHER_GRACE.as_secs(),
+        request.command.trim_end()
     );
     text
 }
@@ -293,8 +388,35 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
+    #[derive(Default)]
+    struct Kept(Mutex<Vec<u8>>);
+
+    impl LogSink for Kept {
+        fn write(&self, bytes: &[u8]) {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+        }
+    }
+
     #[test]
-    fn the_container_takes_its_files_and_then_becomes_the_work() {
+    fn the_word_at_the_end_is_heard_and_not_passed_on_however_it_is_cut() {
+        let said = b"imgforge: a\nimgforge-enimgforge-end\n";
+        for cut in 0..=said.len() {
+            let kept = Kept::default();
+            let control = Control::new(&kept);
+            control.write(&said[..cut]);
+            control.write(&said[cut..]);
+            assert!(control.finish(), "{cut}");
+            assert_eq!(*kept.0.lock().unwrap(), b"imgforge: a\nimgforge-en", "{cut}");
+        }
+        let kept = Kept::default();
+        let control = Control::new(&kept);
+        control.write(b"refused\nimgforge-en");
+        assert!(!control.finish());
+        assert_eq!(*kept.0.lock().unwrap(), b"refused\nimgforge-en");
+    }
+
+    #[test]
+    fn the_container_takes_its_files_does_the_work_and_says_that_it_ended() {
         let request = SandboxRequest {
             image: "a:1".into(),
             files: vec![("/eval.sh".into(), b"true\n".to_vec())],
@@ -313,9 +435,14 @@ mod tests {
         umask 077
         head -c 5 <&3 >/eval.sh
         umask 022
-        (timeout -s KILL 360 cat <&3; kill -KILL -1) >/dev/null 2>&1 4>&- &
-        exec 3<&-
+        (timeout -s KILL 360 cat <&3; sleep 5; kill -KILL -1) >/dev/null 2>&1 4>&- &
+        exec 3<&- 2>/dev/null
+        (
         exec /bin/bash /eval.sh
+        ) 2>&1
+        code=$?
+        printf 'imgforge-end\n' >&4
+        exit $code
         ");
     }
 }

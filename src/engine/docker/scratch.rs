@@ -1,47 +1,109 @@
 //! What builds and runs leave when their process dies: found by its label, removed by the next.
 
 use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
 
+use bollard::models::ContainerSummary;
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
 };
 
-use crate::engine::{OwnerAlive, Result, label};
+use crate::engine::{Removed, Result, label};
+use crate::owner::{Judge, Liveness, Owner};
 
 use super::DockerEngine;
 use super::errors::{failed, is_being_removed, is_not_found};
 
+type Labels = HashMap<String, String>;
+
 impl DockerEngine {
-    pub(super) async fn remove_left_scratch(
-        &self,
-        owner_alive: &OwnerAlive,
-    ) -> Result<Vec<String>> {
-        let mut removed = Vec::new();
-        let filters = HashMap::from([("label", vec![label::SCRATCH])]);
-        let asked = "list what builds left";
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let containers = self.docker.list_containers(Some(options)).await;
-        for container in containers.map_err(|error| failed(asked, error))? {
-            let labels = container.labels.unwrap_or_default();
-            let Some(id) = container.id else { continue };
+    /// Returns the labels of what exists only for a while.
+    pub(super) fn scratch_labels(&self) -> Labels {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        HashMap::from([
+            (label::SCRATCH.to_owned(), self.owner.clone()),
+            (label::HOST.to_owned(), host),
+        ])
+    }
+
+    pub(super) async fn remove_left_scratch(&self, judge: &Judge<'_>) -> Result<Removed> {
+        let mut found = Removed::default();
+        for container in self.containers(label::SCRATCH).await? {
             // A container that runs on a scratch image carries its labels: the nearest counts.
-            if labels.get(label::SCRATCH).is_some_and(|owner| owner_alive(owner)) {
-                continue;
-            }
-            self.remove_container(&id).await?;
-            removed.push(format!("container {}", id.get(..12).unwrap_or(&id)));
+            self.remove_unless(container, &mut found, |labels, created| {
+                labels
+                    .get(label::SCRATCH)
+                    .map_or(Liveness::Dead, |owner| judge(owner, made(labels, created)))
+            })
+            .await?;
         }
+        let filters = HashMap::from([("label", vec![label::SCRATCH])]);
         let options = ListImagesOptionsBuilder::new().all(true).filters(&filters).build();
         let images = self.docker.list_images(Some(options)).await;
-        for image in images.map_err(|error| failed(asked, error))? {
-            if image.labels.get(label::SCRATCH).is_some_and(|owner| owner_alive(owner)) {
-                continue;
+        for image in images.map_err(|error| failed("list what builds left", error))? {
+            let owner = image.labels.get(label::SCRATCH);
+            let name = image.repo_tags.first().unwrap_or(&image.id);
+            let name = described("image", name, &image.labels);
+            match owner.map(|owner| judge(owner, made(&image.labels, Some(image.created)))) {
+                Some(Liveness::Alive) => {}
+                Some(Liveness::Elsewhere) => found.kept.push(name),
+                Some(Liveness::Dead) | None => {
+                    self.remove_image(&image.id).await?;
+                    found.removed.push(name);
+                }
             }
-            self.remove_image(&image.id).await?;
-            let name = image.repo_tags.into_iter().next().unwrap_or(image.id);
-            removed.push(format!("image {name}"));
         }
-        Ok(removed)
+        Ok(found)
+    }
+
+    pub(super) async fn remove_containers_of_run(
+        &self,
+        run_id: &str,
+        judge: &Judge<'_>,
+    ) -> Result<Removed> {
+        let mut found = Removed::default();
+        for container in self.containers(&format!("{}={run_id}", label::RUN)).await? {
+            self.remove_unless(container, &mut found, |labels, created| {
+                let Some(owner) = labels.get(label::SCRATCH) else { return Liveness::Dead };
+                // What runs here is meant, whatever it does.
+                if Owner::parse(owner).is_some_and(|owner| owner.is_here()) {
+                    return Liveness::Dead;
+                }
+                match judge(owner, made(labels, created)) {
+                    Liveness::Dead => Liveness::Dead,
+                    Liveness::Alive | Liveness::Elsewhere => Liveness::Elsewhere,
+                }
+            })
+            .await?;
+        }
+        Ok(found)
+    }
+
+    async fn containers(&self, wanted: &str) -> Result<Vec<ContainerSummary>> {
+        let filters = HashMap::from([("label", vec![wanted])]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let containers = self.docker.list_containers(Some(options)).await;
+        containers.map_err(|error| failed("list what was left", error))
+    }
+
+    async fn remove_unless(
+        &self,
+        container: ContainerSummary,
+        found: &mut Removed,
+        judge: impl Fn(&Labels, Option<i64>) -> Liveness,
+    ) -> Result<()> {
+        let labels = container.labels.unwrap_or_default();
+        let Some(id) = container.id else { return Ok(()) };
+        let name = described("container", id.get(..12).unwrap_or(&id), &labels);
+        match judge(&labels, container.created) {
+            Liveness::Alive => {}
+            Liveness::Elsewhere => found.kept.push(name),
+            Liveness::Dead => {
+                self.remove_container(&id).await?;
+                found.removed.push(name);
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn remove_container(&self, id: &str) -> Result<()> {
@@ -51,5 +113,19 @@ impl DockerEngine {
             Err(error) if is_not_found(&error) || is_being_removed(&error) => Ok(()),
             Err(error) => Err(failed(&format!("remove container `{id}`"), error)),
         }
+    }
+}
+
+/// Returns when something was made: layers that are loaded have a time that says nothing.
+fn made(labels: &Labels, created: Option<i64>) -> Option<SystemTime> {
+    let labelled = labels.get(label::MADE).and_then(|seconds| seconds.parse::<u64>().ok());
+    let seconds = labelled.or(created.and_then(|seconds| u64::try_from(seconds).ok()))?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+fn described(what: &str, name: &str, labels: &Labels) -> String {
+    match labels.get(label::HOST) {
+        Some(host) => format!("{what} {name} of a process on {host}"),
+        None => format!("{what} {name}"),
     }
 }

@@ -13,7 +13,7 @@ use bollard::grpc::driver::moby::Moby;
 use bollard::grpc::error::GrpcError;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{BuildRequest, EngineError, Result, label};
+use crate::engine::{BuildRequest, EngineError, Result};
 
 use super::DockerEngine;
 use super::errors::failed;
@@ -42,10 +42,11 @@ impl DockerEngine {
             Some("none") => ImageBuildNetworkMode::None,
             _ => ImageBuildNetworkMode::Bridge,
         };
-        let mut options = ImageBuildFrontendOptions::builder()
-            .label(label::SCRATCH, &self.owner)
-            .platforms(&platform)
-            .force_network_mode(&network);
+        let mut options =
+            ImageBuildFrontendOptions::builder().platforms(&platform).force_network_mode(&network);
+        for (name, value) in &self.scratch_labels() {
+            options = options.label(name, value);
+        }
         for (name, value) in &request.args {
             options = options.buildarg(name, value);
         }

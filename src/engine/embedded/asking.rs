@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::engine::{EngineError, LogSink, Result};
 
 use super::helper::ARGUMENT;
+use super::snapshots::vanished;
 use super::task::{Answer, Container, Identity, Task, Work};
 
 /// How long a container that was killed may take to end.
@@ -113,7 +114,8 @@ impl Asking {
         }
         match answer(&text, &words)? {
             Answer::Failed { action, errno, reason } => Err(failure(action, errno, reason)),
-            _ => Ok(()),
+            Answer::Vanished => Err(vanished()),
+            Answer::Done | Answer::Ended { .. } => Ok(()),
         }
     }
 
@@ -179,6 +181,7 @@ impl Asking {
                 Ok(Ended { code, out_of_memory, timed_out, killed, warnings })
             }
             Answer::Failed { action, errno, reason } => Err(failure(action, errno, reason)),
+            Answer::Vanished => Err(vanished()),
             Answer::Done => Err(lost(io::Error::other("the helper did not run it"))),
         }
     }

@@ -57,9 +57,7 @@ impl EmbeddedEngine {
     }
 
     fn gate(&self) -> Result<File> {
-        let path = self.dir.join("operations.lock");
-        let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        open.map_err(file_error(ACTION, &path))
+        gate(&self.dir)
     }
 
     /// Says that a running operation needs an image's layers, whatever becomes of its names.
@@ -67,28 +65,6 @@ impl EmbeddedEngine {
         for layer in stored.manifest.layers() {
             self.layout.touch(layer.digest().as_ref());
         }
-    }
-
-    /// Returns when the oldest live operation began; `None` where there is none.
-    fn oldest_operation(&self) -> Result<Option<SystemTime>> {
-        let dir = self.dir.join("operations");
-        let mut oldest = None;
-        for entry in fs::read_dir(&dir).map_err(file_error(ACTION, &dir))?.flatten() {
-            let path = entry.path();
-            let Ok(file) = File::open(&path) else { continue };
-            match file.try_lock_shared() {
-                // Its process is gone.
-                Ok(()) => {
-                    let _ = fs::remove_file(&path);
-                    continue;
-                }
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => return Err(file_error(ACTION, &path)(error)),
-            }
-            let Ok(began) = entry.metadata().and_then(|found| found.modified()) else { continue };
-            oldest = Some(oldest.map_or(began, |known: SystemTime| known.min(began)));
-        }
-        Ok(oldest)
     }
 
     /// Removes what no image needs. Blocks.
@@ -134,7 +110,7 @@ impl EmbeddedEngine {
 
     /// Lists what no image and no operation needs.
     fn garbage(&self) -> Result<Garbage> {
-        let oldest = self.oldest_operation()?;
+        let oldest = oldest_operation(&self.dir)?;
         let young = |path: &Path, changed: bool| {
             use std::os::unix::fs::MetadataExt as _;
             let Some(oldest) = oldest else { return false };
@@ -275,6 +251,49 @@ impl EmbeddedEngine {
             }
         }
         Ok(())
+    }
+}
+
+fn gate(dir: &Path) -> Result<File> {
+    let path = dir.join("operations.lock");
+    let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    open.map_err(file_error(ACTION, &path))
+}
+
+/// Returns when the oldest live operation began; `None` where there is none.
+fn oldest_operation(dir: &Path) -> Result<Option<SystemTime>> {
+    let dir = dir.join("operations");
+    let mut oldest = None;
+    for (_, path) in entries(&dir)? {
+        let Ok(file) = File::open(&path) else { continue };
+        match file.try_lock_shared() {
+            // Its process is gone.
+            Ok(()) => {
+                let _ = fs::remove_file(&path);
+                continue;
+            }
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(file_error(ACTION, &path)(error)),
+        }
+        let Ok(began) = file.metadata().and_then(|found| found.modified()) else { continue };
+        oldest = Some(oldest.map_or(began, |known: SystemTime| known.min(began)));
+    }
+    Ok(oldest)
+}
+
+/// Keeps operations out of an engine's directory that has none; `None` where it is not there.
+pub(super) fn unused(dir: &Path) -> Result<Option<File>> {
+    if !dir.exists() {
+        return Ok(None);
+    }
+    let gate = gate(dir)?;
+    gate.lock().map_err(file_error(ACTION, dir))?;
+    match oldest_operation(dir)? {
+        None => Ok(Some(gate)),
+        Some(_) => Err(EngineError::Refused {
+            action: format!("remove `{}`", dir.display()),
+            reason: "containers or builds of a running imgforge are in it".to_owned(),
+        }),
     }
 }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{
-    EngineError, LogSink, OwnerAlive, Result, SandboxEnd, SandboxNetwork, SandboxRequest, label,
+    EngineError, LogSink, Removed, Result, SandboxEnd, SandboxNetwork, SandboxRequest, label,
 };
+use crate::owner::{Judge, Liveness, Owner};
 
 use super::EmbeddedEngine;
 use super::layout::{Stored, file_error};
@@ -98,7 +99,7 @@ impl EmbeddedEngine {
             SandboxEnd::TimedOut
         } else if ended.out_of_memory {
             SandboxEnd::OutOfMemory(code)
-        } else if ended.killed || code == 137 || code == 143 {
+        } else if ended.killed {
             SandboxEnd::Killed(code)
         } else {
             SandboxEnd::Exited(code)
@@ -156,19 +157,30 @@ impl EmbeddedEngine {
         })
     }
 
-    pub(super) fn remove_containers_of_run(&self, run_id: &str) -> Result<Vec<String>> {
-        let mut removed = Vec::new();
+    pub(super) fn remove_containers_of_run(
+        &self,
+        run_id: &str,
+        judge: &Judge<'_>,
+    ) -> Result<Removed> {
+        let mut found = Removed::default();
         for (name, path) in self.containers()? {
             let Ok(text) = fs::read(path.join(RUNNING)) else { continue };
             let Ok(running) = serde_json::from_slice::<Running>(&text) else { continue };
             if running.run.as_deref() != Some(run_id) {
                 continue;
             }
-            kill_helpers(&name);
-            self.snapshots.remove(&[path])?;
-            removed.push(format!("container {name}"));
+            // What runs here is meant, whatever it does; elsewhere nothing can be ended.
+            let here = Owner::parse(&running.owner).is_some_and(|owner| owner.is_here());
+            let made = fs::metadata(&path).and_then(|found| found.modified()).ok();
+            if here || judge(&running.owner, made) == Liveness::Dead {
+                kill_helpers(&name);
+                self.snapshots.take_away(&path)?;
+                found.removed.push(format!("container {name}"));
+            } else {
+                found.kept.push(format!("container {name}"));
+            }
         }
-        Ok(removed)
+        Ok(found)
     }
 
     fn containers(&self) -> Result<Vec<(String, PathBuf)>> {
@@ -180,22 +192,23 @@ impl EmbeddedEngine {
             .collect())
     }
 
-    pub(super) fn remove_left_scratch(&self, owner_alive: &OwnerAlive) -> Result<Vec<String>> {
-        let mut removed = Vec::new();
-        for (name, _) in self.containers()? {
-            if name.rsplit_once('-').is_some_and(|(owner, _)| !owner_alive(owner)) {
+    /// Blocks.
+    pub(super) fn remove_left_scratch(&self, judge: &Judge<'_>) -> Result<Removed> {
+        for (name, path) in self.containers()? {
+            let made = fs::metadata(&path).and_then(|found| found.modified()).ok();
+            let owner = name.rsplit_once('-').map(|(owner, _)| owner);
+            if owner.is_some_and(|owner| judge(owner, made) == Liveness::Dead) {
                 kill_helpers(&name);
             }
         }
-        tokio::task::block_in_place(|| {
-            let left = self.snapshots.remove_leftovers(owner_alive)?;
-            removed.extend(left.into_iter().map(|name| format!("container {name}")));
-            let files = self.layout.remove_leftovers(owner_alive)?;
-            removed.extend(files.iter().map(|path| path.display().to_string()));
-            Ok(())
-        })?;
-        remove_groups(owner_alive);
-        Ok(removed)
+        let mut found = self.snapshots.remove_leftovers(judge)?;
+        for name in found.removed.iter_mut().chain(&mut found.kept) {
+            *name = format!("container {name}");
+        }
+        let files = self.layout.remove_leftovers(judge)?;
+        found.removed.extend(files.iter().map(|path| path.display().to_string()));
+        remove_groups(judge);
+        Ok(found)
     }
 }
 
@@ -231,7 +244,7 @@ fn kill_helpers(container: &str) {
 }
 
 /// Removes control groups that killed processes left.
-fn remove_groups(owner_alive: &OwnerAlive) {
+fn remove_groups(judge: &Judge<'_>) {
     let mount = Path::new("/sys/fs/cgroup");
     let parent = super::helper::GROUPS;
     let mut parents = vec![mount.join(parent)];
@@ -240,7 +253,9 @@ fn remove_groups(owner_alive: &OwnerAlive) {
     for parent in parents {
         for entry in fs::read_dir(&parent).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.rsplit_once('-').is_some_and(|(owner, _)| !owner_alive(owner)) {
+            let made = entry.metadata().and_then(|found| found.modified()).ok();
+            let owner = name.rsplit_once('-').map(|(owner, _)| owner);
+            if owner.is_some_and(|owner| judge(owner, made) == Liveness::Dead) {
                 // One that is in use stays.
                 let _ = fs::remove_dir(entry.path());
             }

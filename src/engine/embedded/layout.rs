@@ -18,6 +18,7 @@ use crate::atomic;
 use crate::engine::{EngineError, ImageConfig, Result, config};
 use crate::file_lock::FileLock;
 use crate::key::Digest;
+use crate::owner::{Judge, Liveness};
 
 /// The annotation that names an image; see the specification of annotations.
 const REFERENCE: &str = "org.opencontainers.image.ref.name";
@@ -158,7 +159,7 @@ impl Layout {
     pub fn writer(&self) -> Result<BlobWriter> {
         let blobs = self.dir.join("blobs/sha256");
         let mut builder = tempfile::Builder::new();
-        let prefix = format!("{TEMPORARY}{}-", crate::store::owner());
+        let prefix = format!("{TEMPORARY}{}-", crate::owner::name());
         let file = builder.prefix(&prefix).tempfile_in(&blobs);
         let file = file.map_err(file_error("keep a blob", &blobs))?;
         Ok(BlobWriter { file, hasher: Sha256::new(), size: 0 })
@@ -314,15 +315,16 @@ impl Layout {
     }
 
     /// Removes what killed processes left of blobs that they were writing; returns the files.
-    pub fn remove_leftovers(&self, alive: &dyn Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+    pub fn remove_leftovers(&self, judge: &Judge<'_>) -> Result<Vec<PathBuf>> {
         let blobs = self.dir.join("blobs/sha256");
         let mut removed = Vec::new();
         for entry in std::fs::read_dir(&blobs).map_err(file_error("look at blobs", &blobs))? {
-            let path = entry.map_err(file_error("look at blobs", &blobs))?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let entry = entry.map_err(file_error("look at blobs", &blobs))?;
+            let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
             let owner = name.strip_prefix(TEMPORARY).and_then(|name| name.rsplit_once('-'));
-            if owner.is_some_and(|(owner, _)| !alive(owner)) && std::fs::remove_file(&path).is_ok()
-            {
+            let Some((owner, _)) = owner else { continue };
+            let made = entry.metadata().and_then(|found| found.modified()).ok();
+            if judge(owner, made) == Liveness::Dead && std::fs::remove_file(&path).is_ok() {
                 removed.push(path);
             }
         }
@@ -467,7 +469,11 @@ mod tests {
         let blobs = dir.path().join("blobs/sha256");
         std::fs::write(blobs.join(format!("{TEMPORARY}4194304-1-x")), b"").unwrap();
         std::fs::write(blobs.join(format!("{TEMPORARY}1-1-x")), b"").unwrap();
-        let removed = layout.remove_leftovers(&|owner| owner == "1-1").unwrap();
+        let judge = |owner: &str, _| match owner {
+            "1-1" => Liveness::Alive,
+            _ => Liveness::Dead,
+        };
+        let removed = layout.remove_leftovers(&judge).unwrap();
         assert_eq!(removed.len(), 1);
         assert_eq!(std::fs::read_dir(blobs).unwrap().count(), 2);
     }

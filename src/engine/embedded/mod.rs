@@ -24,9 +24,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::owner::{Held, Judge, Owners};
+
 use super::{
     BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest, LayerTaker, ListedImage,
-    LogSink, OwnerAlive, Result, SandboxEnd, SandboxRequest, Sent, Swept,
+    LogSink, Removed, Result, SandboxEnd, SandboxRequest, Sent, Swept,
 };
 use asking::Asking;
 use layout::{Layout, file_error};
@@ -61,6 +63,8 @@ pub struct EmbeddedEngine {
     layout: Layout,
     snapshots: Snapshots,
     asking: Asking,
+    /// What containers and layers under way are known to be alive by.
+    _held: Held,
 }
 
 impl EmbeddedEngine {
@@ -84,6 +88,8 @@ impl EmbeddedEngine {
         make(&dir.join("operations"))?;
         // The helper finds its way by these paths from another directory.
         let dir = dir.canonicalize().map_err(file_error("find the engine's directory", &dir))?;
+        let held = Owners::of(&settings.state_dir).hold();
+        let held = held.map_err(file_error("make the engine's directory", &dir))?;
         let asking = Asking { program: settings.helper, identity: identity()? };
         let storage = match settings.storage {
             Some(storage) => storage,
@@ -92,14 +98,14 @@ impl EmbeddedEngine {
         let layout = Layout::open(&dir.join("oci"))?;
         let snapshots = Snapshots::open(&dir, storage, asking.clone(), &settings.owner)?;
         let Settings { owner, client_config, .. } = settings;
-        Ok(EmbeddedEngine { dir, owner, client_config, layout, snapshots, asking })
+        Ok(EmbeddedEngine { dir, owner, client_config, layout, snapshots, asking, _held: held })
     }
 
-    /// Removes everything that the engine keeps, whoever owns it; returns the directory. Nothing of
-    /// it may be in use.
+    /// Removes everything that the engine keeps; returns the directory. What is in use is refused.
     pub async fn destroy(settings: Settings) -> Result<PathBuf> {
         blocking(move || {
             let dir = settings.state_dir.join("embedded");
+            let _gate = collect::unused(&dir)?;
             let asking = Asking { program: settings.helper, identity: identity()? };
             asking.ask(Work::Remove { paths: vec![dir.clone()] }, None, None)?;
             Ok(dir)
@@ -305,12 +311,12 @@ impl Engine for EmbeddedEngine {
         self.run_in_sandbox(request, log, control).await
     }
 
-    async fn remove_run(&self, run_id: &str) -> Result<Vec<String>> {
-        self.remove_containers_of_run(run_id)
+    async fn remove_run(&self, run_id: &str, judge: &Judge<'_>) -> Result<Removed> {
+        tokio::task::block_in_place(|| self.remove_containers_of_run(run_id, judge))
     }
 
-    async fn remove_scratch(&self, owner_alive: &OwnerAlive) -> Result<Vec<String>> {
-        self.remove_left_scratch(owner_alive)
+    async fn remove_scratch(&self, judge: &Judge<'_>) -> Result<Removed> {
+        tokio::task::block_in_place(|| self.remove_left_scratch(judge))
     }
 }
 

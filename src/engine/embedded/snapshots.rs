@@ -10,14 +10,15 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, RenameFlags};
 
-use crate::engine::{EngineError, Result};
+use crate::engine::{EngineError, Removed, Result};
 use crate::file_lock::FileLock;
 use crate::hashing::Hashing;
 use crate::key::Digest;
+use crate::owner::{Judge, Liveness};
 
 use super::asking::Asking;
 use super::layout::file_error;
-use super::task::{Identity, Root, Storage, Work};
+use super::task::{Identity, Root, Storage, Work, directory_id};
 
 /// The layer below all others; see [`super::helper`].
 const LOWEST: &str = "lowest";
@@ -176,13 +177,23 @@ impl Snapshots {
     pub fn root(&self, diff_ids: &[String], throw_away: bool) -> Result<Root> {
         let container = self.aside()?;
         let name = container.file_name().expect("a container has a name");
-        Ok(Root {
+        let root = Root {
             snapshots: self.layers(),
             lowers: Self::lowers(diff_ids),
             scratch: Path::new("../c").join(name),
             storage: self.storage,
             throw_away,
-        })
+            made: Vec::new(),
+        };
+        let lowers = root.lowers.iter().map(|name| root.snapshots.join(name));
+        let paths = std::iter::once(container).chain(lowers);
+        let made = paths.map(|path| directory_id(&path).unwrap_or_default()).collect();
+        Ok(Root { made, ..root })
+    }
+
+    /// Checks that the tree of a container was not taken away meanwhile.
+    pub fn prove(&self, root: &Root) -> Result<()> {
+        if root.is_there() { Ok(()) } else { Err(vanished()) }
     }
 
     /// Returns the directory of a container on this machine.
@@ -218,22 +229,39 @@ impl Snapshots {
         self.asking.ask(Work::Remove { paths: paths.to_vec() }, None, None)
     }
 
-    /// Removes the directories of containers whose owner is not alive; returns their names.
-    pub fn remove_leftovers(&self, alive: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
+    /// Takes away the directory of a container that is nobody's. It leaves its name at once: whoever
+    /// should have it after all finds that it is gone, and never a half of it.
+    pub fn take_away(&self, container: &Path) -> Result<()> {
+        let aside = format!("{}-gone{:08x}", self.owner, rand::random::<u32>());
+        let aside = self.containers().join(aside);
+        let path = match fs::rename(container, &aside) {
+            Ok(()) => aside,
+            Err(_) => container.to_owned(),
+        };
+        self.remove(&[path])
+    }
+
+    /// Removes the directories of containers whose owner is dead; returns their names, and those of
+    /// containers that stay.
+    pub fn remove_leftovers(&self, judge: &Judge<'_>) -> Result<Removed> {
         let containers = self.containers();
-        let mut removed = Vec::new();
+        let mut found = Removed::default();
         let entries = fs::read_dir(&containers);
         for entry in entries.map_err(file_error("look at containers", &containers))? {
             let entry = entry.map_err(file_error("look at containers", &containers))?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let Some((owner, _)) = name.rsplit_once('-') else { continue };
-            if alive(owner) {
-                continue;
+            let made = entry.metadata().and_then(|found| found.modified()).ok();
+            match judge(owner, made) {
+                Liveness::Alive => {}
+                Liveness::Elsewhere => found.kept.push(name),
+                Liveness::Dead => {
+                    self.take_away(&entry.path())?;
+                    found.removed.push(name);
+                }
             }
-            self.remove(&[entry.path()])?;
-            removed.push(name);
         }
-        Ok(removed)
+        Ok(found)
     }
 
     /// Tells the kernel's clock for changes of files, in nanoseconds, after a tick of it: what is
@@ -248,6 +276,14 @@ impl Snapshots {
         let found = rustix::fs::statat(&file, "", AtFlags::EMPTY_PATH)
             .map_err(|error| file_error(action, &self.dir)(error.into()))?;
         Ok(i128::from(found.st_ctime) * 1_000_000_000 + i128::from(found.st_ctime_nsec))
+    }
+}
+
+/// The failure of what ran in a tree that is not there any more.
+pub(super) fn vanished() -> EngineError {
+    EngineError::Transient {
+        action: "run a container".to_owned(),
+        source: "its files were taken away while it ran".into(),
     }
 }
 

@@ -5,7 +5,7 @@
 //! over it as JSON. The end of the socket is the end of the engine's interest: a helper that sees
 //! it kills its container and cleans up.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -112,7 +112,7 @@ pub enum Work {
 }
 
 /// The tree of a container.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Root {
     /// The directory of unpacked layers; the helper works in it.
     pub snapshots: PathBuf,
@@ -124,6 +124,29 @@ pub struct Root {
     pub storage: Storage,
     /// The changes are thrown away afterwards.
     pub throw_away: bool,
+    /// Which directories `scratch` and `lowers` were when the tree was made, in this order.
+    pub made: Vec<DirectoryId>,
+}
+
+/// A directory, whatever its name: device and inode.
+pub type DirectoryId = (u64, u64);
+
+/// Returns which directory a path leads to now.
+pub fn directory_id(path: &Path) -> Option<DirectoryId> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+impl Root {
+    /// Tells whether the container's directory and the layers below it are those that it was made
+    /// of: what ran in others, or while they were taken away, says nothing.
+    pub fn is_there(&self) -> bool {
+        let lowers = self.lowers.iter().map(|name| self.snapshots.join(name));
+        let paths: Vec<_> =
+            std::iter::once(self.snapshots.join(&self.scratch)).chain(lowers).collect();
+        paths.len() == self.made.len()
+            && paths.iter().zip(&self.made).all(|(path, made)| directory_id(path) == Some(*made))
+    }
 }
 
 /// A container.
@@ -232,11 +255,14 @@ pub enum Answer {
         code: i64,
         /// The kernel killed a process of it at the memory limit.
         out_of_memory: bool,
-        /// The helper killed it because it was asked to.
+        /// It did not end by itself: the helper killed it because it was asked to, or somebody on the
+        /// host did.
         killed: bool,
         /// Limits that could not be set, in words.
         warnings: Vec<String>,
     },
+    /// The files of a container were taken away while it ran.
+    Vanished,
     /// It is done.
     Done,
     /// It could not be done.

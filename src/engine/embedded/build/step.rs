@@ -65,7 +65,7 @@ impl EmbeddedEngine {
             _ => Network::Host,
         };
         let container = Container {
-            root: copy_root(&root),
+            root: root.clone(),
             command,
             env: with_path(&env),
             working_dir: config.working_dir,
@@ -120,7 +120,7 @@ impl EmbeddedEngine {
             Some(stage) => CopySource::Layers(Snapshots::lowers(&stage.diff_ids())),
         };
         let work = Work::Copy(Box::new(task::Copy {
-            root: copy_root(&root),
+            root: root.clone(),
             from,
             sources: copy.sources.clone(),
             destination: copy.destination.clone(),
@@ -129,7 +129,9 @@ impl EmbeddedEngine {
             time: FILE_TIME,
             unpack: copy.unpack,
         }));
-        tokio::task::block_in_place(|| self.asking.ask(work, None, None))?;
+        let copied = tokio::task::block_in_place(|| self.asking.ask(work, None, None));
+        self.snapshots.prove(&root)?;
+        copied?;
         self.commit(&key, &root, since, built)?;
         drop(scratch);
         Ok(())
@@ -145,7 +147,9 @@ impl EmbeddedEngine {
     ) -> Result<()> {
         tokio::task::block_in_place(|| {
             let mut sink = LayerSink::new(self.layout.writer()?);
-            self.snapshots.pack(root, since, &mut sink)?;
+            let packed = self.snapshots.pack(root, since, &mut sink);
+            self.snapshots.prove(root)?;
+            packed?;
             let changed = sink.size > EMPTY_TAR;
             let (diff_id, writer, size) = sink.finish()?;
             let diff_id = if changed {
@@ -267,16 +271,6 @@ impl Drop for Scratch<'_> {
     fn drop(&mut self) {
         // What cannot be removed now is found by the next clean-up.
         let _ = self.engine.snapshots.remove(&[std::mem::take(&mut self.path)]);
-    }
-}
-
-fn copy_root(root: &Root) -> Root {
-    Root {
-        snapshots: root.snapshots.clone(),
-        lowers: root.lowers.clone(),
-        scratch: root.scratch.clone(),
-        storage: root.storage,
-        throw_away: root.throw_away,
     }
 }
 

@@ -30,6 +30,9 @@ pub fn run(
     let out_of_memory = group.out_of_memory();
     let warnings = std::mem::take(&mut group.warnings);
     group.remove();
+    if !request.root.is_there() {
+        return Ok(Answer::Vanished);
+    }
     if request.root.throw_away {
         remove::tree(&request.root.scratch)?;
     }
@@ -87,7 +90,8 @@ fn start(
     }
 }
 
-/// Waits for the first process, and kills it when the engine turns away.
+/// Waits for the first process, and kills it when the engine turns away; tells the exit code, and
+/// whether it was killed.
 fn watch(started: Started, requester: &mut Requester) -> Result<(i64, bool), Failure> {
     let action = "watch over a container";
     let pidfd = rustix::process::pidfd_open(started.pid, PidfdFlags::empty()).because(action)?;
@@ -121,6 +125,8 @@ fn watch(started: Started, requester: &mut Requester) -> Result<(i64, bool), Fai
             _ => Failure::new(action, String::from_utf8_lossy(&text)),
         });
     }
-    let code = status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal));
-    Ok((i64::from(code.unwrap_or(255)), killed))
+    // Nothing in the container can kill its first process, which says how the command ended.
+    let signal = status.terminating_signal();
+    let code = status.exit_status().or(signal.map(|signal| 128 + signal));
+    Ok((i64::from(code.unwrap_or(255)), killed || signal.is_some()))
 }

@@ -47,6 +47,7 @@ fn planning(criterion: &mut Criterion) {
                 let options = PlanOptions {
                     platform: "linux/amd64".into(),
                     namespace: None,
+                    derive_images: false,
                     up_to: Kind::Instance,
                     evaluate: None,
                 };

@@ -77,6 +77,61 @@ pub fn touched(patch: &[u8]) -> Touched {
     touched
 }
 
+/// Lists the files that a patch finds: all that it touches but those that it creates, in its order.
+pub fn touched_before(patch: &[u8]) -> Vec<Vec<u8>> {
+    let mut found: Vec<Vec<u8>> = Vec::new();
+    for part in parts(patch) {
+        let touched = touched(part);
+        let header =
+            part.split(|byte| *byte == b'\n').take_while(|line| !line.starts_with(b"@@ -"));
+        let mut created = false;
+        let mut old = None;
+        for line in header {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            created |= line.starts_with(b"new file mode") || line.starts_with(b"--- /dev/null");
+            let from = line.strip_prefix(b"rename from ").or(line.strip_prefix(b"copy from "));
+            old = old.or(from.map(unquote));
+        }
+        let paths = match old {
+            Some(path) => vec![path],
+            None => touched.paths.into_iter().collect(),
+        };
+        found.extend(paths.into_iter().filter(|_| !created));
+    }
+    found.dedup();
+    found
+}
+
+/// Cuts a patch into the parts of its files.
+fn parts(patch: &[u8]) -> Vec<&[u8]> {
+    let mut cuts = Vec::new();
+    let mut hunk = (0usize, 0usize);
+    let mut at = 0;
+    let mut headed = false;
+    for whole in patch.split_inclusive(|byte| *byte == b'\n') {
+        let line = whole.strip_suffix(b"\n").unwrap_or(whole);
+        if hunk != (0, 0) {
+            match line.first() {
+                Some(b'-') => hunk.0 = hunk.0.saturating_sub(1),
+                Some(b'+') => hunk.1 = hunk.1.saturating_sub(1),
+                Some(b'\\') => {}
+                _ => hunk = (hunk.0.saturating_sub(1), hunk.1.saturating_sub(1)),
+            }
+        } else if let Some(ranges) = line.strip_prefix(b"@@ -") {
+            hunk = hunk_lines(ranges);
+            headed = false;
+        } else if line.starts_with(b"diff --git ") {
+            cuts.push(at);
+            headed = true;
+        } else if line.starts_with(b"--- ") && !headed {
+            cuts.push(at);
+        }
+        at += whole.len();
+    }
+    let ends = cuts.iter().skip(1).copied().chain([patch.len()]);
+    cuts.iter().zip(ends).map(|(start, end)| &patch[*start..end]).collect()
+}
+
 impl Touched {
     /// Adds a path as it is written, and returns it as it is in the repository.
     fn add(&mut self, written: &[u8], strip: bool, symlink: bool) -> Option<Vec<u8>> {
@@ -241,6 +296,24 @@ mod tests {
         assert_eq!(kept, ["b.py", "c.py"]);
         let plain = "--- a/x.py\n+++ /dev/null\n@@ -1 +0,0 @@\n-a\n";
         assert!(touched(plain.as_bytes()).kept.is_empty());
+    }
+
+    #[test]
+    fn the_files_that_a_patch_finds_are_those_that_it_does_not_create() {
+        let patch = "diff --git a/old.py b/old.py\ndeleted file mode 100644\n--- a/old.py\n\
+                     +++ /dev/null\n@@ -1 +0,0 @@\n-a\n\
+                     diff --git a/from.py b/to.py\nrename from from.py\nrename to to.py\n\
+                     diff --git a/new.py b/new.py\nnew file mode 100644\n--- /dev/null\n\
+                     +++ b/new.py\n@@ -0,0 +1 @@\n+--- a/x\n\
+                     diff --git a/empty b/empty\nnew file mode 100644\nindex 0000000..e69de29\n\
+                     diff --git a/c.py b/c.py\n--- a/c.py\n+++ b/c.py\n@@ -1 +1 @@\n-a\n+b\n\
+                     diff --git a/b.bin b/b.bin\nindex 1..2 100644\nGIT binary patch\nliteral 1\n";
+        let found = touched_before(patch.as_bytes());
+        let found: Vec<_> = found.iter().map(|path| String::from_utf8_lossy(path)).collect();
+        assert_eq!(found, ["old.py", "from.py", "c.py", "b.bin"]);
+        let plain = "--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-a\n+b\n--- /dev/null\n+++ b/y.py\n\
+                     @@ -0,0 +1 @@\n+a\n--- a/z.py\n+++ b/z.py\n@@ -1 +1 @@\n-a\n+b\n";
+        assert_eq!(touched_before(plain.as_bytes()), [b"x.py", b"z.py"]);
     }
 
     #[test]

@@ -432,6 +432,50 @@ fn predictions_that_hold_no_patch_are_counted_and_strangers_are_named() {
     assert!(steps.starts_with("before\n# Run r\n"), "{steps}");
 }
 
+#[test]
+fn an_image_that_is_not_what_its_row_says_is_an_error_and_never_a_verdict() {
+    let Some(mut space) = Space::new() else { return };
+    let patch =
+        "diff --git a/x b/x\nnew file mode 100644\n--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+a\n";
+    space.row("x__y-1", "echo PASSED a");
+    space.rows[0]["patch"] = json!(patch);
+    space.row("x__y-2", "echo PASSED a");
+    space.rows[1]["patch"] = json!(patch);
+    space.rows[1]["workdir"] = json!("/opt/nowhere");
+    space.row("x__y-3", "echo PASSED a");
+    space.rows[2]["eval_script"] = json!(format!("cd /app\n{}", script("echo PASSED a")));
+    space.row("x__y-4", "echo PASSED a; exit 96");
+    let output =
+        space.command(&["-p", "gold", "-p", "empty", "--json", "--run-id", "r"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let verdicts = |model: &str| {
+        let all = report["models"][model]["imgforge"]["instances"].as_array().unwrap();
+        let shown = |one: &Value| {
+            let id = one["instance_id"].as_str().unwrap().replace("x__y-", "");
+            format!("{id} {}", one["verdict"].as_str().unwrap())
+        };
+        all.iter().map(shown).collect::<Vec<_>>()
+    };
+    // Without a patch nothing has to be where the repository should be; what a script says it needs
+    // has to. A script may end with any code.
+    assert_eq!(
+        verdicts("gold"),
+        ["1 error", "2 error", "3 empty_patch", "4 empty_patch"],
+        "{said}"
+    );
+    assert_eq!(
+        verdicts("empty"),
+        ["1 resolved", "2 resolved", "3 error", "4 unresolved"],
+        "{said}"
+    );
+    for reason in ["no directory /testbed", "no directory /opt/nowhere", "cannot enter /app"] {
+        assert!(said.contains(reason), "{reason}: {said}");
+    }
+    assert!(said.contains("compare the row's `image`, `workdir`"), "{said}");
+}
+
 /// Evaluates the bundled dataset, or rows of it from a file, with predictions.
 fn demo(dir: &std::path::Path, dataset: &str, args: &[&str]) -> (Value, Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_imgforge"))

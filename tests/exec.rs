@@ -67,6 +67,7 @@ impl Space {
         let options = PlanOptions {
             platform: "linux/amd64".into(),
             namespace: None,
+            derive_images: false,
             up_to: Kind::Instance,
             evaluate: None,
         };
@@ -320,6 +321,7 @@ impl Space {
         let options = PlanOptions {
             platform: "linux/amd64".into(),
             namespace: None,
+            derive_images: false,
             up_to: Kind::Instance,
             evaluate: Some(EvaluateOptions::default()),
         };

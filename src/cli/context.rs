@@ -245,6 +245,8 @@ pub struct Prepared {
     pub platform: String,
     /// Where published images come from.
     pub namespace: Option<String>,
+    /// Whether their names follow from it even where rows name their own.
+    pub derive_images: bool,
     /// Where images come from that are not built here.
     pub remote: Option<Arc<dyn Remote>>,
     /// Whether that was named for this very command.
@@ -422,6 +424,7 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         submission,
         platform,
         namespace,
+        derive_images: sources.derive_images,
         remote,
         insists: wanted.remote.is_some(),
         build_instead: wanted.build_instead,
@@ -449,6 +452,7 @@ impl Prepared {
             submission: Submission::default(),
             platform: self.platform.clone(),
             namespace: None,
+            derive_images: false,
             remote: None,
             insists: false,
             build_instead: true,
@@ -473,7 +477,8 @@ impl Prepared {
         evaluate: Option<EvaluateOptions>,
     ) -> Result<Plan, Failure> {
         let (platform, namespace) = (self.platform.clone(), self.namespace.clone());
-        let options = PlanOptions { platform, namespace, up_to, evaluate };
+        let derive_images = self.derive_images;
+        let options = PlanOptions { platform, namespace, derive_images, up_to, evaluate };
         let planner = Planner::new(&self.catalog, options, &self.from);
         planner.plan(work).map_err(|errors| {
             let count = errors.len();

@@ -145,9 +145,13 @@ struct Sources {
     /// that has the commit wins [default: GitHub]
     #[arg(long, value_name = "TEMPLATE", env = "IMGFORGE_GIT_MIRROR", value_delimiter = ' ')]
     git_mirror: Vec<String>,
-    /// Pull published images of this registry namespace; '' or none builds everything here
+    /// Pull published images: those that rows name, others by their ids from this registry
+    /// namespace; row takes what rows name alone, '' or none builds everything here
     #[arg(long, value_name = "NS", env = "IMGFORGE_NAMESPACE")]
     namespace: Option<String>,
+    /// Take published images from --namespace even where rows name their own: for a mirror of them
+    #[arg(long, env = "IMGFORGE_DERIVE_IMAGES")]
+    derive_images: bool,
     /// linux/amd64 or linux/arm64 [default: the engine's own]
     #[arg(long, value_name = "PLATFORM", env = "IMGFORGE_PLATFORM")]
     platform: Option<String>,

@@ -227,6 +227,8 @@ pub struct Instance {
     pub eval_type: Option<String>,
     /// The published image (`image`, `image_name` or `docker_image`).
     pub image: Option<String>,
+    /// Where the repository is in the published image, when that is not `/testbed`.
+    pub workdir: Option<String>,
     /// How the repository is installed, in datasets that say it per row (SWE-rebench, nemotron).
     pub install_config: Option<InstallConfig>,
     /// The pinned requirements, in datasets that carry them per row.

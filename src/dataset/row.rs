@@ -30,7 +30,7 @@ impl std::fmt::Display for RowProblem {
 }
 
 /// The columns that are read, in every spelling.
-pub(super) const COLUMNS: [&str; 19] = [
+pub(super) const COLUMNS: [&str; 20] = [
     "instance_id",
     "repo",
     "version",
@@ -46,6 +46,7 @@ pub(super) const COLUMNS: [&str; 19] = [
     "image",
     "image_name",
     "docker_image",
+    "workdir",
     "install_config",
     "requirements",
     "expected_output_json",
@@ -66,7 +67,7 @@ pub(super) fn read(row: &Map<String, Value>, place: &str) -> Result<Instance, Ro
         test_patch: reader.text("test_patch")?.unwrap_or_default().into(),
         FAIL_TO_PASS: reader.list("FAIL_TO_PASS")?,
         PASS_TO_PASS: reader.list("PASS_TO_PASS")?,
-        eval_script: reader.text("eval_script")?,
+        eval_script: reader.text("eval_script")?.filter(|text| !text.trim().is_empty()),
         log_parser: reader
             .optional("log_parser")?
             .or_else(|| config.as_ref().and_then(|config| config.log_parser.clone())),
@@ -78,6 +79,7 @@ pub(super) fn read(row: &Map<String, Value>, place: &str) -> Result<Instance, Ro
                 None => reader.optional("docker_image")?,
             },
         },
+        workdir: reader.optional("workdir")?,
         install_config: config,
         requirements: reader.text("requirements")?.filter(|text| !text.trim().is_empty()),
         expected_output_json: reader.statuses("expected_output_json")?,

@@ -52,6 +52,14 @@ pub enum NodeError {
         /// What it said.
         said: String,
     },
+    /// The image is not what the row says: nothing was judged.
+    #[error("`{image}` is not what the row says: {what}")]
+    NotReady {
+        /// The image.
+        image: String,
+        /// What is not as it should be.
+        what: String,
+    },
     /// A log that the parser does not take.
     #[error("cannot grade `{path}`")]
     Grade {
@@ -137,6 +145,10 @@ impl NodeError {
             NodeError::TreeVanished => {
                 "something removed it: another program, or a step of the instance's own script, \
                  whose log says more"
+            }
+            NodeError::NotReady { .. } => {
+                "compare the row's `image`, `workdir` and `base_commit` with the image; with \
+                 `--network bridge` an installation can fetch what it needs"
             }
             NodeError::FromChanged { .. } => "somebody replaced it; run the same command again",
             NodeError::NoRequirements { .. } => {

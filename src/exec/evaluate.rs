@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{BufReader, Write as _};
+use std::io::{BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ use crate::engine::{LogSink, SandboxEnd, SandboxNetwork, SandboxRequest, label};
 use crate::grade::{self, Rules, strict};
 use crate::key::Key;
 use crate::progress::NodeLog;
-use crate::recipe::evaluation::{NO_SERVICE, PATCH_REFUSED};
+use crate::recipe::evaluation::{NO_SERVICE, NOT_READY, NOT_READY_MARK, PATCH_REFUSED};
 use crate::recipe::{EvaluationRecipe, Recipe, RunNetwork, script};
 use crate::report::{InstanceResult, Verdict, harness};
 use crate::run::{RunDir, file, write_whole};
@@ -179,7 +179,8 @@ impl Worker {
         let word = format!("{:032x}", rand::random::<u128>());
         if recipe.strict {
             // Where the script has no markers nothing will be found, and that is what is said.
-            let fenced = script::fenced(&recipe.script, &word).unwrap_or_default();
+            let fenced =
+                script::fenced(&recipe.script, &recipe.directory, &word).unwrap_or_default();
             files[0].1 = fenced.into_bytes();
         }
         let request = SandboxRequest {
@@ -212,6 +213,11 @@ impl Worker {
         }
         let seconds = began.elapsed().as_secs_f64();
         note(log, &format!("ended after {seconds:.2} s: {end:?}"));
+        if let SandboxEnd::Exited(NOT_READY) = end
+            && let Some(what) = not_ready(&path)?
+        {
+            return Err(NodeError::NotReady { image: node.image.clone(), what });
+        }
         let evaluated = match end {
             SandboxEnd::Killed(code) => return Err(NodeError::Lost { code }),
             SandboxEnd::TimedOut => {
@@ -403,6 +409,22 @@ fn prepare(target: &RunTarget, recipe: &EvaluationRecipe) -> Result<(), NodeErro
     write_whole(&target.dir.join(file::SCRIPT), recipe.script.as_bytes())?;
     write_whole(&target.dir.join(file::PATCH), target.patch.as_bytes())?;
     Ok(())
+}
+
+/// Returns what the end of a log says is wrong with the image.
+fn not_ready(path: &Path) -> Result<Option<String>, NodeError> {
+    let read = || -> std::io::Result<Option<String>> {
+        let mut log = File::open(path)?;
+        let length = log.metadata()?.len();
+        log.seek(SeekFrom::Start(length.saturating_sub(1000)))?;
+        let mut end = Vec::new();
+        log.read_to_end(&mut end)?;
+        let end = String::from_utf8_lossy(&end);
+        let mut said =
+            end.lines().rev().take(3).filter_map(|line| line.strip_prefix(NOT_READY_MARK));
+        Ok(said.next().map(str::to_owned))
+    };
+    read().map_err(|source| NodeError::File { path: path.to_owned(), source })
 }
 
 fn append(path: &Path, text: &str) -> Result<(), NodeError> {

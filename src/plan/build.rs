@@ -10,10 +10,12 @@ use crate::dataset::{Instance, Patch};
 use crate::grade::Family;
 use crate::key::{Key, Kind};
 use crate::recipe::base::BOOTSTRAPPED;
-use crate::recipe::script::{eval_script, reset_tests, restore_configuration, restore_tests};
+use crate::recipe::script::{
+    Place, enter, eval_script, reset_tests, restore_configuration, restore_tests, test_patch_file,
+};
 use crate::recipe::{
     BaseRecipe, CheckoutRecipe, EnvRecipe, EvaluationRecipe, InstanceRecipe, PublishedRecipe,
-    Recipe, RunLimits, RunNetwork, dockerfile,
+    Recipe, RunLimits, RunNetwork, TESTBED, dockerfile,
 };
 
 use super::{Node, Plan, Status, Target, name};
@@ -43,6 +45,8 @@ pub struct PlanOptions {
     pub platform: String,
     /// Where published images come from; `None` builds everything.
     pub namespace: Option<String>,
+    /// Whether published images are named by the namespace even where rows name their own.
+    pub derive_images: bool,
     /// The last layer that is wanted: nodes above it are left out.
     pub up_to: Kind,
     /// How instances are evaluated; `None` stops at their images.
@@ -83,6 +87,12 @@ pub enum PlanError {
         /// Why.
         #[source]
         source: Box<CatalogError>,
+    },
+    /// Images come from the rows alone, and this one names none.
+    #[error("instance `{instance_id}` names no image for this platform")]
+    NoImage {
+        /// The instance.
+        instance_id: String,
     },
     /// The published name is not one that an engine takes.
     #[error("instance `{instance_id}`: `{reference}` is not a valid image name")]
@@ -195,8 +205,6 @@ impl<'a> Planner<'a> {
                 return Err(PlanError::Catalog { instance_id, source: Box::new(source) });
             }
         };
-        let script = eval_script(instance, environment.as_ref())
-            .expect("there is a script or an environment");
         let set = environment.as_ref().map(|environment| environment.limits).unwrap_or_default();
         let default = RunLimits::default();
         let network = match environment.as_ref().map(|environment| environment.network) {
@@ -206,12 +214,24 @@ impl<'a> Planner<'a> {
             Some(Network::Httpbin) if published.is_some() => RunNetwork::Bridge,
             Some(Network::Httpbin) => RunNetwork::Httpbin,
         };
+        let network = options.network.unwrap_or(network);
         let model_patch =
             work.prediction.as_ref().map(|model| model.patch.clone()).unwrap_or_default();
-        let mut prologue = String::new();
-        if published.is_none() {
-            prologue.push_str(&reset_tests(instance).unwrap_or_default());
-        }
+        let directory = match published {
+            Some(_) => instance.workdir.as_deref().unwrap_or(TESTBED),
+            None => TESTBED,
+        };
+        let place = match published {
+            Some(_) => Place::Published {
+                directory,
+                model_patch: &model_patch,
+                network: matches!(network, RunNetwork::Bridge | RunNetwork::Host),
+            },
+            None => Place::Built,
+        };
+        let script = eval_script(instance, environment.as_ref(), place)
+            .expect("there is a script or an environment");
+        let mut prologue = reset_tests(instance, place).unwrap_or_default();
         if options.family == Family::Swesmith {
             prologue.push_str(&restore_tests(instance).unwrap_or_default());
         }
@@ -220,12 +240,19 @@ impl<'a> Planner<'a> {
         {
             prologue.push_str(&restore);
         }
+        let patch = published.as_ref().and_then(|_| model_patch.non_blank());
+        // A row's own script goes where it wants; all else happens in the repository.
+        let inside = patch.is_some() || !prologue.is_empty() || instance.eval_script.is_none();
+        let enter = if inside { enter(place, instance) } else { String::new() };
         let recipe = EvaluationRecipe {
             parent: self.graph[image].key,
             instance_id: instance.instance_id.clone(),
             script: script.into(),
+            directory: directory.into(),
+            enter: enter.into(),
             prologue: (!prologue.is_empty()).then(|| prologue.into()),
-            patch: published.as_ref().and_then(|_| model_patch.non_blank()),
+            patch,
+            test_patch: test_patch_file(instance, place),
             image_id: published.and_then(|reference| options.image_ids.get(&reference).cloned()),
             limits: RunLimits {
                 timeout: options.timeout.or(set.timeout).unwrap_or(default.timeout),
@@ -233,7 +260,7 @@ impl<'a> Planner<'a> {
                 milli_cpus: options.milli_cpus.or(set.milli_cpus).or(default.milli_cpus),
                 pids: options.pids.or(set.pids).or(default.pids),
             },
-            network: options.network.unwrap_or(network),
+            network,
             strict: options.strict,
             repeat,
             platform: self.options.platform.clone(),
@@ -254,17 +281,18 @@ impl<'a> Planner<'a> {
     fn add_published(&mut self, instance: &Instance) -> Result<NodeIndex, PlanError> {
         let platform = self.options.platform.clone();
         let namespace = self.options.namespace.as_deref().expect("called with a namespace");
-        let derived = name::published(namespace, &instance.instance_id, &platform);
-        // A row may name its image; it counts when it is in the namespace that was asked for and
-        // for this architecture.
-        let reference = instance
-            .image
-            .as_deref()
-            .filter(|image| {
-                image.starts_with(&format!("{namespace}/"))
-                    && (platform == "linux/amd64" || !image.contains(".x86_64."))
-            })
-            .map_or(derived, str::to_owned);
+        // The row's own image is the one that its tests were made with, in whatever namespace; but
+        // not where it says that it is for another architecture.
+        let own = instance.image.as_deref().map(name::normal);
+        let own = own.filter(|image| platform == "linux/amd64" || !image.contains(".x86_64."));
+        let reference = match (own, namespace) {
+            (Some(own), _) if !self.options.derive_images => own,
+            (_, name::ROW) => {
+                let instance_id = instance.instance_id.clone();
+                return Err(PlanError::NoImage { instance_id });
+            }
+            _ => name::published(namespace, &instance.instance_id, &platform),
+        };
         if !name::is_valid(&reference) {
             let instance_id = instance.instance_id.clone();
             return Err(PlanError::Name { instance_id, reference });

@@ -47,14 +47,25 @@ pub fn alias(instance_id: &str, platform: &str) -> String {
     format!("sweb.eval.{}.{}:latest", architecture(platform), instance_id.to_ascii_lowercase())
 }
 
+/// The namespace that stands for what the rows say, and nothing else.
+pub const ROW: &str = "row";
+
+/// Returns a reference as every engine lists it: without the name of Docker Hub, and with a tag.
+pub fn normal(reference: &str) -> String {
+    let hub = ["docker.io/library/", "docker.io/", "index.docker.io/", "registry-1.docker.io/"];
+    let name = hub.iter().find_map(|host| reference.strip_prefix(host)).unwrap_or(reference);
+    let last = name.rsplit('/').next().unwrap_or(name);
+    if last.contains([':', '@']) { name.to_owned() } else { format!("{name}:latest") }
+}
+
 /// Returns the name under which the benchmark publishes an instance image in `namespace`:
-/// registries do not take a double underscore everywhere, so it is written `_1776_`.
+/// registries do not take a double underscore everywhere, so it is written `_1776_`, and in the
+/// namespace of SWE-Gym `_s_`.
 pub fn published(namespace: &str, instance_id: &str, platform: &str) -> String {
-    format!(
-        "{}/{}",
-        namespace.trim_end_matches('/'),
-        alias(instance_id, platform).replace("__", "_1776_")
-    )
+    let namespace = namespace.trim_end_matches('/');
+    let gym = namespace.rsplit('/').next() == Some("xingyaoww");
+    let underscores = if gym { "_s_" } else { "_1776_" };
+    format!("{namespace}/{}", alias(instance_id, platform).replace("__", underscores))
 }
 
 /// Tells whether a reference is a valid image name with a tag: what an engine would accept.
@@ -93,9 +104,26 @@ mod tests {
             "swebench/sweb.eval.x86_64.pallets_1776_flask-4045:latest"
         );
         assert_eq!(
+            published("xingyaoww", "getmoto__moto-7365", "linux/amd64"),
+            "xingyaoww/sweb.eval.x86_64.getmoto_s_moto-7365:latest"
+        );
+        assert_eq!(
             alias("Qiskit__qiskit-1", "linux/arm64"),
             "sweb.eval.arm64.qiskit__qiskit-1:latest"
         );
+    }
+
+    #[test]
+    fn one_image_has_one_spelling() {
+        for (written, normal_form) in [
+            ("docker.io/a/b", "a/b:latest"),
+            ("index.docker.io/a/b:1", "a/b:1"),
+            ("ghcr.io/a/b", "ghcr.io/a/b:latest"),
+            ("127.0.0.1:5000/a/b", "127.0.0.1:5000/a/b:latest"),
+            ("a/b@sha256:0", "a/b@sha256:0"),
+        ] {
+            assert_eq!(normal(written), normal_form, "{written}");
+        }
     }
 
     #[test]

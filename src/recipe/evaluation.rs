@@ -5,8 +5,6 @@ use std::sync::Arc;
 use crate::dataset::Patch;
 use crate::key::{Digest, Key, KeyDocument, Kind};
 
-use super::TESTBED;
-
 /// Name and version of the way in which scripts are run; part of the key.
 const RUNNER: &str = "sandbox/1";
 
@@ -15,6 +13,16 @@ pub const PATCH_REFUSED: i64 = 97;
 
 /// The exit code by which a container says that a service which the tests need did not start.
 pub const NO_SERVICE: i64 = 98;
+
+/// The exit code by which a container, or its script, says that the image is not what the row says:
+/// no such directory, no such commit, a test patch that does not apply.
+pub const NOT_READY: i64 = 96;
+
+/// Where a test patch is that cannot stand in a script.
+pub const TEST_PATCH_FILE: &str = "/tmp/test.patch";
+
+/// The start of the line of its output that says what; a script may end with any code.
+pub const NOT_READY_MARK: &str = ">>>>> Image Not Ready: ";
 
 /// Where the container's own certificates of the httpbin service are.
 const BUNDLE: &str = "/tmp/imgforge-httpbin/bundle.pem";
@@ -28,10 +36,16 @@ pub struct EvaluationRecipe {
     pub instance_id: String,
     /// `eval.sh`.
     pub script: Arc<str>,
+    /// Where the repository is in the image.
+    pub directory: Arc<str>,
+    /// `/bin/sh` text that enters it, where that is needed.
+    pub enter: Arc<str>,
     /// `/bin/sh` text that runs before it, silently.
     pub prologue: Option<Arc<str>>,
     /// On a published image the model patch is applied in the container.
     pub patch: Option<Patch>,
+    /// There the script applies this test patch from [`TEST_PATCH_FILE`].
+    pub test_patch: Option<Patch>,
     /// The id of a published image, when it is here: its name says nothing of its content.
     pub image_id: Option<String>,
     /// Limits of the run.
@@ -98,6 +112,7 @@ impl EvaluationRecipe {
             .with("runner", RUNNER)
             .with("script", Digest::of(self.script.as_bytes()))
             .with("strict", self.strict)
+            .with("test_patch", self.test_patch.as_ref().map(|patch| Digest::of(patch.as_bytes())))
             .with("variables", self.variables())
     }
 
@@ -112,17 +127,24 @@ impl EvaluationRecipe {
         if let Some(patch) = &self.patch {
             files.push(("/tmp/patch.diff".to_owned(), patch.as_bytes().to_vec()));
         }
+        if let Some(patch) = &self.test_patch {
+            files.push((TEST_PATCH_FILE.to_owned(), patch.as_bytes().to_vec()));
+        }
         files
     }
 
     /// Renders what the container runs.
     pub fn command(&self) -> String {
-        let mut text = String::new();
+        let mut text = self.enter.to_string();
         if self.patch.is_some() {
             text.push_str(&apply_in_container());
         }
         if let Some(prologue) = &self.prologue {
-            text.push_str(&format!("(\n{prologue}) >/dev/null 2>&1\n"));
+            let mark = format!("{NOT_READY_MARK}it does not hold the base commit");
+            text.push_str(&format!(
+                "(\n{prologue}) >/dev/null 2>&1\n\
+                 [ $? -ne {NOT_READY} ] || {{ echo '{mark}'; exit {NOT_READY}; }}\n"
+            ));
         }
         if self.network == RunNetwork::Httpbin {
             text.push_str(&start_httpbin());
@@ -163,8 +185,7 @@ impl EvaluationRecipe {
 /// descriptor 4.
 fn apply_in_container() -> String {
     format!(
-        "cd {TESTBED}\n\
-         clean() {{ git checkout -q -- . ; git clean -fdq; }}\n\
+        "clean() {{ git checkout -q -- . ; git clean -fdq; }}\n\
          try() {{ echo \"$ $*\"; \"$@\" /tmp/patch.diff; }}\n\
          apply() {{\n\
          try git apply --verbose && return\n\
@@ -194,8 +215,11 @@ mod tests {
             parent: KeyDocument::new(Kind::Instance).key(),
             instance_id: "a__b-1".into(),
             script: "#!/bin/bash\ntrue\n".into(),
+            directory: "/testbed".into(),
+            enter: "cd /testbed\n".into(),
             prologue: None,
             patch: None,
+            test_patch: None,
             image_id: None,
             limits: RunLimits::default(),
             network: RunNetwork::None,
@@ -211,6 +235,7 @@ mod tests {
         assert_eq!(key, EvaluationRecipe { instance_id: "c__d-2".into(), ..recipe() }.key());
         for other in [
             EvaluationRecipe { script: "false\n".into(), ..recipe() },
+            EvaluationRecipe { enter: "cd /app\n".into(), ..recipe() },
             EvaluationRecipe { prologue: Some("x\n".into()), ..recipe() },
             EvaluationRecipe {
                 limits: RunLimits { timeout: 1, ..RunLimits::default() },
@@ -220,6 +245,7 @@ mod tests {
             EvaluationRecipe { strict: true, ..recipe() },
             EvaluationRecipe { repeat: 1, ..recipe() },
             EvaluationRecipe { patch: Some("p".into()), ..recipe() },
+            EvaluationRecipe { test_patch: Some("p".into()), ..recipe() },
             EvaluationRecipe { image_id: Some("sha256:0".into()), ..recipe() },
         ] {
             assert_ne!(key, other.key(), "{other:?}");

@@ -11,6 +11,7 @@ pub mod env;
 pub mod evaluation;
 pub mod instance;
 pub mod script;
+mod shell;
 
 use crate::key::{KeyDocument, Kind};
 

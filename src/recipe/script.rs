@@ -9,9 +9,10 @@ use crate::catalog::Environment;
 use crate::dataset::{Instance, Patch};
 use crate::grade::reach::reached_paths;
 use crate::grade::strict::{fence_end, fence_start};
-use crate::patch::touched;
+use crate::patch::{touched, touched_before};
 
-use super::{TESTBED, shell_quote};
+use super::evaluation::{NOT_READY, NOT_READY_MARK, TEST_PATCH_FILE};
+use super::{TESTBED, shell, shell_quote};
 
 /// Before the output of the tests.
 pub const START: &str = ">>>>> Start Test Output";
@@ -22,60 +23,226 @@ pub const END: &str = ">>>>> End Test Output";
 const NOT_TESTS: [&str; 11] =
     [".json", ".png", "csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml"];
 
+/// Where a script runs.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// In an image that was built here: it has both patches applied and the repository installed.
+    Built,
+    /// In a published image, which has neither; the model patch is applied before the script.
+    Published {
+        /// Where the repository is.
+        directory: &'a str,
+        /// The model patch.
+        model_patch: &'a Patch,
+        /// Whether an installation can fetch what it needs.
+        network: bool,
+    },
+}
+
+/// Renders shell text that says that the image is not what the row says, and ends the script.
+fn not_ready(what: &str) -> String {
+    format!("{{ echo {}; exit {NOT_READY}; }}", shell_quote(&format!("{NOT_READY_MARK}{what}")))
+}
+
 /// Renders `eval.sh` from the row's own `eval_script`, or else from its environment.
-pub fn eval_script(instance: &Instance, environment: Option<&Environment>) -> Option<String> {
-    let lines: Vec<String> = match (&instance.eval_script, environment) {
-        (Some(own), _) => own
-            .trim()
-            .split('\n')
-            .map(|line| line.strip_suffix('\r').unwrap_or(line))
-            .filter(|line| !matches!(*line, "#!/bin/bash" | "set -uxo pipefail"))
-            .map(str::to_owned)
-            .collect(),
-        (None, Some(environment)) => from_environment(instance, environment),
+pub fn eval_script(
+    instance: &Instance,
+    environment: Option<&Environment>,
+    place: Place<'_>,
+) -> Option<String> {
+    let text = match (&instance.eval_script, environment) {
+        (Some(own), _) => body(own),
+        (None, Some(environment)) => from_environment(instance, environment, place),
         (None, None) => return None,
     };
+    let directory = match place {
+        Place::Built => TESTBED,
+        Place::Published { directory, .. } => directory,
+    };
+    let lines: Vec<&str> = text.split('\n').collect();
+    let commands = shell::commands(&lines);
+    let marked =
+        |mark: &str| (0..lines.len()).find(|at| commands[*at] && lines[*at].contains(mark));
+    let (start, end) = (marked(START).unwrap_or(lines.len()), marked(END));
     let mut script = String::from("#!/bin/bash\nset -uxo pipefail\n");
-    let mut recorded = false;
-    for line in lines {
-        if !recorded && line.contains(END) {
+    for (at, line) in lines.iter().enumerate() {
+        if end == Some(at) {
             script.push_str("SWEBENCH_TEST_EXIT_CODE=$?\n");
-            script.push_str(&line);
-            script.push_str("\necho \">>>>> Test Exit Code: $SWEBENCH_TEST_EXIT_CODE\"\n");
-            recorded = true;
-        } else {
-            script.push_str(&line);
-            script.push('\n');
+        }
+        script.push_str(line);
+        if at < start && commands[at] && !continues(&lines, at) {
+            let entered = shell::entered(line).filter(|entered| stays(entered, directory));
+            if let Some(entered) = entered {
+                script.push_str(" || ");
+                script.push_str(&not_ready(&format!("the script cannot enter {entered}")));
+            }
+        }
+        script.push('\n');
+        if end == Some(at) {
+            script.push_str("echo \">>>>> Test Exit Code: $SWEBENCH_TEST_EXIT_CODE\"\n");
         }
     }
     Some(script)
 }
 
-/// The instance image has the patches applied and the repository installed; only an installation
-/// that copies it has to be made again.
-fn from_environment(instance: &Instance, environment: &Environment) -> Vec<String> {
+/// Returns a row's own script without its first two lines, which every script here has. All else
+/// stays to the byte, here-documents above all; only a script that was saved with CRLF throughout
+/// loses it, which no shell takes.
+fn body(own: &str) -> String {
+    let own = own.trim_start_matches(['\n', '\r']).trim_end();
+    let whole = match own.lines().count() > 1
+        && own.split('\n').rev().skip(1).all(|line| line.ends_with('\r'))
+    {
+        true => own.replace("\r\n", "\n"),
+        false => own.to_owned(),
+    };
+    let rest = whole.strip_prefix("#!/bin/bash\n").unwrap_or(&whole);
+    rest.strip_prefix("set -uxo pipefail\n").unwrap_or(rest).to_owned()
+}
+
+/// Tells whether a line belongs to the command of the line before it.
+fn continues(lines: &[&str], at: usize) -> bool {
+    let before = at.checked_sub(1).map_or("", |before| lines[before].trim_end());
+    before.ends_with(['\\', '|', '&'])
+}
+
+/// Tells whether a directory is one that no patch can take away: what is below the repository may
+/// be gone, and then the patch is at fault.
+fn stays(entered: &str, directory: &str) -> bool {
+    let plain = entered.trim_matches(['"', '\'']);
+    let below = plain.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'));
+    !below && plain.starts_with(['/', '$', '~'])
+}
+
+/// Renders the script of a row that has none, as `swebench` 4.1 does.
+///
+/// An image that was built here has the patches applied and the repository installed; only an
+/// installation that copies it is made again.
+fn from_environment(instance: &Instance, environment: &Environment, place: Place<'_>) -> String {
     let activate = ["source /opt/miniconda3/bin/activate", "conda activate testbed"];
+    let published = matches!(place, Place::Published { .. });
+    let directory = match place {
+        Place::Built => TESTBED.to_owned(),
+        Place::Published { directory, .. } => shell_quote(directory),
+    };
     let mut lines: Vec<String> = activate.map(str::to_owned).to_vec();
-    lines.push(format!("cd {TESTBED}"));
+    lines.push(format!("cd {directory}"));
     lines.extend(environment.eval_commands.iter().cloned());
-    lines.push(format!("git config --global --add safe.directory {TESTBED}"));
-    lines.push(format!("cd {TESTBED}"));
+    lines.push(format!("git config --global --add safe.directory {directory}"));
+    lines.push(format!("cd {directory}"));
     lines.extend(["git status".to_owned(), "git show".to_owned()]);
     lines.push(format!("git -c core.fileMode=false diff {}", instance.base_commit));
     lines.extend(activate.map(str::to_owned));
-    let copies = |command: &String| {
-        !command.split_whitespace().any(|word| word == "-e" || word == "--editable")
+    // Rows of SWE-rebench say so of their own commands.
+    let locale = match published && instance.install_config.is_some() {
+        true => "LANG=C.UTF-8 LC_ALL=C.UTF-8 ",
+        false => "",
     };
-    lines.extend(environment.install.iter().filter(|command| copies(command)).cloned());
+    for command in &environment.install {
+        match place {
+            Place::Built if copies(command) => lines.push(command.clone()),
+            Place::Built => {}
+            Place::Published { network, model_patch, .. } => {
+                let mut line = format!("{locale}{command}");
+                // Without a network an installation may fail that succeeds with one, and then the
+                // tests see what the image was published with.
+                if !network && (copies(command) || is_built(&[model_patch, &instance.test_patch])) {
+                    line.push_str(" || ");
+                    line.push_str(&not_ready(
+                        "the installation fails, and it had no network to fetch from",
+                    ));
+                }
+                lines.push(line);
+            }
+        }
+    }
+    let reset = match touched_before(instance.test_patch.as_bytes()).as_slice() {
+        [] => "echo \"No test files to reset\"".to_owned(),
+        paths => {
+            let paths: Vec<String> =
+                paths.iter().map(|path| shell_quote(&String::from_utf8_lossy(path))).collect();
+            format!("git checkout {} {}", instance.base_commit, paths.join(" "))
+        }
+    };
+    if published {
+        lines.push(reset.clone());
+        lines.extend(apply_tests(&instance.test_patch));
+    }
     lines.push(format!(": '{START}'"));
-    let mut command = environment.test_command.clone();
+    let mut command = format!("{locale}{}", environment.test_command);
     for directive in directives(instance) {
         command.push(' ');
         command.push_str(&shell_quote(&directive));
     }
     lines.push(command);
     lines.push(format!(": '{END}'"));
-    lines
+    if published {
+        lines.push(reset);
+    }
+    lines.join("\n")
+}
+
+/// Renders the command that applies the test patch, which stands in it to the byte. Its files are
+/// as they were at the base commit: where it does not apply, the image is not the row's.
+fn apply_tests(test_patch: &Patch) -> Option<String> {
+    let not_ready = not_ready("the test patch does not apply to it");
+    let bytes = test_patch.non_blank()?;
+    let Ok(test_patch) = std::str::from_utf8(bytes.as_bytes()) else {
+        return Some(format!("git apply -v {TEST_PATCH_FILE} || {not_ready}"));
+    };
+    let mut end = "EOF_114329324912".to_owned();
+    while test_patch.lines().any(|line| line == end) {
+        end.push('_');
+    }
+    let newline = if test_patch.ends_with('\n') { "" } else { "\n" };
+    Some(format!("git apply -v - <<'{end}' || {not_ready}\n{test_patch}{newline}{end}"))
+}
+
+/// Returns the test patch where it comes as a file: a script is text, and this patch is not.
+pub fn test_patch_file(instance: &Instance, place: Place<'_>) -> Option<Patch> {
+    let made = matches!(place, Place::Published { .. }) && instance.eval_script.is_none();
+    let patch = instance.test_patch.non_blank().filter(|_| made)?;
+    std::str::from_utf8(patch.as_bytes()).is_err().then_some(patch)
+}
+
+/// Tells whether an installation copies the repository, so that tests do not see later changes.
+fn copies(command: &str) -> bool {
+    let mut words = command.split_whitespace();
+    !words.any(|word| matches!(word, "-e" | "--editable" | "develop"))
+}
+
+/// Tells whether patches change what an installation compiles or registers.
+fn is_built(patches: &[&Patch]) -> bool {
+    const SOURCES: [&str; 10] =
+        [".c", ".cc", ".cpp", ".h", ".hpp", ".pyx", ".pxd", ".pxi", ".f", ".rs"];
+    const RECIPES: [&str; 4] = ["setup.py", "setup.cfg", "pyproject.toml", "MANIFEST.in"];
+    let paths = patches.iter().flat_map(|patch| touched(patch.as_bytes()).paths);
+    paths.into_iter().any(|path| {
+        let path = String::from_utf8_lossy(&path);
+        SOURCES.iter().any(|end| path.ends_with(end)) || RECIPES.contains(&&*path)
+    })
+}
+
+/// Renders shell text that enters the repository, or ends the container with [`NOT_READY`]. A
+/// published image may have the repository in its own working directory: there `/testbed` is made to
+/// lead to it.
+pub fn enter(place: Place<'_>, instance: &Instance) -> String {
+    let directory = match place {
+        Place::Built => TESTBED,
+        Place::Published { directory, .. } => directory,
+    };
+    let quoted = shell_quote(directory);
+    let failure = not_ready(&format!("it has no directory {directory}"));
+    if matches!(place, Place::Built) || directory != TESTBED || instance.workdir.is_some() {
+        return format!("cd {quoted} || {failure}\n");
+    }
+    let commit = &instance.base_commit;
+    format!(
+        "if ! cd {quoted} 2>/dev/null; then\n\
+         [ \"$(git rev-parse --show-toplevel)\" = \"$(pwd -P)\" ] \
+         && git cat-file -e '{commit}^{{commit}}' && ln -s \"$(pwd -P)\" {quoted} && cd {quoted} \
+         || {failure}\nfi\n"
+    )
 }
 
 /// Lists the tests that the test patch is about, as the test command wants them named.
@@ -94,10 +261,13 @@ fn directives(instance: &Instance) -> Vec<String> {
         .collect()
 }
 
-/// Renders shell text that brings the files which the script itself patches back to the base
-/// commit, so that it finds what it would find in a bare checkout.
-pub fn reset_tests(instance: &Instance) -> Option<String> {
-    instance.eval_script.as_ref()?;
+/// Renders shell text that brings the files of the test patch back to the base commit, where the
+/// script patches them: tests win over what a model did to them. In a published image a row's own
+/// script finds what the harness would show it.
+pub fn reset_tests(instance: &Instance, place: Place<'_>) -> Option<String> {
+    if instance.eval_script.is_some() != matches!(place, Place::Built) {
+        return None;
+    }
     let paths = touched(instance.test_patch.as_bytes()).paths;
     let names: Vec<String> =
         paths.iter().map(|path| shell_quote(&String::from_utf8_lossy(path))).collect();
@@ -144,10 +314,14 @@ const NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups --no-ne
 
 /// Renders a script whose tests run as a user without rights, between fences that only root can
 /// print: `word` is one that nobody can guess. `None` where the script has no markers.
-pub fn fenced(script: &str, word: &str) -> Option<String> {
-    let lines: Vec<&str> = script.lines().collect();
-    let start = lines.iter().position(|line| line.contains(START))?;
-    let end = start + lines[start..].iter().position(|line| line.contains(END))?;
+pub fn fenced(script: &str, directory: &str, word: &str) -> Option<String> {
+    let lines: Vec<&str> = script.trim_end_matches('\n').split('\n').collect();
+    let commands = shell::commands(&lines);
+    let marked = |from: usize, mark: &str| {
+        (from..lines.len()).find(|at| commands[*at] && lines[*at].contains(mark))
+    };
+    let start = marked(0, START)?;
+    let end = marked(start, END)?;
     let own = |line: &&&str| line.starts_with("SWEBENCH_TEST_EXIT_CODE=");
     let tests: Vec<&str> =
         lines[start + 1..end].iter().filter(|line| !own(line)).copied().collect();
@@ -158,13 +332,15 @@ pub fn fenced(script: &str, word: &str) -> Option<String> {
         "\n{{ set +x; }} 2>/dev/null\n\
          cat >/imgforge-tests.sh <<'END_{word}'\n{}\nEND_{word}\n\
          mkdir -p /tmp/imgforge-home\n\
-         chown -R 65534:65534 {TESTBED} /tmp/imgforge-home 2>/dev/null\n\
+         chown -R 65534:65534 {} /tmp/imgforge-home 2>/dev/null\n\
          echo '{fence_start}'\n\
          HOME=/tmp/imgforge-home {NOBODY} /bin/bash -uxo pipefail /imgforge-tests.sh\n\
          code=$?\n\
          {NOBODY} /bin/sh -c 'kill -KILL -1' 2>/dev/null\n\
          echo '{fence_end}'$code\n",
         tests.join("\n"),
+        // A link to the repository would be left alone.
+        shell_quote(&format!("{directory}/.")),
     ));
     for line in rest {
         text.push_str(line);
@@ -173,10 +349,11 @@ pub fn fenced(script: &str, word: &str) -> Option<String> {
     Some(text)
 }
 
-/// Renders shell text that brings paths back to `commit`; what is not there is removed.
+/// Renders shell text that brings paths back to `commit`; what is not there is removed. Without the
+/// commit it ends with [`NOT_READY`].
 pub fn reset(commit: &str, quoted: &[String]) -> String {
     format!(
-        "cd {TESTBED}\nfor path in {}; do\n\
+        "git cat-file -e '{commit}^{{commit}}' || exit {NOT_READY}\nfor path in {}; do\n\
          if git cat-file -e \"{commit}:$path\"; then git checkout -q {commit} -- \"$path\"\n\
          else rm -rf -- \"$path\"; git rm -q --cached --ignore-unmatch -- \"$path\"; fi\ndone\n",
         quoted.join(" ")
@@ -184,82 +361,4 @@ pub fn reset(commit: &str, quoted: &[String]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TEST_PATCH: &str = "diff --git a/tests/a_test.py b/tests/a_test.py\n\
-        --- a/tests/a_test.py\n+++ b/tests/a_test.py\n@@ -1 +1 @@\n-a\n+b\n\
-        diff --git a/tests/data.json b/tests/data.json\n--- a/tests/data.json\n+++ b/tests/data.json\n\
-        @@ -1 +1 @@\n-a\n+b\n";
-
-    fn instance() -> Instance {
-        Instance {
-            instance_id: "a__b-1".into(),
-            repo: "a/b".into(),
-            base_commit: "c".repeat(40),
-            test_patch: TEST_PATCH.into(),
-            ..Instance::default()
-        }
-    }
-
-    #[test]
-    fn the_rows_own_script_gets_the_exit_status_recorded_as_the_harness_does() {
-        let own = "#!/bin/bash\nset -uxo pipefail\ncd /testbed\n: '>>>>> Start Test Output'\n\
-                   pytest\n: '>>>>> End Test Output'\ngit checkout x\n\n";
-        let instance = Instance { eval_script: Some(own.into()), ..instance() };
-        insta::assert_snapshot!(eval_script(&instance, None).unwrap(), @r#"
-        #!/bin/bash
-        set -uxo pipefail
-        cd /testbed
-        : '>>>>> Start Test Output'
-        pytest
-        SWEBENCH_TEST_EXIT_CODE=$?
-        : '>>>>> End Test Output'
-        echo ">>>>> Test Exit Code: $SWEBENCH_TEST_EXIT_CODE"
-        git checkout x
-        "#);
-        assert!(reset_tests(&instance).unwrap().contains("for path in tests/a_test.py"));
-    }
-
-    #[test]
-    fn data_files_of_a_test_patch_are_not_named_to_the_test_command() {
-        assert_eq!(directives(&instance()), ["tests/a_test.py"]);
-        let django = Instance {
-            repo: "django/django".into(),
-            test_patch: TEST_PATCH.replace("a_test", "x/tests").into(),
-            ..instance()
-        };
-        assert_eq!(directives(&django), ["x.tests"]);
-    }
-
-    #[test]
-    fn strict_tests_run_as_nobody_between_fences() {
-        let own = "cd /testbed\n: '>>>>> Start Test Output'\npytest a\n: '>>>>> End Test Output'\n\
-                   git checkout x\n";
-        let instance = Instance { eval_script: Some(own.into()), ..instance() };
-        let script = eval_script(&instance, None).unwrap();
-        let fenced = fenced(&script, "w").unwrap();
-        assert!(!fenced.contains(">>>>>"), "{fenced}");
-        let place = |text: &str| fenced.find(text).unwrap_or_else(|| panic!("{text}: {fenced}"));
-        assert!(place("echo 'imgforge-fence w start'") < place("setpriv"));
-        assert!(place("\npytest a\n") < place("echo 'imgforge-fence w end '$code"));
-        assert!(fenced.ends_with("git checkout x\n"), "{fenced}");
-    }
-
-    #[test]
-    fn configuration_that_a_patch_changes_is_brought_back_but_for_the_test_patchs_own() {
-        let patch = "diff --git a/conftest.py b/conftest.py\n--- a/conftest.py\n+++ b/conftest.py\n\
-                     @@ -1 +1 @@\n-a\n+b\n";
-        let (text, paths) = restore_configuration(&instance(), &patch.into()).unwrap();
-        assert_eq!(paths, ["conftest.py"]);
-        assert!(text.contains("git checkout -q"), "{text}");
-        let own = Instance { test_patch: patch.into(), ..instance() };
-        assert_eq!(restore_configuration(&own, &patch.into()), None);
-    }
-
-    #[test]
-    fn without_script_and_environment_there_is_nothing_to_run() {
-        assert_eq!(eval_script(&instance(), None), None);
-        assert_eq!(reset_tests(&instance()), None);
-    }
-}
+mod tests;

@@ -6,6 +6,9 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use imgforge::engine::Engine as _;
+use imgforge::engine::embedded::{EmbeddedEngine, Settings};
+use imgforge::plan::name::{alias, published};
 use serde_json::Value;
 
 fn state() -> PathBuf {
@@ -16,6 +19,30 @@ fn state() -> PathBuf {
         },
         PathBuf::from,
     )
+}
+
+const NAMESPACE: &str = "imgforge-test-published";
+
+async fn engine() -> EmbeddedEngine {
+    EmbeddedEngine::open(Settings {
+        state_dir: state(),
+        helper: env!("CARGO_BIN_EXE_imgforge").into(),
+        owner: imgforge::store::owner().to_owned(),
+        client_config: None,
+        storage: None,
+    })
+    .await
+    .unwrap()
+}
+
+/// Gives the image of an instance the name that it would be published under.
+async fn publish() -> String {
+    let id = "imgforge__abacus-1";
+    let engine = engine().await;
+    let found = engine.inspect(&alias(id, "linux/amd64")).await.unwrap().unwrap();
+    let name = published(NAMESPACE, id, "linux/amd64");
+    engine.tag(&found.id, &name).await.unwrap();
+    name
 }
 
 #[test]
@@ -58,6 +85,26 @@ fn the_demo_is_evaluated_without_docker() {
     }
     let from = std::fs::read_to_string(state().join("embedded/oci/index.json")).unwrap();
     assert!(from.contains("sweb.eval.x86_64.imgforge__abacus-1:latest"));
+    // Under the name of a published image, and with a row that brings no script.
+    let published = tokio::runtime::Runtime::new().unwrap().block_on(publish());
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/demo/test.jsonl"));
+    let text = text.unwrap();
+    let mut row: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    for column in ["eval_script", "eval_type"] {
+        row.as_object_mut().unwrap().remove(column);
+    }
+    std::fs::write(dir.path().join("old.jsonl"), row.to_string()).unwrap();
+    let args = ["-d", "old.jsonl", "--namespace", NAMESPACE, "-p", "gold", "-p", "empty"];
+    run(&[&["eval", "--no-result-cache", "--run-id", "demo-old"], &args[..]].concat());
+    let report = |model: &str| -> Value {
+        let path = dir.path().join(format!("{model}.demo-old.json"));
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    };
+    assert_eq!(report("gold")["resolved_ids"], serde_json::json!(["imgforge__abacus-1"]));
+    assert_eq!(report("empty")["unresolved_ids"], serde_json::json!(["imgforge__abacus-1"]));
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        engine().await.remove(&published).await.unwrap();
+    });
     let (cleaned, _) = run(&["clean"]);
     assert_eq!(cleaned["removed"], serde_json::json!([]));
 }

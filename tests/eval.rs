@@ -476,6 +476,213 @@ fn an_image_that_is_not_what_its_row_says_is_an_error_and_never_a_verdict() {
     assert!(said.contains("compare the row's `image`, `workdir`"), "{said}");
 }
 
+/// What reports and logs are there, and when they were written.
+fn files(dir: &std::path::Path) -> Vec<(PathBuf, std::time::SystemTime, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            match path.file_name().unwrap().to_str().unwrap() {
+                ".lock" | "state" => {}
+                _ if path.is_dir() => open.push(path),
+                _ => {
+                    let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+                    found.push((path.clone(), time, std::fs::read(&path).unwrap()));
+                }
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Names what differs, so that a failure can be read.
+fn assert_same_files(
+    before: &[(PathBuf, std::time::SystemTime, Vec<u8>)],
+    after: &[(PathBuf, std::time::SystemTime, Vec<u8>)],
+) {
+    let paths = |all: &[(PathBuf, std::time::SystemTime, Vec<u8>)]| {
+        all.iter().map(|(path, ..)| path.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(paths(before), paths(after));
+    for ((path, time, bytes), (_, then, now)) in before.iter().zip(after) {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert_eq!(text(bytes), text(now), "{}", path.display());
+        assert_eq!(time, then, "{} was written again", path.display());
+    }
+}
+
+impl Space {
+    fn report(&self, args: &[&str]) -> (Option<i32>, String, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_imgforge"))
+            .arg("report")
+            .args(args)
+            .current_dir(self.dir.path())
+            .env("IMGFORGE_STATE_DIR", self.dir.path().join("state"))
+            .env("DOCKER_HOST", "unix:///nowhere")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    }
+
+    fn predictions(&self, name: &str, model: &str, list: &[(&str, Value)]) -> String {
+        let lines: Vec<String> = list
+            .iter()
+            .map(|(id, patch)| {
+                json!({ "instance_id": id, "model_name_or_path": model, "model_patch": patch })
+                    .to_string()
+            })
+            .collect();
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn a_later_report_says_what_the_run_knew_and_writes_nothing_anew() {
+    let Some(mut space) = Space::new() else { return };
+    space.row("x__y-1", "echo PASSED a");
+    space.row("x__y-2", "echo FAILED a; false");
+    let (_, code, said) = space.eval(&["--run-id", "known"]);
+    assert_eq!(code, Some(0), "{said}");
+    space.row("x__y-3", "echo PASSED a; sleep 300");
+    space.row("x__y-4", "python3 -c \"x = bytearray(1 << 30)\"; echo PASSED b");
+    space.row("x__y-5", "echo PASSED a; kill -KILL $$");
+    let preds = space.predictions(
+        "p.jsonl",
+        "a/m",
+        &[("x__y-1", json!(null)), ("x__y-2", json!("")), ("z__z-1", json!("x"))],
+    );
+    let args = [
+        "--run-id",
+        "r",
+        "-t",
+        "4",
+        "--memory",
+        "100m",
+        "-j",
+        "3",
+        "--attempts",
+        "1",
+        "-p",
+        &preds,
+    ];
+    let (first, code, said) = space.eval(&args);
+    assert_eq!(code, Some(1), "{said}");
+    let verdicts: Vec<&str> = first["models"]["empty"]["imgforge"]["instances"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["verdict"].as_str().unwrap())
+        .collect();
+    assert_eq!(verdicts, ["resolved", "unresolved", "timed_out", "out_of_memory", "error"]);
+    assert!(said.contains("empty: 1 of 5 resolved (20.0%)"), "{said}");
+    assert!(said.contains("a/m: 0 of 5 resolved (0.0%)"), "{said}");
+    let before = files(space.dir.path());
+    let (code, out, said) = space.report(&["r", "--json"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), first);
+    assert_same_files(&before, &files(space.dir.path()));
+    let (_, text, said) = space.report(&["r", "--against", "known"]);
+    assert!(text.contains("only in r: model a/m (2)"), "{text}{said}");
+    assert_same_files(&before, &files(space.dir.path()));
+    let summary = space.dir.path().join("evaluation_results/r/summary.md");
+    let summary = std::fs::read_to_string(summary).unwrap();
+    for why in ["the patch is null", "the patch is empty", "killed after 4 s"] {
+        assert!(summary.contains(why), "{summary}");
+    }
+}
+
+#[test]
+fn a_run_that_is_under_way_or_was_killed_is_not_graded_by_half_a_log() {
+    let Some(mut space) = Space::new() else { return };
+    space.row("x__y-1", "echo PASSED a");
+    space.row("x__y-2", "echo FAILED a; sleep 5; echo PASSED a");
+    let mut child = space
+        .command(&["-p", "empty", "--run-id", "r", "-j", "1"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    space.wait_for("logs/run_evaluation/r/empty/x__y-2/test_output.txt");
+    let before = files(space.dir.path()).len();
+    let (code, _, said) = space.report(&["r"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("run `r` is under way in another process"), "{said}");
+    assert_eq!(files(space.dir.path()).len(), before, "no report is written");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (code, out, said) = space.report(&["r", "--json"]);
+    assert_eq!(code, Some(1), "{said}");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(verdict(&report, "x__y-1")["verdict"], "resolved");
+    assert_eq!(verdict(&report, "x__y-2")["verdict"], "not_run");
+    assert_eq!(report["imgforge"]["score"]["percent"], "50.0%");
+}
+
+#[test]
+fn a_run_id_stands_for_one_dataset_and_one_set_of_predictions() {
+    let Some(mut space) = Space::new() else { return };
+    space.row("x__y-1", "echo PASSED a");
+    space.row("x__y-2", "echo PASSED a");
+    space.row("x__y-3", "echo PASSED a");
+    let run = |predictions: &str, more: &[&str]| {
+        let args = ["-p", predictions, "--run-id", "r", "--json"];
+        let output = space.command(&[&args[..], more].concat()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let report = serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default();
+        (output.status.code(), report, said)
+    };
+    // What is not run (no image has a repository here) is enough to see what goes on.
+    let (empty, null) = (json!(""), json!(null));
+    let two = [("x__y-1", empty.clone()), ("x__y-2", empty.clone())];
+    let first = space.predictions("a.jsonl", "m", &two);
+    assert_eq!(run(&first, &[]).0, Some(0));
+    assert_eq!(run(&first, &[]).0, Some(0), "the same command goes on");
+    let grown = [&two[..], &[("x__y-3", empty.clone())]].concat();
+    let grown = space.predictions("b.jsonl", "m", &grown);
+    let (code, report, said) = run(&grown, &[]);
+    assert_eq!((code, &report["imgforge"]["score"]["submitted"]), (Some(0), &json!(3)), "{said}");
+    let list = [("x__y-1", null.clone()), ("x__y-2", empty.clone()), ("x__y-3", empty.clone())];
+    let (code, _, said) = run(&space.predictions("c.jsonl", "m", &list), &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("predictions have changed") && said.contains("x__y-1"), "{said}");
+    for (name, model, list) in [
+        ("d.jsonl", "other", &two[..]),
+        ("e.jsonl", "m", &two[..]),
+        ("f.jsonl", "m", &[("x__y-1", empty.clone()), ("x__y-2", null.clone()), ("x__y-3", null)]),
+    ] {
+        let path = space.predictions(name, model, list);
+        let (code, _, said) = run(&path, &[]);
+        assert_eq!(code, Some(2), "{name}: {said}");
+        assert!(said.contains("run `r` is another one") && said.contains("--run-id"), "{said}");
+        assert_eq!(run(&path, &["-i", "x__y-9"]).0, Some(2));
+    }
+    let other = space.dir.path().join("other.jsonl");
+    std::fs::copy(space.dir.path().join("rows.jsonl"), &other).unwrap();
+    let dataset = other.to_str().unwrap();
+    let eval = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imgforge"));
+        command
+            .args(["eval", "-d", dataset, "--namespace", &space.namespace, "-p", &first])
+            .args(["--run-id", "r"])
+            .args(more)
+            .current_dir(space.dir.path())
+            .env("IMGFORGE_STATE_DIR", space.dir.path().join("state"));
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = eval(&[]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("other.jsonl` (test)") && said.contains("--replace-run"), "{said}");
+    let (code, said) = eval(&["--replace-run"]);
+    assert_eq!(code, Some(0), "{said}");
+}
+
 /// Evaluates the bundled dataset, or rows of it from a file, with predictions.
 fn demo(dir: &std::path::Path, dataset: &str, args: &[&str]) -> (Value, Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_imgforge"))
@@ -581,13 +788,56 @@ fn the_demo_is_evaluated_with_its_own_patches_with_bad_ones_and_on_published_ima
         ["--namespace", &namespace, "-i", id, "-p", "bad.jsonl", "-p", "gold", "-p", "empty"];
     let (published, code, said) =
         demo(dir, rows, &[&args[..], &["--run-id", "published"]].concat());
-    docker(&["rmi", &image.replace("x86_64", arch)]);
     assert_eq!(code, Some(0), "{said}");
-    for (model, wanted) in
-        [("gold", "resolved"), ("empty", "unresolved"), ("hunk", "patch_refused")]
-    {
-        assert_eq!(verdict(&published["models"][model], id)["verdict"], wanted, "{model}: {said}");
-    }
+    let expect = |published: &Value, said: &str| {
+        for (model, wanted) in
+            [("gold", "resolved"), ("empty", "unresolved"), ("hunk", "patch_refused")]
+        {
+            let own = verdict(&published["models"][model], id);
+            assert_eq!(own["verdict"], wanted, "{model}: {said}");
+        }
+    };
+    expect(&published, &said);
+
+    // Rows without a script, as old datasets have them, get the whole one of the harness; the
+    // repository may be in the image's own directory, or in one that the row names.
+    let image = image.replace("x86_64", arch);
+    let moved = format!("{namespace}/moved:latest");
+    let name = format!("{namespace}-moved");
+    let entry = ["run", "--name", &name, &image, "mv", "/testbed", "/srv/app"];
+    assert!(docker(&entry).status.success());
+    docker(&["commit", "--change", "WORKDIR /srv/app", &name, &moved]);
+    docker(&["rm", &name]);
+    let old = |more: Value| {
+        let text = std::fs::read_to_string(rows).unwrap();
+        let mut row: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        assert_eq!(row["instance_id"], id);
+        let row = row.as_object_mut().unwrap();
+        for column in ["eval_script", "eval_type"] {
+            row.remove(column);
+        }
+        row.extend(more.as_object().unwrap().clone());
+        let path = dir.join("old.jsonl");
+        std::fs::write(&path, json!(row).to_string()).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let args = |run| [&args[..], &["--run-id", run]].concat();
+    let (published, code, said) = demo(dir, &old(json!({})), &args("old"));
+    assert_eq!(code, Some(0), "{said}");
+    expect(&published, &said);
+    let eval = dir.join(format!("logs/run_evaluation/old/gold/{id}/eval.sh"));
+    let eval = std::fs::read_to_string(eval).unwrap();
+    assert!(eval.contains("\ngit apply -v - <<'EOF_114329324912'"), "{eval}");
+    let (published, code, said) = demo(dir, &old(json!({ "image": moved })), &args("moved"));
+    assert_eq!(code, Some(0), "{said}");
+    expect(&published, &said);
+    let named = json!({ "image": moved, "workdir": "/srv/app" });
+    // There what was installed from /testbed is not found: the row's own installation would be.
+    let (published, _, said) = demo(dir, &old(named), &args("named"));
+    assert_eq!(verdict(&published["models"]["empty"], id)["verdict"], "unresolved", "{said}");
+    let log = dir.join(format!("logs/run_evaluation/named/gold/{id}/test_output.txt"));
+    assert!(std::fs::read_to_string(log).unwrap().contains("+ cd /srv/app"), "{said}");
+    docker(&["rmi", &image, &moved]);
 
     // Saved logs are graded again without an engine, and runs are compared.
     let report = |args: &[&str]| {
@@ -602,6 +852,9 @@ fn the_demo_is_evaluated_with_its_own_patches_with_bad_ones_and_on_published_ima
     let again = report(&["report", "gold", "--json"]);
     let again: Value = serde_json::from_slice(&again.stdout).unwrap();
     assert_eq!(again["resolved_ids"], gold["resolved_ids"]);
+    let before = files(dir);
+    assert_eq!(report(&["report", "bad"]).status.code(), Some(0));
+    assert_same_files(&before, &files(dir));
     let compared = report(&["report", "gold", "--against", "empty"]);
     let compared = String::from_utf8_lossy(&compared.stdout).into_owned();
     assert!(compared.starts_with("gold against empty: 8 gained, 0 lost, 0 flaky"), "{compared}");

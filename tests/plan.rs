@@ -39,6 +39,7 @@ fn options() -> PlanOptions {
     PlanOptions {
         platform: "linux/amd64".to_owned(),
         namespace: None,
+        derive_images: false,
         up_to: Kind::Instance,
         evaluate: None,
     }

@@ -6,13 +6,15 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use crate::dataset::full_name;
 use crate::engine::LogSink;
+use crate::key::Digest;
 use crate::report::Verdict;
 use crate::run::write_whole;
 use crate::source::Mirrors;
 
 use super::context::{self, ChosenInstances};
-use super::eval::{self, Evaluation};
+use super::eval::{self, Evaluation, Finished};
 use super::execute::ExecArgs;
 use super::run_args::RunArgs;
 use super::{Chosen, CommandResult, Exit, Failure, Global, Sources};
@@ -48,9 +50,9 @@ pub struct CheckArgs {
     /// not
     #[arg(long)]
     gold: bool,
-    /// What the run of --gold is called
-    #[arg(long, alias = "run_id", value_name = "ID", default_value = "check")]
-    run_id: String,
+    /// What the run of --gold is called [default: check-<dataset>, begun anew each time]
+    #[arg(long, alias = "run_id", value_name = "ID")]
+    run_id: Option<String>,
     #[command(flatten)]
     exec: ExecArgs,
     #[command(flatten)]
@@ -104,17 +106,40 @@ pub(super) async fn run(global: &Global, command: DatasetCommand) -> CommandResu
     }
 }
 
+/// Names the run of a dataset's check: no two datasets share one.
+fn check_run(chosen: &Chosen) -> String {
+    let full = full_name(&chosen.dataset);
+    let path = std::path::Path::new(full);
+    let (name, more) = match path.canonicalize() {
+        Ok(place) => {
+            let stem = path.file_stem().map_or(String::new(), |stem| stem.display().to_string());
+            let digest = Digest::of(place.as_os_str().as_encoded_bytes()).to_string();
+            (stem, format!("-{}", &digest[..6]))
+        }
+        Err(_) => (full.to_owned(), String::new()),
+    };
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let name: String = name.chars().map(plain).take(100).collect();
+    let split = match chosen.split.as_str() {
+        "test" => String::new(),
+        split => format!("-{}", split.chars().map(plain).collect::<String>()),
+    };
+    format!("check-{name}{split}{more}")
+}
+
 /// Runs every instance with the gold patch and without, and lists what does not hold.
 async fn check_gold(global: &Global, args: &CheckArgs) -> Result<Vec<(String, String)>, Failure> {
+    let run_id = args.run_id.clone().unwrap_or_else(|| check_run(&args.chosen));
     let evaluation = Evaluation {
         chosen: &args.chosen,
         sources: &args.sources,
         predictions: &["gold".to_owned(), "empty".to_owned()],
-        run_id: &args.run_id,
+        run_id: &run_id,
+        replace_run: args.run_id.is_none(),
         exec: &args.exec,
         run: &args.run,
     };
-    let (report, exit) = eval::evaluate(global, &evaluation).await?;
+    let Finished { report, exit, _lock } = eval::evaluate(global, &evaluation).await?;
     if matches!(exit, Exit::Interrupted | Exit::Environment) {
         let error = anyhow!("the check did not come to its end");
         return Err(Failure { exit, error, hint: None });
@@ -134,7 +159,7 @@ async fn check_gold(global: &Global, args: &CheckArgs) -> Result<Vec<(String, St
         };
         problems.push((result.instance_id.clone(), format!("{what}{more}")));
     }
-    let path = std::path::Path::new("evaluation_results").join(&args.run_id).join("problems.jsonl");
+    let path = std::path::Path::new("evaluation_results").join(&run_id).join("problems.jsonl");
     let rows: String = problems
         .iter()
         .map(|(id, problem)| json!({ "instance_id": id, "problem": problem }).to_string() + "\n")

@@ -16,11 +16,14 @@ use crate::key::{Key, Kind};
 use crate::plan::{Plan, Work};
 use crate::progress::Timeline;
 use crate::recipe::Recipe;
-use crate::report::{InstanceResult, RunReport, Verdict};
-use crate::run::{Metadata, PatchState, RUNS, RunDir, RunError, Settings};
+use crate::report::{InstanceResult, RunReport, Verdict, harness};
+use crate::run::{
+    Changes, Metadata, RUNS, RunDir, RunError, RunLock, Settings, same_predictions, same_rows,
+};
 
 use super::context::{self, Prepared, Wanted};
 use super::execute::ExecArgs;
+use super::record::Record;
 use super::results::{self, Outputs};
 use super::run_args::RunArgs;
 use super::{Chosen, CommandResult, Exit, Failure, Global, Sources};
@@ -51,6 +54,10 @@ pub struct EvalArgs {
         env = "IMGFORGE_RUN_ID"
     )]
     run_id: String,
+    /// Start anew where the run id stands for another dataset or other predictions: its logs are
+    /// removed
+    #[arg(long, env = "IMGFORGE_REPLACE_RUN")]
+    replace_run: bool,
     #[command(flatten)]
     exec: ExecArgs,
     #[command(flatten)]
@@ -63,6 +70,10 @@ pub struct EvalArgs {
 pub(super) fn run_failure(error: RunError) -> Failure {
     match &error {
         RunError::Name { .. } | RunError::Metadata { .. } => Failure::input(error),
+        RunError::Other { .. } => Failure::input(error).hint(Some(
+            "name another --run-id: results are shared; or start it anew with --replace-run"
+                .to_owned(),
+        )),
         RunError::UnderWay { .. } => Failure::input(error)
             .hint(Some("wait for it, or name another --run-id: results are shared".to_owned())),
         RunError::Unknown { known, .. } => {
@@ -87,6 +98,8 @@ pub(super) struct Evaluation<'a> {
     pub predictions: &'a [String],
     /// The run.
     pub run_id: &'a str,
+    /// Whether a run of that id with other inputs is removed.
+    pub replace_run: bool,
     /// How the plan is run.
     pub exec: &'a ExecArgs,
     /// How tests are run.
@@ -100,26 +113,103 @@ pub(super) async fn run(global: &Global, args: EvalArgs) -> CommandResult {
         sources: &args.sources,
         predictions: &args.predictions,
         run_id: &args.run_id,
+        replace_run: args.replace_run,
         exec: &args.exec,
         run: &args.run,
     };
-    let (report, exit) = evaluate(global, &evaluation).await?;
+    let Finished { report, exit, _lock } = evaluate(global, &evaluation).await?;
     let written = results::write(&report, &args.outputs).map_err(run_failure)?;
+    results::write_step_summary(&report).map_err(run_failure)?;
     if !global.quiet {
         results::print(&report, &written);
     }
     if global.json {
-        super::render::json(&results::document(&report)).map_err(Failure::environment)?;
+        super::render::json(&harness::document(&report)).map_err(Failure::environment)?;
     }
     Ok(exit)
+}
+
+/// A run that came to its end; its directory is this process's as long as this lives.
+pub(super) struct Finished {
+    /// What it came to.
+    pub report: RunReport,
+    /// How the command ends.
+    pub exit: Exit,
+    /// Keeps others from the run.
+    pub _lock: RunLock,
+}
+
+/// Takes the directory of a run whose rows and predictions are to be `metadata`'s.
+fn begin(
+    dir: &RunDir,
+    metadata: &Metadata,
+    evaluation: &Evaluation<'_>,
+    quiet: bool,
+) -> Result<RunLock, RunError> {
+    let lock = dir.lock()?;
+    let run_id = dir.run_id();
+    let known = match dir.metadata() {
+        Err(RunError::Metadata { .. }) if evaluation.replace_run => {
+            dir.clear()?;
+            None
+        }
+        known => known?,
+    };
+    if let Some(known) = known {
+        let changes =
+            same_rows(run_id, &known, &metadata.dataset, &metadata.split).and_then(|()| {
+                match (&known.imgforge, &metadata.imgforge) {
+                    (Some(known), Some(now)) => same_predictions(run_id, known, now),
+                    _ => Ok(Changes::default()),
+                }
+            });
+        match changes {
+            Err(RunError::Other { .. }) if evaluation.replace_run => dir.clear()?,
+            changes => say_changes(run_id, &changes?, quiet),
+        }
+    }
+    Record::remove(dir)?;
+    dir.write_metadata(metadata)?;
+    Ok(lock)
+}
+
+/// Says what is not as it was when the run began.
+fn say_changes(run_id: &str, changes: &Changes, quiet: bool) {
+    if quiet {
+        return;
+    }
+    if !changes.changed.is_empty() {
+        let shown: Vec<&str> = changes.changed.iter().take(10).map(String::as_str).collect();
+        let more = match changes.changed.len() - shown.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        super::render::warn(format!(
+            "predictions have changed since run `{run_id}` began, and are run again: {}{more}",
+            shown.join(", ")
+        ));
+    }
+    if changes.left_out > 0 {
+        super::render::warn(format!(
+            "run `{run_id}` had {} more instances; its reports are of those that are chosen now",
+            changes.left_out
+        ));
+    }
 }
 
 /// Evaluates predictions; the files of the instances are written, the reports of the run are not.
 pub(super) async fn evaluate(
     global: &Global,
     evaluation: &Evaluation<'_>,
-) -> Result<(RunReport, Exit), Failure> {
+) -> Result<Finished, Failure> {
     let dir = RunDir::new(Path::new(RUNS), evaluation.run_id).map_err(run_failure)?;
+    // Before anything is fetched; what else may differ is looked at once the predictions are read.
+    if !evaluation.replace_run
+        && let Some(known) = dir.metadata().map_err(run_failure)?
+    {
+        let (dataset, split) = (&evaluation.chosen.dataset, &evaluation.chosen.split);
+        same_rows(evaluation.run_id, &known, dataset, split).map_err(run_failure)?;
+    }
     let wanted = Wanted {
         chosen: evaluation.chosen,
         sources: evaluation.sources,
@@ -142,9 +232,8 @@ pub(super) async fn evaluate(
     let all = prepared.plan(&prepared.work, Kind::Instance, Some(options.clone()))?;
     let everything: Vec<usize> = (0..prepared.work.len()).collect();
     let targets = targets(&all, &prepared.work, &everything, &rules, &dir)?;
-    let _lock = dir.lock().map_err(run_failure)?;
     let metadata = metadata(&prepared, evaluation);
-    dir.write_metadata(&metadata).map_err(run_failure)?;
+    let lock = begin(&dir, &metadata, evaluation, global.quiet).map_err(run_failure)?;
 
     let use_results = !evaluation.run.no_result_cache;
     let mut evaluated: HashMap<(usize, u32), Evaluated> = HashMap::new();
@@ -176,6 +265,11 @@ pub(super) async fn evaluate(
         grader: GRADER,
         strict: evaluation.run.strict,
         instances: prepared.instances.iter().map(|one| one.instance_id.clone()).collect(),
+        repos: prepared
+            .instances
+            .iter()
+            .map(|one| (one.instance_id.clone(), one.repo.clone()))
+            .collect(),
         results: Vec::new(),
         submitted: prepared.submission.by_model(),
         unknown_ids: prepared.submission.unknown_ids.clone(),
@@ -247,11 +341,8 @@ pub(super) async fn evaluate(
     if exit == Exit::Success && report.results.iter().any(|one| one.verdict.is_error()) {
         exit = Exit::SomeFailed;
     }
-    // Without it a later report only lacks a picture.
-    if let Err(error) = results::write_timeline(&report, &dir) {
-        super::render::warn(error);
-    }
-    Ok((report, exit))
+    Record::of(&report).write(&dir).map_err(run_failure)?;
+    Ok(Finished { report, exit, _lock: lock })
 }
 
 /// Reads how every instance is graded, before anything starts.
@@ -398,11 +489,7 @@ fn add_empty(report: &mut RunReport, prepared: &Prepared) {
         .collect();
     let mut added: Vec<InstanceResult> = Vec::new();
     for one in &prepared.submission.submitted {
-        let reason = match one.patch {
-            PatchState::Null => "the patch is null",
-            PatchState::Empty => "the patch is empty",
-            PatchState::Text | PatchState::None => continue,
-        };
+        let Some(reason) = one.patch.why_empty() else { continue };
         let Some(at) = chosen.get(one.instance_id.as_str()) else { continue };
         added.push(results::unfinished(
             &prepared.instances[*at],

@@ -18,6 +18,7 @@ mod lock;
 mod plan;
 mod prewarm;
 mod push;
+mod record;
 mod remotes;
 mod render;
 mod report;

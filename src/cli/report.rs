@@ -1,6 +1,6 @@
 //! `imgforge report`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,11 +11,12 @@ use crate::dataset::Instance;
 use crate::exec::evaluate::{Evaluated, RunTarget, grade_file};
 use crate::grade::{Family, GRADER, Rules};
 use crate::report::compare::compare;
-use crate::report::{InstanceResult, RunReport, Verdict};
-use crate::run::{Metadata, PatchState, RUNS, RunDir, file, model_name};
+use crate::report::{InstanceResult, RunReport, Verdict, harness};
+use crate::run::{Metadata, RUNS, RunDir, RunLock, Settings, file};
 
 use super::context;
 use super::eval::run_failure;
+use super::record::Record;
 use super::results::{self, Outputs};
 use super::{Chosen, CommandResult, Exit, Failure, Global};
 
@@ -24,7 +25,7 @@ use super::{Chosen, CommandResult, Exit, Failure, Global};
 pub struct ReportArgs {
     /// The run
     run_id: String,
-    /// Compare with this earlier run
+    /// Compare with this earlier run, whose reports stay as they are
     #[arg(long, value_name = "RUN_ID")]
     against: Option<String>,
     /// The dataset [default: the one that the run recorded]
@@ -39,19 +40,22 @@ pub struct ReportArgs {
 
 /// Runs `report`.
 pub(super) async fn run(global: &Global, args: ReportArgs) -> CommandResult {
-    let report = load(global, &args.run_id, &args, true).await?;
+    let Saved { report, _lock } = load(global, &args.run_id, &args, true).await?;
     let written = results::write(&report, &args.outputs).map_err(run_failure)?;
     let Some(other) = &args.against else {
+        results::write_step_summary(&report).map_err(run_failure)?;
         if !global.quiet {
             results::print(&report, &written);
         }
         if global.json {
-            super::render::json(&results::document(&report)).map_err(Failure::environment)?;
+            super::render::json(&harness::document(&report)).map_err(Failure::environment)?;
         }
         return Ok(exit_of(&report));
     };
-    let baseline = load(global, other, &args, false).await?;
-    let comparison = compare(&report, &baseline);
+    let comparison = match *other == args.run_id {
+        true => compare(&report, &report),
+        false => compare(&report, &load(global, other, &args, false).await?.report),
+    };
     if global.json {
         super::render::json(&comparison).map_err(Failure::environment)?;
     } else {
@@ -67,15 +71,22 @@ fn exit_of(report: &RunReport) -> Exit {
     }
 }
 
-/// Grades the saved logs of a run. With `write` every instance gets its report anew.
+/// A run that was read.
+struct Saved {
+    report: RunReport,
+    /// Keeps others from the run.
+    _lock: Option<RunLock>,
+}
+
+/// Grades the saved logs of a run. With `write` instances get their reports anew, where they differ.
 async fn load(
     global: &Global,
     run_id: &str,
     args: &ReportArgs,
     write: bool,
-) -> Result<RunReport, Failure> {
+) -> Result<Saved, Failure> {
     let dir = RunDir::new(Path::new(RUNS), run_id).map_err(run_failure)?;
-    let saved = dir.instances().map_err(run_failure)?;
+    let lock = dir.lock_existing().map_err(run_failure)?;
     let metadata = dir.metadata().map_err(run_failure)?;
     let recorded = |field: fn(&Metadata) -> &String| metadata.as_ref().map(|m| field(m).clone());
     let dataset = args.dataset.clone().or_else(|| recorded(|m| &m.dataset)).ok_or_else(|| {
@@ -86,81 +97,178 @@ async fn load(
     let split = split.unwrap_or_else(|| "test".to_owned());
     let chosen = Chosen::one(&dataset, &split, None);
     let instances = context::choose_rows(global, &chosen).await?.instances;
+    let all: Vec<String> = instances.iter().map(|one| one.instance_id.clone()).collect();
     let instances: HashMap<String, Arc<Instance>> =
         instances.into_iter().map(|one| (one.instance_id.clone(), Arc::new(one))).collect();
     let own = metadata.as_ref().and_then(|metadata| metadata.imgforge.as_ref());
-    let models: HashMap<String, String> = own
-        .iter()
-        .flat_map(|own| &own.submitted)
-        .map(|one| (model_name(&one.model_name_or_path), one.model_name_or_path.clone()))
-        .collect();
-    let mut order: Vec<String> = own.map(|own| own.instances.clone()).unwrap_or_default();
+    let record = Record::read(&dir).unwrap_or_default();
+    let family = own.map_or("swebench", |own| own.grading.as_str());
+    let grading = Grading {
+        family: Family::from_str(family, true).unwrap_or_default(),
+        strict: own.is_some_and(|own| own.strict),
+    };
     let mut report = RunReport {
         run_id: run_id.to_owned(),
         dataset,
         split,
         created_at: recorded(|m| &m.created_at).unwrap_or_default(),
-        seconds: 0.0,
+        seconds: record.seconds,
         engine: own.map_or(String::new(), |own| own.engine.clone()),
         platform: own.map_or(String::new(), |own| own.platform.clone()),
         workers: own.map_or(0, |own| own.workers),
         grader: GRADER,
-        strict: own.is_some_and(|own| own.strict),
-        instances: Vec::new(),
+        strict: grading.strict,
+        // A run of the harness does not say what was chosen: then all of the dataset was.
+        instances: own.map_or(all, |own| own.instances.clone()),
+        repos: BTreeMap::new(),
         results: Vec::new(),
         submitted: BTreeMap::new(),
-        unknown_ids: Vec::new(),
-        timeline: Vec::new(),
+        unknown_ids: record.unknown_ids.clone(),
+        timeline: record.timeline.clone(),
     };
-    // A run of the harness has none, which only costs a picture.
-    let kept = results::read_timeline(&dir).unwrap_or_default();
-    (report.seconds, report.timeline) = (kept.seconds, kept.spans);
-    let family = own.map_or("swebench", |own| own.grading.as_str());
-    let family = Family::from_str(family, true).unwrap_or_default();
-    for (model, id, path) in saved {
+    match own {
+        Some(own) => add_own(&mut report, &dir, own, &record, &instances, grading)?,
+        None => add_foreign(&mut report, &dir, &instances, grading)?,
+    }
+    for id in &report.instances {
+        let known = instances.get(id).map(|instance| instance.repo.clone());
+        report.repos.insert(id.clone(), known.unwrap_or_default());
+    }
+    if write {
+        for result in &report.results {
+            let path = dir.instance(&result.model, &result.instance_id, 0).map_err(run_failure)?;
+            if path.is_dir() {
+                results::write_instance(result, &path).map_err(run_failure)?;
+            }
+        }
+    }
+    Ok(Saved { report, _lock: lock })
+}
+
+/// Adds the predictions of a run of ours: what the run knew, and what logs say where it was judged.
+fn add_own(
+    report: &mut RunReport,
+    dir: &RunDir,
+    own: &Settings,
+    record: &Record,
+    instances: &HashMap<String, Arc<Instance>>,
+    grading: Grading,
+) -> Result<(), Failure> {
+    let mut models: Vec<&str> = record.models.iter().map(String::as_str).collect();
+    for one in &own.submitted {
+        let list = report.submitted.entry(one.model_name_or_path.clone()).or_default();
+        list.push(one.instance_id.clone());
+        if !models.contains(&one.model_name_or_path.as_str()) {
+            models.push(&one.model_name_or_path);
+        }
+    }
+    let place: HashMap<&str, usize> =
+        own.instances.iter().enumerate().map(|(at, id)| (id.as_str(), at)).collect();
+    let mut seen = HashSet::new();
+    for one in &own.submitted {
+        let (model, id) = (&one.model_name_or_path, &one.instance_id);
+        if !place.contains_key(id.as_str()) || !seen.insert((model, id)) {
+            continue;
+        }
+        let Some(instance) = instances.get(id) else {
+            super::render::warn(format!("`{id}` is no instance of the dataset any more"));
+            continue;
+        };
+        let path = dir.instance(model, id, 0).map_err(run_failure)?;
+        let known = record.result(model, id);
+        report.results.push(match (one.patch.why_empty(), known) {
+            (Some(why), _) => {
+                let why = why.to_owned();
+                results::unfinished(instance, model, Verdict::EmptyPatch, why)
+            }
+            (None, Some(known)) => restored(&path, instance, known, grading)?,
+            (None, None) => unrecorded(&path, instance, model, grading)?,
+        });
+    }
+    let order = |model: &str| models.iter().position(|known| *known == model);
+    report.results.sort_by_key(|result| {
+        (order(&result.model), place.get(result.instance_id.as_str()).copied())
+    });
+    Ok(())
+}
+
+/// Returns what the run knew of a prediction; where it was judged by its log, graded anew.
+fn restored(
+    path: &Path,
+    instance: &Arc<Instance>,
+    known: &InstanceResult,
+    grading: Grading,
+) -> Result<InstanceResult, Failure> {
+    let judged = matches!(known.verdict, Verdict::Resolved | Verdict::Unresolved);
+    let mut result = match judged && path.join(file::OUTPUT).is_file() {
+        true => {
+            let graded = grade_saved(path, instance, &known.model, grading)?;
+            InstanceResult {
+                cached: known.cached,
+                key: known.key,
+                image_id: known.image_id.clone(),
+                build_seconds: known.build_seconds,
+                test_seconds: known.test_seconds,
+                ..graded
+            }
+        }
+        false if judged => {
+            let why = "there is no log of its tests".to_owned();
+            results::unfinished(instance, &known.model, Verdict::Error, why)
+        }
+        false => known.clone(),
+    };
+    let ran = !matches!(known.verdict, Verdict::Error | Verdict::NotRun | Verdict::EmptyPatch);
+    if ran && result.patch.is_none() {
+        let patch = std::fs::read(path.join(file::PATCH)).ok();
+        result.patch = patch.map(|patch| String::from_utf8_lossy(&patch).into_owned());
+    }
+    results::add_log(&mut result, path);
+    Ok(result)
+}
+
+/// Returns what is there of a prediction where the run did not come to its end: a log counts only
+/// when the run had judged it.
+fn unrecorded(
+    path: &Path,
+    instance: &Arc<Instance>,
+    model: &str,
+    grading: Grading,
+) -> Result<InstanceResult, Failure> {
+    let judged = kept_facts(path, &instance.instance_id).is_some();
+    if judged || timed_out(&path.join(file::OUTPUT)) {
+        return grade_saved(path, instance, model, grading);
+    }
+    let why = "the run ended before its tests did".to_owned();
+    let mut result = results::unfinished(instance, model, Verdict::NotRun, why);
+    results::add_log(&mut result, path);
+    Ok(result)
+}
+
+/// Adds the predictions of a run of the harness, as its folders have them.
+fn add_foreign(
+    report: &mut RunReport,
+    dir: &RunDir,
+    instances: &HashMap<String, Arc<Instance>>,
+    grading: Grading,
+) -> Result<(), Failure> {
+    for (model, id, path) in dir.instances().map_err(run_failure)? {
         let Some(instance) = instances.get(&id) else {
             super::render::warn(format!("`{}` is for no instance of the dataset", path.display()));
             report.unknown_ids.push(id);
             continue;
         };
-        if !order.contains(&id) {
-            order.push(id.clone());
-        }
-        let model = models.get(&model).cloned().unwrap_or(model);
-        let result = grade_saved(&path, instance, &model, family, report.strict)?;
-        if write {
-            results::write_instance(&result, &path).map_err(run_failure)?;
-        }
-        report.results.push(result);
+        report.results.push(grade_saved(&path, instance, &model, grading)?);
+        report.submitted.entry(model).or_default().push(id);
     }
-    for one in own.iter().flat_map(|own| &own.submitted) {
-        let list = report.submitted.entry(one.model_name_or_path.clone()).or_default();
-        list.push(one.instance_id.clone());
-        let empty = matches!(one.patch, PatchState::Null | PatchState::Empty);
-        if let (true, Some(instance)) = (empty, instances.get(&one.instance_id))
-            && order.contains(&one.instance_id)
-        {
-            let model = &one.model_name_or_path;
-            let reason = "the patch is empty".to_owned();
-            report.results.push(results::unfinished(instance, model, Verdict::EmptyPatch, reason));
-        }
-    }
-    if own.is_none() {
-        for result in &report.results {
-            let list = report.submitted.entry(result.model.clone()).or_default();
-            list.push(result.instance_id.clone());
-        }
-    }
-    for (model, id, seconds) in kept.build_seconds {
-        let own = |one: &&mut InstanceResult| one.model == model && one.instance_id == id;
-        if let Some(result) = report.results.iter_mut().find(own) {
-            result.build_seconds = seconds;
-        }
-    }
-    let place = |id: &str| order.iter().position(|known| known == id);
-    report.results.sort_by_key(|result| (result.model.clone(), place(&result.instance_id)));
-    report.instances = order;
-    Ok(report)
+    Ok(())
+}
+
+/// How logs are graded.
+#[derive(Clone, Copy)]
+struct Grading {
+    family: Family,
+    strict: bool,
 }
 
 /// Grades what is in the directory of an instance, its further runs included.
@@ -168,10 +276,9 @@ fn grade_saved(
     dir: &Path,
     instance: &Arc<Instance>,
     model: &str,
-    family: Family,
-    strict: bool,
+    grading: Grading,
 ) -> Result<InstanceResult, Failure> {
-    let rules = Rules::with(instance, family, strict).map_err(Failure::input)?;
+    let rules = Rules::with(instance, grading.family, grading.strict).map_err(Failure::input)?;
     let patch = std::fs::read(dir.join(file::PATCH)).unwrap_or_default();
     let target = RunTarget {
         dir: dir.to_owned(),
@@ -209,11 +316,16 @@ fn run_of(dir: &Path, target: &RunTarget) -> Result<Evaluated, Failure> {
         graded: None,
         reason: None,
         seconds: kept.as_ref().and_then(|kept| kept["test_seconds"].as_f64()).unwrap_or(0.0),
-        cached: false,
+        cached: kept.as_ref().is_some_and(|kept| kept["cached"] == true),
         image_id: text("image_id").unwrap_or_default(),
         key: text("key").and_then(|key| key.parse().ok()),
     };
     let output = dir.join(file::OUTPUT);
+    if text("verdict").as_deref() == Some(Verdict::PatchRefused.as_str()) {
+        evaluated.verdict = Verdict::PatchRefused;
+        evaluated.reason = text("reason");
+        return Ok(evaluated);
+    }
     let log = std::fs::read(dir.join(file::LOG)).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
     if let Some(at) = log.find(">>>>> Patch Apply Failed") {

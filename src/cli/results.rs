@@ -4,15 +4,12 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use console::style;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::dataset::Instance;
 use crate::exec::evaluate::{Evaluated, RunTarget};
 use crate::grade::GRADER;
-use crate::report::{InstanceResult, RunReport, Span, Verdict, harness, html, junit, markdown};
-use crate::run::{RunDir, RunError, file, model_name, write_whole};
+use crate::report::{InstanceResult, RunReport, Verdict, harness, html, junit, markdown, text};
+use crate::run::{RunError, file, model_name, write_changed};
 
 /// How many lines of a log a report shows.
 const TAIL_LINES: usize = 40;
@@ -132,7 +129,7 @@ pub fn write_instance(result: &InstanceResult, dir: &Path) -> Result<(), RunErro
     match harness::instance_report(result, &GRADER) {
         Some(report) => {
             let text = serde_json::to_vec_pretty(&report).expect("reports are plain values");
-            write_whole(&path, &text)
+            write_changed(&path, &text)
         }
         None => match std::fs::remove_file(&path) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
@@ -143,40 +140,8 @@ pub fn write_instance(result: &InstanceResult, dir: &Path) -> Result<(), RunErro
     }
 }
 
-/// What only the run itself knows: when each worker did what, and how long images took.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Timeline {
-    /// Seconds of the run.
-    pub seconds: f64,
-    /// What the workers did.
-    pub spans: Vec<Span>,
-    /// Seconds of making images, by model and instance.
-    pub build_seconds: Vec<(String, String, f64)>,
-}
-
-/// Writes the timeline of a run, for `imgforge report`.
-pub fn write_timeline(report: &RunReport, dir: &RunDir) -> Result<(), RunError> {
-    if report.timeline.is_empty() {
-        return Ok(());
-    }
-    let build =
-        |one: &InstanceResult| (one.model.clone(), one.instance_id.clone(), one.build_seconds);
-    let kept = Timeline {
-        seconds: report.seconds,
-        spans: report.timeline.clone(),
-        build_seconds: report.results.iter().map(build).collect(),
-    };
-    let text = serde_json::to_vec(&kept).expect("plain values");
-    write_whole(&dir.path().join("timeline.json"), &text)
-}
-
-/// Reads the timeline of a run; `None` where there is none, or it is damaged.
-pub fn read_timeline(dir: &RunDir) -> Option<Timeline> {
-    let text = std::fs::read(dir.path().join("timeline.json")).ok()?;
-    serde_json::from_slice(&text).ok()
-}
-
-/// Writes all reports of a run; returns the files that people want to know of.
+/// Writes all reports of a run; returns the files that people want to know of. What a file says
+/// already is not written again.
 pub fn write(report: &RunReport, outputs: &Outputs) -> Result<Vec<PathBuf>, RunError> {
     let mut written = Vec::new();
     for model in report.models() {
@@ -184,83 +149,41 @@ pub fn write(report: &RunReport, outputs: &Outputs) -> Result<Vec<PathBuf>, RunE
         let path = outputs.report_dir.join(name);
         let text = serde_json::to_string_pretty(&harness::run_report(report, model));
         let text = text.expect("reports are plain values") + "\n";
-        write_whole(&path, text.as_bytes())?;
+        write_changed(&path, text.as_bytes())?;
         written.push(path);
     }
     let dir = Path::new("evaluation_results").join(&report.run_id);
-    let summary = markdown::summary(report);
     let texts = [
-        ("summary.md", &outputs.markdown, summary.clone()),
+        ("summary.md", &outputs.markdown, markdown::summary(report)),
         ("junit.xml", &outputs.junit, junit::junit(report)),
         ("index.html", &outputs.html, html::page(report)),
     ];
     for (name, copy, text) in texts {
         let path = dir.join(name);
-        write_whole(&path, text.as_bytes())?;
+        write_changed(&path, text.as_bytes())?;
         if let Some(copy) = copy {
-            write_whole(copy, text.as_bytes())?;
+            write_changed(copy, text.as_bytes())?;
         }
         written.push(path);
-    }
-    if let Some(path) = super::context::variable("GITHUB_STEP_SUMMARY") {
-        let mut options = std::fs::OpenOptions::new();
-        let open = options.append(true).create(true).open(&path);
-        let added = open.and_then(|mut file| file.write_all(summary.as_bytes()));
-        added.map_err(|source| RunError::File { path: path.into(), source })?;
     }
     Ok(written)
 }
 
-/// Returns what `--json` prints: the run report, or one for each model.
-pub fn document(report: &RunReport) -> Value {
-    match report.models().as_slice() {
-        [model] => harness::run_report(report, model),
-        models => {
-            let all: serde_json::Map<String, Value> = models
-                .iter()
-                .map(|model| ((*model).to_owned(), harness::run_report(report, model)))
-                .collect();
-            json!({ "schema_version": harness::SCHEMA_VERSION, "models": all })
-        }
-    }
+/// Adds the summary to that of the step, on GitHub's runners.
+pub fn write_step_summary(report: &RunReport) -> Result<(), RunError> {
+    let Some(path) = super::context::variable("GITHUB_STEP_SUMMARY") else { return Ok(()) };
+    let mut options = std::fs::OpenOptions::new();
+    let open = options.append(true).create(true).open(&path);
+    let added = open.and_then(|mut file| file.write_all(markdown::summary(report).as_bytes()));
+    added.map_err(|source| RunError::File { path: path.into(), source })
 }
 
 /// Prints what a run came to, for people.
 pub fn print(report: &RunReport, written: &[PathBuf]) {
-    for model in report.models() {
-        let results: Vec<&InstanceResult> = report.of(model).collect();
-        let count = |verdict: Verdict| results.iter().filter(|one| one.verdict == verdict).count();
-        let resolved = count(Verdict::Resolved);
-        let judged = results.len();
-        let percent = 100.0 * resolved as f64 / judged.max(1) as f64;
-        eprintln!(
-            "\n{}: {} of {judged} resolved ({percent:.1}%)",
-            style(model).bold().for_stderr(),
-            style(resolved).green().for_stderr(),
-        );
-        for verdict in Verdict::ALL.into_iter().skip(1) {
-            if count(verdict) > 0 {
-                eprintln!("  {:>5} {}", count(verdict), verdict.words());
-            }
-        }
-        let cached = results.iter().filter(|one| one.cached).count();
-        if cached > 0 {
-            eprintln!("  {cached:>5} reused from earlier runs with the same inputs");
-        }
-        let missing = report.instances.len() - judged.min(report.instances.len());
-        if missing > 0 {
-            eprintln!("  {missing:>5} without a prediction");
-        }
-        let reaching = results.iter().filter(|one| !one.reaches.is_empty()).count();
-        if reaching > 0 {
-            eprintln!("  {reaching:>5} whose patch reaches for the run of the tests");
-        }
-        let flaky = results.iter().filter(|one| !one.flaky.is_empty()).count();
-        if flaky > 0 {
-            eprintln!("  {flaky:>5} with tests that did not do the same in every run");
-        }
+    eprint!("{}", text::summary(report));
+    if !written.is_empty() {
+        eprintln!();
     }
-    eprintln!();
     for path in written {
         eprintln!("  {}", path.display());
     }

@@ -7,6 +7,7 @@ use anyhow::anyhow;
 
 use crate::dataset::Instance;
 use crate::dataset::prediction::{self, PredictionError};
+use crate::key::Digest;
 use crate::plan::Work;
 use crate::plan::build::ModelPatch;
 use crate::run::{PatchState, Submitted};
@@ -87,6 +88,7 @@ pub fn read(
                 instance_id: prediction.instance_id.clone(),
                 model_name_or_path: prediction.model_name_or_path.clone(),
                 patch,
+                digest: prediction.model_patch.as_ref().map(|patch| Digest::of(patch.as_bytes())),
             });
             let Some(&at) = order.get(prediction.instance_id.as_str()) else {
                 not_chosen += 1;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{InstanceResult, RunReport, Verdict};
+use super::{InstanceResult, RunReport, Score, Verdict};
 
 /// A run beside an earlier one.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -26,6 +26,14 @@ pub struct Comparison {
     pub only_here: Vec<String>,
     /// Only in the earlier run.
     pub only_there: Vec<String>,
+    /// What each model of this run came to.
+    pub scores: Vec<Score>,
+    /// What each model of the earlier run came to.
+    pub scores_against: Vec<Score>,
+    /// The instances that only this run has, by model.
+    pub only_here_by_model: BTreeMap<String, Vec<String>>,
+    /// The instances that only the earlier run has, by model.
+    pub only_there_by_model: BTreeMap<String, Vec<String>>,
 }
 
 /// One instance in two runs.
@@ -66,19 +74,30 @@ pub fn compare(run: &RunReport, against: &RunReport) -> Comparison {
         same: 0,
         only_here: Vec::new(),
         only_there: Vec::new(),
+        scores: run.scores(),
+        scores_against: against.scores(),
+        only_here_by_model: BTreeMap::new(),
+        only_there_by_model: BTreeMap::new(),
+    };
+    let only = |result: &InstanceResult,
+                ids: &mut Vec<String>,
+                by_model: &mut BTreeMap<String, Vec<String>>| {
+        ids.push(result.instance_id.clone());
+        by_model.entry(result.model.clone()).or_default().push(result.instance_id.clone());
     };
     let keys: BTreeSet<_> = here.keys().chain(there.keys()).collect();
     for key in keys {
         let (now, before) = match (here.get(key), there.get(key)) {
             (Some(now), Some(before)) => (now, before),
             (Some(now), None) => {
-                comparison.only_here.push(now.instance_id.clone());
+                only(now, &mut comparison.only_here, &mut comparison.only_here_by_model);
                 continue;
             }
-            (None, before) => {
-                comparison.only_there.extend(before.map(|before| before.instance_id.clone()));
+            (None, Some(before)) => {
+                only(before, &mut comparison.only_there, &mut comparison.only_there_by_model);
                 continue;
             }
+            (None, None) => continue,
         };
         let change = change(before, now);
         let resolved = (before.verdict == Verdict::Resolved, now.verdict == Verdict::Resolved);
@@ -129,14 +148,23 @@ impl Comparison {
             self.flaky.len(),
             self.same
         );
+        for (run, scores) in [(&self.run_id, &self.scores), (&self.against, &self.scores_against)] {
+            for score in scores {
+                let _ = writeln!(text, "  {run}, {}: {}", score.model, score.headline());
+            }
+        }
+        let several = self.scores.len() > 1 || self.scores_against.len() > 1;
         for (name, changes) in
             [("gained", &self.gained), ("lost", &self.lost), ("flaky", &self.flaky)]
         {
             for change in changes {
                 let _ = writeln!(
                     text,
-                    "  {name:<6} {} ({} -> {})",
-                    change.instance_id, change.before, change.now
+                    "  {name:<6} {} ({} -> {}){}",
+                    change.instance_id,
+                    change.before,
+                    change.now,
+                    if several { format!(" {}", change.model) } else { String::new() }
                 );
                 for (sign, tests) in [("+", &change.tests_gained), ("-", &change.tests_lost)] {
                     for test in tests.iter().take(5) {
@@ -148,9 +176,17 @@ impl Comparison {
                 }
             }
         }
-        for (name, ids) in [(&self.run_id, &self.only_here), (&self.against, &self.only_there)] {
-            if !ids.is_empty() {
-                let _ = writeln!(text, "  only in {name}: {}", ids.join(", "));
+        for (run, only, others) in [
+            (&self.run_id, &self.only_here_by_model, &self.scores_against),
+            (&self.against, &self.only_there_by_model, &self.scores),
+        ] {
+            for (model, ids) in only {
+                // A model that the other run does not have says more than its instances.
+                let whole = several && others.iter().all(|score| score.model != *model);
+                let _ = match whole {
+                    true => writeln!(text, "  only in {run}: model {model} ({})", ids.len()),
+                    false => writeln!(text, "  only in {run}: {} ({model})", ids.join(", ")),
+                };
             }
         }
         text
@@ -171,6 +207,8 @@ mod tests {
             result
         };
         now.run_id = "run-2".to_owned();
+        now.instances = (1..=6).map(|at| format!("a-{at}")).collect();
+        before.instances = now.instances.clone();
         now.results = vec![
             other("a-1", Verdict::Resolved, "x"),
             other("a-2", Verdict::Unresolved, "x"),
@@ -187,14 +225,24 @@ mod tests {
         ];
         insta::assert_snapshot!(compare(&now, &before).text(), @r"
         run-2 against run-1: 1 gained, 1 lost, 1 flaky, 1 alike
+          run-2, org/model: 4 of 6 resolved (66.7%)
+          run-1, org/model: 3 of 6 resolved (50.0%)
           gained a-1 (unresolved -> resolved)
                    + t::a
           lost   a-2 (resolved -> unresolved)
                    - t::a
           flaky  a-3 (unresolved -> resolved)
                    + t::a
-          only in run-2: a-5
-          only in run-1: a-6
+          only in run-2: a-5 (org/model)
+          only in run-1: a-6 (org/model)
         ");
+
+        // A model that one of them lacks is named, not its instances.
+        let mut gold = other("a-1", Verdict::Resolved, "g");
+        gold.model = "gold".to_owned();
+        before.results.push(gold);
+        let text = compare(&now, &before).text();
+        assert!(text.contains("  only in run-1: model gold (1)\n"), "{text}");
+        assert!(text.contains("gained a-1 (unresolved -> resolved) org/model"), "{text}");
     }
 }

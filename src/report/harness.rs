@@ -156,10 +156,25 @@ pub fn run_report(report: &RunReport, model: &str) -> Value {
             "workers": report.workers,
             "grader": report.grader,
             "strict": report.strict,
+            "score": report.score(model),
             "patch_refused_ids": patch_refused,
             "cached_ids": cached,
             "unknown_ids": report.unknown_ids,
             "instances": details,
         },
     })
+}
+
+/// Returns what `--json` prints: the report of every model by its name, below `models`; where there
+/// is one model, the fields of its report beside it, as the harness has them.
+pub fn document(report: &RunReport) -> Value {
+    let models = report.models();
+    let all: serde_json::Map<String, Value> =
+        models.iter().map(|model| ((*model).to_owned(), run_report(report, model))).collect();
+    let mut document = match models.as_slice() {
+        [model] => all[*model].clone(),
+        _ => json!({ "schema_version": SCHEMA_VERSION }),
+    };
+    document["models"] = Value::Object(all);
+    document
 }

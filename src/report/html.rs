@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::{InstanceResult, RunReport};
+use super::{InstanceResult, RunReport, Score};
 
 const PAGE: &str = include_str!("index.html");
 
@@ -20,7 +20,18 @@ const MOST_TESTS: usize = 500;
 
 /// Renders a run.
 pub fn page(report: &RunReport) -> String {
-    let data = json!({
+    PAGE.replacen(PLACE, &embed(&data(report)), 1)
+}
+
+/// Returns what the page shows.
+pub(super) fn data(report: &RunReport) -> Value {
+    let score = |score: Score| {
+        let mut value = json!(score);
+        value["headline"] = json!(score.headline());
+        value["beside"] = json!(score.beside());
+        value
+    };
+    json!({
         "run_id": report.run_id,
         "dataset": report.dataset,
         "split": report.split,
@@ -35,9 +46,10 @@ pub fn page(report: &RunReport) -> String {
         "unknown_ids": report.unknown_ids,
         "models": report.models(),
         "results": report.results.iter().map(row).collect::<Vec<_>>(),
+        "scores": report.scores().into_iter().map(score).collect::<Vec<_>>(),
+        "repositories": report.by_repository(),
         "timeline": report.timeline,
-    });
-    PAGE.replacen(PLACE, &embed(&data), 1)
+    })
 }
 
 /// Renders JSON that nothing in an HTML document ends.
@@ -73,6 +85,7 @@ fn row(result: &InstanceResult) -> Value {
         "f2p": failing(tests.map(|tests| &tests.fail_to_pass.failure)),
         "p2p": failing(tests.map(|tests| &tests.pass_to_pass.failure)),
         "reason": result.reason,
+        "why": result.why(),
         "failure": result.failure.as_ref().map(|(reason, _)| reason),
         "advice": result.advice(),
         "cached": result.cached,

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite, XmlString};
+use quick_junit::{
+    NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite, XmlString,
+};
 
 use super::{InstanceResult, RunReport, Verdict};
 
@@ -13,6 +15,17 @@ pub fn junit(report: &RunReport) -> String {
     document.set_time(Duration::from_secs_f64(report.seconds.max(0.0)));
     for model in report.models() {
         let mut suite = TestSuite::new(model);
+        let score = report.score(model);
+        for (name, value) in [
+            ("score", score.headline()),
+            ("instances", score.instances.to_string()),
+            ("resolved", score.resolved.to_string()),
+            ("submitted", score.submitted.to_string()),
+            ("completed", score.completed.to_string()),
+            ("missing", score.missing.to_string()),
+        ] {
+            suite.add_property(Property::new(name, value));
+        }
         let mut seconds = 0.0;
         for result in report.of(model) {
             seconds += result.test_seconds;

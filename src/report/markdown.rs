@@ -1,6 +1,5 @@
 //! `summary.md`: a run for people who read pull requests and job summaries.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{InstanceResult, RunReport, Verdict};
@@ -19,25 +18,27 @@ pub fn summary(report: &RunReport) -> String {
         report.instances.len()
     );
     text.push_str(
-        "| model | resolved | of | unresolved | patch refused | empty | errors | reused |\n\
-         |---|---:|---:|---:|---:|---:|---:|---:|\n",
+        "| model | resolved | of | submitted | completed | missing | unresolved | patch refused \
+         | empty | errors | not run | reused |\n\
+         |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
-    for model in report.models() {
-        let of: Vec<&InstanceResult> = report.of(model).collect();
-        let count = |wanted: &dyn Fn(&&&InstanceResult) -> bool| of.iter().filter(wanted).count();
-        let is = |verdict: Verdict| count(&|one| one.verdict == verdict);
-        let resolved = is(Verdict::Resolved);
+    for score in report.scores() {
         let _ = writeln!(
             text,
-            "| {} | **{resolved}** ({}) | {} | {} | {} | {} | {} | {} |",
-            escape(model),
-            percent(resolved, of.len()),
-            of.len(),
-            is(Verdict::Unresolved),
-            is(Verdict::PatchRefused),
-            is(Verdict::EmptyPatch),
-            count(&|one| one.verdict.is_error()),
-            count(&|one| one.cached),
+            "| {} | **{}** ({}) | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            escape(&score.model),
+            score.resolved,
+            score.percent,
+            score.instances,
+            score.submitted,
+            score.completed,
+            score.missing,
+            score.unresolved - score.patch_refused,
+            score.patch_refused,
+            score.empty,
+            score.errors,
+            score.not_run,
+            score.reused,
         );
     }
     by_repository(&mut text, report);
@@ -58,10 +59,6 @@ pub fn summary(report: &RunReport) -> String {
     }
     text.push('\n');
     text
-}
-
-fn percent(part: usize, all: usize) -> String {
-    format!("{:.1}%", 100.0 * part as f64 / all.max(1) as f64)
 }
 
 /// Keeps Markdown and HTML from reading `text`.
@@ -89,19 +86,21 @@ fn escape(text: &str) -> String {
 }
 
 fn by_repository(text: &mut String, report: &RunReport) {
-    let mut repositories: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    for result in &report.results {
-        let counts = repositories.entry(&result.repo).or_default();
-        counts.0 += usize::from(result.verdict == Verdict::Resolved);
-        counts.1 += 1;
-    }
+    let repositories = report.by_repository();
     if repositories.len() < 2 {
         return;
     }
-    text.push_str("\n| repository | resolved | of | |\n|---|---:|---:|---|\n");
-    for (repository, (resolved, all)) in repositories {
-        let bar = "█".repeat((resolved * 20).div_ceil(all.max(1)));
-        let _ = writeln!(text, "| {} | {resolved} | {all} | {bar} |", escape(repository));
+    text.push_str("\n| repository | of |");
+    for model in report.models() {
+        let _ = write!(text, " {} |", escape(model));
+    }
+    let _ = writeln!(text, "\n|---|---:|{}", "---:|".repeat(report.models().len()));
+    for one in repositories {
+        let _ = write!(text, "| {} | {} |", escape(&one.repo), one.instances);
+        for resolved in one.resolved {
+            let _ = write!(text, " {resolved} |");
+        }
+        text.push('\n');
     }
 }
 
@@ -119,11 +118,7 @@ fn not_resolved(text: &mut String, report: &RunReport) {
     );
     for result in open.iter().take(MOST) {
         let tests = result.counts().map_or(String::new(), |(good, all)| format!("{good}/{all}"));
-        // What a log mentions says little where its tests were read.
-        let cause = result.failure.as_ref().filter(|_| result.tests.is_none());
-        let why = result.reason.as_deref().or(cause.map(|(why, _)| why.as_str()));
-        let why = why.unwrap_or_default();
-        let why: String = why.lines().next().unwrap_or_default().chars().take(300).collect();
+        let why: String = result.why().chars().take(300).collect();
         let advice = result.advice().map_or(String::new(), |advice| format!(" ({advice})"));
         let _ = writeln!(
             text,
@@ -194,15 +189,15 @@ mod tests {
 
         lite (test), 9 instances
 
-        | model | resolved | of | unresolved | patch refused | empty | errors | reused |
-        |---|---:|---:|---:|---:|---:|---:|---:|
-        | org/model | **1** (12.5%) | 8 | 1 | 1 | 1 | 4 | 1 |
+        | model | resolved | of | submitted | completed | missing | unresolved | patch refused | empty | errors | not run | reused |
+        |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
+        | org/model | **1** (11.1%) | 9 | 8 | 3 | 1 | 1 | 1 | 1 | 3 | 1 | 1 |
 
         <details><summary>7 not resolved</summary>
 
         | instance | model | verdict | tests | why |
         |---|---|---|---:|---|
-        | x__y-2 | org/model | unresolved | 1/2 |  |
+        | x__y-2 | org/model | unresolved | 1/2 | t::a fails |
         | x__y-3 | org/model | patch refused |  | a reason (make the patch against the base commit with \`git diff\`; run_instance.log has every attempt) |
         | x__y-4 | org/model | empty patch |  | a reason |
         | x__y-5 | org/model | timed out |  | a reason (raise --timeout, or lower --max-workers so that each run has more of the machine) |

@@ -8,8 +8,10 @@ pub mod harness;
 pub mod html;
 pub mod junit;
 pub mod markdown;
+mod score;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod text;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -19,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::grade::{Grader, Resolution, TestsStatus};
 use crate::key::Key;
 
+pub use score::{RepositoryScore, Score};
 pub use verdict::Verdict;
 
 /// A whole run.
@@ -46,6 +49,8 @@ pub struct RunReport {
     pub strict: bool,
     /// The chosen instances, in the order of the dataset.
     pub instances: Vec<String>,
+    /// The repositories of the chosen instances, by instance id.
+    pub repos: BTreeMap<String, String>,
     /// A result for each prediction of a chosen instance: models as they come, instances in the
     /// order of the dataset.
     pub results: Vec<InstanceResult>,
@@ -57,8 +62,8 @@ pub struct RunReport {
     pub timeline: Vec<Span>,
 }
 
-/// What one prediction came to.
-#[derive(Debug, Clone)]
+/// What one prediction came to. Fields that the files of the instance hold are not kept with it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct InstanceResult {
     /// The instance.
     pub instance_id: String,
@@ -69,8 +74,10 @@ pub struct InstanceResult {
     /// The verdict.
     pub verdict: Verdict,
     /// Full, partial or no; where tests were read.
+    #[serde(skip)]
     pub resolution: Option<Resolution>,
     /// Which expected tests did what; where tests were read.
+    #[serde(skip)]
     pub tests: Option<TestsStatus>,
     /// Why there is no better verdict, in a sentence; hunks that failed, one a line.
     pub reason: Option<String>,
@@ -88,10 +95,13 @@ pub struct InstanceResult {
     /// Seconds of running its tests, whenever that was.
     pub test_seconds: f64,
     /// The model patch.
+    #[serde(skip)]
     pub patch: Option<String>,
     /// The log, relative to the directory of the run report.
+    #[serde(skip)]
     pub log: Option<String>,
     /// The last lines of the log.
+    #[serde(skip)]
     pub log_tail: Vec<String>,
     /// Paths of the model patch that reach for the run of the tests, with what each does.
     pub reaches: Vec<String>,
@@ -135,6 +145,19 @@ impl InstanceResult {
         Some((good, good + self.failing_tests().len()))
     }
 
+    /// Returns why it is not resolved, in a line.
+    pub fn why(&self) -> String {
+        if let Some(reason) = self.reason.as_deref().and_then(|reason| reason.lines().next()) {
+            return reason.to_owned();
+        }
+        match (self.failing_tests().as_slice(), &self.failure) {
+            ([], Some((failure, _))) => failure.clone(),
+            ([], None) => String::new(),
+            ([one], _) => format!("{one} fails"),
+            ([first, rest @ ..], _) => format!("{first} and {} more tests fail", rest.len()),
+        }
+    }
+
     /// Returns what a person can do about it.
     pub fn advice(&self) -> Option<&'static str> {
         self.verdict.advice()
@@ -157,10 +180,5 @@ impl RunReport {
     /// Lists the results of a model.
     pub fn of<'a>(&'a self, model: &str) -> impl Iterator<Item = &'a InstanceResult> {
         self.results.iter().filter(move |result| result.model == model)
-    }
-
-    /// Counts results by verdict.
-    pub fn count(&self, verdict: Verdict) -> usize {
-        self.results.iter().filter(|result| result.verdict == verdict).count()
     }
 }

@@ -64,6 +64,7 @@ pub fn report() -> RunReport {
         workers: 2,
         grader: GRADER,
         strict: false,
+        repos: instances.iter().map(|id| (id.clone(), "x/y".to_owned())).collect(),
         instances,
         results,
         submitted,

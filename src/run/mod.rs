@@ -8,6 +8,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::atomic;
+use crate::key::Digest;
+
+mod same;
+
+pub use same::{Changes, same_predictions, same_rows};
 
 /// Where runs are, below the current directory.
 pub const RUNS: &str = "logs/run_evaluation";
@@ -61,6 +66,14 @@ pub enum RunError {
         /// Why.
         #[source]
         source: serde_json::Error,
+    },
+    /// The run is another one.
+    #[error("run `{run_id}` is another one: {what}")]
+    Other {
+        /// The run.
+        run_id: String,
+        /// What differs.
+        what: String,
     },
     /// A file cannot be read or written.
     #[error("cannot use `{path}`")]
@@ -131,6 +144,9 @@ pub struct Submitted {
     pub model_name_or_path: String,
     /// What it holds.
     pub patch: PatchState,
+    /// The digest of the patch; runs of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
 }
 
 /// What a prediction holds.
@@ -145,6 +161,17 @@ pub enum PatchState {
     Null,
     /// Nothing, and the instance is run all the same: `-p empty`.
     None,
+}
+
+impl PatchState {
+    /// Says why there is nothing to run; `None` where there is something.
+    pub fn why_empty(self) -> Option<&'static str> {
+        match self {
+            PatchState::Null => Some("the patch is null"),
+            PatchState::Empty => Some("the patch is empty"),
+            PatchState::Text | PatchState::None => None,
+        }
+    }
 }
 
 /// The directory of a run.
@@ -236,6 +263,46 @@ impl RunDir {
         Ok(RunLock { _file: file })
     }
 
+    /// Takes the directory of a run that is there; `None` where nothing can be written, so that no
+    /// process of this machine can be at it.
+    pub fn lock_existing(&self) -> Result<Option<RunLock>, RunError> {
+        if !self.path.is_dir() {
+            return Err(self.unknown());
+        }
+        match self.lock() {
+            Ok(lock) => Ok(Some(lock)),
+            Err(RunError::File { source, .. })
+                if matches!(
+                    source.kind(),
+                    std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes all that the run left but its lock.
+    pub fn clear(&self) -> Result<(), RunError> {
+        for entry in std::fs::read_dir(&self.path).map_err(file_error(&self.path))? {
+            let path = entry.map_err(file_error(&self.path))?.path();
+            let removed = match path.is_dir() {
+                true => std::fs::remove_dir_all(&path),
+                false if path.ends_with(".lock") => Ok(()),
+                false => std::fs::remove_file(&path),
+            };
+            removed.map_err(file_error(&path))?;
+        }
+        Ok(())
+    }
+
+    fn unknown(&self) -> RunError {
+        let root = self.path.parent().unwrap_or(Path::new("."));
+        let known = directories(root).unwrap_or_default().into_iter().map(|(name, _)| name);
+        RunError::Unknown { run_id: self.run_id.clone(), known: known.collect() }
+    }
+
     /// Writes `run.json`.
     pub fn write_metadata(&self, metadata: &Metadata) -> Result<(), RunError> {
         let mut text = serde_json::to_string_pretty(metadata).expect("plain values");
@@ -258,9 +325,7 @@ impl RunDir {
     /// Lists the directories of instances: model as the directory spells it, instance id, path.
     pub fn instances(&self) -> Result<Vec<(String, String, PathBuf)>, RunError> {
         if !self.path.is_dir() {
-            let root = self.path.parent().unwrap_or(Path::new("."));
-            let known = directories(root).unwrap_or_default().into_iter().map(|(name, _)| name);
-            return Err(RunError::Unknown { run_id: self.run_id.clone(), known: known.collect() });
+            return Err(self.unknown());
         }
         let mut found = Vec::new();
         for (model, path) in directories(&self.path)? {
@@ -289,6 +354,12 @@ fn directories(path: &Path) -> Result<Vec<(String, PathBuf)>, RunError> {
 /// Writes a file whole, and its directory when it is not there.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     atomic::write(path, bytes, false).map_err(file_error(path))
+}
+
+/// Writes a file whole, unless it holds just that: a time that did not change says so.
+pub fn write_changed(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
+    let same = std::fs::read(path).is_ok_and(|known| known == bytes);
+    if same { Ok(()) } else { write_whole(path, bytes) }
 }
 
 #[cfg(test)]

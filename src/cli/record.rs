@@ -1,0 +1,67 @@
+//! `results.json` in the directory of a run: what only the run itself knew, for `imgforge report`.
+//!
+//! A log does not say that its container was killed, that the image before it failed, or that its
+//! verdict was that of an earlier run.
+
+use serde::{Deserialize, Serialize};
+
+use crate::report::{InstanceResult, RunReport, Span};
+use crate::run::{RunDir, RunError, write_whole};
+
+const FILE: &str = "results.json";
+
+/// What a run knew at its end.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Record {
+    /// Seconds of the run.
+    pub seconds: f64,
+    /// The models, in their order.
+    pub models: Vec<String>,
+    /// Predictions for instances that the dataset does not have.
+    pub unknown_ids: Vec<String>,
+    /// The results, in their order, without what the files of the instances hold.
+    pub results: Vec<InstanceResult>,
+    /// What the workers did.
+    pub timeline: Vec<Span>,
+}
+
+impl Record {
+    /// Returns what there is to keep of a run.
+    pub fn of(report: &RunReport) -> Record {
+        Record {
+            seconds: report.seconds,
+            models: report.models().into_iter().map(str::to_owned).collect(),
+            unknown_ids: report.unknown_ids.clone(),
+            results: report.results.clone(),
+            timeline: report.timeline.clone(),
+        }
+    }
+
+    /// Returns the result of a prediction.
+    pub fn result(&self, model: &str, id: &str) -> Option<&InstanceResult> {
+        self.results.iter().find(|one| one.model == model && one.instance_id == id)
+    }
+
+    /// Writes the record.
+    pub fn write(&self, dir: &RunDir) -> Result<(), RunError> {
+        let text = serde_json::to_vec(self).expect("plain values");
+        write_whole(&dir.path().join(FILE), &text)
+    }
+
+    /// Reads the record; `None` where the run did not come to its end, or the record is damaged.
+    pub fn read(dir: &RunDir) -> Option<Record> {
+        let text = std::fs::read(dir.path().join(FILE)).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Removes the record of an earlier invocation: it says nothing of the one that begins.
+    pub fn remove(dir: &RunDir) -> Result<(), RunError> {
+        let path = dir.path().join(FILE);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(RunError::File { path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+}

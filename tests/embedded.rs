@@ -27,7 +27,7 @@ async fn engine() -> EmbeddedEngine {
     EmbeddedEngine::open(Settings {
         state_dir: state(),
         helper: env!("CARGO_BIN_EXE_imgforge").into(),
-        owner: imgforge::store::owner().to_owned(),
+        owner: imgforge::owner::name().to_owned(),
         client_config: None,
         storage: None,
     })

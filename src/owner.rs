@@ -172,7 +172,7 @@ fn namespace() -> Option<String> {
 
 /// Tells whether `/proc` shows the processes of this namespace: then this one has one number there,
 /// and not one for each namespace on the way.
-fn proc_is_ours() -> bool {
+pub(crate) fn proc_is_ours() -> bool {
     static OURS: OnceLock<bool> = OnceLock::new();
     *OURS.get_or_init(|| {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -60,7 +60,12 @@ impl Host {
             false => Command::new(program),
             true => {
                 let mut command = Command::new("unshare");
-                command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(program);
+                command.args(["--pid", "--fork", "--kill-child"]);
+                // Else `/proc` shows the processes of the namespace above, by other numbers.
+                if args != ["clean"] || rand::random() {
+                    command.arg("--mount-proc");
+                }
+                command.arg(program);
                 command
             }
         };

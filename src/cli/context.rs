@@ -18,6 +18,7 @@ use crate::engine::docker::{self, DockerEngine};
 use crate::engine::embedded::{EmbeddedEngine, Settings, Storage};
 use crate::engine::{Engine, EngineError, EngineInfo, LogSink};
 use crate::exec::survey::{self, Fetch, FetchError};
+use crate::file_system;
 use crate::key::{Key, Kind};
 use crate::owner;
 use crate::plan::build::from_images;
@@ -115,10 +116,19 @@ pub fn embedded_settings(global: &Global) -> Result<Settings, EngineError> {
             });
         }
     };
+    let state_dir = global.state_dir.clone().unwrap_or_else(|| store::default_dir(variable));
+    if on_network() == OnNetwork::Refused
+        && let Ok(Some(kind)) = file_system::network(&state_dir)
+    {
+        return Err(EngineError::Refused {
+            action: format!("keep images in `{}`", state_dir.display()),
+            reason: format!("it is on a network file system ({kind})"),
+        });
+    }
     let program = std::env::current_exe()
         .map_err(|source| EngineError::File { path: "/proc/self/exe".into(), source })?;
     Ok(Settings {
-        state_dir: global.state_dir.clone().unwrap_or_else(|| store::default_dir(variable)),
+        state_dir,
         helper: program,
         owner: owner::name().to_owned(),
         client_config: docker::config_directory(variable),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{
     EngineError, LogSink, Removed, Result, SandboxEnd, SandboxNetwork, SandboxRequest, label,
 };
-use crate::owner::{Judge, Liveness, Owner};
+use crate::owner::{Judge, Liveness, Owner, proc_is_ours};
 
 use super::EmbeddedEngine;
 use super::layout::{Stored, file_error};
@@ -229,6 +229,10 @@ fn bootstrap(command: &str) -> String {
 /// Kills the helper processes of a container, which belong to whoever started it; everything in
 /// the container goes with them.
 fn kill_helpers(container: &str) {
+    // Numbers of another namespace are other processes here.
+    if !proc_is_ours() {
+        return;
+    }
     let mount = format!("../c/{container}/");
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
+use crate::engine::reference::{self, NotAPlace};
 use crate::engine::registry::{self, Access, Described, Registry, Remote as Asked};
 use crate::engine::retry::retried;
 use crate::engine::{Engine, EngineError, Image, LogSink, Result, label};
@@ -76,19 +77,19 @@ pub struct PushedImage {
 }
 
 impl RegistryCache {
-    /// Makes the cache of `base`, such as `ghcr.io/me`, for images of one platform. Credentials are
+    /// Makes the cache of `place`, such as `ghcr.io/me`, for images of one platform. Credentials are
     /// read from Docker's client configuration.
-    pub fn new(base: &str, platform: &str, client_config: Option<PathBuf>) -> RegistryCache {
-        let base = base.trim_end_matches('/').to_owned();
+    ///
+    /// # Errors
+    /// What names no place in a registry.
+    pub fn new(
+        place: &str,
+        platform: &str,
+        client_config: Option<PathBuf>,
+    ) -> std::result::Result<RegistryCache, NotAPlace> {
+        let base = reference::place(place)?;
         let registry = tokio::sync::OnceCell::new();
-        RegistryCache { base, platform: platform.to_owned(), client_config, registry }
-    }
-
-    /// Tells whether `text` names a registry and not a file: it begins with a host.
-    pub fn is_reference(text: &str) -> bool {
-        let host = text.split('/').next().unwrap_or(text);
-        let hostlike = host.contains(['.', ':']) || host == "localhost";
-        hostlike && !text.starts_with(['.', '/']) && name::is_valid(&format!("{text}/x:y"))
+        Ok(RegistryCache { base, platform: platform.to_owned(), client_config, registry })
     }
 
     fn reference(&self, image: &str) -> String {
@@ -448,20 +449,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_registry_is_told_from_a_file() {
-        for registry in ["ghcr.io/me", "127.0.0.1:5000", "localhost/a/b", "registry.io"] {
-            assert!(RegistryCache::is_reference(registry), "{registry}");
-        }
-        for file in ["./cache.tar", "/tmp/a.tar", "cache", "dir/cache.tar"] {
-            assert!(!RegistryCache::is_reference(file), "{file}");
-        }
-    }
-
-    #[test]
     fn every_repository_of_the_cache_may_have_a_layer() {
-        let cache = RegistryCache::new("ghcr.io/me/", "linux/amd64", None);
+        let cache = RegistryCache::new("ghcr.io/Me/", "linux/amd64", None).unwrap();
         assert_eq!(cache.repositories()[1], "me/imgforge/env");
-        let cache = RegistryCache::new("127.0.0.1:5000", "linux/amd64", None);
+        let cache = RegistryCache::new("127.0.0.1:5000", "linux/amd64", None).unwrap();
         assert_eq!(cache.repositories()[0], "imgforge/base");
     }
 }

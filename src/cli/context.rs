@@ -375,7 +375,11 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
             sources.namespace.as_deref(),
             defaults,
             config::host_platform() == "linux/amd64",
-        ),
+        )
+        .map_err(|(named, wrong)| {
+            let error = anyhow::Error::new(wrong);
+            Failure::input(error.context(format!("`{named}` is not a namespace of images")))
+        })?,
     };
     let scratch = store.scratch_dir().map_err(Failure::environment)?;
     let (remote, push_to) = remotes::open(wanted, &catalog, &platform, scratch.path())?;

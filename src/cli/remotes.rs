@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::anyhow;
-
 use crate::cache::registry::RegistryCache;
 use crate::cache::remote::{Offers, Remote};
 use crate::catalog::{Catalog, RegistryMode};
+use crate::engine::reference::{self, NotAPlace};
 use crate::engine::{Engine, EngineError, docker};
 use crate::exec::survey;
 use crate::key::Key;
@@ -34,10 +33,9 @@ pub fn open(
     let writes = named.filter(|name| mode.writes() && !name.is_empty());
     let push_to = writes.map(|name| registry(name)).transpose()?;
     if let Some(from) = wanted.remote {
-        let is_file = Path::new(from).exists() || from.ends_with(".tar");
-        let remote: Arc<dyn Remote> = match !is_file && RegistryCache::is_reference(from) {
-            true => Arc::new(registry(from)?),
-            false => Arc::new(super::cache::transfer::open_archive(Path::new(from), scratch)?),
+        let remote: Arc<dyn Remote> = match is_file(from) {
+            false => Arc::new(registry(from)?),
+            true => Arc::new(super::cache::transfer::open_archive(Path::new(from), scratch)?),
         };
         return Ok((Some(remote), push_to));
     }
@@ -46,14 +44,29 @@ pub fn open(
     Ok((remote.map(|remote| Arc::new(remote) as Arc<dyn Remote>), push_to))
 }
 
+/// Tells whether somebody means a file and not a registry: one that is there, or what is written
+/// like one.
+fn is_file(from: &str) -> bool {
+    let written = from.starts_with(['/', '.', '~']) || from.to_ascii_lowercase().ends_with(".tar");
+    let (_, has_scheme) = reference::without_scheme(from);
+    !has_scheme && (written || Path::new(from).is_file())
+}
+
 /// Opens a registry as a cache.
 pub fn registry_cache(registry: &str, platform: &str) -> Result<RegistryCache, Failure> {
-    if !RegistryCache::is_reference(registry) {
-        let error = anyhow!("`{registry}` is not a registry");
-        let hint = "name the host, and a path: ghcr.io/me, 127.0.0.1:5000".to_owned();
-        return Err(Failure::input(error).hint(Some(hint)));
-    }
-    Ok(RegistryCache::new(registry, platform, docker::config_directory(variable)))
+    let client_config = docker::config_directory(variable);
+    RegistryCache::new(registry, platform, client_config).map_err(|wrong| {
+        let no_host = wrong == NotAPlace::NoHost;
+        let error = anyhow::Error::new(wrong).context(format!("`{registry}` is not a registry"));
+        let hint = match no_host {
+            true => {
+                "name the host, and a path: ghcr.io/me, docker.io/me, 127.0.0.1:5000; an archive \
+                 is a file that is there, or ends with .tar"
+            }
+            false => "name the host, and a path: ghcr.io/me, 127.0.0.1:5000",
+        };
+        Failure::input(error).hint(Some(hint.to_owned()))
+    })
 }
 
 /// Finds out what the `FROM` images are that the engine does not have: its bases know what they
@@ -136,4 +149,24 @@ pub async fn take_offers(prepared: &Prepared, plan: &mut Plan) -> Result<(), Fai
     let local = prepared.store.indexed(&engine_identity(info)).map_err(Failure::environment)?;
     plan.take_offers(&layers, |key| local.get(key).map(|known| known.diff_ids.clone()));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_told_from_a_registry() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = dir.path().join("ghcr.io");
+        std::fs::write(&there, "x").unwrap();
+        for file in
+            ["./cache", "/tmp/a", "cache.tar", "dir/Cache.TAR", "~/a", there.to_str().unwrap()]
+        {
+            assert!(is_file(file), "{file}");
+        }
+        for registry in ["ghcr.io/me", "127.0.0.1:5000", "https://ghcr.io/me/", "MyOrg/images"] {
+            assert!(!is_file(registry), "{registry}");
+        }
+    }
 }

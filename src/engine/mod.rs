@@ -10,7 +10,7 @@ pub mod docker;
 pub mod embedded;
 pub mod fake;
 mod host;
-mod reference;
+pub mod reference;
 pub(crate) mod registry;
 pub(crate) mod retry;
 
@@ -462,12 +462,6 @@ impl EngineError {
             _ => None,
         }
     }
-}
-
-/// Tells whether an error says that a disk, or a quota, is full.
-pub(crate) fn is_no_space(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind;
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 /// What was removed, by name or id, and what was not.

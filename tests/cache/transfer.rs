@@ -10,7 +10,7 @@ use crate::common::{Machine, Made, files, text};
 use crate::registry::{Fault, Proxy, Registry};
 
 fn cache(name: &str) -> RegistryCache {
-    RegistryCache::new(name, "linux/amd64", None)
+    RegistryCache::new(name, "linux/amd64", None).unwrap()
 }
 
 fn to_push(made: &[Made]) -> Vec<ToPush> {

@@ -11,6 +11,7 @@ use docker_credential::DockerCredential;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use tokio::time::Instant;
 
+use super::super::reference;
 use super::answer::Answer;
 use super::login::{Challenge, Login};
 
@@ -62,10 +63,15 @@ impl Registry {
         let client = builder.no_gzip().build().map_err(|error| super::chain(&error))?;
         // Docker Hub's API has a host of its own.
         let host = if name == "docker.io" { "index.docker.io" } else { name };
-        let bare = host.rsplit_once(':').map_or(host, |(bare, _)| bare);
+        let bare = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, _)) => address,
+            None => host.split(':').next().unwrap_or(host),
+        };
         let listed = std::env::var(INSECURE).unwrap_or_default();
-        let plain = matches!(bare, "localhost" | "127.0.0.1" | "[::1]")
-            || listed.split(',').any(|insecure| insecure.trim() == name);
+        let plain = matches!(bare, "localhost" | "127.0.0.1" | "::1")
+            || listed
+                .split(',')
+                .any(|insecure| reference::place(insecure).is_ok_and(|insecure| insecure == name));
         let scheme = if plain { "http" } else { "https" };
         Ok(Registry {
             name: name.to_owned(),

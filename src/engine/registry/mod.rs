@@ -9,12 +9,12 @@ pub(crate) mod testing;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use oci_spec::distribution::Reference;
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RANGE};
 use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 
+use super::reference::{self, Parts};
 use super::{EngineError, Image, LogSink, Result, config, credentials};
 use crate::key::Digest;
 
@@ -43,7 +43,7 @@ pub(crate) enum Access {
 
 /// A repository of a registry, and what is done there.
 pub(crate) struct Remote {
-    reference: Reference,
+    parts: Parts,
     registry: Arc<Registry>,
     access: Access,
     action: String,
@@ -75,14 +75,14 @@ pub(crate) async fn open(
     let action = format!("open the registry of `{reference}`");
     let parsed = parse(&action, reference)?;
     let found = credentials::credentials(client_config, reference, log).await;
-    let registry = Registry::new(parsed.registry(), found.map(|(credential, _)| credential));
+    let registry = Registry::new(&parsed.registry, found.map(|(credential, _)| credential));
     registry.map(Arc::new).map_err(|reason| EngineError::Refused { action, reason })
 }
 
-fn parse(action: &str, reference: &str) -> Result<Reference> {
-    Reference::try_from(reference).map_err(|error| EngineError::Refused {
+fn parse(action: &str, reference: &str) -> Result<Parts> {
+    reference::parts(reference).ok_or_else(|| EngineError::Refused {
         action: action.to_owned(),
-        reason: format!("it is not a reference: {error}"),
+        reason: "it is not a reference".to_owned(),
     })
 }
 
@@ -106,7 +106,7 @@ impl Remote {
         };
         let action = format!("{verb} `{reference}`");
         let parsed = parse(&action, reference)?;
-        Ok(Remote { reference: parsed, registry, access, action, name: reference.to_owned() })
+        Ok(Remote { parts: parsed, registry, access, action, name: reference.to_owned() })
     }
 
     fn scope(&self, access: Access) -> String {
@@ -114,7 +114,7 @@ impl Remote {
             Access::Pull => "pull",
             Access::Push => "pull,push",
         };
-        format!("repository:{}:{actions}", self.reference.repository())
+        format!("repository:{}:{actions}", self.parts.repository)
     }
 
     /// Asks for something of the repository.
@@ -124,15 +124,14 @@ impl Remote {
         rest: &str,
         with: impl Fn(RequestBuilder) -> RequestBuilder,
     ) -> Result<Response> {
-        let url = self.registry.url(self.reference.repository(), rest);
+        let url = self.registry.url(&self.parts.repository, rest);
         let answered = self.registry.send(&self.scope(self.access), method, &url, with).await;
         answered.map_err(|failed| self.failed(failed))
     }
 
     /// Fetches the manifest of a platform, whose bytes match its digest.
     pub async fn manifest(&self, platform: &str) -> Result<(Vec<u8>, String)> {
-        let tag = self.reference.tag().unwrap_or("latest");
-        let mut asked = self.reference.digest().unwrap_or(tag).to_owned();
+        let mut asked = self.parts.version.clone();
         // A list may hold lists, though none of the known registries has such.
         for _ in 0..3 {
             let accept = |request: RequestBuilder| request.header(ACCEPT, MANIFESTS.join(", "));
@@ -171,7 +170,7 @@ impl Remote {
 
     /// Tells whether the repository has a blob.
     pub async fn has_blob(&self, digest: &str) -> Result<bool> {
-        let url = self.registry.url(self.reference.repository(), &format!("blobs/{digest}"));
+        let url = self.registry.url(&self.parts.repository, &format!("blobs/{digest}"));
         let scope = self.scope(self.access);
         match self.registry.send(&scope, Method::HEAD, &url, |request| request).await {
             Ok(_) => Ok(true),
@@ -210,7 +209,7 @@ impl Remote {
 
     /// Uploads the manifest, whose blobs are there.
     pub async fn push_manifest(&self, text: &[u8], media_type: &str) -> Result<()> {
-        let tag = self.reference.tag().or(self.reference.digest()).unwrap_or("latest");
+        let tag = &self.parts.version;
         let with =
             |request: RequestBuilder| request.header(CONTENT_TYPE, media_type).body(text.to_vec());
         self.ask(Method::PUT, &format!("manifests/{tag}"), with).await.map(drop)
@@ -239,11 +238,11 @@ impl Remote {
         let read = config::read(&config).map_err(unreadable)?;
         let layer = |layer: &Descriptor| (layer.digest().to_string(), layer.size());
         let layers: Vec<(String, u64)> = manifest.layers().iter().map(layer).collect();
-        let repository = self.reference.repository();
+        let repository = &self.parts.repository;
         let image = Image {
             id: digest_of_config,
             tags: Vec::new(),
-            repo_digests: vec![format!("{}/{repository}@{digest}", self.reference.registry())],
+            repo_digests: vec![format!("{}/{repository}@{digest}", self.parts.registry)],
             diff_ids: read.diff_ids,
             platform: read.platform,
             size: layers.iter().map(|(_, size)| size).sum(),

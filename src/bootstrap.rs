@@ -13,6 +13,15 @@ use tokio::process::Command;
 use crate::engine::{Engine, EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink};
 use crate::key::Digest;
 
+/// The variable that names another archive of Debian's packages.
+const ARCHIVE: &str = "IMGFORGE_DEBIAN_ARCHIVE";
+
+/// Debian's archive, where neither the variable nor this host's apt names one.
+const DEBIAN: &str = "http://deb.debian.org/debian";
+
+/// The archive of what is not supported any more.
+const OLD_DEBIAN: &str = "http://archive.debian.org/debian";
+
 /// The label of an image that was made here: what it is, and the digest of its packages.
 pub const LABEL: &str = "dev.imgforge.bootstrap";
 
@@ -222,11 +231,12 @@ impl Bootstrap {
         // The archive that this host uses, by its label, so that a company's mirror is used too.
         let (main, security) =
             (host_archive("Debian").await, host_archive("Debian-Security").await);
-        let default = default_archive();
-        let old = default.as_ref().map(|archive| archive.replacen("//deb.", "//archive.", 1));
+        let named = std::env::var(ARCHIVE).ok().filter(|named| !named.is_empty());
+        let named = named.map(|named| named.trim_end_matches('/').to_owned());
+        let public = [DEBIAN, OLD_DEBIAN].map(|archive| Some(archive.to_owned()));
         let mut tried = Vec::new();
         let mut found = None;
-        for archive in [main, default.clone(), old.clone()].into_iter().flatten() {
+        for archive in [named, main].into_iter().chain(public).flatten() {
             if let Some(time) = released(&archive, self.suite, directory).await {
                 found = Some((archive, time));
                 break;
@@ -238,10 +248,10 @@ impl Bootstrap {
             return Err(BootstrapError::NoArchive { suite: self.suite, tried });
         };
         let mut lines = format!("deb {archive} {} main\n", self.suite);
-        let security = security.or_else(|| default.map(|archive| format!("{archive}-security")));
+        let security = security.unwrap_or_else(|| format!("{DEBIAN}-security"));
         let name = format!("{}-security", self.suite);
-        if Some(&archive) != old.as_ref()
-            && let Some(security) = security
+        // What is old is in an archive without updates.
+        if archive != OLD_DEBIAN
             && let Some(released) = released(&security, &name, directory).await
         {
             lines += &format!("deb {security} {name} main\n");
@@ -288,15 +298,6 @@ async fn host_archive(label: &str) -> Option<String> {
         .ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines().next().map(|line| line.trim_end_matches('/').to_owned())
-}
-
-/// Returns the archive that mmdebstrap takes when it is given none.
-fn default_archive() -> Option<String> {
-    let path = std::env::var_os("PATH")?;
-    let program = std::env::split_paths(&path).map(|dir| dir.join("mmdebstrap"));
-    let text = std::fs::read_to_string(program.into_iter().find(|path| path.is_file())?).ok()?;
-    let found = regex::Regex::new("http://deb[.a-z]*/debian").expect("the pattern is valid");
-    found.find(&text).map(|found| found.as_str().to_owned())
 }
 
 /// Returns the time of a release of an archive, in seconds; `None` where it does not have it.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::catalog::Defaults;
 use crate::engine::HostAccess;
+use crate::engine::reference::{self, NotAPlace};
 
 /// Where repositories come from when nothing else is said.
 pub const GITHUB: &str = "https://github.com/{owner}/{name}.git";
@@ -21,7 +22,14 @@ pub fn default_workers(processors: usize) -> usize {
 }
 
 /// Returns the namespace that `--namespace` and the catalog ask for; `None` builds everything here.
-pub fn namespace(flag: Option<&str>, defaults: &Defaults, host_is_x86_64: bool) -> Option<String> {
+///
+/// # Errors
+/// What names no namespace, with what is wrong with it.
+pub fn namespace(
+    flag: Option<&str>,
+    defaults: &Defaults,
+    host_is_x86_64: bool,
+) -> Result<Option<String>, (String, NotAPlace)> {
     let named = match (flag, &defaults.namespace) {
         (Some(flag), _) => flag,
         (None, Some(_)) if !host_is_x86_64 => "",
@@ -29,7 +37,8 @@ pub fn namespace(flag: Option<&str>, defaults: &Defaults, host_is_x86_64: bool) 
         (None, None) => "",
     };
     let none = named.is_empty() || matches!(named.to_ascii_lowercase().as_str(), "none" | "null");
-    (!none).then(|| named.trim_end_matches('/').to_owned())
+    let read = (!none).then(|| reference::namespace(named));
+    read.transpose().map_err(|wrong| (named.to_owned(), wrong))
 }
 
 /// Returns the platform in its one spelling, or the text that is not one.
@@ -44,29 +53,6 @@ pub fn platform(text: &str) -> Result<String, String> {
 /// Returns the platform of this host.
 pub fn host_platform() -> &'static str {
     if cfg!(target_arch = "aarch64") { "linux/arm64" } else { "linux/amd64" }
-}
-
-/// Reads an amount of bytes: a number, with `K`, `M`, `G` or `T` as powers of 1000, and as powers of
-/// 1024 with an `i` behind (`GiB`).
-///
-/// # Errors
-/// What is wrong with the text.
-pub fn bytes(text: &str) -> Result<u64, String> {
-    let lower = text.trim().to_ascii_lowercase();
-    let end = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
-    let (digits, unit) = lower.split_at(end);
-    let (letter, base) = match unit.trim().trim_end_matches('b') {
-        "" => ("", 1000_f64),
-        unit => match unit.strip_suffix('i') {
-            Some(letter) => (letter, 1024.0),
-            None => (unit, 1000.0),
-        },
-    };
-    let power = ["", "k", "m", "g", "t"].iter().position(|known| *known == letter);
-    match (digits.parse::<f64>(), power) {
-        (Ok(number), Some(power)) => Ok((number * base.powi(power as i32)) as u64),
-        _ => Err(format!("`{text}` is not an amount of bytes: write it as 500GB or 64GiB")),
-    }
 }
 
 /// Reads what build steps get from the host: proxies, package indexes, and the authorities to
@@ -134,24 +120,15 @@ mod tests {
     #[test]
     fn an_empty_namespace_builds_here_and_arm_does_so_by_itself() {
         let published = Defaults { namespace: Some("swebench".to_owned()), ..Defaults::default() };
+        let namespace = |flag: Option<&str>, defaults: &Defaults, x86_64| {
+            namespace(flag, defaults, x86_64).unwrap()
+        };
         assert_eq!(namespace(Some(""), &published, true), None);
         assert_eq!(namespace(Some("none"), &published, true), None);
         assert_eq!(namespace(None, &published, true).as_deref(), Some("swebench"));
         assert_eq!(namespace(None, &published, false), None);
         assert_eq!(namespace(Some("a/"), &published, false).as_deref(), Some("a"));
         assert_eq!(namespace(None, &Defaults::default(), true), None);
-    }
-
-    #[test]
-    fn amounts_of_bytes_are_read_as_disks_and_as_memory_are_sold() {
-        assert_eq!(bytes("12"), Ok(12));
-        assert_eq!(bytes("100GB"), Ok(100_000_000_000));
-        assert_eq!(bytes("1.5 TB"), Ok(1_500_000_000_000));
-        assert_eq!(bytes("64GiB"), Ok(64 << 30));
-        assert_eq!(bytes("2g"), Ok(2_000_000_000));
-        for wrong in ["", "lots", "5 potatoes", "GB", "-1G"] {
-            assert!(bytes(wrong).is_err(), "{wrong}");
-        }
     }
 
     #[test]

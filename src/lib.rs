@@ -36,5 +36,6 @@ pub mod recipe;
 pub mod report;
 mod retry;
 pub mod run;
+mod size;
 pub mod source;
 pub mod store;

@@ -42,16 +42,21 @@ pub struct Defaults {
     pub bootstrap: Option<bool>,
     /// Templates of git sources, tried in order.
     pub git_mirrors: Option<Vec<String>>,
-    /// Seconds that the tests of one instance may take.
+    /// Seconds that the tests of an instance may take, where its repository's entry does not say.
+    #[serde(deserialize_with = "timeout")]
     pub timeout: Option<u64>,
-    /// Memory of a test run, such as `4g`.
-    pub memory: Option<String>,
-    /// Processors of a test run.
-    pub cpus: Option<f64>,
-    /// Processes of a test run.
+    /// Memory of a test run, such as `4g`, where its repository's entry does not say.
+    #[serde(deserialize_with = "memory")]
+    pub memory: Option<u64>,
+    /// Processors of a test run, in thousandths, where its repository's entry does not say.
+    #[serde(rename = "cpus", deserialize_with = "cpus")]
+    pub milli_cpus: Option<u64>,
+    /// Processes of a test run, where its repository's entry does not say.
+    #[serde(deserialize_with = "pids_limit")]
     pub pids_limit: Option<u64>,
-    /// The network of a test run.
-    pub network: Option<String>,
+    /// What a test run can reach, where its repository's entry does not say.
+    #[serde(deserialize_with = "network")]
+    pub network: Option<Network>,
 }
 
 impl Defaults {
@@ -61,7 +66,17 @@ impl Defaults {
             ($($field:ident),*) => { $( if upper.$field.is_some() { self.$field = upper.$field; } )* };
         }
         take!(engine, namespace, platform, max_workers, bootstrap, git_mirrors);
-        take!(timeout, memory, cpus, pids_limit, network);
+        take!(timeout, memory, milli_cpus, pids_limit, network);
+    }
+
+    /// Returns the limits of test runs.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            timeout: self.timeout,
+            memory: self.memory,
+            milli_cpus: self.milli_cpus,
+            pids: self.pids_limit,
+        }
     }
 }
 
@@ -124,7 +139,59 @@ fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>
     }
     match Form::deserialize(deserializer)? {
         Form::Number(bytes) => Ok(Some(bytes)),
-        Form::Text(text) => crate::config::bytes(&text).map(Some).map_err(serde::de::Error::custom),
+        Form::Text(text) => crate::size::bytes(&text).map(Some).map_err(serde::de::Error::custom),
+    }
+}
+
+/// Reads a number that is not below `least`.
+fn at_least<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+    least: u64,
+) -> Result<Option<u64>, D::Error> {
+    match u64::deserialize(deserializer)? {
+        number if number >= least => Ok(Some(number)),
+        number => {
+            Err(serde::de::Error::custom(format!("{number} is too little: at least {least}")))
+        }
+    }
+}
+
+fn timeout<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    at_least(deserializer, 1)
+}
+
+fn pids_limit<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    at_least(deserializer, 16)
+}
+
+/// Reads memory: a number of bytes, or a text such as `4g`.
+fn memory<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let bytes = size(deserializer)?.unwrap_or_default();
+    crate::size::memory(&bytes.to_string()).map(Some).map_err(serde::de::Error::custom)
+}
+
+/// Reads processors: a number, or a text such as `1.5`.
+fn cpus<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a number of processors")]
+    enum Form {
+        Whole(u64),
+        Part(f64),
+        Text(String),
+    }
+    let text = match Form::deserialize(deserializer)? {
+        Form::Whole(number) => number.to_string(),
+        Form::Part(number) => number.to_string(),
+        Form::Text(text) => text,
+    };
+    crate::size::milli_cpus(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+/// Reads a network that every test run may have: the service of `httpbin` is part of environments.
+fn network<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Network>, D::Error> {
+    match Network::deserialize(deserializer)? {
+        Network::Httpbin => Err(serde::de::Error::custom("expected none, bridge or host")),
+        network => Ok(Some(network)),
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) struct Settings {
     pub install: Vec<String>,
     pub test_command: String,
     pub eval_commands: Vec<String>,
-    pub network: Network,
+    pub network: Option<Network>,
     pub limits: Limits,
     pub stand_in: BTreeMap<String, Vec<Overlay>>,
 }
@@ -345,7 +345,8 @@ impl Settings {
             };
         }
         take!(packages, requirements, system_packages, env_commands, pre_install, install);
-        take!(test_command, eval_commands, network, limits);
+        take!(test_command, eval_commands, limits);
+        self.network = entry.network.or(self.network);
         if entry.cutoff.is_some() {
             self.cutoff = entry.cutoff.clone();
         }

@@ -222,11 +222,13 @@ pub enum Network {
     None,
     /// The engine's default network.
     Bridge,
+    /// The network of the host.
+    Host,
     /// Only loopback, with an httpbin server on it.
     Httpbin,
 }
 
-/// Limits of a test run; `None` leaves it to the settings.
+/// Limits of a test run; `None` leaves it to `[defaults]`, or to what is built in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -238,4 +240,17 @@ pub struct Limits {
     pub milli_cpus: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,
+}
+
+impl Limits {
+    /// Takes from `other` what is not set here.
+    #[must_use]
+    pub fn or(self, other: Limits) -> Limits {
+        Limits {
+            timeout: self.timeout.or(other.timeout),
+            memory: self.memory.or(other.memory),
+            milli_cpus: self.milli_cpus.or(other.milli_cpus),
+            pids: self.pids.or(other.pids),
+        }
+    }
 }

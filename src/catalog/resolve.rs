@@ -44,6 +44,7 @@ impl Catalog {
             settings.packages.clear();
             settings.cutoff = None;
         }
+        let defaults = &self.merged.defaults;
         Ok(Environment {
             repo: repo.to_owned(),
             version: version.to_owned(),
@@ -65,8 +66,8 @@ impl Catalog {
             install: settings.install,
             test_command: settings.test_command,
             eval_commands: settings.eval_commands,
-            network: settings.network,
-            limits: settings.limits,
+            network: settings.network.or(defaults.network).unwrap_or_default(),
+            limits: settings.limits.or(defaults.limits()),
         })
     }
 

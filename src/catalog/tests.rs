@@ -226,3 +226,51 @@ fn a_version_without_python_is_reported_with_its_line() {
     let (text, _) = error("[[repo.\"o/n\".env]]\nversions = [\"1\"]\n");
     assert!(text.starts_with("images.toml:5: "), "{text}");
 }
+
+#[test]
+fn defaults_of_runs_hold_where_an_entry_does_not_say() {
+    let entries = "[repo.\"a/b\"]\npython = \"3.9\"\ntest_command = \"pytest\"\n\
+                   [[repo.\"a/b\".env]]\nversions = [\"1\"]\n\
+                   [[repo.\"a/b\".env]]\nversions = [\"2\"]\nnetwork = \"none\"\n\
+                   limits = { timeout = 7200 }\n";
+    let defaults = "[defaults]\ntimeout = 600\nmemory = \"2g\"\ncpus = 1.5\npids-limit = 64\n\
+                    network = \"bridge\"\n";
+    let catalog = load(&format!("{BASE}{defaults}{entries}"), "").unwrap();
+    let of = |catalog: &Catalog, version| {
+        let environment = catalog.environment("a/b", version, None).unwrap();
+        (environment.limits, environment.network)
+    };
+    let (limits, network) = of(&catalog, "1");
+    let expected = Limits {
+        timeout: Some(600),
+        memory: Some(2 << 30),
+        milli_cpus: Some(1500),
+        pids: Some(64),
+    };
+    assert_eq!((limits, network), (expected, Network::Bridge));
+    let (limits, network) = of(&catalog, "2");
+    assert_eq!(limits, Limits { timeout: Some(7200), ..expected });
+    assert_eq!(network, Network::None, "an entry that says so has its way");
+    // The second file wins key by key, and what nobody says is left to what is built in.
+    let upper = load(&format!("{BASE}{defaults}{entries}"), "[defaults]\ntimeout = 5\n").unwrap();
+    assert_eq!(of(&upper, "1").0, Limits { timeout: Some(5), ..expected });
+    let none = load(&format!("{BASE}{entries}"), "").unwrap();
+    assert_eq!(of(&none, "1"), (Limits::default(), Network::None));
+}
+
+#[test]
+fn a_wrong_default_is_reported_with_its_line() {
+    for (wrong, part) in [
+        ("memory = \"lots\"", "not an amount of bytes"),
+        ("memory = \"1k\"", "at least 6m"),
+        ("memory = 1000", "at least 6m"),
+        ("cpus = 0", "at least 0.01"),
+        ("timeout = 0", "at least 1"),
+        ("pids-limit = 3", "at least 16"),
+        ("network = \"httpbin\"", "none, bridge or host"),
+        ("network = \"wide\"", "unknown variant"),
+    ] {
+        let (text, _) = error(&format!("[defaults]\n{wrong}\n"));
+        assert!(text.starts_with("images.toml:5") && text.contains(part), "{wrong}: {text}");
+    }
+}

@@ -9,20 +9,20 @@ use crate::recipe::RunNetwork;
 /// How tests are run.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RunArgs {
-    /// Seconds that the tests of an instance may take [default: the catalog's, else 1800]
+    /// Seconds that the tests of an instance may take [default: that of images.toml, else 1800]
     #[arg(short, long, value_name = "SECONDS", env = "IMGFORGE_TIMEOUT",
         value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: Option<u64>,
-    /// What tests can reach [default: the catalog's, else none]
+    /// What tests can reach [default: that of images.toml, else none]
     #[arg(long, value_enum, env = "IMGFORGE_NETWORK")]
     pub network: Option<RunNetwork>,
-    /// Memory of each run, such as 4g [default: the catalog's, else 8g]
-    #[arg(long, value_name = "BYTES", value_parser = bytes, env = "IMGFORGE_MEMORY")]
+    /// Memory of each run, such as 4g [default: that of images.toml, else 8g]
+    #[arg(long, value_name = "BYTES", value_parser = crate::size::memory, env = "IMGFORGE_MEMORY")]
     pub memory: Option<u64>,
-    /// Processors of each run, such as 1.5 [default: the catalog's, else all]
-    #[arg(long, value_name = "N", value_parser = milli_cpus, env = "IMGFORGE_CPUS")]
+    /// Processors of each run, such as 1.5 [default: that of images.toml, else all]
+    #[arg(long, value_name = "N", value_parser = crate::size::milli_cpus, env = "IMGFORGE_CPUS")]
     pub cpus: Option<u64>,
-    /// Processes and threads of each run [default: the catalog's, else 4096]
+    /// Processes and threads of each run [default: that of images.toml, else 4096]
     #[arg(long, value_name = "N", env = "IMGFORGE_PIDS_LIMIT",
         value_parser = clap::value_parser!(u64).range(16..))]
     pub pids_limit: Option<u64>,
@@ -56,46 +56,5 @@ impl RunArgs {
             repeat: self.repeat.max(1),
             ..EvaluateOptions::default()
         }
-    }
-}
-
-/// Reads an amount of memory as `docker run` does.
-fn bytes(text: &str) -> Result<u64, String> {
-    let lower = text.to_ascii_lowercase();
-    let digits = lower.trim_end_matches(['b', 'i']);
-    let (digits, shift) = match digits.chars().last() {
-        Some('k') => (&digits[..digits.len() - 1], 10),
-        Some('m') => (&digits[..digits.len() - 1], 20),
-        Some('g') => (&digits[..digits.len() - 1], 30),
-        _ => (digits, 0),
-    };
-    let number: f64 = digits.parse().map_err(|_| "write it as 512m or 4g".to_owned())?;
-    let bytes = number * (1u64 << shift) as f64;
-    // What engines refuse as too little to start a process.
-    if bytes >= (6 << 20) as f64 { Ok(bytes as u64) } else { Err("at least 6m are needed".into()) }
-}
-
-fn milli_cpus(text: &str) -> Result<u64, String> {
-    let number: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    if (0.01..=4096.0).contains(&number) {
-        Ok((number * 1000.0).round() as u64)
-    } else {
-        Err("it must be at least 0.01".to_owned())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn amounts_are_read_as_docker_reads_them() {
-        assert_eq!(bytes("4g"), Ok(4 << 30));
-        assert_eq!(bytes("512MiB"), Ok(512 << 20));
-        assert_eq!(bytes("1.5g"), Ok(3 << 29));
-        assert!(bytes("lots").is_err());
-        assert!(bytes("1k").is_err());
-        assert_eq!(milli_cpus("1.5"), Ok(1500));
-        assert!(milli_cpus("0").is_err());
     }
 }

@@ -7,7 +7,7 @@ use crate::event::Outcome;
 use crate::grade::ReadError;
 use crate::run::RunError;
 use crate::source::{SourceError, Which};
-use crate::store::StoreError;
+use crate::store::{StoreError, disk};
 
 /// Why a node failed.
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +122,9 @@ impl NodeError {
             NodeError::Engine(EngineError::NoSpace { .. }) => true,
             NodeError::Store(error) => error.is_no_space(),
             NodeError::Run(error) => error.is_no_space(),
-            NodeError::File { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            NodeError::Engine(EngineError::File { source, .. })
+            | NodeError::Source(SourceError::File { source, .. })
+            | NodeError::File { source, .. } => disk::is_full(source),
             _ => false,
         }
     }

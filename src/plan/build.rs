@@ -205,11 +205,15 @@ impl<'a> Planner<'a> {
                 return Err(PlanError::Catalog { instance_id, source: Box::new(source) });
             }
         };
-        let set = environment.as_ref().map(|environment| environment.limits).unwrap_or_default();
+        let defaults = self.catalog.defaults();
+        let set = environment.as_ref().map(|environment| environment.limits);
+        let set = set.unwrap_or_else(|| defaults.limits());
         let default = RunLimits::default();
-        let network = match environment.as_ref().map(|environment| environment.network) {
+        let network = environment.as_ref().map(|environment| environment.network);
+        let network = match network.or(defaults.network) {
             None | Some(Network::None) => RunNetwork::None,
             Some(Network::Bridge) => RunNetwork::Bridge,
+            Some(Network::Host) => RunNetwork::Host,
             // The service is part of the environment that is built here.
             Some(Network::Httpbin) if published.is_some() => RunNetwork::Bridge,
             Some(Network::Httpbin) => RunNetwork::Httpbin,

@@ -85,6 +85,7 @@ impl Mirrors {
         let path = self.dir.join(format!("{}.git", repo.replace('/', "__")));
         let file = |source| SourceError::File { path: path.clone(), source };
         std::fs::create_dir_all(&self.dir).map_err(file)?;
+        crate::store::note_mirror_use(&path);
         if let Ok(mirror) = Mirror::open(&path, repo)
             && mirror.lacks(commits).is_empty()
         {

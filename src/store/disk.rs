@@ -1,8 +1,29 @@
 //! Room on disks.
 
+use std::io;
 use std::path::Path;
 
 use super::{StoreError, file_error};
+
+/// Tells whether an error says that a disk, or somebody's part of it, is full: the one definition of
+/// it.
+pub fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind;
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => true,
+        // Some crates wrap the error of the system in one of their own.
+        _ => error.get_ref().is_some_and(|inner| {
+            let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(inner);
+            while let Some(error) = cause {
+                if error.downcast_ref::<io::Error>().is_some_and(is_full) {
+                    return true;
+                }
+                cause = error.source();
+            }
+            false
+        }),
+    }
+}
 
 /// Returns the bytes that are free for this user on the disk of `path`.
 pub fn free(path: &Path) -> Result<u64, StoreError> {
@@ -64,6 +85,20 @@ mod tests {
         let expected = du.split_whitespace().next().unwrap().parse().ok();
         assert_eq!(usage(dir.path()), expected);
         assert_eq!(usage(&dir.path().join("nothing")), None);
+    }
+
+    #[test]
+    fn a_full_disk_and_a_full_quota_are_one_thing() {
+        for number in [libc::ENOSPC, libc::EDQUOT] {
+            let error = io::Error::from_raw_os_error(number);
+            assert!(is_full(&error), "{error}");
+            let wrapped = io::Error::other(io::Error::from_raw_os_error(number));
+            assert!(is_full(&wrapped), "{wrapped}");
+        }
+        for number in [libc::EACCES, libc::EROFS, libc::ENOENT, libc::EIO] {
+            assert!(!is_full(&io::Error::from_raw_os_error(number)));
+        }
+        assert!(!is_full(&io::Error::other("no space left on device")));
     }
 
     #[test]

@@ -89,6 +89,14 @@ impl Store {
         Ok(keys)
     }
 
+    /// Tells whether a live process leases anything, or nothing in particular.
+    pub(super) fn has_leases(&self) -> Result<bool, StoreError> {
+        self.leased(false)?;
+        // What is left is of live processes.
+        let dir = self.leases()?;
+        Ok(std::fs::read_dir(&dir).map_err(file_error(&dir))?.next().is_some())
+    }
+
     fn leases(&self) -> Result<PathBuf, StoreError> {
         let dir = self.dir().join("leases");
         std::fs::create_dir_all(&dir).map_err(file_error(&dir))?;

@@ -3,13 +3,17 @@
 //! Layout, version [`LAYOUT`], below the state directory (the XDG cache by default):
 //! `mirrors/`, `blobs/<sha256>`, `locks/`, `leases/`, `owners/`, `tmp/<owner>-…/`, `pins.json`,
 //! `state.db`, `version`, `CACHEDIR.TAG`. Everything is written aside and renamed, or is one transaction, so that a kill at
-//! any moment leaves the old state or the new one. The engine alone suffices to rebuild it.
+//! any moment leaves the old state or the new one.
+//!
+//! What `state.db` says of images can be read again from their labels, but for when they were used
+//! and by whom; recorded runs of tests, with their logs in `blobs/`, are kept nowhere else.
 
 pub mod disk;
 mod images;
 mod lease;
 mod lock;
 mod pins;
+mod records;
 mod results;
 mod usage;
 
@@ -25,6 +29,8 @@ pub use images::{ImageRecord, VerifiedImage};
 pub use lease::{Gate, Lease};
 pub use lock::KeyLock;
 pub use pins::{Pinned, Pins};
+pub(crate) use records::note_mirror_use;
+pub use records::{RecordLimits, RecordsGone};
 pub use results::RunRecord;
 pub use usage::{Indexed, Use};
 
@@ -88,7 +94,7 @@ impl StoreError {
     pub fn is_no_space(&self) -> bool {
         match self {
             StoreError::NoSpace { .. } => true,
-            StoreError::File { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            StoreError::File { source, .. } => disk::is_full(source),
             StoreError::Database { source, .. } => {
                 source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
             }

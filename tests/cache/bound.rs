@@ -197,3 +197,52 @@ impl imgforge::engine::LogSink for Log {
         self.0.lock().unwrap().extend_from_slice(bytes);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recorded_runs_and_mirrors_go_when_they_are_old_and_it_is_asked_for() {
+    let machine = Machine::new().await;
+    let log = machine.path().join("log");
+    std::fs::write(&log, "all is well\n").unwrap();
+    let (digest, log_bytes) = machine.store.put_log(&log).unwrap();
+    let key = imgforge::key::KeyDocument::new(Kind::Evaluation).with("n", "1").key();
+    let record = imgforge::store::RunRecord {
+        instance_id: "a__b-1".to_owned(),
+        image_id: "sha256:1".to_owned(),
+        exit_code: 0,
+        seconds: 1.0,
+        log: digest,
+        log_bytes,
+        finished_at: 1,
+    };
+    machine.store.record_result(&key, &record).unwrap();
+    let blob = machine.path().join("blobs").join(digest.to_string());
+    let mirror = machine.path().join("mirrors/a__b.git");
+    std::fs::create_dir_all(&mirror).unwrap();
+    std::fs::write(mirror.join("HEAD"), "ref: refs/heads/main\n").unwrap();
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(90 * 86400);
+    for path in [&blob, &mirror.join("HEAD")] {
+        std::fs::File::options().append(true).open(path).unwrap().set_modified(old).unwrap();
+    }
+    let gc = |args: &[&str]| {
+        let output = machine.run(&[&["cache", "gc", "--json"], args].concat());
+        assert!(output.status.success(), "{}", crate::common::text(&output));
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        document["records"].clone()
+    };
+    // Without an age nothing goes, whatever else is collected.
+    let none = gc(&["--keep-bytes", "0"]);
+    assert_eq!((&none["results"], &none["mirrors"]), (&0.into(), &serde_json::json!([])));
+    assert!(blob.exists() && mirror.exists());
+    let ages = ["--keep-results-days", "0", "--keep-mirrors-days", "30"];
+    let told = gc(&[&ages[..], &["--dry-run"]].concat());
+    assert_eq!((&told["results"], &told["blobs"]), (&1.into(), &1.into()));
+    assert_eq!(told["mirrors"], serde_json::json!(["a/b"]));
+    assert!(blob.exists() && mirror.exists(), "a dry run takes nothing away");
+    let lease = machine.store.lease([key]).await.unwrap();
+    let busy = gc(&ages);
+    assert_eq!((&busy["results"], &busy["mirrors_in_use"]), (&0.into(), &1.into()));
+    drop(lease);
+    assert_eq!(gc(&ages), told);
+    assert!(!blob.exists() && !mirror.exists());
+    assert_eq!(machine.store.result(&key).unwrap(), None);
+}

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 
 use crate::engine::{
-    Engine, EngineError, Image, LayerFile, LayerRequest, LogSink, Result, is_no_space, read_config,
+    Engine, EngineError, Image, LayerFile, LayerRequest, LogSink, Result, read_config,
 };
 use crate::hashing::Hashing;
 use crate::key::{Digest, Key, Kind};
 use crate::plan::name;
+use crate::store::disk;
 
 use super::super::remote::{Offers, Remote};
 use super::{ArchiveError, BLOBS, FORM, Form, Index, Manifest, NAME, REFERENCE, VERSION};
@@ -185,7 +186,7 @@ impl Archive {
             let path = scratch.path().join(format!("{at}.tar"));
             let digest = &held.layers[at].0;
             let unpacked = tokio::task::block_in_place(|| self.unpack(digest, diff_id, &path));
-            layers.push(unpacked.map_err(|source| match is_no_space(&source) {
+            layers.push(unpacked.map_err(|source| match disk::is_full(&source) {
                 true => EngineError::NoSpace { action: "unpack a layer".to_owned() },
                 false => EngineError::File { path: self.path.clone(), source },
             })?);

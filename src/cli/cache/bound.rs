@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::cache::collect::Gone;
 use crate::cache::{CachedImage, Limits};
 use crate::key::Key;
-use crate::store::disk;
+use crate::store::{RecordLimits, RecordsGone, disk};
 
 use super::super::context;
 use super::super::{CommandResult, Exit, Failure, Global, budget, render};
@@ -20,14 +20,54 @@ use super::{find, read};
 #[derive(Debug, Args)]
 pub struct GcArgs {
     /// The most bytes of images that stay, such as 100GB [default: that of images.toml]
-    #[arg(long, value_name = "BYTES", value_parser = crate::config::bytes, env = "IMGFORGE_KEEP_BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = crate::size::bytes, env = "IMGFORGE_KEEP_BYTES")]
     keep_bytes: Option<u64>,
     /// Days after which an image goes that was not used [default: that of images.toml]
     #[arg(long, value_name = "DAYS", env = "IMGFORGE_KEEP_DAYS")]
     keep_days: Option<u32>,
+    /// Days after which a recorded run of tests goes, with its log, that was not used [default: never]
+    #[arg(long, value_name = "DAYS", env = "IMGFORGE_KEEP_RESULTS_DAYS")]
+    keep_results_days: Option<u32>,
+    /// Days after which the mirror of a repository goes that was not used [default: never]
+    #[arg(long, value_name = "DAYS", env = "IMGFORGE_KEEP_MIRRORS_DAYS")]
+    keep_mirrors_days: Option<u32>,
     /// Show what would go and what that would free
     #[arg(long)]
     dry_run: bool,
+}
+
+/// Takes away what the state holds beside images.
+async fn collect_records(
+    opened: &context::Opened,
+    limits: &RecordLimits,
+    dry_run: bool,
+) -> Result<RecordsGone, Failure> {
+    let store = &opened.store;
+    let gate = store.close_gate().await.map_err(Failure::environment)?;
+    let images = opened.engine.images().await.map_err(context::engine_failure)?;
+    let ids = images.into_iter().map(|image| image.id).collect();
+    let gone = store.collect_records(&gate, &opened.identity, &ids, limits, dry_run);
+    gone.map_err(Failure::environment)
+}
+
+/// Says what went of the state beside images.
+fn tell_records(gone: &RecordsGone, verb: &str) {
+    let RecordsGone { results, blobs, rows, mirrors, mirrors_in_use, bytes } = gone;
+    for repo in mirrors {
+        eprintln!("{verb} the mirror of {repo}");
+    }
+    if results + blobs + rows > 0 {
+        eprintln!(
+            "{verb} {results} recorded runs, {blobs} logs and differences, and {rows} rows about \
+             images that are gone"
+        );
+    }
+    if *bytes > 0 {
+        eprintln!("{verb} {} of the state beside images", disk::bytes_text(*bytes));
+    }
+    if *mirrors_in_use > 0 {
+        render::warn(format!("{mirrors_in_use} mirrors stay: something runs with this state"));
+    }
 }
 
 /// Runs `cache gc`.
@@ -42,6 +82,11 @@ pub(super) async fn gc(global: &Global, args: GcArgs) -> CommandResult {
     };
     let collected = opened.collector().collect(&limits, args.dry_run).await;
     let collected = collected.map_err(Failure::environment)?;
+    let record_limits = RecordLimits {
+        results_for: args.keep_results_days.map(days),
+        mirrors_for: args.keep_mirrors_days.map(days),
+    };
+    let records = collect_records(&opened, &record_limits, args.dry_run).await?;
     let choice = &collected.choice;
     if global.json {
         let rows: Vec<_> = collected
@@ -67,6 +112,7 @@ pub(super) async fn gc(global: &Global, args: GcArgs) -> CommandResult {
             "promised_bytes": collected.promised,
             "freed_bytes": collected.freed,
             "kept": collected.kept,
+            "records": records,
         });
         render::json(&document).map_err(Failure::environment)?;
         return Ok(Exit::Success);
@@ -81,6 +127,7 @@ pub(super) async fn gc(global: &Global, args: GcArgs) -> CommandResult {
             let unneeded = disk::bytes_text(collected.unneeded.bytes);
             eprintln!("{verb} what no image needs: {unneeded}");
         }
+        tell_records(&records, verb);
         let promised = disk::bytes_text(collected.promised);
         let images = collected.removed.len();
         match (args.dry_run, collected.freed) {
@@ -97,7 +144,7 @@ pub(super) async fn gc(global: &Global, args: GcArgs) -> CommandResult {
                 collected.kept
             ));
         }
-        if limits == Limits::default() {
+        if limits == Limits::default() && record_limits == RecordLimits::default() {
             eprintln!("no limit is set: --keep-bytes, --keep-days, or `[cache]` in images.toml");
         }
     }

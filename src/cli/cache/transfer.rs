@@ -1,6 +1,5 @@
 //! `cache push`, `cache pull`, `cache export` and `cache import`.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -156,9 +155,7 @@ fn archive_failure(error: ArchiveError) -> Failure {
         ArchiveError::Engine(_) | ArchiveError::Busy { .. } => {
             Failure::environment(error).hint(hint)
         }
-        ArchiveError::File { ref source, .. }
-            if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
-        {
+        ArchiveError::File { ref source, .. } if disk::is_full(source) => {
             Failure::environment(error).hint(hint)
         }
         _ => Failure::input(error).hint(hint),

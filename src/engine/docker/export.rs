@@ -12,7 +12,8 @@ use futures_util::StreamExt as _;
 use serde::Deserialize;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use crate::engine::{EngineError, Image, LayerTaker, Result, is_no_space};
+use crate::engine::{EngineError, Image, LayerTaker, Result};
+use crate::store::disk;
 
 use super::DockerEngine;
 use super::archive::Descriptor;
@@ -68,11 +69,11 @@ impl DockerEngine {
         let reader = StreamReader::new(export.map(|piece| piece.map_err(std::io::Error::other)));
         let mut bridge = SyncIoBridge::new(reader);
         let given = tokio::task::spawn_blocking(move || give_layers(&mut bridge, &*taker));
-        given.await.expect("reading an export does not panic").map_err(|error| {
-            match is_no_space(&error) {
-                true => EngineError::NoSpace { action: action.to_owned() },
-                false => failed(action, bollard::errors::Error::IOError { err: error }),
-            }
+        given.await.expect("reading an export does not panic").map_err(|error| match disk::is_full(
+            &error,
+        ) {
+            true => EngineError::NoSpace { action: action.to_owned() },
+            false => failed(action, bollard::errors::Error::IOError { err: error }),
         })
     }
 

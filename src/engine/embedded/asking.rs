@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 
 use crate::engine::{EngineError, LogSink, Result};
+use crate::store::disk;
 
 use super::helper::ARGUMENT;
 use super::snapshots::vanished;
@@ -107,7 +108,7 @@ impl Asking {
         let _ = child.wait();
         if let Some(error) = failed {
             let action = "keep a layer".to_owned();
-            return Err(match crate::engine::is_no_space(&error) {
+            return Err(match disk::is_full(&error) {
                 true => EngineError::NoSpace { action },
                 false => EngineError::Refused { action, reason: error.to_string() },
             });
@@ -229,7 +230,9 @@ fn answer(text: &[u8], words: &str) -> Result<Answer> {
 
 fn failure(action: String, errno: Option<i32>, reason: String) -> EngineError {
     match errno {
-        Some(libc::ENOSPC | libc::EDQUOT) => EngineError::NoSpace { action },
+        Some(number) if disk::is_full(&io::Error::from_raw_os_error(number)) => {
+            EngineError::NoSpace { action }
+        }
         Some(libc::EAGAIN | libc::ENOMEM) => {
             EngineError::Transient { action, source: reason.into() }
         }

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use oci_spec::image::Descriptor;
 
-use crate::engine::{EngineError, Image, LayerTaker, Result, Swept, is_no_space};
+use crate::engine::{EngineError, Image, LayerTaker, Result, Swept};
 use crate::store::disk;
 
 use super::EmbeddedEngine;
@@ -244,7 +244,7 @@ impl EmbeddedEngine {
                 let path = self.layout.blob(layer.digest().as_ref());
                 let tar = decompressed(layer.media_type(), open(&path)?);
                 let taken = tar.and_then(|mut tar| taker.take(Some(&diff_id), &mut tar));
-                taken.map_err(|source| match is_no_space(&source) {
+                taken.map_err(|source| match disk::is_full(&source) {
                     true => EngineError::NoSpace { action: "read layers".to_owned() },
                     false => EngineError::File { path, source },
                 })?;

@@ -230,3 +230,26 @@ async fn check(global: &Global, args: CheckArgs) -> CommandResult {
     }
     Err(Failure::input(anyhow!("{} problems in {} instances", problems.len(), instances.len())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_check_of_every_dataset_is_a_run_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, "").unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let name = |dataset: &str, split: &str| check_run(&Chosen::one(dataset, split, None));
+        assert_eq!(name("lite", "test"), name("SWE-bench/SWE-bench_Lite", "test"));
+        let (a, b) = (path("a/rows.jsonl"), path("b/rows.jsonl"));
+        let all = [name("lite", "test"), name("lite", "dev"), name(&a, "test"), name(&b, "test")];
+        let distinct: std::collections::BTreeSet<&String> = all.iter().collect();
+        assert_eq!(distinct.len(), 4, "{all:?}");
+        assert!(all[2].starts_with("check-rows-") && !all[0].contains('/'), "{all:?}");
+    }
+}

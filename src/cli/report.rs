@@ -106,6 +106,7 @@ async fn load(
     let grading = Grading {
         family: Family::from_str(family, true).unwrap_or_default(),
         strict: own.is_some_and(|own| own.strict),
+        repeat: own.map_or(1, |own| own.repeat),
     };
     let mut report = RunReport {
         run_id: run_id.to_owned(),
@@ -269,6 +270,8 @@ fn add_foreign(
 struct Grading {
     family: Family,
     strict: bool,
+    /// How often each instance ran; an earlier invocation may have left more.
+    repeat: u32,
 }
 
 /// Grades what is in the directory of an instance, its further runs included.
@@ -288,12 +291,11 @@ fn grade_saved(
         rules,
     };
     let mut runs = vec![run_of(dir, &target)?];
-    for number in 2.. {
+    for number in 2..=grading.repeat {
         let further = dir.join(format!("run_{number}"));
-        if !further.is_dir() {
-            break;
+        if further.is_dir() {
+            runs.push(run_of(&further, &target)?);
         }
-        runs.push(run_of(&further, &target)?);
     }
     let runs: Vec<&Evaluated> = runs.iter().collect();
     let mut result = results::join(&target, &runs);

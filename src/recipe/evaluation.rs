@@ -6,7 +6,7 @@ use crate::dataset::Patch;
 use crate::key::{Digest, Key, KeyDocument, Kind};
 
 /// Name and version of the way in which scripts are run; part of the key.
-const RUNNER: &str = "sandbox/1";
+const RUNNER: &str = "sandbox/2";
 
 /// The exit code by which a container says that the model patch does not apply.
 pub const PATCH_REFUSED: i64 = 97;

@@ -154,7 +154,7 @@ impl InstanceResult {
             ([], Some((failure, _))) => failure.clone(),
             ([], None) => String::new(),
             ([one], _) => format!("{one} fails"),
-            ([first, rest @ ..], _) => format!("{first} and {} more tests fail", rest.len()),
+            ([first, rest @ ..], _) => format!("{first} and {} more fail", rest.len()),
         }
     }
 

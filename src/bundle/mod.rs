@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hashing::Hashing;
 use crate::key::Digest;
+use crate::source::Needed;
 
 /// The version of the form; a newer one is refused.
 pub const VERSION: u32 = 1;
@@ -105,11 +106,12 @@ fn file_error(path: &Path) -> impl Fn(io::Error) -> BundleError + '_ {
     move |source| BundleError::File { path: path.to_owned(), source }
 }
 
-/// Writes the objects of `commits`, without their history, to a bare repository.
+/// Writes what checkouts of some commits are written from to a bare repository: `objects` of
+/// `mirror`, and tags.
 pub fn pack_repository(
     mirror: &Path,
     repo: &str,
-    commits: &[String],
+    needed: &Needed,
     target: &Path,
 ) -> Result<(), BundleError> {
     let failed = |said: String| BundleError::Git { repo: repo.to_owned(), said };
@@ -136,12 +138,11 @@ pub fn pack_repository(
     let target = std::path::absolute(target).map_err(file_error(target))?;
     let (from, to) = (mirror.to_string_lossy(), target.to_string_lossy());
     git(&["init", "--quiet", "--bare", &to], b"")?;
-    let lines = commits.join("\n") + "\n";
-    let objects = ["-C", &from, "rev-list", "--objects", "--no-walk", "--stdin"];
-    let objects = git(&objects, lines.as_bytes())?;
+    let objects: String = needed.objects.iter().map(|id| format!("{id}\n")).collect();
     let pack = format!("{to}/objects/pack/pack");
-    git(&["-C", &from, "pack-objects", "--quiet", &pack], &objects)?;
-    Ok(())
+    git(&["-C", &from, "pack-objects", "--quiet", &pack], objects.as_bytes())?;
+    let references = target.join("packed-refs");
+    std::fs::write(&references, &needed.packed_refs).map_err(file_error(&references))
 }
 
 /// Packs a directory to a bundle.
@@ -267,6 +268,7 @@ pub fn read(dir: &Path) -> Result<Option<Contents>, BundleError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::Mirrors;
 
     fn contents() -> Contents {
         Contents {
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packed_repository_holds_the_commit_and_nothing_before_it() {
+    fn a_packed_repository_gives_the_same_checkout_and_has_nothing_later() {
         let dir = tempfile::tempdir().unwrap();
         let source = dir.path().join("source");
         let git = |args: &[&str]| {
@@ -324,20 +326,40 @@ mod tests {
         std::fs::create_dir(&source).unwrap();
         git(&["init", "--quiet"]);
         let mut commits = Vec::new();
-        for text in ["one", "two"] {
+        for text in ["one", "two", "three", "four"] {
             std::fs::write(source.join("file"), text).unwrap();
             git(&["add", "."]);
             git(&["commit", "--quiet", "-m", text]);
+            git(&["tag", "-a", "-m", text, text]);
             commits.push(git(&["rev-parse", "HEAD"]));
         }
         let target = dir.path().join("packed.git");
-        pack_repository(&source, "a/b", &commits[1..], &target).unwrap();
+        let mirror = |path: &Path, state: &str| {
+            let sources = vec![path.display().to_string()];
+            let mirrors = Mirrors::new(&dir.path().join(state), sources, BTreeMap::new());
+            mirrors.mirror("a/b", &[&commits[2]], &Quiet).unwrap()
+        };
+        let whole = mirror(&source, "one");
+        let needed = whole.needed(&commits[2..3]).unwrap();
+        pack_repository(whole.path(), "a/b", &needed, &target).unwrap();
         let has = |object: &str| {
             let mut command = Command::new("git");
             command.args(["-C", target.to_str().unwrap(), "cat-file", "-e", object]);
             command.stderr(Stdio::null()).status().unwrap().success()
         };
-        assert!(has(&format!("{}:file", commits[1])));
-        assert!(!has(&commits[0]));
+        assert!(has(&format!("{}:file", commits[2])));
+        assert!(has(&commits[0]) && !has(&format!("{}:file", commits[0])));
+        assert!(has("refs/tags/three") && !has("refs/tags/four") && !has(&commits[3]));
+        let digest = |mirror: &crate::source::Mirror| {
+            let options = crate::source::CheckoutOptions::new("testbed");
+            let out = dir.path().join("layer.tar");
+            mirror.write_checkout(&commits[2], &options, &out).unwrap().file.diff_id
+        };
+        assert_eq!(digest(&whole), digest(&mirror(&target, "other")));
+    }
+
+    struct Quiet;
+    impl crate::engine::LogSink for Quiet {
+        fn write(&self, _: &[u8]) {}
     }
 }

@@ -231,7 +231,10 @@ async fn pack_repositories(prepared: &Prepared, plan: &Plan, dir: &Path) -> Resu
             let mirror = mirrors
                 .mirror(&repo, &names, &LogLines::new(false))
                 .map_err(|error| Failure::environment(anyhow::Error::from(error)))?;
-            bundle::pack_repository(mirror.path(), &repo, &commits, &target).map_err(bundle_failure)
+            let needed = mirror
+                .needed(&commits)
+                .map_err(|error| Failure::environment(anyhow::Error::from(error)))?;
+            bundle::pack_repository(mirror.path(), &repo, &needed, &target).map_err(bundle_failure)
         });
         packed.await.expect("packing does not panic")?;
     }

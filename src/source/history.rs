@@ -139,6 +139,38 @@ impl Mirror {
     }
 }
 
+/// What checkouts of some commits are written from, for a repository that has no more than that.
+#[derive(Debug)]
+pub struct Needed {
+    /// The ids of the objects, in hexadecimal digits.
+    pub objects: BTreeSet<String>,
+    /// The text of the file `packed-refs`: the tags.
+    pub packed_refs: Vec<u8>,
+}
+
+impl Mirror {
+    /// Lists what checkouts of `commits` are written from.
+    pub fn needed(&self, commits: &[String]) -> Result<Needed, SourceError> {
+        let mut ids = BTreeSet::new();
+        let mut before = BTreeSet::new();
+        for commit in commits {
+            let commit = self.commit(commit)?;
+            let listing = self.list(commit.tree)?;
+            let own = listing.blobs().chain(listing.trees.iter().map(|(id, _)| *id));
+            let own: BTreeSet<[u8; 20]> = own.collect();
+            ids.extend(self.parent_files(&commit, &own)?.into_keys());
+            ids.extend(own);
+            let commits = self.commits(&commit, &before)?;
+            before.extend(commits.objects.into_keys());
+        }
+        let tags = self.tags_of(&before)?;
+        ids.extend(before);
+        ids.extend(tags.objects.keys());
+        let objects = ids.into_iter().map(hex::encode).collect();
+        Ok(Needed { objects, packed_refs: tags.packed_refs() })
+    }
+}
+
 impl Tags {
     /// Returns the text of `.git/packed-refs`.
     pub fn packed_refs(&self) -> Vec<u8> {

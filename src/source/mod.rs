@@ -19,6 +19,7 @@ use std::path::PathBuf;
 
 pub use apply::{PatchLayer, PatchOutcome, PatchRequest, Refusal, Which};
 pub use checkout::{CheckoutLayer, CheckoutOptions};
+pub use history::Needed;
 pub use mirror::{Mirror, Mirrors};
 
 /// A submodule of a checkout: reported, and left an empty directory.

@@ -138,17 +138,39 @@ fn five_kinds_of_end_are_told_apart() {
     space.row("x__y-2", "echo FAILED a; false");
     space.row("x__y-3", "trap '' TERM; (setsid sleep 300 &) ; sleep 300");
     space.row("x__y-4", "python3 -c \"x = bytearray(1 << 30)\"");
-    space.row("x__y-5", "kill -KILL 1; kill -KILL -1; kill -KILL $$");
+    space.row("x__y-5", "sleep 300");
+    // What tests do to themselves is no kill from outside.
+    space.row("x__y-6", "kill -KILL 1; kill -KILL -1; kill -KILL $$");
     let began = Instant::now();
-    let args = ["--run-id", "r", "-t", "5", "--memory", "100m", "-j", "5", "--attempts", "1"];
-    let (report, code, said) = space.eval(&args);
-    assert_eq!(code, Some(1), "{said}");
+    let args = ["--run-id", "r", "-t", "8", "--memory", "100m", "-j", "6", "--attempts", "1"];
+    let child = space
+        .command(&[&["-p", "empty", "--json"][..], &args].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    space.wait_for("logs/run_evaluation/r/empty/x__y-5/test_output.txt");
+    let killed = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        space.containers().into_iter().any(|id| {
+            let format = "{{index .Config.Labels \"dev.imgforge.instance\"}} {{.State.Running}}";
+            let label = docker(&["inspect", "--format", format, &id]);
+            let own = String::from_utf8_lossy(&label.stdout).trim() == "x__y-5 true";
+            own && docker(&["kill", &id]).status.success()
+        })
+    });
+    assert!(killed, "the container of x__y-5 is there");
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    assert_eq!(output.status.code(), Some(1), "{said}");
     for (id, wanted) in [
         ("x__y-1", "resolved"),
         ("x__y-2", "unresolved"),
         ("x__y-3", "timed_out"),
         ("x__y-4", "out_of_memory"),
         ("x__y-5", "error"),
+        ("x__y-6", "unresolved"),
     ] {
         assert_eq!(verdict(&report, id)["verdict"], wanted, "{id}: {said}");
     }
@@ -157,10 +179,10 @@ fn five_kinds_of_end_are_told_apart() {
     let reason = verdict(&report, "x__y-5")["reason"].as_str().unwrap();
     assert!(reason.contains("killed from outside"), "{reason}");
     let text = String::from_utf8(space.output("r", "x__y-3")).unwrap();
-    assert!(text.ends_with("\n\nTimeout error: 5 seconds exceeded."), "{text}");
+    assert!(text.ends_with("\n\nTimeout error: 8 seconds exceeded."), "{text}");
     assert!(began.elapsed() < Duration::from_secs(60), "kills do not wait");
     assert_eq!(report["error_ids"], json!(["x__y-3", "x__y-4", "x__y-5"]));
-    assert_eq!(report["completed_ids"], json!(["x__y-1", "x__y-2"]));
+    assert_eq!(report["completed_ids"], json!(["x__y-1", "x__y-2", "x__y-6"]));
     assert_eq!(space.containers(), Vec::<String>::new());
 }
 
@@ -551,7 +573,8 @@ fn a_later_report_says_what_the_run_knew_and_writes_nothing_anew() {
     assert_eq!(code, Some(0), "{said}");
     space.row("x__y-3", "echo PASSED a; sleep 300");
     space.row("x__y-4", "python3 -c \"x = bytearray(1 << 30)\"; echo PASSED b");
-    space.row("x__y-5", "echo PASSED a; kill -KILL $$");
+    space.row("x__y-5", "echo PASSED a");
+    space.rows[4]["eval_script"] = json!(format!("echo PASSED a\ncd /nowhere\n{}", script("")));
     let preds = space.predictions(
         "p.jsonl",
         "a/m",

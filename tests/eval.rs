@@ -618,6 +618,19 @@ fn a_later_report_says_what_the_run_knew_and_writes_nothing_anew() {
     for why in ["the patch is null", "the patch is empty", "killed after 4 s"] {
         assert!(summary.contains(why), "{summary}");
     }
+
+    // A run of the harness does not say what was chosen: its score is of the whole dataset.
+    let runs = space.dir.path().join("logs/run_evaluation");
+    let one = runs.join("harness/m/x__y-1");
+    std::fs::create_dir_all(&one).unwrap();
+    std::fs::copy(runs.join("r/empty/x__y-1/test_output.txt"), one.join("test_output.txt"))
+        .unwrap();
+    let rows = space.dir.path().join("rows.jsonl");
+    let record = json!({ "dataset": rows, "split": "test", "task_repo": null });
+    std::fs::write(runs.join("harness/run.json"), record.to_string()).unwrap();
+    let (code, _, said) = space.report(&["harness"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("m: 1 of 5 resolved (20.0%)\n  submitted 1, completed 1, missing 4"));
 }
 
 #[test]

@@ -34,6 +34,7 @@ pub mod plan;
 pub mod progress;
 pub mod recipe;
 pub mod report;
+mod requirements;
 mod retry;
 pub mod run;
 mod size;

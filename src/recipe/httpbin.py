@@ -1,7 +1,8 @@
 """Starts httpbin on loopback, as httpbin.org, for tests that ask it.
 
 The certificate is made here and now, so no key is in any image. Its authority is added to the
-bundle that is named on the command line, and to the bundles that old versions of requests carry.
+bundle that is named on the command line, to the bundles that old versions of requests carry, and to
+that of the tests' own certifi.
 """
 
 import glob
@@ -26,7 +27,7 @@ root = authority.cert_pem.bytes()
 with open(certifi.where(), "rb") as source, open(bundle, "wb") as target:
     target.write(source.read() + b"\n" + root)
 testbed = "/opt/miniconda3/envs/testbed/lib/python*/site-packages"
-for old in ["/testbed/requests/cacert.pem", f"{testbed}/requests/cacert.pem"]:
+for old in ["/testbed/requests/cacert.pem", f"{testbed}/requests/cacert.pem", f"{testbed}/certifi/cacert.pem"]:
     for path in glob.glob(old):
         with open(path, "ab") as target:
             target.write(b"\n" + root)

@@ -1,8 +1,9 @@
 //! Base images without a registry: Debian, put together by `mmdebstrap` from the archive's packages.
 //!
 //! `debian:<suite>` is a minimal Debian; `python:<version>-slim-<suite>` adds Debian's own Python of
-//! that version and calls it as the official image does. Both stand in for the images of these
-//! names, so a label says what they are, and what identifies them in keys is their list of packages.
+//! that minor version, whatever patch level the name says, and calls it as the official image does.
+//! Both stand in for the images of these names, so a label says what they are, and what identifies
+//! them in keys is their list of packages.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,7 +11,10 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
-use crate::engine::{Engine, EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink};
+use crate::catalog::python::minor;
+use crate::engine::{
+    Engine, EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink, label,
+};
 use crate::key::Digest;
 
 /// The variable that names another archive of Debian's packages.
@@ -39,6 +43,7 @@ const PACKAGES: &str = "ca-certificates,netbase,tzdata";
 pub struct Bootstrap {
     reference: String,
     suite: &'static str,
+    /// The minor version.
     python: Option<&'static str>,
 }
 
@@ -80,7 +85,10 @@ impl BootstrapError {
     /// Says what would help.
     pub fn hint(&self) -> Option<String> {
         match self {
-            BootstrapError::Unknown(_) => Some(format!("known are {}", known().join(", "))),
+            BootstrapError::Unknown(_) => Some(format!(
+                "known are {}, each Python also with a patch level",
+                known().join(", ")
+            )),
             BootstrapError::Program(_) => Some(
                 "install it (`sudo apt-get install mmdebstrap`); a plain user also needs \
                  `uidmap`, or `fakechroot`"
@@ -115,7 +123,11 @@ impl Bootstrap {
                 (tag.strip_suffix("-slim").unwrap_or(tag) == *suite).then_some((*suite, None))
             }
             "python" => {
-                (tag == format!("{python}-slim-{suite}")).then_some((*suite, Some(*python)))
+                let version = tag.strip_suffix(suite)?.strip_suffix("-slim-")?;
+                let is_version = version
+                    .split('.')
+                    .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
+                (is_version && minor(version) == *python).then_some((*suite, Some(*python)))
             }
             _ => None,
         });
@@ -129,6 +141,61 @@ impl Bootstrap {
     /// [`BootstrapError::Unknown`].
     pub fn parse(reference: &str) -> Result<Bootstrap, BootstrapError> {
         Self::of(reference).ok_or_else(|| BootstrapError::Unknown(reference.to_owned()))
+    }
+
+    /// Returns the Python that its name promises and the image made here cannot: its patch level.
+    pub fn promised(&self) -> Option<&str> {
+        let version = self.reference.rsplit_once(':')?.1.split('-').next()?;
+        (self.python.is_some() && minor(version) != version).then_some(version)
+    }
+
+    /// Returns the image: another name of what was made before of the same suite and Python, so that
+    /// all stand on the same packages; else it is made.
+    pub async fn have(
+        &self,
+        engine: &dyn Engine,
+        platform: &str,
+        directory: &Path,
+        log: &dyn LogSink,
+    ) -> Result<Image, BootstrapError> {
+        match self.sibling(engine, platform).await? {
+            Some(image) => {
+                log.write(format!("`{}` is made already\n", image.id).as_bytes());
+                Ok(image)
+            }
+            None => self.make(engine, platform, directory, log).await,
+        }
+    }
+
+    /// Gives the name to an image that was made before of the same suite and Python, if the engine
+    /// has one, and returns it.
+    pub async fn sibling(
+        &self,
+        engine: &dyn Engine,
+        platform: &str,
+    ) -> Result<Option<Image>, BootstrapError> {
+        let Some(python) = self.python else { return Ok(None) };
+        for listed in engine.images().await? {
+            // What stands on such an image has its labels, too.
+            let is_base = !listed.labels.contains_key(label::KEY);
+            let made = listed.labels.get(LABEL).filter(|_| is_base);
+            if !made.is_some_and(|label| self.made_the_same(label, python)) {
+                continue;
+            }
+            let image = engine.inspect(&listed.id).await?;
+            if image.is_some_and(|image| image.platform == platform) {
+                engine.tag(&listed.id, &self.reference).await?;
+                return Ok(engine.inspect(&self.reference).await?);
+            }
+        }
+        Ok(None)
+    }
+
+    fn made_the_same(&self, label: &str, python: &str) -> bool {
+        let of = format!(" of debian {}, ", self.suite);
+        let version = label.strip_prefix("python ").and_then(|rest| rest.split_once(&of));
+        let recipe = format!(", recipe {RECIPE}");
+        version.is_some_and(|(version, _)| minor(version) == python) && label.ends_with(&recipe)
     }
 
     /// Makes the image in `directory`, gives it to the engine, and returns it.
@@ -150,7 +217,10 @@ impl Bootstrap {
         let listed = Digest::of(packages.join("\n"));
         let layer = layer(&tar)?;
         let what = match self.python {
-            Some(python) => format!("python {python} of debian {}", self.suite),
+            Some(python) => {
+                let version = upstream(&packages, &format!("python{python}")).unwrap_or(python);
+                format!("python {version} of debian {}", self.suite)
+            }
             None => format!("debian {}", self.suite),
         };
         let label =
@@ -343,6 +413,12 @@ fn packages(status: &str) -> Vec<String> {
     packages
 }
 
+/// Returns the version of a package without Debian's own part: `3.9.2` of `3.9.2-1+deb11u5`.
+fn upstream<'a>(packages: &'a [String], name: &str) -> Option<&'a str> {
+    let rest = packages.iter().find_map(|package| package.strip_prefix(name)?.strip_prefix(' '))?;
+    rest.split([' ', '-', '+', '~']).next()
+}
+
 fn layer(path: &Path) -> Result<LayerFile, BootstrapError> {
     let error = |source| BootstrapError::File { path: path.to_owned(), source };
     let file = std::fs::File::open(path).map_err(error)?;
@@ -371,8 +447,38 @@ mod tests {
         }
         let slim = Bootstrap::of("docker.io/library/debian:trixie-slim").unwrap();
         assert_eq!((slim.suite, slim.python), ("trixie", None));
-        for reference in ["debian:sid", "python:3.9-slim-bookworm", "ubuntu:22.04", "debian"] {
+        for reference in [
+            "debian:sid",
+            "python:3.9-slim-bookworm",
+            "python:3.9.20-slim-bookworm",
+            "python:3.10.15-slim-bullseye",
+            "python:3.9.x-slim-bullseye",
+            "python:3-slim-bullseye",
+            "python:-slim-bullseye",
+            "ubuntu:22.04",
+            "debian",
+        ] {
             assert_eq!(Bootstrap::of(reference), None, "{reference}");
+        }
+    }
+
+    #[test]
+    fn debians_python_stands_in_for_every_patch_level_and_says_so() {
+        let pinned = Bootstrap::of("docker.io/library/python:3.9.20-slim-bullseye").unwrap();
+        assert_eq!((pinned.suite, pinned.python), ("bullseye", Some("3.9")));
+        assert_eq!(pinned.promised(), Some("3.9.20"));
+        assert_eq!(Bootstrap::of("python:3.9-slim-bullseye").unwrap().promised(), None);
+        assert_eq!(Bootstrap::of("debian:bullseye").unwrap().promised(), None);
+        let packages = ["libc6 2.31 amd64", "python3.9 3.9.2-1+deb11u5 amd64"].map(str::to_owned);
+        assert_eq!(upstream(&packages, "python3.9"), Some("3.9.2"));
+        let recipe = format!("138 packages sha256:0, recipe {RECIPE}");
+        for (label, same) in [
+            (format!("python 3.9.2 of debian bullseye, {recipe}"), true),
+            (format!("python 3.9 of debian bullseye, {recipe}"), true),
+            (format!("python 3.11.2 of debian bookworm, {recipe}"), false),
+            ("python 3.9.2 of debian bullseye, 1 packages sha256:0, recipe 0".to_owned(), false),
+        ] {
+            assert_eq!(pinned.made_the_same(&label, "3.9"), same, "{label}");
         }
     }
 

@@ -10,6 +10,8 @@ use crate::catalog::Defaults;
 use crate::engine::HostAccess;
 use crate::engine::reference::{self, NotAPlace};
 
+pub mod indexes;
+
 /// Where repositories come from when nothing else is said.
 pub const GITHUB: &str = "https://github.com/{owner}/{name}.git";
 
@@ -55,8 +57,8 @@ pub fn host_platform() -> &'static str {
     if cfg!(target_arch = "aarch64") { "linux/arm64" } else { "linux/amd64" }
 }
 
-/// Reads what build steps get from the host: proxies, package indexes, and the authorities to
-/// trust (`bundle`, else `SSL_CERT_FILE`, else the host's own bundle).
+/// Reads what build steps get from the host: proxies, package indexes (pip's are uv's too), and the
+/// authorities to trust (`bundle`, else `SSL_CERT_FILE`, else `PIP_CERT`, else the host's own bundle).
 ///
 /// # Errors
 /// A bundle that is named and cannot be read.
@@ -65,7 +67,7 @@ pub fn host_access(
     bundle: Option<&Path>,
     network: Option<String>,
 ) -> std::io::Result<HostAccess> {
-    const PASSED: [&str; 14] = [
+    const PASSED: [&str; 18] = [
         "HTTP_PROXY",
         "HTTPS_PROXY",
         "FTP_PROXY",
@@ -74,11 +76,15 @@ pub fn host_access(
         "PIP_INDEX_URL",
         "PIP_EXTRA_INDEX_URL",
         "PIP_TRUSTED_HOST",
+        "PIP_FIND_LINKS",
+        "PIP_NO_INDEX",
         "UV_INDEX_URL",
         "UV_DEFAULT_INDEX",
         "UV_INDEX",
         "UV_EXTRA_INDEX_URL",
         "UV_INSECURE_HOST",
+        "UV_FIND_LINKS",
+        "UV_INDEX_STRATEGY",
         "NPM_CONFIG_REGISTRY",
     ];
     const SYSTEM: [&str; 3] = [
@@ -96,7 +102,18 @@ pub fn host_access(
         }
         variables.insert(name.to_owned(), value);
     }
-    let named = bundle.map(Path::to_owned).or_else(|| variable("SSL_CERT_FILE").map(PathBuf::from));
+    variables.extend(indexes::uv_variables(&variable));
+    for name in ["PIP_FIND_LINKS", "UV_FIND_LINKS"] {
+        let Some(value) = variables.remove(name) else { continue };
+        let (seen, _) = indexes::links(&value);
+        if !seen.is_empty() {
+            variables.insert(name.to_owned(), seen);
+        }
+    }
+    let named = bundle.map(Path::to_owned).or_else(|| {
+        let named = |name| variable(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+        named("SSL_CERT_FILE").or_else(|| named("PIP_CERT"))
+    });
     let ca_bundle = match named {
         Some(path) if path.as_os_str() == "none" => None,
         Some(path) => Some(std::fs::read(&path)?),
@@ -129,6 +146,26 @@ mod tests {
         assert_eq!(namespace(None, &published, false), None);
         assert_eq!(namespace(Some("a/"), &published, false).as_deref(), Some("a"));
         assert_eq!(namespace(None, &Defaults::default(), true), None);
+    }
+
+    #[test]
+    fn pips_indexes_reach_uv_in_steps_and_folders_of_the_host_do_not() {
+        let variable = |name: &str| match name {
+            "PIP_INDEX_URL" => Some("https://i/simple".to_owned()),
+            "PIP_FIND_LINKS" => Some("/opt/wheels https://x/w".to_owned()),
+            "PIP_NO_INDEX" => Some("1".to_owned()),
+            _ => None,
+        };
+        let host = host_access(variable, Some(Path::new("none")), None).unwrap();
+        let expected = [
+            ("PIP_FIND_LINKS", "https://x/w"),
+            ("PIP_INDEX_URL", "https://i/simple"),
+            ("PIP_NO_INDEX", "1"),
+            ("UV_DEFAULT_INDEX", "https://i/simple"),
+            ("UV_FIND_LINKS", "https://x/w"),
+        ];
+        let found: Vec<_> = host.variables.iter().map(|(a, b)| (&**a, &**b)).collect();
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use imgforge::run::RunDir;
 use imgforge::source::Mirrors;
 use imgforge::store::Store;
 
-const FROM: &str = "python:3.11-slim-bookworm";
+const FROM: &str = "python:3.11.10-slim-bookworm";
 
 struct Space {
     dir: tempfile::TempDir,

@@ -379,3 +379,64 @@ proptest! {
         prop_assert!(plan.nodes().all(|(_, node)| !node.status.runs()));
     }
 }
+
+#[test]
+fn debians_python_is_a_stand_in_for_a_patch_level_in_the_plan_and_in_the_key() {
+    let plan_on = |identity: &str, python: &str| {
+        let (dir, _) = catalog();
+        let path = dir.path().join("images.toml");
+        let text = std::fs::read_to_string(&path).unwrap().replace("\"3.11\"", python);
+        std::fs::write(&path, text).unwrap();
+        let from = BTreeMap::from([(FROM.to_owned(), identity.to_owned())]);
+        let catalog = Catalog::load(Some(&path), &[]).unwrap();
+        let plan = Planner::new(&catalog, options(), &from).plan(&work()).unwrap();
+        let env = plan.nodes().find(|(_, node)| node.kind() == Kind::Env).unwrap().1.clone();
+        let document = env.document.canonical();
+        let fields: serde_json::Value = serde_json::from_str(&document).unwrap();
+        let field = |name: &str| fields[name].as_str().unwrap().to_owned();
+        (env.notes, field("python"), field("wanted_python"))
+    };
+    let debian = "bootstrapped: python 3.11.2 of debian bookworm, 148 packages sha256:0, recipe 1";
+    let (notes, python, wanted) = plan_on(debian, "\"3.11.10\"");
+    assert_eq!((python.as_str(), wanted.as_str()), ("3.11.2", "3.11.10"));
+    assert_eq!(notes, ["Python 3.11.2 stands in for 3.11.10"]);
+    let (notes, python, _) = plan_on("python 3.11.10: sha256:0", "\"3.11.10\"");
+    assert_eq!((python.as_str(), notes.len()), ("3.11.10", 0));
+    // Who asks for the minor version alone has it.
+    let (notes, python, wanted) = plan_on(debian, "\"3.11\"");
+    assert_eq!((python.as_str(), wanted.as_str(), notes.len()), ("3.11.2", "3.11", 0));
+}
+
+#[test]
+fn an_instance_with_a_lockfile_of_its_own_has_an_environment_of_its_own() {
+    let (dir, _) = catalog();
+    let path = dir.path().join("images.toml");
+    let own = "instances = { flask-2 = \"own.txt\" }\npackages = [\"pytest==2.3\"]";
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replacen("packages = [\"pytest==2.3\"]", own, 1)).unwrap();
+    std::fs::write(dir.path().join("own.txt"), "pytest==2.4\n").unwrap();
+    let catalog = Catalog::load(Some(&path), &[]).unwrap();
+    let plan = Planner::new(&catalog, options(), &identities()).plan(&work()).unwrap();
+    let envs = plan.nodes().filter(|(_, node)| node.kind() == Kind::Env);
+    let envs: Vec<_> = envs.map(|(_, node)| node.instances.clone()).collect();
+    assert_eq!(envs, [["flask-1"], ["flask-2"], ["click-1"]]);
+}
+
+#[test]
+fn the_base_of_one_instance_is_looked_for_beside_that_of_its_version() {
+    let (dir, _) = catalog();
+    let path = dir.path().join("images.toml");
+    std::fs::write(dir.path().join("Dockerfile"), "ARG PYTHON\nFROM python:${PYTHON}\n").unwrap();
+    let base = |name: &str, python: &str| {
+        format!(
+            "[base.{name}]\npython = \"{python}\"\ndockerfile = \"Dockerfile\"\n\
+             args = {{ PYTHON = \"{python}\" }}\n"
+        )
+    };
+    let repo = "[repo.\"pallets/flask\"]\nversions = [\"2.3\"]\npython = \"3.9.20\"\n\
+        instance_python = { flask-2 = \"3.9.21\" }\ntest_command = \"pytest\"\n";
+    std::fs::write(&path, base("a", "3.9.20") + &base("b", "3.9.21") + repo).unwrap();
+    let catalog = Catalog::load(Some(&path), &[]).unwrap();
+    let images = imgforge::plan::build::from_images(&catalog, &work()[..2]).unwrap();
+    assert_eq!(images, ["python:3.9.20", "python:3.9.21"]);
+}

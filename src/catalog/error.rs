@@ -121,6 +121,22 @@ pub enum CatalogError {
         /// The version that resembles it.
         nearest: Option<String>,
     },
+    /// A row has requirements that cannot be had here.
+    #[error("`{instance_id}` has requirements that cannot be had here:{lines}")]
+    Requirements {
+        /// The row.
+        instance_id: String,
+        /// Every such line, with what to write instead.
+        lines: String,
+    },
+    /// A row is installed with conda.
+    #[error("`{instance_id}` is installed with conda, which is not here: {what}")]
+    Conda {
+        /// The row.
+        instance_id: String,
+        /// What says so.
+        what: String,
+    },
     /// A row asks for a Python that no base has.
     #[error("`{instance_id}`: no base has Python {python}")]
     RowPython {
@@ -145,6 +161,14 @@ impl CatalogError {
             | CatalogError::RowPython { python, .. } => Some(format!(
                 "add a base with `python = \"{python}\"`, or let another stand in: `[stand-in] \"{python}\" = \"3.9\"`"
             )),
+            CatalogError::Requirements { .. } => {
+                Some("or evaluate it on its published image, with `--namespace`".to_owned())
+            }
+            CatalogError::Conda { .. } => Some(
+                "evaluate it on its published image, with `--namespace`; or give the row \
+                 `requirements`: what `pip freeze` prints in that environment"
+                    .to_owned(),
+            ),
             CatalogError::UnknownRepo { .. } | CatalogError::UnknownVersion { .. } => {
                 Some("add it to `images.local.toml`".to_owned())
             }

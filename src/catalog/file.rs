@@ -215,6 +215,7 @@ pub(super) struct Entry {
     pub python: Option<Spanned<String>>,
     pub lock: Option<Spanned<LockForm>>,
     pub instances: BTreeMap<String, Spanned<LockForm>>,
+    pub instance_python: BTreeMap<String, Spanned<String>>,
     pub packages: Option<Vec<String>>,
     pub requirements: Option<Vec<Vec<String>>>,
     pub cutoff: Option<String>,

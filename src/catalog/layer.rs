@@ -10,6 +10,7 @@ use crate::nearest::nearest;
 use super::error::{At, CatalogError};
 use super::file::{BaseForm, CacheSettings, Defaults, Entry, FileForm, LockForm, line_of, parse};
 use super::files::Root;
+use super::python::minor;
 use super::{Base, Limits, Network, TextFile};
 
 /// A value with the place where it was written.
@@ -29,6 +30,7 @@ pub(super) struct Settings {
     pub python: Option<Located<String>>,
     pub locks: Locks,
     pub instances: BTreeMap<String, Locks>,
+    pub instance_python: BTreeMap<String, Located<String>>,
     pub packages: Vec<String>,
     pub requirements: Vec<Vec<String>>,
     pub cutoff: Option<String>,
@@ -200,22 +202,43 @@ impl Merged {
     }
 
     fn check(&self, settings: &Settings) -> Result<(), CatalogError> {
+        for python in settings.instance_python.values() {
+            self.check_python(python)?;
+        }
         if let Some(Located { value, at }) = &settings.base {
             if !self.bases.contains_key(value) {
                 return Err(self.unknown_base(value, at.clone()));
             }
-        } else if let Some(Located { value, at }) = &settings.python
-            && !self.stand_in.contains_key(value)
-            && self.base_of_python(value).is_none()
-        {
+        } else if let Some(python) = &settings.python {
+            self.check_python(python)?;
+        }
+        Ok(())
+    }
+
+    fn check_python(&self, python: &Located<String>) -> Result<(), CatalogError> {
+        let Located { value, at } = python;
+        if self.stand_in_for(value).is_none() && self.base_of_python(value).is_none() {
             return Err(CatalogError::PythonWithoutBase { at: at.clone(), python: value.clone() });
         }
         Ok(())
     }
 
-    /// Returns the first base, by name, that offers a Python.
-    pub fn base_of_python(&self, python: &str) -> Option<&Base> {
-        self.bases.values().find(|(_, has)| has.as_deref() == Some(python)).map(|(base, _)| base)
+    /// Returns the Python that is to stand in for another, or for its minor version.
+    pub fn stand_in_for(&self, python: &str) -> Option<&str> {
+        let found = self.stand_in.get(python).or_else(|| self.stand_in.get(minor(python)));
+        found.map(|python| python.value.as_str())
+    }
+
+    /// Returns the first base, by name, that offers a Python, and the version that it has. Where none
+    /// has the patch level, another of the minor version does.
+    pub fn base_of_python(&self, python: &str) -> Option<(&Base, &str)> {
+        let known = || self.bases.values().filter_map(|(base, has)| Some((base, has.as_deref()?)));
+        let exact = known().find(|(_, has)| *has == python);
+        let of_minor = || {
+            let is_version = python.contains('.');
+            known().find(|(_, has)| is_version && minor(has) == minor(python))
+        };
+        exact.or_else(of_minor)
     }
 
     fn unknown_base(&self, name: &str, at: At) -> CatalogError {
@@ -315,6 +338,10 @@ impl Settings {
             let locks = layer.locks(&format!("{key}.instances.{id}"), lock, version)?;
             self.instances.insert(id.clone(), locks);
         }
+        for (id, python) in &entry.instance_python {
+            let python = located(&format!("instance_python.{id}"), python);
+            self.instance_python.insert(id.clone(), python);
+        }
         for (python, inner) in &entry.stand_in {
             let key = format!("{key}.stand-in.\"{python}\".lock");
             let locks = match &inner.lock {
@@ -329,7 +356,8 @@ impl Settings {
 
     /// Applies what the catalog says for a Python that stands in.
     pub fn apply_stand_in(&mut self, python: &str) {
-        for overlay in self.stand_in.get(python).cloned().unwrap_or_default() {
+        let overlays = self.stand_in.get(python).or_else(|| self.stand_in.get(minor(python)));
+        for overlay in overlays.cloned().unwrap_or_default() {
             self.apply_plain(&overlay.entry);
             if !overlay.locks.is_empty() {
                 self.locks = overlay.locks;

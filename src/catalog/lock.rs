@@ -2,6 +2,7 @@
 //!
 //! Takes the requirement files as text; where they come from is the caller's business.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::process::Stdio;
 
@@ -26,6 +27,10 @@ pub struct LockRequest {
     pub included: Vec<TextFile>,
     /// The `uv` to use.
     pub uv: PathBuf,
+    /// Variables that lead uv to package indexes.
+    pub variables: BTreeMap<String, String>,
+    /// Whether no index may be asked.
+    pub no_index: bool,
 }
 
 /// Why there is no lockfile.
@@ -111,7 +116,9 @@ pub async fn lock(request: LockRequest) -> Result<String, LockError> {
     let output = tokio::process::Command::new(&request.uv)
         .args(["pip", "compile", "--generate-hashes", "--no-header", "--no-annotate", "--quiet"])
         .args(["--exclude-newer", date, "--python-version", python])
+        .args(if request.no_index { &["--no-index"][..] } else { &[] })
         .args(&inputs)
+        .envs(&request.variables)
         .current_dir(folder.path())
         .stdin(Stdio::null())
         .kill_on_drop(true)

@@ -12,7 +12,9 @@ mod files;
 mod ignore;
 mod layer;
 pub mod lock;
+pub(crate) mod python;
 mod resolve;
+mod row;
 #[cfg(test)]
 mod tests;
 
@@ -110,6 +112,15 @@ impl Catalog {
         &self.merged.cache
     }
 
+    /// Tells whether the catalog says something of this one instance, such as a lockfile of its own.
+    pub fn names_instance(&self, repo: &str, version: &str, instance_id: &str) -> bool {
+        let settings = self.merged.repos.get(repo).and_then(|versions| versions.get(version));
+        settings.is_some_and(|settings| {
+            settings.instances.contains_key(instance_id)
+                || settings.instance_python.contains_key(instance_id)
+        })
+    }
+
     /// Returns every repo with its versions.
     pub fn versions(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &str>)> {
         self.merged
@@ -145,9 +156,9 @@ pub struct Environment {
     pub version: String,
     /// What the environment stands on.
     pub base: Base,
-    /// The language version that the benchmark asks for.
+    /// The language version that the benchmark asks for, to the patch level where it is known.
     pub wanted_python: String,
-    /// The language version that is used here; differs from `wanted_python` for a stand-in.
+    /// The language version that the base offers; another than `wanted_python` stands in for it.
     pub python: String,
     /// Pinned lockfiles, installed in this order. When there are any, `requirements` is empty.
     pub locks: Vec<TextFile>,
@@ -176,6 +187,8 @@ pub struct Environment {
     pub network: Network,
     /// Limits of a test run.
     pub limits: Limits,
+    /// What a person should know of it, such as a requirement that was replaced.
+    pub notes: Vec<String>,
 }
 
 /// A base image: a Dockerfile with its context.

@@ -7,7 +7,8 @@ use crate::nearest::nearest;
 
 use super::error::CatalogError;
 use super::layer::Settings;
-use super::{Base, Catalog, Environment, TextFile};
+use super::python::minor;
+use super::{Base, Catalog, Environment, TextFile, row};
 
 impl Catalog {
     /// Returns how (`repo`, `version`) is built and tested. What `row` carries itself
@@ -25,19 +26,20 @@ impl Catalog {
             Err(_) if config.is_some_and(|config| config.python.is_some()) => Settings::default(),
             Err(error) => return Err(error),
         };
-        if let Some(config) = config {
-            settings.replace(config);
+        let mut notes = Vec::new();
+        if let (Some(row), Some(config)) = (row, config) {
+            notes = settings.replace(row, config)?;
         }
         let (base, wanted_python, python) = self.base_and_python(&settings, row, config)?;
-        if python != wanted_python {
+        if minor(&python) != minor(&wanted_python) {
             settings.apply_stand_in(&python);
         }
         let mut locks = settings.lock_for(row, &wanted_python, &python);
-        if let Some((row, text)) = row.and_then(|row| Some((row, row.requirements.as_ref()?)))
-            && !text.trim().is_empty()
+        if let Some(row) = row
+            && let Some((frozen, said)) = settings.frozen(row)?
         {
-            let path = format!("{}/requirements", row.instance_id);
-            locks = vec![TextFile { path, text: text.clone() }];
+            locks = vec![frozen];
+            notes.extend(said);
         }
         if !locks.is_empty() {
             settings.requirements.clear();
@@ -68,6 +70,7 @@ impl Catalog {
             eval_commands: settings.eval_commands,
             network: settings.network.or(defaults.network).unwrap_or_default(),
             limits: settings.limits.or(defaults.limits()),
+            notes,
         })
     }
 
@@ -103,62 +106,33 @@ impl Catalog {
         row: Option<&Instance>,
         config: Option<&InstallConfig>,
     ) -> Result<(&Base, String, String), CatalogError> {
-        let asked = config.and_then(|config| config.python.clone());
+        let asked = config.and_then(row::python);
         if let (None, Some(name)) = (&asked, &settings.base) {
             let (base, has) = &self.merged.bases[&name.value];
             let has = has.clone().unwrap_or_default();
             let wanted = settings.python.as_ref().map_or(has.clone(), |p| p.value.clone());
             return Ok((base, wanted, has));
         }
+        let own = row.and_then(|row| settings.instance_python.get(&row.instance_id));
         let wanted = asked
-            .or_else(|| settings.python.as_ref().map(|python| python.value.clone()))
+            .or_else(|| own.or(settings.python.as_ref()).map(|python| python.value.clone()))
             .unwrap_or_default();
-        let python =
-            self.merged.stand_in.get(&wanted).map_or(wanted.clone(), |python| python.value.clone());
-        match self.merged.base_of_python(&python) {
-            Some(base) => Ok((base, wanted, python)),
+        let python = self.merged.stand_in_for(&wanted).unwrap_or(&wanted);
+        match self.merged.base_of_python(python) {
+            Some((base, has)) => Ok((base, wanted, has.to_owned())),
             None => Err(CatalogError::RowPython {
                 instance_id: row.map(|row| row.instance_id.clone()).unwrap_or_default(),
-                python,
+                python: python.to_owned(),
             }),
         }
     }
 }
 
 impl Settings {
-    /// Takes what a row says of its own installation; every key that it leaves out stays.
-    fn replace(&mut self, config: &InstallConfig) {
-        if let Some(command) = &config.install {
-            self.install = vec![command.clone()];
-        }
-        if !config.pre_install.is_empty() {
-            self.pre_install = config.pre_install.clone();
-        }
-        if let Some(command) = &config.test_cmd {
-            self.test_command = command.clone();
-        }
-        let names = config.packages.as_deref().unwrap_or("");
-        if config.packages.is_some() || !config.pip_packages.is_empty() {
-            self.locks.clear();
-            self.instances.clear();
-            self.requirements.clear();
-            self.packages = config.pip_packages.clone();
-        }
-        match names {
-            "requirements.txt" | "environment.yml" if !config.reqs_path.is_empty() => {
-                self.requirements =
-                    config.reqs_path.iter().map(|path| vec![path.clone()]).collect();
-            }
-            "requirements.txt" => self.requirements = vec![vec![names.to_owned()]],
-            "environment.yml" => {}
-            names => self.packages.extend(names.split_whitespace().map(str::to_owned)),
-        }
-    }
-
     fn lock_for(&self, row: Option<&Instance>, wanted: &str, python: &str) -> Vec<TextFile> {
         let own = row.and_then(|row| self.instances.get(&row.instance_id));
         let locks = own.unwrap_or(&self.locks);
-        let lock = locks.get(python).or_else(|| locks.get("")).or_else(|| locks.get(wanted));
-        lock.into_iter().cloned().collect()
+        let names = [python, minor(python), "", wanted, minor(wanted)];
+        names.iter().find_map(|name| locks.get(*name)).cloned().into_iter().collect()
     }
 }

@@ -47,8 +47,8 @@ fn every_version_of_the_benchmark_agrees_with_its_facts() {
     for (repo, versions) in all.as_object().unwrap() {
         for (version, fact) in versions.as_object().unwrap() {
             let found = catalog.environment(repo, version, None).unwrap();
-            assert_eq!(found.wanted_python, fact["python"], "{repo} {version}");
-            assert_eq!(found.python, found.wanted_python);
+            assert_eq!(python::minor(&found.wanted_python), fact["python"], "{repo} {version}");
+            assert_eq!(found.python, found.wanted_python, "{repo} {version}");
             let install: Vec<&str> = fact["install"].as_str().into_iter().collect();
             assert_eq!(found.install, install, "{repo} {version}");
             assert_eq!(
@@ -76,6 +76,9 @@ fn every_verified_instance_gets_the_pins_that_it_was_verified_with() {
             let instance =
                 Instance { instance_id: id.as_str().unwrap().to_owned(), ..Default::default() };
             let found = catalog.environment(repo, version, Some(&instance)).unwrap();
+            assert_eq!(found.wanted_python, row["python"], "{id}");
+            assert_eq!(found.python, row["python"], "{id}");
+            assert_eq!(found.base.args["PYTHON"], row["python"], "{id}");
             let lock = &found.locks[0].text;
             let own = repo.split('/').nth(1).unwrap();
             for pin in row["pip"].as_array().unwrap() {
@@ -118,6 +121,93 @@ fn a_stand_in_shows_and_brings_its_own_lock_and_commands() {
     assert_eq!(found.locks[0].path, "b.txt");
     assert_eq!(found.env_commands, ["x"]);
     assert_eq!(found.base.name, "python39");
+}
+
+#[test]
+fn a_patch_level_that_no_base_has_is_stood_in_for_by_another_of_its_minor_version() {
+    let bases = "[base.a]\npython = \"3.9.20\"\ndockerfile = \"Dockerfile\"\n\
+        [base.b]\npython = \"3.9.21\"\nfrom = \"a\"\n";
+    let env = "[repo.\"o/n\"]\npython = \"3.9\"\n[[repo.\"o/n\".env]]\nversions = [\"1\"]\n\
+        instance_python = { two = \"3.9.21\", three = \"3.9.18\" }\nstand-in.\"3.9\".env_commands = [\"x\"]\n\
+        [[repo.\"o/n\".env]]\nversions = [\"2\"]\npython = \"3.6.13\"\n";
+    let catalog = load(&format!("{bases}{env}"), "[stand-in]\n\"3.6\" = \"3.9\"\n").unwrap();
+    let found = |id: &str, version| {
+        let row = Instance { instance_id: id.to_owned(), ..Default::default() };
+        let found = catalog.environment("o/n", version, Some(&row)).unwrap();
+        assert_eq!(found.env_commands.len(), 0);
+        (found.wanted_python, found.python, found.base.name)
+    };
+    let three = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+    assert_eq!(found("one", "1"), three("3.9", "3.9.20", "a"));
+    assert_eq!(found("two", "1"), three("3.9.21", "3.9.21", "b"));
+    assert_eq!(found("three", "1"), three("3.9.18", "3.9.20", "a"));
+    assert_eq!(found("one", "2"), three("3.6.13", "3.9.20", "a"));
+}
+
+/// A row of SWE-rebench's form.
+fn rebench(config: InstallConfig, requirements: &str) -> Instance {
+    Instance {
+        instance_id: "x__y-1".into(),
+        repo: "x/y".into(),
+        install_config: Some(InstallConfig { python: Some("3.9".into()), ..config }),
+        requirements: Some(requirements.to_owned()),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_rows_frozen_requirements_are_cleaned_and_say_so() {
+    let config =
+        || InstallConfig { install: Some("pip install -e .".into()), ..Default::default() };
+    let catalog = load(BASE, "").unwrap();
+    let text = "-e git+https://github.com/x/y@0123#egg=y\ncertifi @ file:///croot/c_1/work\n\
+                pip @ file:///croot/pip_1/work\nz==1\n";
+    let row =
+        Instance { environment: Some("- pip=23.0=py39_0\n".into()), ..rebench(config(), text) };
+    let found = catalog.environment("x/y", "", Some(&row)).unwrap();
+    assert_eq!(found.locks[0].text, "certifi\npip==23.0\nz==1\n");
+    assert_eq!(found.notes.len(), 2);
+    assert!(found.notes[0].starts_with("requirements, line 2: `certifi @ file"), "{found:?}");
+    let error =
+        catalog.environment("x/y", "", Some(&rebench(config(), "z==1\n./v\n"))).unwrap_err();
+    assert!(error.to_string().contains("requirements:2: `./v`"), "{error}");
+    assert!(error.hint().unwrap().contains("--namespace"));
+    let packages = vec!["a b==2".into(), "-e git+https://h/o/n#egg=n".into()];
+    let row = rebench(InstallConfig { pip_packages: packages, ..config() }, "");
+    let found = catalog.environment("x/y", "", Some(&row)).unwrap();
+    assert_eq!(found.packages, ["a", "b==2", "n @ git+https://h/o/n"]);
+}
+
+#[test]
+fn a_row_that_conda_installs_is_refused_by_name_with_the_way_out() {
+    let catalog = load(BASE, "").unwrap();
+    let named =
+        |packages: &str| InstallConfig { packages: Some(packages.into()), ..Default::default() };
+    let of = |config, frozen| catalog.environment("x/y", "", Some(&rebench(config, frozen)));
+    for config in [
+        named("environment.yml"),
+        InstallConfig { reqs_path: vec!["r.txt".into()], ..named("environment.yml") },
+        InstallConfig { env_yml_path: vec!["ci/env.yml".into()], ..Default::default() },
+        named("-c conda-forge gdal"),
+        InstallConfig { pre_install: vec!["conda install -y gdal".into()], ..Default::default() },
+    ] {
+        let error = of(config.clone(), "").unwrap_err();
+        assert!(error.to_string().starts_with("`x__y-1` is installed with conda"), "{error}");
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("--namespace") && hint.contains("requirements"), "{hint}");
+    }
+    // With what `pip freeze` printed there, its Python packages can be had.
+    let found = of(named("environment.yml"), "z==1\n").unwrap();
+    assert_eq!((found.locks[0].text.as_str(), found.notes.len()), ("z==1\n", 1));
+    let found = of(named("numpy=1.20 python=3.9 six"), "").unwrap();
+    assert_eq!(found.packages, ["numpy==1.20.*", "six"]);
+    // Pythons that are older than the rows' own harness takes are lifted, as it does.
+    let old = Instance {
+        install_config: Some(InstallConfig { python: Some("2.7".into()), ..Default::default() }),
+        ..rebench(InstallConfig::default(), "")
+    };
+    let text = catalog.environment("x/y", "", Some(&old)).unwrap_err().to_string();
+    assert!(text.ends_with("no base has Python 3.6"), "{text}");
 }
 
 #[test]

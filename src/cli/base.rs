@@ -4,7 +4,7 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::bootstrap::{Bootstrap, LABEL};
+use crate::bootstrap::{Bootstrap, BootstrapError, LABEL};
 
 use super::context;
 use super::{CommandResult, Exit, Failure, Global};
@@ -19,7 +19,8 @@ pub enum BaseCommand {
 /// Arguments of `base bootstrap`.
 #[derive(Debug, Args)]
 pub struct BootstrapArgs {
-    /// debian:SUITE or python:VERSION-slim-SUITE, with bullseye, bookworm or trixie
+    /// debian:SUITE or python:VERSION-slim-SUITE, with bullseye, bookworm or trixie; the Python is
+    /// Debian's, whatever patch level VERSION says
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
     /// Make it anew where the engine has it
@@ -47,17 +48,23 @@ pub(super) async fn run(global: &Global, command: BaseCommand) -> CommandResult 
         let (image, made) = match known {
             Some(image) if !args.force => (image, false),
             _ => {
-                if !global.quiet {
-                    eprintln!("making {name} with mmdebstrap (a minute or two)");
+                let sibling = match args.force {
+                    true => None,
+                    false => bootstrap.sibling(&*engine, &info.platform).await.map_err(made_not)?,
+                };
+                match sibling {
+                    Some(image) => (image, false),
+                    None => {
+                        if !global.quiet {
+                            eprintln!("making {name} with mmdebstrap (a minute or two)");
+                        }
+                        let scratch = store.scratch_dir().map_err(Failure::environment)?;
+                        let log = context::LogLines::new(global.verbose > 0);
+                        let place = scratch.path();
+                        let made = bootstrap.make(&*engine, &info.platform, place, &log).await;
+                        (made.map_err(made_not)?, true)
+                    }
                 }
-                let scratch = store.scratch_dir().map_err(Failure::environment)?;
-                let log = context::LogLines::new(global.verbose > 0);
-                let made = bootstrap.make(&*engine, &info.platform, scratch.path(), &log).await;
-                let image = made.map_err(|error| {
-                    let hint = error.hint();
-                    Failure::environment(anyhow!(error)).hint(hint)
-                })?;
-                (image, true)
             }
         };
         let what = image.config.labels.get(LABEL).cloned();
@@ -68,10 +75,19 @@ pub(super) async fn run(global: &Global, command: BaseCommand) -> CommandResult 
                 what.as_ref().map_or(String::new(), |w| format!(" ({w})"))
             );
         }
-        rows.push(json!({ "image": name, "id": image.id, "made": made, "bootstrap": what }));
+        let promised = bootstrap.promised().filter(|_| what.is_some());
+        if let Some(version) = promised.filter(|_| !global.quiet) {
+            eprintln!("  Debian's Python stands in for {version}: patch levels differ");
+        }
+        rows.push(json!({ "image": name, "id": image.id, "made": made, "bootstrap": what, "stands_in_for": promised }));
     }
     if global.json {
         super::render::json(&json!({ "images": rows })).map_err(Failure::environment)?;
     }
     Ok(Exit::Success)
+}
+
+fn made_not(error: BootstrapError) -> Failure {
+    let hint = error.hint();
+    Failure::environment(anyhow!(error)).hint(hint)
 }

@@ -16,7 +16,7 @@ use crate::exec::evaluate::Runs;
 use crate::exec::{ExecSettings, Executor, Interrupt, RunSummary};
 use crate::key::{Key, Kind};
 use crate::owner::{self, Liveness, Owner, Owners};
-use crate::plan::{Node, Plan};
+use crate::plan::{Node, Plan, Status};
 use crate::progress::{Fanout, NdjsonReporter, PlainReporter, TtyReporter};
 use crate::recipe::Recipe;
 use crate::store::disk;
@@ -95,6 +95,9 @@ impl ExecArgs {
             let error = anyhow::Error::from(error).context("cannot read the CA bundle");
             Failure::input(error)
         })?;
+        if !global.quiet {
+            warn_of_environments(&plan);
+        }
         let mut host = HostAccess { secrets: self.secret.iter().cloned().collect(), ..host };
         if let Some(index) = &index {
             lead_to(index, &mut host);
@@ -186,6 +189,28 @@ impl ExecArgs {
     }
 }
 
+/// Says of the environments that will be made what was replaced in them, and what they do not see.
+fn warn_of_environments(plan: &Plan) {
+    let mut made = false;
+    for (_, node) in plan.nodes() {
+        let (Recipe::Env(recipe), Status::Stale(_)) = (&node.recipe, &node.status) else {
+            continue;
+        };
+        made = true;
+        for note in &recipe.replaced {
+            eprintln!("warning: {}: {note}", node.id);
+        }
+    }
+    let links = context::variable("UV_FIND_LINKS").or(context::variable("PIP_FIND_LINKS"));
+    let links = links.filter(|_| made).unwrap_or_default();
+    for folder in config::indexes::links(&links).1 {
+        eprintln!(
+            "warning: build steps do not see the folder `{folder}` of PIP_FIND_LINKS: packages come \
+             from the index"
+        );
+    }
+}
+
 /// Returns the key of an image with a model patch.
 fn of_model(node: &Node) -> Option<Key> {
     match &node.recipe {
@@ -204,7 +229,15 @@ async fn serve_index(records: &Path) -> Result<PackageIndex, Failure> {
 
 /// Leads build steps to an index on this machine, and nowhere else.
 fn lead_to(index: &PackageIndex, host: &mut HostAccess) {
-    for name in ["PIP_EXTRA_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_INDEX"] {
+    for name in [
+        "PIP_EXTRA_INDEX_URL",
+        "PIP_FIND_LINKS",
+        "PIP_NO_INDEX",
+        "UV_EXTRA_INDEX_URL",
+        "UV_FIND_LINKS",
+        "UV_INDEX",
+        "UV_INDEX_STRATEGY",
+    ] {
         host.variables.remove(name);
     }
     for (name, value) in index.variables() {

@@ -65,7 +65,15 @@ pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
         requirements: Vec::new(),
         included: Vec::new(),
         uv: args.uv,
+        variables: config::indexes::uv_variables(&context::variable),
+        no_index: config::indexes::no_index(&context::variable),
     };
+    // uv reads SSL_CERT_FILE.
+    if let (None, Some(bundle)) =
+        (context::variable("SSL_CERT_FILE"), context::variable("PIP_CERT"))
+    {
+        request.variables.insert("SSL_CERT_FILE".to_owned(), bundle);
+    }
     if !environment.requirements.is_empty() {
         let commit = args.commit.as_ref().ok_or_else(|| {
             let what = format!("`{}` {} has requirement files", args.repo, args.version);
@@ -88,8 +96,12 @@ pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
                 commit: commit.clone(),
                 candidates: candidates.clone(),
             };
-            let files = requirements::read(&mirror, &group).map_err(Failure::input)?;
-            let mut files = files.into_iter().map(|(path, bytes)| TextFile {
+            let read = requirements::read(&mirror, &group, &environment.variables)
+                .map_err(Failure::input)?;
+            for note in &read.notes {
+                eprintln!("warning: {note}");
+            }
+            let mut files = read.files.into_iter().map(|(path, bytes)| TextFile {
                 path,
                 text: String::from_utf8_lossy(&bytes).into_owned(),
             });

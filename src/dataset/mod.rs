@@ -233,6 +233,8 @@ pub struct Instance {
     pub install_config: Option<InstallConfig>,
     /// The pinned requirements, in datasets that carry them per row.
     pub requirements: Option<String>,
+    /// What conda lists of the environment, in datasets that carry it per row (SWE-rebench).
+    pub environment: Option<String>,
     /// What every test must have done, in datasets that say so (R2E): status by test.
     pub expected_output_json: Option<std::collections::BTreeMap<String, String>>,
     /// When the pull request was made, as the dataset writes it.
@@ -255,6 +257,8 @@ pub struct InstallConfig {
     pub pip_packages: Vec<String>,
     /// Paths of requirement files in the repository.
     pub reqs_path: Vec<String>,
+    /// Paths of conda's environment files in the repository.
+    pub env_yml_path: Vec<String>,
     /// The test command.
     pub test_cmd: Option<String>,
     /// The log parser.

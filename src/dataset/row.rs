@@ -30,7 +30,7 @@ impl std::fmt::Display for RowProblem {
 }
 
 /// The columns that are read, in every spelling.
-pub(super) const COLUMNS: [&str; 20] = [
+pub(super) const COLUMNS: [&str; 21] = [
     "instance_id",
     "repo",
     "version",
@@ -49,6 +49,7 @@ pub(super) const COLUMNS: [&str; 20] = [
     "workdir",
     "install_config",
     "requirements",
+    "environment",
     "expected_output_json",
     "created_at",
 ];
@@ -82,6 +83,7 @@ pub(super) fn read(row: &Map<String, Value>, place: &str) -> Result<Instance, Ro
         workdir: reader.optional("workdir")?,
         install_config: config,
         requirements: reader.text("requirements")?.filter(|text| !text.trim().is_empty()),
+        environment: reader.optional("environment").unwrap_or_default(),
         expected_output_json: reader.statuses("expected_output_json")?,
         created_at: reader.optional("created_at")?,
     };
@@ -201,7 +203,7 @@ impl Reader<'_> {
             return Err(self.wrong(field, format!("is {}, it must be an object", kind(&value))));
         };
         map.retain(|_, value| !value.is_null());
-        for name in ["pre_install", "pip_packages", "reqs_path"] {
+        for name in ["pre_install", "pip_packages", "reqs_path", "env_yml_path"] {
             if let Some(one @ Value::String(_)) = map.get_mut(name) {
                 *one = Value::Array(vec![one.take()]);
             }

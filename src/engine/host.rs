@@ -28,10 +28,17 @@ pub(super) fn files(host: &HostAccess) -> Vec<ContextFile> {
         file("apt.conf", b"Dir::Cache::pkgcache \"\";\nDir::Cache::srcpkgcache \"\";\n".to_vec()),
         file("environment", environment(host).into_bytes()),
     ];
+    if no_index(host) {
+        files.push(file("uv.toml", b"no-index = true\n".to_vec()));
+    }
     if let Some(bundle) = &host.ca_bundle {
         files.push(file("ca.pem", bundle.clone()));
     }
     files
+}
+
+fn no_index(host: &HostAccess) -> bool {
+    crate::config::indexes::no_index(&|name: &str| host.variables.get(name).cloned())
 }
 
 /// Writes the variables of a step as a shell script.
@@ -57,6 +64,10 @@ fn environment(host: &HostAccess) -> String {
             let _ = writeln!(text, "export {name}={MOUNT}/ca.pem");
         }
     }
+    if no_index(host) {
+        // uv has no variable for it.
+        let _ = writeln!(text, "export UV_CONFIG_FILE={MOUNT}/uv.toml");
+    }
     for (name, value) in &host.variables {
         let _ = writeln!(text, "export {name}={}", shell_quote(value));
     }
@@ -77,5 +88,9 @@ mod tests {
         assert!(text.contains(r"export https_proxy='http://u:it'\''s@proxy:1'"), "{text}");
         assert!(text.contains("export PIP_CERT=/dev/imgforge/ca.pem"));
         assert!(!environment(&HostAccess::default()).contains("ca.pem"));
+        assert!(!text.contains("uv.toml"));
+        host.variables.insert("PIP_NO_INDEX".into(), "1".into());
+        assert!(environment(&host).contains("export UV_CONFIG_FILE=/dev/imgforge/uv.toml"));
+        assert!(super::files(&host).iter().any(|file| file.bytes == b"no-index = true\n"));
     }
 }

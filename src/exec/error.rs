@@ -82,6 +82,14 @@ pub enum NodeError {
         /// The paths that were looked for.
         candidates: String,
     },
+    /// A requirement file of the repository asks for what cannot be had.
+    #[error("`{place}` has requirements that cannot be had here:{lines}")]
+    Requirements {
+        /// The file, as `repo@commit:path`.
+        place: String,
+        /// Every such line, with what to write instead.
+        lines: String,
+    },
     /// The `FROM` image is not the one that the plan was made with.
     #[error("`{reference}` is not the image that the plan was made with")]
     FromChanged {
@@ -153,6 +161,9 @@ impl NodeError {
                  `--network bridge` an installation can fetch what it needs"
             }
             NodeError::FromChanged { .. } => "somebody replaced it; run the same command again",
+            NodeError::Requirements { .. } => {
+                "name other files under `requirements` in images.toml, or a `lock` in their place"
+            }
             NodeError::NoRequirements { .. } => {
                 "name the right files under `requirements` in images.toml"
             }

@@ -61,14 +61,22 @@ impl Worker {
         recipe: &EnvRecipe,
         log: &Arc<NodeLog>,
     ) -> Result<Image, NodeError> {
+        for note in &recipe.replaced {
+            log.write(format!("imgforge: {note}\n").as_bytes());
+        }
         let mut requirements = Vec::new();
         for group in &recipe.requirements {
             self.step(index, "read requirement files");
             let mirror = self.mirror(index, &group.repo, log).await?;
-            let group = group.clone();
-            let files =
-                tokio::task::spawn_blocking(move || super::requirements::read(&mirror, &group));
-            requirements.push(files.await.expect("reading requirements does not panic")?);
+            let (group, variables) = (group.clone(), recipe.variables.clone());
+            let read = tokio::task::spawn_blocking(move || {
+                super::requirements::read(&mirror, &group, &variables)
+            });
+            let read = read.await.expect("reading requirements does not panic")?;
+            for note in &read.notes {
+                log.write(format!("imgforge: {note}\n").as_bytes());
+            }
+            requirements.push(read.files);
         }
         self.step(index, "install packages");
         let node = &self.plan.graph[index];

@@ -1,19 +1,30 @@
 //! Reading an environment's requirement files from its repository.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::recipe::env::RepoFiles;
+use crate::requirements::{self, Source, clean};
 use crate::source::Mirror;
 
 use super::NodeError;
 
-/// Returns the first candidate that exists, and the files that it includes with `-r` or `-c`; each
-/// with its path in the repository. Lines that install the repository itself are left out: that is
-/// the checkout's business.
+/// The files of one group, and what was replaced in them.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    /// Each with its path in the repository, the chosen one first.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// What a person should know of it.
+    pub notes: Vec<String>,
+}
+
+/// Returns the first candidate that exists, and the files that it includes with `-r` or `-c`, as pip
+/// reads them: `variables` are what `${NAME}` stands for. Lines that install the repository itself
+/// are left out: that is the checkout's business.
 pub(crate) fn read(
     mirror: &Mirror,
     group: &RepoFiles,
-) -> Result<Vec<(String, Vec<u8>)>, NodeError> {
+    variables: &BTreeMap<String, String>,
+) -> Result<Read, NodeError> {
     let mut chosen = None;
     for candidate in &group.candidates {
         if mirror.read_file(&group.commit, candidate)?.is_some() {
@@ -28,40 +39,38 @@ pub(crate) fn read(
             candidates: group.candidates.join("`, `"),
         });
     };
-    let mut files = Vec::new();
+    let variable = |name: &str| variables.get(name).cloned();
+    let source = Source {
+        repo: &group.repo,
+        in_repository: true,
+        drops_own_pins: false,
+        variable: &variable,
+        version_of: &|_| None,
+    };
+    let refused = |place: &str, lines: String| NodeError::Requirements {
+        place: format!("{}@{}:{place}", group.repo, group.commit),
+        lines,
+    };
+    let mut read = Read::default();
     let mut seen = BTreeSet::new();
-    let mut next = vec![chosen];
-    while let Some(path) = next.pop() {
+    let mut next = vec![(chosen, String::new())];
+    while let Some((path, named_in)) = next.pop() {
         if !seen.insert(path.clone()) {
             continue;
         }
-        let Some(bytes) = mirror.read_file(&group.commit, &path)? else { continue };
+        let Some(bytes) = mirror.read_file(&group.commit, &path)? else {
+            let lines = format!("\n  {named_in}: names `{path}`, which the commit does not have");
+            return Err(refused(&named_in, lines));
+        };
         let text = String::from_utf8_lossy(&bytes);
+        let cleaned = clean(&text, &source)
+            .map_err(|lines| refused(&path, requirements::refused_text(&path, &lines)))?;
         let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
-        let mut kept = String::with_capacity(text.len());
-        for line in text.lines() {
-            let trimmed = line.trim();
-            let included = ["-r", "--requirement", "-c", "--constraint"].iter().find_map(|flag| {
-                trimmed.strip_prefix(flag).filter(|rest| rest.starts_with([' ', '=']))
-            });
-            if let Some(included) = included {
-                let name = included.trim_start_matches([' ', '=']).trim();
-                next.push(join(dir, name));
-            }
-            if !installs_itself(trimmed) {
-                kept.push_str(line.trim_end_matches('\r'));
-                kept.push('\n');
-            }
-        }
-        files.push((path, kept.into_bytes()));
+        next.extend(cleaned.included.iter().map(|name| (join(dir, name), path.clone())));
+        read.notes.extend(cleaned.notes.iter().map(|note| format!("{path}, {note}")));
+        read.files.push((path, cleaned.text.into_bytes()));
     }
-    Ok(files)
-}
-
-fn installs_itself(line: &str) -> bool {
-    let target = line.strip_prefix("-e").or_else(|| line.strip_prefix("--editable"));
-    let target = target.map_or(line, |rest| rest.trim_start_matches([' ', '=']));
-    target == "." || target.starts_with(".[") || target == "./" || target == ".."
+    Ok(read)
 }
 
 /// Joins a path of the repository with a relative one.
@@ -82,16 +91,6 @@ fn join(dir: &str, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_repository_itself_is_not_a_requirement() {
-        for line in ["-e .", "--editable=.", ".[dev]", ".", "-e .[test]"] {
-            assert!(installs_itself(line), "{line}");
-        }
-        for line in ["-e git+https://x", "pytest", "./vendor/x"] {
-            assert!(!installs_itself(line), "{line}");
-        }
-    }
 
     #[test]
     fn included_files_are_found_from_where_they_are_named() {

@@ -9,7 +9,7 @@ use crate::bootstrap::{self, Bootstrap, BootstrapError};
 use crate::engine::{Engine, EngineError, Image, ListedImage, LogSink, label};
 use crate::key::{Digest, Key, Kind, SCHEMA};
 use crate::plan::{Inventory, Plan, Present};
-use crate::recipe::base::BOOTSTRAPPED;
+use crate::recipe::base::{BOOTSTRAPPED, PYTHON};
 use crate::store::{ImageRecord, Store, StoreError};
 
 /// Why the survey could not be made.
@@ -24,7 +24,8 @@ pub enum SurveyError {
 }
 
 /// Returns what identifies the content of a `FROM` image on any engine: its layers and what a
-/// build inherits from its config. One that was bootstrapped is known by its packages.
+/// build inherits from its config, with its Python where it says one. One that was bootstrapped is
+/// known by its packages.
 pub fn content_identity(image: &Image) -> String {
     let config = &image.config;
     if let Some(made) = config.labels.get(bootstrap::LABEL) {
@@ -39,7 +40,12 @@ pub fn content_identity(image: &Image) -> String {
         "user": config.user,
         "working_dir": config.working_dir,
     });
-    Digest::of(document.to_string()).oci()
+    let digest = Digest::of(document.to_string()).oci();
+    // As the official images say it.
+    match config.env.iter().find_map(|variable| variable.strip_prefix("PYTHON_VERSION=")) {
+        Some(version) => format!("{PYTHON}{version}: {digest}"),
+        None => digest,
+    }
 }
 
 /// What a base records of what it stands on.
@@ -152,7 +158,7 @@ async fn fetched(
         return Err(pull.into());
     };
     fetch.log.write(format!("{pull}: making it from Debian's packages\n").as_bytes());
-    let made = bootstrap.make(engine, platform, dir, fetch.log).await;
+    let made = bootstrap.have(engine, platform, dir, fetch.log).await;
     let image = made.map_err(|source| FetchError::Bootstrap { pull, source })?;
     if let Some(what) = image.config.labels.get(bootstrap::LABEL) {
         fetch.log.write(format!("`{reference}` is {what}\n").as_bytes());

@@ -356,7 +356,15 @@ impl<'a> Planner<'a> {
             instance.environment_setup_commit.as_ref().unwrap_or(&instance.base_commit);
         // A row with its own recipe is an environment of its own, until its key says otherwise.
         let version = if own { &instance.instance_id } else { &instance.version };
-        let found = (instance.repo.clone(), version.clone(), setup_commit.clone());
+        // So has one that the catalog names.
+        let alone = own
+            || self.catalog.names_instance(
+                &instance.repo,
+                &instance.version,
+                &instance.instance_id,
+            );
+        let name = if alone { &instance.instance_id } else { version };
+        let found = (instance.repo.clone(), name.clone(), setup_commit.clone());
         if let Some((environment, node)) = self.environments.get(&found) {
             return Ok((environment.clone(), *node));
         }
@@ -374,19 +382,16 @@ impl<'a> Planner<'a> {
             Some(format!("`{reference}` is {what}"))
         };
         let made = base.from.iter().filter_map(made).collect();
+        let said = base.python().map(str::to_owned);
         let base = self.named(base_id, Recipe::Base(base), None, made);
         if self.options.up_to == Kind::Base {
             self.environments.insert(found, (environment.clone(), base));
             return Ok((environment, base));
         }
-        let env = EnvRecipe::new(&environment, self.graph[base].key, setup_commit, &platform);
-        let mut notes = Vec::new();
-        if environment.python != environment.wanted_python {
-            notes.push(format!(
-                "Python {} stands in for {}",
-                environment.python, environment.wanted_python
-            ));
-        }
+        let env = EnvRecipe::new(&environment, self.graph[base].key, setup_commit, &platform)
+            .with_python(said.as_deref());
+        let mut notes = environment.notes.clone();
+        notes.extend(env.stand_in());
         if env.is_unlocked() {
             notes.push("unlocked: packages depend on the day of the build".to_owned());
         }
@@ -471,7 +476,9 @@ pub fn from_images(catalog: &Catalog, work: &[Work]) -> Result<Vec<String>, Plan
     for item in work {
         let instance = &*item.instance;
         let own = instance.install_config.is_some() || instance.requirements.is_some();
-        if !own && seen.insert((&instance.repo, &instance.version), ()).is_some() {
+        let (repo, version) = (&instance.repo, &instance.version);
+        let alone = own || catalog.names_instance(repo, version, &instance.instance_id);
+        if !alone && seen.insert((repo, version), ()).is_some() {
             continue;
         }
         let environment = catalog

@@ -10,6 +10,9 @@ use super::dockerfile;
 /// How the identity of an image begins that was made from Debian's packages; what it is follows.
 pub const BOOTSTRAPPED: &str = "bootstrapped: ";
 
+/// How the identity of an image begins that has a Python; its version follows.
+pub const PYTHON: &str = "python ";
+
 /// What a base image is made of.
 #[derive(Debug, Clone)]
 pub struct BaseRecipe {
@@ -49,6 +52,14 @@ impl BaseRecipe {
         }
     }
 
+    /// Returns the Python of the images that it stands on, to the patch level, as they say it
+    /// themselves; `None` where none does, or not all say the same.
+    pub fn python(&self) -> Option<&str> {
+        let mut said = self.from.values().filter_map(|identity| python_of(identity.as_deref()?));
+        let first = said.next()?;
+        said.all(|other| other == first).then_some(first)
+    }
+
     /// Returns the references whose content is not known here.
     pub fn unresolved(&self) -> impl Iterator<Item = &str> {
         self.from.iter().filter(|(_, digest)| digest.is_none()).map(|(name, _)| name.as_str())
@@ -75,5 +86,26 @@ impl BaseRecipe {
     /// Returns the key.
     pub fn key(&self) -> Key {
         self.document().key()
+    }
+}
+
+/// Reads the Python from an image's identity, which begins with it where the image has one.
+fn python_of(identity: &str) -> Option<&str> {
+    let rest = identity.strip_prefix(BOOTSTRAPPED).unwrap_or(identity);
+    let version = rest.strip_prefix(PYTHON)?.split([' ', ':']).next()?;
+    version.starts_with(|c: char| c.is_ascii_digit()).then_some(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_says_its_python() {
+        let made = format!("{BOOTSTRAPPED}python 3.9.2 of debian bullseye, 138 packages sha256:0");
+        assert_eq!(python_of(&made), Some("3.9.2"));
+        assert_eq!(python_of("python 3.9.20: sha256:0"), Some("3.9.20"));
+        assert_eq!(python_of("sha256:0"), None);
+        assert_eq!(python_of(&format!("{BOOTSTRAPPED}debian bullseye, 90 packages")), None);
     }
 }

@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::catalog::python::{minor, suits};
 use crate::catalog::{ContextFile, Environment, Network};
 use crate::key::{Digest, Key, KeyDocument, Kind};
+use crate::requirements::is_pinned;
 
 use super::{VIRTUAL_ENV, shell_quote};
 
@@ -28,7 +30,7 @@ pub struct EnvRecipe {
     pub parent: Key,
     /// The language version that the benchmark asks for.
     pub wanted_python: String,
-    /// The language version that is used.
+    /// The language version that is used, to the patch level where it is known.
     pub python: String,
     /// Lockfiles: the path that people are shown, and the text with `\n` line ends.
     pub locks: Vec<(String, String)>,
@@ -46,6 +48,8 @@ pub struct EnvRecipe {
     pub variables: BTreeMap<String, String>,
     /// Such as `linux/amd64`.
     pub platform: String,
+    /// What was replaced in what a row asks for; not part of the key, which has the outcome.
+    pub replaced: Vec<String>,
 }
 
 /// Candidates for one file of a repository at a commit: content that a key can name without
@@ -89,14 +93,36 @@ impl EnvRecipe {
             commands: commands(environment),
             variables: environment.variables.clone(),
             platform: platform.to_owned(),
+            replaced: environment.notes.clone(),
         }
+    }
+
+    /// Takes the Python that the base's image says of itself: what stands in for an image has its
+    /// name.
+    pub fn with_python(mut self, said: Option<&str>) -> Self {
+        if let Some(said) = said.filter(|said| minor(said) == minor(&self.python)) {
+            self.python = said.to_owned();
+        }
+        self
     }
 
     /// Tells whether the same key may give different packages on another day.
     pub fn is_unlocked(&self) -> bool {
-        let unpinned = |specifier: &String| !specifier.contains("==");
+        let unpinned =
+            |specifier: &str| !specifier.starts_with(['-', '#']) && !is_pinned(specifier);
+        let in_lock = |(_, text): &(String, String)| {
+            text.lines().map(str::trim).filter(|line| !line.is_empty()).any(unpinned)
+        };
         self.cutoff.is_none()
-            && (!self.requirements.is_empty() || self.packages.iter().any(unpinned))
+            && (!self.requirements.is_empty()
+                || self.packages.iter().any(|package| unpinned(package))
+                || self.locks.iter().any(in_lock))
+    }
+
+    /// Says what stands in for the Python that was asked for; `None` where it is used itself.
+    pub fn stand_in(&self) -> Option<String> {
+        (!suits(&self.wanted_python, &self.python))
+            .then(|| format!("Python {} stands in for {}", self.python, self.wanted_python))
     }
 
     /// Returns the key document.
@@ -183,7 +209,7 @@ impl EnvRecipe {
                 packages.join(" ")
             );
         }
-        let python = shell_quote(&self.python);
+        let python = shell_quote(minor(&self.python));
         let _ = writeln!(text, "export VIRTUAL_ENV={VIRTUAL_ENV}");
         let install = if self.has_uv() {
             let _ = writeln!(text, "uv venv --quiet --python {python} $VIRTUAL_ENV");

@@ -153,8 +153,7 @@ impl Source<'_> {
         };
         if let Some(url) = rest.strip_prefix('@') {
             let (url, marker) = url.split_once(" ;").unwrap_or((url, ""));
-            let marker =
-                if marker.is_empty() { String::new() } else { format!(" ;{marker}") };
+            let marker = if marker.is_empty() { String::new() } else { format!(" ;{marker}") };
             return self.direct(name, extras, url.trim(), &marker, text);
         }
         if self.drops_own_pins && normal_name(name) == self.own_name() {

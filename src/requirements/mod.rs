@@ -10,7 +10,6 @@ mod line;
 
 pub(crate) use clean::{Refused, Source, clean};
 
-
 /// Returns a project's name as indexes compare it: lower case, with `-` for `_` and `.`.
 pub(crate) fn normal_name(name: &str) -> String {
     let mut normal = String::with_capacity(name.len());

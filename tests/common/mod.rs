@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 /// The image that tests stand on; `imgforge base bootstrap` makes it.
-pub const FROM: &str = "python:3.11-slim-bookworm";
+pub const FROM: &str = "python:3.11.10-slim-bookworm";
 
 /// Runs `docker`.
 pub fn docker(args: &[&str]) -> Output {

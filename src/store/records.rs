@@ -82,8 +82,13 @@ impl Store {
                     .prepare_cached("INSERT OR IGNORE INTO listed VALUES (?1)")?
                     .execute([id])?;
             }
+            // What no run believes any more goes whatever its age is.
+            gone.results = transaction.execute(
+                "DELETE FROM results WHERE schema < ?1",
+                [super::results::RESULT_SCHEMA],
+            )?;
             if let Some(keep) = limits.results_for {
-                gone.results = transaction.execute(
+                gone.results += transaction.execute(
                     "DELETE FROM results WHERE last_used <= unixepoch() - ?1
                      AND key NOT IN (SELECT key FROM kept)",
                     params![keep.as_secs() as i64],
@@ -289,6 +294,20 @@ mod tests {
         assert!(store.result(&key(1)).unwrap().is_some());
         assert!(store.result(&key(3)).unwrap().is_some(), "a run needs it");
         drop(lease);
+    }
+
+    #[tokio::test]
+    async fn results_of_before_that_are_not_believed_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        run(&store, 1, 0);
+        store.with(|database| database.execute("UPDATE results SET schema = 1", [])).unwrap();
+        run(&store, 2, 0);
+        let gate = store.close_gate().await.unwrap();
+        let limits = RecordLimits::default();
+        let gone = store.collect_records(&gate, "docker", &HashSet::new(), &limits, false).unwrap();
+        assert_eq!(gone.results, 1);
+        assert!(store.result(&key(2)).unwrap().is_some());
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ use super::{Store, StoreError, file_error};
 
 /// The schema of results, a number that goes up when those of before are not to be believed: up to 1
 /// another process could take the tree away under the tests, and what they said then was kept.
-const RESULT_SCHEMA: u32 = 2;
+pub(super) const RESULT_SCHEMA: u32 = 2;
 
 const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS results (

@@ -196,11 +196,11 @@ fn a_removed_parent_is_built_again() {
     let space = Space::new("removed");
     let built = space.build(&["imgforge__quill-1"]);
     let before = images(&built);
-    for kind in ["instance", "env"] {
+    for kind in ["instance", "checkout", "env"] {
         docker(&["rmi", "-f", image_of(&built, kind)]);
     }
     let again = space.build(&["imgforge__quill-1"]);
-    assert_eq!(again["built"], 2);
+    assert_eq!(again["built"], 3);
     assert_eq!(images(&again), before, "the same inputs give the same images");
 }
 

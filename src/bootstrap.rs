@@ -13,9 +13,10 @@ use tokio::process::Command;
 
 use crate::catalog::python::minor;
 use crate::engine::{
-    Engine, EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink, label,
+    Engine, EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink, emulation, label,
 };
 use crate::key::Digest;
+use crate::platform::Platform;
 
 /// The variable that names another archive of Debian's packages.
 const ARCHIVE: &str = "IMGFORGE_DEBIAN_ARCHIVE";
@@ -64,6 +65,14 @@ pub enum BootstrapError {
         /// The archives.
         tried: String,
     },
+    /// Programs of the platform, which a package runs when it is set up, do not run here.
+    #[error("a Debian for {wanted} cannot be made here: this machine runs {host}")]
+    Foreign {
+        /// This machine's platform.
+        host: String,
+        /// The platform that was asked for.
+        wanted: String,
+    },
     /// The program failed.
     #[error("`mmdebstrap` failed: {0}")]
     Failed(String),
@@ -97,6 +106,11 @@ impl BootstrapError {
             BootstrapError::NoArchive { .. } => {
                 Some("check the network, and http_proxy".to_owned())
             }
+            BootstrapError::Foreign { .. } => Some(
+                "make it on such a machine, or let the kernel run its programs (`sudo apt-get \
+                 install qemu-user-static arch-test`)"
+                    .to_owned(),
+            ),
             BootstrapError::Failed(_) => Some(
                 "a plain user needs `uidmap` and a range of ids in /etc/subuid, or `fakechroot`"
                     .to_owned(),
@@ -104,6 +118,19 @@ impl BootstrapError {
             _ => None,
         }
     }
+}
+
+/// Checks that packages of a platform can be set up on this machine; returns the platform.
+fn check(platform: &str, directory: &Path) -> Result<Platform, BootstrapError> {
+    let host = Platform::host();
+    let wanted: Platform = platform.parse().unwrap_or_else(|_| Platform::of("", platform, ""));
+    let runs = wanted == host
+        || emulation::runs_here(&wanted, directory)
+            .map_err(|source| BootstrapError::File { path: directory.to_owned(), source })?;
+    if runs {
+        return Ok(wanted);
+    }
+    Err(BootstrapError::Foreign { host: host.to_string(), wanted: wanted.to_string() })
 }
 
 /// Lists what can be made.
@@ -206,13 +233,14 @@ impl Bootstrap {
         directory: &Path,
         log: &dyn LogSink,
     ) -> Result<Image, BootstrapError> {
+        let wanted = check(platform, directory)?;
         let (sources, time) = self.sources(directory).await?;
         let tar = directory.join("base.tar");
         let status = directory.join("status");
         write(&directory.join("sources"), &sources)?;
         write(&directory.join("apt.conf"), APT)?;
         write(&directory.join("finish"), &self.finish())?;
-        self.debootstrap(directory, platform, time, log).await?;
+        self.debootstrap(directory, &wanted, time, log).await?;
         let packages = packages(&read(&status)?);
         let listed = Digest::of(packages.join("\n"));
         let layer = layer(&tar)?;
@@ -245,7 +273,7 @@ impl Bootstrap {
     async fn debootstrap(
         &self,
         directory: &Path,
-        platform: &str,
+        platform: &Platform,
         time: i64,
         log: &dyn LogSink,
     ) -> Result<(), BootstrapError> {
@@ -254,7 +282,12 @@ impl Bootstrap {
         if self.python.is_some() {
             include += ",python3,python3-dev,python3-pip,python3-venv";
         }
-        let architecture = platform.rsplit('/').next().unwrap_or("amd64");
+        let architecture = match platform.to_string().as_str() {
+            "linux/386" => "i386".to_owned(),
+            "linux/arm/v7" => "armhf".to_owned(),
+            "linux/ppc64le" => "ppc64el".to_owned(),
+            _ => platform.architecture().to_owned(),
+        };
         let mut command = Command::new("mmdebstrap");
         command
             .args(["--format=tar", "--variant=minbase"])

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::catalog::Defaults;
 use crate::engine::HostAccess;
 use crate::engine::reference::{self, NotAPlace};
+use crate::platform::Platform;
 
 pub mod indexes;
 
@@ -30,11 +31,11 @@ pub fn default_workers(processors: usize) -> usize {
 pub fn namespace(
     flag: Option<&str>,
     defaults: &Defaults,
-    host_is_x86_64: bool,
+    for_x86_64: bool,
 ) -> Result<Option<String>, (String, NotAPlace)> {
     let named = match (flag, &defaults.namespace) {
         (Some(flag), _) => flag,
-        (None, Some(_)) if !host_is_x86_64 => "",
+        (None, Some(_)) if !for_x86_64 => "",
         (None, Some(default)) => default,
         (None, None) => "",
     };
@@ -43,18 +44,16 @@ pub fn namespace(
     read.transpose().map_err(|wrong| (named.to_owned(), wrong))
 }
 
-/// Returns the platform in its one spelling, or the text that is not one.
-pub fn platform(text: &str) -> Result<String, String> {
-    match text.trim_start_matches("linux/") {
-        "amd64" | "x86_64" => Ok("linux/amd64".to_owned()),
-        "arm64" | "aarch64" | "arm64/v8" => Ok("linux/arm64".to_owned()),
-        _ => Err(text.to_owned()),
-    }
-}
+/// The platforms that images are made for.
+pub const PLATFORMS: [&str; 2] = ["linux/amd64", "linux/arm64"];
 
-/// Returns the platform of this host.
-pub fn host_platform() -> &'static str {
-    if cfg!(target_arch = "aarch64") { "linux/arm64" } else { "linux/amd64" }
+/// Returns a platform that images are made for in its one spelling, or the text that is none.
+pub fn platform(text: &str) -> Result<String, String> {
+    let platform = text.parse::<Platform>().map(|platform| platform.to_string());
+    platform
+        .ok()
+        .filter(|platform| PLATFORMS.contains(&platform.as_str()))
+        .ok_or_else(|| text.to_owned())
 }
 
 /// Reads what build steps get from the host: proxies, package indexes (pip's are uv's too), and the

@@ -202,6 +202,11 @@ impl KeyDocument {
         self
     }
 
+    /// Returns the platform that the image is for.
+    pub fn platform(&self) -> Option<&str> {
+        self.fields.get("platform")?.as_str()
+    }
+
     /// Returns the canonical text: JSON with sorted keys and no spaces (RFC 8785 for the values
     /// that a document may hold).
     pub fn canonical(&self) -> String {

@@ -31,6 +31,7 @@ mod nearest;
 pub mod owner;
 pub mod patch;
 pub mod plan;
+pub mod platform;
 pub mod progress;
 pub mod recipe;
 pub mod report;

@@ -335,6 +335,7 @@ impl Space {
             let target = RunTarget {
                 dir: dir.instance("m", &instance.instance_id, 0).unwrap(),
                 rules: Rules::of(&instance).unwrap(),
+                emulator: None,
                 model: "m".into(),
                 patch: work[one.work].prediction.as_ref().unwrap().patch.clone(),
                 instance,

@@ -18,6 +18,7 @@ use crate::engine::{Engine, EngineError, Image, LogSink, Result, label};
 use crate::exec::survey;
 use crate::key::{Key, Kind};
 use crate::plan::name;
+use crate::platform;
 use crate::retry::QUESTION;
 
 use super::remote::{Offers, Remote, Silent, error_text};
@@ -35,6 +36,8 @@ pub struct RegistryCache {
     platform: String,
     client_config: Option<PathBuf>,
     registry: tokio::sync::OnceCell<Arc<Registry>>,
+    /// What the images are for that it was asked for, by name.
+    platforms: Mutex<HashMap<String, String>>,
 }
 
 /// An image that is to be pushed.
@@ -89,7 +92,8 @@ impl RegistryCache {
     ) -> std::result::Result<RegistryCache, NotAPlace> {
         let base = reference::place(place)?;
         let registry = tokio::sync::OnceCell::new();
-        Ok(RegistryCache { base, platform: platform.to_owned(), client_config, registry })
+        let (platform, platforms) = (platform.to_owned(), Mutex::default());
+        Ok(RegistryCache { base, platform, client_config, registry, platforms })
     }
 
     fn reference(&self, image: &str) -> String {
@@ -113,7 +117,12 @@ impl RegistryCache {
 
     async fn ask(&self, image: &str) -> Result<Option<Described>> {
         let asked = self.open(image).await?;
-        retried(&Silent, QUESTION, || asked.describe(&self.platform)).await
+        let described = retried(&Silent, QUESTION, || asked.describe(&self.platform)).await?;
+        if let Some(described) = &described {
+            let mut platforms = self.platforms.lock().expect("no holder panics");
+            platforms.insert(image.to_owned(), described.image.platform.clone());
+        }
+        Ok(described)
     }
 
     /// Returns every image that the registry holds, from the tags of its repositories.
@@ -219,6 +228,9 @@ impl Pushing<'_> {
         let name = name::image(image.kind, &image.key);
         let missing = || EngineError::NoSuchImage { reference: name.clone() };
         let local = self.engine.inspect(&name).await?.ok_or_else(missing)?;
+        if let Some(why) = survey::other_platform(&local) {
+            return Ok((Pushed::Failed(why), 0));
+        }
         let there = match self.cache.ask(&name).await {
             // So some registries say that there is no such repository: the push decides.
             Err(EngineError::Denied { .. }) => None,
@@ -269,7 +281,7 @@ impl Pushing<'_> {
     async fn push_externals(&self, base: &Image) -> Result<u64> {
         let mut bytes = 0;
         for (reference, image) in survey::external_images(self.engine, base).await? {
-            let name = name::from_image(&reference, &self.cache.platform);
+            let name = name::from_image(&reference, &image.platform);
             let there = self.cache.ask(&name).await?;
             if there.is_none_or(|there| there.image.diff_ids != image.diff_ids) {
                 bytes += self.send(&reference, &name).await?;
@@ -338,7 +350,9 @@ impl Remote for RegistryCache {
 
     async fn external_image(&self, reference: &str) -> Result<Option<Image>> {
         let described = self.ask(&name::from_image(reference, &self.platform)).await?;
-        Ok(described.map(|described| described.image))
+        let image = described.map(|described| described.image);
+        // One that an older imgforge pushed may be for another platform than its name says.
+        Ok(image.filter(|image| platform::same(&image.platform, &self.platform)))
     }
 
     async fn bring(
@@ -426,7 +440,7 @@ impl RegistryCache {
         let described = self.ask(&name::image(kind, &key)).await?;
         Ok(described.and_then(|Described { image, .. }| {
             let labelled = image.config.labels.get(label::KEY) == Some(&key.to_string());
-            labelled.then_some(image)
+            (labelled && survey::other_platform(&image).is_none()).then_some(image)
         }))
     }
 
@@ -438,7 +452,10 @@ impl RegistryCache {
         log: &dyn LogSink,
     ) -> Result<()> {
         let source = self.reference(name);
-        let image = engine.pull(&source, &self.platform, log).await?;
+        // A registry that many share has images by key for every platform.
+        let known = self.platforms.lock().expect("no holder panics").get(name).cloned();
+        let platform = known.unwrap_or_else(|| self.platform.clone());
+        let image = engine.pull(&source, &platform, log).await?;
         engine.tag(&image.id, local).await?;
         engine.remove(&source).await
     }

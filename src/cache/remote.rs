@@ -137,6 +137,9 @@ impl Target<'_> {
         let Some(offer) = offer else {
             return Ok(Brought::Failed(format!("{} does not have it", remote.describe())));
         };
+        if let Some(why) = survey::other_platform(offer) {
+            return Ok(Brought::Failed(why));
+        }
         let name = name::image(kind, key);
         let _lock = self.store.lock_key(key).await?;
         let parent: Option<Key> =

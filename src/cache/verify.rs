@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 
-use crate::engine::{Engine, Image, LayerTaker, label};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use crate::engine::{Engine, Image, LayerTaker, ListedImage, label};
 use crate::exec::survey;
 use crate::key::{Digest, Key, KeyDocument, Kind, SCHEMA};
 use crate::plan::name;
+use crate::platform;
 use crate::store::{ImageRecord, Store};
 
 use super::contents::CacheError;
@@ -23,6 +26,8 @@ pub enum Problem {
     NotIndexed,
     /// Its labels are not those of a finished build of its key.
     Labels(String),
+    /// It is for another platform than its key, or stands on what is.
+    Platform(String),
     /// It stands on other layers than its parent has now.
     NotOnParent,
     /// Its layers cannot be read, or are not what their digests say.
@@ -42,6 +47,7 @@ impl std::fmt::Display for Problem {
             Problem::Missing => f.write_str("the index has it, the engine does not"),
             Problem::NotIndexed => f.write_str("the engine has it, the index does not"),
             Problem::Labels(why) => write!(f, "its labels are wrong: {why}"),
+            Problem::Platform(why) => f.write_str(why),
             Problem::NotOnParent => f.write_str("it stands on other layers than its parent has"),
             Problem::Damaged(why) => write!(f, "it is damaged: {why}"),
         }
@@ -122,7 +128,10 @@ pub async fn verify(
 ) -> Result<Verified, CacheError> {
     let mut images: BTreeMap<String, (Key, Kind, Image)> = BTreeMap::new();
     let mut verified = Verified::default();
-    for listed in engine.images().await? {
+    let listed = engine.images().await?;
+    let native = engine.info().await?.platform;
+    let foreign = foreign_layers(engine, &listed, &native).await?;
+    for listed in listed {
         for tag in &listed.tags {
             let Some((kind, key)) = name::parse(tag) else { continue };
             let finding = |problem| Finding {
@@ -136,6 +145,10 @@ pub async fn verify(
                 Some(image) if image.id == listed.id => {
                     if let Some(why) = wrong_labels(&image, &key, kind) {
                         verified.findings.push(finding(Problem::Labels(why)));
+                    } else if let Some(why) = survey::other_platform(&image) {
+                        verified.findings.push(finding(Problem::Platform(why)));
+                    } else if let Some(why) = foreign.get(&image.id) {
+                        verified.findings.push(finding(Problem::Platform(why.clone())));
                     } else {
                         images.insert(tag.clone(), (key, kind, image));
                     }
@@ -235,6 +248,38 @@ pub async fn repair(
     Ok(())
 }
 
+/// Finds images that say they are for another platform than the engine's, and begin with the layers
+/// of one for the engine's: an older imgforge made such. Returns what is wrong with each, by its id.
+async fn foreign_layers(
+    engine: &dyn Engine,
+    listed: &[ListedImage],
+    native: &str,
+) -> Result<HashMap<String, String>, CacheError> {
+    let looked: Vec<Option<Image>> = stream::iter(listed.to_vec())
+        .map(|listed| async move { engine.inspect(&listed.id).await })
+        .buffered(LOOKS_AT_ONCE)
+        .try_collect()
+        .await?;
+    let (ours, others): (Vec<Image>, Vec<Image>) = looked
+        .into_iter()
+        .flatten()
+        .filter(|image| !image.diff_ids.is_empty())
+        .partition(|image| platform::same(&image.platform, native));
+    let layers: HashMap<&[String], &Image> =
+        ours.iter().map(|image| (image.diff_ids.as_slice(), image)).collect();
+    let mut found = HashMap::new();
+    for image in &others {
+        let below = (1..=image.diff_ids.len()).find_map(|to| layers.get(&image.diff_ids[..to]));
+        if let Some(below) = below {
+            let name = below.tags.first().unwrap_or(&below.id);
+            let found_for = &image.platform;
+            let why = format!("it says {found_for}, and has the layers of `{name}` for {native}");
+            found.insert(image.id.clone(), why);
+        }
+    }
+    Ok(found)
+}
+
 /// Says what is wrong with the labels of an image that is named by `key`.
 fn wrong_labels(image: &Image, key: &Key, kind: Kind) -> Option<String> {
     let label = |name: &str| image.config.labels.get(name).map(String::as_str);
@@ -251,7 +296,8 @@ fn wrong_labels(image: &Image, key: &Key, kind: Kind) -> Option<String> {
     if inputs.is_none_or(|inputs| inputs.key() != *key) {
         return Some(format!("`{}` does not give its key", label::INPUTS));
     }
-    (!survey::is_whole(image, key, None)).then(|| "it is not of a finished build".to_owned())
+    let finished = !image.config.labels.contains_key(label::SCRATCH) && !image.diff_ids.is_empty();
+    (!finished).then(|| "it is not of a finished build".to_owned())
 }
 
 fn record(identity: &str, key: Key, kind: Kind, image: &Image, parent: Option<Key>) -> ImageRecord {
@@ -333,6 +379,9 @@ async fn read_layers(
         seen.into_iter().filter_map(|(diff_id, damage)| Some((diff_id, damage?))).collect();
     Ok(damage)
 }
+
+/// How many images are looked at, at once.
+const LOOKS_AT_ONCE: usize = 8;
 
 /// How many images are read in one request.
 const IMAGES_AT_ONCE: usize = 64;

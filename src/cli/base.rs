@@ -5,9 +5,9 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::bootstrap::{Bootstrap, BootstrapError, LABEL};
+use crate::platform::same;
 
-use super::context;
-use super::{CommandResult, Exit, Failure, Global};
+use super::{CommandResult, Exit, Failure, Global, context, platform, render};
 
 /// Commands of `base`.
 #[derive(Debug, Subcommand)]
@@ -23,6 +23,10 @@ pub struct BootstrapArgs {
     /// Debian's, whatever patch level VERSION says
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
+    /// linux/amd64 or linux/arm64; another than this machine's needs an emulator that the kernel has
+    /// registered [default: the engine's own]
+    #[arg(long, value_name = "PLATFORM", env = "IMGFORGE_PLATFORM")]
+    platform: Option<String>,
     /// Make it anew where the engine has it
     #[arg(long)]
     force: bool,
@@ -39,18 +43,27 @@ pub(super) async fn run(global: &Global, command: BaseCommand) -> CommandResult 
         })?;
         wanted.push((image, bootstrap));
     }
+    let platform = args.platform.as_deref().map(platform::read).transpose()?;
     let store = context::open_store(global)?;
     let engine = context::connect(global).await.map_err(context::engine_failure)?;
     let info = engine.info().await.map_err(context::engine_failure)?;
+    let platform = platform.unwrap_or_else(|| info.platform.clone());
     let mut rows = Vec::new();
     for (name, bootstrap) in wanted {
         let known = engine.inspect(name).await.map_err(context::engine_failure)?;
         let (image, made) = match known {
-            Some(image) if !args.force => (image, false),
-            _ => {
+            Some(image) if !args.force && same(&image.platform, &platform) => (image, false),
+            known => {
+                if let Some(known) = known.filter(|known| !same(&known.platform, &platform)) {
+                    render::warn(format!(
+                        "`{name}` here is for {}: a name holds one image, and the one for \
+                         {platform} takes it",
+                        known.platform
+                    ));
+                }
                 let sibling = match args.force {
                     true => None,
-                    false => bootstrap.sibling(&*engine, &info.platform).await.map_err(made_not)?,
+                    false => bootstrap.sibling(&*engine, &platform).await.map_err(made_not)?,
                 };
                 match sibling {
                     Some(image) => (image, false),
@@ -61,7 +74,7 @@ pub(super) async fn run(global: &Global, command: BaseCommand) -> CommandResult 
                         let scratch = store.scratch_dir().map_err(Failure::environment)?;
                         let log = context::LogLines::new(global.verbose > 0);
                         let place = scratch.path();
-                        let made = bootstrap.make(&*engine, &info.platform, place, &log).await;
+                        let made = bootstrap.make(&*engine, &platform, place, &log).await;
                         (made.map_err(made_not)?, true)
                     }
                 }
@@ -79,10 +92,10 @@ pub(super) async fn run(global: &Global, command: BaseCommand) -> CommandResult 
         if let Some(version) = promised.filter(|_| !global.quiet) {
             eprintln!("  Debian's Python stands in for {version}: patch levels differ");
         }
-        rows.push(json!({ "image": name, "id": image.id, "made": made, "bootstrap": what, "stands_in_for": promised }));
+        rows.push(json!({ "image": name, "id": image.id, "platform": image.platform, "made": made, "bootstrap": what, "stands_in_for": promised }));
     }
     if global.json {
-        super::render::json(&json!({ "images": rows })).map_err(Failure::environment)?;
+        render::json(&json!({ "images": rows })).map_err(Failure::environment)?;
     }
     Ok(Exit::Success)
 }

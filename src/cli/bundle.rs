@@ -16,12 +16,13 @@ use crate::engine::embedded::{EmbeddedEngine, Settings};
 use crate::engine::{Engine, LogSink};
 use crate::key::Kind;
 use crate::plan::Plan;
+use crate::platform::same;
 use crate::recipe::Recipe;
 use crate::store::{Store, disk};
 
 use super::context::{self, LogLines, Prepared, Wanted};
 use super::execute::{ExecArgs, exit_of};
-use super::{Chosen, CommandResult, Exit, Failure, Global, Sources, render};
+use super::{Chosen, CommandResult, Exit, Failure, Global, Sources, platform, render};
 
 /// Commands of `bundle`.
 #[derive(Debug, Subcommand)]
@@ -256,6 +257,8 @@ async fn record_packages(
     let engine = EmbeddedEngine::open(Settings { state_dir: state, ..settings }).await;
     let engine: Arc<dyn Engine> = Arc::new(engine.map_err(context::engine_failure)?);
     let info = engine.info().await.map_err(context::engine_failure)?;
+    let emulate = args.sources.emulate;
+    platform::check(&*engine, &info, &prepared.platform, emulate, work).await?;
     bring_images(&*engine, &store, &dir.join(bundle::IMAGES), work).await?;
     let url = ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"]
         .into_iter()
@@ -291,7 +294,8 @@ async fn bring_images(
     let quiet: &dyn LogSink = &LogLines::new(false);
     for reference in archive.externals() {
         let here = engine.inspect(&reference).await.map_err(context::engine_failure)?;
-        if here.is_none() {
+        // One for another platform is not it.
+        if here.is_none_or(|image| !same(&image.platform, &info.platform)) {
             let brought = archive.bring_external(engine, &reference, quiet).await;
             brought.map_err(context::engine_failure)?;
         }
@@ -316,7 +320,7 @@ async fn unpack(global: &Global, args: UseArgs) -> CommandResult {
     let (file, target) = (args.file.clone(), aside.clone());
     let unpacked = tokio::task::spawn_blocking(move || bundle::unpack(&file, &target));
     let contents = unpacked.await.expect("unpacking does not panic").map_err(bundle_failure)?;
-    if contents.platform != opened.info.platform {
+    if !same(&contents.platform, &opened.info.platform) {
         let error = anyhow::anyhow!(
             "the bundle is for {}, the engine is {}",
             contents.platform,

@@ -23,12 +23,13 @@ use crate::key::{Key, Kind};
 use crate::owner;
 use crate::plan::build::from_images;
 use crate::plan::{EvaluateOptions, Inventory, Plan, PlanOptions, Planner, Work};
+use crate::platform::Platform;
 use crate::source::Mirrors;
 use crate::store::{self, Lease, OnNetwork, Store};
 
 use super::submission::{self, Submission};
 use super::{Chosen, EngineChoice, Failure, Global, Sources};
-use super::{bundle, remotes};
+use super::{bundle, platform, remotes};
 
 /// Reads an environment variable; empty is absent.
 pub fn variable(name: &str) -> Option<String> {
@@ -253,6 +254,8 @@ pub struct Prepared {
     pub submission: Submission,
     /// Such as `linux/amd64`.
     pub platform: String,
+    /// What runs it, where that is not the engine's own.
+    pub emulator: Option<String>,
     /// Where published images come from.
     pub namespace: Option<String>,
     /// Whether their names follow from it even where rows name their own.
@@ -348,11 +351,7 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
     let sources = wanted.sources;
     let defaults = catalog.defaults();
     let platform = sources.platform.as_ref().or(defaults.platform.as_ref());
-    let platform = platform.map(|text| config::platform(text)).transpose().map_err(|text| {
-        let error = anyhow!("`{text}` is not a platform that imgforge knows");
-        let hint = "linux/amd64 and linux/arm64 are known".to_owned();
-        Failure::input(error).hint(Some(hint))
-    })?;
+    let platform = platform.map(|text| platform::read(text)).transpose()?;
     let ChosenInstances { instances, all, origin: dataset, mirrors: demo_mirrors } =
         choose(wanted.chosen, Some(&store)).await?;
     let (work, submission) =
@@ -367,29 +366,41 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         Err(error) if wanted.build => return Err(engine_failure(error)),
         Err(_) => None,
     };
-    let native = engine.as_ref().map_or(config::host_platform(), |(_, info)| &info.platform);
-    let platform = platform.unwrap_or_else(|| native.to_owned());
+    let native = engine.as_ref().map(|(_, info)| info.platform.clone());
+    let native = native.unwrap_or_else(|| Platform::host().to_string());
+    let platform = platform.unwrap_or(native);
+    let scratch = store.scratch_dir().map_err(Failure::environment)?;
+    let emulator = match &engine {
+        Some((engine, info)) if wanted.build => {
+            platform::check(&**engine, info, &platform, sources.emulate, scratch.path()).await?
+        }
+        _ => None,
+    };
+    if let Some(emulator) = &emulator
+        && !global.quiet
+    {
+        super::render::warn(format!(
+            "{platform} runs under {emulator}: slowly, and tests may do otherwise than on such a \
+             machine"
+        ));
+    }
     let namespace = match wanted.chosen.dataset.as_str() {
         "demo" | bundle::DATASET => None,
-        _ => config::namespace(
-            sources.namespace.as_deref(),
-            defaults,
-            config::host_platform() == "linux/amd64",
-        )
-        .map_err(|(named, wrong)| {
+        _ => config::namespace(sources.namespace.as_deref(), defaults, platform == "linux/amd64")
+            .map_err(|(named, wrong)| {
             let error = anyhow::Error::new(wrong);
             Failure::input(error.context(format!("`{named}` is not a namespace of images")))
         })?,
     };
-    let scratch = store.scratch_dir().map_err(Failure::environment)?;
     let (remote, push_to) = remotes::open(wanted, &catalog, &platform, scratch.path())?;
     let mut from = BTreeMap::new();
     if namespace.is_none()
-        && let Some((engine, _)) = &engine
+        && let Some((engine, info)) = &engine
     {
         let images = from_images(&catalog, &work).map_err(Failure::input)?;
+        let platforms = (platform.as_str(), info.platform.as_str());
         let (elsewhere, images) =
-            remotes::recorded(&**engine, remote.as_deref(), images, &platform, wanted).await?;
+            remotes::recorded(&**engine, remote.as_deref(), images, platforms, wanted).await?;
         let log = LogLines::new(!global.quiet);
         let bootstrap = sources.bootstrap || defaults.bootstrap == Some(true);
         let fetch = Fetch { log: &log, bootstrap: bootstrap.then_some(scratch.path()) };
@@ -437,6 +448,7 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         work,
         submission,
         platform,
+        emulator,
         namespace,
         derive_images: sources.derive_images,
         remote,
@@ -465,6 +477,7 @@ impl Prepared {
             work: self.work.clone(),
             submission: Submission::default(),
             platform: self.platform.clone(),
+            emulator: self.emulator.clone(),
             namespace: None,
             derive_images: false,
             remote: None,

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::config;
 use crate::engine::{EngineError, EngineInfo};
+use crate::platform::Platform;
 use crate::store::{self, disk};
 
 use super::context;
@@ -176,8 +177,8 @@ fn engine_check(info: &Result<EngineInfo, EngineError>) -> Check {
 }
 
 fn architecture_check(info: Option<&EngineInfo>) -> Check {
-    let host = config::host_platform();
-    let engine = info.map_or(host, |info| info.platform.as_str());
+    let host = Platform::host().to_string();
+    let engine = info.map_or(host.as_str(), |info| info.platform.as_str());
     match engine {
         "linux/amd64" => ok("architecture", engine),
         other => not_ok(

@@ -222,6 +222,7 @@ pub(super) async fn evaluate(
     };
     let prepared = context::prepare(global, &wanted).await?;
     let mut options = evaluation.run.options();
+    options.emulator.clone_from(&prepared.emulator);
     if let (Some(_), Some((engine, _))) = (&prepared.namespace, &prepared.engine) {
         let listed = engine.images().await.map_err(context::engine_failure)?;
         for image in listed {
@@ -231,7 +232,7 @@ pub(super) async fn evaluate(
     let rules = rules(&prepared, evaluation.run)?;
     let all = prepared.plan(&prepared.work, Kind::Instance, Some(options.clone()))?;
     let everything: Vec<usize> = (0..prepared.work.len()).collect();
-    let targets = targets(&all, &prepared.work, &everything, &rules, &dir)?;
+    let targets = targets(&all, &prepared, &everything, &rules, &dir)?;
     let metadata = metadata(&prepared, evaluation);
     let lock = begin(&dir, &metadata, evaluation, global.quiet).map_err(run_failure)?;
 
@@ -261,6 +262,7 @@ pub(super) async fn evaluate(
         seconds: 0.0,
         engine: metadata.imgforge.as_ref().map_or(String::new(), |own| own.engine.clone()),
         platform: prepared.platform.clone(),
+        emulator: prepared.emulator.clone(),
         workers: prepared.workers,
         grader: GRADER,
         strict: evaluation.run.strict,
@@ -289,7 +291,7 @@ pub(super) async fn evaluate(
         let some: Vec<Work> = open.iter().map(|at| prepared.work[*at].clone()).collect();
         let mut plan = prepared.plan(&some, Kind::Instance, Some(options.clone()))?;
         prepared.assess(&mut plan, false, &known).await?;
-        let targets = self::targets(&plan, &prepared.work, &open, &rules, &dir)?;
+        let targets = self::targets(&plan, &prepared, &open, &rules, &dir)?;
         if !global.quiet && !evaluated.is_empty() {
             eprintln!("{} of {} results are known", evaluated.len(), all.targets.len());
         }
@@ -321,7 +323,7 @@ pub(super) async fn evaluate(
     for (at, work) in prepared.work.iter().enumerate() {
         let prediction = work.prediction.as_ref().expect("every work of a run has a prediction");
         let rules = rules[&work.instance.instance_id];
-        let target = target(work, rules, &dir, 0)?;
+        let target = target(work, rules, &dir, 0, &prepared.emulator)?;
         let runs: Vec<&Evaluated> =
             (0..options.repeat).filter_map(|repeat| evaluated.get(&(at, repeat))).collect();
         let mut result = match failures.remove(&at) {
@@ -358,7 +360,13 @@ fn rules(prepared: &Prepared, run: &RunArgs) -> Result<HashMap<String, Rules>, F
     Ok(rules)
 }
 
-fn target(work: &Work, rules: Rules, dir: &RunDir, repeat: u32) -> Result<RunTarget, Failure> {
+fn target(
+    work: &Work,
+    rules: Rules,
+    dir: &RunDir,
+    repeat: u32,
+    emulator: &Option<String>,
+) -> Result<RunTarget, Failure> {
     let prediction = work.prediction.as_ref().expect("every work of a run has a prediction");
     let path = dir.instance(&prediction.model, &work.instance.instance_id, repeat);
     Ok(RunTarget {
@@ -367,13 +375,14 @@ fn target(work: &Work, rules: Rules, dir: &RunDir, repeat: u32) -> Result<RunTar
         model: prediction.model.clone(),
         patch: prediction.patch.clone(),
         rules,
+        emulator: emulator.clone(),
     })
 }
 
 /// Lists what each evaluation of a plan is run for; `numbers` gives the work of each of the plan's.
 fn targets(
     plan: &Plan,
-    work: &[Work],
+    prepared: &Prepared,
     numbers: &[usize],
     rules: &HashMap<String, Rules>,
     dir: &RunDir,
@@ -381,8 +390,9 @@ fn targets(
     let mut targets: HashMap<NodeIndex, Vec<RunTarget>> = HashMap::new();
     let mut taken: HashSet<PathBuf> = HashSet::new();
     for one in &plan.targets {
-        let work = &work[numbers[one.work]];
-        let target = target(work, rules[&work.instance.instance_id], dir, one.repeat)?;
+        let work = &prepared.work[numbers[one.work]];
+        let rules = rules[&work.instance.instance_id];
+        let target = target(work, rules, dir, one.repeat, &prepared.emulator)?;
         if !taken.insert(target.dir.clone()) {
             return Err(Failure::input(anyhow!(
                 "two models would leave their files in `{}`; rename one of them",
@@ -469,6 +479,7 @@ fn metadata(prepared: &Prepared, evaluation: &Evaluation<'_>) -> Metadata {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             engine,
             platform: prepared.platform.clone(),
+            emulator: prepared.emulator.clone(),
             workers: prepared.workers,
             grading: evaluation.run.grading.as_str().to_owned(),
             strict: evaluation.run.strict,

@@ -16,6 +16,7 @@ mod exit;
 mod grade;
 mod lock;
 mod plan;
+mod platform;
 mod prewarm;
 mod push;
 mod record;
@@ -156,6 +157,9 @@ struct Sources {
     /// linux/amd64 or linux/arm64 [default: the engine's own]
     #[arg(long, value_name = "PLATFORM", env = "IMGFORGE_PLATFORM")]
     platform: Option<String>,
+    /// Where that is not the engine's own, run it under an emulator that the kernel has registered
+    #[arg(long, env = "IMGFORGE_EMULATE")]
+    emulate: bool,
     /// Make base images from Debian's packages, with mmdebstrap, where they cannot be pulled
     #[arg(long, env = "IMGFORGE_BOOTSTRAP")]
     bootstrap: bool,

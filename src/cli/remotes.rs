@@ -12,6 +12,7 @@ use crate::engine::{Engine, EngineError, docker};
 use crate::exec::survey;
 use crate::key::Key;
 use crate::plan::Plan;
+use crate::platform::same;
 
 use super::Failure;
 use super::context::{Prepared, Wanted, engine_failure, engine_identity, variable};
@@ -71,12 +72,12 @@ pub fn registry_cache(registry: &str, platform: &str) -> Result<RegistryCache, F
 
 /// Finds out what the `FROM` images are that the engine does not have: its bases know what they
 /// stand on, and so does where images come from. Returns their identities, and the references that
-/// are still to be found.
+/// are still to be found. `platform` is what is planned for, `native` the engine's own.
 pub async fn recorded(
     engine: &dyn Engine,
     remote: Option<&dyn Remote>,
     images: Vec<String>,
-    platform: &str,
+    (platform, native): (&str, &str),
     wanted: &Wanted<'_>,
 ) -> Result<(BTreeMap<String, String>, Vec<String>), Failure> {
     let (mut known, mut left) = (BTreeMap::new(), Vec::new());
@@ -84,11 +85,20 @@ pub async fn recorded(
     // That a registry answers nothing is told where the images themselves are looked for.
     let mut gone = false;
     for reference in images {
-        if engine.inspect(&reference).await.map_err(engine_failure)?.is_some() {
-            left.push(reference);
-            continue;
+        match engine.inspect(&reference).await.map_err(engine_failure)? {
+            Some(image) if same(&image.platform, platform) => {
+                left.push(reference);
+                continue;
+            }
+            Some(image) => super::render::warn(format!(
+                "`{reference}` here is for {}: for {platform} it counts as absent{}",
+                image.platform,
+                if wanted.build { ", and what comes instead takes the name" } else { "" }
+            )),
+            None => {}
         }
-        if of_bases.is_none() {
+        // What bases for another platform recorded may be wrong: an older imgforge built them here.
+        if of_bases.is_none() && same(platform, native) {
             let listed = engine.images().await.map_err(engine_failure)?;
             of_bases = Some(survey::recorded_identities(&listed, platform));
         }
@@ -101,8 +111,10 @@ pub async fn recorded(
             continue;
         };
         match remote.external_image(&reference).await {
-            Ok(Some(image)) => drop(known.insert(reference, survey::content_identity(&image))),
-            Ok(None) => left.push(reference),
+            Ok(Some(image)) if same(&image.platform, platform) => {
+                drop(known.insert(reference, survey::content_identity(&image)))
+            }
+            Ok(_) => left.push(reference),
             Err(error) if wanted.remote.is_some() => return Err(engine_failure(error)),
             Err(error) => {
                 gone = error.is_of_registry();

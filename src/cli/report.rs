@@ -116,6 +116,7 @@ async fn load(
         seconds: record.seconds,
         engine: own.map_or(String::new(), |own| own.engine.clone()),
         platform: own.map_or(String::new(), |own| own.platform.clone()),
+        emulator: own.and_then(|own| own.emulator.clone()),
         workers: own.map_or(0, |own| own.workers),
         grader: GRADER,
         strict: grading.strict,
@@ -130,6 +131,9 @@ async fn load(
     match own {
         Some(own) => add_own(&mut report, &dir, own, &record, &instances, grading)?,
         None => add_foreign(&mut report, &dir, &instances, grading)?,
+    }
+    for result in report.results.iter_mut().filter(|result| result.verdict.is_graded()) {
+        result.emulator.clone_from(&report.emulator);
     }
     for id in &report.instances {
         let known = instances.get(id).map(|instance| instance.repo.clone());
@@ -289,6 +293,7 @@ fn grade_saved(
         model: model.to_owned(),
         patch: patch.into(),
         rules,
+        emulator: None,
     };
     let mut runs = vec![run_of(dir, &target)?];
     for number in 2..=grading.repeat {

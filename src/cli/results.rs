@@ -90,6 +90,7 @@ pub fn unfinished(
         failure: (verdict == Verdict::Error).then(|| ("engine_or_image_failed".to_owned(), true)),
         cached: false,
         key: None,
+        emulator: None,
         image_id: None,
         build_seconds: 0.0,
         test_seconds: 0.0,

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::ImageConfig;
+use crate::platform::Platform;
 
 /// The creation time of every image: equal layers must give an equal id.
 const CREATED: &str = "2020-01-01T00:00:00Z";
@@ -14,7 +15,8 @@ const CREATED: &str = "2020-01-01T00:00:00Z";
 /// Returns the bytes of an OCI image config.
 pub(crate) fn config_json(config: &ImageConfig, platform: &str, diff_ids: &[String]) -> Vec<u8> {
     let mut parts = platform.split('/');
-    let (os, architecture) = (parts.next().unwrap_or("linux"), parts.next().unwrap_or("amd64"));
+    // What is not said stays empty: an image of no known platform is taken for none.
+    let (os, architecture) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
     let mut inner = Map::new();
     let mut set = |name: &str, value: Value| {
         let empty = match &value {
@@ -102,17 +104,7 @@ pub(crate) fn read(text: &[u8]) -> serde_json::Result<ReadConfig> {
 
 /// Returns a platform in its one spelling.
 pub(super) fn platform(os: &str, architecture: &str, variant: &str) -> String {
-    let architecture = match architecture {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    // `v8` is what every arm64 is.
-    if variant.is_empty() || (architecture == "arm64" && variant == "v8") {
-        format!("{os}/{architecture}")
-    } else {
-        format!("{os}/{architecture}/{variant}")
-    }
+    Platform::of(os, architecture, variant).to_string()
 }
 
 #[cfg(test)]
@@ -127,12 +119,5 @@ mod tests {
             String::from_utf8(text).unwrap(),
             r#"{"architecture":"arm","config":{"User":"me"},"created":"2020-01-01T00:00:00Z","os":"linux","rootfs":{"diff_ids":["sha256:00"],"type":"layers"},"variant":"v7"}"#
         );
-    }
-
-    #[test]
-    fn a_platform_has_one_spelling() {
-        assert_eq!(platform("linux", "x86_64", ""), "linux/amd64");
-        assert_eq!(platform("linux", "arm64", "v8"), "linux/arm64");
-        assert_eq!(platform("linux", "arm", "v7"), "linux/arm/v7");
     }
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{
     BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest, LayerTaker, ListedImage,
-    LogSink, Removed, Result, SandboxEnd, SandboxRequest, Sent, Swept, label,
+    LogSink, Removed, Result, SandboxEnd, SandboxRequest, Sent, Swept, check_platform, label,
 };
 use crate::key::Digest;
 use crate::owner::{Judge, Liveness};
@@ -324,13 +324,14 @@ impl Engine for FakeEngine {
         Ok(self.find(reference))
     }
 
-    async fn pull(&self, reference: &str, _platform: &str, log: &dyn LogSink) -> Result<Image> {
+    async fn pull(&self, reference: &str, platform: &str, log: &dyn LogSink) -> Result<Image> {
         let _running = self.enter(Method::Pull, reference).await?;
         let published = self.lock().registry.get(reference).cloned();
         let image = published.ok_or_else(|| EngineError::Pull {
             reference: reference.to_owned(),
             reason: "manifest unknown".to_owned(),
         })?;
+        check_platform(reference, &image.platform, platform)?;
         log.write(format!("pulled {reference}\n").as_bytes());
         Ok(self.add(image))
     }
@@ -340,7 +341,10 @@ impl Engine for FakeEngine {
         let mut image = Image::default();
         for reference in dockerfile::external_images(&request.dockerfile, &request.args) {
             match self.find(&reference) {
-                Some(parent) => image = parent,
+                Some(parent) => {
+                    check_platform(&reference, &parent.platform, &request.platform)?;
+                    image = parent;
+                }
                 None => return Err(EngineError::NoSuchImage { reference }),
             }
         }

@@ -8,6 +8,7 @@ mod config;
 mod credentials;
 pub mod docker;
 pub mod embedded;
+pub(crate) mod emulation;
 pub mod fake;
 mod host;
 pub mod reference;
@@ -22,6 +23,7 @@ use async_trait::async_trait;
 
 use crate::key::Digest;
 use crate::owner::Judge;
+use crate::platform;
 
 pub(crate) use config::{config_json, read as read_config};
 
@@ -326,6 +328,16 @@ pub enum EngineError {
         /// The reference.
         reference: String,
     },
+    /// An image is for another platform than the one that it is needed for.
+    #[error("`{reference}` is for {found}, not for {wanted}")]
+    OtherPlatform {
+        /// The reference.
+        reference: String,
+        /// What the image is for.
+        found: String,
+        /// What it is needed for.
+        wanted: String,
+    },
     /// A registry refused or lacks the image.
     #[error("cannot pull `{reference}`: {reason}")]
     Pull {
@@ -464,6 +476,21 @@ impl EngineError {
     }
 }
 
+/// Checks that an image is for a platform.
+///
+/// # Errors
+/// [`EngineError::OtherPlatform`], with what the image is called.
+pub(crate) fn check_platform(reference: &str, found: &str, wanted: &str) -> Result<()> {
+    if platform::same(found, wanted) {
+        return Ok(());
+    }
+    Err(EngineError::OtherPlatform {
+        reference: reference.to_owned(),
+        found: found.to_owned(),
+        wanted: wanted.to_owned(),
+    })
+}
+
 /// What was removed, by name or id, and what was not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Removed {
@@ -488,10 +515,11 @@ pub trait Engine: Send + Sync {
     /// Looks at one image; `None` when the engine does not have it.
     async fn inspect(&self, reference: &str) -> Result<Option<Image>>;
 
-    /// Pulls an image from its registry, with the host's credentials, retrying what is transient.
+    /// Pulls an image from its registry, with the host's credentials, retrying what is transient. An
+    /// image for another platform is refused.
     async fn pull(&self, reference: &str, platform: &str, log: &dyn LogSink) -> Result<Image>;
 
-    /// Builds a Dockerfile and seals the result.
+    /// Builds a Dockerfile and seals the result. What it stands on has to be for the platform.
     async fn build(&self, request: &BuildRequest, log: &dyn LogSink) -> Result<Image>;
 
     /// Adds layers to a parent without running anything. Equal requests give equal images.

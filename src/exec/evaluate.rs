@@ -52,6 +52,8 @@ pub struct RunTarget {
     pub patch: Patch,
     /// How its log is graded.
     pub rules: Rules,
+    /// See [`EvaluationRecipe::emulator`].
+    pub emulator: Option<String>,
 }
 
 /// What an evaluation came to.
@@ -172,6 +174,9 @@ impl Worker {
         }
         note(log, &format!("image {} ({})", node.image, image.id));
         note(log, &format!("key {key}"));
+        if let Some(emulator) = &recipe.emulator {
+            note(log, &format!("{} under {emulator}", recipe.platform));
+        }
         let limits = serde_json::to_string(&recipe.limits).expect("plain values");
         note(log, &format!("limits {limits}, network {:?}", recipe.network));
         self.step(index, "run the tests");
@@ -555,6 +560,7 @@ impl RunTarget {
             failure,
             cached: evaluated.cached,
             key: evaluated.key,
+            emulator: self.emulator.clone(),
             image_id: Some(evaluated.image_id.clone()).filter(|id| !id.is_empty()),
             build_seconds: 0.0,
             test_seconds: evaluated.seconds,

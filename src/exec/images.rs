@@ -11,6 +11,7 @@ use crate::engine::{
 };
 use crate::key::{Digest, Key};
 use crate::plan::Node;
+use crate::platform;
 use crate::progress::NodeLog;
 use crate::recipe::checkout::SETUP_CHANGED;
 use crate::recipe::{BaseRecipe, CheckoutRecipe, EnvRecipe, InstanceRecipe, Recipe, TESTBED};
@@ -35,8 +36,9 @@ impl Worker {
     ) -> Result<Image, NodeError> {
         for (reference, planned) in &recipe.from {
             let image = self.engine.inspect(reference).await?;
-            let image =
-                image.ok_or_else(|| EngineError::NoSuchImage { reference: reference.clone() })?;
+            let image = image
+                .filter(|image| platform::same(&image.platform, &recipe.platform))
+                .ok_or_else(|| EngineError::NoSuchImage { reference: reference.clone() })?;
             if planned.as_deref() != Some(survey::content_identity(&image).as_str()) {
                 return Err(NodeError::FromChanged { reference: reference.clone() });
             }

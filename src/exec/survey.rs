@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 
 use crate::bootstrap::{self, Bootstrap, BootstrapError};
 use crate::engine::{Engine, EngineError, Image, ListedImage, LogSink, label};
 use crate::key::{Digest, Key, Kind, SCHEMA};
 use crate::plan::{Inventory, Plan, Present};
+use crate::platform;
+use crate::recipe::Recipe;
 use crate::recipe::base::{BOOTSTRAPPED, PYTHON};
 use crate::store::{ImageRecord, Store, StoreError};
 
@@ -72,8 +75,11 @@ pub async fn external_images(
     let mut found = Vec::new();
     let inputs = BaseInputs::of(&base.config.labels);
     for (reference, identity) in inputs.into_iter().flat_map(|inputs| inputs.from) {
-        let image = engine.inspect(&reference).await?;
-        if let Some(image) = image.filter(|image| Some(content_identity(image)) == identity) {
+        let fits = |image: &Image| {
+            Some(content_identity(image)) == identity
+                && platform::same(&image.platform, &base.platform)
+        };
+        if let Some(image) = engine.inspect(&reference).await?.filter(fits) {
             found.push((reference, image));
         }
     }
@@ -123,8 +129,8 @@ pub enum FetchError {
     Engine(#[from] EngineError),
 }
 
-/// Returns the identity of every `FROM` image that the engine has; with `fetch` the others are
-/// pulled first, or made.
+/// Returns the identity of every `FROM` image that the engine has for a platform; with `fetch` the
+/// others are pulled first, or made.
 pub async fn from_identities(
     engine: &dyn Engine,
     references: &[String],
@@ -133,7 +139,10 @@ pub async fn from_identities(
 ) -> Result<BTreeMap<String, String>, FetchError> {
     let mut identities = BTreeMap::new();
     for reference in references {
-        let image = match (engine.inspect(reference).await?, fetch) {
+        // A name holds one image: that of another platform is not the one that is meant.
+        let here = engine.inspect(reference).await?;
+        let here = here.filter(|image| platform::same(&image.platform, platform));
+        let image = match (here, fetch) {
             (Some(image), _) => image,
             (None, Some(fetch)) => fetched(engine, reference, platform, fetch).await?,
             (None, None) => continue,
@@ -166,16 +175,61 @@ async fn fetched(
     Ok(image)
 }
 
-/// Tells whether an image is what was built under `key`: its label carries the full key, and its
-/// layers begin with its parent's.
+/// Returns the platform that an image's key document says, where it has one.
+pub fn keyed_platform(labels: &BTreeMap<String, String>) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Inputs {
+        platform: Option<String>,
+    }
+    serde_json::from_str::<Inputs>(labels.get(label::INPUTS)?).ok()?.platform
+}
+
+/// Tells that an image is for another platform than its key document says: what it says, and the key.
+pub fn other_platform(image: &Image) -> Option<String> {
+    let keyed = keyed_platform(&image.config.labels)?;
+    let found = &image.platform;
+    (!platform::same(&keyed, found)).then(|| format!("it is for {found}, its key for {keyed}"))
+}
+
+/// Tells whether an image is what was built under `key`: its label carries the full key, its
+/// platform is that of its key document, and its layers begin with its parent's.
 pub fn is_whole(image: &Image, key: &Key, parent: Option<&[String]>) -> bool {
     let labels = &image.config.labels;
     labels.get(label::KEY) == Some(&key.to_string())
         && labels.get(label::SCHEMA) == Some(&SCHEMA.to_string())
         && !labels.contains_key(label::SCRATCH)
         && !image.diff_ids.is_empty()
+        && other_platform(image).is_none()
         && parent.is_none_or(|parent| image.diff_ids.starts_with(parent))
 }
+
+/// Lists the published images of a plan that the engine has, for the plan's platform.
+async fn published(
+    engine: &dyn Engine,
+    plan: &Plan,
+    named: &BTreeMap<&str, &ListedImage>,
+) -> Result<Vec<String>, EngineError> {
+    let here: Vec<(String, String)> = plan
+        .nodes()
+        .filter_map(|(_, node)| match &node.recipe {
+            Recipe::Published(recipe) => {
+                let listed = named.get(recipe.reference.as_str())?;
+                Some((recipe.reference.clone(), listed.id.clone()))
+            }
+            _ => None,
+        })
+        .collect();
+    let looked = stream::iter(here).map(|(reference, id)| async move {
+        let image = engine.inspect(&id).await?;
+        let fits = |image: &Image| platform::same(&image.platform, &plan.platform);
+        Ok::<_, EngineError>(image.as_ref().is_some_and(fits).then_some(reference))
+    });
+    let looked: Vec<Option<String>> = looked.buffered(LOOKS_AT_ONCE).try_collect().await?;
+    Ok(looked.into_iter().flatten().collect())
+}
+
+/// How many images are looked at, at once.
+const LOOKS_AT_ONCE: usize = 8;
 
 /// Reads what the engine and the state have of a plan's nodes, from one listing of images.
 ///
@@ -196,13 +250,18 @@ pub async fn inventory(
     for image in &listed {
         for tag in &image.tags {
             tags.insert(tag.clone(), image.id.clone());
-            inventory.add_reference(tag.clone());
             named.insert(tag, image);
         }
+    }
+    for reference in published(engine, plan, &named).await? {
+        inventory.add_reference(reference);
     }
     let mut found: Vec<ImageRecord> = Vec::new();
     let mut layers: BTreeMap<Key, Vec<String>> = BTreeMap::new();
     for (index, node) in plan.nodes() {
+        if matches!(node.recipe, Recipe::Published(_) | Recipe::Evaluation(_)) {
+            continue;
+        }
         // By its name, which is how children and runs refer to it: an image of the same key that
         // was replaced may live on below its children.
         let Some(listed) = named.get(node.image.as_str()) else { continue };
@@ -223,8 +282,12 @@ pub async fn inventory(
                 layers.get(&parent.key).map(Vec::as_slice)
             }
         };
-        if !is_whole(&image, &node.key, parent) {
-            let why = "its label or its layers are not those of a finished build".to_owned();
+        let fits = platform::same(&image.platform, &plan.platform);
+        if !fits || !is_whole(&image, &node.key, parent) {
+            let why = match fits {
+                true => "its label or its layers are not those of a finished build".to_owned(),
+                false => format!("it is for {}, not for {}", image.platform, plan.platform),
+            };
             inventory.add_image(node.key, Present::Broken(why));
             continue;
         }

@@ -12,10 +12,11 @@ use petgraph::graph::NodeIndex;
 use tokio::sync::{OnceCell, mpsc};
 
 use crate::cache::remote::Remote;
-use crate::engine::{Engine, EngineError, Image, LogSink, label};
+use crate::engine::{Engine, EngineError, Image, LogSink, check_platform, label};
 use crate::event::Outcome;
 use crate::key::{Kind, SCHEMA};
 use crate::plan::{Node, Plan, Reason, Status};
+use crate::platform;
 use crate::progress::NodeLog;
 use crate::recipe::{EvaluationRecipe, PublishedRecipe, Recipe};
 use crate::source::{Mirror, Which};
@@ -275,6 +276,10 @@ impl Worker {
                 let parent = parent.tags.first().unwrap_or(&parent.id).clone();
                 return Err(NodeError::NotOnParent { parent });
             }
+            if let Err(error) = check_platform(&node.image, &image.platform, &self.plan.platform) {
+                let _ = self.engine.remove(&node.image).await;
+                return Err(error.into());
+            }
             let bytes = image.size.saturating_sub(parent.as_ref().map_or(0, |parent| parent.size));
             self.record(node, &image, Some(bytes), start.elapsed().as_secs_f64())?;
             Ok(Done { outcome: Outcome::Built, bytes: Some(bytes) })
@@ -314,7 +319,8 @@ impl Worker {
             None => None,
         };
         let parent = parent.as_ref().map(|parent| parent.diff_ids.as_slice());
-        Ok(survey::is_whole(&image, &node.key, parent).then_some(image))
+        let fits = platform::same(&image.platform, &self.plan.platform);
+        Ok((fits && survey::is_whole(&image, &node.key, parent)).then_some(image))
     }
 
     /// Brings an image from elsewhere; returns it with the bytes of its parent. What comes and is not
@@ -355,7 +361,10 @@ impl Worker {
             }
             None => {
                 if let Some(remote) = &self.remote
-                    && remote.external_image(reference).await?.is_some()
+                    && remote
+                        .external_image(reference)
+                        .await?
+                        .is_some_and(|image| platform::same(&image.platform, &self.plan.platform))
                 {
                     remote.bring_external(&*self.engine, reference, &**log).await?;
                 } else {
@@ -418,9 +427,11 @@ impl Worker {
         std::iter::once(&node.image).chain(&node.aliases).cloned().collect()
     }
 
+    /// Looks at a node's image; one for another platform, which took its name, is not it.
     pub(super) async fn image_of(&self, node: &Node) -> Result<Image, NodeError> {
         let reference = node.image.clone();
         let image = self.engine.inspect(&reference).await?;
+        let image = image.filter(|image| platform::same(&image.platform, &self.plan.platform));
         image.ok_or(NodeError::Engine(EngineError::NoSuchImage { reference }))
     }
 

@@ -72,6 +72,8 @@ pub struct EvaluateOptions {
     pub repeat: u32,
     /// Whose rules the tests are prepared for.
     pub family: Family,
+    /// See [`EvaluationRecipe::emulator`].
+    pub emulator: Option<String>,
     /// The ids of published images that are here, by reference.
     pub image_ids: BTreeMap<String, String>,
 }
@@ -268,6 +270,7 @@ impl<'a> Planner<'a> {
             strict: options.strict,
             repeat,
             platform: self.options.platform.clone(),
+            emulator: options.emulator.clone(),
         };
         let mut id = format!("evaluation:{}", instance.instance_id);
         if let Some(prediction) = &work.prediction {

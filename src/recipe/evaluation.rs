@@ -58,6 +58,8 @@ pub struct EvaluationRecipe {
     pub repeat: u32,
     /// Such as `linux/amd64`.
     pub platform: String,
+    /// What runs programs of the platform, where the engine does not by itself.
+    pub emulator: Option<String>,
 }
 
 /// Limits of a run.
@@ -109,11 +111,19 @@ impl EvaluationRecipe {
             .with("platform", &self.platform)
             .with("prologue", self.prologue.as_ref().map(|text| Digest::of(text.as_bytes())))
             .with("repeat", self.repeat)
-            .with("runner", RUNNER)
+            .with("runner", self.runner())
             .with("script", Digest::of(self.script.as_bytes()))
             .with("strict", self.strict)
             .with("test_patch", self.test_patch.as_ref().map(|patch| Digest::of(patch.as_bytes())))
             .with("variables", self.variables())
+    }
+
+    /// Returns how the script is run: under an emulator tests may do otherwise.
+    fn runner(&self) -> String {
+        match &self.emulator {
+            None => RUNNER.to_owned(),
+            Some(emulator) => format!("{RUNNER}, under {emulator}"),
+        }
     }
 
     /// Returns the key: equal keys are one run.
@@ -226,6 +236,7 @@ mod tests {
             strict: false,
             repeat: 0,
             platform: "linux/amd64".into(),
+            emulator: None,
         }
     }
 

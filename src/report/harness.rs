@@ -61,6 +61,9 @@ fn own(result: &InstanceResult) -> Value {
     if let Some(image) = &result.image_id {
         set("image_id", json!(image));
     }
+    if let Some(emulator) = &result.emulator {
+        set("emulator", json!(emulator));
+    }
     if !result.reaches.is_empty() {
         set("reaches", json!(result.reaches));
     }
@@ -153,6 +156,7 @@ pub fn run_report(report: &RunReport, model: &str) -> Value {
             "seconds": report.seconds,
             "engine": report.engine,
             "platform": report.platform,
+            "emulator": report.emulator,
             "workers": report.workers,
             "grader": report.grader,
             "strict": report.strict,

@@ -39,6 +39,7 @@ pub(super) fn data(report: &RunReport) -> Value {
         "seconds": report.seconds,
         "engine": report.engine,
         "platform": report.platform,
+        "emulator": report.emulator,
         "workers": report.workers,
         "grader": report.grader,
         "strict": report.strict,

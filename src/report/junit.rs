@@ -65,6 +65,9 @@ fn case(result: &InstanceResult) -> TestCase {
     let mut case = TestCase::new(text(&result.instance_id), status);
     case.set_classname(result.repo.as_str());
     case.set_time(Duration::from_secs_f64(result.test_seconds.max(0.0)));
+    if let Some(emulator) = &result.emulator {
+        case.add_property(("emulator", emulator.as_str()));
+    }
     if !result.log_tail.is_empty() {
         case.set_system_out(text(&result.log_tail.join("\n")));
     }

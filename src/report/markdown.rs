@@ -52,7 +52,8 @@ pub fn summary(report: &RunReport) -> String {
         report.grader.rules,
         if report.strict { ", strict" } else { "" }
     );
-    for fact in [&report.engine, &report.platform] {
+    let emulated = report.emulator.as_ref().map(|emulator| format!("emulated by {emulator}"));
+    for fact in [&report.engine, &report.platform].into_iter().chain(&emulated) {
         if !fact.is_empty() {
             let _ = write!(text, "; {}", escape(fact));
         }

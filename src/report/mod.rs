@@ -41,6 +41,8 @@ pub struct RunReport {
     pub engine: String,
     /// Such as `linux/amd64`.
     pub platform: String,
+    /// What ran programs of the platform, where the engine does not by itself.
+    pub emulator: Option<String>,
     /// How many ran at once.
     pub workers: usize,
     /// Who graded.
@@ -90,6 +92,9 @@ pub struct InstanceResult {
     pub key: Option<Key>,
     /// The engine's id of the image that they ran in.
     pub image_id: Option<String>,
+    /// What ran its tests, where the engine does not run the platform by itself.
+    #[serde(default)]
+    pub emulator: Option<String>,
     /// Seconds of making the images that only this instance needs, in this run.
     pub build_seconds: f64,
     /// Seconds of running its tests, whenever that was.

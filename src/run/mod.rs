@@ -120,6 +120,9 @@ pub struct Settings {
     pub engine: String,
     /// Such as `linux/amd64`.
     pub platform: String,
+    /// What ran programs of the platform, where the engine does not by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emulator: Option<String>,
     /// How many ran at once.
     pub workers: usize,
     /// The family of rules, `swebench`, `swesmith` or `r2e`.

@@ -135,6 +135,7 @@ mod tests {
             version: String::new(),
             engine: String::new(),
             platform: String::new(),
+            emulator: None,
             workers: 1,
             grading: "swebench".to_owned(),
             strict: false,

@@ -15,7 +15,7 @@ const SCHEMA: &str = "
         engine TEXT NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL,
         image_id TEXT NOT NULL, diff_ids TEXT NOT NULL, parent TEXT,
         bytes INTEGER NOT NULL, seconds REAL NOT NULL,
-        last_used INTEGER NOT NULL DEFAULT (unixepoch()), node TEXT,
+        last_used INTEGER NOT NULL DEFAULT (unixepoch()), node TEXT, looked TEXT,
         PRIMARY KEY (engine, key)
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS nodes (
@@ -75,6 +75,11 @@ pub(super) fn open(path: &Path, on_network: bool) -> rusqlite::Result<Connection
     if database.prepare("SELECT node FROM images").is_err() {
         database.execute_batch("ALTER TABLE images ADD COLUMN node TEXT")?;
     }
+    // The image id that was looked at with the platform in view: what an older imgforge recorded has
+    // none, and is looked at once more.
+    if database.prepare("SELECT looked FROM images").is_err() {
+        database.execute_batch("ALTER TABLE images ADD COLUMN looked TEXT")?;
+    }
     Ok(database)
 }
 
@@ -116,9 +121,10 @@ impl Store {
                 transaction
                     .prepare_cached(
                         "INSERT INTO images
-                         (engine, key, kind, image_id, diff_ids, parent, bytes, seconds, node)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, nullif(?9, ''))
+                         (engine, key, kind, image_id, diff_ids, parent, bytes, seconds, node, looked)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, nullif(?9, ''), ?4)
                          ON CONFLICT (engine, key) DO UPDATE SET image_id = ?4, diff_ids = ?5,
+                         looked = ?4,
                          parent = ?6, bytes = max(bytes, ?7), seconds = max(seconds, ?8),
                          node = coalesce(nullif(?9, ''), node),
                          last_used = iif(?10, unixepoch(), last_used)",
@@ -159,8 +165,9 @@ impl Store {
     /// Returns every image that was found whole on `engine`.
     pub fn verified_images(&self, engine: &str) -> Result<HashMap<Key, VerifiedImage>, StoreError> {
         self.with(|database| {
-            let mut query =
-                database.prepare_cached("SELECT key, image_id FROM images WHERE engine = ?1")?;
+            let mut query = database.prepare_cached(
+                "SELECT key, image_id FROM images WHERE engine = ?1 AND looked = image_id",
+            )?;
             let mut rows = query.query([engine])?;
             let mut images = HashMap::new();
             while let Some(row) = rows.next()? {
@@ -225,6 +232,24 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_found_whole_before_platforms_were_compared_is_looked_at_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let record = record(1);
+        store.record_image(&record).unwrap();
+        assert!(store.verified_images(&record.engine).unwrap().contains_key(&record.key));
+        store
+            .with(|database| database.execute_batch("ALTER TABLE images DROP COLUMN looked"))
+            .unwrap();
+        drop(store);
+        let store = Store::open(dir.path()).unwrap();
+        assert!(store.verified_images(&record.engine).unwrap().is_empty());
+        assert!(store.indexed(&record.engine).unwrap().contains_key(&record.key));
+        store.record_image(&record).unwrap();
+        assert!(store.verified_images(&record.engine).unwrap().contains_key(&record.key));
+    }
 
     fn record(field: i64) -> ImageRecord {
         let document = KeyDocument::new(Kind::Env).with("n", field);

@@ -15,6 +15,7 @@ mod embedded;
 mod escape;
 mod interop;
 mod load;
+mod platform;
 mod run;
 mod sandbox;
 mod transfer;

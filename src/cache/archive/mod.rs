@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Engine, EngineError, Image, LayerTaker as _};
+use crate::engine::{Engine, EngineError, Image, LayerTaker as _, check_platform};
 use crate::exec::survey;
 use crate::key::{Key, Kind};
 use crate::plan::name;
@@ -91,6 +91,9 @@ pub async fn export(
         let name = name::image(kind, &key);
         let missing = || EngineError::NoSuchImage { reference: name.clone() };
         let looked = engine.inspect(&name).await?.ok_or_else(missing)?;
+        if let Some(keyed) = survey::keyed_platform(&looked.config.labels) {
+            check_platform(&name, &looked.platform, &keyed)?;
+        }
         if kind == Kind::Base {
             for (reference, image) in survey::external_images(engine, &looked).await? {
                 let name = name::from_image(&reference, &image.platform);
@@ -185,6 +188,9 @@ impl ArchiveError {
             ArchiveError::Damaged { .. } => "copy it again, or export it again",
             ArchiveError::Newer { .. } => "use the imgforge that wrote it, or a newer one",
             ArchiveError::Busy { .. } => "wait for it, or name another file",
+            ArchiveError::Engine(EngineError::OtherPlatform { .. }) => {
+                "`imgforge cache verify --repair` removes it, and a build makes it anew"
+            }
             _ => return None,
         };
         Some(hint.to_owned())

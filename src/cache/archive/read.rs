@@ -8,11 +8,14 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 
 use crate::engine::{
-    Engine, EngineError, Image, LayerFile, LayerRequest, LogSink, Result, read_config,
+    Engine, EngineError, Image, LayerFile, LayerRequest, LogSink, Result, check_platform,
+    read_config,
 };
+use crate::exec::survey;
 use crate::hashing::Hashing;
 use crate::key::{Digest, Key, Kind};
 use crate::plan::name;
+use crate::platform;
 use crate::store::disk;
 
 use super::super::remote::{Offers, Remote};
@@ -172,7 +175,13 @@ impl Archive {
         parent: Option<&Image>,
         tag: String,
     ) -> Result<()> {
-        let below = parent.filter(|parent| held.image.diff_ids.starts_with(&parent.diff_ids));
+        if let Some(keyed) = survey::keyed_platform(&held.image.config.labels) {
+            check_platform(&tag, &held.image.platform, &keyed)?;
+        }
+        let below = parent.filter(|parent| {
+            held.image.diff_ids.starts_with(&parent.diff_ids)
+                && platform::same(&parent.platform, &held.image.platform)
+        });
         let parent = match below {
             Some(parent) => parent.clone(),
             None => Image { platform: held.image.platform.clone(), ..Image::default() },

@@ -7,7 +7,9 @@ use bollard::query_parameters::{BuildImageOptionsBuilder, BuilderVersion};
 use futures_util::StreamExt as _;
 
 use crate::engine::host::FILE_TIME;
-use crate::engine::{BuildRequest, EngineError, Image, ImageConfig, LayerRequest, LogSink, Result};
+use crate::engine::{
+    BuildRequest, EngineError, Image, ImageConfig, LayerRequest, LogSink, Result, check_platform,
+};
 use crate::recipe::dockerfile::external_images;
 
 use super::DockerEngine;
@@ -41,6 +43,10 @@ impl DockerEngine {
                 return Err(error);
             }
         };
+        if let Err(error) = check_platform(&scratch.id, &scratch.platform, &request.platform) {
+            self.remove_image(&scratch.id).await?;
+            return Err(error);
+        }
         let sealed = LayerRequest {
             parent: scratch.clone(),
             layers: Vec::new(),
@@ -58,8 +64,11 @@ impl DockerEngine {
     async fn parents(&self, request: &BuildRequest) -> Result<Vec<Image>> {
         let mut parents = Vec::new();
         for reference in external_images(&request.dockerfile, &request.args) {
-            let found = self.inspect_image(&reference).await?;
-            parents.push(found.ok_or(EngineError::NoSuchImage { reference })?);
+            let Some(found) = self.inspect_image(&reference).await? else {
+                return Err(EngineError::NoSuchImage { reference });
+            };
+            check_platform(&reference, &found.platform, &request.platform)?;
+            parents.push(found);
         }
         Ok(parents)
     }

@@ -3,7 +3,8 @@
 use bollard::query_parameters::ImportImageOptionsBuilder;
 use futures_util::StreamExt as _;
 
-use crate::engine::{EngineError, Image, LayerRequest, Result, config};
+use crate::engine::{EngineError, Image, LayerRequest, Result, check_platform, config};
+use crate::platform;
 
 use super::DockerEngine;
 use super::archive::Thin;
@@ -14,6 +15,13 @@ const ACTION: &str = "load a layer";
 impl DockerEngine {
     /// Loads layers on a parent, checks that the engine has what was meant, and names it.
     pub(super) async fn load_layer(&self, request: &LayerRequest) -> Result<Image> {
+        let parent = &request.parent;
+        // Whether it is there is found out when its layers are needed.
+        if !parent.diff_ids.is_empty()
+            && let Some(found) = self.inspect_image(&parent.id).await?
+        {
+            check_platform(&parent.id, &found.platform, &parent.platform)?;
+        }
         let mut diff_ids = request.parent.diff_ids.clone();
         diff_ids.extend(request.layers.iter().map(|layer| layer.diff_id.oci()));
         let config = config::config_json(&request.config, &request.parent.platform, &diff_ids);
@@ -27,11 +35,14 @@ impl DockerEngine {
             Some(image) => image,
             None => self.load_and_look(request, &thin).await?,
         };
-        if image.diff_ids != diff_ids || image.config.labels != request.config.labels {
+        let fits = platform::same(&image.platform, &request.parent.platform);
+        if !fits || image.diff_ids != diff_ids || image.config.labels != request.config.labels {
             self.remove_image(&thin.id).await?;
             return Err(EngineError::Refused {
                 action: ACTION.to_owned(),
-                reason: "the image has other layers or labels than it was given".to_owned(),
+                reason:
+                    "the image has another platform, or other layers or labels, than it was given"
+                        .to_owned(),
             });
         }
         if below.is_some() {

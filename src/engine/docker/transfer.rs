@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 
 use crate::engine::reference::{self, split_tag};
 use crate::engine::retry::retried;
-use crate::engine::{EngineError, Image, LogSink, Result, Sent, credentials};
+use crate::engine::{EngineError, Image, LogSink, Result, Sent, check_platform, credentials};
 use crate::retry::TRANSFER;
 
 use super::DockerEngine;
@@ -20,9 +20,17 @@ impl DockerEngine {
         platform: &str,
         log: &dyn LogSink,
     ) -> Result<Image> {
+        let before = self.inspect_image(reference).await?;
         retried(log, TRANSFER, || self.pull_once(reference, platform, log)).await?;
         let image = self.inspect_image(reference).await?;
-        image.ok_or_else(|| EngineError::NoSuchImage { reference: reference.to_owned() })
+        let image =
+            image.ok_or_else(|| EngineError::NoSuchImage { reference: reference.to_owned() })?;
+        // A manifest that is not in a list is pulled whatever it is for.
+        let checked = check_platform(reference, &image.platform, platform);
+        if checked.is_err() && before.is_none_or(|before| before.id != image.id) {
+            self.remove_image(reference).await?;
+        }
+        checked.map(|()| image)
     }
 
     async fn pull_once(&self, reference: &str, platform: &str, log: &dyn LogSink) -> Result<()> {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use crate::engine::{EngineError, EngineInfo, Image, Limitation, ListedImage, Result};
 
+use crate::platform::Platform;
+
 use super::EmbeddedEngine;
 use super::layout::{Stored, familiar, matches};
 use super::task::Storage;
@@ -15,7 +17,7 @@ impl EmbeddedEngine {
             name: "embedded".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             api_version: String::new(),
-            platform: crate::config::host_platform().to_owned(),
+            platform: Platform::host().to_string(),
             store: self.describe(),
             buildkit: false,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),

@@ -9,7 +9,8 @@ use oci_spec::image::{Descriptor, ImageManifest, ImageManifestBuilder, MediaType
 use sha2::{Digest as _, Sha256};
 
 use crate::engine::{
-    EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink, Result, config,
+    EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink, Result, check_platform,
+    config,
 };
 use crate::key::Digest;
 
@@ -54,6 +55,7 @@ impl EmbeddedEngine {
         if stored.diff_ids != parent.diff_ids {
             return Err(missing());
         }
+        check_platform(&parent.id, &stored.platform, &parent.platform)?;
         Ok(layers_of(&stored))
     }
 

@@ -15,7 +15,7 @@ use oci_spec::image::{Descriptor, ImageManifest, MediaType};
 
 use crate::engine::registry::{Access, Remote};
 use crate::engine::retry::retried;
-use crate::engine::{EngineError, Image, LogSink, Result, Sent};
+use crate::engine::{EngineError, Image, LogSink, Result, Sent, check_platform, config};
 use crate::key::Digest;
 use crate::retry::TRANSFER;
 
@@ -34,7 +34,8 @@ impl EmbeddedEngine {
         log: &dyn LogSink,
     ) -> Result<Image> {
         let remote = self.remote(Access::Pull, reference, log).await?;
-        let stored = retried(log, TRANSFER, || self.pull_once(&remote, platform, log)).await?;
+        let stored =
+            retried(log, TRANSFER, || self.pull_once(&remote, reference, platform, log)).await?;
         self.unpack(&stored, log).await?;
         if !reference.contains('@') {
             self.layout.name(&stored, &familiar(reference))?;
@@ -50,16 +51,23 @@ impl EmbeddedEngine {
     async fn pull_once(
         &self,
         remote: &Remote,
+        reference: &str,
         platform: &str,
         log: &dyn LogSink,
     ) -> Result<Arc<Stored>> {
         let (text, digest) = remote.manifest(platform).await?;
         let manifest: ImageManifest = serde_json::from_slice(&text)
             .map_err(|error| remote.refused(format!("its manifest cannot be read: {error}")))?;
-        let config = manifest.config();
-        if !self.layout.takes_up(config.digest().as_ref(), config.size()) {
-            self.fetch(remote, config, log).await?;
+        let blob = manifest.config();
+        if !self.layout.takes_up(blob.digest().as_ref(), blob.size()) {
+            self.fetch(remote, blob, log).await?;
         }
+        // A manifest that is not in a list came whatever it is for.
+        let path = self.layout.blob(blob.digest().as_ref());
+        let read = std::fs::read(&path).map_err(file_error("read a config", &path))?;
+        let read = config::read(&read)
+            .map_err(|error| remote.refused(format!("its config cannot be read: {error}")))?;
+        check_platform(reference, &read.platform, platform)?;
         let missing: Vec<Descriptor> = manifest
             .layers()
             .iter()

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use super::reference::{self, Parts};
 use super::{EngineError, Image, LogSink, Result, config, credentials};
 use crate::key::Digest;
+use crate::platform::Platform;
 
 use answer::{Answer, Meaning};
 use client::Failed;
@@ -356,13 +357,12 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// Chooses the manifest of a platform.
 fn choose(index: &ImageIndex, platform: &str) -> Option<String> {
-    let mut parts = platform.split('/');
-    let (os, architecture, variant) = (parts.next()?, parts.next()?, parts.next());
+    let wanted: Platform = platform.parse().ok()?;
     let fits = |entry: &&Descriptor| {
         entry.platform().as_ref().is_some_and(|found| {
-            found.os().to_string() == os
-                && found.architecture().to_string() == architecture
-                && variant.is_none_or(|variant| found.variant().as_deref() == Some(variant))
+            let (os, architecture) = (found.os().to_string(), found.architecture().to_string());
+            let variant = found.variant().as_deref().unwrap_or_default();
+            Platform::of(&os, &architecture, variant) == wanted
         })
     };
     let found = index.manifests().iter().find(fits);
@@ -397,7 +397,13 @@ mod tests {
         };
         let index = serde_json::json!({
             "schemaVersion": 2,
-            "manifests": [entry('1', "arm64", "v8"), entry('2', "amd64", ""), entry('3', "arm", "v7")],
+            "manifests": [
+                entry('4', "amd64", "v3"),
+                entry('5', "arm64", "v9"),
+                entry('1', "arm64", "v8"),
+                entry('2', "amd64", ""),
+                entry('3', "arm", "v7"),
+            ],
         });
         let index: ImageIndex = serde_json::from_value(index).unwrap();
         let digest = |digit: char| Some(format!("sha256:{}", digit.to_string().repeat(64)));

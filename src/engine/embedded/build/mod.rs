@@ -14,7 +14,9 @@ use std::path::Path;
 use oci_spec::image::Descriptor;
 use tempfile::TempDir;
 
-use crate::engine::{BuildRequest, EngineError, Image, ImageConfig, LogSink, Result, host};
+use crate::engine::{
+    BuildRequest, EngineError, Image, ImageConfig, LogSink, Result, check_platform, host,
+};
 use crate::key::Digest;
 
 use super::EmbeddedEngine;
@@ -66,6 +68,7 @@ impl EmbeddedEngine {
         let mut parents = BTreeMap::new();
         for reference in plan::images(&stages) {
             let stored = self.needed(&reference)?;
+            check_platform(&reference, &stored.platform, &request.platform)?;
             self.unpack(&stored, log).await?;
             let built = Built { layers: layers_of(&stored), config: stored.config.clone() };
             parents.insert(reference, built);

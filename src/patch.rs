@@ -1,4 +1,7 @@
 //! Reading a patch: which files it names. What it does to them is for `git apply` and `patch`.
+//!
+//! Two lists are made: [`touched`] reads a patch as it is meant, for people and scripts; [`mentioned`]
+//! lists all that a program could take for a name, so that it finds the files which it looks for.
 
 use std::collections::BTreeSet;
 
@@ -135,13 +138,7 @@ fn parts(patch: &[u8]) -> Vec<&[u8]> {
 impl Touched {
     /// Adds a path as it is written, and returns it as it is in the repository.
     fn add(&mut self, written: &[u8], strip: bool, symlink: bool) -> Option<Vec<u8>> {
-        let path = match strip {
-            true => match written.iter().position(|byte| *byte == b'/') {
-                Some(at) if !written.starts_with(b"/") => &written[at + 1..],
-                _ => written,
-            },
-            false => written,
-        };
+        let path = if strip { stripped(written).unwrap_or(written) } else { written };
         let leaves = path.starts_with(b"/")
             || path
                 .split(|byte| *byte == b'/')
@@ -151,15 +148,94 @@ impl Touched {
             if !self.outside.contains(&text) {
                 self.outside.push(text);
             }
-        } else if !path.is_empty() {
-            if symlink {
-                self.symlinks.insert(path.to_vec());
+        } else {
+            let path = folded(path);
+            if !path.is_empty() {
+                if symlink {
+                    self.symlinks.insert(path.clone());
+                }
+                self.paths.insert(path.clone());
+                return Some(path);
             }
-            self.paths.insert(path.to_vec());
-            return Some(path.to_vec());
         }
         None
     }
+}
+
+/// Takes the first component off, and all slashes after it, as `patch -p1` does.
+fn stripped(name: &[u8]) -> Option<&[u8]> {
+    let slash = name.iter().position(|byte| *byte == b'/')?;
+    let rest = name[slash..].iter().position(|byte| *byte != b'/')?;
+    Some(&name[slash + rest..])
+}
+
+/// Drops empty parts and `.` parts: `a//b` and `a/./b` are `a/b`.
+fn folded(path: &[u8]) -> Vec<u8> {
+    let parts = path.split(|byte| *byte == b'/');
+    let parts: Vec<&[u8]> = parts.filter(|part| !part.is_empty() && *part != b".").collect();
+    parts.join(&b'/')
+}
+
+/// What is before a name in the lines that `git apply` and `patch` read names from.
+const BEFORE_NAMES: [&[u8]; 11] = [
+    b"--- ",
+    b"+++ ",
+    b"*** ",
+    b"Index:",
+    b"diff --git ",
+    b"rename from ",
+    b"rename to ",
+    b"rename old ",
+    b"rename new ",
+    b"copy from ",
+    b"copy to ",
+];
+
+/// Lists every path that `git apply` or `patch -p1` could read from the patch: more than it
+/// touches, for hunks are not counted, and a line that has several readings gives each of them.
+pub fn mentioned(patch: &[u8]) -> BTreeSet<Vec<u8>> {
+    let mut paths = BTreeSet::new();
+    let mut add = |name: &[u8]| {
+        let name = unquote(name.trim_ascii());
+        for path in [Some(name.as_slice()), stripped(&name)].into_iter().flatten() {
+            let path = folded(path);
+            if !path.is_empty() && path.split(|byte| *byte == b'/').all(|part| part != b"..") {
+                paths.insert(path);
+            }
+        }
+    };
+    for line in patch.split(|byte| *byte == b'\n') {
+        // `patch` takes patches that are indented as a whole.
+        let line = line.trim_ascii();
+        let Some(names) = BEFORE_NAMES.iter().find_map(|before| line.strip_prefix(*before)) else {
+            continue;
+        };
+        add(names);
+        for (at, byte) in names.iter().enumerate() {
+            if byte.is_ascii_whitespace() {
+                add(&names[..at]);
+                if line.starts_with(b"diff") {
+                    add(&names[at + 1..]);
+                }
+            }
+        }
+    }
+    paths
+}
+
+/// Lists the ids before and after of every line `index 0123abc..4567def`, as long as they are given.
+pub fn blob_ids(patch: &[u8]) -> Vec<(String, String)> {
+    let id = |text: &str| {
+        let hexadecimal = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        (hexadecimal && (4..=40).contains(&text.len())).then(|| text.to_ascii_lowercase())
+    };
+    let lines = patch.split(|byte| *byte == b'\n');
+    let ids = lines.filter_map(|line| {
+        let text = std::str::from_utf8(line.strip_prefix(b"index ")?).ok()?;
+        let (old, new) = text.split_whitespace().next()?.split_once("..")?;
+        Some((id(old)?, id(new)?))
+    });
+    ids.collect()
 }
 
 /// Reads the line counts of `1,2 +3,4 @@`.
@@ -323,10 +399,46 @@ mod tests {
 
     #[test]
     fn paths_that_leave_the_work_tree_are_named() {
-        for name in ["a/../../etc/passwd", "/etc/passwd", "a/.git/hooks/pre-commit", "a/x/../y"] {
+        for name in ["a/../../etc/passwd", "a/.git/hooks/pre-commit", "a/x/../y"] {
             let patch = format!("--- {name}\n+++ {name}\n@@ -1 +1 @@\n-a\n+b\n");
             assert_eq!(touched(patch.as_bytes()).outside, [name], "{name}");
         }
+    }
+
+    #[test]
+    fn empty_parts_and_dots_are_folded_and_one_component_is_stripped() {
+        for (name, path) in [
+            ("a//pkg/m.py", "pkg/m.py"),
+            ("a/./pkg/m.py", "pkg/m.py"),
+            ("a/pkg/.//m.py", "pkg/m.py"),
+            ("/testbed/m.py", "testbed/m.py"),
+        ] {
+            let patch = format!("--- {name}\n+++ {name}\n@@ -1 +1 @@\n-a\n+b\n");
+            assert_eq!(paths(&patch), [path], "{name}");
+        }
+    }
+
+    #[test]
+    fn every_name_that_a_program_could_read_is_mentioned() {
+        let patch = "Index: old/svn.py\n*** a/context.py\t2020\n--- b/context.py 2020-01-01\n\
+                     diff --git a/with space b/with space\n   --- x/indented.py\n\
+                     +++ \"b/caf\\303\\251\"\n@@ -1,9 +1,9 @@\n--- a/in/a/hunk\n";
+        let mentioned = mentioned(patch.as_bytes());
+        for path in ["svn.py", "context.py", "with space", "indented.py", "café", "in/a/hunk"] {
+            assert!(mentioned.contains(path.as_bytes()), "{path}");
+        }
+        assert!(super::mentioned(b"--- a/../x\n").is_empty());
+    }
+
+    #[test]
+    fn ids_of_index_lines_are_read() {
+        let patch =
+            "index 0123abc..4567DEF 100644\nindex x..y\nindex 0123abc..0123abc\n index a..b\n";
+        let pair = |old: &str, new: &str| (old.to_owned(), new.to_owned());
+        assert_eq!(
+            blob_ids(patch.as_bytes()),
+            [pair("0123abc", "4567def"), pair("0123abc", "0123abc")]
+        );
     }
 
     #[test]

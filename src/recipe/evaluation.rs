@@ -24,6 +24,9 @@ pub const TEST_PATCH_FILE: &str = "/tmp/test.patch";
 /// The start of the line of its output that says what; a script may end with any code.
 pub const NOT_READY_MARK: &str = ">>>>> Image Not Ready: ";
 
+/// Where the index of the repository is kept while `git apply --3way` is tried.
+const INDEX: &str = "/tmp/imgforge-index";
+
 /// Where the container's own certificates of the httpbin service are.
 const BUNDLE: &str = "/tmp/imgforge-httpbin/bundle.pem";
 
@@ -191,19 +194,24 @@ impl EvaluationRecipe {
     }
 }
 
-/// The chain of the harness (5.x), from a clean tree before each retry. What it says goes to file
+/// The chain of the harness (5.x), with its cleaning before each retry. What it says goes to file
 /// descriptor 4.
+///
+/// A `--3way` that ends in conflicts leaves unmerged paths in the index, which keep `git checkout`
+/// from cleaning: the index is put back as it was, or the next tries would patch conflict markers.
 fn apply_in_container() -> String {
     format!(
         "clean() {{ git checkout -q -- . ; git clean -fdq; }}\n\
          try() {{ echo \"$ $*\"; \"$@\" /tmp/patch.diff; }}\n\
          apply() {{\n\
          try git apply --verbose && return\n\
-         clean; try git apply --verbose --3way && return\n\
+         clean; cp -p \"$index\" {INDEX}; try git apply --verbose --3way && return\n\
+         mv -f {INDEX} \"$index\"\n\
          clean; try git apply --verbose --reject && return\n\
          clean; try patch --batch --forward --fuzz=5 -p1 -i && return\n\
          try git apply --check --reverse\n}}\n\
-         if apply >&4 2>&4; then echo '>>>>> Applied Patch' >&4\n\
+         index=$(git rev-parse --git-path index)\n\
+         if apply >&4 2>&4; then rm -f {INDEX}; echo '>>>>> Applied Patch' >&4\n\
          else echo '>>>>> Patch Apply Failed' >&4; exit {PATCH_REFUSED}; fi\n"
     )
 }

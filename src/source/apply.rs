@@ -1,31 +1,23 @@
 //! Patch layers: what patches change on top of a commit, applied on the host.
 //!
-//! Whether a patch applies is decided by the very programs that the harness runs in its container
-//! (`git apply`, with its fallbacks, and `patch`), in a scratch work tree that holds only the files
-//! which the patches name. `git apply --3way` finds the blobs of those files and no others.
+//! Whether a patch applies, and to what, is decided by the very programs that the harness runs in its
+//! container (`git apply`, with its fallbacks, and `patch`), in a scratch repository that holds what
+//! they would read of the whole one: the files which the patches name, as they are after the
+//! installation, and the blobs which the patches refer to, if the base commit's history has them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::collections::BTreeSet;
+use std::path::Path;
 
 use crate::engine::LayerFile;
 
 use super::SourceError;
 use super::checkout::{EntryKind, Listing, layer_time};
 use super::difference::{ancestors, difference};
-use super::layer::{FileMode, LayerWriter, path_of};
+use super::layer::LayerWriter;
 use super::mirror::Mirror;
+use super::scratch::{Content, Entries, Scratch, Tree};
 use super::worktree::ATTRIBUTES;
-use crate::patch::{Touched, touched};
-
-/// The chain of the harness (5.x): the first that succeeds has applied the patch.
-const CHAIN: [&[&str]; 4] = [
-    &["git", "apply", "--verbose"],
-    &["git", "apply", "--verbose", "--3way"],
-    &["git", "apply", "--verbose", "--reject"],
-    &["patch", "--batch", "--forward", "--fuzz=5", "-p1", "-i"],
-];
+use crate::patch::{Touched, blob_ids, mentioned, touched};
 
 /// What is applied, and on top of what.
 pub struct PatchRequest<'a> {
@@ -97,15 +89,6 @@ impl Refusal {
     }
 }
 
-/// Content of a path in the scratch tree.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Content {
-    File(FileMode, Vec<u8>),
-    Symlink(Vec<u8>),
-}
-
-type Tree = BTreeMap<Vec<u8>, Content>;
-
 impl Mirror {
     /// Applies the patches and writes the layer of what they change to `out`. `scratch` is an
     /// existing directory for the work tree.
@@ -121,47 +104,45 @@ impl Mirror {
             (Which::Model, non_blank(request.model_patch)),
             (Which::Test, non_blank(request.test_patch)),
         ];
-        let mut named = BTreeSet::new();
+        let mut named: BTreeSet<Vec<u8>> = request.setup_diff.map(mentioned).unwrap_or_default();
         for (which, patch) in patches {
             let Some(patch) = patch else { continue };
-            let touched = touched(patch);
-            if let Some(refusal) = unsafe_paths(which, &touched, &listing) {
+            if let Some(refusal) = self.unsafe_paths(which, &touched(patch), &listing)? {
                 return Ok(PatchOutcome::Refused(refusal));
             }
-            named.extend(touched.paths);
+            named.extend(mentioned(patch));
         }
-        let setup = request.setup_diff.map(touched).unwrap_or_default();
-        named.extend(setup.paths.iter().cloned());
-        let base = self.contents(&listing, &named, scratch)?;
-
-        let mut tree = base.clone();
-        if let Some(diff) = request.setup_diff {
-            tree = match apply(scratch, &tree, diff)? {
-                Ok(tree) => tree,
-                Err(text) => {
-                    return Err(SourceError::Git { command: "apply".to_owned(), said: text });
-                }
-            };
-        }
-        let installed = tree.clone();
-        if let Some(patch) = patches[0].1 {
-            tree = match apply(scratch, &tree, patch)? {
-                Ok(tree) => tree,
-                Err(text) => return Ok(PatchOutcome::Refused(Refusal::new(Which::Model, text))),
-            };
-        }
-        let after_model = tree.clone();
-        if let Some(patch) = patches[1].1 {
-            for path in touched(patch).paths {
-                match base.get(&path) {
-                    Some(content) => tree.insert(path, content.clone()),
-                    None => tree.remove(&path),
-                };
+        let base = self.entries(&listing, named)?;
+        let scratch = Scratch::create(scratch)?;
+        let local = self.local();
+        for (kind, id) in base.values() {
+            if *kind != EntryKind::Submodule {
+                scratch.add_blob(id, &local.object(id)?)?;
             }
-            tree = match apply(scratch, &tree, patch)? {
-                Ok(tree) => tree,
-                Err(text) => return Ok(PatchOutcome::Refused(Refusal::new(Which::Test, text))),
-            };
+        }
+        scratch.add_entries(&base)?;
+        if let Some(diff) = request.setup_diff {
+            scratch.apply_to_index(diff)?;
+        }
+        scratch.check_out()?;
+        let installed = scratch.read()?;
+
+        let mut after_model = installed.clone();
+        if let Some(patch) = patches[0].1 {
+            if let Err(text) = self.apply(&scratch, request.commit, &listing, patch)? {
+                let mut refusal = Refusal::new(Which::Model, text);
+                refusal.add_causes(patch, request.setup_diff, &listing);
+                return Ok(PatchOutcome::Refused(refusal));
+            }
+            after_model = scratch.read()?;
+        }
+        let mut tree = after_model.clone();
+        if let Some(patch) = patches[1].1 {
+            scratch.reset(&cleared(patch, &base, &after_model), &base)?;
+            if let Err(text) = self.apply(&scratch, request.commit, &listing, patch)? {
+                return Ok(PatchOutcome::Refused(Refusal::new(Which::Test, text)));
+            }
+            tree = scratch.read()?;
         }
         let time = layer_time(head.time);
         let times = Times { parents: time, test: time + 1, model: time + 2 };
@@ -178,62 +159,163 @@ impl Mirror {
         Ok(PatchOutcome::Applied(PatchLayer { file, changed }))
     }
 
-    /// Reads the named paths that exist, files that stand where a named path has a directory, and
-    /// the files of attributes above, which tell `git apply` how lines end and how to merge; all as
-    /// they are in a work tree.
-    fn contents(
+    /// Applies a patch by the chain. The blobs that it refers to are brought when a program may ask
+    /// for them: those of binary files before the first try, the others before `--3way`.
+    fn apply(
+        &self,
+        scratch: &Scratch,
+        commit: &str,
+        listing: &Listing,
+        patch: &[u8],
+    ) -> Result<Result<(), String>, SourceError> {
+        let (whole, short): (BTreeSet<String>, BTreeSet<String>) = blob_ids(patch)
+            .into_iter()
+            .flat_map(|(old, new)| [old, new])
+            .partition(|id| id.len() == 40);
+        let bring = |prefixes: &BTreeSet<String>| -> Result<(), SourceError> {
+            let local = self.local();
+            for id in self.blobs_up_to(commit, listing, prefixes)? {
+                scratch.add_blob(&id, &local.object(&id)?)?;
+            }
+            Ok(())
+        };
+        bring(&whole)?;
+        scratch.apply(patch, || bring(&short))
+    }
+
+    /// Follows the links above a path.
+    fn follow(&self, listing: &Listing, path: Vec<u8>) -> Result<Followed, SourceError> {
+        let mut followed = Followed { paths: Vec::new(), out: None };
+        let mut path = path;
+        loop {
+            let link = ancestors(&path).find_map(|above| match listing.files.get(above) {
+                Some((EntryKind::Symlink, id)) => Some((above, id)),
+                _ => None,
+            });
+            let Some((link, id)) = link else { return Ok(followed) };
+            let there = target_of(link, &self.local().object(id)?);
+            let Some(mut there) = there.filter(|_| followed.paths.len() < 2 * MOST_LINKS) else {
+                followed.out = Some(link.to_vec());
+                return Ok(followed);
+            };
+            // The directory has to be there, even when nothing in it is named.
+            followed.paths.push(there.clone());
+            there.extend_from_slice(&path[link.len()..]);
+            followed.paths.push(there.clone());
+            path = there;
+        }
+    }
+
+    /// Refuses paths that leave the repository, also through symbolic links.
+    fn unsafe_paths(
+        &self,
+        which: Which,
+        touched: &Touched,
+        listing: &Listing,
+    ) -> Result<Option<Refusal>, SourceError> {
+        let outside = touched.outside.iter();
+        let mut failures: Vec<String> =
+            outside.map(|path| format!("`{path}` is outside the repository")).collect();
+        for path in &touched.paths {
+            // A patch may put a link where it deletes a directory.
+            let made = ancestors(path)
+                .find(|above| touched.symlinks.contains(*above) && touched.kept.contains(path));
+            let link = match made {
+                Some(link) => Some(link.to_vec()),
+                None => self.follow(listing, path.clone())?.out,
+            };
+            if let Some(link) = link {
+                failures.push(format!(
+                    "`{}` would be written through the symbolic link `{}`",
+                    String::from_utf8_lossy(path),
+                    String::from_utf8_lossy(&link)
+                ));
+            }
+        }
+        let refused = !failures.is_empty();
+        Ok(refused.then(|| Refusal { which, text: failures.join("\n") + "\n", failures }))
+    }
+
+    /// Lists what bears on patches that name `named`: those files and links, what stands where they
+    /// have a directory, one more file in each directory that they name, and the attributes and
+    /// ignore rules above them. A link inside the repository brings what it leads to.
+    fn entries(
         &self,
         listing: &Listing,
-        named: &BTreeSet<Vec<u8>>,
-        scratch: &Path,
-    ) -> Result<Tree, SourceError> {
-        let local = self.local();
-        let attributes = named.iter().flat_map(|path| {
-            let above = ancestors(path).map(|above| [above, b"/", ATTRIBUTES].concat());
-            above.chain([ATTRIBUTES.to_vec()])
+        mut named: BTreeSet<Vec<u8>>,
+    ) -> Result<Entries, SourceError> {
+        for path in named.clone() {
+            named.extend(self.follow(listing, path)?.paths);
+        }
+        let mut wanted: BTreeSet<Vec<u8>> = BTreeSet::new();
+        for path in &named {
+            let directory = [path.as_slice(), b"/"].concat();
+            let inside = listing.files.range(directory.clone()..);
+            let mut inside =
+                inside.map(|(path, _)| path).take_while(|path| path.starts_with(&directory));
+            wanted.extend(inside.find(|path| !named.contains(*path)).cloned());
+            for above in [&b""[..]].into_iter().chain(ancestors(path)) {
+                for name in [ATTRIBUTES, b".gitignore"] {
+                    let slash = if above.is_empty() { &b""[..] } else { b"/" };
+                    wanted.insert([above, slash, name].concat());
+                }
+                wanted.insert(above.to_vec());
+            }
+        }
+        wanted.extend(named);
+        let found = wanted.into_iter().filter_map(|path| {
+            let entry = *listing.files.get(&path)?;
+            Some((path, entry))
         });
-        let mut wanted: BTreeSet<Vec<u8>> = attributes.collect();
-        for path in named {
-            wanted.extend(ancestors(path).chain([path.as_slice()]).map(<[u8]>::to_vec));
-        }
-        let mut converted = self.converted(listing, Some(&wanted), scratch)?;
-        let mut tree = Tree::new();
-        for path in wanted {
-            let Some((kind, id)) = listing.files.get(&path) else { continue };
-            let content = match (kind, converted.files.remove(&path)) {
-                (EntryKind::File(mode), Some(bytes)) => Content::File(*mode, bytes),
-                (EntryKind::File(mode), None) => Content::File(*mode, local.object(id)?),
-                (EntryKind::Symlink, _) => Content::Symlink(local.object(id)?),
-                (EntryKind::Submodule, _) => continue,
-            };
-            tree.insert(path, content);
-        }
-        Ok(tree)
+        Ok(found.collect())
     }
+}
+
+/// Where a path leads through links of the repository.
+struct Followed {
+    /// The paths on the way, without the first.
+    paths: Vec<Vec<u8>>,
+    /// The link that leads outside.
+    out: Option<Vec<u8>>,
+}
+
+/// How many links are followed at most.
+const MOST_LINKS: usize = 40;
+
+/// Returns where a link at `path` leads; `None` where that is outside the repository.
+fn target_of(path: &[u8], target: &[u8]) -> Option<Vec<u8>> {
+    if target.starts_with(b"/") {
+        return None;
+    }
+    let mut parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
+    parts.pop();
+    for part in target.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                parts.pop()?;
+            }
+            part => parts.push(part),
+        }
+    }
+    (!parts.is_empty()).then(|| parts.join(&b'/'))
+}
+
+/// Lists what is reset before the test patch: the paths that it touches, and what the model patch put
+/// where they have a directory.
+fn cleared(test_patch: &[u8], base: &Entries, after_model: &Tree) -> BTreeSet<Vec<u8>> {
+    let paths = touched(test_patch).paths;
+    let above = paths.iter().flat_map(|path| ancestors(path));
+    let in_the_way = above.filter(|path| {
+        let there = after_model.get(*path);
+        there.is_some_and(|there| *there != Content::Directory) && !base.contains_key(*path)
+    });
+    let in_the_way: BTreeSet<Vec<u8>> = in_the_way.map(<[u8]>::to_vec).collect();
+    paths.into_iter().chain(in_the_way).collect()
 }
 
 fn non_blank(patch: &[u8]) -> Option<&[u8]> {
     (!patch.trim_ascii().is_empty()).then_some(patch)
-}
-
-/// Refuses paths that leave the repository, and writes through symbolic links.
-fn unsafe_paths(which: Which, touched: &Touched, listing: &Listing) -> Option<Refusal> {
-    let mut failures: Vec<String> =
-        touched.outside.iter().map(|path| format!("`{path}` is outside the repository")).collect();
-    for path in &touched.paths {
-        for above in ancestors(path) {
-            let link = matches!(listing.files.get(above), Some((EntryKind::Symlink, _)))
-                || touched.symlinks.contains(above);
-            if link {
-                failures.push(format!(
-                    "`{}` would be written through the symbolic link `{}`",
-                    String::from_utf8_lossy(path),
-                    String::from_utf8_lossy(above)
-                ));
-            }
-        }
-    }
-    (!failures.is_empty()).then(|| Refusal { which, text: failures.join("\n") + "\n", failures })
 }
 
 impl Refusal {
@@ -262,140 +344,33 @@ impl Refusal {
         }
         Refusal { which, text, failures }
     }
-}
 
-/// Applies one patch by the chain, from a pristine tree each time. The inner error is what the
-/// programs said.
-fn apply(scratch: &Path, tree: &Tree, patch: &[u8]) -> Result<Result<Tree, String>, SourceError> {
-    let dir = scratch.join("tree");
-    let patch_file = scratch.join("patch.diff");
-    let file = |source| SourceError::File { path: dir.clone(), source };
-    std::fs::write(&patch_file, patch).map_err(file)?;
-    let mut text = String::new();
-    for command in CHAIN {
-        materialise(&dir, tree).map_err(file)?;
-        run(&dir, &["git", "init", "--quiet", "."])?;
-        run(&dir, &["git", "add", "--all", "--force", "."])?;
-        let mut words = command.to_vec();
-        let patch_path = patch_file.to_string_lossy();
-        words.push(&patch_path);
-        let (applied, said) = run(&dir, &words)?;
-        text.push_str(&format!("$ {}\n{said}", command.join(" ")));
-        if applied {
-            return read_tree(&dir).map(Ok).map_err(file);
-        }
-    }
-    materialise(&dir, tree).map_err(file)?;
-    run(&dir, &["git", "init", "--quiet", "."])?;
-    let patch_path = patch_file.to_string_lossy();
-    let (reversed, said) = run(&dir, &["git", "apply", "--check", "--reverse", &patch_path])?;
-    text.push_str(&format!("$ git apply --check --reverse\n{said}"));
-    Ok(if reversed { Ok(tree.clone()) } else { Err(text) })
-}
-
-/// Runs a program in the scratch tree; returns whether it succeeded, and its words.
-fn run(dir: &Path, words: &[&str]) -> Result<(bool, String), SourceError> {
-    let mut command = Command::new(words[0]);
-    if words[0] == "patch" {
-        // It starts `ed`, which runs any command, for a patch that is an ed script.
-        command = Command::new(find_program(words[0])?);
-        command.env("PATH", NO_PROGRAMS).env_remove("PATCH_GET");
-    }
-    let output = command
-        .args(&words[1..])
-        .current_dir(dir)
-        // Nothing of the user's settings may decide whether a patch applies.
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_ATTR_NOSYSTEM", "1")
-        .env("XDG_CONFIG_HOME", dir)
-        .env("GIT_CEILING_DIRECTORIES", dir.parent().unwrap_or(dir))
-        .env_remove("GIT_DIR")
-        .env_remove("GIT_WORK_TREE")
-        .env_remove("GIT_INDEX_FILE")
-        .env_remove("POSIXLY_CORRECT")
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|source| SourceError::NoProgram { program: words[0].to_owned(), source })?;
-    let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
-    said.push_str(&String::from_utf8_lossy(&output.stderr));
-    Ok((output.status.success(), said))
-}
-
-/// A `PATH` in which nothing is found.
-const NO_PROGRAMS: &str = "/dev/null";
-
-/// Finds a program where a shell would.
-fn find_program(name: &str) -> Result<PathBuf, SourceError> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file());
-    found.ok_or_else(|| SourceError::NoProgram {
-        program: name.to_owned(),
-        source: std::io::ErrorKind::NotFound.into(),
-    })
-}
-
-/// Writes a tree to an empty directory.
-fn materialise(dir: &Path, tree: &Tree) -> std::io::Result<()> {
-    use std::os::unix::fs::{OpenOptionsExt as _, symlink};
-    if dir.exists() {
-        std::fs::remove_dir_all(dir)?;
-    }
-    std::fs::create_dir_all(dir)?;
-    for (path, content) in tree {
-        let full = dir.join(path_of(path));
-        if let Some(parent) = full.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        match content {
-            Content::File(mode, bytes) => {
-                let bits = if *mode == FileMode::Executable { 0o755 } else { 0o644 };
-                let mut options = std::fs::OpenOptions::new();
-                options.write(true).create_new(true).mode(bits).open(&full)?.write_all(bytes)?;
+    /// Adds what is known of why: the installation changed a file, or the patch was made on other
+    /// files than those of the base commit.
+    fn add_causes(&mut self, patch: &[u8], setup_diff: Option<&[u8]>, listing: &Listing) {
+        let paths = touched(patch).paths;
+        if let Some(diff) = setup_diff {
+            for path in touched(diff).paths.intersection(&paths) {
+                self.failures.push(format!(
+                    "the installation changes `{}` as well",
+                    String::from_utf8_lossy(path)
+                ));
             }
-            Content::Symlink(target) => symlink(path_of(target), &full)?,
+        }
+        if setup_diff.is_some() {
+            return;
+        }
+        let at_base = |id: &str| {
+            let known = |entry: &(EntryKind, [u8; 20])| hex::encode(entry.1).starts_with(id);
+            id.bytes().all(|digit| digit == b'0') || listing.files.values().any(known)
+        };
+        let other = blob_ids(patch).into_iter().find(|(old, _)| !at_base(old));
+        if let Some((old, _)) = other {
+            self.failures.push(format!(
+                "the patch was made on a file `{old}` that the base commit does not have"
+            ));
         }
     }
-    Ok(())
-}
-
-/// Reads a tree back. What `patch` keeps beside a file that it patched with fuzz (`.orig`, `.rej`)
-/// is not part of the result.
-fn read_tree(dir: &Path) -> std::io::Result<Tree> {
-    use std::os::unix::ffi::OsStrExt as _;
-    use std::os::unix::fs::PermissionsExt as _;
-    let mut tree = Tree::new();
-    let walk = walkdir::WalkDir::new(dir)
-        .min_depth(1)
-        .into_iter()
-        .filter_entry(|entry| entry.depth() > 1 || entry.file_name() != ".git");
-    for entry in walk {
-        let entry = entry?;
-        let path = entry.path().strip_prefix(dir).expect("the walk stays below its root");
-        let path = path.as_os_str().as_bytes().to_vec();
-        if entry.file_type().is_symlink() {
-            let target = std::fs::read_link(entry.path())?.as_os_str().as_bytes().to_vec();
-            tree.insert(path, Content::Symlink(target));
-        } else if entry.file_type().is_file() {
-            let executable = entry.metadata()?.permissions().mode() & 0o100 != 0;
-            let mode = if executable { FileMode::Executable } else { FileMode::Plain };
-            tree.insert(path, Content::File(mode, std::fs::read(entry.path())?));
-        }
-    }
-    let litter: Vec<Vec<u8>> = tree
-        .keys()
-        .filter(|path| {
-            [b".orig".as_slice(), b".rej"]
-                .iter()
-                .any(|end| path.strip_suffix(*end).is_some_and(|stem| tree.contains_key(stem)))
-        })
-        .cloned()
-        .collect();
-    for path in litter {
-        tree.remove(&path);
-    }
-    Ok(tree)
 }
 
 struct Times {
@@ -406,23 +381,43 @@ struct Times {
 
 /// Writes the difference of `installed` (what the image has) and `tree`; the image has the
 /// `untouched` files as well.
-fn write_layer<'a>(
-    untouched: &[&'a [u8]],
+fn write_layer(
+    untouched: &[&[u8]],
     root: &str,
-    installed: &'a Tree,
+    installed: &Tree,
     after_model: &Tree,
-    tree: &'a Tree,
+    tree: &Tree,
     times: &Times,
     out: &Path,
 ) -> std::io::Result<(LayerFile, Vec<String>)> {
+    // A directory that has something in it is not a thing of its own.
+    let kept = untouched.iter().copied();
+    let filled: BTreeSet<&[u8]> =
+        kept.chain(tree.keys().map(Vec::as_slice)).flat_map(ancestors).collect();
+    let counts = |path: &[u8]| {
+        let directory = [installed, tree].map(|tree| tree.get(path) == Some(&Content::Directory));
+        directory == [false, false] || !filled.contains(path)
+    };
     let paths: BTreeSet<&Vec<u8>> = installed.keys().chain(tree.keys()).collect();
-    let changed: Vec<&Vec<u8>> =
-        paths.into_iter().filter(|path| installed.get(*path) != tree.get(*path)).collect();
-    let keys = |tree: &'a Tree| tree.keys().map(Vec::as_slice);
-    let brought = changed.iter().map(|path| path.as_slice());
-    let brought = brought.filter(|path| tree.contains_key(*path));
-    let new: BTreeSet<&[u8]> = untouched.iter().copied().chain(keys(tree)).collect();
-    let difference = difference(untouched.iter().copied().chain(keys(installed)), &new, brought);
+    let changed: Vec<&Vec<u8>> = paths
+        .into_iter()
+        .filter(|path| installed.get(*path) != tree.get(*path) && counts(path))
+        .collect();
+    // With a slash at its end a directory counts as one above a file.
+    let named: Vec<Vec<u8>> = tree
+        .iter()
+        .map(|(path, content)| match content {
+            Content::Directory => [path.as_slice(), b"/"].concat(),
+            _ => path.clone(),
+        })
+        .collect();
+    let brought = named.iter().map(Vec::as_slice).filter(|path| {
+        let path = path.strip_suffix(b"/").unwrap_or(path);
+        changed.binary_search_by(|changed| changed.as_slice().cmp(path)).is_ok()
+    });
+    let new = untouched.iter().copied().chain(named.iter().map(Vec::as_slice)).collect();
+    let old = untouched.iter().copied().chain(installed.keys().map(Vec::as_slice));
+    let difference = difference(old, &new, brought);
 
     let mut layer = LayerWriter::create(out)?;
     let at = |path: &[u8]| [root.as_bytes(), b"/", path].concat();
@@ -439,7 +434,8 @@ fn write_layer<'a>(
         match tree.get(*path) {
             Some(Content::File(mode, bytes)) => layer.file(&at(path), *mode, mtime, bytes)?,
             Some(Content::Symlink(target)) => layer.symlink(&at(path), mtime, target)?,
-            None => {}
+            // A directory is among those above.
+            Some(Content::Directory) | None => {}
         }
     }
     let (file, _) = layer.finish()?;

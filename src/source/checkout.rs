@@ -75,7 +75,7 @@ pub(super) enum EntryKind {
 }
 
 impl EntryKind {
-    fn mode(self) -> u32 {
+    pub fn mode(self) -> u32 {
         match self {
             EntryKind::File(FileMode::Plain) => 0o100644,
             EntryKind::File(FileMode::Executable) => 0o100755,

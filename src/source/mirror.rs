@@ -425,6 +425,20 @@ impl Local<'_> {
         Ok(bytes_of(&tag.target_id().map_err(|error| self.corrupt(error))?))
     }
 
+    /// Lists the blobs whose ids begin with `prefix`, four hexadecimal digits or more.
+    pub fn blobs_with(&self, prefix: &str) -> Result<Vec<[u8; 20]>, SourceError> {
+        let parsed = gix::hash::Prefix::from_hex(prefix).map_err(|error| self.corrupt(error))?;
+        let mut found = std::collections::HashSet::new();
+        self.repo
+            .objects
+            .lookup_prefix(parsed, Some(&mut found))
+            .map_err(|error| self.corrupt(error))?;
+        let is_blob = |id: &gix::ObjectId| {
+            self.repo.find_header(*id).is_ok_and(|header| header.kind() == gix::object::Kind::Blob)
+        };
+        Ok(found.iter().filter(|id| is_blob(id)).map(|id| bytes_of(id)).collect())
+    }
+
     fn entries(&self, tree: &[u8]) -> Result<Vec<TreeEntry>, SourceError> {
         let mut entries = Vec::new();
         for entry in gix::objs::TreeRefIter::from_bytes(tree, gix::hash::Kind::Sha1) {

@@ -3,6 +3,7 @@
 //! Everything here is synchronous; it knows nothing of images beyond the tar that a layer is.
 
 mod apply;
+mod blobs;
 mod checkout;
 mod difference;
 mod fetch;
@@ -12,6 +13,7 @@ mod layer;
 mod mirror;
 mod origin;
 mod pack;
+mod scratch;
 mod step;
 mod worktree;
 

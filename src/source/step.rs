@@ -71,7 +71,7 @@ impl Mirror {
             let path = String::from_utf8_lossy(path).into_owned();
             return Err(SourceError::Whiteout { repo: self.name().to_owned(), path });
         }
-        let converted = self.converted(&listing, None, scratch)?;
+        let converted = self.converted(&listing, scratch)?;
         let blobs: BTreeSet<[u8; 20]> = listing
             .files
             .iter()

@@ -39,20 +39,17 @@ pub fn is_attributes(path: &[u8]) -> bool {
 }
 
 impl Mirror {
-    /// Converts the files of a tree, or those of `only`, as `git checkout` does. `scratch` is an
-    /// existing directory.
+    /// Converts the files of a tree as `git checkout` does. `scratch` is an existing directory.
     pub(super) fn converted(
         &self,
         listing: &Listing,
-        only: Option<&BTreeSet<Vec<u8>>>,
         scratch: &Path,
     ) -> Result<Converted, SourceError> {
         if !self.converts(listing)? {
             return Ok(Converted::default());
         }
-        let regular = listing.files.iter().filter(|(path, (kind, _))| {
-            matches!(kind, EntryKind::File(_)) && only.is_none_or(|only| only.contains(*path))
-        });
+        let regular =
+            listing.files.iter().filter(|(_, (kind, _))| matches!(kind, EntryKind::File(_)));
         let paths: Vec<&[u8]> = regular.map(|(path, _)| path.as_slice()).collect();
         if paths.is_empty() {
             return Ok(Converted::default());

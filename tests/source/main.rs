@@ -461,14 +461,15 @@ fn a_patch_that_does_not_apply_names_the_hunk() {
 fn context_that_moved_is_taken_with_fuzz_as_the_harness_takes_it() {
     let fuzzy = MODEL.replace(" four\n", " vier\n");
     let layer = Repo::new().apply("", &fuzzy).unwrap();
-    assert_eq!(layer.keys().collect::<Vec<_>>(), ["pkg/code.py"], "no .orig beside it");
+    assert_eq!(layer.keys().collect::<Vec<_>>(), ["pkg/code.py", "pkg/code.py.orig"]);
     assert!(layer["pkg/code.py"].contains("ONE\ntwo\nthree\nfour"));
 }
 
 #[test]
 fn an_applied_patch_counts_as_applied() {
     let reverse = MODEL.replace("-one\n+ONE", "-zero\n+one");
-    assert!(Repo::new().apply("", &reverse).unwrap().is_empty());
+    let layer = Repo::new().apply("", &reverse).unwrap();
+    assert_eq!(layer.keys().collect::<Vec<_>>(), ["pkg/code.py.rej"], "as the harness leaves it");
 }
 
 #[test]

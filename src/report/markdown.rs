@@ -199,7 +199,7 @@ mod tests {
         | instance | model | verdict | tests | why |
         |---|---|---|---:|---|
         | x__y-2 | org/model | unresolved | 1/2 | t::a fails |
-        | x__y-3 | org/model | patch refused |  | a reason (make the patch against the base commit with \`git diff\`; run_instance.log has every attempt) |
+        | x__y-3 | org/model | patch refused |  | a reason (run_instance.log has what every attempt said) |
         | x__y-4 | org/model | empty patch |  | a reason |
         | x__y-5 | org/model | timed out |  | a reason (raise --timeout, or lower --max-workers so that each run has more of the machine) |
         | x__y-6 | org/model | out of memory |  | a reason (raise --memory, or lower --max-workers when the host itself has too little) |

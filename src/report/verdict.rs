@@ -87,10 +87,7 @@ impl Verdict {
             }
             Verdict::Error => "nothing was scored; run the same command again once it is repaired",
             Verdict::NotRun => "run the same command again: what was finished is reused",
-            Verdict::PatchRefused => {
-                "make the patch against the base commit with `git diff`; run_instance.log has every \
-                 attempt"
-            }
+            Verdict::PatchRefused => "run_instance.log has what every attempt said",
             Verdict::Resolved | Verdict::Unresolved | Verdict::EmptyPatch => return None,
         })
     }

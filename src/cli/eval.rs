@@ -16,7 +16,7 @@ use crate::key::{Key, Kind};
 use crate::plan::{Plan, Work};
 use crate::progress::Timeline;
 use crate::recipe::Recipe;
-use crate::report::{InstanceResult, RunReport, Verdict, harness};
+use crate::report::{InstanceResult, RunReport, Verdict, harness, milliseconds};
 use crate::run::{
     Changes, Metadata, RUNS, RunDir, RunError, RunLock, Settings, same_predictions, same_rows,
 };
@@ -342,6 +342,13 @@ pub(super) async fn evaluate(
     add_empty(&mut report, &prepared);
     if exit == Exit::Success && report.results.iter().any(|one| one.verdict.is_error()) {
         exit = Exit::SomeFailed;
+    }
+    report.seconds = milliseconds(report.seconds);
+    for result in &mut report.results {
+        result.build_seconds = milliseconds(result.build_seconds);
+    }
+    for span in &mut report.timeline {
+        (span.start, span.end) = (milliseconds(span.start), milliseconds(span.end));
     }
     Record::of(&report).write(&dir).map_err(run_failure)?;
     Ok(Finished { report, exit, _lock: lock })

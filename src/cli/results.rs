@@ -8,7 +8,9 @@ use clap::Args;
 use crate::dataset::Instance;
 use crate::exec::evaluate::{Evaluated, RunTarget};
 use crate::grade::GRADER;
-use crate::report::{InstanceResult, RunReport, Verdict, harness, html, junit, markdown, text};
+use crate::report::{
+    InstanceResult, RunReport, Verdict, harness, html, junit, markdown, milliseconds, text,
+};
 use crate::run::{RunError, file, model_name, write_changed};
 
 /// How many lines of a log a report shows.
@@ -49,7 +51,7 @@ pub fn join(target: &RunTarget, runs: &[&Evaluated]) -> InstanceResult {
         result.runs = runs.iter().map(|one| one.verdict).collect();
         result.flaky = flaky(runs);
         result.cached = runs.iter().all(|one| one.cached);
-        result.test_seconds = runs.iter().map(|one| one.seconds).sum();
+        result.test_seconds = milliseconds(runs.iter().map(|one| one.seconds).sum());
     }
     result
 }

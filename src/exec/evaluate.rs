@@ -22,7 +22,7 @@ use crate::key::Key;
 use crate::progress::NodeLog;
 use crate::recipe::evaluation::{NO_SERVICE, NOT_READY, NOT_READY_MARK, PATCH_REFUSED};
 use crate::recipe::{EvaluationRecipe, Recipe, RunNetwork, script};
-use crate::report::{InstanceResult, Verdict, harness};
+use crate::report::{InstanceResult, Verdict, harness, milliseconds};
 use crate::run::{RunDir, file, write_whole};
 use crate::store::{RunRecord, StoreError};
 
@@ -563,7 +563,7 @@ impl RunTarget {
             emulator: self.emulator.clone(),
             image_id: Some(evaluated.image_id.clone()).filter(|id| !id.is_empty()),
             build_seconds: 0.0,
-            test_seconds: evaluated.seconds,
+            test_seconds: milliseconds(evaluated.seconds),
             patch: Some(self.patch.to_string_lossy().into_owned()),
             log: None,
             log_tail: Vec::new(),

@@ -118,6 +118,11 @@ pub struct InstanceResult {
     pub flaky: Vec<String>,
 }
 
+/// Rounds seconds to three places, so that what is written is what is read again.
+pub fn milliseconds(seconds: f64) -> f64 {
+    (seconds * 1000.0).round() / 1000.0
+}
+
 /// A time in which a worker did something.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Span {

@@ -70,19 +70,20 @@ fn every_bad_row_is_named_with_line_id_and_field() {
         + &row("a__a-1", "")
         + "{\"instance_id\": \"b__b-1\", \"repo\": \"a/b\"}\n"
         + &row("c__c-1", ",\"FAIL_TO_PASS\": 3")
-        + "not json\n"
-        + &row("d__d-1", ",\"PASS_TO_PASS\": \"['x']\"");
+        + &row("d__d-1", ",\"PASS_TO_PASS\": \"['x' 'y']\"");
     space.write("bad.jsonl", &text);
     let error = space.fails(2, &["plan", "-d", "bad.jsonl"]);
     for part in [
         "line 2 (`a__a-1`): `instance_id` is the same as that of line 1",
         "line 3 (`b__b-1`): `base_commit` is missing",
         "line 4 (`c__c-1`): `FAIL_TO_PASS` is a number, it must be a list",
-        "line 5: `(row)`",
-        "line 6 (`d__d-1`): `PASS_TO_PASS` is not the JSON text of a list",
+        "line 5 (`d__d-1`): `PASS_TO_PASS` is neither JSON nor a Python literal",
     ] {
         assert!(error.contains(part), "{part}\n{error}");
     }
+    space.write("bad.jsonl", &(row("a__a-1", "") + "not json\n"));
+    let error = space.fails(2, &["plan", "-d", "bad.jsonl"]);
+    assert!(error.contains("`bad.jsonl` is damaged or cut off: line 2: expected ident"), "{error}");
 }
 
 #[test]
@@ -91,8 +92,8 @@ fn a_damaged_parquet_file_is_named() {
     space.write("x.parquet", "PAR1 and then nothing of use");
     let error = space.fails(2, &["plan", "-d", "x.parquet"]);
     assert!(error.contains("`x.parquet` is damaged or cut off"), "{error}");
-    space.write("x.csv", "a,b");
-    assert!(space.fails(2, &["plan", "-d", "x.csv"]).contains("neither `.parquet`"));
+    space.write("x.txt", "a,b");
+    assert!(space.fails(2, &["plan", "-d", "x.txt"]).contains("none of `.parquet`"));
 }
 
 #[test]
@@ -133,9 +134,9 @@ fn a_mistake_in_the_catalog_has_file_and_line() {
 #[test]
 fn predictions_with_mistakes_are_named_by_line_and_field() {
     let space = Space::new();
-    space.write("p.jsonl", "{\"instance_id\":\"a\",\"model_name_or_path\":\"m\",\"model_patch\":\"\"}\n\n{\"instance_id\":\"b\",\"model_patch\":\"\"}\n");
+    space.write("p.jsonl", "{\"instance_id\":\"a\",\"model_name_or_path\":\"m\",\"model_patch\":\"\"}\n\n{\"instance_id\":\"b\",\"model\":\"m\"}\n");
     let error = space.fails(2, &["plan", "-d", "demo", "-p", "p.jsonl"]);
-    assert!(error.contains("p.jsonl:3: `model_name_or_path` is missing"), "{error}");
+    assert!(error.contains("p.jsonl:3: `model_patch` is missing"), "{error}");
     let twice =
         "{\"instance_id\":\"a\",\"model_name_or_path\":\"m\",\"model_patch\":null}\n".repeat(2);
     space.write("p.jsonl", &twice);

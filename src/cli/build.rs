@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use crate::plan::check::Purpose;
 use crate::plan::{Status, render as plan_render};
 
 use super::context::{self, Wanted};
 use super::execute::{ExecArgs, exit_of};
+use super::refusal;
 use super::remotes;
 use super::{Chosen, CommandResult, Exit, Failure, Global, Images, Sources};
 
@@ -47,6 +49,8 @@ pub(super) async fn run(global: &Global, args: BuildArgs) -> CommandResult {
         build: !args.dry_run,
         remote: None,
         build_instead: true,
+        purpose: Purpose::Images,
+        evaluate: None,
     };
     let prepared = context::prepare(global, &wanted).await?;
     let up_to = args.images.up_to();
@@ -55,11 +59,12 @@ pub(super) async fn run(global: &Global, args: BuildArgs) -> CommandResult {
     if args.dry_run {
         if global.json {
             let document = plan_render::document(&plan, prepared.engine_name(), prepared.workers);
+            let document = refusal::with(&document, &prepared.refused);
             super::render::json(&document).map_err(Failure::environment)?;
         } else {
             print!("{}", plan_render::table(&plan, false));
         }
-        return Ok(Exit::Success);
+        return Ok(refusal::exit(Exit::Success, &prepared.refused));
     }
     let (engine, _) =
         prepared.engine.as_ref().expect("a build has an engine, or it would have ended");
@@ -82,7 +87,8 @@ pub(super) async fn run(global: &Global, args: BuildArgs) -> CommandResult {
         }
     }
     if global.json {
-        super::render::json(&summary).map_err(Failure::environment)?;
+        let document = refusal::with(&summary, &prepared.refused);
+        super::render::json(&document).map_err(Failure::environment)?;
     }
-    Ok(exit)
+    Ok(refusal::exit(exit, &prepared.refused))
 }

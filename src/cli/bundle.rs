@@ -16,12 +16,14 @@ use crate::engine::embedded::{EmbeddedEngine, Settings};
 use crate::engine::{Engine, LogSink};
 use crate::key::Kind;
 use crate::plan::Plan;
+use crate::plan::check::Purpose;
 use crate::platform::same;
 use crate::recipe::Recipe;
 use crate::store::{Store, disk};
 
 use super::context::{self, LogLines, Prepared, Wanted};
 use super::execute::{ExecArgs, exit_of};
+use super::refusal;
 use super::{Chosen, CommandResult, Exit, Failure, Global, Sources, platform, render};
 
 /// Commands of `bundle`.
@@ -124,6 +126,8 @@ async fn create(global: &Global, args: CreateArgs) -> CommandResult {
         build: true,
         remote: None,
         build_instead: true,
+        purpose: Purpose::Images,
+        evaluate: None,
     };
     let mut prepared = context::prepare(global, &wanted).await?;
     prepared.namespace = None;
@@ -183,7 +187,7 @@ async fn create(global: &Global, args: CreateArgs) -> CommandResult {
     }
     let size = disk::bytes_text(bytes);
     say(global, format!("{count} instances in {}, {size}", args.file.display()));
-    Ok(Exit::Success)
+    Ok(refusal::exit(Exit::Success, &prepared.refused))
 }
 
 fn write_rows(prepared: &Prepared, dir: &Path) -> Result<(), Failure> {

@@ -11,9 +11,9 @@ use crate::bundle as form;
 use crate::cache::Collector;
 use crate::cache::registry::RegistryCache;
 use crate::cache::remote::Remote;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Defaults};
 use crate::config;
-use crate::dataset::{self, Dataset, HubSettings, Instance, Selection};
+use crate::dataset::{self, Dataset, HubSettings, Instance, Refused, Selected, Selection};
 use crate::engine::docker::{self, DockerEngine};
 use crate::engine::embedded::{EmbeddedEngine, Settings, Storage};
 use crate::engine::{Engine, EngineError, EngineInfo, LogSink};
@@ -22,6 +22,7 @@ use crate::file_system;
 use crate::key::{Key, Kind};
 use crate::owner;
 use crate::plan::build::from_images;
+use crate::plan::check::Purpose;
 use crate::plan::{EvaluateOptions, Inventory, Plan, PlanOptions, Planner, Work};
 use crate::platform::Platform;
 use crate::source::Mirrors;
@@ -29,7 +30,7 @@ use crate::store::{self, Lease, OnNetwork, Store};
 
 use super::submission::{self, Submission};
 use super::{Chosen, EngineChoice, Failure, Global, Sources};
-use super::{bundle, platform, remotes};
+use super::{bundle, platform, refusal, remotes};
 
 /// Reads an environment variable; empty is absent.
 pub fn variable(name: &str) -> Option<String> {
@@ -169,6 +170,18 @@ pub async fn read_dataset(
     store: Option<&Store>,
 ) -> Result<(Dataset, BTreeMap<String, Vec<String>>), Failure> {
     if name == "demo" {
+        if std::path::Path::new(name).exists() {
+            super::render::warn("`demo` is the bundled dataset; `./demo` is the one here");
+        }
+        if split != "test" {
+            let name = name.to_owned();
+            let error = dataset::DatasetError::UnknownSplit {
+                name,
+                split: split.to_owned(),
+                splits: vec!["test".to_owned()],
+            };
+            return Err(Failure::input(error));
+        }
         let dir = match store {
             Some(store) => store.dir().join("demo"),
             None => store::default_dir(variable).join("demo"),
@@ -193,6 +206,9 @@ pub async fn read_dataset(
             false => Failure::input(error).hint(hint),
         }
     })?;
+    if let Some(note) = &dataset.note {
+        super::render::warn(note);
+    }
     Ok((dataset, BTreeMap::new()))
 }
 
@@ -200,6 +216,8 @@ pub async fn read_dataset(
 pub struct ChosenInstances {
     /// Those that are chosen, in the order of the dataset.
     pub instances: Vec<Instance>,
+    /// Those that are chosen and cannot be used.
+    pub refused: Vec<Refused>,
     /// The ids of all instances of the dataset.
     pub all: HashSet<String>,
     /// The path of the dataset, or its id on the hub.
@@ -217,13 +235,15 @@ pub async fn choose(chosen: &Chosen, store: Option<&Store>) -> Result<ChosenInst
         repo: chosen.repo.clone(),
         limit: chosen.limit,
     };
-    let instances = selection.apply(&dataset).map_err(Failure::input)?;
-    if instances.is_empty() {
+    let Selected { instances, refused } = selection.apply(&dataset).map_err(Failure::input)?;
+    if instances.is_empty() && refused.is_empty() {
         return Err(Failure::input(anyhow!("no instance of `{}` is chosen", dataset.name)));
     }
     let origin = dataset.origin;
-    let all = dataset.instances.into_iter().map(|instance| instance.instance_id).collect();
-    Ok(ChosenInstances { instances, all, origin, mirrors })
+    let bad = dataset.refused.into_iter().map(|refused| refused.instance_id);
+    let good = dataset.instances.into_iter().map(|instance| instance.instance_id);
+    let all = good.chain(bad).collect();
+    Ok(ChosenInstances { instances, refused, all, origin, mirrors })
 }
 
 /// Reads a dataset and chooses instances, for what needs no state but that of a bundle.
@@ -250,6 +270,8 @@ pub struct Prepared {
     pub instances: Vec<Arc<Instance>>,
     /// What is wanted of them.
     pub work: Vec<Work>,
+    /// The chosen instances that are left out, and why.
+    pub refused: Vec<Refused>,
     /// What the predictions were.
     pub submission: Submission,
     /// Such as `linux/amd64`.
@@ -295,6 +317,10 @@ pub struct Wanted<'a> {
     pub remote: Option<&'a str>,
     /// Whether what cannot be had from there is built.
     pub build_instead: bool,
+    /// What the instances must be good for.
+    pub purpose: Purpose,
+    /// How they are run.
+    pub evaluate: Option<EvaluateOptions>,
 }
 
 impl<'a> Wanted<'a> {
@@ -309,6 +335,8 @@ impl<'a> Wanted<'a> {
             build: false,
             remote: None,
             build_instead: true,
+            purpose: Purpose::Images,
+            evaluate: None,
         }
     }
 }
@@ -339,6 +367,23 @@ pub fn engine_identity(info: &EngineInfo) -> String {
     format!("{} {} {root}", info.name, info.store)
 }
 
+/// Returns the namespace of published images; `None` builds everything.
+pub fn namespace(
+    sources: &Sources,
+    chosen: &Chosen,
+    defaults: &Defaults,
+    platform: &str,
+) -> Result<Option<String>, Failure> {
+    if matches!(chosen.dataset.as_str(), "demo" | bundle::DATASET) {
+        return Ok(None);
+    }
+    let named = sources.namespace.as_deref();
+    config::namespace(named, defaults, platform == "linux/amd64").map_err(|(named, wrong)| {
+        let error = anyhow::Error::new(wrong);
+        Failure::input(error.context(format!("`{named}` is not a namespace of images")))
+    })
+}
+
 /// Reads everything that a plan is made from.
 pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, Failure> {
     let store = open_store(global)?;
@@ -352,11 +397,14 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
     let defaults = catalog.defaults();
     let platform = sources.platform.as_ref().or(defaults.platform.as_ref());
     let platform = platform.map(|text| platform::read(text)).transpose()?;
-    let ChosenInstances { instances, all, origin: dataset, mirrors: demo_mirrors } =
+    let ChosenInstances { instances, mut refused, all, origin: dataset, mirrors: demo_mirrors } =
         choose(wanted.chosen, Some(&store)).await?;
-    let (work, submission) =
-        submission::read(wanted.predictions, &instances, &all, wanted.skip_empty)?;
-    let instances = instances.into_iter().map(Arc::new).collect();
+    if instances.is_empty() {
+        return Err(refusal::all(&refused, None));
+    }
+    let (mut work, submission) =
+        submission::read(wanted.predictions, &instances, &refused, &all, wanted.skip_empty)?;
+    let instances: Vec<Arc<Instance>> = instances.into_iter().map(Arc::new).collect();
 
     let engine = match connect(global).await {
         Ok(engine) => {
@@ -384,14 +432,24 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
              machine"
         ));
     }
-    let namespace = match wanted.chosen.dataset.as_str() {
-        "demo" | bundle::DATASET => None,
-        _ => config::namespace(sources.namespace.as_deref(), defaults, platform == "linux/amd64")
-            .map_err(|(named, wrong)| {
-            let error = anyhow::Error::new(wrong);
-            Failure::input(error.context(format!("`{named}` is not a namespace of images")))
-        })?,
+    let namespace = namespace(sources, wanted.chosen, defaults, &platform)?;
+    let (up_to, evaluate) = (Kind::Instance, wanted.evaluate.clone());
+    let options = PlanOptions {
+        platform: platform.clone(),
+        namespace: namespace.clone(),
+        derive_images: sources.derive_images,
+        up_to,
+        evaluate,
     };
+    let check = refusal::Check { catalog: &catalog, options, purpose: wanted.purpose };
+    let (found, hint) = check.leave_out(&instances, &mut work);
+    refused.extend(found);
+    let is_refused = |id: &str| refused.iter().any(|one| one.instance_id == id);
+    let none_left = submission.submitted.iter().all(|one| is_refused(&one.instance_id));
+    if work.is_empty() && !refused.is_empty() && none_left {
+        return Err(refusal::all(&refused, hint));
+    }
+    refusal::warn(global, &refused);
     let (remote, push_to) = remotes::open(wanted, &catalog, &platform, scratch.path())?;
     let mut from = BTreeMap::new();
     if namespace.is_none()
@@ -446,6 +504,7 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         dataset,
         instances,
         work,
+        refused,
         submission,
         platform,
         emulator,
@@ -463,6 +522,24 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
 }
 
 impl Prepared {
+    /// Returns the ids of the chosen instances, those included that are left out, in the order of
+    /// the dataset.
+    pub fn chosen(&self) -> Vec<String> {
+        let good: HashSet<&str> =
+            self.instances.iter().map(|one| one.instance_id.as_str()).collect();
+        let mut bad =
+            self.refused.iter().filter(|one| !good.contains(one.instance_id.as_str())).peekable();
+        let mut ids = Vec::new();
+        for (at, instance) in self.instances.iter().enumerate() {
+            while let Some(one) = bad.next_if(|one| one.before <= at) {
+                ids.push(one.instance_id.clone());
+            }
+            ids.push(instance.instance_id.clone());
+        }
+        ids.extend(bad.map(|one| one.instance_id.clone()));
+        ids
+    }
+
     /// Returns the same in another engine and state, where nothing comes from elsewhere.
     pub fn in_engine(&self, engine: Arc<dyn Engine>, info: EngineInfo, store: Arc<Store>) -> Self {
         let scratch = store.scratch_dir().expect("the state was opened");
@@ -475,6 +552,7 @@ impl Prepared {
             dataset: self.dataset.clone(),
             instances: self.instances.clone(),
             work: self.work.clone(),
+            refused: self.refused.clone(),
             submission: Submission::default(),
             platform: self.platform.clone(),
             emulator: self.emulator.clone(),

@@ -1,14 +1,18 @@
 //! `imgforge dataset`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::dataset::full_name;
+use crate::dataset::{Instance, full_name};
 use crate::engine::LogSink;
-use crate::key::Digest;
+use crate::key::{Digest, Kind};
+use crate::plan::PlanOptions;
+use crate::plan::check::Purpose;
+use crate::platform::Platform;
 use crate::report::Verdict;
 use crate::run::write_whole;
 use crate::source::Mirrors;
@@ -18,6 +22,7 @@ use super::eval::{self, Evaluation, Finished};
 use super::execute::ExecArgs;
 use super::run_args::RunArgs;
 use super::{Chosen, CommandResult, Exit, Failure, Global, Sources};
+use super::{platform, refusal};
 
 /// Commands of `dataset`.
 #[derive(Debug, Subcommand)]
@@ -34,7 +39,8 @@ pub enum DatasetCommand {
         #[command(flatten)]
         chosen: Chosen,
     },
-    /// Check every row, its environment in the catalog, and its commit in its repository
+    /// Check every row as eval would: its columns, its environment, its log parser, the tests that
+    /// it expects, and its commit in its repository
     Check(Box<CheckArgs>),
 }
 
@@ -69,7 +75,9 @@ impl LogSink for Quiet {
 pub(super) async fn run(global: &Global, command: DatasetCommand) -> CommandResult {
     match command {
         DatasetCommand::Ls { chosen } => {
-            let instances = context::choose_rows(global, &chosen).await?.instances;
+            let ChosenInstances { instances, refused, .. } =
+                context::choose_rows(global, &chosen).await?;
+            refusal::warn(global, &refused);
             if global.json {
                 super::render::json(&instances).map_err(Failure::environment)?;
             } else {
@@ -80,12 +88,15 @@ pub(super) async fn run(global: &Global, command: DatasetCommand) -> CommandResu
                     );
                 }
             }
-            Ok(Exit::Success)
+            Ok(refusal::exit(Exit::Success, &refused))
         }
         DatasetCommand::Show { id, mut chosen } => {
             chosen.instance_ids = vec![id];
-            let instances = context::choose_rows(global, &chosen).await?.instances;
-            let instance = &instances[0];
+            let ChosenInstances { instances, refused, .. } =
+                context::choose_rows(global, &chosen).await?;
+            let Some(instance) = instances.first() else {
+                return Err(refusal::all(&refused, None));
+            };
             if global.json {
                 super::render::json(instance).map_err(Failure::environment)?;
                 return Ok(Exit::Success);
@@ -175,20 +186,36 @@ async fn check(global: &Global, args: CheckArgs) -> CommandResult {
     let (chosen, git_mirror) = (&args.chosen, args.sources.git_mirror.clone());
     let catalog = context::catalog(global)?;
     let store = context::open_store(global)?;
-    let ChosenInstances { instances, mirrors: demo_mirrors, .. } =
+    let ChosenInstances { instances, refused, mirrors: demo_mirrors, .. } =
         context::choose(chosen, Some(&store)).await?;
-    let mut problems: Vec<(String, String)> = Vec::new();
+    let mut problems: Vec<(String, String)> =
+        refused.into_iter().map(|one| (one.instance_id, one.why)).collect();
+    let count = instances.len() + problems.len();
+    let instances: Vec<Arc<Instance>> = instances.into_iter().map(Arc::new).collect();
+    let (sources, defaults) = (&args.sources, catalog.defaults());
+    let platform = sources.platform.as_ref().or(defaults.platform.as_ref());
+    let platform = platform.map(|text| platform::read(text)).transpose()?;
+    let platform = platform.unwrap_or_else(|| Platform::host().to_string());
+    let options = PlanOptions {
+        namespace: context::namespace(sources, chosen, defaults, &platform)?,
+        platform,
+        derive_images: args.sources.derive_images,
+        up_to: Kind::Instance,
+        evaluate: Some(args.run.options()),
+    };
+    let check = refusal::Check { catalog: &catalog, options, purpose: Purpose::Run };
+    let mut unfit = check.unfit(&instances);
     let mut commits: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
-    for instance in &instances {
+    for (at, instance) in instances.iter().enumerate() {
         let id = &instance.instance_id;
         let mut wrong = |what: String| problems.push((id.clone(), what));
-        if let Err(error) = catalog.environment(&instance.repo, &instance.version, Some(instance)) {
-            wrong(error.to_string());
+        for why in unfit.remove(&at).unwrap_or_default() {
+            wrong(why.text());
         }
         if instance.test_patch.is_blank() {
             wrong("`test_patch` is empty".to_owned());
         }
-        if instance.FAIL_TO_PASS.is_empty() {
+        if instance.FAIL_TO_PASS.is_empty() && !instance.PASS_TO_PASS.is_empty() {
             wrong("`FAIL_TO_PASS` is empty".to_owned());
         }
         commits.entry(&instance.repo).or_default().push((id, &instance.base_commit));
@@ -219,7 +246,7 @@ async fn check(global: &Global, args: CheckArgs) -> CommandResult {
     }
     if problems.is_empty() {
         if !global.quiet {
-            eprintln!("{} instances, nothing is wrong", instances.len());
+            eprintln!("{count} instances, nothing is wrong");
         }
         return Ok(Exit::Success);
     }
@@ -228,7 +255,7 @@ async fn check(global: &Global, args: CheckArgs) -> CommandResult {
             println!("{id}: {problem}");
         }
     }
-    Err(Failure::input(anyhow!("{} problems in {} instances", problems.len(), instances.len())))
+    Err(Failure::input(anyhow!("{} problems in {count} instances", problems.len())))
 }
 
 #[cfg(test)]

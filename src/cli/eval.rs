@@ -9,10 +9,12 @@ use clap::Args;
 use petgraph::graph::NodeIndex;
 use rayon::prelude::*;
 
+use crate::dataset::Refused;
 use crate::exec::evaluate::{self, Evaluated, RunTarget, Runs};
 use crate::exec::{NodeError, RunSummary};
 use crate::grade::{GRADER, Rules};
 use crate::key::{Key, Kind};
+use crate::plan::check::Purpose;
 use crate::plan::{Plan, Work};
 use crate::progress::Timeline;
 use crate::recipe::Recipe;
@@ -210,6 +212,7 @@ pub(super) async fn evaluate(
         let (dataset, split) = (&evaluation.chosen.dataset, &evaluation.chosen.split);
         same_rows(evaluation.run_id, &known, dataset, split).map_err(run_failure)?;
     }
+    let mut options = evaluation.run.options();
     let wanted = Wanted {
         chosen: evaluation.chosen,
         sources: evaluation.sources,
@@ -219,9 +222,10 @@ pub(super) async fn evaluate(
         build: true,
         remote: None,
         build_instead: true,
+        purpose: Purpose::Run,
+        evaluate: Some(options.clone()),
     };
     let prepared = context::prepare(global, &wanted).await?;
-    let mut options = evaluation.run.options();
     options.emulator.clone_from(&prepared.emulator);
     if let (Some(_), Some((engine, _))) = (&prepared.namespace, &prepared.engine) {
         let listed = engine.images().await.map_err(context::engine_failure)?;
@@ -266,11 +270,17 @@ pub(super) async fn evaluate(
         workers: prepared.workers,
         grader: GRADER,
         strict: evaluation.run.strict,
-        instances: prepared.instances.iter().map(|one| one.instance_id.clone()).collect(),
+        instances: prepared.chosen(),
         repos: prepared
             .instances
             .iter()
             .map(|one| (one.instance_id.clone(), one.repo.clone()))
+            .chain(
+                prepared
+                    .refused
+                    .iter()
+                    .map(|one| (one.instance_id.clone(), one.repo.clone().unwrap_or_default())),
+            )
             .collect(),
         results: Vec::new(),
         submitted: prepared.submission.by_model(),
@@ -339,6 +349,7 @@ pub(super) async fn evaluate(
         }
         report.results.push(result);
     }
+    add_refused(&mut report, &prepared);
     add_empty(&mut report, &prepared);
     if exit == Exit::Success && report.results.iter().any(|one| one.verdict.is_error()) {
         exit = Exit::SomeFailed;
@@ -491,19 +502,35 @@ fn metadata(prepared: &Prepared, evaluation: &Evaluation<'_>) -> Metadata {
             grading: evaluation.run.grading.as_str().to_owned(),
             strict: evaluation.run.strict,
             repeat: evaluation.run.repeat,
-            instances: prepared.instances.iter().map(|one| one.instance_id.clone()).collect(),
+            instances: prepared.chosen(),
             submitted: prepared.submission.submitted.clone(),
         }),
     }
 }
 
+/// Adds the predictions for instances that are left out.
+fn add_refused(report: &mut RunReport, prepared: &Prepared) {
+    let why: HashMap<&str, &Refused> =
+        prepared.refused.iter().map(|one| (one.instance_id.as_str(), one)).collect();
+    for one in &prepared.submission.submitted {
+        let Some(refused) = why.get(one.instance_id.as_str()) else { continue };
+        report.results.push(results::refused(refused, &one.model_name_or_path));
+    }
+}
+
 /// Adds the predictions that hold no patch.
 fn add_empty(report: &mut RunReport, prepared: &Prepared) {
+    let order = prepared.chosen();
+    let place: HashMap<&str, usize> =
+        order.iter().enumerate().map(|(at, id)| (id.as_str(), at)).collect();
+    let refused: HashSet<&str> =
+        prepared.refused.iter().map(|one| one.instance_id.as_str()).collect();
     let chosen: HashMap<&str, usize> = prepared
         .instances
         .iter()
         .enumerate()
         .map(|(at, instance)| (instance.instance_id.as_str(), at))
+        .filter(|(id, _)| !refused.contains(id))
         .collect();
     let mut added: Vec<InstanceResult> = Vec::new();
     for one in &prepared.submission.submitted {
@@ -521,5 +548,5 @@ fn add_empty(report: &mut RunReport, prepared: &Prepared) {
     let model = |result: &InstanceResult| models.iter().position(|model| *model == result.model);
     report
         .results
-        .sort_by_key(|result| (model(result), chosen.get(result.instance_id.as_str()).copied()));
+        .sort_by_key(|result| (model(result), place.get(result.instance_id.as_str()).copied()));
 }

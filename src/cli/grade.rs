@@ -9,10 +9,10 @@ use clap::Args;
 use serde_json::json;
 
 use crate::dataset::Instance;
-use crate::grade::{self, Expected, ReadError, Rules};
+use crate::grade::{self, Expected, ReadError, Rules, RulesError};
 
-use super::context;
 use super::{Chosen, CommandResult, Exit, Failure, Global};
+use super::{context, refusal};
 
 /// Arguments of `grade`.
 #[derive(Debug, Args)]
@@ -40,7 +40,11 @@ pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
         None => None,
         Some(dataset) => {
             let chosen = Chosen::one(dataset, &args.split, args.instance_id.as_deref());
-            context::choose_rows(global, &chosen).await?.instances.pop()
+            let mut chosen = context::choose_rows(global, &chosen).await?;
+            if chosen.instances.is_empty() {
+                return Err(refusal::all(&chosen.refused, None));
+            }
+            chosen.instances.pop()
         }
     };
     if let (Some(instance), Some(name)) = (&mut instance, &args.parser) {
@@ -51,11 +55,17 @@ pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
         log_parser: args.parser.clone(),
         ..Instance::default()
     });
-    let rules = Rules::of(&row).map_err(|error| {
+    let rules = match (&instance, &args.parser) {
+        (None, Some(name)) => Rules::of_parser(name),
+        _ => Rules::of(&row),
+    };
+    let rules = rules.map_err(|error| {
         let hint = error.hint();
-        match &args.parser {
-            Some(name) => Failure::input(anyhow!("no parser is called `{name}`")).hint(hint),
-            None => Failure::input(error).hint(hint),
+        match (&args.parser, &error) {
+            (Some(name), RulesError::UnknownParser { .. }) => {
+                Failure::input(anyhow!("no parser is called `{name}`")).hint(hint)
+            }
+            _ => Failure::input(error).hint(hint),
         }
     })?;
     let file = File::open(&args.log)

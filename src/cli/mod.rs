@@ -20,6 +20,7 @@ mod platform;
 mod prewarm;
 mod push;
 mod record;
+mod refusal;
 mod remotes;
 mod render;
 mod report;

@@ -2,9 +2,11 @@
 
 use clap::{Args, ValueEnum};
 
+use crate::plan::check::Purpose;
 use crate::plan::render;
 
 use super::context::{self, Wanted};
+use super::refusal;
 use super::{Chosen, CommandResult, Exit, Failure, Global, Images, Sources};
 
 /// Arguments of `plan`.
@@ -51,6 +53,8 @@ pub(super) async fn run(global: &Global, args: PlanArgs) -> CommandResult {
         build: false,
         remote: None,
         build_instead: true,
+        purpose: Purpose::Plan,
+        evaluate: None,
     };
     let prepared = context::prepare(global, &wanted).await?;
     let up_to = args.images.up_to();
@@ -61,8 +65,9 @@ pub(super) async fn run(global: &Global, args: PlanArgs) -> CommandResult {
     let text = match format {
         Format::Json => {
             let document = render::document(&plan, engine, prepared.workers);
+            let document = refusal::with(&document, &prepared.refused);
             super::render::json(&document).map_err(Failure::environment)?;
-            return Ok(Exit::Success);
+            return Ok(refusal::exit(Exit::Success, &prepared.refused));
         }
         Format::Dot => render::dot(&plan),
         Format::Mermaid => render::mermaid(&plan),
@@ -74,5 +79,5 @@ pub(super) async fn run(global: &Global, args: PlanArgs) -> CommandResult {
         }
     };
     print!("{text}");
-    Ok(Exit::Success)
+    Ok(refusal::exit(Exit::Success, &prepared.refused))
 }

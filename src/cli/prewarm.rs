@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use crate::plan::check::Purpose;
+
 use super::context::{self, Wanted};
 use super::execute::{ExecArgs, exit_of};
+use super::refusal;
 use super::{Chosen, CommandResult, Exit, Failure, Global, Images, Sources};
 
 /// Arguments of `prewarm`.
@@ -39,6 +42,8 @@ pub(super) async fn run(global: &Global, args: PrewarmArgs) -> CommandResult {
         build: true,
         remote: args.from.as_deref(),
         build_instead: !args.no_build,
+        purpose: Purpose::Images,
+        evaluate: None,
     };
     let prepared = context::prepare(global, &wanted).await?;
     let mut work = prepared.work.clone();
@@ -72,10 +77,11 @@ pub(super) async fn run(global: &Global, args: PrewarmArgs) -> CommandResult {
         }
     }
     if global.json {
-        super::render::json(&summary).map_err(Failure::environment)?;
+        let document = refusal::with(&summary, &prepared.refused);
+        super::render::json(&document).map_err(Failure::environment)?;
     }
-    let exit = exit_of(&summary);
-    Ok(if warm { Exit::Success } else { exit })
+    let exit = if warm { Exit::Success } else { exit_of(&summary) };
+    Ok(refusal::exit(exit, &prepared.refused))
 }
 
 /// How many of the missing images are listed.

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use clap::{Args, ValueEnum as _};
 
-use crate::dataset::Instance;
+use crate::dataset::{Instance, Refused};
 use crate::exec::evaluate::{Evaluated, RunTarget, grade_file};
 use crate::grade::{Family, GRADER, Rules};
 use crate::report::compare::compare;
 use crate::report::{InstanceResult, RunReport, Verdict, harness};
 use crate::run::{Metadata, RUNS, RunDir, RunLock, Settings, file};
 
-use super::context;
+use super::context::{self, ChosenInstances};
 use super::eval::run_failure;
 use super::record::Record;
 use super::results::{self, Outputs};
@@ -96,8 +96,14 @@ async fn load(
     let split = args.split.clone().or_else(|| recorded(|m| &m.split));
     let split = split.unwrap_or_else(|| "test".to_owned());
     let chosen = Chosen::one(&dataset, &split, None);
-    let instances = context::choose_rows(global, &chosen).await?.instances;
-    let all: Vec<String> = instances.iter().map(|one| one.instance_id.clone()).collect();
+    let ChosenInstances { instances, refused, .. } = context::choose_rows(global, &chosen).await?;
+    let refused: HashMap<String, Refused> =
+        refused.into_iter().map(|one| (one.instance_id.clone(), one)).collect();
+    let all: Vec<String> = instances
+        .iter()
+        .map(|one| one.instance_id.clone())
+        .chain(refused.keys().cloned())
+        .collect();
     let instances: HashMap<String, Arc<Instance>> =
         instances.into_iter().map(|one| (one.instance_id.clone(), Arc::new(one))).collect();
     let own = metadata.as_ref().and_then(|metadata| metadata.imgforge.as_ref());
@@ -129,14 +135,15 @@ async fn load(
         timeline: record.timeline.clone(),
     };
     match own {
-        Some(own) => add_own(&mut report, &dir, own, &record, &instances, grading)?,
-        None => add_foreign(&mut report, &dir, &instances, grading)?,
+        Some(own) => add_own(&mut report, &dir, own, &record, &instances, &refused, grading)?,
+        None => add_foreign(&mut report, &dir, &instances, &refused, grading)?,
     }
     for result in report.results.iter_mut().filter(|result| result.verdict.is_graded()) {
         result.emulator.clone_from(&report.emulator);
     }
     for id in &report.instances {
         let known = instances.get(id).map(|instance| instance.repo.clone());
+        let known = known.or_else(|| refused.get(id).and_then(|one| one.repo.clone()));
         report.repos.insert(id.clone(), known.unwrap_or_default());
     }
     if write {
@@ -157,6 +164,7 @@ fn add_own(
     own: &Settings,
     record: &Record,
     instances: &HashMap<String, Arc<Instance>>,
+    refused: &HashMap<String, Refused>,
     grading: Grading,
 ) -> Result<(), Failure> {
     let mut models: Vec<&str> = record.models.iter().map(String::as_str).collect();
@@ -173,6 +181,10 @@ fn add_own(
     for one in &own.submitted {
         let (model, id) = (&one.model_name_or_path, &one.instance_id);
         if !place.contains_key(id.as_str()) || !seen.insert((model, id)) {
+            continue;
+        }
+        if let Some(refused) = refused.get(id) {
+            report.results.push(results::refused(refused, model));
             continue;
         }
         let Some(instance) = instances.get(id) else {
@@ -255,9 +267,15 @@ fn add_foreign(
     report: &mut RunReport,
     dir: &RunDir,
     instances: &HashMap<String, Arc<Instance>>,
+    refused: &HashMap<String, Refused>,
     grading: Grading,
 ) -> Result<(), Failure> {
     for (model, id, path) in dir.instances().map_err(run_failure)? {
+        if let Some(one) = refused.get(&id) {
+            report.results.push(results::refused(one, &model));
+            report.submitted.entry(model).or_default().push(id);
+            continue;
+        }
         let Some(instance) = instances.get(&id) else {
             super::render::warn(format!("`{}` is for no instance of the dataset", path.display()));
             report.unknown_ids.push(id);
@@ -285,7 +303,18 @@ fn grade_saved(
     model: &str,
     grading: Grading,
 ) -> Result<InstanceResult, Failure> {
-    let rules = Rules::with(instance, grading.family, grading.strict).map_err(Failure::input)?;
+    let rules = match Rules::with(instance, grading.family, grading.strict) {
+        Ok(rules) => rules,
+        Err(error) => {
+            let refused = Refused {
+                instance_id: instance.instance_id.clone(),
+                repo: Some(instance.repo.clone()),
+                before: 0,
+                why: error.to_string(),
+            };
+            return Ok(results::refused(&refused, model));
+        }
+    };
     let patch = std::fs::read(dir.join(file::PATCH)).unwrap_or_default();
     let target = RunTarget {
         dir: dir.to_owned(),

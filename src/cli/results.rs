@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::dataset::Instance;
+use crate::dataset::{Instance, Refused};
 use crate::exec::evaluate::{Evaluated, RunTarget};
 use crate::grade::GRADER;
 use crate::report::{
@@ -104,6 +104,18 @@ pub fn unfinished(
         runs: Vec::new(),
         flaky: Vec::new(),
     }
+}
+
+/// Makes the result of a prediction for an instance that cannot be used.
+pub fn refused(refused: &Refused, model: &str) -> InstanceResult {
+    let instance = Instance {
+        instance_id: refused.instance_id.clone(),
+        repo: refused.repo.clone().unwrap_or_default(),
+        ..Instance::default()
+    };
+    let mut result = unfinished(&instance, model, Verdict::Error, refused.why.clone());
+    result.failure = Some(("instance_refused".to_owned(), true));
+    result
 }
 
 /// Adds where the log is, and its last lines.

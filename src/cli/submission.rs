@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 
-use crate::dataset::Instance;
-use crate::dataset::prediction::{self, PredictionError};
+use crate::dataset::prediction::{self, Prediction};
+use crate::dataset::{Instance, Refused};
 use crate::key::Digest;
 use crate::plan::Work;
 use crate::plan::build::ModelPatch;
@@ -36,10 +36,11 @@ impl Submission {
 }
 
 /// Joins the predictions of `names` with `instances`; without names every instance is wanted once.
-/// `all` are the ids of the dataset.
+/// `refused` are chosen as well and cannot be used; `all` are the ids of the dataset.
 pub fn read(
     names: &[String],
     instances: &[Instance],
+    refused: &[Refused],
     all: &HashSet<String>,
     skip_empty: bool,
 ) -> Result<(Vec<Work>, Submission), Failure> {
@@ -63,9 +64,8 @@ pub fn read(
             _ => Vec::new(),
         };
         let read = prediction::read(name, &plain).map_err(|error| {
-            let unknown = matches!(error, PredictionError::UnknownFormat { .. });
-            let hint = "name a .jsonl or .json file, `gold` or `empty`".to_owned();
-            Failure::input(error).hint(unknown.then_some(hint))
+            let hint = error.hint();
+            Failure::input(error).hint(hint)
         })?;
         for twice in &read.duplicates {
             warn(format!(
@@ -73,7 +73,16 @@ pub fn read(
                 twice.model, twice.instance_id, twice.first, twice.second
             ));
         }
-        for prediction in read.list {
+        let own = match name.as_str() {
+            "gold" | "empty" => refused,
+            _ => &[],
+        };
+        let own = own.iter().map(|refused| Prediction {
+            instance_id: refused.instance_id.clone(),
+            model_patch: None,
+            model_name_or_path: name.clone(),
+        });
+        for prediction in read.list.into_iter().chain(own) {
             if !all.contains(&prediction.instance_id) {
                 submission.unknown_ids.push(prediction.instance_id);
                 continue;
@@ -91,7 +100,9 @@ pub fn read(
                 digest: prediction.model_patch.as_ref().map(|patch| Digest::of(patch.as_bytes())),
             });
             let Some(&at) = order.get(prediction.instance_id.as_str()) else {
-                not_chosen += 1;
+                let is_refused =
+                    refused.iter().any(|one| one.instance_id == prediction.instance_id);
+                not_chosen += usize::from(!is_refused);
                 continue;
             };
             if skip_empty && matches!(patch, PatchState::Null | PatchState::Empty) {
@@ -123,7 +134,7 @@ pub fn read(
     if not_chosen > 0 {
         warn(format!("{not_chosen} predictions are for instances that are not chosen"));
     }
-    if submission.submitted.is_empty() || (work.is_empty() && !skip_empty) {
+    if submission.submitted.is_empty() || (work.is_empty() && !skip_empty && refused.is_empty()) {
         let error =
             anyhow!("no prediction of `{}` is for an instance that is chosen", names.join("`, `"));
         return Err(Failure::input(error));

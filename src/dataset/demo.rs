@@ -9,9 +9,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::{Map, Value};
-
-use super::{Dataset, Instance, row};
+use super::cell::Cell;
+use super::row::{self, Row};
+use super::{Dataset, Instance};
 use crate::key::Digest;
 
 const ROWS: &str = include_str!("../../demo/test.jsonl");
@@ -103,15 +103,20 @@ fn dataset() -> Dataset {
         revision: None,
         origin: "demo".to_owned(),
         instances: instances(),
+        refused: Vec::new(),
+        note: None,
     }
 }
 
 fn instances() -> Vec<Instance> {
     ROWS.lines()
         .map(|line| {
-            let fields: Map<String, Value> =
-                serde_json::from_str(line).expect("a row of the bundled dataset is a JSON object");
-            row::read(&fields, "demo").expect("a row of the bundled dataset is valid")
+            let cells = match Cell::of_json(line) {
+                Ok(Cell::Map(cells)) => cells,
+                other => unreachable!("a row of the bundled dataset is a JSON object: {other:?}"),
+            };
+            let row = Row { place: "demo".to_owned(), cells };
+            row::read(&row).expect("a row of the bundled dataset is valid")
         })
         .collect()
 }

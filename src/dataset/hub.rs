@@ -13,7 +13,7 @@ use reqwest::{Client, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt as _;
 
-use super::files::split_of;
+use super::parts::{self, PartsError};
 use crate::retry::{Passing, TRANSFER, Tries, retried, retry_after};
 
 /// Where the hub is, and where its files are kept.
@@ -65,6 +65,26 @@ pub enum HubError {
         id: String,
         /// The cache.
         cache: PathBuf,
+    },
+    /// The cache has a part of it, and no request may be made.
+    #[error("the cache `{cache}` has a part of dataset `{id}`, and the hub may not be asked")]
+    PartOffline {
+        /// The id.
+        id: String,
+        /// The cache.
+        cache: PathBuf,
+        /// What is missing.
+        #[source]
+        source: PartsError,
+    },
+    /// What the hub has of a split is not one whole set.
+    #[error("the hub has no whole dataset `{id}`")]
+    Parts {
+        /// The id.
+        id: String,
+        /// What is wrong.
+        #[source]
+        source: PartsError,
     },
     /// The hub answered with an error, also after some tries.
     #[error("`{url}` answered {status}{}", wait_text(*wait))]
@@ -149,7 +169,9 @@ impl HubError {
             HubError::Denied { .. } => {
                 "set HF_TOKEN to a token that may read it, and accept the dataset's terms on its page"
             }
-            HubError::Offline { .. } => "run once without HF_HUB_OFFLINE",
+            HubError::Offline { .. } | HubError::PartOffline { .. } => {
+                "run once without HF_HUB_OFFLINE"
+            }
             HubError::Status { status: StatusCode::TOO_MANY_REQUESTS, .. } => {
                 "wait, or set HF_TOKEN: the hub allows more to those it knows"
             }
@@ -217,6 +239,13 @@ pub(super) struct Fetched {
     pub revision: String,
 }
 
+/// What the cache has of a split.
+enum Cached {
+    Whole(Fetched),
+    Part(PartsError),
+    None,
+}
+
 #[derive(Deserialize)]
 struct Listing {
     sha: String,
@@ -237,31 +266,28 @@ pub(super) async fn fetch(name: &str, split: &str, hub: &HubSettings) -> Result<
     let (id, revision) = name.split_once('@').unwrap_or((name, "main"));
     let repo =
         Repo { hub, id, dir: hub.cache.join(format!("datasets--{}", id.replace('/', "--"))) };
-    if let Some(fetched) = repo.cached(revision, split) {
-        return Ok(fetched);
-    }
+    let missing = match repo.cached(revision, split) {
+        Cached::Whole(fetched) => return Ok(fetched),
+        Cached::Part(source) => Some(source),
+        Cached::None => None,
+    };
     if hub.offline {
-        return Err(HubError::Offline { id: id.to_owned(), cache: hub.cache.clone() });
+        let (id, cache) = (id.to_owned(), hub.cache.clone());
+        return Err(match missing {
+            Some(source) => HubError::PartOffline { id, cache, source },
+            None => HubError::Offline { id, cache },
+        });
     }
     let client = client()?;
     let listing = repo.list(&client, revision).await?;
     let files: Vec<String> = listing.siblings.into_iter().map(|file| file.rfilename).collect();
-    let of_split = |format: &str| -> Vec<&String> {
-        let wanted = |file: &&String| file.ends_with(format) && split_of(file) == Some(split);
-        files.iter().filter(wanted).collect()
-    };
-    let chosen = [".parquet", ".jsonl", ".json"]
-        .iter()
-        .map(|format| of_split(format))
-        .find(|found| !found.is_empty());
-    let Some(mut chosen) = chosen else {
-        let mut splits: Vec<String> =
-            files.iter().filter_map(|file| split_of(file)).map(str::to_owned).collect();
-        splits.sort();
-        splits.dedup();
+    let names = || files.iter().map(String::as_str);
+    let chosen = parts::choose(names(), split, true)
+        .map_err(|source| HubError::Parts { id: id.to_owned(), source })?;
+    if chosen.is_empty() {
+        let splits = parts::splits(names());
         return Err(HubError::NoSplit { id: id.to_owned(), split: split.to_owned(), splits });
-    };
-    chosen.sort();
+    }
     let mut paths = Vec::new();
     for file in chosen {
         paths.push(repo.download(&client, &listing.sha, file).await?);
@@ -290,13 +316,18 @@ impl Repo<'_> {
         Tries { first: self.hub.pause, ..TRANSFER }
     }
 
-    fn cached(&self, revision: &str, split: &str) -> Option<Fetched> {
+    fn cached(&self, revision: &str, split: &str) -> Cached {
         let named = std::fs::read_to_string(self.dir.join("refs").join(revision)).ok();
         let revision = named.map_or_else(|| revision.to_owned(), |text| text.trim().to_owned());
         let snapshot = self.dir.join("snapshots").join(&revision);
-        let files = super::files::find(&snapshot, split).ok()?;
-        // A link whose blob was removed is not a file.
-        files.iter().all(|file| file.is_file()).then_some(Fetched { files, revision })
+        match super::files::find(&snapshot, split, true) {
+            // A link whose blob was removed is not a file.
+            Ok(files) if files.iter().all(|file| file.is_file()) => {
+                Cached::Whole(Fetched { files, revision })
+            }
+            Err(super::DatasetError::Parts { source, .. }) => Cached::Part(source),
+            _ => Cached::None,
+        }
     }
 
     fn write_ref(&self, revision: &str, sha: &str) -> Result<(), HubError> {

@@ -2,12 +2,17 @@
 //!
 //! Knows nothing of images; how an instance is built is the catalog's business.
 
+mod cell;
 pub mod demo;
 mod files;
 pub mod hub;
+mod json;
+mod literal;
+mod parts;
 mod patch;
 pub mod prediction;
 mod row;
+mod rows;
 mod select;
 
 use std::path::{Path, PathBuf};
@@ -17,9 +22,10 @@ use serde::Serialize;
 use crate::nearest::nearest;
 
 pub use hub::HubSettings;
+pub use parts::PartsError;
 pub use patch::Patch;
 pub use row::RowProblem;
-pub use select::{Selection, SelectionError};
+pub use select::{Selected, Selection, SelectionError};
 
 /// Short names of published datasets. The longer ones are those that the harness knows.
 const ALIASES: [(&str, &str); 17] = [
@@ -55,6 +61,23 @@ pub struct Dataset {
     pub origin: String,
     /// The rows, in their order.
     pub instances: Vec<Instance>,
+    /// The rows that cannot be used, in their order.
+    pub refused: Vec<Refused>,
+    /// What a person should know of how the name was understood.
+    pub note: Option<String>,
+}
+
+/// An instance that cannot be used, for its row has a mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The instance.
+    pub instance_id: String,
+    /// `owner/name`, when the row has it.
+    pub repo: Option<String>,
+    /// How many instances of the dataset come before it.
+    pub before: usize,
+    /// Why: file, line, column and what is wrong.
+    pub why: String,
 }
 
 /// Why a dataset cannot be read.
@@ -79,7 +102,7 @@ pub enum DatasetError {
         splits: Vec<String>,
     },
     /// A file of another kind.
-    #[error("`{path}` is neither `.parquet` nor `.jsonl` nor `.json`")]
+    #[error("`{path}` is none of `.parquet`, `.arrow`, `.jsonl`, `.json`, `.csv` and `.tsv`")]
     UnknownFormat {
         /// The file.
         path: PathBuf,
@@ -101,13 +124,52 @@ pub enum DatasetError {
         /// What the reader says.
         what: String,
     },
-    /// Rows have mistakes.
-    #[error("{}", rows_text(path, problems, *more))]
-    Rows {
+    /// The hub's cache has a damaged file.
+    #[error("the hub's cache is damaged")]
+    DamagedCache {
+        /// The file in the cache.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Box<DatasetError>,
+    },
+    /// A folder holds not all of a split, or more than one.
+    #[error("`{path}` is no whole dataset")]
+    Parts {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: PartsError,
+    },
+    /// A file was named that is one of several.
+    #[error("`{path}` is one part of several")]
+    OnePart {
         /// The file.
         path: PathBuf,
-        /// The first of them.
-        problems: Vec<RowProblem>,
+        /// The others.
+        #[source]
+        source: PartsError,
+    },
+    /// A split of something that has none.
+    #[error("`{name}` has no split `{split}`: its name says none, so it is read as `test`")]
+    NoSplits {
+        /// The file.
+        name: String,
+        /// What was asked for.
+        split: String,
+    },
+    /// There is nothing in it.
+    #[error("`{path}` has no rows")]
+    NoRows {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No row can be used, or a row has no id.
+    #[error("the dataset has rows with mistakes:{}", rows_text(problems, *more))]
+    Rows {
+        /// The first of them, with their files.
+        problems: Vec<(PathBuf, RowProblem)>,
         /// How many more there are.
         more: usize,
     },
@@ -123,10 +185,10 @@ fn splits_text(splits: &[String]) -> String {
     }
 }
 
-fn rows_text(path: &Path, problems: &[RowProblem], more: usize) -> String {
-    let mut text = format!("`{}` has rows with mistakes:", path.display());
-    for problem in problems {
-        text.push_str(&format!("\n  {problem}"));
+fn rows_text(problems: &[(PathBuf, RowProblem)], more: usize) -> String {
+    let mut text = String::new();
+    for (path, problem) in problems {
+        text.push_str(&format!("\n  `{}` {problem}", path.display()));
     }
     if more > 0 {
         text.push_str(&format!("\n  and {more} more"));
@@ -160,8 +222,26 @@ impl DatasetError {
                     .to_owned(),
             ),
             DatasetError::Corrupt { .. } => {
-                Some("remove the file; a dataset of the hub is fetched again".to_owned())
+                Some("get the file again from where it came, and compare the sizes".to_owned())
             }
+            DatasetError::DamagedCache { path, .. } => {
+                Some(format!("remove `{}` and the file that it links to; it is fetched again", path.display()))
+            }
+            DatasetError::Parts { source: PartsError::Missing { .. }, .. } => {
+                Some("a score over a part of a benchmark is none: bring the missing files".to_owned())
+            }
+            DatasetError::Parts { source: PartsError::Mixed { .. }, .. } => {
+                Some("name one of the files, or move the others away".to_owned())
+            }
+            DatasetError::OnePart { .. } => {
+                Some("name the folder, and all parts are read".to_owned())
+            }
+            DatasetError::NoSplits { .. } => Some("leave --split out".to_owned()),
+            DatasetError::UnknownFormat { .. } => Some(
+                "unpack it when it is compressed; `datasets` writes the others with `to_parquet` \
+                 and `to_json`"
+                    .to_owned(),
+            ),
             DatasetError::Hub(error) => error.hint(),
             _ => None,
         }
@@ -174,25 +254,51 @@ pub fn full_name(name: &str) -> &str {
     ALIASES.iter().find(|(alias, _)| *alias == lower).map_or(name, |(_, id)| id)
 }
 
+/// Tells whether a name has the form of a path: no known name and no id on the hub looks like it.
+fn is_path(name: &str) -> bool {
+    name.starts_with(['.', '/', '~']) || name.ends_with('/') || parts::Format::of(name).is_some()
+}
+
 /// Reads a dataset by its name, id or path.
+///
+/// A short name is the dataset, also where a file or folder of that name is; an id is the folder
+/// where there is one, as in Python's `datasets`. [`Dataset::note`] says so.
 pub async fn load(name: &str, split: &str, hub: &HubSettings) -> Result<Dataset, DatasetError> {
     let path = Path::new(name);
     let lower = name.to_ascii_lowercase();
     let alias = Some(full_name(name)).filter(|full| *full != name);
-    let (files, revision, origin) = if path.exists() {
-        (files::find(path, split)?, None, name.to_owned())
-    } else if let Some(id) = alias.or_else(|| hub::is_id(name).then_some(name)) {
+    let mut note = None;
+    if path.exists() {
+        if let Some(id) = alias {
+            note = Some(format!("`{name}` is the dataset `{id}`; `./{name}` is the one here"));
+        } else if path.is_dir() && hub::is_id(name) && !is_path(name) {
+            note = Some(format!("`{name}` is the folder here, not the dataset of the hub"));
+        }
+    }
+    let (files, revision, origin) = if alias.is_none() && path.exists() {
+        (files::find(path, split, false)?, None, name.to_owned())
+    } else if let Some(id) = alias.or_else(|| (hub::is_id(name) && !is_path(name)).then_some(name))
+    {
         let fetched = hub::fetch(id, split, hub).await?;
         (fetched.files, Some(fetched.revision), id.to_owned())
+    } else if is_path(name) {
+        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+        return Err(DatasetError::Read { path: path.to_owned(), source });
     } else {
         let known = ALIASES.iter().map(|(alias, _)| *alias).chain(["demo"]);
         let near = nearest(&lower, known);
         return Err(DatasetError::Unknown { name: name.to_owned(), near });
     };
-    let instances = tokio::task::spawn_blocking(move || files::read(&files))
-        .await
-        .expect("reading files does not panic")?;
-    Ok(Dataset { name: name.to_owned(), split: split.to_owned(), revision, origin, instances })
+    let read = tokio::task::spawn_blocking(move || rows::read(&files));
+    let read = read.await.expect("reading files does not panic");
+    let rows::Rows { instances, refused } = read.map_err(|error| match error {
+        DatasetError::Corrupt { ref path, .. } if revision.is_some() => {
+            DatasetError::DamagedCache { path: path.clone(), source: Box::new(error) }
+        }
+        error => error,
+    })?;
+    let (name, split) = (name.to_owned(), split.to_owned());
+    Ok(Dataset { name, split, revision, origin, instances, refused, note })
 }
 
 /// One row of a dataset, with the field names of SWE-bench.
@@ -242,8 +348,7 @@ pub struct Instance {
 }
 
 /// The `install_config` of a row, as SWE-rebench writes it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize, Default)]
-#[serde(default)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
 pub struct InstallConfig {
     /// The Python version, such as `3.9`.
     pub python: Option<String>,

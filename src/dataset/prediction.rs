@@ -1,11 +1,11 @@
 //! Predictions: the patches of models.
 
 use std::collections::HashMap;
-use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
-
+use super::cell::Cell;
+use super::json::{self, Fields, JsonError};
+use super::parts::Format;
 use super::{Instance, Patch};
 
 /// One prediction.
@@ -37,6 +37,14 @@ pub enum PredictionError {
         /// The file.
         path: PathBuf,
     },
+    /// A directory without `.pred` files.
+    #[error("`{path}` is a directory without `.pred` files{}", others_text(others))]
+    NoPredFiles {
+        /// The directory.
+        path: PathBuf,
+        /// Files in it that may be meant.
+        others: Vec<String>,
+    },
     /// A prediction has a mistake.
     #[error("{path}:{place}: {what}")]
     Malformed {
@@ -53,6 +61,27 @@ pub enum PredictionError {
         /// The file.
         path: PathBuf,
     },
+}
+
+fn others_text(others: &[String]) -> String {
+    match others {
+        [] => String::new(),
+        others => format!("; it has `{}`", others.join("`, `")),
+    }
+}
+
+impl PredictionError {
+    /// Returns what would help.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            PredictionError::UnknownFormat { .. } => {
+                "name a .jsonl or .json file, a directory of .pred files, `gold` or `empty`"
+            }
+            PredictionError::NoPredFiles { .. } => "name the file itself",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
 }
 
 /// Predictions as they were read.
@@ -95,43 +124,18 @@ pub fn read(name: &str, instances: &[Instance]) -> Result<Predictions, Predictio
 }
 
 fn read_file(path: &Path) -> Result<Predictions, PredictionError> {
-    let mut list = List { path, read: Predictions::default(), seen: HashMap::new() };
-    let error = |source| PredictionError::Read { path: path.to_owned(), source };
-    match path.extension().and_then(|end| end.to_str()) {
-        Some("jsonl") => {
-            let file = std::fs::File::open(path).map_err(error)?;
-            for (index, line) in std::io::BufReader::new(file).split(b'\n').enumerate() {
-                let line = line.map_err(error)?;
-                if !line.trim_ascii().is_empty() {
-                    let place = (index + 1).to_string();
-                    let value = serde_json::from_slice(&line)
-                        .map_err(|error| list.malformed(&place, error.to_string()))?;
-                    list.add(place, value)?;
-                }
-            }
+    let mut list = List::new(path);
+    if path.is_dir() {
+        for file in pred_files(path)? {
+            list.read(&file, false)?;
         }
-        Some("json") => {
-            let bytes = std::fs::read(path).map_err(error)?;
-            let value = serde_json::from_slice(&bytes)
-                .map_err(|error| list.malformed(&error.line().to_string(), error.to_string()))?;
-            match value {
-                Value::Array(items) => {
-                    for (index, item) in items.into_iter().enumerate() {
-                        list.add(format!("item {}", index + 1), item)?;
-                    }
-                }
-                Value::Object(map) => {
-                    for (id, item) in map {
-                        list.add(format!("`{id}`"), item)?;
-                    }
-                }
-                _ => {
-                    let what = "it must be a list, or an object keyed by instance id".to_owned();
-                    return Err(list.malformed("1", what));
-                }
-            }
+    } else {
+        match Format::of(&path.to_string_lossy()) {
+            Some(Format::JsonLines) => list.read(path, true)?,
+            Some(Format::Json) => list.read(path, false)?,
+            _ if has_end(path, "pred") => list.read(path, false)?,
+            _ => return Err(PredictionError::UnknownFormat { path: path.to_owned() }),
         }
-        _ => return Err(PredictionError::UnknownFormat { path: path.to_owned() }),
     }
     if list.read.list.is_empty() {
         return Err(PredictionError::Empty { path: path.to_owned() });
@@ -139,37 +143,143 @@ fn read_file(path: &Path) -> Result<Predictions, PredictionError> {
     Ok(list.read)
 }
 
-struct List<'a> {
-    path: &'a Path,
+fn has_end(path: &Path, end: &str) -> bool {
+    path.extension().is_some_and(|own| own.eq_ignore_ascii_case(end))
+}
+
+/// Lists the `.pred` files of a directory, and of those in it: SWE-agent makes one for each
+/// instance.
+fn pred_files(dir: &Path) -> Result<Vec<PathBuf>, PredictionError> {
+    let error = |source| PredictionError::Read { path: dir.to_owned(), source };
+    let mut files = Vec::new();
+    let mut others = Vec::new();
+    for entry in walkdir::WalkDir::new(dir).max_depth(2).sort_by_file_name() {
+        let entry = entry.map_err(|failed| error(failed.into()))?;
+        let path = entry.path();
+        if !path.is_file() {
+            continue;
+        }
+        if has_end(path, "pred") {
+            files.push(path.to_owned());
+        } else if entry.depth() == 1
+            && let Some(Format::Json | Format::JsonLines) = Format::of(&path.to_string_lossy())
+        {
+            others.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    match files.is_empty() {
+        true => Err(PredictionError::NoPredFiles { path: dir.to_owned(), others }),
+        false => Ok(files),
+    }
+}
+
+/// Other names that tools have for `model_name_or_path` and `model_patch`. Where the field itself is
+/// there, it is what is meant.
+const MODEL: [&str; 2] = ["model", "prefix"];
+const PATCH: [&str; 2] = ["prediction", "patch"];
+/// What OpenHands has the patch in.
+const RESULT: (&str, &str) = ("test_result", "git_patch");
+/// Fields that only a dataset's row has: its `patch` is no prediction.
+const OF_ROWS: [&str; 3] = ["test_patch", "base_commit", "FAIL_TO_PASS"];
+
+struct List {
+    path: PathBuf,
+    /// The model of predictions that name none.
+    model: String,
     read: Predictions,
     seen: HashMap<(String, String), (usize, String)>,
 }
 
-impl List<'_> {
-    fn malformed(&self, place: &str, what: String) -> PredictionError {
-        let path = self.path.display().to_string();
-        PredictionError::Malformed { path, place: place.to_owned(), what }
+/// What keeps one prediction from being used.
+struct Wrong(String);
+
+impl List {
+    fn new(path: &Path) -> Self {
+        let name = |path: &Path| {
+            let own = if path.is_dir() { path.file_name() } else { path.file_stem() };
+            own.map(|name| name.to_string_lossy().into_owned())
+        };
+        let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let own = name(&whole).unwrap_or_default();
+        // OpenHands calls every file so, and the directory after the model.
+        let model = match own.as_str() {
+            "output" => whole.parent().and_then(name).unwrap_or(own),
+            _ => own,
+        };
+        List { path: path.to_owned(), model, read: Predictions::default(), seen: HashMap::new() }
     }
 
-    fn add(&mut self, place: String, value: Value) -> Result<(), PredictionError> {
-        let Value::Object(map) = value else {
-            return Err(self.malformed(&place, "a prediction must be an object".to_owned()));
+    fn read(&mut self, path: &Path, lines: bool) -> Result<(), PredictionError> {
+        self.path = path.to_owned();
+        let one = has_end(path, "pred").then(|| path.file_stem()).flatten();
+        let one = one.map(|stem| stem.to_string_lossy().into_owned());
+        json::read(path, lines, |item| {
+            let line = item.place.line;
+            let place = match (&item.place.number, &item.place.key) {
+                (Some(number), _) => format!("{line}: item {number}"),
+                (None, Some(key)) => format!("{line}: `{key}`"),
+                (None, None) => line.to_string(),
+            };
+            let key = item.place.key.as_deref();
+            let read = match &item.fields {
+                None => Err(Wrong("a prediction must be an object".to_owned())),
+                Some(fields) => self.prediction(fields, key, one.as_deref()),
+            };
+            let prediction =
+                read.map_err(|Wrong(what)| Problem::Item { place: place.clone(), what })?;
+            // Several files need their names.
+            let place = if one.is_some() { format!("{}:{place}", path.display()) } else { place };
+            self.add(place, prediction);
+            Ok(())
+        })
+        .map_err(|problem| {
+            let malformed = |place, what| PredictionError::Malformed {
+                path: path.display().to_string(),
+                place,
+                what,
+            };
+            match problem {
+                Problem::Item { place, what } => malformed(place, what),
+                Problem::Json(JsonError::Malformed { line, what }) => {
+                    malformed(line.to_string(), what)
+                }
+                Problem::Json(JsonError::Read(source)) => {
+                    PredictionError::Read { path: path.to_owned(), source }
+                }
+            }
+        })
+    }
+
+    /// Reads one prediction. `key` is what it is called by in its file, `stem` what its file is
+    /// called.
+    fn prediction(
+        &self,
+        fields: &Fields<'_>,
+        key: Option<&str>,
+        stem: Option<&str>,
+    ) -> Result<Prediction, Wrong> {
+        let own = text(fields, &["instance_id"])?;
+        let instance_id = match (own, key) {
+            (Some(own), Some(key)) if own != key => {
+                return Err(Wrong(format!("`instance_id` is `{own}`, and the key another")));
+            }
+            (Some(own), _) => own,
+            (None, key) => key
+                .or(stem)
+                .map(str::to_owned)
+                .ok_or_else(|| Wrong("`instance_id` is missing".to_owned()))?,
         };
-        let prediction = Prediction {
-            instance_id: self.string(&map, "instance_id", &place)?,
-            model_name_or_path: self.string(&map, "model_name_or_path", &place)?,
-            model_patch: match map.get("model_patch") {
-                Some(Value::String(patch)) => Some(patch.as_str().into()),
-                Some(Value::Null) => None,
-                Some(_) => {
-                    let what = "`model_patch` must be a string or null".to_owned();
-                    return Err(self.malformed(&place, what));
-                }
-                None => {
-                    return Err(self.malformed(&place, "`model_patch` is missing".to_owned()));
-                }
+        Ok(Prediction {
+            instance_id,
+            model_patch: patch(fields)?,
+            model_name_or_path: match text(fields, &["model_name_or_path"])? {
+                Some(model) => model,
+                None => text(fields, &MODEL)?.unwrap_or_else(|| self.model.clone()),
             },
-        };
+        })
+    }
+
+    fn add(&mut self, place: String, prediction: Prediction) {
         let id = (prediction.model_name_or_path.clone(), prediction.instance_id.clone());
         match self.seen.get_mut(&id) {
             None => {
@@ -186,20 +296,111 @@ impl List<'_> {
                 self.read.list[*at] = prediction;
             }
         }
-        Ok(())
     }
+}
 
-    fn string(
-        &self,
-        map: &Map<String, Value>,
-        field: &str,
-        place: &str,
-    ) -> Result<String, PredictionError> {
-        match map.get(field) {
-            Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
-            Some(_) => Err(self.malformed(place, format!("`{field}` must be a string"))),
-            None => Err(self.malformed(place, format!("`{field}` is missing"))),
+enum Problem {
+    Json(JsonError),
+    Item { place: String, what: String },
+}
+
+impl From<JsonError> for Problem {
+    fn from(error: JsonError) -> Self {
+        Problem::Json(error)
+    }
+}
+
+/// Returns the values of a field under all its names.
+fn named<'a>(
+    fields: &'a Fields<'_>,
+    names: &'a [&str],
+) -> impl Iterator<Item = Result<(&'a str, Cell), Wrong>> {
+    fields.0.iter().filter(|(name, _)| names.contains(&&**name)).map(|(name, raw)| {
+        let cell = Cell::of_json(raw.get()).map_err(|what| Wrong(format!("`{name}` {what}")))?;
+        Ok((&**name, cell))
+    })
+}
+
+/// Takes a value that is said under several names: all must say the same.
+fn agree<'a, T: PartialEq>(
+    found: &mut Option<(&'a str, T)>,
+    name: &'a str,
+    value: T,
+) -> Result<(), Wrong> {
+    match found {
+        None => *found = Some((name, value)),
+        Some((_, first)) if *first == value => {}
+        Some((first, _)) if *first == name => {
+            return Err(Wrong(format!("`{name}` is there twice and says two things")));
         }
+        Some((first, _)) => {
+            return Err(Wrong(format!("`{name}` says another thing than `{first}`")));
+        }
+    }
+    Ok(())
+}
+
+/// Reads a text that is not empty; absent and null are none.
+fn text(fields: &Fields<'_>, names: &[&str]) -> Result<Option<String>, Wrong> {
+    let mut found = None;
+    for one in named(fields, names) {
+        let (name, cell) = one?;
+        let text = match cell {
+            Cell::Null => continue,
+            Cell::Text(bytes) => String::from_utf8(bytes).ok(),
+            _ => None,
+        };
+        match text {
+            Some(text) if !text.is_empty() => agree(&mut found, name, text)?,
+            Some(_) => return Err(Wrong(format!("`{name}` is empty"))),
+            None => return Err(Wrong(format!("`{name}` must be a string"))),
+        }
+    }
+    Ok(found.map(|(_, text)| text))
+}
+
+/// Reads the patch; `None` where it is null.
+fn patch(fields: &Fields<'_>) -> Result<Option<Patch>, Wrong> {
+    let mut found = None;
+    let mut null = false;
+    let mut take = |name, cell| match cell {
+        Cell::Null => {
+            null = true;
+            Ok(())
+        }
+        Cell::Text(bytes) => agree(&mut found, name, bytes),
+        Cell::Torn => Err(Wrong(format!("`{name}` holds half a surrogate pair, which is no text"))),
+        other => Err(Wrong(format!("`{name}` is {}, it must be a string or null", other.kind()))),
+    };
+    let own = fields.0.iter().any(|(name, _)| name == "model_patch");
+    for one in named(fields, if own { &["model_patch"] } else { &PATCH }) {
+        let (name, cell) = one?;
+        if name == "patch"
+            && let Some((own, _)) = fields.0.iter().find(|(name, _)| OF_ROWS.contains(&&**name))
+        {
+            let what = format!("`{own}` is there: this is a row of a dataset, not a prediction");
+            return Err(Wrong(what));
+        }
+        take(name, cell)?;
+    }
+    for one in named(fields, &[RESULT.0]) {
+        let (_, cell) = one?;
+        if let (Cell::Map(inner), false) = (cell, own) {
+            for (name, cell) in inner {
+                if name == RESULT.1 {
+                    take(RESULT.1, cell)?;
+                }
+            }
+        }
+    }
+    match found {
+        Some((_, bytes)) => Ok(Some(bytes.into())),
+        None if null => Ok(None),
+        None => Err(Wrong(
+            "`model_patch` is missing; `patch`, `prediction` and `test_result.git_patch` are read \
+             as well"
+                .to_owned(),
+        )),
     }
 }
 
@@ -227,7 +428,7 @@ mod tests {
         let mut text = line("a-1", "x").repeat(39_999);
         text.push_str("{not json}\n");
         let error = read_text("p.jsonl", &text).unwrap_err();
-        assert!(error.starts_with("p.jsonl:40000: key must be a string"), "{error}");
+        assert_eq!(error, "p.jsonl:40000: key must be a string (column 2)");
     }
 
     #[test]
@@ -254,7 +455,10 @@ mod tests {
         assert_eq!(read_text("p.json", "[]").unwrap_err(), "`p.json` has no predictions");
         let number = r#"[{"instance_id": "a-1", "model_name_or_path": "m", "model_patch": 7}]"#;
         let error = read_text("p.json", number).unwrap_err();
-        assert_eq!(error, "p.json:item 1: `model_patch` must be a string or null");
+        assert_eq!(
+            error,
+            "p.json:1: item 1: `model_patch` is a number, it must be a string or null"
+        );
         let error = read_text("p.txt", "").unwrap_err();
         assert!(error.contains("neither `.jsonl` nor `.json`"), "{error}");
     }

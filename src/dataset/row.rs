@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
-
+use super::cell::Cell;
 use super::{InstallConfig, Instance};
 
 /// What is wrong with one row.
@@ -13,6 +12,8 @@ pub struct RowProblem {
     pub place: String,
     /// The row's id, when it has one.
     pub instance_id: Option<String>,
+    /// The row's repository, when it has one.
+    pub repo: Option<String>,
     /// The column.
     pub field: String,
     /// What was found, and what should be there.
@@ -29,63 +30,76 @@ impl std::fmt::Display for RowProblem {
     }
 }
 
-/// The columns that are read, in every spelling.
-pub(super) const COLUMNS: [&str; 21] = [
-    "instance_id",
-    "repo",
-    "version",
-    "base_commit",
-    "environment_setup_commit",
-    "patch",
-    "test_patch",
-    "FAIL_TO_PASS",
-    "PASS_TO_PASS",
-    "eval_script",
-    "log_parser",
-    "eval_type",
-    "image",
-    "image_name",
-    "docker_image",
-    "workdir",
-    "install_config",
-    "requirements",
-    "environment",
-    "expected_output_json",
-    "created_at",
+/// The columns that are read, each with the names that datasets have for it. Capitals make no
+/// difference.
+const COLUMNS: [(&str, &[&str]); 19] = [
+    ("instance_id", &[]),
+    ("repo", &[]),
+    ("version", &[]),
+    ("base_commit", &[]),
+    ("environment_setup_commit", &[]),
+    ("patch", &[]),
+    ("test_patch", &[]),
+    ("FAIL_TO_PASS", &["F2P", "F2P_tests"]),
+    ("PASS_TO_PASS", &["P2P", "P2P_tests"]),
+    ("eval_script", &[]),
+    ("log_parser", &[]),
+    ("eval_type", &[]),
+    ("image", &["image_name", "docker_image"]),
+    ("workdir", &[]),
+    ("install_config", &[]),
+    ("requirements", &[]),
+    ("environment", &[]),
+    ("expected_output_json", &[]),
+    ("created_at", &[]),
 ];
 
+/// Returns the column that a name stands for; `None` for those that are not read.
+pub(super) fn column(name: &str) -> Option<&'static str> {
+    let is = |known: &str| known.eq_ignore_ascii_case(name);
+    let found = COLUMNS.iter().find(|(own, others)| is(own) || others.iter().any(|name| is(name)));
+    found.map(|(own, _)| *own)
+}
+
+/// One row: the cells of the columns that are read, with the names that the file has.
+pub(super) struct Row {
+    /// Where it is.
+    pub place: String,
+    /// Name and value, in the order of the file.
+    pub cells: Vec<(String, Cell)>,
+}
+
 /// Reads one row.
-pub(super) fn read(row: &Map<String, Value>, place: &str) -> Result<Instance, RowProblem> {
-    let reader = Reader { row, place };
+pub(super) fn read(row: &Row) -> Result<Instance, RowProblem> {
+    let reader = Reader { row };
     let config = reader.install_config()?;
     let instance = Instance {
         instance_id: reader.required("instance_id")?,
         repo: reader.required("repo")?,
-        version: reader.optional("version")?.unwrap_or_default(),
+        version: reader.one("version", Reader::shown)?.unwrap_or_default(),
         base_commit: reader.required("base_commit")?,
-        environment_setup_commit: reader.optional("environment_setup_commit")?,
-        patch: reader.text("patch")?.unwrap_or_default().into(),
-        test_patch: reader.text("test_patch")?.unwrap_or_default().into(),
-        FAIL_TO_PASS: reader.list("FAIL_TO_PASS")?,
-        PASS_TO_PASS: reader.list("PASS_TO_PASS")?,
-        eval_script: reader.text("eval_script")?.filter(|text| !text.trim().is_empty()),
+        environment_setup_commit: reader.one("environment_setup_commit", Reader::text)?,
+        patch: reader.one("patch", Reader::bytes)?.unwrap_or_default().into(),
+        test_patch: reader.one("test_patch", Reader::bytes)?.unwrap_or_default().into(),
+        FAIL_TO_PASS: reader.one("FAIL_TO_PASS", Reader::list)?.unwrap_or_default(),
+        PASS_TO_PASS: reader.one("PASS_TO_PASS", Reader::list)?.unwrap_or_default(),
+        eval_script: reader
+            .one("eval_script", Reader::text)?
+            .filter(|text| !text.trim().is_empty()),
         log_parser: reader
-            .optional("log_parser")?
+            .one("log_parser", Reader::text)?
             .or_else(|| config.as_ref().and_then(|config| config.log_parser.clone())),
-        eval_type: reader.optional("eval_type")?,
-        image: match reader.optional("image")? {
-            Some(image) => Some(image),
-            None => match reader.optional("image_name")? {
-                Some(image) => Some(image),
-                None => reader.optional("docker_image")?,
-            },
-        },
-        workdir: reader.optional("workdir")?,
+        eval_type: reader.one("eval_type", Reader::text)?,
+        image: reader.one("image", |_, cell| Ok(Reader::image(cell)))?.map(|image| image.written),
+        workdir: reader.one("workdir", Reader::text)?,
         install_config: config,
-        requirements: reader.text("requirements")?.filter(|text| !text.trim().is_empty()),
-        environment: reader.optional("environment").unwrap_or_default(),
-        expected_output_json: reader.statuses("expected_output_json")?,
-        created_at: reader.optional("created_at")?,
+        requirements: reader
+            .one("requirements", Reader::lines)?
+            .filter(|text| !text.trim().is_empty()),
+        environment: reader.one("environment", |_, cell| Ok(Reader::shown_if_any(cell)))?,
+        expected_output_json: reader
+            .one("expected_output_json", |_, cell| Ok(Reader::statuses(cell)))?,
+        created_at: reader.one("created_at", |_, cell| Ok(Reader::shown_if_any(cell)))?,
     };
     let id = &instance.base_commit;
     if id.len() != 40 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -98,125 +112,225 @@ pub(super) fn read(row: &Map<String, Value>, place: &str) -> Result<Instance, Ro
 }
 
 struct Reader<'a> {
-    row: &'a Map<String, Value>,
-    place: &'a str,
+    row: &'a Row,
 }
 
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
+/// What one cell comes to: absent, or a value; or what is wrong with it.
+type Found<T> = Result<Option<T>, String>;
+
+/// An image's name; two that an engine takes for the same are equal.
+#[derive(Debug, Clone)]
+struct Image {
+    written: String,
+}
+
+impl PartialEq for Image {
+    fn eq(&self, other: &Self) -> bool {
+        let plain = |image: &Image| -> String {
+            let name = image.written.trim();
+            let hosts = ["docker.io/", "index.docker.io/", "registry-1.docker.io/"];
+            let name = hosts.iter().find_map(|host| name.strip_prefix(host)).unwrap_or(name);
+            name.strip_suffix(":latest").unwrap_or(name).to_owned()
+        };
+        plain(self) == plain(other)
     }
 }
 
 impl Reader<'_> {
     fn wrong(&self, field: &str, what: String) -> RowProblem {
-        let id = self.row.get("instance_id").and_then(Value::as_str).map(str::to_owned);
-        RowProblem { place: self.place.to_owned(), instance_id: id, field: field.to_owned(), what }
-    }
-
-    /// A string, as it is.
-    fn text(&self, field: &str) -> Result<Option<String>, RowProblem> {
-        match self.row.get(field) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.clone())),
-            // `version: 2.0` is how a hand-written file has it.
-            Some(Value::Number(number)) if field == "version" => Ok(Some(number.to_string())),
-            Some(other) => {
-                Err(self.wrong(field, format!("is {}, it must be a string", kind(other))))
-            }
+        let text = |wanted: &str| {
+            self.row.cells.iter().find_map(|(name, cell)| match cell {
+                Cell::Text(bytes) if column(name) == Some(wanted) && !bytes.is_empty() => {
+                    String::from_utf8(bytes.clone()).ok()
+                }
+                _ => None,
+            })
+        };
+        RowProblem {
+            place: self.row.place.clone(),
+            instance_id: text("instance_id"),
+            repo: text("repo"),
+            field: field.to_owned(),
+            what,
         }
     }
 
-    /// A string that is absent when it is empty.
-    fn optional(&self, field: &str) -> Result<Option<String>, RowProblem> {
-        Ok(self.text(field)?.filter(|text| !text.is_empty()))
+    /// Reads a column that may be there under several names: all that say something must say the
+    /// same.
+    fn one<T: PartialEq>(
+        &self,
+        field: &str,
+        read: impl Fn(&Self, &Cell) -> Found<T>,
+    ) -> Result<Option<T>, RowProblem> {
+        let mut found: Option<(&str, T)> = None;
+        for (name, cell) in &self.row.cells {
+            if column(name) != Some(field) || *cell == Cell::Null {
+                continue;
+            }
+            let value = read(self, cell).map_err(|what| self.wrong(name, what))?;
+            match (value, &found) {
+                (None, _) => {}
+                (Some(value), None) => found = Some((name, value)),
+                (Some(value), Some((_, first))) if value == *first => {}
+                (Some(_), Some((first, _))) if *first == name => {
+                    return Err(self.wrong(name, "is there twice and says two things".to_owned()));
+                }
+                (Some(_), Some((first, _))) => {
+                    return Err(self.wrong(name, format!("says another thing than `{first}`")));
+                }
+            }
+        }
+        Ok(found.map(|(_, value)| value))
     }
 
     fn required(&self, field: &str) -> Result<String, RowProblem> {
-        self.optional(field)?.ok_or_else(|| {
-            let empty = self.row.contains_key(field);
-            let what = if empty { "is empty" } else { "is missing" };
+        self.one(field, Reader::text)?.ok_or_else(|| {
+            let there = self.row.cells.iter().any(|(name, _)| column(name) == Some(field));
+            let what = if there { "is empty" } else { "is missing" };
             self.wrong(field, what.to_owned())
         })
     }
 
-    /// A list of strings, as a list or as its JSON text.
-    fn list(&self, field: &str) -> Result<Vec<String>, RowProblem> {
-        let parsed;
-        let value = match self.row.get(field) {
-            None | Some(Value::Null) => return Ok(Vec::new()),
-            Some(Value::String(text)) if text.trim().is_empty() => return Ok(Vec::new()),
-            Some(Value::String(text)) => {
-                parsed = serde_json::from_str::<Value>(text).map_err(|error| {
-                    self.wrong(field, format!("is not the JSON text of a list: {error}"))
-                })?;
-                &parsed
-            }
-            Some(value) => value,
-        };
-        let Value::Array(items) = value else {
-            return Err(self.wrong(field, format!("is {}, it must be a list", kind(value))));
-        };
-        items
-            .iter()
-            .map(|item| match item {
-                Value::String(text) => Ok(text.clone()),
-                other => {
-                    Err(self
-                        .wrong(field, format!("holds {}, its items must be strings", kind(other))))
-                }
-            })
-            .collect()
+    /// A string of bytes.
+    fn bytes(&self, cell: &Cell) -> Found<Vec<u8>> {
+        match cell {
+            Cell::Null => Ok(None),
+            Cell::Text(bytes) if bytes.is_empty() => Ok(None),
+            Cell::Text(bytes) => Ok(Some(bytes.clone())),
+            other => Err(format!("is {}, it must be a string", other.kind())),
+        }
     }
 
-    /// An object of strings, as an object or as its JSON text.
-    fn statuses(&self, field: &str) -> Result<Option<BTreeMap<String, String>>, RowProblem> {
-        let value = match self.row.get(field) {
-            None | Some(Value::Null) => return Ok(None),
-            Some(Value::String(text)) if text.trim().is_empty() => return Ok(None),
-            Some(Value::String(text)) => serde_json::from_str(text)
-                .map_err(|error| self.wrong(field, format!("is not JSON text: {error}")))?,
-            Some(value) => value.clone(),
+    /// A string that is absent when it is empty.
+    fn text(&self, cell: &Cell) -> Found<String> {
+        let Some(bytes) = self.bytes(cell)? else { return Ok(None) };
+        let text = String::from_utf8(bytes);
+        text.map(Some).map_err(|_| "holds bytes that are not UTF-8".to_owned())
+    }
+
+    /// A string or a number, as it is written.
+    fn shown(&self, cell: &Cell) -> Found<String> {
+        match cell {
+            Cell::Number(number) => Ok(Some(number.clone())),
+            other => self.text(other),
+        }
+    }
+
+    /// What nobody needs: whatever can be shown.
+    fn shown_if_any(cell: &Cell) -> Option<String> {
+        match cell {
+            Cell::Number(number) => Some(number.clone()),
+            Cell::Text(bytes) => String::from_utf8(bytes.clone()).ok(),
+            _ => None,
+        }
+    }
+
+    /// The name of an image. A picture is none.
+    fn image(cell: &Cell) -> Option<Image> {
+        let Cell::Text(bytes) = cell else { return None };
+        let written = std::str::from_utf8(bytes).ok()?.trim().to_owned();
+        (!written.is_empty()).then_some(Image { written })
+    }
+
+    /// A list of names, as a list or as its text.
+    fn list(&self, cell: &Cell) -> Found<Vec<String>> {
+        let parsed;
+        let cell = match cell {
+            Cell::Text(bytes) => {
+                let text = std::str::from_utf8(bytes);
+                let text = text.map_err(|_| "holds bytes that are not UTF-8".to_owned())?;
+                parsed =
+                    Cell::of_text(text).map_err(|what| format!("{what}; it must be a list"))?;
+                &parsed
+            }
+            cell => cell,
         };
-        let read = serde_json::from_value(value);
-        read.map(Some).map_err(|error| {
-            self.wrong(field, format!("is not an object of test names and statuses: {error}"))
+        let items = match cell {
+            Cell::Null => return Ok(None),
+            Cell::List(items) => items,
+            other => return Err(format!("is {}, it must be a list", other.kind())),
+        };
+        let names = items.iter().map(|item| match self.text(item) {
+            Ok(Some(name)) if !name.trim().is_empty() => Ok(name),
+            Ok(_) => Err("holds an empty name".to_owned()),
+            Err(_) => Err(format!("holds {}, its items must be strings", item.kind())),
+        });
+        names.collect::<Result<_, _>>().map(Some)
+    }
+
+    /// A text, or its lines as a list.
+    fn lines(&self, cell: &Cell) -> Found<String> {
+        match cell {
+            Cell::List(_) => Ok(self.list(cell)?.map(|lines| lines.join("\n"))),
+            other => self.text(other),
+        }
+    }
+
+    /// An object of strings, as an object or as its text; nothing else is one.
+    fn statuses(cell: &Cell) -> Option<BTreeMap<String, String>> {
+        let parsed;
+        let cell = match cell {
+            Cell::Text(bytes) => {
+                parsed = Cell::of_text(std::str::from_utf8(bytes).ok()?).ok()?;
+                &parsed
+            }
+            cell => cell,
+        };
+        let Cell::Map(fields) = cell else { return None };
+        let one = |(test, status): &(String, Cell)| match status {
+            Cell::Text(status) => Some((test.clone(), String::from_utf8(status.clone()).ok()?)),
+            _ => None,
+        };
+        fields.iter().map(one).collect()
+    }
+
+    /// `install_config`, as an object or as its text.
+    fn install_config(&self) -> Result<Option<InstallConfig>, RowProblem> {
+        self.one("install_config", |reader, cell| {
+            let parsed;
+            let cell = match cell {
+                Cell::Text(_) => {
+                    let Some(text) = reader.text(cell)? else { return Ok(None) };
+                    parsed = Cell::of_text(&text)?;
+                    &parsed
+                }
+                cell => cell,
+            };
+            match cell {
+                Cell::Null => Ok(None),
+                Cell::Map(fields) => reader.config(fields).map(Some),
+                other => Err(format!("is {}, it must be an object", other.kind())),
+            }
         })
     }
 
-    /// `install_config`, as an object or as its JSON text; one command may stand for a list of one.
-    fn install_config(&self) -> Result<Option<InstallConfig>, RowProblem> {
-        let field = "install_config";
-        let mut value = match self.row.get(field) {
-            None | Some(Value::Null) => return Ok(None),
-            Some(Value::String(text)) if text.trim().is_empty() => return Ok(None),
-            Some(Value::String(text)) => serde_json::from_str::<Value>(text)
-                .map_err(|error| self.wrong(field, format!("is not JSON text: {error}")))?,
-            Some(value) => value.clone(),
-        };
-        let Value::Object(map) = &mut value else {
-            return Err(self.wrong(field, format!("is {}, it must be an object", kind(&value))));
-        };
-        map.retain(|_, value| !value.is_null());
-        for name in ["pre_install", "pip_packages", "reqs_path", "env_yml_path"] {
-            if let Some(one @ Value::String(_)) = map.get_mut(name) {
-                *one = Value::Array(vec![one.take()]);
+    /// The keys of an `install_config`; one command may stand for a list of one, and a list of
+    /// commands for one.
+    fn config(&self, fields: &[(String, Cell)]) -> Result<InstallConfig, String> {
+        let mut config = InstallConfig::default();
+        for (key, cell) in fields.iter().filter(|(_, cell)| *cell != Cell::Null) {
+            let named = |what: String| format!("has a `{key}` that {what}");
+            let list = || match cell {
+                Cell::Text(_) => Ok(self.text(cell)?.into_iter().collect()),
+                _ => Ok::<_, String>(self.list(cell)?.unwrap_or_default()),
+            };
+            let joined = |by: &str| match cell {
+                Cell::List(_) => Ok(self.list(cell)?.map(|words| words.join(by))),
+                _ => self.text(cell),
+            };
+            match key.as_str() {
+                "python" => config.python = self.shown(cell).map_err(named)?,
+                "install" => config.install = joined(" && ").map_err(named)?,
+                "test_cmd" => config.test_cmd = joined(" && ").map_err(named)?,
+                "packages" => config.packages = joined(" ").map_err(named)?,
+                "pre_install" => config.pre_install = list().map_err(named)?,
+                "pip_packages" => config.pip_packages = list().map_err(named)?,
+                "reqs_path" => config.reqs_path = list().map_err(named)?,
+                "env_yml_path" => config.env_yml_path = list().map_err(named)?,
+                "log_parser" => config.log_parser = self.text(cell).map_err(named)?,
+                _ => {}
             }
         }
-        for name in ["install", "packages", "test_cmd"] {
-            if let Some(many @ Value::Array(_)) = map.get_mut(name) {
-                let words: Vec<&str> =
-                    many.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-                *many = Value::String(words.join(if name == "packages" { " " } else { " && " }));
-            }
-        }
-        serde_json::from_value(value)
-            .map(Some)
-            .map_err(|error| self.wrong(field, format!("does not have the right form: {error}")))
+        Ok(config)
     }
 }

@@ -6,7 +6,7 @@ use regex::Regex;
 
 use crate::nearest::nearest;
 
-use super::{Dataset, Instance};
+use super::{Dataset, Instance, Refused};
 
 /// Which instances are wanted; everything when nothing is said.
 #[derive(Debug, Clone, Default)]
@@ -57,12 +57,13 @@ fn list(unknown: &[(String, Option<String>)]) -> String {
 
 impl Selection {
     /// Chooses instances, in the order of the dataset.
-    pub fn apply(&self, dataset: &Dataset) -> Result<Vec<Instance>, SelectionError> {
+    pub fn apply(&self, dataset: &Dataset) -> Result<Selected, SelectionError> {
         let known: HashMap<&str, usize> = dataset
             .instances
             .iter()
             .enumerate()
             .map(|(index, instance)| (instance.instance_id.as_str(), index))
+            .chain(dataset.refused.iter().map(|one| (one.instance_id.as_str(), one.before)))
             .collect();
         let unknown: Vec<(String, Option<String>)> = self
             .ids
@@ -75,6 +76,7 @@ impl Selection {
         }
         if let Some(repo) = &self.repo
             && !dataset.instances.iter().any(|instance| instance.repo.eq_ignore_ascii_case(repo))
+            && !dataset.refused.iter().any(|one| one.repo.as_deref() == Some(repo.as_str()))
         {
             let mut repos: Vec<String> =
                 dataset.instances.iter().map(|instance| instance.repo.clone()).collect();
@@ -84,18 +86,41 @@ impl Selection {
             return Err(SelectionError::UnknownRepo { dataset, repo: repo.clone(), repos });
         }
         let ids: HashSet<&str> = self.ids.iter().map(String::as_str).collect();
-        Ok(dataset
-            .instances
-            .iter()
-            .filter(|instance| ids.is_empty() || ids.contains(instance.instance_id.as_str()))
-            .filter(|instance| {
-                self.filter.as_ref().is_none_or(|filter| filter.is_match(&instance.instance_id))
-            })
-            .filter(|instance| {
-                self.repo.as_ref().is_none_or(|repo| instance.repo.eq_ignore_ascii_case(repo))
-            })
-            .take(self.limit.unwrap_or(usize::MAX))
-            .cloned()
-            .collect())
+        let chosen = |id: &str, repo: Option<&str>| {
+            (ids.is_empty() || ids.contains(id))
+                && self.filter.as_ref().is_none_or(|filter| filter.is_match(id))
+                && self
+                    .repo
+                    .as_ref()
+                    .is_none_or(|wanted| repo.is_none_or(|repo| repo.eq_ignore_ascii_case(wanted)))
+        };
+        let limit = self.limit.unwrap_or(usize::MAX);
+        let mut selected = Selected::default();
+        let mut refused = dataset.refused.iter().peekable();
+        for before in 0..=dataset.instances.len() {
+            while let Some(one) = refused.next_if(|one| one.before <= before) {
+                let full = selected.instances.len() + selected.refused.len() >= limit;
+                if !full && chosen(&one.instance_id, one.repo.as_deref()) {
+                    selected.refused.push(one.clone());
+                }
+            }
+            let full = selected.instances.len() + selected.refused.len() >= limit;
+            let instance = dataset.instances.get(before).filter(|_| !full);
+            if let Some(instance) = instance
+                && chosen(&instance.instance_id, Some(&instance.repo))
+            {
+                selected.instances.push(instance.clone());
+            }
+        }
+        Ok(selected)
     }
+}
+
+/// What was chosen.
+#[derive(Debug, Clone, Default)]
+pub struct Selected {
+    /// Instances, in the order of the dataset.
+    pub instances: Vec<Instance>,
+    /// Instances that cannot be used.
+    pub refused: Vec<Refused>,
 }

@@ -73,6 +73,12 @@ pub enum RulesError {
         /// The name.
         name: String,
     },
+    /// No test decides.
+    #[error("`{instance_id}` expects no test: neither `FAIL_TO_PASS` nor `PASS_TO_PASS` names one")]
+    NoTests {
+        /// The row.
+        instance_id: String,
+    },
     /// The row lacks what R2E compares with.
     #[error("`{instance_id}` has no `expected_output_json`, which `--grading r2e` compares with")]
     NoExpectedOutput {
@@ -93,15 +99,45 @@ impl RulesError {
             RulesError::NoParser { .. } => {
                 Some("name one of the harness's parsers in the row, as `log_parser`".to_owned())
             }
+            RulesError::NoTests { .. } => {
+                Some("with nothing expected every patch would be right; docs/grading.md has the names of the columns".to_owned())
+            }
             RulesError::UnknownEvalType { .. } | RulesError::NoExpectedOutput { .. } => None,
         }
     }
 }
 
 impl Rules {
+    /// Reads a log that is of no row: there is nothing to compare it with.
+    pub fn of_parser(name: &str) -> Result<Rules, RulesError> {
+        let unknown =
+            || RulesError::UnknownParser { instance_id: String::new(), name: name.to_owned() };
+        let parser = parser(name).ok_or_else(unknown)?;
+        let family = Family::Swebench;
+        Ok(Rules { parser, eval_type: EvalType::PassAndFail, family, strict: false })
+    }
+
     /// Reads how a row is graded, by the rules of the harness.
     pub fn of(instance: &Instance) -> Result<Rules, RulesError> {
         Rules::with(instance, Family::Swebench, false)
+    }
+
+    /// Makes sure that a row names the tests that decide: a row that expects nothing would be
+    /// resolved by every patch.
+    pub fn expects_tests(instance: &Instance, family: Family) -> Result<(), RulesError> {
+        let instance_id = || instance.instance_id.clone();
+        let lists = [&instance.FAIL_TO_PASS, &instance.PASS_TO_PASS];
+        match (family, &instance.expected_output_json) {
+            (Family::R2e, None) => Err(RulesError::NoExpectedOutput { instance_id: instance_id() }),
+            (Family::R2e, Some(expected)) if expected.is_empty() => {
+                Err(RulesError::NoTests { instance_id: instance_id() })
+            }
+            (Family::R2e, Some(_)) => Ok(()),
+            _ if lists.iter().all(|list| list.is_empty()) => {
+                Err(RulesError::NoTests { instance_id: instance_id() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Reads how a row is graded.
@@ -124,9 +160,7 @@ impl Rules {
                 RulesError::UnknownEvalType { instance_id: instance_id(), name }
             })?,
         };
-        if family == Family::R2e && instance.expected_output_json.is_none() {
-            return Err(RulesError::NoExpectedOutput { instance_id: instance_id() });
-        }
+        Rules::expects_tests(instance, family)?;
         Ok(Rules { parser, eval_type, family, strict })
     }
 }

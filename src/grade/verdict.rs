@@ -240,8 +240,10 @@ mod tests {
     }
 
     #[test]
-    fn empty_lists_are_resolved() {
-        let status = grade(&map(&[("a", "FAILED")]), &[], &[], EvalType::PassAndFail);
+    fn one_empty_list_counts_as_done() {
+        let status = grade(&map(&[("a", "FAILED")]), &["a"], &[], EvalType::PassAndFail);
+        assert_eq!(status.resolution(), Resolution::No);
+        let status = grade(&map(&[("a", "PASSED")]), &[], &["a"], EvalType::PassAndFail);
         assert_eq!(status.resolution(), Resolution::Full);
     }
 }

@@ -154,6 +154,12 @@ impl<'a> Planner<'a> {
         Ok(Plan { graph: self.graph, platform: self.options.platform, targets: self.targets })
     }
 
+    /// Lists what cannot be planned, by its position in `work`.
+    pub fn unplannable(mut self, work: &[Work]) -> Vec<(usize, PlanError)> {
+        let added = work.iter().enumerate().map(|(number, item)| (number, self.add(number, item)));
+        added.filter_map(|(number, added)| Some((number, added.err()?))).collect()
+    }
+
     fn add(&mut self, number: usize, work: &Work) -> Result<(), PlanError> {
         let image = if self.options.namespace.is_some() {
             self.add_published(&work.instance)?

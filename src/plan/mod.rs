@@ -4,6 +4,7 @@
 //! an [`Inventory`] of what exists. Pure: the inventory is a value that the executor's survey reads.
 
 pub mod build;
+pub mod check;
 mod inventory;
 pub mod name;
 pub mod render;

@@ -303,7 +303,7 @@ fn an_evaluation_without_an_engine_ends_with_three_and_bad_options_with_two() {
     let error = space.fails(3, &["eval", "-d", "d.jsonl", "-p", "gold", "--namespace", ""]);
     assert!(error.contains("cannot reach an engine"), "{error}");
     for (args, part) in [
-        (["--memory", "lots"], "write it as 512m or 4g"),
+        (["--memory", "lots"], "is not an amount of bytes"),
         (["--cpus", "0"], "at least 0.01"),
         (["--timeout", "0"], "1.."),
         (["--network", "all"], "possible values: none, bridge, host"),

@@ -170,7 +170,7 @@ pub async fn read_dataset(
     store: Option<&Store>,
 ) -> Result<(Dataset, BTreeMap<String, Vec<String>>), Failure> {
     if name == "demo" {
-        if std::path::Path::new(name).exists() {
+        if dataset::demo::is_another(std::path::Path::new(name)) {
             super::render::warn("`demo` is the bundled dataset; `./demo` is the one here");
         }
         if split != "test" {

@@ -59,6 +59,12 @@ pub enum DemoError {
     },
 }
 
+/// Tells whether a dataset is at `path` that is not the one that comes with imgforge.
+pub fn is_another(path: &Path) -> bool {
+    super::files::find(path, "test", false).is_ok()
+        && std::fs::read(path.join("test.jsonl")).ok().is_none_or(|rows| rows != ROWS.as_bytes())
+}
+
 /// Makes the repositories below `dir`, when they are not there, and returns the dataset.
 ///
 /// Safe to call from several processes at once: a complete set appears by one rename, under a name

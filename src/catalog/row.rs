@@ -62,6 +62,8 @@ impl Settings {
         }
         if let Some(command) = &config.install {
             self.install = vec![command.clone()];
+            // They go with the catalog's own install commands: a version that those are told, for one.
+            self.variables.clear();
         }
         if !config.pre_install.is_empty() {
             self.pre_install = config.pre_install.clone();

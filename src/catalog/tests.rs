@@ -364,3 +364,17 @@ fn a_wrong_default_is_reported_with_its_line() {
         assert!(text.starts_with("images.toml:5") && text.contains(part), "{wrong}: {text}");
     }
 }
+
+#[test]
+fn the_variables_of_an_entry_go_with_its_own_install_commands() {
+    let entry = "[repo.\"x/y\"]\nvariables = { PRETEND = \"{version}.0\" }\ninstall = [\"a\"]\n\
+                 python = \"3.9\"\npackages = []\ntest_command = \"t\"\n\
+                 [[repo.\"x/y\".env]]\nversions = [\"1\"]\n";
+    let catalog = load(&format!("{BASE}{entry}"), "").unwrap();
+    let variables =
+        |row: Option<&Instance>| catalog.environment("x/y", "1", row).unwrap().variables;
+    assert_eq!(variables(None)["PRETEND"], "1.0");
+    let own = InstallConfig { install: Some("b".into()), ..Default::default() };
+    assert!(variables(Some(&rebench(own, ""))).is_empty());
+    assert_eq!(variables(Some(&rebench(InstallConfig::default(), ""))).len(), 1);
+}

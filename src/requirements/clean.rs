@@ -472,7 +472,7 @@ mod tests {
         let known: &dyn Fn(&str) -> Option<String> =
             &|name| (name == "brotlipy").then(|| "0.7.0".to_owned());
         let source = Source { version_of: known, ..row("acme/rocket") };
-        let text = "certifi @ file:///croot/certifi_1671487769961/work/certifi\r\n\
+        let text = "certifi @ file:///croot/certifi_1690000000000/build/certifi\r\n\
                     brotlipy @ file:///home/conda/feedstock_root/build_artifacts/brotlipy_1/work\r\n\
                     wheel @ file:///tmp/dist/wheel-0.37.1-py2.py3-none-any.whl ; os_name == 'posix'\r\n\
                     six==1.16.0\r\n";
@@ -501,7 +501,7 @@ mod tests {
             "-e git+ssh://git@github.com/fork/rocket-kit.git@main#egg=rocket-kit",
             "-e git+git@github.com:acme/rocket_kit.git#egg=rocket_kit",
             "rocket-kit @ git+https://github.com/acme/rocket_kit@0123",
-            "rocket_kit @ file:///work/somewhere",
+            "rocket_kit @ file:///home/somewhere",
             "rocket-kit==1.2.3",
             "Rocket.Kit==1.3.dev4+g0123456",
             "# Editable Git install with no remote (rocket-kit==1.0)\n-e /home/me/x",

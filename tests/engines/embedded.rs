@@ -372,8 +372,10 @@ fn what_ran_while_its_files_were_taken_away_has_no_exit_code() {
             let mine = containers.map(|container| container.path());
             mine.filter(|path| path.to_str().unwrap().contains(&bench.owner)).collect::<Vec<_>>()
         };
-        // Renamed, removed, and there again as another.
-        for way in 0..3 {
+        // Renamed, removed, and there again as another. A plain user cannot remove what belongs to
+        // the users of a container.
+        let root = rustix::process::geteuid().is_root();
+        for way in 0..if root { 3 } else { 1 } {
             let log = Log::default();
             let script = "cd /tmp && echo up && sleep 1; pwd; exit 0";
             let request = crate::sandbox::sandbox(&bench, script);
@@ -395,7 +397,7 @@ fn what_ran_while_its_files_were_taken_away_has_no_exit_code() {
             let (end, ()) = tokio::join!(running, take_away);
             let error = end.unwrap_err();
             assert!(error.is_transient(), "{way}: {error:?}");
-            for path in containers() {
+            for path in containers().into_iter().filter(|_| root) {
                 std::fs::remove_dir_all(path).unwrap();
             }
         }

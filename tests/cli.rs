@@ -317,3 +317,138 @@ fn an_evaluation_without_an_engine_ends_with_three_and_bad_options_with_two() {
     let error = space.fails(2, &["eval", "-d", "d.jsonl"]);
     assert!(error.contains("--predictions <PATH>"), "{error}");
 }
+
+/// A row that could be evaluated by itself.
+fn own_row(id: &str, lists: &str) -> String {
+    row(
+        id,
+        &format!(
+            ",\"log_parser\":\"parse_log_pytest\",\"eval_script\":\"true\",\
+             \"install_config\":{{\"python\":\"3.11\",\"install\":\"true\",\"pip_packages\":[]}}{lists}"
+        ),
+    )
+}
+
+const LISTS: &str = ",\"FAIL_TO_PASS\":[\"t\"],\"PASS_TO_PASS\":[]";
+
+/// Plans, and returns the status, how many instances are planned, and stderr.
+fn planned(space: &Space, args: &[&str]) -> (i32, usize, String) {
+    let output = space.run(&[&["plan", "--json"], args].concat());
+    let instances =
+        String::from_utf8_lossy(&output.stdout).matches("\"kind\": \"instance\"").count();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!said.contains("panicked"), "{said}");
+    (output.status.code().unwrap(), instances, said)
+}
+
+#[test]
+fn predictions_are_read_in_every_form_that_people_have() {
+    let space = Space::new();
+    space.write("d.jsonl", &(own_row("x__y-1", LISTS) + &own_row("x__y-2", LISTS)));
+    let patch = "diff --git a/f b/f\\n--- a/f\\n+++ b/f\\n@@ -1 +1 @@\\n-a\\n+b\\n";
+    let one = format!("\"instance_id\":\"x__y-1\",\"model_patch\":\"{patch}\"");
+    for (name, text) in [
+        ("mark.jsonl", format!("\u{feff}{{{one}}}\n")),
+        ("nan.jsonl", format!("{{{one},\"cost\":NaN,\"low\":-Infinity}}\n")),
+        ("keyed.json", format!("{{\"x__y-1\":{{\"model_patch\":\"{patch}\"}}}}")),
+        ("bytes.jsonl", format!("{{{}}}\n", one.replace("+b", "+\\udce9"))),
+        ("list.jsonl", format!("[{{{one}}}]")),
+        ("lines.json", format!("{{{one}}}\n")),
+        ("CAPITALS.JSONL", format!("{{{one}}}\n")),
+        (
+            "output.jsonl",
+            format!(
+                "{{\"instance_id\":\"x__y-1\",\"test_result\":{{\"git_patch\":\"{patch}\"}}}}\n"
+            ),
+        ),
+        ("old.jsonl", format!("{{{}}}\n", one.replace("model_patch", "prediction"))),
+        (
+            "pro.json",
+            format!("[{{\"instance_id\":\"x__y-1\",\"patch\":\"{patch}\",\"prefix\":\"m\"}}]"),
+        ),
+        ("agent/x__y-1/x__y-1.pred", format!("{{{one}}}")),
+    ] {
+        space.write(name, &text);
+        let path = name.split('/').next().unwrap();
+        let (status, instances, said) = planned(&space, &["-d", "d.jsonl", "-p", path]);
+        assert_eq!((status, instances), (0, 1), "{name}: {said}");
+    }
+    let wide: Vec<u8> =
+        format!("\u{feff}{{{one}}}\n").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    std::fs::write(space.0.path().join("wide.jsonl"), wide).unwrap();
+    assert_eq!(planned(&space, &["-d", "d.jsonl", "-p", "wide.jsonl"]).1, 1);
+    space.write(
+        "twice.json",
+        "{\"x__y-1\":{\"model_patch\":\"\"},\"x__y-1\":{\"model_patch\":null}}",
+    );
+    let (status, _, said) = planned(&space, &["-d", "d.jsonl", "-p", "twice.json"]);
+    assert!(status == 0 && said.contains("two predictions for `x__y-1`"), "{said}");
+    space.write(
+        "wrong.jsonl",
+        &format!("{{{one}}}\n\n{{\"instance_id\":\"x__y-2\",\"model_patch\":3}}\n"),
+    );
+    let (status, _, said) = planned(&space, &["-d", "d.jsonl", "-p", "wrong.jsonl"]);
+    assert!(
+        status == 2 && said.contains("wrong.jsonl:3") && said.contains("model_patch"),
+        "{said}"
+    );
+}
+
+#[test]
+fn rows_are_read_in_every_form_or_refused_by_name() {
+    let space = Space::new();
+    for (name, text) in [
+        ("lower.jsonl", own_row("x__y-1", ",\"fail_to_pass\":\"['t']\",\"pass_to_pass\":\"[]\"")),
+        ("short.jsonl", own_row("x__y-1", ",\"F2P\":\"[\\\"t\\\"]\",\"P2P\":[]")),
+        ("time.jsonl", own_row("x__y-1", &format!("{LISTS},\"created_at\":1640995200000"))),
+        ("nan.jsonl", own_row("x__y-1", &format!("{LISTS},\"hints_text\":NaN"))),
+        ("list.json", format!("[{}]", own_row("x__y-1", LISTS))),
+    ] {
+        space.write(name, &text);
+        let (status, instances, said) = planned(&space, &["-d", name, "-p", "empty"]);
+        assert_eq!((status, instances), (0, 1), "{name}: {said}");
+    }
+    for (name, row, part) in [
+        ("both.jsonl", own_row("x__y-1", &format!("{LISTS},\"f2p\":[\"u\"]")), "F"),
+        (
+            "none.jsonl",
+            own_row("x__y-1", ",\"FAIL_TO_PASS\":[],\"PASS_TO_PASS\":[]"),
+            "expects no test",
+        ),
+    ] {
+        space.write(name, &row);
+        let (status, instances, said) = planned(&space, &["-d", name, "-p", "empty"]);
+        assert_eq!((status, instances), (2, 0), "{name}: {said}");
+        assert!(said.contains("x__y-1") && said.contains(part), "{name}: {said}");
+        // Beside a good row, only the bad one is left out.
+        space.write(name, &(own_row("x__y-2", LISTS) + &row));
+        let (status, instances, said) = planned(&space, &["-d", name, "-p", "empty"]);
+        assert_eq!((status, instances), (1, 1), "{name}: {said}");
+        assert!(said.contains("x__y-1") && said.contains(part), "{name}: {said}");
+    }
+    space.write("parts/test-00000-of-00002.parquet", "PAR1");
+    let said = space.fails(2, &["dataset", "ls", "-d", "parts"]);
+    assert!(said.contains("test-00001-of-00002.parquet"), "{said}");
+}
+
+#[test]
+fn images_of_another_platform_are_planned_and_neither_built_nor_run() {
+    let space = Space::new();
+    let other = if cfg!(target_arch = "x86_64") { "linux/arm64" } else { "linux/amd64" };
+    let run = |args: &[&str]| {
+        let end = ["-d", "demo", "-i", "imgforge__abacus-1", "--platform", other];
+        let output = space
+            .command(&[args, &end[..]].concat())
+            .env("IMGFORGE_ENGINE", "embedded")
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for args in [&["build"][..], &["eval", "-p", "gold"], &["prewarm"]] {
+        let (status, said) = run(args);
+        assert_eq!(status, Some(3), "{args:?}: {said}");
+        assert!(said.contains(other) && said.contains("--emulate"), "{args:?}: {said}");
+    }
+    assert_eq!(run(&["plan"]).0, Some(0));
+    assert!(!space.0.path().join("logs/run_evaluation").exists());
+}

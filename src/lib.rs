@@ -41,3 +41,4 @@ pub mod run;
 mod size;
 pub mod source;
 pub mod store;
+pub mod tree;

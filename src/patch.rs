@@ -293,7 +293,7 @@ fn closing_quote(text: &[u8]) -> usize {
 }
 
 /// Undoes git's C-style quoting.
-fn unquote(name: &[u8]) -> Vec<u8> {
+pub(crate) fn unquote(name: &[u8]) -> Vec<u8> {
     let Some(inner) = name.strip_prefix(b"\"").and_then(|name| name.strip_suffix(b"\"")) else {
         return name.to_vec();
     };

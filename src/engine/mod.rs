@@ -39,6 +39,8 @@ pub mod label {
     pub const SCHEMA: &str = "dev.imgforge.schema";
     /// The canonical key document.
     pub const INPUTS: &str = "dev.imgforge.inputs";
+    /// On instance images: what the model patch changed, as [`crate::tree::to_json`] writes it.
+    pub const CHANGED: &str = "dev.imgforge.changed";
     /// On images and containers that exist only for a while: their [`crate::owner::Owner`].
     pub const SCRATCH: &str = "dev.imgforge.scratch";
     /// Beside it: the name of the owner's host, for people.

@@ -16,6 +16,7 @@ use crate::progress::NodeLog;
 use crate::recipe::checkout::SETUP_CHANGED;
 use crate::recipe::{BaseRecipe, CheckoutRecipe, EnvRecipe, InstanceRecipe, Recipe, TESTBED};
 use crate::source::{CheckoutOptions, PatchOutcome, PatchRequest, Submodule};
+use crate::tree;
 
 use super::worker::Worker;
 use super::{NodeError, survey};
@@ -215,6 +216,7 @@ impl Worker {
         let parent_node = &self.plan.graph[parent_index];
         let scratch = self.store.scratch_dir()?;
         let mut layers = Vec::new();
+        let mut changed = Vec::new();
         if recipe.test_patch.is_some() || recipe.model_patch.is_some() {
             let mirror = self.mirror(index, &recipe.repo, log).await?;
             let setup_diff = self.setup_diff(parent_node).await?;
@@ -234,7 +236,10 @@ impl Worker {
                 mirror.write_patch_layer(&request, &dir, &dir.join("layer.tar"))
             });
             match outcome.await.expect("applying patches does not panic")? {
-                PatchOutcome::Applied(applied) => layers.push(applied.file),
+                PatchOutcome::Applied(applied) => {
+                    layers.push(applied.file);
+                    changed = applied.changed;
+                }
                 PatchOutcome::Refused(refusal) => {
                     log.write(refusal.text.as_bytes());
                     return Err(NodeError::PatchRefused {
@@ -246,7 +251,9 @@ impl Worker {
             }
         }
         let parent = self.image_of(parent_node).await?;
-        let config = ImageConfig { labels: self.labels(index), ..parent.config.clone() };
+        let mut labels = self.labels(index);
+        labels.insert(label::CHANGED.to_owned(), tree::to_json(&changed));
+        let config = ImageConfig { labels, ..parent.config.clone() };
         self.step(index, "load the patches");
         let request = LayerRequest { parent, layers, config, tags: Self::tags(node) };
         Ok(self.engine.load(&request).await?)

@@ -4,7 +4,7 @@ use crate::dataset::Patch;
 use crate::key::{Digest, Key, KeyDocument, Kind};
 
 /// Name and version of the way in which patches are applied; part of the key.
-const APPLY: &str = "swebench-5/2";
+const APPLY: &str = "swebench-5/3";
 
 /// What an instance image is made of.
 #[derive(Debug, Clone)]

@@ -18,6 +18,7 @@ use super::mirror::Mirror;
 use super::scratch::{Content, Entries, Scratch, Tree};
 use super::worktree::ATTRIBUTES;
 use crate::patch::{Touched, blob_ids, mentioned, touched};
+use crate::tree::{Change, Happened};
 
 /// What is applied, and on top of what.
 pub struct PatchRequest<'a> {
@@ -48,8 +49,9 @@ pub enum PatchOutcome {
 pub struct PatchLayer {
     /// The tar.
     pub file: LayerFile,
-    /// Paths that changed, relative to the repository.
-    pub changed: Vec<String>,
+    /// What the model patch did to the files, whatever the patch of the test files did to them
+    /// afterwards.
+    pub changed: Vec<Change>,
 }
 
 /// Which of the two patches.
@@ -135,6 +137,9 @@ impl Mirror {
                 return Ok(PatchOutcome::Refused(refusal));
             }
             after_model = scratch.read()?;
+            if let Some(refusal) = in_git(Which::Model, &installed, &after_model) {
+                return Ok(PatchOutcome::Refused(refusal));
+            }
         }
         let mut tree = after_model.clone();
         if let Some(patch) = patches[1].1 {
@@ -143,6 +148,9 @@ impl Mirror {
                 return Ok(PatchOutcome::Refused(Refusal::new(Which::Test, text)));
             }
             tree = scratch.read()?;
+            if let Some(refusal) = in_git(Which::Test, &installed, &tree) {
+                return Ok(PatchOutcome::Refused(refusal));
+            }
         }
         let time = layer_time(head.time);
         let times = Times { parents: time, test: time + 1, model: time + 2 };
@@ -154,8 +162,8 @@ impl Mirror {
             .collect();
         let written =
             write_layer(&untouched, request.root, &installed, &after_model, &tree, &times, out);
-        let (file, changed) =
-            written.map_err(|source| SourceError::File { path: out.to_owned(), source })?;
+        let file = written.map_err(|source| SourceError::File { path: out.to_owned(), source })?;
+        let changed = changes(&installed, &after_model);
         Ok(PatchOutcome::Applied(PatchLayer { file, changed }))
     }
 
@@ -389,7 +397,7 @@ fn write_layer(
     tree: &Tree,
     times: &Times,
     out: &Path,
-) -> std::io::Result<(LayerFile, Vec<String>)> {
+) -> std::io::Result<LayerFile> {
     // A directory that has something in it is not a thing of its own.
     let kept = untouched.iter().copied();
     let filled: BTreeSet<&[u8]> =
@@ -438,7 +446,38 @@ fn write_layer(
             Some(Content::Directory) | None => {}
         }
     }
-    let (file, _) = layer.finish()?;
-    let names = changed.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
-    Ok((file, names))
+    Ok(layer.finish()?.0)
+}
+
+/// Refuses what a patch put where git keeps its own files, here or in a directory below: names have
+/// more spellings than one, and what is there has one.
+fn in_git(which: Which, before: &Tree, after: &Tree) -> Option<Refusal> {
+    let new = after.keys().filter(|path| !before.contains_key(*path));
+    let failures: Vec<String> = new
+        .filter(|path| {
+            path.split(|byte| *byte == b'/').any(|part| part.eq_ignore_ascii_case(b".git"))
+        })
+        .map(|path| format!("`{}` is outside the repository", String::from_utf8_lossy(path)))
+        .collect();
+    (!failures.is_empty()).then(|| Refusal { which, text: failures.join("\n") + "\n", failures })
+}
+
+/// Compares two trees. Directories count where something else was or is in their place.
+fn changes(before: &Tree, after: &Tree) -> Vec<Change> {
+    let there = |tree: &Tree, path: &[u8]| {
+        tree.get(path).is_some_and(|content| *content != Content::Directory)
+    };
+    let paths: BTreeSet<&Vec<u8>> = before.keys().chain(after.keys()).collect();
+    let changed = paths.into_iter().filter(|path| before.get(*path) != after.get(*path));
+    changed
+        .filter_map(|path| {
+            let happened = match (there(before, path), there(after, path)) {
+                (false, true) => Happened::Added,
+                (true, true) => Happened::Modified,
+                (true, false) => Happened::Deleted,
+                (false, false) => return None,
+            };
+            Some(Change { path: path.clone(), happened })
+        })
+        .collect()
 }

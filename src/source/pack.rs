@@ -59,10 +59,10 @@ pub fn loose(kind: ObjectKind, data: &[u8]) -> Vec<u8> {
     encoder.finish().expect("a vector takes every byte")
 }
 
-/// Returns the path below `.git` of the file of an object that is in no pack.
+/// Returns the path below the git directory of the file of an object that is in no pack.
 pub fn loose_path(id: &[u8; 20]) -> String {
     let digits = hex::encode(id);
-    format!(".git/objects/{}/{}", &digits[..2], &digits[2..])
+    format!("objects/{}/{}", &digits[..2], &digits[2..])
 }
 
 fn entry(object: &PackObject<'_>) -> Vec<u8> {

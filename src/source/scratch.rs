@@ -49,6 +49,8 @@ pub type Entries = BTreeMap<Vec<u8>, (EntryKind, [u8; 20])>;
 /// A scratch repository.
 pub struct Scratch {
     tree: PathBuf,
+    /// Beside the work tree: `patch`, which knows nothing of git, finds nothing of git's to write to.
+    git_dir: PathBuf,
     patch: PathBuf,
     saved_index: PathBuf,
 }
@@ -58,22 +60,25 @@ impl Scratch {
     pub fn create(directory: &Path) -> Result<Self, SourceError> {
         let scratch = Scratch {
             tree: directory.join("tree"),
+            git_dir: directory.join("git"),
             patch: directory.join("patch.diff"),
             saved_index: directory.join("index"),
         };
-        let made = match scratch.tree.exists() {
-            true => std::fs::remove_dir_all(&scratch.tree),
-            false => Ok(()),
-        };
-        let made = made.and_then(|()| std::fs::create_dir_all(&scratch.tree));
-        made.map_err(|source| scratch.file(source))?;
-        scratch.git(&["init", "--quiet", "--template=", "."], b"")?;
+        for part in [&scratch.tree, &scratch.git_dir] {
+            let gone = match std::fs::remove_dir_all(part) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            };
+            let made = gone.and_then(|()| std::fs::create_dir_all(part));
+            made.map_err(|source| scratch.file(source))?;
+        }
+        scratch.git(&["init", "--quiet", "--template="], b"")?;
         Ok(scratch)
     }
 
     /// Adds a blob.
     pub fn add_blob(&self, id: &[u8; 20], data: &[u8]) -> Result<(), SourceError> {
-        let path = self.tree.join(pack::loose_path(id));
+        let path = self.git_dir.join(pack::loose_path(id));
         if path.exists() {
             return Ok(());
         }
@@ -164,7 +169,7 @@ impl Scratch {
                 return Ok(Ok(()));
             }
             if three_way {
-                let index = self.tree.join(".git/index");
+                let index = self.git_dir.join("index");
                 std::fs::rename(&self.saved_index, index).map_err(|source| self.file(source))?;
             }
         }
@@ -184,7 +189,7 @@ impl Scratch {
 
     /// Copies the index with its time: git looks closely at files that are as young as the index.
     fn save_index(&self) -> Result<(), SourceError> {
-        let index = self.tree.join(".git/index");
+        let index = self.git_dir.join("index");
         // An index without entries may have no file.
         if !index.exists() {
             self.git(&["read-tree", "--empty"], b"")?;
@@ -235,6 +240,8 @@ impl Scratch {
         let outside = self.tree.parent().unwrap_or(&self.tree);
         isolate(&mut command, outside);
         command
+            .env("GIT_DIR", &self.git_dir)
+            .env("GIT_WORK_TREE", &self.tree)
             .args(&words[1..])
             .current_dir(&self.tree)
             .stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() })
@@ -288,16 +295,12 @@ fn find_program(name: &str) -> Result<PathBuf, SourceError> {
     })
 }
 
-/// Reads a work tree, without its `.git`.
+/// Reads a work tree.
 fn read_tree(dir: &Path) -> std::io::Result<Tree> {
     use std::os::unix::ffi::OsStrExt as _;
     use std::os::unix::fs::PermissionsExt as _;
     let mut tree = Tree::new();
-    let walk = walkdir::WalkDir::new(dir)
-        .min_depth(1)
-        .into_iter()
-        .filter_entry(|entry| entry.depth() > 1 || entry.file_name() != ".git");
-    for entry in walk {
+    for entry in walkdir::WalkDir::new(dir).min_depth(1) {
         let entry = entry?;
         let path = entry.path().strip_prefix(dir).expect("the walk stays below its root");
         let path = path.as_os_str().as_bytes().to_vec();

@@ -102,7 +102,7 @@ impl Mirror {
         let objects = step.objects();
         for id in &below.objects {
             let list = if objects.contains(id) { &mut step.kept } else { &mut step.deleted };
-            list.push(pack::loose_path(id));
+            list.push(format!(".git/{}", pack::loose_path(id)));
         }
         Ok(step)
     }
@@ -201,7 +201,9 @@ impl Step<'_> {
         let mut objects: Vec<(String, Vec<u8>)> = self
             .new_objects()
             .par_iter()
-            .map(|(id, (kind, data))| (pack::loose_path(id), pack::loose(*kind, data)))
+            .map(|(id, (kind, data))| {
+                (format!(".git/{}", pack::loose_path(id)), pack::loose(*kind, data))
+            })
             .collect();
         let pack = history::pack_files(&commits.objects);
         let mut held = self.held();

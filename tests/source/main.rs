@@ -2,6 +2,7 @@
 
 mod history;
 mod origins;
+mod truth;
 mod worktree;
 
 use std::collections::BTreeMap;
@@ -555,7 +556,8 @@ fn binary_patches_and_bytes_that_are_not_utf8_apply() {
     let outcome =
         repo.mirror(state.path()).write_patch_layer(&request, state.path(), &out).unwrap();
     let PatchOutcome::Applied(layer) = outcome else { panic!("{outcome:?}") };
-    assert_eq!(layer.changed, ["data.bin", "latin.txt"]);
+    let changed: Vec<String> = layer.changed.iter().map(ToString::to_string).collect();
+    assert_eq!(changed, ["A data.bin", "A latin.txt"]);
 }
 
 #[test]
@@ -578,6 +580,62 @@ fn nothing_outside_the_repository_is_written() {
     let link = "diff --git a/l b/l\nnew file mode 120000\n--- /dev/null\n+++ b/l\n@@ -0,0 +1 @@\n+/tmp\n\\ No newline at end of file\n";
     let reason = repo.apply("", &format!("{link}{}", new("l/evil"))).unwrap_err();
     assert!(reason.contains("symbolic link `l`"), "{reason}");
+}
+
+#[test]
+fn a_patch_in_a_form_that_only_patch_reads_writes_nothing_of_git() {
+    let repo = Repo::new();
+    let ran = repo.dir.path().join("ran");
+    for path in [".git/config", ".git/hooks/post-checkout", "pkg/.git/config", "pkg/.GIT/x"] {
+        let patch = format!(
+            "  --- /dev/null\n  +++ b/{path}\n  @@ -0,0 +1,2 @@\n  +[core]\n\
+             \u{20} +\tfsmonitor = touch {}\n",
+            ran.display()
+        );
+        // The test patch has git look at the tree after that.
+        let reason = repo.apply(TEST, &patch).unwrap_err();
+        assert!(reason.contains("outside the repository"), "{path}: {reason}");
+        assert!(!ran.exists(), "{path}");
+    }
+}
+
+#[test]
+fn what_a_patch_changed_is_read_from_the_files_whatever_form_it_has() {
+    let repo = Repo::new();
+    let changed = |patch: &str| {
+        let state = tempfile::tempdir().unwrap();
+        let out = state.path().join("layer.tar");
+        let request = PatchRequest {
+            commit: &repo.base,
+            setup_diff: None,
+            test_patch: TEST.as_bytes(),
+            model_patch: patch.as_bytes(),
+            root: "testbed",
+        };
+        let outcome =
+            repo.mirror(state.path()).write_patch_layer(&request, state.path(), &out).unwrap();
+        let PatchOutcome::Applied(layer) = outcome else { panic!("{outcome:?}") };
+        layer.changed.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let hunk = "@@ -0,0 +1 @@\n+x\n";
+    let plain = format!("--- /dev/null\n+++ b/tests/conftest.py\n{hunk}");
+    let indented: String = plain.lines().map(|line| format!("  {line}\n")).collect();
+    for patch in [
+        &plain,
+        &format!("--- /dev/null\n+++ b/tests/conftest.py 2020-01-01 00:00:00.0 +0000\n{hunk}"),
+        &format!("--- /dev/null\n+++ b/tests/conftest.py\t2020-01-01\n{hunk}"),
+        &format!("--- /dev/null\n+++ \"b/tests/conf\\164est.py\"\n{hunk}"),
+        &format!("--- /dev/null\n+++ b//tests/./conftest.py\n{hunk}"),
+        &indented,
+        &plain.replace('\n', "\r\n"),
+    ] {
+        assert_eq!(changed(patch), ["A tests/conftest.py"], "{patch}");
+    }
+    let moved = "diff --git a/pkg/code.py b/pkg/moved.py\nsimilarity index 100%\n\
+                 rename from pkg/code.py\nrename to pkg/moved.py\n";
+    assert_eq!(changed(moved), ["D pkg/code.py", "A pkg/moved.py"]);
+    let mode = "diff --git a/tool.sh b/tool.sh\nold mode 100755\nnew mode 100644\n";
+    assert_eq!(changed(mode), ["M tool.sh"]);
 }
 
 #[test]

@@ -203,7 +203,8 @@ fn a_patch_of_a_converted_file_leaves_what_git_apply_leaves() {
     };
     let outcome = mirror.write_patch_layer(&request, root.path(), &out).unwrap();
     let PatchOutcome::Applied(layer) = outcome else { panic!("{outcome:?}") };
-    assert_eq!(layer.changed, ["a.bat", "cp1251.py", "sub/new.txt"]);
+    let changed: Vec<String> = layer.changed.iter().map(ToString::to_string).collect();
+    assert_eq!(changed, ["M a.bat", "M cp1251.py", "A sub/new.txt"]);
     let tree = checkout(&mirror, &id, root.path());
     unpack(&out, root.path());
     assert_eq!(files(&tree), wanted);

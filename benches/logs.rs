@@ -28,7 +28,7 @@ fn reading(criterion: &mut Criterion) {
             continue;
         }
         let log = log_of(name);
-        let context = Context { instance_id: "a__b-1", version: "10.0", strict: false };
+        let context = Context { instance_id: "a__b-1", version: "10.0", strict: false, runs: None };
         let parser = parser(name).expect("it is listed");
         group.throughput(Throughput::Bytes(log.len() as u64));
         group.bench_with_input(BenchmarkId::from_parameter(name), &log, |bencher, log| {

@@ -114,6 +114,7 @@ async fn sandbox(engine: &dyn Engine) -> (Duration, Duration) {
         memory: Some(1 << 30),
         milli_cpus: Some(1000),
         pids: Some(1000),
+        quotas: imgforge::engine::Quotas::default(),
         network: SandboxNetwork::None,
         loopback_names: Vec::new(),
         variables: Default::default(),

@@ -40,6 +40,54 @@ pub fn memory(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A bound of something that may have none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// At most so many.
+    Most(u64),
+    /// Without an end.
+    None,
+}
+
+impl Bound {
+    /// Returns the most, where there is one.
+    pub fn most(self) -> Option<u64> {
+        match self {
+            Bound::Most(most) => Some(most),
+            Bound::None => None,
+        }
+    }
+}
+
+/// Reads the most bytes that may be written, at least a mebibyte, or `none`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn bytes_bound(text: &str) -> Result<Bound, String> {
+    if text == "none" {
+        return Ok(Bound::None);
+    }
+    match bytes(text)? {
+        bytes if bytes >= 1 << 20 => Ok(Bound::Most(bytes)),
+        _ => Err(format!("`{text}` is too little: at least 1m is needed, or `none`")),
+    }
+}
+
+/// Reads the most files that may be made, at least a hundred, or `none`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn files_bound(text: &str) -> Result<Bound, String> {
+    if text == "none" {
+        return Ok(Bound::None);
+    }
+    match text.trim().parse::<u64>() {
+        Ok(number) if number >= 100 => Ok(Bound::Most(number)),
+        Ok(_) => Err(format!("`{text}` is too few: at least 100 are needed, or `none`")),
+        Err(error) => Err(format!("{error}: expected a number, or `none`")),
+    }
+}
+
 /// Reads processors, such as `1.5`, in thousandths.
 ///
 /// # Errors
@@ -75,6 +123,17 @@ mod tests {
         for wrong in ["", "lots", "5 potatoes", "GB", "-1G", "1.2.3", "1e", "ib"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_bound_is_an_amount_or_none() {
+        assert_eq!(bytes_bound("20g"), Ok(Bound::Most(20 << 30)));
+        assert_eq!(bytes_bound("none").unwrap().most(), None);
+        assert!(bytes_bound("0").is_err());
+        assert_eq!(files_bound("1000000").unwrap().most(), Some(1_000_000));
+        assert_eq!(files_bound("none"), Ok(Bound::None));
+        assert!(files_bound("3").is_err());
+        assert!(files_bound("1g").is_err());
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::patch::unquote;
 
 /// What happened to a path.
@@ -16,6 +18,17 @@ pub enum Happened {
     Modified,
     /// It is gone.
     Deleted,
+}
+
+impl Happened {
+    /// Returns `A`, `M` or `D`, as `git diff --name-status` has it.
+    pub fn letter(self) -> char {
+        match self {
+            Happened::Added => 'A',
+            Happened::Modified => 'M',
+            Happened::Deleted => 'D',
+        }
+    }
 }
 
 /// A path that a patch changed.
@@ -30,12 +43,7 @@ pub struct Change {
 impl fmt::Display for Change {
     /// Writes `A`, `M` or `D`, a blank, and the path as git quotes it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let letter = match self.happened {
-            Happened::Added => 'A',
-            Happened::Modified => 'M',
-            Happened::Deleted => 'D',
-        };
-        write!(f, "{letter} {}", quote(&self.path))
+        write!(f, "{} {}", self.happened.letter(), quote(&self.path))
     }
 }
 
@@ -51,6 +59,25 @@ impl Change {
         };
         let path = unquote(path.as_bytes());
         (!path.is_empty()).then_some(Change { path, happened })
+    }
+}
+
+/// What is known of the tree of a repository in a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TreeNotes {
+    /// What the model patch changed, as [`Change`] is written.
+    pub changed: Vec<String>,
+    /// What the strict rules undid of it.
+    pub restored: Vec<String>,
+    /// What they removed of what commands of the script had made.
+    pub removed: Vec<String>,
+}
+
+impl TreeNotes {
+    /// Returns what the model patch changed.
+    pub fn changes(&self) -> Vec<Change> {
+        self.changed.iter().filter_map(|text| Change::parse(text)).collect()
     }
 }
 

@@ -87,6 +87,27 @@ fn every_bad_row_is_named_with_line_id_and_field() {
 }
 
 #[test]
+fn every_command_refuses_names_that_are_paths_options_or_markup() {
+    let space = Space::new();
+    let ids = ["../../..", "..", "-x", "a/b", "a\\nb", "<b>x</b>", "a b", "a\\u0000b", "a\"b"];
+    let rows = ids.map(|id| ("instance_id", row(&id.replace('"', "\\\""), "")));
+    let repos = ["--upload-pack=id/x", "../x", "a/..", "a/b/c", "a/-b", "ext::sh -c x/y", "a"];
+    let repos = repos.map(|repo| ("repo", row("a__a-1", "").replace("pallets/flask", repo)));
+    for (field, text) in rows.into_iter().chain(repos) {
+        space.write("bad.jsonl", &text);
+        for command in [
+            &["plan", "-d", "bad.jsonl"][..],
+            &["build", "-d", "bad.jsonl", "--dry-run"],
+            &["prewarm", "-d", "bad.jsonl"],
+            &["eval", "-d", "bad.jsonl", "-p", "gold", "--run-id", "r"],
+        ] {
+            let error = space.fails(2, command);
+            assert!(error.contains(&format!("`{field}` is `")), "{command:?} {text}: {error}");
+        }
+    }
+}
+
+#[test]
 fn a_damaged_parquet_file_is_named() {
     let space = Space::new();
     space.write("x.parquet", "PAR1 and then nothing of use");

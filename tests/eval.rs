@@ -252,6 +252,41 @@ fn a_fork_bomb_and_a_flood_harm_nobody_else() {
 }
 
 #[test]
+fn patches_that_take_all_there_is_leave_the_others_their_verdicts() {
+    let Some(mut space) = Space::new() else { return };
+    space.row(
+        "x__y-1",
+        "for i in $(seq 60); do head -c 9000000 /dev/zero >/var/$i; done; sleep 200",
+    );
+    space.row("x__y-2", "cd /var; seq 9000 | xargs touch; sleep 200; echo PASSED a");
+    space.row("x__y-3", "cat /dev/zero; echo PASSED a");
+    space.row("x__y-4", ":(){ :|:& }; :; sleep 1; echo PASSED a");
+    for honest in 5..12 {
+        let word = if honest % 2 == 1 { "PASSED" } else { "FAILED" };
+        space.row(&format!("x__y-{honest}"), &format!("sleep 1; echo {word} a"));
+    }
+    let limits = ["--disk", "100m", "--files", "5000", "--log-size", "2m", "--pids-limit", "64"];
+    let args = [&["--run-id", "r", "-t", "60", "-j", "4"], limits.as_slice()].concat();
+    let (report, code, said) = space.eval(&args);
+    assert_eq!(code, Some(1), "{said}");
+    for (id, option) in [("x__y-1", "--disk"), ("x__y-2", "--files"), ("x__y-3", "--log-size")] {
+        let verdict = verdict(&report, id);
+        assert_eq!(verdict["verdict"], "over_quota", "{id}: {said}");
+        assert!(verdict["reason"].as_str().unwrap().contains(option), "{verdict}");
+    }
+    for honest in 5..12 {
+        let wanted = if honest % 2 == 1 { "resolved" } else { "unresolved" };
+        assert_eq!(verdict(&report, &format!("x__y-{honest}"))["verdict"], wanted, "{said}");
+    }
+    assert_eq!(space.output("r", "x__y-3").len(), 2 << 20);
+    // What was over its quota has no result, and is tried again; the others are not.
+    let (again, ..) = space.eval(&args);
+    let cached = again["imgforge"]["cached_ids"].as_array().unwrap();
+    assert!(cached.len() >= 7 && !cached.contains(&json!("x__y-1")), "{cached:?}");
+    assert_eq!(space.containers(), Vec::<String>::new());
+}
+
+#[test]
 fn what_was_run_is_not_run_again_whatever_the_run_is_called() {
     let Some(mut space) = Space::new() else { return };
     space.row("x__y-1", "echo PASSED a");
@@ -342,6 +377,30 @@ fn an_interrupted_run_says_what_was_not_run_and_the_same_command_goes_on() {
     let (report, code, said) = space.eval(&["--run-id", "r", "-j", "3"]);
     assert_eq!((code, &report["resolved_instances"]), (Some(0), &json!(6)), "{said}");
     assert_eq!(report["imgforge"]["cached_ids"].as_array().unwrap().len() as u64, done, "{said}");
+}
+
+#[test]
+fn a_termination_does_not_wait_for_tests_not_even_stopped_ones() {
+    let Some(mut space) = Space::new() else { return };
+    space.row("x__y-1", "kill -STOP -1; kill -STOP $$; echo PASSED a");
+    space.row("x__y-2", "echo PASSED a");
+    let child = space
+        .command(&["-p", "empty", "--run-id", "r", "-j", "1", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    space.wait_for("logs/run_evaluation/r/empty/x__y-1/test_output.txt");
+    std::thread::sleep(Duration::from_secs(2));
+    let (pid, asked) = (rustix::process::Pid::from_raw(child.id() as i32).unwrap(), Instant::now());
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}: {said}", asked.elapsed());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(verdict(&report, "x__y-1")["verdict"], "not_run", "{said}");
+    assert_eq!(space.containers(), Vec::<String>::new());
 }
 
 #[test]
@@ -812,7 +871,10 @@ fn the_demo_is_evaluated_with_its_own_patches_with_bad_ones_and_on_published_ima
     assert_eq!(verdict(&strict["models"]["gold"], id)["verdict"], "resolved", "{said}");
     let cheat = verdict(&strict["models"]["cheat"], id);
     assert_eq!(cheat["verdict"], "unresolved", "{said}");
-    assert!(cheat["strict"][0].as_str().unwrap().contains("conftest.py restored"), "{cheat:#}");
+    assert!(
+        cheat["strict"][0].as_str().unwrap().contains("conftest.py as it was before the patch"),
+        "{cheat:#}"
+    );
 
     // On an image that was made elsewhere the patch is applied in the container.
     let namespace = format!("imgforge-test-{:012x}", rand::random::<u64>() >> 16);

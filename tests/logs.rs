@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufReader, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use imgforge::grade::{self, Context, EvalType, Expected, Resolution, Tier};
+use imgforge::grade::{self, Context, EvalType, Expected, LogReading, Resolution, Tier};
 use serde_json::{Value, json};
 
 fn folders(path: &Path) -> Vec<PathBuf> {
@@ -23,13 +23,29 @@ fn strings(value: &Value) -> Vec<String> {
     items.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
+/// Returns the directory of the corpus.
+fn corpus() -> Option<PathBuf> {
+    let dir = std::env::var_os("IMGFORGE_TEST_DATA").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
+        PathBuf::from,
+    );
+    let data = dir.join("corpus");
+    if !data.is_dir() {
+        assert!(std::env::var_os("CI").is_none(), "`{}` is not there", data.display());
+        eprintln!("skipped: `corpus` is not in IMGFORGE_TEST_DATA");
+        return None;
+    }
+    Some(data)
+}
+
 /// Grades a log and returns what is compared, in the harness's words.
 fn graded(log: &Path, case: &Value) -> Value {
     let text = |name: &str| case[name].as_str().unwrap_or_default().to_owned();
     let (name, instance_id, version) = (text("log_parser"), text("instance_id"), text("version"));
     let parser = grade::parser(&name).unwrap_or_else(|| panic!("no parser `{name}`"));
     let mut log = BufReader::new(File::open(log).unwrap());
-    let context = Context { instance_id: &instance_id, version: &version, strict: false };
+    let context =
+        Context { instance_id: &instance_id, version: &version, strict: false, runs: None };
     let reading = match grade::read_log(&mut log, parser, &context) {
         Ok(reading) => reading,
         Err(error) => return json!({ "error": error.to_string() }),
@@ -60,16 +76,7 @@ fn graded(log: &Path, case: &Value) -> Value {
 
 #[test]
 fn every_log_of_the_corpus_gets_the_verdict_of_the_harness() {
-    let dir = std::env::var_os("IMGFORGE_TEST_DATA").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
-        PathBuf::from,
-    );
-    let data = dir.join("corpus");
-    if !data.is_dir() {
-        assert!(std::env::var_os("CI").is_none(), "`{}` is not there", data.display());
-        eprintln!("skipped: `corpus` is not in IMGFORGE_TEST_DATA");
-        return;
-    }
+    let Some(data) = corpus() else { return };
     let mut wrong = Vec::new();
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for parser in folders(&data) {
@@ -127,4 +134,59 @@ fn every_format_has_a_log_of_its_own_and_every_log_a_format() {
     for first in formats.values() {
         assert!(seen.iter().any(|name| name == first), "`{first}` has no log in tests/logs");
     }
+}
+
+/// Grades a log by its row's lists; `None` where it shows no results.
+fn resolved(reading: &LogReading, case: &Value) -> Option<bool> {
+    if !reading.found {
+        return None;
+    }
+    let eval_type: EvalType = case["eval_type"].as_str().unwrap().parse().unwrap();
+    let (f2p, p2p) = (strings(&case["FAIL_TO_PASS"]), strings(&case["PASS_TO_PASS"]));
+    let expected = Expected { eval_type, fail_to_pass: &f2p, pass_to_pass: &p2p };
+    let tests = grade::tests_status(&reading.status_map, &expected);
+    Some(tests.resolution() == Resolution::Full)
+}
+
+#[test]
+fn every_resolved_log_of_the_corpus_stays_so_when_the_runner_s_counts_must_agree() {
+    let Some(data) = corpus() else { return };
+    let (mut graded, mut resolved_by_default, mut faults, mut lost) =
+        (0, 0, Vec::new(), Vec::new());
+    let mut suspicious = Vec::new();
+    for parser in folders(&data) {
+        for case in folders(&parser) {
+            let text = std::fs::read(case.join("case.json")).unwrap();
+            let text: Value = serde_json::from_slice(&text).unwrap();
+            let read = |strict| {
+                let name = |field: &str| text[field].as_str().unwrap_or_default().to_owned();
+                let (instance_id, version) = (name("instance_id"), name("version"));
+                let context =
+                    Context { instance_id: &instance_id, version: &version, strict, runs: Some(1) };
+                let mut log = BufReader::new(File::open(case.join("test_output.txt")).unwrap());
+                let parser = grade::parser(&name("log_parser")).unwrap();
+                grade::read_log(&mut log, parser, &context).ok()
+            };
+            let (Some(lenient), Some(strict)) = (read(false), read(true)) else { continue };
+            graded += 1;
+            let place = case.strip_prefix(&data).unwrap().display().to_string();
+            if let Some(fault) = strict.closing {
+                faults.push(format!("{place}: {fault}"));
+            }
+            if resolved(&lenient, &text) == Some(true) {
+                resolved_by_default += 1;
+                if !lenient.suspicions.is_empty() {
+                    suspicious.push(format!("{place}: {:?}", lenient.suspicions));
+                }
+                if resolved(&strict, &text) != Some(true) {
+                    lost.push(format!("{place}: {:?}", strict.not_found));
+                }
+            }
+        }
+    }
+    println!("{graded} logs, {resolved_by_default} resolved, {} faults", faults.len());
+    println!("{}", faults.join("\n"));
+    assert!(resolved_by_default > 0, "the corpus is empty");
+    assert!(suspicious.is_empty(), "suspicions of real logs:\n{}", suspicious.join("\n"));
+    assert!(lost.is_empty(), "{} resolved logs are lost:\n{}", lost.len(), lost.join("\n"));
 }

@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::bounds::Bounded;
 use crate::hashing::Hashing;
 use crate::key::Digest;
 use crate::source::Needed;
@@ -39,6 +40,9 @@ pub const INDEX: &str = "index";
 
 /// The archive of base images.
 pub const IMAGES: &str = "images.tar";
+
+/// Nothing that is larger says what a bundle holds.
+const FORM_LIMIT: u64 = 64 << 20;
 
 /// The level of compression: most of it is compressed already.
 const LEVEL: i32 = 3;
@@ -137,10 +141,10 @@ pub fn pack_repository(
     // One `git` works in the mirror.
     let target = std::path::absolute(target).map_err(file_error(target))?;
     let (from, to) = (mirror.to_string_lossy(), target.to_string_lossy());
-    git(&["init", "--quiet", "--bare", &to], b"")?;
+    git(&["init", "--quiet", "--bare", "--end-of-options", &to], b"")?;
     let objects: String = needed.objects.iter().map(|id| format!("{id}\n")).collect();
     let pack = format!("{to}/objects/pack/pack");
-    git(&["-C", &from, "pack-objects", "--quiet", &pack], objects.as_bytes())?;
+    git(&["-C", &from, "pack-objects", "--quiet", "--end-of-options", &pack], objects.as_bytes())?;
     let references = target.join("packed-refs");
     std::fs::write(&references, &needed.packed_refs).map_err(file_error(&references))
 }
@@ -196,9 +200,10 @@ pub fn pack(dir: &Path, mut contents: Contents, path: &Path) -> Result<u64, Bund
 pub fn unpack(path: &Path, dir: &Path) -> Result<Contents, BundleError> {
     let broken = |why: String| BundleError::Broken { path: path.to_owned(), why };
     let file = File::open(path).map_err(file_error(path))?;
+    let length = file.metadata().map_err(file_error(path))?.len();
     let decoder =
         zstd::stream::read::Decoder::new(file).map_err(|error| broken(error.to_string()))?;
-    let mut archive = tar::Archive::new(decoder);
+    let mut archive = tar::Archive::new(Bounded::new(decoder, length));
     let mut contents: Option<Contents> = None;
     let mut left: BTreeMap<String, Digest> = BTreeMap::new();
     for entry in archive.entries().map_err(|error| broken(error.to_string()))? {
@@ -208,6 +213,9 @@ pub fn unpack(path: &Path, dir: &Path) -> Result<Contents, BundleError> {
         if contents.is_none() {
             if text != FORM {
                 return Err(broken(format!("it begins with `{text}`")));
+            }
+            if entry.size() > FORM_LIMIT {
+                return Err(broken(format!("`{FORM}` is too large")));
             }
             let mut form = Vec::new();
             entry.read_to_end(&mut form).map_err(|error| broken(error.to_string()))?;
@@ -223,9 +231,10 @@ pub fn unpack(path: &Path, dir: &Path) -> Result<Contents, BundleError> {
             contents = Some(read);
             continue;
         }
-        let plain = name.components().all(|part| matches!(part, Component::Normal(_)));
+        let plain = entry.header().entry_type().is_file()
+            && name.components().all(|part| matches!(part, Component::Normal(_)));
         let Some(digest) = left.remove(&text).filter(|_| plain) else {
-            return Err(broken(format!("`{text}` is not in its list")));
+            return Err(broken(format!("`{text}` is not in its list, is in it twice, or no file")));
         };
         let target = dir.join(&name);
         if let Some(parent) = target.parent() {

@@ -4,6 +4,7 @@
 //! [`collect`] are pure. Nothing here touches an image without imgforge's labels.
 
 pub mod archive;
+pub mod check;
 pub mod collect;
 pub mod contents;
 pub mod registry;

@@ -21,6 +21,7 @@ use crate::plan::name;
 use crate::platform;
 use crate::retry::QUESTION;
 
+use super::check::Checker;
 use super::remote::{Offers, Remote, Silent, error_text};
 
 /// How many images are asked for, or pushed, at once.
@@ -36,8 +37,17 @@ pub struct RegistryCache {
     platform: String,
     client_config: Option<PathBuf>,
     registry: tokio::sync::OnceCell<Arc<Registry>>,
-    /// What the images are for that it was asked for, by name.
-    platforms: Mutex<HashMap<String, String>>,
+    /// What it was told of an image, by name: from then on the name means that.
+    told: Mutex<HashMap<String, Told>>,
+}
+
+/// What a registry told of an image.
+#[derive(Debug, Clone)]
+struct Told {
+    /// What it is for: a registry that many share has images by key for every platform.
+    platform: String,
+    /// The digest of its manifest.
+    manifest: String,
 }
 
 /// An image that is to be pushed.
@@ -92,8 +102,8 @@ impl RegistryCache {
     ) -> std::result::Result<RegistryCache, NotAPlace> {
         let base = reference::place(place)?;
         let registry = tokio::sync::OnceCell::new();
-        let (platform, platforms) = (platform.to_owned(), Mutex::default());
-        Ok(RegistryCache { base, platform, client_config, registry, platforms })
+        let (platform, told) = (platform.to_owned(), Mutex::default());
+        Ok(RegistryCache { base, platform, client_config, registry, told })
     }
 
     fn reference(&self, image: &str) -> String {
@@ -119,8 +129,9 @@ impl RegistryCache {
         let asked = self.open(image).await?;
         let described = retried(&Silent, QUESTION, || asked.describe(&self.platform)).await?;
         if let Some(described) = &described {
-            let mut platforms = self.platforms.lock().expect("no holder panics");
-            platforms.insert(image.to_owned(), described.image.platform.clone());
+            let platform = described.image.platform.clone();
+            let told = Told { platform, manifest: described.manifest.clone() };
+            self.told.lock().expect("no holder panics").insert(image.to_owned(), told);
         }
         Ok(described)
     }
@@ -148,18 +159,20 @@ impl RegistryCache {
         }
     }
 
-    /// Pushes images that an engine has, parents before children, and the `FROM` images of bases.
+    /// Pushes images that the checker's engine has, parents before children, and the `FROM` images of
+    /// bases. One that is not what its name says is not handed on.
     /// `told` hears of each as it ends. Once an image was pushed a failure is that of one image.
     pub async fn push(
         &self,
-        engine: &dyn Engine,
+        checker: &Checker<'_>,
         images: &[ToPush],
         told: &(dyn Fn(&PushedImage) + Sync),
     ) -> Result<Vec<PushedImage>> {
         let siblings = self.repositories();
         let pushing = Pushing {
             cache: self,
-            engine,
+            checker,
+            engine: checker.engine(),
             siblings,
             blobs: Mutex::default(),
             layers: Mutex::default(),
@@ -188,6 +201,7 @@ impl RegistryCache {
 /// What the pushes of one call share.
 struct Pushing<'a> {
     cache: &'a RegistryCache,
+    checker: &'a Checker<'a>,
     engine: &'a dyn Engine,
     siblings: Vec<String>,
     /// Blobs that the registry is known to have.
@@ -227,10 +241,10 @@ impl Pushing<'_> {
     async fn try_one(&self, image: &ToPush) -> Result<(Pushed, u64)> {
         let name = name::image(image.kind, &image.key);
         let missing = || EngineError::NoSuchImage { reference: name.clone() };
-        let local = self.engine.inspect(&name).await?.ok_or_else(missing)?;
-        if let Some(why) = survey::other_platform(&local) {
-            return Ok((Pushed::Failed(why), 0));
-        }
+        let local = match self.checker.here(image.kind, &image.key).await?.ok_or_else(missing)? {
+            Ok(local) => local,
+            Err(wrong) => return Ok((Pushed::Failed(wrong.to_string()), 0)),
+        };
         let there = match self.cache.ask(&name).await {
             // So some registries say that there is no such repository: the push decides.
             Err(EngineError::Denied { .. }) => None,
@@ -440,7 +454,7 @@ impl RegistryCache {
         let described = self.ask(&name::image(kind, &key)).await?;
         Ok(described.and_then(|Described { image, .. }| {
             let labelled = image.config.labels.get(label::KEY) == Some(&key.to_string());
-            (labelled && survey::other_platform(&image).is_none()).then_some(image)
+            labelled.then_some(image)
         }))
     }
 
@@ -452,9 +466,17 @@ impl RegistryCache {
         log: &dyn LogSink,
     ) -> Result<()> {
         let source = self.reference(name);
-        // A registry that many share has images by key for every platform.
-        let known = self.platforms.lock().expect("no holder panics").get(name).cloned();
-        let platform = known.unwrap_or_else(|| self.platform.clone());
+        if !self.told.lock().expect("no holder panics").contains_key(name) {
+            self.ask(name).await?;
+        }
+        let told = self.told.lock().expect("no holder panics").get(name).cloned();
+        let missing = || EngineError::NotFound {
+            reference: source.clone(),
+            reason: "the registry does not have it".to_owned(),
+        };
+        let Told { platform, manifest } = told.ok_or_else(missing)?;
+        // What was looked at, and not what the name means by now.
+        let source = format!("{}@{manifest}", reference::split_tag(&source).0);
         let image = engine.pull(&source, &platform, log).await?;
         engine.tag(&image.id, local).await?;
         engine.remove(&source).await

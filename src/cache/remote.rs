@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::engine::{Engine, EngineError, Image, LogSink, Result, label};
-use crate::exec::survey;
 use crate::key::{Key, Kind};
 use crate::plan::name;
 use crate::store::{ImageRecord, Store};
 
+use super::check::Checker;
 use super::contents::CacheError;
 
 /// A place that holds images by their keys.
@@ -19,8 +19,8 @@ pub trait Remote: Send + Sync {
     /// Says what it is, such as ``registry `ghcr.io/me` ``.
     fn describe(&self) -> String;
 
-    /// Returns what it holds of `images`: their layers and labels. What it offers is what its labels say: the label of the
-    /// key is compared, layers are checked when they come.
+    /// Returns what it holds of `images`: their configs and the names of their layers. Nothing is
+    /// checked by it but that the label of the key is the one that was asked for.
     async fn offers(&self, images: &[(Kind, Key)]) -> Result<Offers>;
 
     /// Returns what it knows of the `FROM` image of that reference.
@@ -107,6 +107,7 @@ impl Target<'_> {
         if let Some(why) = untold.into_iter().find(EngineError::is_of_registry) {
             return Err(why.into());
         }
+        let checker = &Checker::new(self.engine, self.store.verified_images(self.identity)?);
         let mut ended = Vec::new();
         for kind in Kind::IMAGES {
             let level: Vec<Key> =
@@ -114,7 +115,7 @@ impl Target<'_> {
             let offers = &offers;
             let brought: Vec<BroughtImage> = stream::iter(level)
                 .map(|key| async move {
-                    let outcome = self.one(remote, kind, &key, offers.get(&key)).await?;
+                    let outcome = self.one(remote, checker, kind, &key, offers.get(&key)).await?;
                     let brought = BroughtImage { key, kind, outcome };
                     told(&brought);
                     Ok::<_, CacheError>(brought)
@@ -130,37 +131,24 @@ impl Target<'_> {
     async fn one(
         &self,
         remote: &dyn Remote,
+        checker: &Checker<'_>,
         kind: Kind,
         key: &Key,
         offer: Option<&Image>,
     ) -> std::result::Result<Brought, CacheError> {
+        let name = name::image(kind, key);
+        let _lock = self.store.lock_key(key).await?;
+        if let Some(Ok(_)) = checker.here(kind, key).await? {
+            return Ok(Brought::There);
+        }
         let Some(offer) = offer else {
             return Ok(Brought::Failed(format!("{} does not have it", remote.describe())));
         };
-        if let Some(why) = survey::other_platform(offer) {
-            return Ok(Brought::Failed(why));
+        // Before anything of it comes.
+        if let Err(wrong) = checker.offered(offer, kind, key).await? {
+            return Ok(Brought::Failed(wrong.to_string()));
         }
-        let name = name::image(kind, key);
-        let _lock = self.store.lock_key(key).await?;
-        let parent: Option<Key> =
-            offer.config.labels.get(label::PARENT).and_then(|text| text.parse().ok());
-        let mut stands = None;
-        for below in Kind::IMAGES.into_iter().take_while(|below| *below < kind) {
-            if let Some(parent) = &parent
-                && let Some(image) = self.engine.inspect(&name::image(below, parent)).await?
-            {
-                stands = Some(image);
-            }
-        }
-        let below = stands.as_ref().map(|parent| parent.diff_ids.as_slice());
-        let whole = |image: &Image| survey::is_whole(image, key, below);
-        if self.engine.inspect(&name).await?.as_ref().is_some_and(whole) {
-            return Ok(Brought::There);
-        }
-        if below.is_some_and(|below| !offer.diff_ids.starts_with(below)) {
-            let why = "it stands on another build of its parent than is here".to_owned();
-            return Ok(Brought::Failed(why));
-        }
+        let stands = checker.parent(offer, kind, key).await?;
         let brought = remote.bring(self.engine, kind, key, stands.as_ref(), &Silent).await;
         match brought {
             Ok(()) => {}
@@ -171,10 +159,19 @@ impl Target<'_> {
             }
             Err(error) => return Ok(Brought::Failed(error_text(&error))),
         }
-        let Some(image) = self.engine.inspect(&name).await?.filter(whole) else {
-            self.engine.remove(&name).await?;
-            return Ok(Brought::Failed("it is not a finished build of its key".to_owned()));
+        // And what came: it may be something else by now.
+        let image = match checker.here(kind, key).await? {
+            Some(Ok(image)) => image,
+            other => {
+                self.engine.remove(&name).await?;
+                let why = match other {
+                    Some(Err(wrong)) => wrong.to_string(),
+                    _ => "it is not here afterwards".to_owned(),
+                };
+                return Ok(Brought::Failed(format!("what came is another image: {why}")));
+            }
         };
+        let parent = image.config.labels.get(label::PARENT).and_then(|text| text.parse().ok());
         let document = image.config.labels.get(label::INPUTS).cloned().unwrap_or_default();
         self.store.restore_images(&[ImageRecord {
             key: *key,

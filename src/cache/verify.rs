@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::engine::{Engine, Image, LayerTaker, ListedImage, label};
-use crate::exec::survey;
-use crate::key::{Digest, Key, KeyDocument, Kind, SCHEMA};
+use crate::key::{Digest, Key, Kind};
 use crate::plan::name;
 use crate::platform;
 use crate::store::{ImageRecord, Store};
 
+use super::check::{self, Wrong};
 use super::contents::CacheError;
 use super::remote::error_text;
 
@@ -30,6 +30,10 @@ pub enum Problem {
     Platform(String),
     /// It stands on other layers than its parent has now.
     NotOnParent,
+    /// It is on its parent, and not what imgforge makes of it.
+    Foreign(String),
+    /// What it stands on is not here, and it was never checked: it counts as absent.
+    NoParent,
     /// Its layers cannot be read, or are not what their digests say.
     Damaged(String),
 }
@@ -37,7 +41,7 @@ pub enum Problem {
 impl Problem {
     /// Tells whether the image is of no use: a repair removes it.
     pub fn is_broken(&self) -> bool {
-        !matches!(self, Problem::Missing | Problem::NotIndexed)
+        !matches!(self, Problem::Missing | Problem::NotIndexed | Problem::NoParent)
     }
 }
 
@@ -49,6 +53,10 @@ impl std::fmt::Display for Problem {
             Problem::Labels(why) => write!(f, "its labels are wrong: {why}"),
             Problem::Platform(why) => f.write_str(why),
             Problem::NotOnParent => f.write_str("it stands on other layers than its parent has"),
+            Problem::Foreign(why) => write!(f, "it is not what imgforge makes: {why}"),
+            Problem::NoParent => f.write_str(
+                "its parent is not here, so that it cannot be checked: it counts as absent",
+            ),
             Problem::Damaged(why) => write!(f, "it is damaged: {why}"),
         }
     }
@@ -143,10 +151,12 @@ pub async fn verify(
             };
             match engine.inspect(tag).await? {
                 Some(image) if image.id == listed.id => {
-                    if let Some(why) = wrong_labels(&image, &key, kind) {
-                        verified.findings.push(finding(Problem::Labels(why)));
-                    } else if let Some(why) = survey::other_platform(&image) {
-                        verified.findings.push(finding(Problem::Platform(why)));
+                    if let Err(wrong) = check::inputs(&image, kind, &key) {
+                        let why = wrong.to_string();
+                        verified.findings.push(finding(match wrong {
+                            Wrong::Platform { .. } => Problem::Platform(why),
+                            _ => Problem::Labels(why),
+                        }));
                     } else if let Some(why) = foreign.get(&image.id) {
                         verified.findings.push(finding(Problem::Platform(why.clone())));
                     } else {
@@ -181,21 +191,25 @@ pub async fn verify(
             let mut named = Kind::IMAGES.iter().map(|kind| name::image(*kind, &parent));
             named.find_map(|name| images.get(&name))
         });
-        let on_parent =
-            stands.is_none_or(|(_, _, parent)| image.diff_ids.starts_with(&parent.diff_ids));
+        let known = index.get(key).is_some_and(|known| known.image_id == image.id);
+        let checked = check::check(image, *kind, key, stands.map(|(_, _, parent)| parent));
         let problem = if let Some(why) = damage.of(image) {
             Some(Problem::Damaged(why))
         } else if parent.is_some_and(|parent| broken.contains(&parent)) {
             Some(Problem::Damaged("so is what it stands on".to_owned()))
-        } else if !on_parent {
-            Some(Problem::NotOnParent)
         } else {
-            let indexed = index.get(key).is_some_and(|known| known.image_id == image.id);
-            (!indexed).then_some(Problem::NotIndexed)
+            match checked {
+                Err(Wrong::NotOnParent) => Some(Problem::NotOnParent),
+                // It was built on its parent, or checked with it.
+                Err(Wrong::NoParent { .. }) if known => None,
+                Err(Wrong::NoParent { .. }) => Some(Problem::NoParent),
+                Err(wrong) => Some(Problem::Foreign(wrong.to_string())),
+                Ok(()) => (!known).then_some(Problem::NotIndexed),
+            }
         };
-        if problem.as_ref().is_none_or(|problem| !problem.is_broken()) {
+        if matches!(problem, None | Some(Problem::NotIndexed)) {
             verified.whole.push(record(identity, *key, *kind, image, parent));
-        } else {
+        } else if problem.as_ref().is_some_and(Problem::is_broken) {
             broken.insert(*key);
         }
         if let Some(problem) = problem {
@@ -239,7 +253,7 @@ pub async fn repair(
     let gone: Vec<Key> = verified
         .findings
         .iter()
-        .filter(|finding| finding.problem != Problem::NotIndexed)
+        .filter(|finding| finding.problem.is_broken() || finding.problem == Problem::Missing)
         .map(|finding| finding.key)
         .collect();
     store.forget_images(identity, &gone)?;
@@ -278,26 +292,6 @@ async fn foreign_layers(
         }
     }
     Ok(found)
-}
-
-/// Says what is wrong with the labels of an image that is named by `key`.
-fn wrong_labels(image: &Image, key: &Key, kind: Kind) -> Option<String> {
-    let label = |name: &str| image.config.labels.get(name).map(String::as_str);
-    if label(label::KEY) != Some(&key.to_string()) {
-        return Some(format!("`{}` is not its key", label::KEY));
-    }
-    if label(label::KIND) != Some(kind.as_str()) {
-        return Some(format!("`{}` is not its kind", label::KIND));
-    }
-    if label(label::SCHEMA) != Some(&SCHEMA.to_string()) {
-        return Some(format!("`{}` is not {SCHEMA}", label::SCHEMA));
-    }
-    let inputs = label(label::INPUTS).and_then(|text| KeyDocument::parse(kind, text).ok());
-    if inputs.is_none_or(|inputs| inputs.key() != *key) {
-        return Some(format!("`{}` does not give its key", label::INPUTS));
-    }
-    let finished = !image.config.labels.contains_key(label::SCRATCH) && !image.diff_ids.is_empty();
-    (!finished).then(|| "it is not of a finished build".to_owned())
 }
 
 fn record(identity: &str, key: Key, kind: Kind, image: &Image, parent: Option<Key>) -> ImageRecord {

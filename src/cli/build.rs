@@ -81,7 +81,8 @@ pub(super) async fn run(global: &Global, args: BuildArgs) -> CommandResult {
         let registry = remotes::registry_cache(registry, &prepared.platform)?;
         let there = |status: &str| matches!(status, "fresh" | "built" | "pulled");
         let nodes = summary.nodes.iter().filter(|node| there(node.status));
-        let failed = super::push::push_nodes(global, &**engine, &registry, nodes).await;
+        let checker = prepared.checker()?;
+        let failed = super::push::push_nodes(global, &checker, &registry, nodes).await;
         if failed > 0 && exit == Exit::Success {
             exit = Exit::SomeFailed;
         }

@@ -9,6 +9,7 @@ use clap::ValueEnum as _;
 
 use crate::bundle as form;
 use crate::cache::Collector;
+use crate::cache::check::Checker;
 use crate::cache::registry::RegistryCache;
 use crate::cache::remote::Remote;
 use crate::catalog::{Catalog, Defaults};
@@ -574,6 +575,13 @@ impl Prepared {
         self.engine.as_ref().map_or("none", |(_, info)| info.name.as_str())
     }
 
+    /// Returns what checks the engine's images.
+    pub fn checker(&self) -> Result<Checker<'_>, Failure> {
+        let (engine, info) = self.engine.as_ref().expect("what is checked was built");
+        let known = self.store.verified_images(&engine_identity(info));
+        Ok(Checker::new(&**engine, known.map_err(Failure::environment)?))
+    }
+
     /// Plans `work`.
     pub fn plan(
         &self,
@@ -653,6 +661,12 @@ pub async fn open(global: &Global) -> Result<Opened, Failure> {
 }
 
 impl Opened {
+    /// Returns what checks images.
+    pub fn checker(&self) -> Result<Checker<'_>, Failure> {
+        let known = self.store.verified_images(&self.identity);
+        Ok(Checker::new(&*self.engine, known.map_err(Failure::environment)?))
+    }
+
     /// Returns what takes images away.
     pub fn collector(&self) -> Collector<'_> {
         collector(&*self.engine, &self.info, &self.identity, &self.store)

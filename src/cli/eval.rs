@@ -351,6 +351,16 @@ pub(super) async fn evaluate(
     }
     add_refused(&mut report, &prepared);
     add_empty(&mut report, &prepared);
+    let suspicious: Vec<&str> = report
+        .results
+        .iter()
+        .filter(|one| !one.suspicions.is_empty())
+        .map(|one| one.instance_id.as_str())
+        .collect();
+    if evaluation.run.fail_on_suspicion && exit == Exit::Success && !suspicious.is_empty() {
+        super::render::warn(format!("logs that are suspicious: {}", suspicious.join(", ")));
+        exit = Exit::SomeFailed;
+    }
     if exit == Exit::Success && report.results.iter().any(|one| one.verdict.is_error()) {
         exit = Exit::SomeFailed;
     }

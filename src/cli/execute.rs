@@ -159,7 +159,8 @@ impl ExecArgs {
                 .nodes
                 .iter()
                 .filter(|node| node.status == "built" && !patched.contains(&node.key));
-            super::push::push_nodes(global, &**engine, registry, built).await;
+            let checker = prepared.checker()?;
+            super::push::push_nodes(global, &checker, registry, built).await;
         }
         budget.keep().await;
         Ok(summary)
@@ -269,7 +270,8 @@ pub fn exit_of(summary: &RunSummary) -> Exit {
     }
 }
 
-/// The first signal stops what has not started, the second drops what runs.
+/// The first Ctrl-C stops what has not started, the second drops what runs; SIGTERM does both at
+/// once: whoever sends it does not wait for tests, which may be stopped themselves.
 fn watch_signals(interrupt: Interrupt) {
     tokio::spawn(async move {
         use tokio::signal::unix::{SignalKind, signal};
@@ -280,10 +282,12 @@ fn watch_signals(interrupt: Interrupt) {
         };
         for token in [&interrupt.stop, &interrupt.kill] {
             tokio::select! {
-                _ = ints.recv() => {}
-                _ = terms.recv() => {}
+                _ = ints.recv() => token.cancel(),
+                _ = terms.recv() => {
+                    interrupt.stop.cancel();
+                    interrupt.kill.cancel();
+                }
             }
-            token.cancel();
         }
     });
 }

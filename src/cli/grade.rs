@@ -73,7 +73,7 @@ pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
         .map_err(Failure::input)?;
     let mut log = BufReader::new(file);
     let (instance_id, version) = (&row.instance_id, &row.version);
-    let context = grade::Context { instance_id, version, strict: false };
+    let context = grade::Context { instance_id, version, strict: false, runs: None };
     let reading = grade::read_log(&mut log, rules.parser, &context);
     let reading = reading.map_err(|error| match error {
         ReadError::Io(source) => Failure::environment(source),

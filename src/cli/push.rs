@@ -4,8 +4,9 @@ use std::io::IsTerminal as _;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::cache::check::Checker;
 use crate::cache::registry::{Pushed, PushedImage, RegistryCache, ToPush};
-use crate::engine::{Engine, Result};
+use crate::engine::Result;
 use crate::exec::NodeSummary;
 use crate::plan::name;
 use crate::store::disk;
@@ -16,7 +17,7 @@ use super::render::warn;
 /// Pushes images, with progress.
 pub async fn push(
     global: &Global,
-    engine: &dyn Engine,
+    checker: &Checker<'_>,
     registry: &RegistryCache,
     images: &[ToPush],
 ) -> Result<Vec<PushedImage>> {
@@ -37,7 +38,7 @@ pub async fn push(
             eprintln!("   pushed {name} ({})", disk::bytes_text(image.bytes));
         }
     };
-    let pushed = registry.push(engine, images, &told).await;
+    let pushed = registry.push(checker, images, &told).await;
     bar.finish_and_clear();
     pushed
 }
@@ -74,7 +75,7 @@ pub fn report(global: &Global, pushed: &[PushedImage]) -> usize {
 /// many could not be pushed.
 pub async fn push_nodes<'a>(
     global: &Global,
-    engine: &dyn Engine,
+    checker: &Checker<'_>,
     registry: &RegistryCache,
     nodes: impl Iterator<Item = &'a NodeSummary>,
 ) -> usize {
@@ -84,7 +85,7 @@ pub async fn push_nodes<'a>(
     if images.is_empty() {
         return 0;
     }
-    match push(global, engine, registry, &images).await {
+    match push(global, checker, registry, &images).await {
         Ok(pushed) => report(global, &pushed),
         Err(error) => {
             let error = anyhow::Error::from(error);

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::cache::check::{self, Wrong};
 use crate::cache::registry::RegistryCache;
 use crate::cache::remote::{Offers, Remote};
 use crate::catalog::{Catalog, RegistryMode};
 use crate::engine::reference::{self, NotAPlace};
-use crate::engine::{Engine, EngineError, docker};
+use crate::engine::{Engine, EngineError, Image, docker};
 use crate::exec::survey;
 use crate::key::Key;
-use crate::plan::Plan;
+use crate::plan::{Plan, Status};
 use crate::platform::same;
 
 use super::Failure;
@@ -156,12 +157,66 @@ pub async fn take_offers(prepared: &Prepared, plan: &mut Plan) -> Result<(), Fai
         let (what, error) = (remote.describe(), anyhow::Error::from(first));
         super::render::warn(format!("{what} does not tell all that it has: {error:#}{hint}"));
     }
-    let layers: HashMap<Key, Vec<String>> =
-        images.into_iter().map(|(key, offer)| (key, offer.diff_ids)).collect();
+    let layers = checked_offers(prepared, plan, images).await?;
     let local = prepared.store.indexed(&engine_identity(info)).map_err(Failure::environment)?;
     plan.take_offers(&layers, |key| local.get(key).map(|known| known.diff_ids.clone()));
     Ok(())
 }
+
+/// Checks what is offered with what it will stand on here; returns the layers of what is what its name
+/// says. What is not is as if it were not there, and its node says so.
+async fn checked_offers(
+    prepared: &Prepared,
+    plan: &mut Plan,
+    mut offers: HashMap<Key, Image>,
+) -> Result<HashMap<Key, Vec<String>>, Failure> {
+    let (Some(remote), Some((engine, _))) = (&prepared.remote, &prepared.engine) else {
+        return Ok(HashMap::new());
+    };
+    let mut here: HashMap<Key, Option<Image>> = HashMap::new();
+    let (mut notes, mut foreign) = (Vec::new(), Vec::new());
+    for (index, node) in plan.nodes() {
+        let Some(offer) = offers.get(&node.key) else { continue };
+        let parent = plan.parent(index).map(|parent| &plan.graph[parent]);
+        let below = match parent {
+            Some(parent) if parent.status == Status::Fresh => {
+                if let std::collections::hash_map::Entry::Vacant(place) = here.entry(parent.key) {
+                    place.insert(engine.inspect(&parent.image).await.map_err(engine_failure)?);
+                }
+                here.get(&parent.key).and_then(Option::as_ref)
+            }
+            Some(parent) => offers.get(&parent.key),
+            None => None,
+        };
+        let wrong = match check::check(offer, node.kind(), &node.key, below) {
+            Ok(()) => continue,
+            Err(wrong) => wrong,
+        };
+        // Its parent is built here, so that this one is, too.
+        if !matches!(wrong, Wrong::NoParent { .. }) {
+            let note = format!("{} has it, and it is not taken: {wrong}", remote.describe());
+            // That the parent here is another build is nobody's fault.
+            if wrong != Wrong::NotOnParent {
+                foreign.push(format!("{}: {note}", node.id));
+            }
+            notes.push((index, note));
+        }
+        offers.remove(&node.key);
+    }
+    for warning in foreign.iter().take(SHOWN) {
+        super::render::warn(warning);
+    }
+    if foreign.len() > SHOWN {
+        super::render::warn(format!("and {} more are not taken", foreign.len() - SHOWN));
+    }
+    for (index, note) in notes {
+        plan.graph[index].notes.push(note);
+    }
+    Ok(offers.into_iter().map(|(key, offer)| (key, offer.diff_ids)).collect())
+}
+
+/// How many refused images are warned of.
+const SHOWN: usize = 5;
 
 #[cfg(test)]
 mod tests {

@@ -355,6 +355,10 @@ fn run_of(dir: &Path, target: &RunTarget) -> Result<Evaluated, Failure> {
         cached: kept.as_ref().is_some_and(|kept| kept["cached"] == true),
         image_id: text("image_id").unwrap_or_default(),
         key: text("key").and_then(|key| key.parse().ok()),
+        notes: kept
+            .as_ref()
+            .and_then(|kept| serde_json::from_value(kept["tree"].clone()).ok())
+            .unwrap_or_default(),
     };
     let output = dir.join(file::OUTPUT);
     if text("verdict").as_deref() == Some(Verdict::PatchRefused.as_str()) {

@@ -100,6 +100,8 @@ pub fn unfinished(
         log: None,
         log_tail: Vec::new(),
         reaches: Vec::new(),
+        suspicions: Vec::new(),
+        tree: crate::tree::TreeNotes::default(),
         strict: Vec::new(),
         runs: Vec::new(),
         flaky: Vec::new(),

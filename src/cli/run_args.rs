@@ -5,6 +5,7 @@ use clap::Args;
 use crate::grade::Family;
 use crate::plan::EvaluateOptions;
 use crate::recipe::RunNetwork;
+use crate::size::Bound;
 
 /// How tests are run.
 #[derive(Debug, Clone, Default, Args)]
@@ -26,6 +27,18 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", env = "IMGFORGE_PIDS_LIMIT",
         value_parser = clap::value_parser!(u64).range(16..))]
     pub pids_limit: Option<u64>,
+    /// Bytes of files that each run may write, such as 5g, or none; never more than its share of what
+    /// the disk has free [default: 20g]
+    #[arg(long, value_name = "BYTES", value_parser = crate::size::bytes_bound,
+        env = "IMGFORGE_DISK")]
+    pub disk: Option<Bound>,
+    /// Files and directories that each run may make, or none [default: 1000000]
+    #[arg(long, value_name = "N", value_parser = crate::size::files_bound, env = "IMGFORGE_FILES")]
+    pub files: Option<Bound>,
+    /// Bytes of output that each run may have, or none [default: 1g]
+    #[arg(long, value_name = "BYTES", value_parser = crate::size::bytes_bound,
+        env = "IMGFORGE_LOG_SIZE")]
+    pub log_size: Option<Bound>,
     /// Run everything, also what was run before with the same inputs
     #[arg(long, env = "IMGFORGE_NO_RESULT_CACHE")]
     pub no_result_cache: bool,
@@ -36,6 +49,9 @@ pub struct RunArgs {
     /// tests run as a user without rights, and only what they could not forge counts
     #[arg(long, env = "IMGFORGE_STRICT")]
     pub strict: bool,
+    /// End with status 1 where a log has what that of an honest run does not have
+    #[arg(long, env = "IMGFORGE_FAIL_ON_SUSPICION")]
+    pub fail_on_suspicion: bool,
     /// Run each instance so often; resolved is what is resolved every time
     #[arg(long, value_name = "N", default_value_t = 1, env = "IMGFORGE_REPEAT",
         value_parser = clap::value_parser!(u32).range(1..))]
@@ -50,6 +66,9 @@ impl RunArgs {
             memory: self.memory,
             milli_cpus: self.cpus,
             pids: self.pids_limit,
+            disk: self.disk,
+            files: self.files,
+            log_size: self.log_size,
             network: self.network,
             strict: self.strict,
             family: self.grading,

@@ -105,10 +105,28 @@ pub(super) fn read(row: &Row) -> Result<Instance, RowProblem> {
     if id.len() != 40 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(reader.wrong("base_commit", format!("is `{id}`, not a commit id of 40 digits")));
     }
-    if instance.repo.split('/').filter(|part| !part.is_empty()).count() != 2 {
+    if !is_repo(&instance.repo) {
         return Err(reader.wrong("repo", format!("is `{}`, not `owner/name`", instance.repo)));
     }
+    if !is_name(&instance.instance_id) {
+        let shown = instance.instance_id.escape_debug();
+        let why = format!("is `{shown}`, which cannot be part of file and image names");
+        return Err(reader.wrong("instance_id", why));
+    }
     Ok(instance)
+}
+
+/// Tells whether a text can be part of the names of images, files and addresses: nothing leads out of
+/// a directory, is an option of a program, or is markup.
+fn is_name(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-+@=,~#%^".contains(c);
+    (1..=200).contains(&text.len()) && !text.starts_with(['-', '.']) && text.chars().all(plain)
+}
+
+/// Tells whether a text is `owner/name`; some names begin with a dot.
+fn is_repo(text: &str) -> bool {
+    let parts = text.split_once('/');
+    parts.is_some_and(|(owner, name)| is_name(owner) && is_name(name.trim_start_matches('.')))
 }
 
 struct Reader<'a> {

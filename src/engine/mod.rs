@@ -4,6 +4,7 @@
 //! the terminal. Cancellation is dropping the future; every method leaves nothing behind then that
 //! [`Engine::remove_scratch`] does not find.
 
+pub(crate) mod bounds;
 mod config;
 mod credentials;
 pub mod docker;
@@ -11,6 +12,8 @@ pub mod embedded;
 pub(crate) mod emulation;
 pub mod fake;
 mod host;
+mod meter;
+mod quota;
 pub mod reference;
 pub(crate) mod registry;
 pub(crate) mod retry;
@@ -26,6 +29,7 @@ use crate::owner::Judge;
 use crate::platform;
 
 pub(crate) use config::{config_json, read as read_config};
+pub use quota::{Quota, Quotas};
 
 /// Labels that imgforge sets on its images.
 pub mod label {
@@ -219,6 +223,8 @@ pub struct SandboxRequest {
     pub milli_cpus: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,
+    /// What it may write.
+    pub quotas: Quotas,
     /// What the container can reach.
     pub network: SandboxNetwork,
     /// Names that lead to loopback.
@@ -251,6 +257,8 @@ pub enum SandboxEnd {
     TimedOut,
     /// The kernel killed a process of it at the memory limit. The exit code is the script's.
     OutOfMemory(i64),
+    /// It was killed because it wrote more than it may.
+    OverQuota(Quota),
     /// Somebody else killed it: the engine, or a person.
     Killed(i64),
 }

@@ -16,16 +16,20 @@ use petgraph::graph::NodeIndex;
 use tokio::sync::Notify;
 
 use crate::dataset::{Instance, Patch};
-use crate::engine::{LogSink, SandboxEnd, SandboxNetwork, SandboxRequest, label};
+use crate::engine::{
+    Image, LogSink, Quota, Quotas, SandboxEnd, SandboxNetwork, SandboxRequest, label,
+};
 use crate::grade::{self, Rules, strict};
 use crate::key::Key;
 use crate::progress::NodeLog;
 use crate::recipe::evaluation::{NO_SERVICE, NOT_READY, NOT_READY_MARK, PATCH_REFUSED};
-use crate::recipe::{EvaluationRecipe, Recipe, RunNetwork, script};
+use crate::recipe::{EvaluationRecipe, Recipe, RunLimits, RunNetwork, strict as strict_script};
 use crate::report::{InstanceResult, Verdict, harness, milliseconds};
 use crate::run::{RunDir, file, write_whole};
-use crate::store::{RunRecord, StoreError};
+use crate::store::{RunRecord, StoreError, disk};
+use crate::tree::{self, Change, TreeNotes};
 
+use super::control::Control;
 use super::worker::{Done, Refused, Worker};
 use super::{NodeError, Outcome};
 
@@ -73,6 +77,8 @@ pub struct Evaluated {
     pub image_id: String,
     /// What its result is kept under, where that is known.
     pub key: Option<Key>,
+    /// What is known of the tree.
+    pub notes: TreeNotes,
 }
 
 /// The output of a script, on disk as it comes. The first failure to write is kept.
@@ -179,23 +185,32 @@ impl Worker {
         }
         let limits = serde_json::to_string(&recipe.limits).expect("plain values");
         note(log, &format!("limits {limits}, network {:?}", recipe.network));
+        let quotas = self.quotas(&recipe.limits);
         self.step(index, "run the tests");
+        let built = !matches!(
+            self.plan.parent(index).map(|parent| &self.plan.graph[parent].recipe),
+            Some(Recipe::Published(_))
+        );
         let mut files = recipe.files();
-        let word = format!("{:032x}", rand::random::<u128>());
-        if recipe.strict {
-            // Where the script has no markers nothing will be found, and that is what is said.
-            let fenced =
-                script::fenced(&recipe.script, &recipe.directory, &word).unwrap_or_default();
-            files[0].1 = fenced.into_bytes();
+        let mut notes = TreeNotes::default();
+        if built {
+            let changes = changes_of(&image)?;
+            if recipe.strict.is_some() {
+                let file = strict_script::changes_file(&changes);
+                files.push((strict_script::CHANGES.to_owned(), file));
+            }
+            notes.changed = changes.iter().map(ToString::to_string).collect();
         }
+        let word = format!("imgforge-tests-{:032x}\n", rand::random::<u128>());
         let request = SandboxRequest {
             image: node.image.clone(),
             files,
-            command: recipe.command(),
+            command: recipe.command(&word),
             time_limit: Duration::from_secs(recipe.limits.timeout),
             memory: recipe.limits.memory,
             milli_cpus: recipe.limits.milli_cpus,
             pids: recipe.limits.pids,
+            quotas,
             network: network(recipe.network),
             loopback_names: recipe.loopback_names(),
             variables: recipe.variables(),
@@ -207,18 +222,40 @@ impl Worker {
         let path = self.targets(index)[0].dir.join(file::OUTPUT);
         let output = Output::create(&path)
             .map_err(|source| NodeError::File { path: path.clone(), source })?;
+        let aside = path.with_extension("tests");
+        let file = |source| NodeError::File { path: aside.clone(), source };
+        let tests = match recipe.strict {
+            Some(_) => Some((word, File::create(&aside).map_err(file)?)),
+            None => None,
+        };
+        let control = Control::new(log, tests);
         let began = Instant::now();
         let end = tokio::select! {
-            end = self.engine.run_sandboxed(&request, &output, &**log) => end?,
+            end = self.engine.run_sandboxed(&request, &output, &control) => end?,
             source = output.failure() => return Err(NodeError::File { path, source }),
+            source = control.failure() => return Err(file(source)),
             error = self.disk_fills() => return Err(error),
         };
         if let Some(source) = output.error.into_inner().expect("no writer panicked") {
             return Err(NodeError::File { path, source });
         }
+        let (said, tests_began) = control.finish().map_err(file)?;
+        notes.restored = said.restored;
+        notes.removed = said.removed;
+        if !built {
+            notes.changed = said.changed;
+        }
+        if recipe.strict.is_some() {
+            let code = match end {
+                SandboxEnd::Exited(code) | SandboxEnd::OutOfMemory(code) => Some(code),
+                SandboxEnd::TimedOut | SandboxEnd::Killed(_) | SandboxEnd::OverQuota(_) => None,
+            };
+            put_together(&path, &aside, tests_began.then_some(code)).await?;
+        }
         let seconds = began.elapsed().as_secs_f64();
         note(log, &format!("ended after {seconds:.2} s: {end:?}"));
         if let SandboxEnd::Exited(NOT_READY) = end
+            && !tests_began
             && let Some(what) = not_ready(&path)?
         {
             return Err(NodeError::NotReady { image: node.image.clone(), what });
@@ -237,28 +274,47 @@ impl Worker {
                     cached: false,
                     image_id: image.id,
                     key: Some(key),
+                    notes,
                 }
             }
-            SandboxEnd::Exited(NO_SERVICE) if recipe.network == RunNetwork::Httpbin => {
-                return Err(NodeError::NoService { said: log.tail().pop().unwrap_or_default() });
-            }
-            SandboxEnd::Exited(PATCH_REFUSED) if recipe.patch.is_some() => Evaluated {
-                verdict: Verdict::PatchRefused,
+            SandboxEnd::OverQuota(quota) => Evaluated {
+                verdict: Verdict::OverQuota,
                 graded: None,
-                reason: Some(log.tail().join("\n")),
+                reason: Some(over_quota(quota, &quotas, &recipe.limits)),
                 seconds,
                 cached: false,
                 image_id: image.id,
                 key: Some(key),
+                notes,
             },
+            SandboxEnd::Exited(NO_SERVICE)
+                if recipe.network == RunNetwork::Httpbin && !tests_began =>
+            {
+                return Err(NodeError::NoService { said: log.tail().pop().unwrap_or_default() });
+            }
+            SandboxEnd::Exited(PATCH_REFUSED) if recipe.patch.is_some() && !tests_began => {
+                Evaluated {
+                    verdict: Verdict::PatchRefused,
+                    graded: None,
+                    reason: Some(log.tail().join("\n")),
+                    seconds,
+                    cached: false,
+                    image_id: image.id,
+                    key: Some(key),
+                    notes,
+                }
+            }
             SandboxEnd::Exited(code) | SandboxEnd::OutOfMemory(code) => {
                 self.step(index, "grade");
-                if recipe.strict {
-                    reframe(&path, word).await?;
-                }
                 let out_of_memory = matches!(end, SandboxEnd::OutOfMemory(_));
-                let ended =
-                    Ended { exit_code: code, out_of_memory, seconds, image_id: image.id, key };
+                let ended = Ended {
+                    exit_code: code,
+                    out_of_memory,
+                    seconds,
+                    image_id: image.id,
+                    key,
+                    notes,
+                };
                 self.grade(index, &path, ended).await?
             }
         };
@@ -291,13 +347,33 @@ impl Worker {
             cached: false,
             image_id: String::new(),
             key: Some(node.key),
+            notes: TreeNotes::default(),
         };
         write_reports(self.targets(index), &evaluated)?;
         Ok(self.evaluated(index, evaluated).outcome)
     }
 
-    /// Waits until a disk has less free than must stay so: tests may write as much as they like, and
-    /// few engines can stop them.
+    /// Returns what a run may write: what its limits say, and never more than its share of what is
+    /// free now. So all runs together leave free what must stay so, whatever one of them does.
+    fn quotas(&self, limits: &RunLimits) -> Quotas {
+        let share = |path: &Path, quarters: u64| {
+            let free = disk::free(path).ok()?.saturating_sub(self.settings.min_free);
+            let share = free / self.settings.workers.max(1) as u64 / 4 * quarters;
+            Some(share.max(LEAST_SHARE))
+        };
+        // Logs may be on the same disk.
+        let root = self.settings.engine_root.as_deref().unwrap_or(self.store.dir());
+        let least = |most: Option<u64>, share: Option<u64>| most.into_iter().chain(share).min();
+        Quotas {
+            disk: limits.disk.and_then(|most| least(Some(most), share(root, 3))),
+            files: limits.files,
+            file: limits.disk,
+            log: limits.log_size.and_then(|most| least(Some(most), share(self.store.dir(), 1))),
+        }
+    }
+
+    /// Waits until a disk has less free than must stay so: what quotas do not hold, and what others
+    /// write.
     async fn disk_fills(&self) -> NodeError {
         loop {
             tokio::time::sleep(Duration::from_secs(2)).await;
@@ -331,7 +407,7 @@ impl Worker {
         let path = path.to_owned();
         let work = move || -> Result<Evaluated, NodeError> {
             let graded = grade_file(&path, &target)?;
-            let Ended { exit_code, out_of_memory, seconds, image_id, key } = ended;
+            let Ended { exit_code, out_of_memory, seconds, image_id, key, notes } = ended;
             if out_of_memory && !graded.resolved() {
                 let reason = "the kernel killed processes of the tests at the memory limit";
                 return Ok(Evaluated {
@@ -342,6 +418,7 @@ impl Worker {
                     cached: false,
                     image_id,
                     key: Some(key),
+                    notes,
                 });
             }
             if graded.tree_vanished() {
@@ -357,10 +434,11 @@ impl Worker {
                     log,
                     log_bytes,
                     finished_at: jiff::Timestamp::now().as_second(),
+                    notes: notes.clone(),
                 };
                 store.record_result(&key, &record)?;
             }
-            Ok(of_graded(graded, seconds, false, image_id, key))
+            Ok(of_graded(graded, seconds, false, image_id, key, notes))
         };
         tokio::task::spawn_blocking(work).await.expect("grading does not panic")
     }
@@ -375,6 +453,27 @@ impl Worker {
     }
 }
 
+/// What a run may write even where the disk has less: then the guard of the disk ends all.
+const LEAST_SHARE: u64 = 64 << 20;
+
+/// Says what a run that was killed wrote too much of.
+fn over_quota(quota: Quota, quotas: &Quotas, limits: &RunLimits) -> String {
+    let bytes = |most: Option<u64>, wanted: Option<u64>, option: &str, what: &str| {
+        let text = disk::bytes_text(most.unwrap_or_default());
+        match most == wanted {
+            true => format!("{what} came to the {text} of {option}"),
+            false => format!("{what} came to {text}, their share of what the disk has free"),
+        }
+    };
+    match quota {
+        Quota::Disk => bytes(quotas.disk, limits.disk, "--disk", "the files that it wrote"),
+        Quota::Log => bytes(quotas.log, limits.log_size, "--log-size", "its outputs"),
+        Quota::Files => {
+            format!("it made more than the {} of --files", quotas.files.unwrap_or_default())
+        }
+    }
+}
+
 /// A script that came to its end.
 struct Ended {
     exit_code: i64,
@@ -382,6 +481,7 @@ struct Ended {
     seconds: f64,
     image_id: String,
     key: Key,
+    notes: TreeNotes,
 }
 
 fn of_graded(
@@ -390,10 +490,12 @@ fn of_graded(
     cached: bool,
     image_id: String,
     key: Key,
+    notes: TreeNotes,
 ) -> Evaluated {
     let verdict = if graded.resolved() { Verdict::Resolved } else { Verdict::Unresolved };
     let reason = graded.not_found.as_ref().map(ToString::to_string);
-    Evaluated { verdict, graded: Some(graded), reason, seconds, cached, image_id, key: Some(key) }
+    let (graded, key) = (Some(graded), Some(key));
+    Evaluated { verdict, graded, reason, seconds, cached, image_id, key, notes }
 }
 
 fn note(log: &NodeLog, text: &str) {
@@ -440,19 +542,36 @@ fn append(path: &Path, text: &str) -> Result<(), NodeError> {
     written.map_err(|source| NodeError::File { path: path.to_owned(), source })
 }
 
-/// Makes an ordinary log of one with fences.
-async fn reframe(path: &Path, word: String) -> Result<(), NodeError> {
-    let path = path.to_owned();
-    let aside = path.with_extension("reframed");
-    let work = move || {
-        let mut log = BufReader::with_capacity(1 << 16, File::open(&path)?);
-        let mut out = std::io::BufWriter::new(File::create(&aside)?);
-        strict::reframe(&mut log, &word, &mut out)?;
+/// Makes one log of what came before the tests, at `path`, and of what they printed, at `aside`,
+/// which is removed. `tests` is how they ended, where they began.
+async fn put_together(
+    path: &Path,
+    aside: &Path,
+    tests: Option<Option<i64>>,
+) -> Result<(), NodeError> {
+    let (path, aside) = (path.to_owned(), aside.to_owned());
+    let work = move || -> std::io::Result<()> {
+        let whole = path.with_extension("whole");
+        let mut before = File::open(&path)?;
+        let mut theirs = File::open(&aside)?;
+        let mut out = std::io::BufWriter::new(File::create(&whole)?);
+        let tests = tests.map(|code| (&mut theirs as &mut dyn std::io::Read, code));
+        strict::compose(&mut before, tests, &mut out)?;
         out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        std::fs::rename(&aside, &path)
+        std::fs::rename(&whole, &path)?;
+        std::fs::remove_file(&aside)
     };
     let done = tokio::task::spawn_blocking(work).await.expect("writing a log does not panic");
     done.map_err(|source| NodeError::File { path: PathBuf::from(file::OUTPUT), source })
+}
+
+/// Returns what the model patch changed in an image that was built here.
+fn changes_of(image: &Image) -> Result<Vec<Change>, NodeError> {
+    let text = image.config.labels.get(label::CHANGED);
+    text.and_then(|text| tree::from_json(text)).ok_or_else(|| NodeError::NotReady {
+        image: image.id.clone(),
+        what: format!("its label `{}` does not list what the patch changed", label::CHANGED),
+    })
 }
 
 /// Gives the logs of the first target to the others.
@@ -502,7 +621,7 @@ pub fn reuse(
     write_whole(&first.dir.join(file::LOG), text.as_bytes())?;
     share(targets)?;
     let graded = grade_file(&path, first)?;
-    let evaluated = of_graded(graded, record.seconds, true, record.image_id, key);
+    let evaluated = of_graded(graded, record.seconds, true, record.image_id, key, record.notes);
     write_reports(targets, &evaluated)?;
     Ok(Some(evaluated))
 }
@@ -521,22 +640,28 @@ fn write_reports(targets: &[RunTarget], evaluated: &Evaluated) -> Result<(), Nod
 
 impl RunTarget {
     /// Says what the strict rules changed.
-    fn strict_notes(&self, graded: Option<&grade::Graded>) -> Vec<String> {
-        let mut notes = Vec::new();
+    fn strict_notes(&self, notes: &TreeNotes, graded: Option<&grade::Graded>) -> Vec<String> {
+        let mut said = Vec::new();
         if !self.rules.strict {
-            return notes;
+            return said;
         }
-        if let Some((_, paths)) = script::restore_configuration(&self.instance, &self.patch) {
-            notes.push(format!("{} restored from the base commit", paths.join(", ")));
+        for (changes, what) in [
+            (&notes.restored, "as it was before the patch"),
+            (&notes.removed, "removed: a command of the script had made it"),
+        ] {
+            let paths = changes.iter().filter_map(|text| Change::parse(text));
+            said.extend(paths.map(|change| {
+                format!("{} {what}", String::from_utf8_lossy(&change.path).escape_debug())
+            }));
         }
-        let Some(graded) = graded else { return notes };
+        let Some(graded) = graded else { return said };
         if graded.forged > 0 {
-            notes.push(format!("{} markers of the tests' own ignored", graded.forged));
+            said.push(format!("{} markers ignored that are not the frame's", graded.forged));
         }
         if graded.lenient && !graded.resolved() {
-            notes.push("the default rules would call this log resolved".to_owned());
+            said.push("the default rules would call this log resolved".to_owned());
         }
-        notes
+        said
     }
 
     /// Joins what is known of the prediction with what its evaluation came to.
@@ -544,6 +669,7 @@ impl RunTarget {
         let graded = evaluated.graded.as_ref();
         let failure = match evaluated.verdict {
             Verdict::OutOfMemory => Some(("out_of_memory".to_owned(), true)),
+            Verdict::OverQuota => Some(("over_quota".to_owned(), false)),
             Verdict::TimedOut => Some(("tests_timed_out".to_owned(), false)),
             _ => graded
                 .and_then(|graded| graded.infra.as_ref())
@@ -567,8 +693,14 @@ impl RunTarget {
             patch: Some(self.patch.to_string_lossy().into_owned()),
             log: None,
             log_tail: Vec::new(),
-            reaches: grade::reach::reaches(self.patch.as_bytes()),
-            strict: self.strict_notes(graded),
+            reaches: grade::reach::reaches(&evaluated.notes.changes()),
+            suspicions: graded
+                .iter()
+                .flat_map(|graded| &graded.suspicions)
+                .map(ToString::to_string)
+                .collect(),
+            tree: evaluated.notes.clone(),
+            strict: self.strict_notes(&evaluated.notes, graded),
             runs: Vec::new(),
             flaky: Vec::new(),
         }

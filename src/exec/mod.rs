@@ -4,6 +4,7 @@
 //! reporter what happened. It knows nothing of arguments and terminals. What was finished stays
 //! whatever happens: an image gets its name only when it is whole, and is recorded after that.
 
+mod control;
 mod error;
 pub mod evaluate;
 mod images;

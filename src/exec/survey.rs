@@ -7,9 +7,10 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 
 use crate::bootstrap::{self, Bootstrap, BootstrapError};
+use crate::cache::check::{self, Wrong};
 use crate::engine::{Engine, EngineError, Image, ListedImage, LogSink, label};
-use crate::key::{Digest, Key, Kind, SCHEMA};
-use crate::plan::{Inventory, Plan, Present};
+use crate::key::{Digest, Key, KeyDocument, Kind};
+use crate::plan::{Inventory, Plan, Present, name};
 use crate::platform;
 use crate::recipe::Recipe;
 use crate::recipe::base::{BOOTSTRAPPED, PYTHON};
@@ -66,6 +67,13 @@ impl BaseInputs {
     }
 }
 
+/// Returns what a base recorded of the images that it stands on: their references and identities.
+pub fn from_of(base: &Image) -> Vec<(String, String)> {
+    let from = BaseInputs::of(&base.config.labels).map(|inputs| inputs.from);
+    let known = from.into_iter().flatten();
+    known.filter_map(|(reference, identity)| Some((reference, identity?))).collect()
+}
+
 /// Returns the `FROM` images that a base stands on, by reference, as far as the engine has them: one
 /// that has changed since the base was built is left out.
 pub async fn external_images(
@@ -96,6 +104,12 @@ pub fn recorded_identities(listed: &[ListedImage], platform: &str) -> BTreeMap<S
     let mut recorded = BTreeMap::new();
     for image in bases {
         let Some(inputs) = BaseInputs::of(&image.labels) else { continue };
+        // Under another name, or with other inputs than its key has, it is nothing of ours.
+        let text = image.labels.get(label::INPUTS).map_or("", String::as_str);
+        let key = KeyDocument::parse(Kind::Base, text).map(|document| document.key());
+        if !key.is_ok_and(|key| image.tags.contains(&name::image(Kind::Base, &key))) {
+            continue;
+        }
         if inputs.platform == platform {
             let known = inputs.from.into_iter().filter_map(|(name, known)| Some((name, known?)));
             recorded.extend(known);
@@ -191,18 +205,6 @@ pub fn other_platform(image: &Image) -> Option<String> {
     (!platform::same(&keyed, found)).then(|| format!("it is for {found}, its key for {keyed}"))
 }
 
-/// Tells whether an image is what was built under `key`: its label carries the full key, its
-/// platform is that of its key document, and its layers begin with its parent's.
-pub fn is_whole(image: &Image, key: &Key, parent: Option<&[String]>) -> bool {
-    let labels = &image.config.labels;
-    labels.get(label::KEY) == Some(&key.to_string())
-        && labels.get(label::SCHEMA) == Some(&SCHEMA.to_string())
-        && !labels.contains_key(label::SCRATCH)
-        && !image.diff_ids.is_empty()
-        && other_platform(image).is_none()
-        && parent.is_none_or(|parent| image.diff_ids.starts_with(parent))
-}
-
 /// Lists the published images of a plan that the engine has, for the plan's platform.
 async fn published(
     engine: &dyn Engine,
@@ -233,9 +235,10 @@ const LOOKS_AT_ONCE: usize = 8;
 
 /// Reads what the engine and the state have of a plan's nodes, from one listing of images.
 ///
-/// An image id is the digest of a config that holds labels and layers, so an image that was found
-/// whole once is whole as long as its id is the same; only images that are not known yet are
-/// looked at one by one.
+/// An image id is the digest of a config that holds labels and layers, so an image that was built here
+/// or checked is what it was as long as its id is the same; only others are looked at one by one, each
+/// with its parent. Whether an image stands on its parent is compared every time: that may be another
+/// by now.
 pub async fn inventory(
     engine: &dyn Engine,
     identity: &str,
@@ -257,7 +260,9 @@ pub async fn inventory(
         inventory.add_reference(reference);
     }
     let mut found: Vec<ImageRecord> = Vec::new();
+    // The layers of images that are whole, and those of them that were looked at.
     let mut layers: BTreeMap<Key, Vec<String>> = BTreeMap::new();
+    let mut looked: BTreeMap<Key, Image> = BTreeMap::new();
     for (index, node) in plan.nodes() {
         if matches!(node.recipe, Recipe::Published(_) | Recipe::Evaluation(_)) {
             continue;
@@ -265,29 +270,42 @@ pub async fn inventory(
         // By its name, which is how children and runs refer to it: an image of the same key that
         // was replaced may live on below its children.
         let Some(listed) = named.get(node.image.as_str()) else { continue };
-        if known.get(&node.key).is_some_and(|known| known.image_id == listed.id) {
-            inventory.add_image(node.key, Present::Whole);
+        let parent = plan.parent(index).map(|parent| &plan.graph[parent]);
+        let known = known.get(&node.key).filter(|known| known.image_id == listed.id);
+        if let Some(known) = known {
+            let below = parent.and_then(|parent| layers.get(&parent.key));
+            let present = match below.is_none_or(|below| known.diff_ids.starts_with(below)) {
+                true => Present::Whole,
+                false => Present::Broken(Wrong::NotOnParent.to_string()),
+            };
+            if present == Present::Whole {
+                layers.insert(node.key, known.diff_ids.clone());
+            }
+            inventory.add_image(node.key, present);
             continue;
         }
         let Some(image) = engine.inspect(&listed.id).await? else { continue };
-        let parent = match plan.parent(index).map(|parent| &plan.graph[parent]) {
-            None => None,
-            Some(parent) => {
-                if !layers.contains_key(&parent.key)
-                    && let Some(listed) = named.get(parent.image.as_str())
-                    && let Some(image) = engine.inspect(&listed.id).await?
-                {
-                    layers.insert(parent.key, image.diff_ids);
+        if let Some(parent) = parent
+            && layers.contains_key(&parent.key)
+            && !looked.contains_key(&parent.key)
+            && let Some(listed) = named.get(parent.image.as_str())
+            && let Some(image) = engine.inspect(&listed.id).await?
+        {
+            looked.insert(parent.key, image);
+        }
+        let below = parent.and_then(|parent| looked.get(&parent.key));
+        let wrong = match platform::same(&image.platform, &plan.platform) {
+            false => Some(format!("it is for {}, not for {}", image.platform, plan.platform)),
+            true => match (parent, check::check(&image, node.kind(), &node.key, below)) {
+                (_, Ok(())) => None,
+                // The parent is here, and wrong itself.
+                (Some(parent), Err(Wrong::NoParent { .. })) if inventory.has_image(&parent.key) => {
+                    Some(format!("its parent {} is not whole", parent.id))
                 }
-                layers.get(&parent.key).map(Vec::as_slice)
-            }
+                (_, Err(wrong)) => Some(wrong.to_string()),
+            },
         };
-        let fits = platform::same(&image.platform, &plan.platform);
-        if !fits || !is_whole(&image, &node.key, parent) {
-            let why = match fits {
-                true => "its label or its layers are not those of a finished build".to_owned(),
-                false => format!("it is for {}, not for {}", image.platform, plan.platform),
-            };
+        if let Some(why) = wrong {
             inventory.add_image(node.key, Present::Broken(why));
             continue;
         }
@@ -298,13 +316,14 @@ pub async fn inventory(
             kind: node.kind(),
             node: node.id.clone(),
             engine: identity.to_owned(),
-            image_id: image.id,
-            diff_ids: image.diff_ids,
-            parent: plan.parent(index).map(|parent| plan.graph[parent].key),
+            image_id: image.id.clone(),
+            diff_ids: image.diff_ids.clone(),
+            parent: parent.map(|parent| parent.key),
             document: node.document.canonical(),
             bytes: 0,
             seconds: 0.0,
         });
+        looked.insert(node.key, image);
     }
     store.record_images(&found)?;
     let absent: Vec<&str> = plan

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use petgraph::graph::NodeIndex;
 use tokio::sync::{OnceCell, mpsc};
 
+use crate::cache::check::{self, Wrong};
 use crate::cache::remote::Remote;
 use crate::engine::{Engine, EngineError, Image, LogSink, check_platform, label};
 use crate::event::Outcome;
@@ -24,7 +25,6 @@ use crate::store::{ImageRecord, Store};
 
 use super::error::chain;
 use super::evaluate::{Evaluated, Runs};
-use super::survey;
 use super::{ExecSettings, Executor, Message, NodeError};
 
 /// How a node ended.
@@ -213,7 +213,7 @@ impl Worker {
             };
             let forced = matches!(&node.status, Status::Stale(reasons)
                 if reasons.contains(&Reason::Forced));
-            if !forced && let Some(image) = self.whole_image(index).await? {
+            if !forced && let Some(Ok(image)) = self.checked_image(index).await? {
                 self.name(node, &image).await?;
                 self.record(node, &image, None, 0.0)?;
                 return Ok(Done { outcome: Outcome::FoundFresh, bytes: None });
@@ -310,17 +310,19 @@ impl Worker {
         Ok(())
     }
 
-    /// Returns the node's image when the engine has it, whole.
-    async fn whole_image(&self, index: NodeIndex) -> Result<Option<Image>, NodeError> {
+    /// Returns the node's image, or what is wrong with it; `None` where the engine has none.
+    async fn checked_image(
+        &self,
+        index: NodeIndex,
+    ) -> Result<Option<Result<Image, Wrong>>, NodeError> {
         let node = &self.plan.graph[index];
         let Some(image) = self.engine.inspect(&node.image).await? else { return Ok(None) };
         let parent = match self.plan.parent(index) {
             Some(parent) => self.engine.inspect(&self.plan.graph[parent].image).await?,
             None => None,
         };
-        let parent = parent.as_ref().map(|parent| parent.diff_ids.as_slice());
-        let fits = platform::same(&image.platform, &self.plan.platform);
-        Ok((fits && survey::is_whole(&image, &node.key, parent)).then_some(image))
+        let checked = check::check(&image, node.kind(), &node.key, parent.as_ref());
+        Ok(Some(checked.map(|()| image)))
     }
 
     /// Brings an image from elsewhere; returns it with the bytes of its parent. What comes and is not
@@ -338,13 +340,15 @@ impl Worker {
             None => None,
         };
         remote.bring(&*self.engine, node.kind(), &node.key, parent.as_ref(), &**log).await?;
-        if let Some(image) = self.whole_image(index).await? {
-            return Ok((image, parent.map_or(0, |parent| parent.size)));
-        }
+        let why = match self.checked_image(index).await? {
+            Some(Ok(image)) => return Ok((image, parent.map_or(0, |parent| parent.size))),
+            Some(Err(wrong)) => wrong.to_string(),
+            None => "it is not here afterwards".to_owned(),
+        };
         self.engine.remove(&node.image).await?;
         Err(NodeError::Engine(EngineError::Pull {
             reference: node.image.clone(),
-            reason: format!("what {} has of it is not a finished build", remote.describe()),
+            reason: format!("what {} has of it is not taken: {why}", remote.describe()),
         }))
     }
 

@@ -5,10 +5,12 @@ use std::io::{BufRead, Seek, SeekFrom};
 use crate::dataset::Instance;
 use crate::nearest::nearest;
 
+use super::closing::runs;
 use super::infra::TREE_VANISHED;
 use super::{
     Context, EvalType, Expected, Family, InfraFailure, NotFound, Parser, ReadError, Resolution,
-    TestsStatus, Tier, classify, family, parser, parsers, read_log, strict, tests_status,
+    Suspicion, TestsStatus, Tier, classify, family, parser, parsers, read_log, strict,
+    tests_status,
 };
 
 /// The parser of each repository, for rows that do not name theirs.
@@ -180,6 +182,8 @@ pub struct Graded {
     pub forged: usize,
     /// Under the strict rules: whether the default rules would call the log resolved.
     pub lenient: bool,
+    /// What an honest run's log does not have.
+    pub suspicions: Vec<Suspicion>,
     /// What may be at fault, when the instance is not resolved.
     pub infra: Option<InfraFailure>,
 }
@@ -239,7 +243,7 @@ pub fn grade(
     instance: &Instance,
 ) -> Result<Graded, ReadError> {
     let (instance_id, version) = (&instance.instance_id, &instance.version);
-    let context = Context { instance_id, version, strict: rules.strict };
+    let context = Context { instance_id, version, strict: rules.strict, runs: runs::of(instance) };
     let reading = read_log(log, rules.parser, &context)?;
     let mut graded = Graded {
         not_found: reading.not_found,
@@ -248,6 +252,7 @@ pub fn grade(
         resolution: None,
         forged: 0,
         lenient: false,
+        suspicions: reading.suspicions,
         infra: None,
     };
     if reading.found {

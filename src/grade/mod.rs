@@ -5,6 +5,7 @@
 //! the map with the expected lists. A log is read as a stream, so memory does not depend on its
 //! size. Pure: knows nothing of engines, files and the clock.
 
+mod closing;
 pub mod family;
 mod graded;
 mod infra;
@@ -13,17 +14,20 @@ pub mod logs;
 pub mod reach;
 mod reading;
 pub mod strict;
+mod suspicion;
 mod verdict;
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+pub use closing::Fault;
 pub use family::Family;
 pub use graded::{Graded, Rules, RulesError, grade};
 pub use infra::{InfraFailure, Tier, classify};
 pub use logs::{Context, Parser, parser, parsers};
 pub use reading::{LogReading, NotFound, ReadError, read_log};
+pub use suspicion::Suspicion;
 pub use verdict::{EvalType, Expected, Outcome, Resolution, TestsStatus, tests_status};
 
 /// What a log says of one test.

@@ -8,14 +8,16 @@ use memchr::memmem::Finder;
 use regex::Regex;
 use serde::Serialize;
 
+use super::closing::Fault;
 use super::lines::Lines;
 use super::logs::{Context, Parser, Reader};
+use super::suspicion::{Frames, Suspicion};
 use super::{StatusMap, TestStatus};
 
 /// What every marker begins with.
 const MARK: &str = ">>>>> ";
 pub(super) const START: &str = ">>>>> Start Test Output";
-const END: &str = ">>>>> End Test Output";
+pub(super) const END: &str = ">>>>> End Test Output";
 const EXIT_CODE: &str = ">>>>> Test Exit Code:";
 
 /// Markers that say that there are no results.
@@ -27,7 +29,7 @@ const BAD: [(&str, NotFound); 4] = [
 ];
 
 /// What a log says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogReading {
     /// Whether it shows results that count.
     pub found: bool,
@@ -37,6 +39,10 @@ pub struct LogReading {
     pub exit_code: Option<i64>,
     /// What it says of each test; empty where nothing counts.
     pub status_map: StatusMap,
+    /// What is wrong with the closing counts of the test runner, whether or not that matters.
+    pub closing: Option<Fault>,
+    /// What an honest run's log does not have.
+    pub suspicions: Vec<Suspicion>,
 }
 
 /// Why a log shows no results that count.
@@ -64,6 +70,9 @@ pub enum NotFound {
     /// The log does not describe the run that it is of.
     #[error("the test command failed (exit status {0}), and no test did")]
     ExitStatus(i64),
+    /// Under the strict rules: the test runner's own counts and the lines do not go together.
+    #[error(transparent)]
+    Closing(Fault),
 }
 
 /// Why a log cannot be read.
@@ -112,9 +121,9 @@ pub fn read_log(
     while let Some(piece) = lines.next()? {
         scan.piece(piece.bytes, piece.seen);
     }
-    let Scan { start, end, bad, exit_code, reader, .. } = scan;
-    let mut reading =
-        LogReading { found: false, not_found: bad, exit_code, status_map: StatusMap::default() };
+    let Scan { start, end, bad, exit_code, reader, frames, .. } = scan;
+    let mut reading = LogReading { not_found: bad, exit_code, ..LogReading::default() };
+    reading.suspicions = frames.suspicions();
     if bad.is_some() {
         return Ok(reading);
     }
@@ -122,10 +131,20 @@ pub fn read_log(
         reading.not_found = Some(NotFound::NoMarkers);
         return Ok(reading);
     }
-    let mut map = reader.finish()?;
-    if map.is_empty() && context.strict {
-        reading.not_found = Some(NotFound::NoResults);
-        return Ok(reading);
+    let (mut map, finding) = reader.finish()?;
+    reading.closing = finding.fault;
+    reading.suspicions.extend(finding.early.then_some(Suspicion::EarlyResults));
+    reading.suspicions.extend(finding.fault.map(|fault| Suspicion::Closing { fault }));
+    if context.strict {
+        if map.is_empty() {
+            reading.not_found = Some(NotFound::NoResults);
+            return Ok(reading);
+        }
+        if let Some(fault) = finding.fault {
+            reading.not_found = Some(NotFound::Closing(fault));
+            return Ok(reading);
+        }
+        map = finding.summary.unwrap_or(map);
     }
     if map.is_empty() {
         let whole = read_whole(log, parser.reader(context)?)?;
@@ -177,7 +196,8 @@ fn read_whole(log: &mut (impl BufRead + Seek), mut reader: Reader) -> Result<Who
             waiting = (*word).to_owned();
         }
     }
-    Ok(Whole { map: reader.finish()?, suite_ran })
+    let (map, _) = reader.finish()?;
+    Ok(Whole { map, suite_ran })
 }
 
 #[derive(PartialEq)]
@@ -197,6 +217,7 @@ struct Scan {
     exit_code: Option<i64>,
     exit_code_follows: bool,
     mark: Finder<'static>,
+    frames: Frames,
 }
 
 impl Scan {
@@ -210,6 +231,7 @@ impl Scan {
             exit_code: None,
             exit_code_follows: false,
             mark: Finder::new(MARK),
+            frames: Frames::default(),
         }
     }
 
@@ -233,6 +255,12 @@ impl Scan {
                 if new(marker) {
                     self.bad = self.bad.or(Some(why));
                 }
+            }
+            if new(EXIT_CODE) || new(END) {
+                self.frames.end();
+            }
+            if new(START) {
+                self.frames.start(&bytes[..at]);
             }
             if self.exit_code.is_none() && new(EXIT_CODE) {
                 let rest = here[EXIT_CODE.len()..].trim_ascii_start();
@@ -294,7 +322,7 @@ mod tests {
     use crate::grade::parser;
 
     fn read(log: &str) -> LogReading {
-        let context = Context { instance_id: "a__b-1", version: "1", strict: false };
+        let context = Context { instance_id: "a__b-1", version: "1", strict: false, runs: None };
         let parser = parser("parse_log_pytest").unwrap();
         read_log(&mut io::Cursor::new(log.as_bytes()), parser, &context).unwrap()
     }
@@ -325,11 +353,18 @@ mod tests {
 
     #[test]
     fn under_the_strict_rules_a_failure_stays_one_and_nothing_outside_counts() {
-        let context = Context { instance_id: "a__b-1", version: "1", strict: true };
+        let context = Context { instance_id: "a__b-1", version: "1", strict: true, runs: None };
         let parser = parser("parse_log_pytest").unwrap();
-        let log = framed("FAILED a\nPASSED a", "1");
+        let log = framed(
+            "=== test session starts ===\nFAILED a\nPASSED a\n=== short test summary info ===\n\
+             FAILED a\nPASSED b\n=== 1 failed, 1 passed in 0.10s ===",
+            "1",
+        );
         let reading = read_log(&mut io::Cursor::new(log), parser, &context).unwrap();
-        assert_eq!(reading.status_map.get("a"), Some(&TestStatus::Failed));
+        assert_eq!(reading.status_map.get("a"), Some(&TestStatus::Failed), "{reading:?}");
+        let reading =
+            read_log(&mut io::Cursor::new(framed("PASSED a", "0")), parser, &context).unwrap();
+        assert!(matches!(reading.not_found, Some(NotFound::Closing(_))), "{reading:?}");
         let log = format!("PASSED a\n{}", framed("12 passing", "0"));
         let reading = read_log(&mut io::Cursor::new(log), parser, &context).unwrap();
         assert_eq!(reading.not_found, Some(NotFound::NoResults));
@@ -370,7 +405,7 @@ mod tests {
     fn carriage_returns_end_lines_and_bytes_that_are_not_text_do_no_harm() {
         let mut log = b">>>>> Start Test Output\r\n\xff\0PASSED no\rPASSED a\r\n".to_vec();
         log.extend_from_slice(b">>>>> End Test Output");
-        let context = Context { instance_id: "a__b-1", version: "1", strict: false };
+        let context = Context { instance_id: "a__b-1", version: "1", strict: false, runs: None };
         let parser = parser("parse_log_pytest").unwrap();
         let reading = read_log(&mut io::Cursor::new(log), parser, &context).unwrap();
         assert_eq!(reading.status_map.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["a"]);

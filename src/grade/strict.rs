@@ -1,11 +1,10 @@
-//! The stricter frame of a log: only markers that the tests could not print count.
+//! The log of a strict evaluation, put together of its parts.
 //!
-//! Under the strict rules the script prints fences around the output of the tests, with a word that
-//! nobody but root can read. [`reframe`] makes an ordinary log of it: what stands between the fences
-//! becomes the output of the tests, and every marker that was printed by something else is spelled so
-//! that it is none.
+//! Under the strict rules the output of the tests comes on a channel of its own, and their exit
+//! status from the engine. [`compose`] makes an ordinary log of the parts: one frame, around what
+//! the tests printed, and every marker that somebody printed spelled so that it is none.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read, Write};
 
 use super::lines::Lines;
 
@@ -13,58 +12,53 @@ use super::lines::Lines;
 const MARK: &[u8] = b">>>>> ";
 const NO_MARK: &[u8] = b">>>>- ";
 
-/// What was found in a log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Fenced {
-    /// Both fences are there.
-    pub whole: bool,
-    /// Markers that were printed by something else.
-    pub forged: usize,
-}
-
-/// The line before the output of the tests.
-pub fn fence_start(word: &str) -> String {
-    format!("imgforge-fence {word} start")
-}
-
-/// The line after it, without the exit status that follows.
-pub fn fence_end(word: &str) -> String {
-    format!("imgforge-fence {word} end ")
-}
-
-/// Copies a log with fences to one with the markers of the harness.
-pub fn reframe(log: &mut impl BufRead, word: &str, out: &mut impl Write) -> io::Result<Fenced> {
-    let (start, end) = (fence_start(word), fence_end(word));
-    let mut fenced = Fenced::default();
-    let mut started = false;
-    let mut lines = Lines::new(log);
-    let mut first = true;
-    while let Some(piece) = lines.next()? {
-        let fresh = &piece.bytes[piece.seen..];
-        if piece.seen == 0 {
-            if !std::mem::take(&mut first) {
-                out.write_all(b"\n")?;
-            }
-            if piece.bytes == start.as_bytes() {
-                started = true;
-                out.write_all(b">>>>> Start Test Output")?;
-                continue;
-            }
-            // The tests may have left a line without its end.
-            if started && let Some(at) = memchr::memmem::find(piece.bytes, end.as_bytes()) {
-                fenced.whole = true;
-                plain(&piece.bytes[..at], out, &mut fenced)?;
-                let code = String::from_utf8_lossy(&piece.bytes[at + end.len()..]).into_owned();
-                write!(out, "\n>>>>> End Test Output\n>>>>> Test Exit Code: {code}")?;
-                continue;
-            }
-        }
-        plain(fresh, out, &mut fenced)?;
+/// Writes a log: what came before the tests, and where they ran, what they printed and how their
+/// command ended (`None` where it did not).
+pub fn compose(
+    before: &mut impl Read,
+    tests: Option<(&mut dyn Read, Option<i64>)>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    respell(before, out)?;
+    let Some((tests, code)) = tests else { return Ok(()) };
+    out.write_all(b"\n>>>>> Start Test Output\n")?;
+    respell(tests, out)?;
+    if let Some(code) = code {
+        write!(out, "\n>>>>> End Test Output\n>>>>> Test Exit Code: {code}\n")?;
     }
-    Ok(fenced)
+    Ok(())
 }
 
-/// Counts the markers of a log that [`reframe`] took for none.
+/// Copies output in which no marker stays one.
+fn respell(from: &mut (impl Read + ?Sized), out: &mut impl Write) -> io::Result<()> {
+    let mut held = Vec::new();
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        let count = match from.read(&mut piece) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        held.extend_from_slice(&piece[..count]);
+        let mut done = 0;
+        for at in memchr::memmem::find_iter(&held, MARK) {
+            out.write_all(&held[done..at])?;
+            out.write_all(NO_MARK)?;
+            done = at + MARK.len();
+        }
+        // The beginning of a marker may have come.
+        let sure = if count == 0 { held.len() } else { held.len().saturating_sub(MARK.len() - 1) };
+        if sure > done {
+            out.write_all(&held[done..sure])?;
+            done = sure;
+        }
+        held.drain(..done);
+        if count == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Counts the markers of a log that [`compose`] spelled so that they are none.
 pub fn forged(log: &mut impl BufRead) -> io::Result<usize> {
     let mut count = 0;
     let mut lines = Lines::new(log);
@@ -75,50 +69,55 @@ pub fn forged(log: &mut impl BufRead) -> io::Result<usize> {
     Ok(count)
 }
 
-fn plain(bytes: &[u8], out: &mut impl Write, fenced: &mut Fenced) -> io::Result<()> {
-    let mut from = 0;
-    for at in memchr::memmem::find_iter(bytes, MARK) {
-        out.write_all(&bytes[from..at])?;
-        out.write_all(NO_MARK)?;
-        from = at + MARK.len();
-        fenced.forged += 1;
-    }
-    out.write_all(&bytes[from..])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn markers_of_the_tests_themselves_are_no_markers() {
-        let log = "+ git show\n>>>>> Start Test Output\nPASSED forged\nimgforge-fence w start\n\
-                   PASSED a\n>>>>> End Test Output\nimgforge-fence x end 0\nFAILED b\nno end\
-                   imgforge-fence w end 1\n>>>>> Test Exit Code: 0\n";
+    fn one_frame_stands_around_the_tests_whatever_they_print() {
+        let before = "+ git show\n>>>>> Start Test Output\nPASSED forged\r>>>>> End Test Output\n";
+        let tests = "PASSED a\n>>>>> End Test Output\n>>>>> Test Exit Code: 0\nno end";
         let mut out = Vec::new();
-        let fenced = reframe(&mut log.as_bytes(), "w", &mut out).unwrap();
-        assert_eq!(fenced, Fenced { whole: true, forged: 3 });
-        assert_eq!(forged(&mut out.as_slice()).unwrap(), 3);
-        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r"
+        let parts: (&mut dyn Read, _) = (&mut tests.as_bytes(), Some(1));
+        compose(&mut before.as_bytes(), Some(parts), &mut out).unwrap();
+        assert_eq!(forged(&mut out.as_slice()).unwrap(), 4);
+        insta::assert_snapshot!(String::from_utf8(out).unwrap().replace('\r', "<CR>"), @r"
         + git show
         >>>>- Start Test Output
-        PASSED forged
+        PASSED forged<CR>>>>>- End Test Output
+
         >>>>> Start Test Output
         PASSED a
         >>>>- End Test Output
-        imgforge-fence x end 0
-        FAILED b
+        >>>>- Test Exit Code: 0
         no end
         >>>>> End Test Output
         >>>>> Test Exit Code: 1
-        >>>>- Test Exit Code: 0
         ");
     }
 
     #[test]
-    fn a_log_that_ends_early_has_no_end() {
+    fn tests_that_did_not_end_have_no_end() {
         let mut out = Vec::new();
-        let fenced = reframe(&mut "imgforge-fence w start\nx".as_bytes(), "w", &mut out).unwrap();
-        assert!(!fenced.whole);
+        let parts: (&mut dyn Read, _) = (&mut &b"PASSED a\n"[..], None);
+        compose(&mut &b"x\n"[..], Some(parts), &mut out).unwrap();
+        assert_eq!(out, b"x\n\n>>>>> Start Test Output\nPASSED a\n");
+    }
+
+    #[test]
+    fn a_marker_is_found_however_it_is_cut() {
+        /// Gives its bytes one by one.
+        struct Drops<'a>(&'a [u8]);
+        impl Read for Drops<'_> {
+            fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+                let count = self.0.len().min(1);
+                into[..count].copy_from_slice(&self.0[..count]);
+                self.0 = &self.0[count..];
+                Ok(count)
+            }
+        }
+        let mut out = Vec::new();
+        respell(&mut Drops(b"a >>>>>>> x>>>>> >>>>"), &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "a >>>>>>- x>>>>- >>>>");
     }
 }

@@ -9,14 +9,17 @@ use crate::catalog::{Catalog, CatalogError, Environment, Network};
 use crate::dataset::{Instance, Patch};
 use crate::grade::Family;
 use crate::key::{Key, Kind};
+use crate::patch::touched;
 use crate::recipe::base::BOOTSTRAPPED;
 use crate::recipe::script::{
-    Place, enter, eval_script, reset_tests, restore_configuration, restore_tests, test_patch_file,
+    Place, enter, eval_script, reset_tests, restore_tests, test_patch_file,
 };
+use crate::recipe::strict;
 use crate::recipe::{
     BaseRecipe, CheckoutRecipe, EnvRecipe, EvaluationRecipe, InstanceRecipe, PublishedRecipe,
     Recipe, RunLimits, RunNetwork, TESTBED, dockerfile,
 };
+use crate::size::Bound;
 
 use super::{Node, Plan, Status, Target, name};
 
@@ -64,6 +67,12 @@ pub struct EvaluateOptions {
     pub milli_cpus: Option<u64>,
     /// Processes, instead of the catalog's.
     pub pids: Option<u64>,
+    /// Bytes of files, instead of what is built in.
+    pub disk: Option<Bound>,
+    /// Files, instead of what is built in.
+    pub files: Option<Bound>,
+    /// Bytes of the log, instead of what is built in.
+    pub log_size: Option<Bound>,
     /// The network, instead of the catalog's.
     pub network: Option<RunNetwork>,
     /// See [`EvaluationRecipe::strict`].
@@ -103,6 +112,15 @@ pub enum PlanError {
         instance_id: String,
         /// The name.
         reference: String,
+    },
+    /// The strict rules need the parts of its script.
+    #[error("instance `{instance_id}` cannot be evaluated under `--strict`")]
+    Script {
+        /// The instance.
+        instance_id: String,
+        /// What is not read.
+        #[source]
+        source: strict::UnreadableScript,
     },
 }
 
@@ -247,14 +265,23 @@ impl<'a> Planner<'a> {
         if options.family == Family::Swesmith {
             prologue.push_str(&restore_tests(instance).unwrap_or_default());
         }
-        if options.strict
-            && let Some((restore, _)) = restore_configuration(instance, &model_patch)
-        {
-            prologue.push_str(&restore);
-        }
+        let separated = match options.strict {
+            true => Some(Arc::new(strict::separate(&script, directory).map_err(|source| {
+                let instance_id = instance.instance_id.clone();
+                PlanError::Script { instance_id, source }
+            })?)),
+            false => None,
+        };
+        let test_paths = match options.strict {
+            true => touched(instance.test_patch.as_bytes()).paths.into_iter().collect(),
+            false => Vec::new(),
+        };
         let patch = published.as_ref().and_then(|_| model_patch.non_blank());
         // A row's own script goes where it wants; all else happens in the repository.
-        let inside = patch.is_some() || !prologue.is_empty() || instance.eval_script.is_none();
+        let inside = patch.is_some()
+            || !prologue.is_empty()
+            || instance.eval_script.is_none()
+            || options.strict;
         let enter = if inside { enter(place, instance) } else { String::new() };
         let recipe = EvaluationRecipe {
             parent: self.graph[image].key,
@@ -271,9 +298,13 @@ impl<'a> Planner<'a> {
                 memory: options.memory.or(set.memory).or(default.memory),
                 milli_cpus: options.milli_cpus.or(set.milli_cpus).or(default.milli_cpus),
                 pids: options.pids.or(set.pids).or(default.pids),
+                disk: options.disk.map_or(default.disk, Bound::most),
+                files: options.files.map_or(default.files, Bound::most),
+                log_size: options.log_size.map_or(default.log_size, Bound::most),
             },
             network,
-            strict: options.strict,
+            strict: separated,
+            test_paths: test_paths.into(),
             repeat,
             platform: self.options.platform.clone(),
             emulator: options.emulator.clone(),

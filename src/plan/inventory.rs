@@ -52,6 +52,11 @@ impl Inventory {
         self.present(key) == Some(&Present::Whole)
     }
 
+    /// Tells whether the engine has something under `key`, whole or not.
+    pub fn has_image(&self, key: &Key) -> bool {
+        self.images.contains_key(key)
+    }
+
     pub(super) fn present(&self, key: &Key) -> Option<&Present> {
         self.images.get(key)
     }

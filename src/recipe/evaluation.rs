@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use crate::dataset::Patch;
 use crate::key::{Digest, Key, KeyDocument, Kind};
+use crate::patch::mentioned;
+
+use super::strict;
 
 /// Name and version of the way in which scripts are run; part of the key.
 const RUNNER: &str = "sandbox/2";
@@ -23,6 +26,15 @@ pub const TEST_PATCH_FILE: &str = "/tmp/test.patch";
 
 /// The start of the line of its output that says what; a script may end with any code.
 pub const NOT_READY_MARK: &str = ">>>>> Image Not Ready: ";
+
+/// The start of lines on the control channel that say what the model patch changed.
+pub const CHANGE_MARK: &str = "imgforge-change: ";
+
+/// The start of lines that say which of its changes the strict rules undid.
+pub const RESTORED_MARK: &str = "imgforge-restored: ";
+
+/// The start of lines that say what the strict rules took away of what commands of the script made.
+pub const REMOVED_MARK: &str = "imgforge-removed: ";
 
 /// Where the index of the repository is kept while `git apply --3way` is tried.
 const INDEX: &str = "/tmp/imgforge-index";
@@ -55,8 +67,10 @@ pub struct EvaluationRecipe {
     pub limits: RunLimits,
     /// What the tests can reach.
     pub network: RunNetwork,
-    /// Whether the tests run as a user who can write neither the log's frame nor the results.
-    pub strict: bool,
+    /// The script in its parts, where the strict rules hold: see [`strict`].
+    pub strict: Option<Arc<strict::Separated>>,
+    /// The paths that the test patch is about: the strict rules leave them to it.
+    pub test_paths: Arc<[Vec<u8>]>,
     /// 0 for the first run; a number of its own for every repetition.
     pub repeat: u32,
     /// Such as `linux/amd64`.
@@ -76,11 +90,25 @@ pub struct RunLimits {
     pub milli_cpus: Option<u64>,
     /// Processes and threads; `None` is no limit.
     pub pids: Option<u64>,
+    /// Bytes of files that it writes; `None` is no limit.
+    pub disk: Option<u64>,
+    /// Files and directories that it makes; `None` is no limit.
+    pub files: Option<u64>,
+    /// Bytes of its log; `None` is no limit.
+    pub log_size: Option<u64>,
 }
 
 impl Default for RunLimits {
     fn default() -> Self {
-        RunLimits { timeout: 1800, memory: Some(8 << 30), milli_cpus: None, pids: Some(4096) }
+        RunLimits {
+            timeout: 1800,
+            memory: Some(8 << 30),
+            milli_cpus: None,
+            pids: Some(4096),
+            disk: Some(20 << 30),
+            files: Some(1_000_000),
+            log_size: Some(1 << 30),
+        }
     }
 }
 
@@ -104,7 +132,7 @@ impl EvaluationRecipe {
     /// Returns the key document.
     pub fn document(&self) -> KeyDocument {
         KeyDocument::new(Kind::Evaluation)
-            .with("command", Digest::of(self.command()))
+            .with("command", Digest::of(self.command("")))
             .with("hosts", self.loopback_names())
             .with("image", &self.image_id)
             .with("limits", self.limits)
@@ -116,9 +144,20 @@ impl EvaluationRecipe {
             .with("repeat", self.repeat)
             .with("runner", self.runner())
             .with("script", Digest::of(self.script.as_bytes()))
-            .with("strict", self.strict)
+            .with("strict", self.strict_rules())
             .with("test_patch", self.test_patch.as_ref().map(|patch| Digest::of(patch.as_bytes())))
             .with("variables", self.variables())
+    }
+
+    /// Returns what the strict rules do, where they hold.
+    fn strict_rules(&self) -> Option<Digest> {
+        let separated = self.strict.as_ref()?;
+        let files = separated.files(&self.directory, &self.test_paths);
+        let text: Vec<u8> = files
+            .into_iter()
+            .flat_map(|(path, bytes)| [path.into_bytes(), vec![0], bytes, vec![0]].concat())
+            .collect();
+        Some(Digest::of(text))
     }
 
     /// Returns how the script is run: under an emulator tests may do otherwise.
@@ -134,9 +173,12 @@ impl EvaluationRecipe {
         self.document().key()
     }
 
-    /// Lists what the container takes: `eval.sh` and the patch.
+    /// Lists what the container takes: `eval.sh`, or its parts, and the patch.
     pub fn files(&self) -> Vec<(String, Vec<u8>)> {
-        let mut files = vec![("/eval.sh".to_owned(), self.script.as_bytes().to_vec())];
+        let mut files = match &self.strict {
+            None => vec![("/eval.sh".to_owned(), self.script.as_bytes().to_vec())],
+            Some(separated) => separated.files(&self.directory, &self.test_paths),
+        };
         if let Some(patch) = &self.patch {
             files.push(("/tmp/patch.diff".to_owned(), patch.as_bytes().to_vec()));
         }
@@ -146,11 +188,12 @@ impl EvaluationRecipe {
         files
     }
 
-    /// Renders what the container runs.
-    pub fn command(&self) -> String {
+    /// Renders what the container runs. Under the strict rules the tests get file descriptor 4 as
+    /// their output, once `word` was written to it; the exit code is theirs.
+    pub fn command(&self, word: &str) -> String {
         let mut text = self.enter.to_string();
-        if self.patch.is_some() {
-            text.push_str(&apply_in_container());
+        if let Some(patch) = &self.patch {
+            text.push_str(&apply_in_container(patch));
         }
         if let Some(prologue) = &self.prologue {
             let mark = format!("{NOT_READY_MARK}it does not hold the base commit");
@@ -162,7 +205,10 @@ impl EvaluationRecipe {
         if self.network == RunNetwork::Httpbin {
             text.push_str(&start_httpbin());
         }
-        text.push_str("exec 4>&-\ncd /\nexec /bin/bash /eval.sh\n");
+        match &self.strict {
+            None => text.push_str("exec 4>&-\ncd /\nexec /bin/bash /eval.sh\n"),
+            Some(separated) => text.push_str(&separated.command(word)),
+        }
         text
     }
 
@@ -195,11 +241,20 @@ impl EvaluationRecipe {
 }
 
 /// The chain of the harness (5.x), with its cleaning before each retry. What it says goes to file
-/// descriptor 4.
+/// descriptor 4, and after that what the patch changed, by the files before and after it.
 ///
 /// A `--3way` that ends in conflicts leaves unmerged paths in the index, which keep `git checkout`
 /// from cleaning: the index is put back as it was, or the next tries would patch conflict markers.
-fn apply_in_container() -> String {
+/// `patch` knows nothing of git's own files, so it does not get a patch that names some.
+fn apply_in_container(patch: &Patch) -> String {
+    let of_git = |path: &Vec<u8>| {
+        path.split(|byte| *byte == b'/').any(|part| part.eq_ignore_ascii_case(b".git"))
+    };
+    let by_patch = match mentioned(patch.as_bytes()).iter().any(of_git) {
+        true => "",
+        false => "clean; try patch --batch --forward --fuzz=5 -p1 -i && return\n",
+    };
+    let changes = strict::CHANGES;
     format!(
         "clean() {{ git checkout -q -- . ; git clean -fdq; }}\n\
          try() {{ echo \"$ $*\"; \"$@\" /tmp/patch.diff; }}\n\
@@ -208,11 +263,20 @@ fn apply_in_container() -> String {
          clean; cp -p \"$index\" {INDEX}; try git apply --verbose --3way && return\n\
          mv -f {INDEX} \"$index\"\n\
          clean; try git apply --verbose --reject && return\n\
-         clean; try patch --batch --forward --fuzz=5 -p1 -i && return\n\
+         {by_patch}\
          try git apply --check --reverse\n}}\n\
+         files() {{ find . -xdev -path ./.git -prune -o ! -type d \"$@\" -print0 | LC_ALL=C sort -z; }}\n\
+         both() {{ LC_ALL=C comm -z \"$@\"; }}\n\
          index=$(git rev-parse --git-path index)\n\
+         files >/imgforge-there; touch /imgforge-then; sleep 0.02\n\
          if apply >&4 2>&4; then rm -f {INDEX}; echo '>>>>> Applied Patch' >&4\n\
-         else echo '>>>>> Patch Apply Failed' >&4; exit {PATCH_REFUSED}; fi\n"
+         else echo '>>>>> Patch Apply Failed' >&4; exit {PATCH_REFUSED}; fi\n\
+         files >/imgforge-here; files -cnewer /imgforge-then >/imgforge-new\n\
+         {{ both -13 /imgforge-there /imgforge-here | sed -z 's,^\\./,A ,'\n\
+         both -23 /imgforge-there /imgforge-here | sed -z 's,^\\./,D ,'\n\
+         both -12 /imgforge-there /imgforge-new | sed -z 's,^\\./,M ,'; }} >{changes}\n\
+         sed -z 's/[\\\"]/\\\\&/g; s/\\n/\\\\n/g; s/^\\(.\\) \\(.*\\)$/{CHANGE_MARK}\\1 \"\\2\"/' {changes} \
+         | tr '\\0' '\\n' >&4\n",
     )
 }
 
@@ -241,7 +305,8 @@ mod tests {
             image_id: None,
             limits: RunLimits::default(),
             network: RunNetwork::None,
-            strict: false,
+            strict: None,
+            test_paths: Arc::new([]),
             repeat: 0,
             platform: "linux/amd64".into(),
             emulator: None,
@@ -261,7 +326,10 @@ mod tests {
                 ..recipe()
             },
             EvaluationRecipe { network: RunNetwork::Bridge, ..recipe() },
-            EvaluationRecipe { strict: true, ..recipe() },
+            EvaluationRecipe {
+                strict: Some(Arc::new(strict::separate("true\n", "/testbed").unwrap())),
+                ..recipe()
+            },
             EvaluationRecipe { repeat: 1, ..recipe() },
             EvaluationRecipe { patch: Some("p".into()), ..recipe() },
             EvaluationRecipe { test_patch: Some("p".into()), ..recipe() },
@@ -274,7 +342,7 @@ mod tests {
     #[test]
     fn on_a_published_image_the_patch_is_applied_before_anything_runs() {
         let recipe = EvaluationRecipe { patch: Some("p".into()), ..recipe() };
-        let command = recipe.command();
+        let command = recipe.command("");
         let applied = command.find("git apply --verbose --3way").unwrap();
         assert!(applied < command.find("exec /bin/bash").unwrap());
         assert_eq!(recipe.files()[1], ("/tmp/patch.diff".to_owned(), b"p".to_vec()));

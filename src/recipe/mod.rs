@@ -12,6 +12,7 @@ pub mod evaluation;
 pub mod instance;
 pub mod script;
 mod shell;
+pub mod strict;
 
 use crate::key::{KeyDocument, Kind};
 

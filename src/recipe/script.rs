@@ -7,8 +7,6 @@ use std::collections::BTreeSet;
 
 use crate::catalog::Environment;
 use crate::dataset::{Instance, Patch};
-use crate::grade::reach::reached_paths;
-use crate::grade::strict::{fence_end, fence_start};
 use crate::patch::{touched, touched_before};
 
 use super::evaluation::{NOT_READY, NOT_READY_MARK, TEST_PATCH_FILE};
@@ -277,25 +275,6 @@ pub fn reset_tests(instance: &Instance, place: Place<'_>) -> Option<String> {
     Some(reset(&instance.base_commit, &names))
 }
 
-/// Renders shell text that brings back what a model patch changed of the configuration of the
-/// tests, and returns the paths.
-pub fn restore_configuration(
-    instance: &Instance,
-    model_patch: &Patch,
-) -> Option<(String, Vec<String>)> {
-    let tests = touched(instance.test_patch.as_bytes()).paths;
-    let paths: Vec<String> = reached_paths(model_patch.as_bytes())
-        .into_iter()
-        .map(|(path, _)| path)
-        .filter(|path| !tests.contains(path.as_bytes()))
-        .collect();
-    if paths.is_empty() {
-        return None;
-    }
-    let quoted: Vec<String> = paths.iter().map(|path| shell_quote(path)).collect();
-    Some((reset(&instance.base_commit, &quoted), paths))
-}
-
 /// Renders shell text that brings the files of the expected tests back to the base commit, as
 /// SWE-smith does, but for those that the test patch is about.
 pub fn restore_tests(instance: &Instance) -> Option<String> {
@@ -307,46 +286,6 @@ pub fn restore_tests(instance: &Instance) -> Option<String> {
         .collect();
     let quoted: Vec<String> = files.into_iter().map(shell_quote).collect();
     (!quoted.is_empty()).then(|| reset(&instance.base_commit, &quoted))
-}
-
-/// The user that strict tests run as.
-const NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs";
-
-/// Renders a script whose tests run as a user without rights, between fences that only root can
-/// print: `word` is one that nobody can guess. `None` where the script has no markers.
-pub fn fenced(script: &str, directory: &str, word: &str) -> Option<String> {
-    let lines: Vec<&str> = script.trim_end_matches('\n').split('\n').collect();
-    let commands = shell::commands(&lines);
-    let marked = |from: usize, mark: &str| {
-        (from..lines.len()).find(|at| commands[*at] && lines[*at].contains(mark))
-    };
-    let start = marked(0, START)?;
-    let end = marked(start, END)?;
-    let own = |line: &&&str| line.starts_with("SWEBENCH_TEST_EXIT_CODE=");
-    let tests: Vec<&str> =
-        lines[start + 1..end].iter().filter(|line| !own(line)).copied().collect();
-    let rest = lines[end + 1..].iter().filter(|line| !line.contains("SWEBENCH_TEST_EXIT_CODE"));
-    let mut text = lines[..start].join("\n");
-    let (fence_start, fence_end) = (fence_start(word), fence_end(word));
-    text.push_str(&format!(
-        "\n{{ set +x; }} 2>/dev/null\n\
-         cat >/imgforge-tests.sh <<'END_{word}'\n{}\nEND_{word}\n\
-         mkdir -p /tmp/imgforge-home\n\
-         chown -R 65534:65534 {} /tmp/imgforge-home 2>/dev/null\n\
-         echo '{fence_start}'\n\
-         HOME=/tmp/imgforge-home {NOBODY} /bin/bash -uxo pipefail /imgforge-tests.sh\n\
-         code=$?\n\
-         {NOBODY} /bin/sh -c 'kill -KILL -1' 2>/dev/null\n\
-         echo '{fence_end}'$code\n",
-        tests.join("\n"),
-        // A link to the repository would be left alone.
-        shell_quote(&format!("{directory}/.")),
-    ));
-    for line in rest {
-        text.push_str(line);
-        text.push('\n');
-    }
-    Some(text)
 }
 
 /// Renders shell text that brings paths back to `commit`; what is not there is removed. Without the

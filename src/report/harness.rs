@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{InstanceResult, RunReport, Verdict};
+use crate::tree::TreeNotes;
 
 /// Version of the run report.
 pub const SCHEMA_VERSION: u32 = 2;
@@ -66,6 +67,12 @@ fn own(result: &InstanceResult) -> Value {
     }
     if !result.reaches.is_empty() {
         set("reaches", json!(result.reaches));
+    }
+    if !result.suspicions.is_empty() {
+        set("suspicions", json!(result.suspicions));
+    }
+    if result.tree != TreeNotes::default() {
+        set("tree", json!(result.tree));
     }
     if !result.strict.is_empty() {
         set("strict", json!(result.strict));

@@ -99,6 +99,7 @@ fn row(result: &InstanceResult) -> Value {
         "log": result.log,
         "tail": result.log_tail,
         "reaches": result.reaches,
+        "suspicions": result.suspicions,
         "strict": result.strict,
         "runs": result.runs.iter().map(|verdict| verdict.words()).collect::<Vec<_>>(),
         "flaky": result.flaky,

@@ -51,9 +51,11 @@ fn case(result: &InstanceResult) -> TestCase {
             TestCaseStatus::non_success(NonSuccessKind::Failure)
         }
         Verdict::EmptyPatch => TestCaseStatus::skipped(),
-        Verdict::TimedOut | Verdict::OutOfMemory | Verdict::Error | Verdict::NotRun => {
-            TestCaseStatus::non_success(NonSuccessKind::Error)
-        }
+        Verdict::TimedOut
+        | Verdict::OutOfMemory
+        | Verdict::OverQuota
+        | Verdict::Error
+        | Verdict::NotRun => TestCaseStatus::non_success(NonSuccessKind::Error),
     };
     if result.verdict != Verdict::Resolved {
         status.set_message(text(&message(result)));
@@ -103,6 +105,7 @@ fn description(result: &InstanceResult) -> String {
     lines.extend(
         result.reaches.iter().map(|reach| format!("the patch reaches for the run: {reach}")),
     );
+    lines.extend(result.suspicions.iter().map(|what| format!("suspicious: {what}")));
     lines.join("\n")
 }
 
@@ -132,9 +135,9 @@ mod tests {
     fn every_verdict_is_a_case_of_its_kind() {
         let xml = junit(&report());
         assert_eq!(count(&xml, "testsuite"), 1);
-        assert_eq!(count(&xml, "testcase"), 9, "eight verdicts and one without a prediction");
+        assert_eq!(count(&xml, "testcase"), 10, "nine verdicts and one without a prediction");
         assert_eq!(count(&xml, "failure"), 2);
-        assert_eq!(count(&xml, "error"), 4);
+        assert_eq!(count(&xml, "error"), 5);
         assert_eq!(count(&xml, "skipped"), 2);
         assert!(xml.contains(r#"message="unresolved: 1 of 2 expected tests""#), "{xml}");
     }
@@ -147,7 +150,7 @@ mod tests {
         hostile.log_tail = vec!["\0\u{8}\u{fffe}\u{ffff}]]><x>\tend".into()];
         report.results.push(hostile);
         let xml = junit(&report);
-        assert_eq!(count(&xml, "testcase"), 10);
+        assert_eq!(count(&xml, "testcase"), 11);
         for c in ['\0', '\u{8}', '\u{1b}', '\u{fffe}', '\u{ffff}'] {
             assert!(!xml.contains(c), "{c:?}");
         }

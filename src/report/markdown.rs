@@ -157,6 +157,7 @@ fn notes(text: &mut String, report: &RunReport) {
     named("reaches for the run of the tests:", &|result| {
         list(result.reaches.iter().map(String::as_str))
     });
+    named("has a suspicious log:", &|result| list(result.suspicions.iter().map(String::as_str)));
     named("under the strict rules:", &|result| list(result.strict.iter().map(String::as_str)));
     if notes.is_empty() {
         return;
@@ -188,13 +189,13 @@ mod tests {
         insta::assert_snapshot!(summary(&report()), @r"
         # Run run-1
 
-        lite (test), 9 instances
+        lite (test), 10 instances
 
         | model | resolved | of | submitted | completed | missing | unresolved | patch refused | empty | errors | not run | reused |
         |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
-        | org/model | **1** (11.1%) | 9 | 8 | 3 | 1 | 1 | 1 | 1 | 3 | 1 | 1 |
+        | org/model | **1** (10.0%) | 10 | 9 | 3 | 1 | 1 | 1 | 1 | 4 | 1 | 1 |
 
-        <details><summary>7 not resolved</summary>
+        <details><summary>8 not resolved</summary>
 
         | instance | model | verdict | tests | why |
         |---|---|---|---:|---|
@@ -203,8 +204,9 @@ mod tests {
         | x__y-4 | org/model | empty patch |  | a reason |
         | x__y-5 | org/model | timed out |  | a reason (raise --timeout, or lower --max-workers so that each run has more of the machine) |
         | x__y-6 | org/model | out of memory |  | a reason (raise --memory, or lower --max-workers when the host itself has too little) |
-        | x__y-7 | org/model | error |  | a reason (nothing was scored; run the same command again once it is repaired) |
-        | x__y-8 | org/model | not run |  | a reason (run the same command again: what was finished is reused) |
+        | x__y-7 | org/model | over quota |  | a reason (raise --disk, --files or --log-size, or lower --max-workers when the disk has little free, if the tests need it) |
+        | x__y-8 | org/model | error |  | a reason (nothing was scored; run the same command again once it is repaired) |
+        | x__y-9 | org/model | not run |  | a reason (run the same command again: what was finished is reused) |
 
         </details>
 

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::grade::{Grader, Resolution, TestsStatus};
 use crate::key::Key;
+use crate::tree::TreeNotes;
 
 pub use score::{RepositoryScore, Score};
 pub use verdict::Verdict;
@@ -110,6 +111,10 @@ pub struct InstanceResult {
     pub log_tail: Vec<String>,
     /// Paths of the model patch that reach for the run of the tests, with what each does.
     pub reaches: Vec<String>,
+    /// What an honest run's log does not have, one sentence each, its code in front.
+    pub suspicions: Vec<String>,
+    /// What is known of the tree of the repository.
+    pub tree: TreeNotes,
     /// What the stricter rules changed, one sentence each.
     pub strict: Vec<String>,
     /// The verdict of every run, the first included, where there were several.

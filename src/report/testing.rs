@@ -38,6 +38,8 @@ pub fn result(id: &str, verdict: Verdict) -> InstanceResult {
         log: Some("logs/x/test_output.txt".to_owned()),
         log_tail: vec!["the end".to_owned()],
         reaches: Vec::new(),
+        suspicions: Vec::new(),
+        tree: crate::tree::TreeNotes::default(),
         strict: Vec::new(),
         runs: Vec::new(),
         flaky: Vec::new(),

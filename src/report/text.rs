@@ -31,6 +31,8 @@ pub fn summary(report: &RunReport) -> String {
         line(score.missing, "without a prediction");
         let reaching = results.iter().filter(|one| !one.reaches.is_empty()).count();
         line(reaching, "whose patch reaches for the run of the tests");
+        let suspicious = results.iter().filter(|one| !one.suspicions.is_empty()).count();
+        line(suspicious, "whose log is suspicious");
         let flaky = results.iter().filter(|one| !one.flaky.is_empty()).count();
         line(flaky, "with tests that did not do the same in every run");
     }

@@ -19,6 +19,8 @@ pub enum Verdict {
     TimedOut,
     /// The kernel killed tests at the memory limit.
     OutOfMemory,
+    /// The tests wrote more than they may, and were killed.
+    OverQuota,
     /// The image or the run failed: the engine, the disk, a repository. Never a verdict on the patch.
     Error,
     /// The run was stopped before its turn.
@@ -27,13 +29,14 @@ pub enum Verdict {
 
 impl Verdict {
     /// All of them, in their order.
-    pub const ALL: [Verdict; 8] = [
+    pub const ALL: [Verdict; 9] = [
         Verdict::Resolved,
         Verdict::Unresolved,
         Verdict::PatchRefused,
         Verdict::EmptyPatch,
         Verdict::TimedOut,
         Verdict::OutOfMemory,
+        Verdict::OverQuota,
         Verdict::Error,
         Verdict::NotRun,
     ];
@@ -47,6 +50,7 @@ impl Verdict {
             Verdict::EmptyPatch => "empty_patch",
             Verdict::TimedOut => "timed_out",
             Verdict::OutOfMemory => "out_of_memory",
+            Verdict::OverQuota => "over_quota",
             Verdict::Error => "error",
             Verdict::NotRun => "not_run",
         }
@@ -61,6 +65,7 @@ impl Verdict {
             Verdict::EmptyPatch => "empty patch",
             Verdict::TimedOut => "timed out",
             Verdict::OutOfMemory => "out of memory",
+            Verdict::OverQuota => "over quota",
             Verdict::Error => "error",
             Verdict::NotRun => "not run",
         }
@@ -73,7 +78,14 @@ impl Verdict {
 
     /// Tells whether something other than the prediction is at fault, so that the run is not whole.
     pub fn is_error(self) -> bool {
-        matches!(self, Verdict::TimedOut | Verdict::OutOfMemory | Verdict::Error | Verdict::NotRun)
+        matches!(
+            self,
+            Verdict::TimedOut
+                | Verdict::OutOfMemory
+                | Verdict::OverQuota
+                | Verdict::Error
+                | Verdict::NotRun
+        )
     }
 
     /// Returns what a person can do about it.
@@ -84,6 +96,10 @@ impl Verdict {
             }
             Verdict::OutOfMemory => {
                 "raise --memory, or lower --max-workers when the host itself has too little"
+            }
+            Verdict::OverQuota => {
+                "raise --disk, --files or --log-size, or lower --max-workers when the disk has little \
+                 free, if the tests need it"
             }
             Verdict::Error => "nothing was scored; run the same command again once it is repaired",
             Verdict::NotRun => "run the same command again: what was finished is reused",

@@ -55,7 +55,7 @@ impl Mirror {
     ) -> Result<BTreeSet<[u8; 20]>, SourceError> {
         let failed = |source| SourceError::NoProgram { program: "git".to_owned(), source };
         let mut child = Command::new("git")
-            .args(["rev-list", "--objects", commit])
+            .args(["rev-list", "--objects", "--end-of-options", commit])
             .env("GIT_DIR", self.path())
             .env("LC_ALL", "C")
             .stdin(Stdio::null())

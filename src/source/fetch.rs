@@ -78,10 +78,19 @@ fn may_pass(said: &str) -> bool {
     PASSING.iter().any(|words| said.contains(words))
 }
 
+/// What git may speak with a source, whatever its own settings say: no `ext::`, which runs a command,
+/// and no other helper.
+const PROTOCOLS: &str = "file:git:http:https:ssh";
+
 /// Runs `git`; its words go to `log`, and into the error.
 pub(super) fn git(args: &[&str], dir: Option<&Path>, log: &dyn LogSink) -> Result<(), SourceError> {
     let mut command = Command::new("git");
-    command.args(args).env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C").stdin(Stdio::null());
+    command
+        .args(args)
+        .env("GIT_ALLOW_PROTOCOL", PROTOCOLS)
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null());
     if let Some(dir) = dir {
         command.env("GIT_DIR", dir);
     }

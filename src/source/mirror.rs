@@ -82,6 +82,10 @@ impl Mirrors {
         commits: &[&str],
         log: &dyn LogSink,
     ) -> Result<Mirror, SourceError> {
+        // Before any of them is a word of a command.
+        for commit in commits {
+            parse_id(commit)?;
+        }
         let path = self.dir.join(format!("{}.git", repo.replace('/', "__")));
         let file = |source| SourceError::File { path: path.clone(), source };
         std::fs::create_dir_all(&self.dir).map_err(file)?;
@@ -109,11 +113,9 @@ impl Mirrors {
                 if path.exists() {
                     std::fs::remove_dir_all(&path).map_err(file)?;
                 }
-                git(
-                    &["init", "--quiet", "--bare", "--template=", &aside.to_string_lossy()],
-                    None,
-                    log,
-                )?;
+                let directory = aside.to_string_lossy();
+                let options = ["init", "--quiet", "--bare", "--template=", "--end-of-options"];
+                git(&[&options[..], &[&directory]].concat(), None, log)?;
                 std::fs::rename(&aside, &path).map_err(file)?;
                 Mirror::open(&path, repo)?
             }
@@ -193,6 +195,10 @@ fn alternates(mirror: &Path) -> Vec<PathBuf> {
 
 /// Lets the mirror read the objects of a repository on this machine in place.
 fn add_alternate(mirror: &Path, objects: &Path) -> Result<(), String> {
+    use std::os::unix::ffi::OsStrExt as _;
+    if objects.as_os_str().as_bytes().contains(&b'\n') {
+        return Err("has a line break in its path".to_owned());
+    }
     let mut known = alternates(mirror);
     if known.iter().any(|known| known == objects) {
         return Ok(());

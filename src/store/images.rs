@@ -49,12 +49,18 @@ pub struct ImageRecord {
     pub seconds: f64,
 }
 
-/// What is known of an image that was found whole before.
+/// What is known of an image that was built here, or was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedImage {
     /// The engine's id at that time.
     pub image_id: String,
+    /// Its layers, lowest first.
+    pub diff_ids: Vec<String>,
 }
+
+/// How images were checked that are recorded, before their ids: what was checked otherwise, by an
+/// older imgforge, is checked once more.
+const CHECK: &str = "2 ";
 
 /// Opens the database, creating it when it is not there.
 pub(super) fn open(path: &Path, on_network: bool) -> rusqlite::Result<Connection> {
@@ -75,8 +81,8 @@ pub(super) fn open(path: &Path, on_network: bool) -> rusqlite::Result<Connection
     if database.prepare("SELECT node FROM images").is_err() {
         database.execute_batch("ALTER TABLE images ADD COLUMN node TEXT")?;
     }
-    // The image id that was looked at with the platform in view: what an older imgforge recorded has
-    // none, and is looked at once more.
+    // How it was checked, and the image id at that time: what an older imgforge recorded has none, or
+    // another, and is checked once more.
     if database.prepare("SELECT looked FROM images").is_err() {
         database.execute_batch("ALTER TABLE images ADD COLUMN looked TEXT")?;
     }
@@ -122,9 +128,9 @@ impl Store {
                     .prepare_cached(
                         "INSERT INTO images
                          (engine, key, kind, image_id, diff_ids, parent, bytes, seconds, node, looked)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, nullif(?9, ''), ?4)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, nullif(?9, ''), ?11 || ?4)
                          ON CONFLICT (engine, key) DO UPDATE SET image_id = ?4, diff_ids = ?5,
-                         looked = ?4,
+                         looked = ?11 || ?4,
                          parent = ?6, bytes = max(bytes, ?7), seconds = max(seconds, ?8),
                          node = coalesce(nullif(?9, ''), node),
                          last_used = iif(?10, unixepoch(), last_used)",
@@ -140,6 +146,7 @@ impl Store {
                         record.seconds,
                         record.node,
                         used,
+                        CHECK,
                     ])?;
                 if record.node.is_empty() {
                     continue;
@@ -162,18 +169,21 @@ impl Store {
         self.write_images(records, false)
     }
 
-    /// Returns every image that was found whole on `engine`.
+    /// Returns every image that was built on `engine`, or was checked there.
     pub fn verified_images(&self, engine: &str) -> Result<HashMap<Key, VerifiedImage>, StoreError> {
         self.with(|database| {
             let mut query = database.prepare_cached(
-                "SELECT key, image_id FROM images WHERE engine = ?1 AND looked = image_id",
+                "SELECT key, image_id, diff_ids FROM images
+                 WHERE engine = ?1 AND looked = ?2 || image_id",
             )?;
-            let mut rows = query.query([engine])?;
+            let mut rows = query.query([engine, CHECK])?;
             let mut images = HashMap::new();
             while let Some(row) = rows.next()? {
                 let key: String = row.get(0)?;
                 if let Ok(key) = key.parse() {
-                    images.insert(key, VerifiedImage { image_id: row.get(1)? });
+                    let layers: String = row.get(2)?;
+                    let diff_ids = layers.split_whitespace().map(str::to_owned).collect();
+                    images.insert(key, VerifiedImage { image_id: row.get(1)?, diff_ids });
                 }
             }
             Ok(images)

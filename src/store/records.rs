@@ -243,6 +243,7 @@ mod tests {
             log: digest,
             log_bytes,
             finished_at: 1,
+            notes: Default::default(),
         };
         store.record_result(&key(number), &record).unwrap();
         let text = key(number).to_string();

@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::key::{Digest, Key};
 use crate::owner;
+use crate::tree::TreeNotes;
 
 use super::{Store, StoreError, file_error};
 
@@ -27,23 +28,29 @@ const TABLE: &str = "
         log TEXT NOT NULL, log_bytes INTEGER NOT NULL,
         finished_at INTEGER NOT NULL DEFAULT (unixepoch()),
         last_used INTEGER NOT NULL DEFAULT (unixepoch()),
-        schema INTEGER NOT NULL DEFAULT 1
+        schema INTEGER NOT NULL DEFAULT 1,
+        notes TEXT NOT NULL DEFAULT '{}'
     ) WITHOUT ROWID;
 ";
 
 /// Makes the table of results.
 pub(super) fn prepare(database: &rusqlite::Connection) -> rusqlite::Result<()> {
     database.execute_batch(TABLE)?;
-    let has_schema = || database.prepare("SELECT schema FROM results").is_ok();
-    if has_schema() {
-        return Ok(());
+    for (column, kind) in
+        [("schema", "INTEGER NOT NULL DEFAULT 1"), ("notes", "TEXT NOT NULL DEFAULT '{}'")]
+    {
+        let is_there = || database.prepare(&format!("SELECT {column} FROM results")).is_ok();
+        if is_there() {
+            continue;
+        }
+        let add = format!("ALTER TABLE results ADD COLUMN {column} {kind}");
+        match database.execute_batch(&add) {
+            // Another process did it at this moment.
+            Err(_) if is_there() => {}
+            done => done?,
+        }
     }
-    let add = "ALTER TABLE results ADD COLUMN schema INTEGER NOT NULL DEFAULT 1";
-    match database.execute_batch(add) {
-        // Another process did it at this moment.
-        Err(_) if has_schema() => Ok(()),
-        done => done,
-    }
+    Ok(())
 }
 
 /// Speed counts: a log of a gigabyte is compressed while others wait.
@@ -66,6 +73,9 @@ pub struct RunRecord {
     pub log_bytes: u64,
     /// Seconds since 1970.
     pub finished_at: i64,
+    /// What is known of the tree.
+    #[serde(default)]
+    pub notes: TreeNotes,
 }
 
 /// Hashes what passes.
@@ -140,8 +150,9 @@ impl Store {
         self.with(|database| {
             database.execute(
                 "INSERT OR REPLACE INTO results
-                 (key, instance_id, image_id, exit_code, seconds, log, log_bytes, finished_at, schema)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                 (key, instance_id, image_id, exit_code, seconds, log, log_bytes, finished_at, schema,
+                  notes)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                 params![
                     key.to_string(),
                     record.instance_id,
@@ -152,6 +163,7 @@ impl Store {
                     record.log_bytes as i64,
                     record.finished_at,
                     RESULT_SCHEMA,
+                    serde_json::to_string(&record.notes).expect("text is valid JSON"),
                 ],
             )
         })?;
@@ -164,7 +176,8 @@ impl Store {
             database
                 .prepare_cached(
                     "UPDATE results SET last_used = unixepoch() WHERE key = ?1 AND schema = ?2
-                     RETURNING instance_id, image_id, exit_code, seconds, log, log_bytes, finished_at",
+                     RETURNING instance_id, image_id, exit_code, seconds, log, log_bytes, finished_at,
+                               notes",
                 )?
                 .query_row(params![key.to_string(), RESULT_SCHEMA], |row| {
                     Ok((
@@ -176,6 +189,8 @@ impl Store {
                             log: Digest::from_bytes([0; 32]),
                             log_bytes: row.get::<_, i64>(5)? as u64,
                             finished_at: row.get(6)?,
+                            notes: serde_json::from_str(&row.get::<_, String>(7)?)
+                                .unwrap_or_default(),
                         },
                         row.get::<_, String>(4)?,
                     ))
@@ -277,6 +292,7 @@ mod tests {
             log: digest,
             log_bytes,
             finished_at: 1,
+            notes: TreeNotes { changed: vec!["A a".into()], ..TreeNotes::default() },
         };
         store.record_result(&key(1), &record).unwrap();
         assert_eq!(store.result(&key(1)).unwrap(), Some(record));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imgforge::cache::Limits;
-use imgforge::engine::{SandboxNetwork, SandboxRequest};
+use imgforge::engine::{Quotas, SandboxNetwork, SandboxRequest};
 use imgforge::key::Kind;
 use imgforge::store::{Pinned, Store};
 
@@ -42,7 +42,7 @@ async fn half_of_the_cache_goes_and_frees_what_was_promised() {
 async fn what_is_pinned_stays_whatever_the_limit_with_all_below_it() {
     let machine = Machine::new().await;
     let made = machine.tree(2, 4096).await;
-    let pinned = made.iter().rfind(|one| one.kind == Kind::Instance).unwrap();
+    let pinned = made.iter().rfind(|one| one.kind == Kind::Checkout).unwrap();
     let pin = |pins: &mut imgforge::store::Pins| {
         pins.insert(Pinned::Key(pinned.key), BTreeSet::from([pinned.key]));
     };
@@ -92,6 +92,7 @@ async fn a_build_that_goes_on_beside_collections_loses_nothing() {
         let key = imgforge::key::KeyDocument::new(Kind::Env)
             .with("n", number)
             .with("parent", base.key)
+            .with("platform", "linux/amd64")
             .key();
         let _lease = machine.store.lease([key]).await.unwrap();
         let env = machine.make(Kind::Env, number, Some(&base), 20_000).await;
@@ -123,6 +124,7 @@ async fn a_running_container_keeps_its_files_when_its_image_is_removed() {
                 memory: None,
                 milli_cpus: None,
                 pids: None,
+                quotas: Quotas::default(),
                 network: SandboxNetwork::None,
                 loopback_names: Vec::new(),
                 variables: Default::default(),
@@ -213,6 +215,7 @@ async fn recorded_runs_and_mirrors_go_when_they_are_old_and_it_is_asked_for() {
         log: digest,
         log_bytes,
         finished_at: 1,
+        notes: Default::default(),
     };
     machine.store.record_result(&key, &record).unwrap();
     let blob = machine.path().join("blobs").join(digest.to_string());

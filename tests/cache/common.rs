@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use imgforge::cache::check::Checker;
 use imgforge::cache::{Collected, Collector, Contents, Limits};
 use imgforge::engine::embedded::{EmbeddedEngine, Settings};
 use imgforge::engine::{Engine, Image, ImageConfig, LayerFile, LayerRequest, label};
@@ -63,7 +64,7 @@ impl Machine {
         parent: Option<&Made>,
         bytes: usize,
     ) -> Made {
-        let mut document = KeyDocument::new(kind).with("n", number);
+        let mut document = KeyDocument::new(kind).with("n", number).with("platform", "linux/amd64");
         if let Some(parent) = parent {
             document = document.with("parent", parent.key);
         }
@@ -77,6 +78,10 @@ impl Machine {
         if let Some(parent) = parent {
             labels.insert(label::PARENT.to_owned(), parent.key.to_string());
         }
+        let mut config = ImageConfig { labels, ..ImageConfig::default() };
+        if kind == Kind::Checkout {
+            "/testbed".clone_into(&mut config.working_dir);
+        }
         let scratch = tempfile::tempdir().unwrap();
         let layer = layer(scratch.path(), &format!("{kind}-{number}"), bytes);
         let image = self
@@ -87,7 +92,7 @@ impl Machine {
                     |parent| parent.image.clone(),
                 ),
                 layers: vec![layer],
-                config: ImageConfig { labels, ..ImageConfig::default() },
+                config,
                 tags: vec![name::image(kind, &key)],
             })
             .await
@@ -120,7 +125,10 @@ impl Machine {
             tags: vec!["imgforge-test/from:1".to_owned()],
         };
         self.engine.load(&request).await.unwrap();
-        std::fs::write(self.path().join("Dockerfile"), "FROM imgforge-test/from:1\n").unwrap();
+        // What is beside a Dockerfile is part of the base's key.
+        let directory = self.path().join("catalog");
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("Dockerfile"), "FROM imgforge-test/from:1\n").unwrap();
         let mut text =
             "[base.python311]\npython = \"3.11\"\ndockerfile = \"Dockerfile\"\n".to_owned();
         let repos = [
@@ -135,12 +143,12 @@ impl Machine {
                  [[repo.\"imgforge/{repo}\".env]]\nversions = {versions}\n"
             );
         }
-        let path = self.path().join("images.toml");
+        let path = directory.join("images.toml");
         std::fs::write(&path, text).unwrap();
         path
     }
 
-    /// Makes a base, two envs and `instances` instances on each.
+    /// Makes a base, two envs and `instances` checkouts on each.
     pub async fn tree(&self, instances: usize, bytes: usize) -> Vec<Made> {
         let mut made = vec![self.make(Kind::Base, 0, None, bytes).await];
         for env in 1..=2 {
@@ -148,10 +156,14 @@ impl Machine {
             let env_made = made.last().unwrap().clone();
             for number in 0..instances {
                 let number = env * 1000 + number;
-                made.push(self.make(Kind::Instance, number, Some(&env_made), bytes).await);
+                made.push(self.make(Kind::Checkout, number, Some(&env_made), bytes).await);
             }
         }
         made
+    }
+
+    pub fn checker(&self) -> Checker<'_> {
+        Checker::new(&*self.engine, self.store.verified_images(&self.identity).unwrap())
     }
 
     pub fn collector(&self) -> Collector<'_> {

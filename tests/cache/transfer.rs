@@ -22,7 +22,8 @@ fn keys(made: &[Made]) -> Vec<(Kind, Key)> {
 }
 
 async fn push(machine: &Machine, name: &str, made: &[Made]) -> (Vec<Pushed>, u64) {
-    let pushed = cache(name).push(&*machine.engine, &to_push(made), &|_| {}).await.unwrap();
+    let checker = machine.checker();
+    let pushed = cache(name).push(&checker, &to_push(made), &|_| {}).await.unwrap();
     let bytes = pushed.iter().map(|one| one.bytes).sum();
     (pushed.into_iter().map(|one| one.outcome).collect(), bytes)
 }
@@ -50,7 +51,7 @@ async fn only_what_is_missing_travels_and_a_second_machine_gets_the_same() {
     let (pushed, bytes) = push(&machine, &counted.name(), &made).await;
     assert!(pushed.iter().all(|one| *one == Pushed::There));
     assert_eq!(bytes, 0);
-    let more = machine.make(Kind::Instance, 77, Some(&made[1]), 10_000).await;
+    let more = machine.make(Kind::Checkout, 77, Some(&made[1]), 10_000).await;
     let (_, bytes) = push(&machine, &counted.name(), std::slice::from_ref(&more)).await;
     assert!((10_000..11_000).contains(&bytes), "{bytes}");
 
@@ -128,7 +129,7 @@ async fn a_registry_that_refuses_is_named_with_what_it_said() {
 
     let read_only = "  maintenance: {readonly: {enabled: true}}";
     let closed = Registry::with(closed.stop(), read_only).unwrap();
-    let more = machine.make(Kind::Instance, 5, Some(&made[1]), 4096).await;
+    let more = machine.make(Kind::Checkout, 5, Some(&made[1]), 4096).await;
     let output = machine.run(&["cache", "push", &closed.name()]);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
     assert!(text(&output).contains("push"), "{}", text(&output));
@@ -156,8 +157,8 @@ async fn two_runners_that_push_one_key_leave_a_registry_that_fits_together() {
     let env_one = one.make(Kind::Env, 1, Some(&base_one), 5000).await;
     let env_two = two.make(Kind::Env, 1, Some(&base_two), 6000).await;
     assert_eq!(env_one.key, env_two.key);
-    let leaf_one = one.make(Kind::Instance, 1, Some(&env_one), 4096).await;
-    let leaf_two = two.make(Kind::Instance, 2, Some(&env_two), 4096).await;
+    let leaf_one = one.make(Kind::Checkout, 1, Some(&env_one), 4096).await;
+    let leaf_two = two.make(Kind::Checkout, 2, Some(&env_two), 4096).await;
     let (first, second) = ([base_one, env_one.clone(), leaf_one], [base_two, env_two, leaf_two]);
     let (pushed, _) = push(&one, &registry.name(), &first).await;
     assert!(pushed.iter().all(|one| *one == Pushed::Pushed));
@@ -187,12 +188,14 @@ async fn an_image_on_another_build_of_its_parent_is_not_taken() {
     let (one, two) = (Machine::new().await, Machine::new().await);
     let base = one.make(Kind::Base, 0, None, 4096).await;
     let env = one.make(Kind::Env, 1, Some(&base), 5000).await;
-    let leaf = one.make(Kind::Instance, 1, Some(&env), 4096).await;
+    let leaf = one.make(Kind::Checkout, 1, Some(&env), 4096).await;
     push(&one, &registry.name(), &[base, env, leaf.clone()]).await;
     let base = two.make(Kind::Base, 0, None, 4096).await;
     two.make(Kind::Env, 1, Some(&base), 7000).await;
     let brought = pull(&two, &registry.name(), std::slice::from_ref(&leaf)).await;
-    assert!(matches!(&brought[0], Brought::Failed(why) if why.contains("another build")));
+    assert!(
+        matches!(&brought[0], Brought::Failed(why) if why.contains("other layers than its parent"))
+    );
     assert!(!two.has(&leaf).await);
     let offers = cache(&registry.name()).offers(&[(leaf.kind, leaf.key)]).await.unwrap();
     let offers = offers.images;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 
-use imgforge::engine::{LayerTaker, SandboxNetwork, SandboxRequest};
+use imgforge::engine::{LayerTaker, Quotas, SandboxNetwork, SandboxRequest};
 use imgforge::key::Digest;
 
 use crate::common::{Log, layer, on_every_engine};
@@ -76,6 +76,7 @@ fn the_image_of_a_running_container_is_in_use() {
                 memory: None,
                 milli_cpus: None,
                 pids: None,
+                quotas: Quotas::default(),
                 network: SandboxNetwork::None,
                 loopback_names: Vec::new(),
                 variables: BTreeMap::new(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use imgforge::engine::embedded::{EmbeddedEngine, Settings, Storage};
-use imgforge::engine::{Engine, EngineError, Image, ImageConfig, LayerFile, LayerRequest};
+use imgforge::engine::{Engine, EngineError, Image, ImageConfig, LayerFile, LayerRequest, Quotas};
 use imgforge::key::Digest;
 use imgforge::owner::Liveness;
 
@@ -475,6 +475,7 @@ fn holds_a_container_for_another_test() {
             memory: Some(1 << 28),
             milli_cpus: None,
             pids: Some(100),
+            quotas: Quotas::default(),
             network: imgforge::engine::SandboxNetwork::None,
             loopback_names: Vec::new(),
             variables: Default::default(),

@@ -99,3 +99,40 @@ fn another_process_can_be_traced_only_inside() {
         assert_eq!(log, "True -1\n");
     });
 }
+
+#[test]
+fn sockets_are_local_of_the_internet_or_of_the_kernels_tables_and_nothing_else() {
+    on_every_engine(|bench| async move {
+        // What other engines allow is theirs: see docs/grading.md.
+        if bench.state().is_none() {
+            return;
+        }
+        let script = "python3 - <<'X'\nimport errno, socket\nkinds = (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET)\n\
+                      may, why = set(), set()\nfor family in range(1, 64):\n    for kind in kinds:\n        \
+                      for make in (socket.socket, socket.socketpair):\n            try:\n                \
+                      made = make(family, kind, 0); may.add(family)\n            \
+                      except OSError as e:\n                if family not in (1, 2, 10, 16, 17): why.add(e.errno)\n\
+                      print(sorted(may), [errno.errorcode[e] for e in why])\nX\n";
+        let (_, log, _) = run(&bench, &sandbox(&bench, script)).await;
+        assert_eq!(log, "[1, 2, 10, 16] ['EAFNOSUPPORT']\n");
+    });
+}
+
+#[test]
+fn files_of_the_kernel_say_nothing_of_the_host() {
+    on_every_engine(|bench| async move {
+        if bench.state().is_none() {
+            return;
+        }
+        let script = "for file in cmdline config.gz iomem ioports kallsyms key-users kpagecgroup \
+                      kpagecount kpageflags mdstat modules mtrr pagetypeinfo partitions slabinfo \
+                      vmallocinfo; do test -n \"$(head -c 9 /proc/$file 2>/dev/null | od -An -c)\" && echo /proc/$file; done\n\
+                      ls -A /sys/block /sys/class/block /sys/devices/virtual/dmi 2>/dev/null \
+                      | grep -v ':$' | grep .\n\
+                      tr '\\0' '\\n' </proc/1/cmdline | grep / \n\
+                      umount /proc/kpageflags 2>/dev/null && echo unmounted\n\
+                      echo done\n";
+        let (_, log, _) = run(&bench, &sandbox(&bench, script)).await;
+        assert_eq!(log, "done\n");
+    });
+}

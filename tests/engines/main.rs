@@ -16,6 +16,7 @@ mod escape;
 mod interop;
 mod load;
 mod platform;
+mod quotas;
 mod run;
 mod sandbox;
 mod transfer;

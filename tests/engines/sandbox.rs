@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
-use imgforge::engine::{Removed, SandboxEnd, SandboxNetwork, SandboxRequest, label};
+use imgforge::engine::{Quotas, Removed, SandboxEnd, SandboxNetwork, SandboxRequest, label};
 use imgforge::owner::Liveness;
 
 use crate::common::{Bench, Log, is_running, on_every_engine};
@@ -19,6 +19,7 @@ pub fn sandbox(bench: &Bench, script: &str) -> SandboxRequest {
         memory: Some(512 << 20),
         milli_cpus: None,
         pids: Some(256),
+        quotas: Quotas::default(),
         network: SandboxNetwork::None,
         loopback_names: Vec::new(),
         variables: BTreeMap::new(),
@@ -112,6 +113,31 @@ fn a_script_that_ends_with_the_code_of_a_signal_ends_by_itself() {
             assert_eq!(end, SandboxEnd::Exited(code), "{script}: {log}");
             assert!(log.starts_with("up\n"), "{script}: {log}");
             assert!(!control.contains("imgforge-end"), "{control}");
+        }
+    });
+}
+
+#[test]
+fn a_script_that_is_stopped_ends_at_its_limit_and_no_later() {
+    on_every_engine(|bench| async move {
+        for script in [
+            "echo up; kill -STOP $$",
+            "echo up; kill -STOP $PPID $$",
+            "echo up; kill -STOP -1; kill -STOP $$",
+            "echo up; python3 -c 'import ctypes, os, time\nl = ctypes.CDLL(None)\n\
+             pids = [int(p) for p in os.listdir(\"/proc\") if p.isdigit() and int(p) != os.getpid()]\n\
+             for pid in pids: l.ptrace(16, pid, 0, 0)\ntime.sleep(100)'",
+        ] {
+            let mut request = sandbox(&bench, script);
+            request.time_limit = Duration::from_secs(3);
+            let started = Instant::now();
+            let (end, log, _) = run(&bench, &request).await;
+            assert_eq!(end, SandboxEnd::TimedOut, "{script}: {log}");
+            assert!(
+                started.elapsed() < Duration::from_secs(15),
+                "{script}: {:?}",
+                started.elapsed()
+            );
         }
     });
 }

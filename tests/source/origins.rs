@@ -172,3 +172,27 @@ fn a_source_that_looks_like_an_option_is_no_option() {
     assert!(matches!(refused, Err(SourceError::NoCommit { .. })));
     assert!(!ran.exists());
 }
+
+#[test]
+fn no_source_and_no_commit_is_an_option_or_a_command() {
+    let repo = Repo::new();
+    let state = tempfile::tempdir().unwrap();
+    let mark = state.path().join("ran");
+    let touch = mark.display();
+    for source in [
+        format!("ext::sh -c touch% {touch}% x"),
+        format!("--upload-pack=touch {touch}; :"),
+        format!("fd::17/{touch}"),
+        format!("ssh://-oProxyCommand=touch {touch}/x"),
+        format!("-u:touch {touch}"),
+    ] {
+        let refused = mirrors(state.path(), &[&source]).mirror("o/n", &[&repo.base], &Silent);
+        assert!(matches!(refused.map(drop), Err(SourceError::NoCommit { .. })), "{source}");
+        assert!(!mark.exists(), "{source}");
+    }
+    let whole = repo.path().display().to_string();
+    for commit in ["--upload-pack=x", "HEAD", "main:refs/heads/x", "../x", ""] {
+        let refused = mirrors(state.path(), &[&whole]).mirror("o/n", &[commit], &Silent);
+        assert!(matches!(refused.map(drop), Err(SourceError::NotACommit { .. })), "{commit:?}");
+    }
+}

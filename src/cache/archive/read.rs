@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
+use crate::engine::bounds::Bounded;
 use crate::engine::{
     Engine, EngineError, Image, LayerFile, LayerRequest, LogSink, Result, check_platform,
     read_config,
@@ -18,11 +19,16 @@ use crate::plan::name;
 use crate::platform;
 use crate::store::disk;
 
+use super::super::check;
+use super::super::contents::is_own_name;
 use super::super::remote::{Offers, Remote};
 use super::{ArchiveError, BLOBS, FORM, Form, Index, Manifest, NAME, REFERENCE, VERSION};
 
 /// Nothing that is larger is a manifest, a config or an index.
 const DOCUMENT_LIMIT: u64 = 64 << 20;
+
+/// Entries of an archive: blobs, and the records of layers.
+const ENTRIES: usize = 1_000_000;
 
 /// An image of an archive.
 #[derive(Debug, Clone)]
@@ -54,17 +60,26 @@ impl Archive {
         let mut blobs = HashMap::new();
         let mut documents: HashMap<String, (u64, u64)> = HashMap::new();
         // The position of one is where the tar is read.
-        let entries = File::open(path).map_err(file_error)?;
-        let mut tar = tar::Archive::new(&entries);
+        let reader = File::open(path).map_err(file_error)?;
+        let mut tar = tar::Archive::new(&reader);
         let mut first = true;
-        for entry in tar.entries_with_seek().map_err(file_error)? {
+        // As they are: long names and extended headers are none of ours.
+        let entries = tar.entries_with_seek().map_err(file_error)?.raw(true);
+        for (number, entry) in entries.enumerate() {
+            if number >= ENTRIES {
+                return Err(foreign(format!("it has more than {ENTRIES} entries")));
+            }
             let entry = entry.map_err(|error| match first {
                 true => foreign(error.to_string()),
                 false => cut_off(error.to_string()),
             })?;
             let name = entry.path().map_err(file_error)?.display().to_string();
             let at = (entry.raw_file_position(), entry.size());
-            if at.0 + at.1 > length {
+            // Whoever wrote it wrote plain files.
+            if !entry.header().entry_type().is_file() {
+                return Err(foreign(format!("`{name}` is not a plain file")));
+            }
+            if at.0.checked_add(at.1).is_none_or(|end| end > length) {
                 return Err(cut_off(format!("`{name}` ends behind the file")));
             }
             if first {
@@ -80,10 +95,14 @@ impl Archive {
                 }
             }
             first = false;
-            match name.strip_prefix(BLOBS) {
+            let known = match name.strip_prefix(BLOBS) {
                 Some(digest) => blobs.insert(format!("sha256:{digest}"), at),
-                None => documents.insert(name, at),
+                None => documents.insert(name.clone(), at),
             };
+            // Which of them counts is another thing for every program.
+            if known.is_some() {
+                return Err(foreign(format!("`{name}` is in it twice")));
+            }
         }
         if first {
             return Err(foreign("it is empty".to_owned()));
@@ -98,6 +117,9 @@ impl Archive {
             images: BTreeMap::new(),
             external: BTreeMap::new(),
         };
+        if index.1 > DOCUMENT_LIMIT {
+            return Err(foreign("its index is too large".to_owned()));
+        }
         let text = read_at(&file, *index).map_err(file_error)?;
         let index: Index = serde_json::from_slice(&text)
             .map_err(|error| archive.damaged(format!("its index: {error}")))?;
@@ -127,20 +149,46 @@ impl Archive {
             if held.image.diff_ids.len() != held.layers.len() {
                 return Err(archive.damaged(format!("`{}` has other layers", entry.digest)));
             }
-            if let Some(reference) = entry.annotations.get(REFERENCE) {
-                archive.external.insert(reference.clone(), held);
+            let twice = if let Some(reference) = entry.annotations.get(REFERENCE) {
+                archive.external.insert(reference.clone(), held).is_some()
             } else if let Some(name) = entry.annotations.get(NAME)
                 && let Some(of) = name::parse(name)
             {
-                archive.images.insert(of, held);
+                archive.images.insert(of, held).is_some()
+            } else {
+                false
+            };
+            if twice {
+                return Err(
+                    archive.damaged(format!("two images have the name of `{}`", entry.digest))
+                );
             }
         }
+        archive.keep_known_externals();
         Ok(archive)
     }
 
     /// Returns what it holds, parents before children.
     pub fn images(&self) -> Vec<(Kind, Key)> {
         self.images.keys().copied().collect()
+    }
+
+    /// Keeps those `FROM` images that a base of the archive stands on, as it recorded them: no other
+    /// has anything to do here, least of all under a name of ours.
+    fn keep_known_externals(&mut self) {
+        let mut known: HashMap<String, Vec<String>> = HashMap::new();
+        for ((kind, key), held) in &self.images {
+            if check::inputs(&held.image, *kind, key).is_ok() {
+                for (reference, identity) in survey::from_of(&held.image) {
+                    known.entry(reference).or_default().push(identity);
+                }
+            }
+        }
+        self.external.retain(|reference, held| {
+            let identity = survey::content_identity(&held.image);
+            !is_own_name(reference)
+                && known.get(reference).is_some_and(|recorded| recorded.contains(&identity))
+        });
     }
 
     /// Returns the references of the `FROM` images that it holds.
@@ -211,9 +259,10 @@ impl Archive {
         let (at, size) = self.blobs[digest];
         file.seek(SeekFrom::Start(at))?;
         let mut blob = Hashing::new(file.take(size));
-        let mut tar = Hashing::new(zstd::stream::read::Decoder::new(&mut blob)?);
+        let tar = Bounded::new(zstd::stream::read::Decoder::new(&mut blob)?, size);
+        let mut tar = Hashing::new(tar);
         let mut out = io::BufWriter::with_capacity(1 << 18, File::create(path)?);
-        io::copy(&mut tar, &mut out)?;
+        io::copy(&mut tar, &mut out).map_err(|error| in_layer(digest, error))?;
         out.flush()?;
         let (_, layer, length) = tar.finish();
         io::copy(&mut blob, &mut io::sink())?;
@@ -222,6 +271,14 @@ impl Archive {
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         Ok(LayerFile { path: path.to_owned(), diff_id: layer, size: length })
+    }
+}
+
+/// Says of which layer an error is.
+fn in_layer(digest: &str, error: io::Error) -> io::Error {
+    match disk::is_full(&error) {
+        true => error,
+        false => io::Error::new(error.kind(), format!("layer `{digest}`: {error}")),
     }
 }
 

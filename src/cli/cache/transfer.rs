@@ -1,5 +1,6 @@
 //! `cache push`, `cache pull`, `cache export` and `cache import`.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -86,7 +87,8 @@ pub(super) async fn push(global: &Global, args: PushArgs) -> CommandResult {
     images.sort_by_key(|image| (image.kind, image.key));
     let keys = images.iter().map(|image| image.key);
     let _lease = opened.store.lease(keys).await.map_err(Failure::environment)?;
-    let pushed = push::push(global, &*opened.engine, &registry, &images).await;
+    let checker = opened.checker()?;
+    let pushed = push::push(global, &checker, &registry, &images).await;
     let pushed = pushed.map_err(context::engine_failure)?;
     let failed = push::report(global, &pushed);
     let missing = wanted.map_or(0, |wanted| wanted.len() - images.len());
@@ -230,6 +232,11 @@ pub(super) async fn export(global: &Global, args: ExportArgs) -> CommandResult {
     let keys = chosen.iter().map(|image| image.key);
     let _lease = opened.store.lease(keys).await.map_err(Failure::environment)?;
     let engine = &*opened.engine;
+    let refused = leave_out_wrong(&opened, &mut chosen).await?;
+    if chosen.is_empty() {
+        let error = anyhow::anyhow!("none of the images is what its name says");
+        return Err(Failure::input(error).hint(Some(REPAIR.to_owned())));
+    }
     let images = chosen.iter().map(|image| (image.kind, image.key));
     let exported = archive::export(engine, &args.file, images).await;
     let written = exported.map_err(archive_failure)?;
@@ -237,7 +244,12 @@ pub(super) async fn export(global: &Global, args: ExportArgs) -> CommandResult {
         render::warn(format!("{missing} images are not here: `imgforge build` makes them"));
     }
     if global.json {
-        let document = json!({ "images": chosen.len(), "missing": missing, "archive": written });
+        let document = json!({
+            "images": chosen.len(),
+            "missing": missing,
+            "refused": refused,
+            "archive": written,
+        });
         render::json(&document).map_err(Failure::environment)?;
     } else if !global.quiet {
         let resumed = match written.resumed {
@@ -252,5 +264,26 @@ pub(super) async fn export(global: &Global, args: ExportArgs) -> CommandResult {
             disk::bytes_text(written.bytes)
         );
     }
-    Ok(if missing > 0 { Exit::SomeFailed } else { Exit::Success })
+    Ok(if missing + refused > 0 { Exit::SomeFailed } else { Exit::Success })
+}
+
+/// What helps against images that are not what their names say.
+const REPAIR: &str = "`imgforge cache verify --repair` removes them, and a build makes them anew";
+
+/// Leaves out the images that are not what their names say, and warns of each; returns how many.
+async fn leave_out_wrong(
+    opened: &Opened,
+    chosen: &mut Vec<&CachedImage>,
+) -> Result<usize, Failure> {
+    let checker = opened.checker()?;
+    let mut left_out = HashSet::new();
+    for image in chosen.iter() {
+        let checked = checker.here(image.kind, &image.key).await;
+        if let Some(Err(wrong)) = checked.map_err(context::engine_failure)? {
+            render::warn(format!("{} is left out: {wrong}", image.image()));
+            left_out.insert(image.key);
+        }
+    }
+    chosen.retain(|image| !left_out.contains(&image.key));
+    Ok(left_out.len())
 }

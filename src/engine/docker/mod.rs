@@ -9,6 +9,7 @@ mod export;
 mod images;
 mod load;
 mod output;
+mod quota;
 mod run;
 mod sandbox;
 mod scratch;

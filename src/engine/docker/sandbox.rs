@@ -12,7 +12,7 @@ use std::time::Duration;
 use bollard::container::LogOutput;
 use bollard::models::{
     ContainerCreateBody, ContainerState, HostConfig, HostConfigLogConfig, Ipam, IpamConfig,
-    NetworkCreateRequest,
+    NetworkCreateRequest, ResourcesUlimits,
 };
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptions, EventsOptionsBuilder,
@@ -23,7 +23,10 @@ use futures_util::StreamExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
-use crate::engine::{EngineError, LogSink, Result, SandboxEnd, SandboxNetwork, SandboxRequest};
+use crate::engine::quota::LogQuota;
+use crate::engine::{
+    EngineError, LogSink, Quota, Result, SandboxEnd, SandboxNetwork, SandboxRequest,
+};
 use crate::recipe::shell_quote;
 
 use super::DockerEngine;
@@ -115,6 +118,11 @@ impl DockerEngine {
                 pids_limit: request.pids.map(|pids| i64::try_from(pids).unwrap_or(i64::MAX)),
                 cap_drop: Some(vec!["ALL".to_owned()]),
                 cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
+                ulimits: request.quotas.file.map(|file| {
+                    let most = i64::try_from(file).ok();
+                    let name = Some("fsize".to_owned());
+                    vec![ResourcesUlimits { name, soft: most, hard: most }]
+                }),
                 security_opt: Some(vec!["no-new-privileges".to_owned()]),
                 extra_hosts: own.then_some(hosts),
                 sysctls: own.then(|| HashMap::from(sysctls)),
@@ -155,7 +163,9 @@ impl DockerEngine {
         }
         let began = Instant::now();
         let deadline = began + request.time_limit;
-        let control = Control::new(control);
+        let written = LogQuota::new(&request.quotas);
+        let (log, said) = (written.bound(log), written.bound(control));
+        let control = Control::new(&said);
         let send = async {
             for (_, bytes) in &request.files {
                 input.write_all(bytes).await?;
@@ -177,14 +187,27 @@ impl DockerEngine {
             received
         };
         tokio::pin!(both);
-        let received = tokio::time::timeout_at(deadline, &mut both).await;
-        let timed_out = received.is_err();
+        let (mut timed_out, mut over) = (false, None);
+        let received = tokio::select! {
+            received = &mut both => Some(received),
+            () = tokio::time::sleep_until(deadline) => {
+                timed_out = true;
+                None
+            }
+            () = written.over() => None,
+            quota = self.measure(id, request.quotas, &said) => {
+                over = Some(quota);
+                None
+            }
+        };
         match received {
-            Ok(received) => received.map_err(|error| failed(ACTION, error))?,
-            Err(_) => {
-                self.kill(id).await?;
-                // What was printed until then; a process in the kernel's hands may hold the end up.
-                let _ = tokio::time::timeout(KILL_GRACE, &mut both).await;
+            Some(received) => received.map_err(|error| failed(ACTION, error))?,
+            None => {
+                // What was printed until then is read meanwhile: the engine waits for whoever does not
+                // read. A process in the kernel's hands may hold the end up.
+                let rest = tokio::time::timeout(KILL_GRACE, &mut both);
+                let (killed, _) = tokio::join!(self.kill(id), rest);
+                killed?;
             }
         }
         let heard = began.elapsed();
@@ -197,6 +220,9 @@ impl DockerEngine {
         };
         if timed_out {
             return Ok(SandboxEnd::TimedOut);
+        }
+        if let Some(quota) = written.is_over().then_some(Quota::Log).or(over) {
+            return Ok(SandboxEnd::OverQuota(quota));
         }
         if state.oom_killed == Some(true) {
             return Ok(SandboxEnd::OutOfMemory(code));
@@ -386,6 +412,7 @@ fn bootstrap(request: &SandboxRequest) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Quotas;
     use std::collections::BTreeMap;
 
     #[derive(Default)]
@@ -425,6 +452,7 @@ mod tests {
             memory: None,
             milli_cpus: None,
             pids: None,
+            quotas: Quotas::default(),
             network: SandboxNetwork::None,
             loopback_names: Vec::new(),
             variables: BTreeMap::new(),

@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -10,12 +11,16 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 
-use crate::engine::{EngineError, LogSink, Result};
+use crate::engine::quota::LogQuota;
+use crate::engine::{EngineError, LogSink, Quota, Result};
 use crate::store::disk;
 
 use super::helper::ARGUMENT;
 use super::snapshots::vanished;
 use super::task::{Answer, Container, Identity, Task, Work};
+
+/// The name that a helper, and the first process of a container, is known by.
+const NAME: &str = "imgforge";
 
 /// How long a container that was killed may take to end.
 const KILL_GRACE: Duration = Duration::from_secs(30);
@@ -35,13 +40,15 @@ pub(super) struct Ended {
     pub out_of_memory: bool,
     pub timed_out: bool,
     pub killed: bool,
+    pub over: Option<Quota>,
     pub warnings: Vec<String>,
 }
 
 impl Asking {
     fn command(&self, socket: UnixStream) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg(ARGUMENT).stdin(Stdio::from(OwnedFd::from(socket)));
+        // A container reads the arguments of its first process: no path of the host is one.
+        command.arg0(NAME).arg(ARGUMENT).stdin(Stdio::from(OwnedFd::from(socket)));
         command
     }
 
@@ -131,6 +138,7 @@ impl Asking {
         control: Option<&dyn LogSink>,
     ) -> Result<Ended> {
         let deadline = time_limit.map(|limit| Instant::now() + limit);
+        let written = LogQuota::new(&container.quotas);
         let lost = |error: io::Error| EngineError::Transient {
             action: "run a container".to_owned(),
             source: error.into(),
@@ -151,19 +159,28 @@ impl Asking {
         let mut stdout = child.stdout.take().expect("the output is a pipe");
         let mut stderr = child.stderr.take().expect("the error output is a pipe");
         let words = Words::default();
+        let log = written.bound(log);
+        let control = written.bound(control.unwrap_or(&words as &dyn LogSink));
         let both = async {
-            let (out, err) = tokio::join!(
-                copy(&mut stdout, log),
-                copy(&mut stderr, control.unwrap_or(&words as &dyn LogSink))
-            );
+            let (out, err) = tokio::join!(copy(&mut stdout, &log), copy(&mut stderr, &control));
             out.and(err)
         };
         let mut both = Box::pin(both);
-        let ended = match deadline {
-            None => Some(both.as_mut().await),
-            Some(deadline) => tokio::time::timeout_at(deadline, both.as_mut()).await.ok(),
+        let limit = async {
+            match deadline {
+                None => std::future::pending().await,
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+            }
         };
-        let timed_out = ended.is_none();
+        let mut timed_out = false;
+        let ended = tokio::select! {
+            ended = both.as_mut() => Some(ended),
+            () = limit => {
+                timed_out = true;
+                None
+            }
+            () = written.over() => None,
+        };
         match ended {
             Some(ended) => ended.map_err(lost)?,
             None => {
@@ -178,8 +195,9 @@ impl Asking {
         child.wait().await.map_err(lost)?;
         let words = words.0.into_inner().expect("no holder panics");
         match answer(&text, &String::from_utf8_lossy(&words))? {
-            Answer::Ended { code, out_of_memory, killed, warnings } => {
-                Ok(Ended { code, out_of_memory, timed_out, killed, warnings })
+            Answer::Ended { code, out_of_memory, killed, over, warnings } => {
+                let over = written.is_over().then_some(Quota::Log).or(over);
+                Ok(Ended { code, out_of_memory, timed_out, killed, over, warnings })
             }
             Answer::Failed { action, errno, reason } => Err(failure(action, errno, reason)),
             Answer::Vanished => Err(vanished()),

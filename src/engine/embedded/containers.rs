@@ -7,7 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{
-    EngineError, LogSink, Removed, Result, SandboxEnd, SandboxNetwork, SandboxRequest, label,
+    EngineError, LogSink, Quotas, Removed, Result, SandboxEnd, SandboxNetwork, SandboxRequest,
+    label,
 };
 use crate::owner::{Judge, Liveness, Owner, proc_is_ours};
 
@@ -70,6 +71,7 @@ impl EmbeddedEngine {
             no_new_privileges: false,
             control: false,
             limits: Limits::default(),
+            quotas: Quotas::default(),
         };
         Ok(self.asking.run(container, &[], None, log, None).await?.code)
     }
@@ -97,6 +99,8 @@ impl EmbeddedEngine {
         let code = ended.code;
         Ok(if ended.timed_out {
             SandboxEnd::TimedOut
+        } else if let Some(quota) = ended.over {
+            SandboxEnd::OverQuota(quota)
         } else if ended.out_of_memory {
             SandboxEnd::OutOfMemory(code)
         } else if ended.killed {
@@ -154,6 +158,7 @@ impl EmbeddedEngine {
                 pids: request.pids,
                 group: if limited { name.into_owned() } else { String::new() },
             },
+            quotas: request.quotas,
         })
     }
 

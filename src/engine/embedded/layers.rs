@@ -8,6 +8,7 @@ use oci_spec::image::{Descriptor, ImageManifest, ImageManifestBuilder, MediaType
 
 use sha2::{Digest as _, Sha256};
 
+use crate::engine::bounds::Bounded;
 use crate::engine::{
     EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink, Result, check_platform,
     config,
@@ -221,7 +222,9 @@ impl EmbeddedEngine {
     fn unpack_blob(&self, diff_id: &str, layer: &Descriptor) -> Result<bool> {
         let path = self.layout.blob(layer.digest().as_ref());
         let tar = || -> Result<Box<dyn Read>> {
-            decompressed(layer.media_type(), open(&path)?).map_err(file_error("read a blob", &path))
+            let tar = decompressed(layer.media_type(), open(&path)?);
+            let tar = tar.map_err(file_error("read a blob", &path))?;
+            Ok(Box::new(Bounded::new(tar, layer.size())))
         };
         match self.snapshots.unpack(diff_id, tar) {
             Ok(()) => Ok(true),

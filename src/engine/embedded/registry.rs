@@ -110,18 +110,28 @@ impl EmbeddedEngine {
             let short = digest.get(7..19).unwrap_or(&digest);
             let from = if have > 0 { format!(" from byte {have}") } else { String::new() };
             log.write(format!("{short}: Pulling {} bytes{from}\n", blob.size()).as_bytes());
+            let blob_size = blob.size();
             let blob = remote.blob(&digest, have).await?;
             if !blob.resumed {
                 // The registry gives whole blobs only.
                 file.set_len(0).map_err(file_error(action, &partial))?;
+                have = 0;
             }
             let mut pieces = blob.response.bytes_stream();
             while let Some(piece) = pieces.next().await {
                 let piece = piece.map_err(|error| remote.broke_off(&error))?;
+                have += piece.len() as u64;
+                if have > blob_size {
+                    break;
+                }
                 file.write_all(&piece).map_err(file_error(action, &partial))?;
             }
         }
         let size = file.metadata().map_err(file_error(action, &partial))?.len();
+        if have > blob.size() {
+            std::fs::remove_file(&partial).map_err(file_error(action, &partial))?;
+            return Err(remote.refused(format!("blob `{digest}` is longer than it says")));
+        }
         if size < blob.size() {
             return Err(remote.damaged(format!("{size} of {} bytes came", blob.size())));
         }

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::{Quota, Quotas};
+
 /// Who the helper is towards the files of images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Identity {
@@ -179,6 +181,8 @@ pub struct Container {
     pub control: bool,
     /// What it may use.
     pub limits: Limits,
+    /// What it may write; the log is counted by the engine.
+    pub quotas: Quotas,
 }
 
 /// What a container can reach.
@@ -258,6 +262,8 @@ pub enum Answer {
         /// It did not end by itself: the helper killed it because it was asked to, or somebody on the
         /// host did.
         killed: bool,
+        /// It was killed because it wrote too much.
+        over: Option<Quota>,
         /// Limits that could not be set, in words.
         warnings: Vec<String>,
     },

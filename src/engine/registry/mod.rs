@@ -14,6 +14,7 @@ use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RANGE};
 use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 
+use super::bounds::DOCUMENT;
 use super::reference::{self, Parts};
 use super::{EngineError, Image, LogSink, Result, config, credentials};
 use crate::key::Digest;
@@ -53,6 +54,8 @@ pub(crate) struct Remote {
 
 /// An image as a registry describes it.
 pub(crate) struct Described {
+    /// The digest of its manifest.
+    pub manifest: String,
     /// What its config says; the id is the config's digest, the size that of the compressed layers.
     pub image: Image,
     /// The layers as they are stored, the lowest first: digest and bytes.
@@ -137,7 +140,7 @@ impl Remote {
         for _ in 0..3 {
             let accept = |request: RequestBuilder| request.header(ACCEPT, MANIFESTS.join(", "));
             let response = self.ask(Method::GET, &format!("manifests/{asked}"), accept).await?;
-            let text = response.bytes().await.map_err(|error| self.broke_off(&error))?;
+            let text = self.document(response).await?;
             let digest = Digest::of(&text).oci();
             if asked.contains(':') && asked != digest {
                 return Err(self.damaged(format!("manifest `{asked}` came as `{digest}`")));
@@ -148,7 +151,7 @@ impl Remote {
             }
             let listed = serde_json::from_slice::<Kind>(&text).is_ok_and(|k| k.manifests.is_some());
             if !listed {
-                return Ok((text.to_vec(), digest));
+                return Ok((text, digest));
             }
             let index: ImageIndex = serde_json::from_slice(&text)
                 .map_err(|error| self.refused(format!("its list cannot be read: {error}")))?;
@@ -156,6 +159,20 @@ impl Remote {
                 .ok_or_else(|| self.refused(format!("it has no image for `{platform}`")))?;
         }
         Err(self.refused("its lists of images do not end"))
+    }
+
+    /// Reads a manifest, a config or a list, which are short.
+    async fn document(&self, mut response: Response) -> Result<Vec<u8>> {
+        let mut text = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| self.broke_off(&error))? {
+            text.extend_from_slice(&piece);
+            if text.len() as u64 > DOCUMENT {
+                return Err(
+                    self.refused(format!("a document of it has more than {DOCUMENT} bytes"))
+                );
+            }
+        }
+        Ok(text)
     }
 
     /// Fetches a blob from a byte on.
@@ -232,7 +249,7 @@ impl Remote {
         let manifest: ImageManifest = serde_json::from_slice(&text).map_err(unreadable)?;
         let digest_of_config = manifest.config().digest().to_string();
         let blob = self.blob(&digest_of_config, 0).await?;
-        let config = blob.response.bytes().await.map_err(|error| self.broke_off(&error))?;
+        let config = self.document(blob.response).await?;
         if Digest::of(&config).oci() != digest_of_config {
             return Err(self.damaged("its config is not what its digest says".to_owned()));
         }
@@ -249,7 +266,7 @@ impl Remote {
             size: layers.iter().map(|(_, size)| size).sum(),
             config: read.config,
         };
-        Ok(Described { image, layers })
+        Ok(Described { manifest: digest, image, layers })
     }
 
     /// Returns the tags of the repository; none when the registry does not have it.
@@ -270,7 +287,7 @@ impl Remote {
             };
             let listed = match self.ask(Method::GET, "tags/list", page).await {
                 Err(EngineError::NotFound { .. }) => return Ok(tags),
-                listed => listed?.bytes().await.map_err(|error| self.broke_off(&error))?,
+                listed => self.document(listed?).await?,
             };
             let listed: Listed = serde_json::from_slice(&listed)
                 .map_err(|error| self.refused(format!("its tags cannot be read: {error}")))?;

@@ -16,6 +16,7 @@ use std::sync::LazyLock;
 
 use regex::{Regex, RegexBuilder};
 
+use super::closing::{Finding, Watcher};
 use super::{ReadError, StatusMap, TestStatus};
 
 /// How much of a log a format that needs it whole is read from.
@@ -31,6 +32,16 @@ pub struct Context<'a> {
     /// Whether the strict rules hold: a failure stays one, and only what stands between the markers
     /// counts.
     pub strict: bool,
+    /// How many times the script runs the tests, where its text says so.
+    pub runs: Option<u64>,
+}
+
+impl Context<'_> {
+    /// Tells whether tests run the test runner themselves, as those of pytest and of its plugins do:
+    /// what those runs print stands in the log too.
+    pub(super) fn nested(&self) -> bool {
+        self.instance_id.contains("pytest")
+    }
 }
 
 /// A parser.
@@ -38,6 +49,8 @@ pub struct Context<'a> {
 pub struct Parser {
     /// The name in datasets.
     pub name: &'static str,
+    /// The first name of the format.
+    format: &'static str,
     form: Form,
 }
 
@@ -79,7 +92,10 @@ const TABLES: [&[Row]; 8] = [
 
 static PARSERS: LazyLock<Vec<Parser>> = LazyLock::new(|| {
     let rows = TABLES.iter().flat_map(|rows| rows.iter());
-    rows.flat_map(|(names, form)| names.iter().map(|name| Parser { name, form: *form })).collect()
+    rows.flat_map(|(names, form)| {
+        names.iter().map(|name| Parser { name, format: names[0], form: *form })
+    })
+    .collect()
 });
 
 /// Returns the parser of a name.
@@ -112,8 +128,17 @@ impl Parser {
             }
         };
         let (instance_id, version) = (context.instance_id.to_owned(), context.version.to_owned());
-        let map = if context.strict { StatusMap::strict() } else { StatusMap::default() };
-        Ok(Reader { state, map, instance_id, version, strict: context.strict })
+        // Where tests run the runner themselves, the outermost run's summary decides instead.
+        let map = match context.strict && !context.nested() {
+            true => StatusMap::strict(),
+            false => StatusMap::default(),
+        };
+        let parse = match self.form {
+            Form::Line(parse) => Some(parse),
+            _ => None,
+        };
+        let watcher = Watcher::new(self.format, parse, context);
+        Ok(Reader { state, map, instance_id, version, strict: context.strict, watcher })
     }
 }
 
@@ -130,11 +155,15 @@ pub(super) struct Reader {
     instance_id: String,
     version: String,
     strict: bool,
+    watcher: Option<Watcher>,
 }
 
 impl Reader {
     /// Takes a line without its end.
     pub fn line(&mut self, line: &str) {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.line(line);
+        }
         match &mut self.state {
             State::Line(parse) => parse(line, &mut self.map),
             State::Lines(parser) => parser.line(line, &mut self.map),
@@ -147,20 +176,22 @@ impl Reader {
         }
     }
 
-    /// Returns what the log says.
-    pub fn finish(self) -> Result<StatusMap, ReadError> {
-        let Reader { state, mut map, instance_id, version, strict } = self;
+    /// Returns what the log says, and how the runner's own closing goes with it.
+    pub fn finish(self) -> Result<(StatusMap, Finding), ReadError> {
+        let Reader { state, mut map, instance_id, version, strict, watcher } = self;
         match state {
             State::Line(_) => {}
             State::Lines(mut parser) => parser.finish(&mut map),
             State::Text(parse, mut text) => {
                 // The last line has no end.
                 text.pop();
-                let context = Context { instance_id: &instance_id, version: &version, strict };
+                let context =
+                    Context { instance_id: &instance_id, version: &version, strict, runs: None };
                 parse(&text, &context, &mut map)?;
             }
         }
-        Ok(map)
+        let finding = watcher.map(|watcher| watcher.finish(&map)).unwrap_or_default();
+        Ok((map, finding))
     }
 }
 
@@ -185,7 +216,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Compiles a pattern in which `\s` is what Python takes for white space.
-fn pattern(text: &str) -> Regex {
+pub(super) fn pattern(text: &str) -> Regex {
     let text = text.replace(r"\s", r"[\s\x1c-\x1f]");
     RegexBuilder::new(&text).size_limit(64 << 20).build().expect("the patterns are constant")
 }
@@ -197,7 +228,7 @@ macro_rules! regex {
         &*PATTERN
     }};
 }
-use regex;
+pub(super) use regex;
 
 /// Removes what colours text on a terminal.
 pub(super) fn without_colours(text: &str) -> std::borrow::Cow<'_, str> {
@@ -242,7 +273,8 @@ mod tests {
             for (name, _) in parsers() {
                 for instance_id in ["jekyll__jekyll-8761", "a-2005", "x"] {
                     for version in ["1.27", "9.5", "2.0", "x"] {
-                        let context = Context { instance_id, version, strict: false };
+                        let context =
+                            Context { instance_id, version, strict: false, runs: None };
                         let Ok(mut reader) = parser(name).unwrap().reader(&context) else { continue };
                         for line in &lines {
                             reader.line(line);

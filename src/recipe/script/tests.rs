@@ -177,11 +177,9 @@ fn only_the_first_two_lines_of_a_rows_script_are_dropped_and_patches_stay_to_the
         "as the harness has it"
     );
     // The tests of strict mode are those of the script, not of its here-document.
-    let fenced = fenced(&script, TESTBED, "w").unwrap();
-    assert!(
-        fenced.find("cd /tmp\nbash run.sh\nEND_w\n").unwrap()
-            > fenced.find("/imgforge-tests").unwrap()
-    );
+    let parts = crate::recipe::strict::separate(&script, TESTBED).unwrap().files(TESTBED, &[]);
+    let (_, tests) = parts.iter().find(|(path, _)| path.ends_with("tests.sh")).unwrap();
+    assert!(tests.ends_with(b"cd /tmp\nbash run.sh\n"), "{}", String::from_utf8_lossy(tests));
     // A script that was saved with CRLF throughout.
     let dos =
         Instance { eval_script: Some(own.replace("\r\n", "\n").replace('\n', "\r\n")), ..row };
@@ -197,31 +195,6 @@ fn data_files_of_a_test_patch_are_not_named_to_the_test_command() {
         ..instance()
     };
     assert_eq!(directives(&django), ["x.tests"]);
-}
-
-#[test]
-fn strict_tests_run_as_nobody_between_fences() {
-    let own = "cd /testbed\n: '>>>>> Start Test Output'\npytest a\n: '>>>>> End Test Output'\n\
-               git checkout x\n";
-    let instance = Instance { eval_script: Some(own.into()), ..instance() };
-    let script = eval_script(&instance, None, Place::Built).unwrap();
-    let fenced = fenced(&script, TESTBED, "w").unwrap();
-    assert!(!fenced.contains(START) && !fenced.contains(END), "{fenced}");
-    let place = |text: &str| fenced.find(text).unwrap_or_else(|| panic!("{text}: {fenced}"));
-    assert!(place("echo 'imgforge-fence w start'") < place("setpriv"));
-    assert!(place("\npytest a\n") < place("echo 'imgforge-fence w end '$code"));
-    assert!(fenced.ends_with("git checkout x\n"), "{fenced}");
-}
-
-#[test]
-fn configuration_that_a_patch_changes_is_brought_back_but_for_the_test_patchs_own() {
-    let patch = "diff --git a/conftest.py b/conftest.py\n--- a/conftest.py\n+++ b/conftest.py\n\
-                 @@ -1 +1 @@\n-a\n+b\n";
-    let (text, paths) = restore_configuration(&instance(), &patch.into()).unwrap();
-    assert_eq!(paths, ["conftest.py"]);
-    assert!(text.contains("git checkout -q"), "{text}");
-    let own = Instance { test_patch: patch.into(), ..instance() };
-    assert_eq!(restore_configuration(&own, &patch.into()), None);
 }
 
 #[test]

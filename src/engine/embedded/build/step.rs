@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::engine::{EngineError, Result, host};
+use crate::engine::{EngineError, Quotas, Result, host};
 use crate::file_lock::FileLock;
 use crate::key::Digest;
 
@@ -79,6 +79,7 @@ impl EmbeddedEngine {
             no_new_privileges: false,
             control: false,
             limits: Limits::default(),
+            quotas: Quotas::default(),
         };
         let ended = self.asking.run(container, &[], None, building.log, None).await?;
         if ended.code != 0 {

@@ -1,15 +1,18 @@
 //! Running a container: the helper starts its first process, watches over it, and cleans up.
 
 use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
 
-use super::super::task::{Answer, Container, Identity, Network};
+use super::super::task::{Answer, Container, Identity, Network, Storage};
 use super::failure::{Context as _, Failure};
 use super::init::{Forked, Inherited, fork};
-use super::{Requester, cgroup, init, remove};
+use super::{Requester, cgroup, init, remove, root};
+use crate::engine::Quota;
+use crate::engine::meter::{Meter, Reading};
 
 /// Runs a container to its end.
 pub fn run(
@@ -25,8 +28,10 @@ pub fn run(
     }
     rustix::process::chdir(&request.root.snapshots).at("change to", &request.root.snapshots)?;
     let mut group = cgroup::Group::make(&request.limits, identity);
-    let ended =
-        start(&request, identity, &files, &group).and_then(|started| watch(started, requester));
+    let ended = start(&request, identity, &files, &group).and_then(|started| {
+        let meter = meter(&request, &started);
+        watch(started, requester, meter)
+    });
     let out_of_memory = group.out_of_memory();
     let warnings = std::mem::take(&mut group.warnings);
     group.remove();
@@ -36,8 +41,8 @@ pub fn run(
     if request.root.throw_away {
         remove::tree(&request.root.scratch)?;
     }
-    let (code, killed) = ended?;
-    Ok(Answer::Ended { code, out_of_memory, killed, warnings })
+    let Watched { code, killed, over } = ended?;
+    Ok(Answer::Ended { code, out_of_memory, killed, over, warnings })
 }
 
 struct Started {
@@ -90,18 +95,59 @@ fn start(
     }
 }
 
-/// Waits for the first process, and kills it when the engine turns away; tells the exit code, and
-/// whether it was killed.
-fn watch(started: Started, requester: &mut Requester) -> Result<(i64, bool), Failure> {
+/// Measures what the container writes: the upper directory, or its copy of all layers beyond these.
+fn meter(request: &Container, started: &Started) -> Option<Meter> {
+    let root = &request.root;
+    let directory = match root.storage {
+        Storage::Overlay => root::UPPER,
+        Storage::Copy => root::TREE,
+    };
+    let first = u32::try_from(started.pid.as_raw_nonzero().get()).ok();
+    let meter = Meter::new(request.quotas, vec![root.scratch.join(directory)], first)?;
+    Some(match root.storage {
+        Storage::Overlay => meter,
+        Storage::Copy => {
+            let lowers = root.lowers.iter().map(String::as_str).chain([root::LOWEST]);
+            meter.without(&lowers.map(PathBuf::from).collect::<Vec<_>>())
+        }
+    })
+}
+
+/// How a container ended.
+struct Watched {
+    code: i64,
+    /// Whether the helper or somebody on the host killed it.
+    killed: bool,
+    /// The helper killed it because of this.
+    over: Option<Quota>,
+}
+
+/// Waits for the first process, and kills it when the engine turns away, or it wrote too much.
+fn watch(
+    started: Started,
+    requester: &mut Requester,
+    mut meter: Option<Meter>,
+) -> Result<Watched, Failure> {
     let action = "watch over a container";
     let pidfd = rustix::process::pidfd_open(started.pid, PidfdFlags::empty()).because(action)?;
-    let mut killed = false;
+    let (mut killed, mut over) = (false, None);
     loop {
+        let wait = match meter.as_mut().filter(|_| !killed).map(Meter::read) {
+            Some(Reading::Over(quota)) => {
+                (killed, over) = (true, Some(quota));
+                rustix::process::kill_process(started.pid, Signal::KILL)
+                    .because("kill a container")?;
+                None
+            }
+            Some(Reading::Again(wait)) => Some(wait),
+            None => None,
+        };
+        let wait = wait.map(|wait| Timespec::try_from(wait).expect("a wait is short"));
         let mut fds = vec![PollFd::new(&pidfd, PollFlags::IN)];
         if !killed {
             fds.push(PollFd::new(&requester.0, PollFlags::IN | PollFlags::RDHUP));
         }
-        match poll(&mut fds, None::<&Timespec>) {
+        match poll(&mut fds, wait.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => return Err(error).because(action),
@@ -128,5 +174,6 @@ fn watch(started: Started, requester: &mut Requester) -> Result<(i64, bool), Fai
     // Nothing in the container can kill its first process, which says how the command ended.
     let signal = status.terminating_signal();
     let code = status.exit_status().or(signal.map(|signal| 128 + signal));
-    Ok((i64::from(code.unwrap_or(255)), killed || signal.is_some()))
+    let killed = killed || signal.is_some();
+    Ok(Watched { code: i64::from(code.unwrap_or(255)), killed, over })
 }

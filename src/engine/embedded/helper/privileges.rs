@@ -60,6 +60,9 @@ fn limit_resources(request: &Container, grouped: bool) -> Result<(), Failure> {
     };
     set(Resource::Nofile, OPEN_FILES)?;
     set(Resource::Core, 0)?;
+    if let Some(file) = request.quotas.file {
+        set(Resource::Fsize, file)?;
+    }
     if !grouped {
         // Without a control group, each process for itself.
         if let Some(memory) = request.limits.memory {

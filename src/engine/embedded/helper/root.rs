@@ -27,18 +27,39 @@ pub const TREE: &str = "m";
 /// The layer below all others, which has what containers need where an image lacks it.
 pub const LOWEST: &str = "lowest";
 
-/// Files of the kernel that tell of the host or change it, as Docker masks them.
-const MASKED: [&str; 11] = [
+/// Files of the kernel that tell of the host or change it: those that Docker masks, and what else
+/// says which memory, disks, modules and start options the host has. No test needs them.
+const MASKED: [&str; 31] = [
     "/proc/acpi",
     "/proc/asound",
+    "/proc/cmdline",
+    "/proc/config.gz",
     "/proc/interrupts",
+    "/proc/iomem",
+    "/proc/ioports",
+    "/proc/kallsyms",
     "/proc/kcore",
+    "/proc/key-users",
     "/proc/keys",
+    "/proc/kpagecgroup",
+    "/proc/kpagecount",
+    "/proc/kpageflags",
     "/proc/latency_stats",
+    "/proc/mdstat",
+    "/proc/modules",
+    "/proc/mtrr",
+    "/proc/pagetypeinfo",
+    "/proc/partitions",
     "/proc/sched_debug",
     "/proc/scsi",
+    "/proc/slabinfo",
     "/proc/timer_list",
     "/proc/timer_stats",
+    "/proc/vmallocinfo",
+    "/sys/block",
+    "/sys/class/block",
+    "/sys/devices/virtual/dmi",
+    "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
 

@@ -126,6 +126,12 @@ const NAMESPACES: [i32; 8] = [
 /// The values of `personality` that are allowed: the plain one, 32 bits, their 2.6 forms, a query.
 const PERSONALITIES: [u64; 5] = [0, 8, 0x20000, 0x20008, 0xffff_ffff];
 
+/// The families of addresses that sockets may have: local, IPv4, IPv6, and the kernel's own tables of
+/// the network. A packet socket needs a capability besides. All others are not there: a machine's
+/// host (vsock), the kernel's ciphers (alg), buses and radios.
+const FAMILIES: [i32; 5] =
+    [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET];
+
 /// Installs the filters for this process and what it starts.
 pub fn install(identity: &Identity) -> Result<(), Failure> {
     let action = "filter system calls";
@@ -156,8 +162,19 @@ fn programs(identity: &Identity) -> Result<Vec<BpfProgram>, seccompiler::Error> 
         .map(|value| Condition::new(0, Length::Dword, Compare::Ne, *value))
         .collect();
     refused.insert(libc::SYS_personality, vec![SeccompRule::new(others?)?]);
+    // The kernel reads a family as an `int`.
+    let foreign: Result<Vec<_>, _> = FAMILIES
+        .iter()
+        .map(|family| {
+            Condition::new(0, Length::Dword, Compare::Ne, u64::from(family.unsigned_abs()))
+        })
+        .collect();
+    let foreign = vec![SeccompRule::new(foreign?)?];
+    let sockets =
+        BTreeMap::from([(libc::SYS_socket, foreign.clone()), (libc::SYS_socketpair, foreign)]);
     let arch = std::env::consts::ARCH.try_into()?;
     let mut filters = vec![
+        SeccompFilter::new(sockets, SeccompAction::Allow, errno(libc::EAFNOSUPPORT), arch)?,
         SeccompFilter::new(known, errno(libc::ENOSYS), SeccompAction::Allow, arch)?,
         SeccompFilter::new(refused, SeccompAction::Allow, errno(libc::EPERM), arch)?,
     ];
@@ -195,7 +212,7 @@ mod tests {
             assert!(!allowed.contains(&call), "{call}");
         }
         let programs = programs(&Identity::Single { uid: 1, gid: 1 }).unwrap();
-        assert_eq!(programs.len(), 3);
+        assert_eq!(programs.len(), 4);
         assert!(programs.iter().all(|program| program.len() <= 4096));
     }
 }

@@ -13,6 +13,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 
+use super::super::super::bounds::BYTES;
 use super::super::task::{Identity, Storage};
 use super::failure::{Context as _, Failure};
 use super::remove;
@@ -25,6 +26,9 @@ pub const OPAQUE: &str = ".wh..wh..opq";
 
 /// The attribute that keeps an owner whom this user cannot give a file to, as `uid:gid`.
 pub const OWNER: &str = "user.imgforge.owner";
+
+/// Pieces of a sparse file.
+const SPARSE_PIECES: u64 = 1_000_000;
 
 /// Zeros of at least this many bytes are not written.
 const HOLE: usize = 4096;
@@ -257,6 +261,10 @@ impl Extraction<'_> {
         if hidden.starts_with(WHITEOUT.as_bytes()) || hidden.is_empty() {
             return Ok(());
         }
+        if matches!(hidden, b"." | b"..") {
+            let reason = format!("`{}` leads out of it", path.display());
+            return Err(Failure::new("unpack a layer", reason));
+        }
         whiteout(&parent.join(OsStr::from_bytes(hidden)))
     }
 
@@ -422,6 +430,12 @@ fn write_sparse(from: &mut impl Read, size: Option<u64>, to: &mut fs::File) -> i
         }
     };
     let count = number(from)?;
+    if count > SPARSE_PIECES {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a sparse file has too many pieces",
+        ));
+    }
     let mut pieces = Vec::new();
     for _ in 0..count {
         pieces.push((number(from)?, number(from)?));
@@ -429,6 +443,9 @@ fn write_sparse(from: &mut impl Read, size: Option<u64>, to: &mut fs::File) -> i
     let padding = read.next_multiple_of(512) - read;
     io::copy(&mut from.take(padding), &mut io::sink())?;
     for (offset, length) in pieces {
+        if offset.checked_add(length).is_none_or(|end| end > BYTES) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a sparse file is too long"));
+        }
         to.seek(io::SeekFrom::Start(offset))?;
         if io::copy(&mut from.take(length), to)? != length {
             return Err(io::ErrorKind::UnexpectedEof.into());

@@ -1,0 +1,328 @@
+//! Whether an image is what its name says, as far as an image can show it.
+//!
+//! One rule for what is here, what a registry or an archive offers, and what is handed on. An image
+//! shows what it was made from (its labels), what it stands on (its layers) and what it runs with
+//! (its config): all three have to be what imgforge writes. That its own layers hold what they should
+//! is nothing that labels can prove.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::sync::Mutex;
+
+use crate::engine::{Engine, Image, ImageConfig, Result as EngineResult, label};
+use crate::key::{Key, KeyDocument, Kind, SCHEMA};
+use crate::plan::name;
+use crate::platform;
+use crate::recipe::TESTBED;
+use crate::store::VerifiedImage;
+
+/// Labels that an image has which was built to its end.
+const LABELS: [&str; 5] = [label::KEY, label::KIND, label::SCHEMA, label::INPUTS, label::PARENT];
+
+/// How many layers a checkout shares with others at most; see [`crate::recipe::checkout::SHARED`].
+const SHARED_LAYERS: usize = 3;
+
+/// Why an image is not what its name says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Wrong {
+    /// A label is absent, or says something else than the name.
+    #[error("its label `{label}` {why}")]
+    Label {
+        /// The label.
+        label: &'static str,
+        /// What it is not.
+        why: &'static str,
+    },
+    /// It has a label that imgforge does not set.
+    #[error("it has the label `{label}`, which imgforge does not set")]
+    OtherLabel {
+        /// The label.
+        label: String,
+    },
+    /// A build of it is not done.
+    #[error("it is not of a finished build")]
+    Unfinished,
+    /// It is for another platform than its key.
+    #[error("it is for {found}, its key for {keyed}")]
+    Platform {
+        /// What it is for.
+        found: String,
+        /// What its key is for.
+        keyed: String,
+    },
+    /// What it stands on is not here.
+    #[error("its parent `{parent}` is not here: what it stands on cannot be told")]
+    NoParent {
+        /// The parent's name.
+        parent: String,
+    },
+    /// What it stands on is wrong itself.
+    #[error("its parent `{parent}` is not what its name says: {why}")]
+    WrongParent {
+        /// The parent's name.
+        parent: String,
+        /// What is wrong.
+        why: Box<Wrong>,
+    },
+    /// It stands on other layers than its parent has.
+    #[error("it stands on other layers than its parent has")]
+    NotOnParent,
+    /// It has more layers, or fewer, than such an image.
+    #[error("it adds {found} layers, such an image adds {}", range(wanted))]
+    Layers {
+        /// How many it adds.
+        found: usize,
+        /// How many it should add.
+        wanted: RangeInclusive<usize>,
+    },
+    /// It runs with something else than imgforge writes.
+    #[error("its {field} is not what imgforge writes")]
+    Config {
+        /// The part of the config.
+        field: &'static str,
+    },
+}
+
+fn range(wanted: &RangeInclusive<usize>) -> String {
+    match (wanted.start(), wanted.end()) {
+        (one, other) if one == other => one.to_string(),
+        (one, &usize::MAX) => format!("{one} or more"),
+        (one, other) => format!("{one} to {other}"),
+    }
+}
+
+/// Returns kind and key of what an image stands on, by the key document `inputs`.
+fn parent_of(inputs: &KeyDocument) -> Option<(Kind, Key)> {
+    let at = Kind::IMAGES.iter().position(|kind| *kind == inputs.kind)?;
+    let below = *Kind::IMAGES.get(at.checked_sub(1)?)?;
+    Some((below, inputs.fields.get("parent")?.as_str()?.parse().ok()?))
+}
+
+/// Checks the labels of an image and its platform; returns what it was made from. The key is the hash
+/// of that, and so is the parent's key in it.
+///
+/// # Errors
+/// The first that is wrong.
+pub fn inputs(image: &Image, kind: Kind, key: &Key) -> Result<KeyDocument, Wrong> {
+    let wrong = |label, why| Err(Wrong::Label { label, why });
+    let labels = &image.config.labels;
+    let label = |name: &str| labels.get(name).map(String::as_str);
+    if label(label::KEY) != Some(&key.to_string()) {
+        return wrong(label::KEY, "is not its key");
+    }
+    if label(label::KIND) != Some(kind.as_str()) {
+        return wrong(label::KIND, "is not its kind");
+    }
+    if label(label::SCHEMA) != Some(&SCHEMA.to_string()) {
+        return wrong(label::SCHEMA, "is not the schema of this imgforge");
+    }
+    let text = label(label::INPUTS).unwrap_or_default();
+    let inputs = KeyDocument::parse(kind, text).ok();
+    let Some(inputs) = inputs.filter(|inputs| inputs.key() == *key && inputs.canonical() == text)
+    else {
+        return wrong(label::INPUTS, "does not give its key");
+    };
+    let named = label(label::PARENT);
+    match parent_of(&inputs) {
+        None if kind != Kind::Base => return wrong(label::INPUTS, "names no parent"),
+        None if named.is_some() => return wrong(label::PARENT, "is on a base, which has none"),
+        Some((_, parent)) if named != Some(&parent.to_string()) => {
+            return wrong(label::PARENT, "is not the parent that its key is made from");
+        }
+        _ => {}
+    }
+    if labels.contains_key(label::SCRATCH) || image.diff_ids.is_empty() {
+        return Err(Wrong::Unfinished);
+    }
+    let of_instance = |name: &str| kind == Kind::Instance && name == label::CHANGED;
+    let foreign = |name: &&String| !LABELS.contains(&name.as_str()) && !of_instance(name);
+    if let Some(label) = labels.keys().find(foreign) {
+        return Err(Wrong::OtherLabel { label: label.clone() });
+    }
+    let changed = labels.get(label::CHANGED).map(|text| crate::tree::from_json(text));
+    if kind == Kind::Instance && !matches!(changed, Some(Some(_))) {
+        return wrong(label::CHANGED, "does not list what the patch changed");
+    }
+    let Some(keyed) = inputs.platform() else {
+        return wrong(label::INPUTS, "names no platform");
+    };
+    if !platform::same(keyed, &image.platform) {
+        let (found, keyed) = (image.platform.clone(), keyed.to_owned());
+        return Err(Wrong::Platform { found, keyed });
+    }
+    Ok(inputs)
+}
+
+/// Checks an image with what it stands on, which was checked before. A base has no parent.
+///
+/// # Errors
+/// The first that is wrong.
+pub fn check(image: &Image, kind: Kind, key: &Key, parent: Option<&Image>) -> Result<(), Wrong> {
+    let inputs = inputs(image, kind, key)?;
+    let Some((below, parent_key)) = parent_of(&inputs) else { return Ok(()) };
+    let Some(parent) = parent else {
+        return Err(Wrong::NoParent { parent: name::image(below, &parent_key) });
+    };
+    if !platform::same(&parent.platform, &image.platform) {
+        let (found, keyed) = (parent.platform.clone(), image.platform.clone());
+        let why = Box::new(Wrong::Platform { found, keyed });
+        return Err(Wrong::WrongParent { parent: name::image(below, &parent_key), why });
+    }
+    if !image.diff_ids.starts_with(&parent.diff_ids) {
+        return Err(Wrong::NotOnParent);
+    }
+    let found = image.diff_ids.len() - parent.diff_ids.len();
+    let wanted = own_layers(&inputs);
+    if !wanted.contains(&found) {
+        return Err(Wrong::Layers { found, wanted });
+    }
+    same_config(&image.config, &config_on(&inputs, &parent.config))
+}
+
+/// How many layers an image adds to its parent's. Engines differ in whether a step that changes
+/// nothing is one.
+fn own_layers(inputs: &KeyDocument) -> RangeInclusive<usize> {
+    let set = |field: &str| inputs.fields.get(field).is_some_and(|value| !value.is_null());
+    let listed = |field: &str| {
+        let list = inputs.fields.get(field).and_then(|value| value.as_array());
+        list.is_some_and(|list| !list.is_empty())
+    };
+    match inputs.kind {
+        // Its files, and what its script installs.
+        Kind::Env => 1..=2,
+        // What it shares, its own files, the directory that the installation begins in, and that.
+        Kind::Checkout if listed("install") || listed("pre_install") => 1..=SHARED_LAYERS + 3,
+        Kind::Checkout => 1..=SHARED_LAYERS + 1,
+        Kind::Instance if set("test_patch") || set("model_patch") => 1..=1,
+        Kind::Instance => 0..=0,
+        Kind::Base | Kind::Evaluation => 1..=usize::MAX,
+    }
+}
+
+/// Returns what an image runs with that stands on one with `below`.
+fn config_on(inputs: &KeyDocument, below: &ImageConfig) -> ImageConfig {
+    let mut config = below.clone();
+    match inputs.kind {
+        Kind::Env => {
+            let variables = inputs.fields.get("variables").and_then(|value| value.as_object());
+            for (name, value) in variables.into_iter().flatten() {
+                let start = format!("{name}=");
+                let set = format!("{start}{}", value.as_str().unwrap_or_default());
+                match config.env.iter_mut().find(|known| known.starts_with(&start)) {
+                    Some(known) => *known = set,
+                    None => config.env.push(set),
+                }
+            }
+        }
+        Kind::Checkout => TESTBED.clone_into(&mut config.working_dir),
+        Kind::Base | Kind::Instance | Kind::Evaluation => {}
+    }
+    config
+}
+
+/// Compares what two images run with; labels are another thing.
+fn same_config(found: &ImageConfig, wanted: &ImageConfig) -> Result<(), Wrong> {
+    let root = |path: &str| if path.is_empty() { "/" } else { path }.to_owned();
+    let fields = [
+        ("environment", found.env == wanted.env),
+        ("command", found.cmd == wanted.cmd),
+        ("entrypoint", found.entrypoint == wanted.entrypoint),
+        ("working directory", root(&found.working_dir) == root(&wanted.working_dir)),
+        ("user", found.user == wanted.user),
+        ("shell", found.shell == wanted.shell),
+    ];
+    match fields.into_iter().find(|(_, same)| !same) {
+        Some((field, _)) => Err(Wrong::Config { field }),
+        None => Ok(()),
+    }
+}
+
+/// Checks images of an engine, each with what it stands on down to its base.
+pub struct Checker<'a> {
+    engine: &'a dyn Engine,
+    /// What was built here, or passed before.
+    known: HashMap<Key, VerifiedImage>,
+    passed: Mutex<HashMap<Key, Image>>,
+}
+
+impl<'a> Checker<'a> {
+    /// Makes a checker that takes the images of `known` for checked, see
+    /// [`crate::store::Store::verified_images`].
+    pub fn new(engine: &'a dyn Engine, known: HashMap<Key, VerifiedImage>) -> Checker<'a> {
+        Checker { engine, known, passed: Mutex::default() }
+    }
+
+    /// Returns the engine.
+    pub fn engine(&self) -> &'a dyn Engine {
+        self.engine
+    }
+
+    /// Returns the image of a key that the engine has, when it is what its name says; `None` where it
+    /// has none.
+    ///
+    /// # Errors
+    /// The engine's own; what is wrong with the image is part of the answer.
+    pub async fn here(
+        &self,
+        kind: Kind,
+        key: &Key,
+    ) -> EngineResult<Option<std::result::Result<Image, Wrong>>> {
+        let passed = self.passed.lock().expect("no holder panics").get(key).cloned();
+        if let Some(image) = passed {
+            return Ok(Some(Ok(image)));
+        }
+        let Some(image) = self.engine.inspect(&name::image(kind, key)).await? else {
+            return Ok(None);
+        };
+        let known = self.known.get(key).is_some_and(|known| known.image_id == image.id);
+        if !known && let Err(wrong) = self.offered(&image, kind, key).await? {
+            return Ok(Some(Err(wrong)));
+        }
+        self.passed.lock().expect("no holder panics").insert(*key, image.clone());
+        Ok(Some(Ok(image)))
+    }
+
+    /// Checks an image, wherever it is, against what it would stand on here.
+    ///
+    /// # Errors
+    /// The engine's own; what is wrong with the image is part of the answer.
+    pub async fn offered(
+        &self,
+        image: &Image,
+        kind: Kind,
+        key: &Key,
+    ) -> EngineResult<std::result::Result<(), Wrong>> {
+        let inputs = match inputs(image, kind, key) {
+            Ok(inputs) => inputs,
+            Err(wrong) => return Ok(Err(wrong)),
+        };
+        let parent = match parent_of(&inputs) {
+            None => None,
+            // A parent's kind is lower: it ends at the base.
+            Some((below, parent)) => match Box::pin(self.here(below, &parent)).await? {
+                Some(Err(why)) => {
+                    let (parent, why) = (name::image(below, &parent), Box::new(why));
+                    return Ok(Err(Wrong::WrongParent { parent, why }));
+                }
+                Some(Ok(parent)) => Some(parent),
+                None => None,
+            },
+        };
+        Ok(check(image, kind, key, parent.as_ref()))
+    }
+
+    /// Returns what an image of the engine would stand on here, when that is what its name says.
+    ///
+    /// # Errors
+    /// The engine's own.
+    pub async fn parent(
+        &self,
+        image: &Image,
+        kind: Kind,
+        key: &Key,
+    ) -> EngineResult<Option<Image>> {
+        let parent = inputs(image, kind, key).ok().and_then(|inputs| parent_of(&inputs));
+        let Some((below, parent)) = parent else { return Ok(None) };
+        Ok(self.here(below, &parent).await?.and_then(std::result::Result::ok))
+    }
+}

@@ -1,0 +1,263 @@
+//! Images that are not what their names say, by archive, by registry and by hand: none is taken, none
+//! is handed on, and everybody is told which and why.
+
+use std::collections::BTreeMap;
+
+use imgforge::cache::archive::{self, Archive};
+use imgforge::cache::registry::{Pushed, RegistryCache, ToPush};
+use imgforge::cache::remote::{Brought, Target};
+use imgforge::engine::{Image, ImageConfig, LayerRequest, label};
+use imgforge::key::{Key, KeyDocument, Kind, SCHEMA};
+use imgforge::plan::name;
+
+use crate::common::{Machine, Made, layer, text};
+use crate::registry::Registry;
+
+const PLATFORM: &str = "linux/amd64";
+
+/// An image that somebody made by hand.
+struct Forged {
+    kind: Kind,
+    key: Key,
+    parent: Option<Image>,
+    layers: Vec<&'static str>,
+    platform: &'static str,
+    config: ImageConfig,
+}
+
+impl Forged {
+    /// What a build would have made of `document` on `parent`.
+    fn like(document: &KeyDocument, parent: Option<&Made>) -> Forged {
+        let (kind, key) = (document.kind, document.key());
+        let mut labels = BTreeMap::from([
+            (label::KEY.to_owned(), key.to_string()),
+            (label::KIND.to_owned(), kind.to_string()),
+            (label::SCHEMA.to_owned(), SCHEMA.to_string()),
+            (label::INPUTS.to_owned(), document.canonical()),
+        ]);
+        let mut config = ImageConfig::default();
+        if let Some(parent) = parent {
+            labels.insert(label::PARENT.to_owned(), parent.key.to_string());
+            config = parent.image.config.clone();
+        }
+        config.labels = labels;
+        if kind == Kind::Checkout {
+            "/testbed".clone_into(&mut config.working_dir);
+        }
+        let parent = parent.map(|parent| parent.image.clone());
+        Forged { kind, key, parent, layers: vec!["own"], platform: PLATFORM, config }
+    }
+
+    fn label(mut self, name: &str, value: &str) -> Forged {
+        self.config.labels.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    fn without(mut self, name: &str) -> Forged {
+        self.config.labels.remove(name);
+        self
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Forged)) -> Forged {
+        change(&mut self);
+        self
+    }
+
+    async fn put(&self, machine: &Machine) -> Image {
+        let scratch = tempfile::tempdir().unwrap();
+        let layers = self.layers.iter().enumerate().map(|(at, name)| {
+            let dir = scratch.path().join(at.to_string());
+            std::fs::create_dir(&dir).unwrap();
+            layer(&dir, name, 3000)
+        });
+        let parent = self.parent.clone().unwrap_or_default();
+        let request = LayerRequest {
+            parent: Image { platform: self.platform.to_owned(), ..parent },
+            layers: layers.collect(),
+            config: self.config.clone(),
+            tags: vec![name::image(self.kind, &self.key)],
+        };
+        machine.engine.load(&request).await.unwrap()
+    }
+}
+
+fn env(parent: &Made) -> KeyDocument {
+    KeyDocument::new(Kind::Env)
+        .with("parent", parent.key)
+        .with("platform", PLATFORM)
+        .with("variables", BTreeMap::from([("LANG", "C.UTF-8")]))
+}
+
+/// Every forgery of an env on `base`, with words of the refusal.
+fn forgeries(base: &Made, other: &Made) -> Vec<(Forged, &'static str)> {
+    let document = env(base);
+    let good = || {
+        Forged::like(&document, Some(base)).with(|one| one.config.env.push("LANG=C.UTF-8".into()))
+    };
+    let stranger = Forged::like(&env(other), Some(other));
+    vec![
+        (
+            good().label(label::INPUTS, "{}").without(label::PARENT),
+            "`dev.imgforge.inputs` does not",
+        ),
+        (
+            good().label(label::INPUTS, &format!(" {}", document.canonical())),
+            "does not give its key",
+        ),
+        (good().without(label::PARENT), "`dev.imgforge.parent` is not the parent"),
+        (good().label(label::PARENT, &other.key.to_string()), "is not the parent"),
+        (good().label(label::KIND, "checkout"), "`dev.imgforge.kind` is not its kind"),
+        (good().label(label::SCHEMA, "0"), "is not the schema"),
+        (good().label("Dev.Imgforge.Key", "x"), "which imgforge does not set"),
+        (good().label(label::SCRATCH, "1.2-3"), "not of a finished build"),
+        (good().with(|one| one.parent = None), "other layers than its parent"),
+        (good().with(|one| one.parent = Some(other.image.clone())), "other layers than its parent"),
+        (good().with(|one| one.layers = vec!["a", "b", "c"]), "adds 3 layers"),
+        (good().with(|one| one.layers = vec![]), "adds 0 layers"),
+        (good().with(|one| one.config.env = vec!["LANG=C".into()]), "its environment is not"),
+        (good().with(|one| one.config.env.insert(0, "PATH=/evil:/bin".into())), "its environment"),
+        (good().with(|one| one.config.entrypoint = vec!["/evil".into()]), "its entrypoint is not"),
+        (good().with(|one| one.config.cmd = vec!["/evil".into()]), "its command is not"),
+        (good().with(|one| one.config.user = "evil".into()), "its user is not"),
+        (good().with(|one| one.config.shell = vec!["/evil".into()]), "its shell is not"),
+        (
+            good().with(|one| one.config.working_dir = "/evil".into()),
+            "its working directory is not",
+        ),
+        // A good image of another node under this name.
+        (stranger.with(|one| one.key = document.key()), "`dev.imgforge.key` is not its key"),
+    ]
+}
+
+async fn target_bring(machine: &Machine, remote: &RegistryCache, of: (Kind, Key)) -> Brought {
+    let target =
+        Target { engine: &*machine.engine, identity: &machine.identity, store: &machine.store };
+    target.bring(remote, &[of], &|_| {}).await.unwrap().remove(0).outcome
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_forged_image_of_an_archive_is_imported_and_the_good_ones_beside_it_are() {
+    let evil = Machine::new().await;
+    let base = evil.make(Kind::Base, 0, None, 4000).await;
+    let other = evil.make(Kind::Base, 1, None, 4000).await;
+    let file = evil.path().join("cache.tar");
+    let machine = Machine::new().await;
+    for (number, (forged, why)) in forgeries(&base, &other).into_iter().enumerate() {
+        let image = forged.put(&evil).await;
+        let images = [(Kind::Base, base.key), (Kind::Base, other.key), (forged.kind, forged.key)];
+        archive::export(&*evil.engine, &file, images.into_iter()).await.unwrap();
+        let output = machine.run(&["cache", "import", file.to_str().unwrap()]);
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{number}: {said}");
+        assert!(said.contains(why), "{number}: {why}: {said}");
+        assert!(said.contains(&name::image(forged.kind, &forged.key)), "{number}: {said}");
+        assert!(machine.has(&base).await, "what is good is taken");
+        let name = name::image(forged.kind, &forged.key);
+        assert!(machine.engine.inspect(&name).await.unwrap().is_none(), "{number}");
+        assert!(!machine.store.indexed(&machine.identity).unwrap().contains_key(&forged.key));
+        // And by hand it is no better: it is not handed on.
+        let output = evil.run(&["cache", "export", "again.tar"]);
+        assert!(output.status.code() < Some(2), "{number}: {}", text(&output));
+        let again = Archive::open(&evil.path().join("again.tar"), evil.path()).unwrap();
+        let bases = again.images().into_iter().filter(|(kind, _)| *kind == Kind::Base);
+        assert_eq!(bases.count(), again.images().len(), "{number}: {}", text(&output));
+        evil.engine.remove(&image.id).await.unwrap();
+    }
+    let output = machine.run(&["cache", "verify"]);
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_whose_parent_is_nowhere_is_not_taken() {
+    let evil = Machine::new().await;
+    let base = evil.make(Kind::Base, 0, None, 4000).await;
+    let env = evil.make(Kind::Env, 1, Some(&base), 4000).await;
+    let file = evil.path().join("cache.tar");
+    archive::export(&*evil.engine, &file, [(Kind::Env, env.key)].into_iter()).await.unwrap();
+    let machine = Machine::new().await;
+    let import = ["cache", "import", file.to_str().unwrap()];
+    let output = machine.run(&import);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains(&format!("its parent `{}` is not here", base.name())));
+    assert!(!machine.has(&env).await);
+    machine.make(Kind::Base, 0, None, 4000).await;
+    assert!(machine.run(&import).status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_forged_image_of_a_registry_is_taken_or_pushed_on() {
+    let Some(registry) = Registry::start() else { return };
+    let evil = Machine::new().await;
+    let base = evil.make(Kind::Base, 0, None, 4000).await;
+    let other = evil.make(Kind::Base, 1, None, 4000).await;
+    let cache = RegistryCache::new(&registry.name(), PLATFORM, None).unwrap();
+    let machine = Machine::new().await;
+    machine.make(Kind::Base, 0, None, 4000).await;
+    let forged = forgeries(&base, &other);
+    for (number, (forged, why)) in forged.into_iter().enumerate().step_by(3) {
+        let image = forged.put(&evil).await;
+        let name = name::image(forged.kind, &forged.key);
+        let to_push = [ToPush { kind: forged.kind, key: forged.key }];
+        let pushed = cache.push(&evil.checker(), &to_push, &|_| {}).await.unwrap();
+        let Pushed::Failed(said) = &pushed[0].outcome else { panic!("{number}: {pushed:?}") };
+        assert!(said.contains(why), "{number}: {said}");
+        // Somebody pushes it all the same.
+        let reference = format!("{}/{name}", registry.name());
+        evil.engine.tag(&image.id, &reference).await.unwrap();
+        struct Quiet;
+        impl imgforge::engine::LogSink for Quiet {
+            fn write(&self, _: &[u8]) {}
+        }
+        evil.engine.push(&reference, &[], &Quiet).await.unwrap();
+        let cache = RegistryCache::new(&registry.name(), PLATFORM, None).unwrap();
+        let outcome = target_bring(&machine, &cache, (forged.kind, forged.key)).await;
+        assert!(matches!(outcome, Brought::Failed(_)), "{number}: {outcome:?}");
+        assert!(machine.engine.inspect(&name).await.unwrap().is_none(), "{number}");
+        evil.engine.remove(&image.id).await.unwrap();
+    }
+}
+
+/// The node of a plan whose id begins so.
+fn node(machine: &Machine, catalog: &str, id: &str) -> serde_json::Value {
+    let args = ["--config", catalog, "plan", "-d", "demo", "--json", "-i", "imgforge__abacus-1"];
+    let output = machine.run(&args);
+    assert!(output.status.success(), "{}", text(&output));
+    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let nodes = plan["nodes"].as_array().unwrap();
+    nodes.iter().find(|node| node["id"].as_str().unwrap().starts_with(id)).unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_image_that_is_here_is_stale_and_the_plan_says_why() {
+    let machine = Machine::new().await;
+    let catalog = machine.catalog().await.display().to_string();
+    let build = ["--config", &catalog, "build", "-d", "demo", "--layers", "base"];
+    let output = machine.run(&build);
+    assert!(output.status.success(), "{}", text(&output));
+    let base = node(&machine, &catalog, "base:");
+    assert_eq!(base["status"], "fresh");
+    let planned = node(&machine, &catalog, "env:");
+    assert_eq!(planned["status"], "stale");
+    let key: Key = planned["key"].as_str().unwrap().parse().unwrap();
+    let document = KeyDocument::new(Kind::Env);
+    let forged = Forged { key, ..Forged::like(&document, None) };
+    let forged = forged.label(label::KEY, &key.to_string());
+    forged.put(&machine).await;
+    for _ in 0..2 {
+        let planned = node(&machine, &catalog, "env:");
+        assert_eq!(planned["status"], "stale");
+        let reasons = planned["reasons"].to_string();
+        assert!(reasons.contains("`dev.imgforge.inputs` does not give its key"), "{reasons}");
+    }
+    // Nor does what an older imgforge put into the index change that.
+    let database = rusqlite::Connection::open(machine.path().join("state.db")).unwrap();
+    let id = machine.engine.inspect(&name::image(Kind::Env, &key)).await.unwrap().unwrap().id;
+    database
+        .execute(
+            "INSERT INTO images (engine, key, kind, image_id, diff_ids, bytes, seconds, looked)
+             VALUES (?1, ?2, 'env', ?3, '', 0, 0, ?3)",
+            [&machine.identity, &key.to_string(), &id],
+        )
+        .unwrap();
+    assert_eq!(node(&machine, &catalog, "env:")["status"], "stale");
+}

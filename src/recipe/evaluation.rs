@@ -191,7 +191,11 @@ impl EvaluationRecipe {
     /// Renders what the container runs. Under the strict rules the tests get file descriptor 4 as
     /// their output, once `word` was written to it; the exit code is theirs.
     pub fn command(&self, word: &str) -> String {
-        let mut text = self.enter.to_string();
+        let mut text = String::new();
+        if self.strict.is_some() {
+            text.push_str(&strict::ready());
+        }
+        text.push_str(&self.enter);
         if let Some(patch) = &self.patch {
             text.push_str(&apply_in_container(patch));
         }
@@ -276,7 +280,8 @@ fn apply_in_container(patch: &Patch) -> String {
          both -23 /imgforge-there /imgforge-here | sed -z 's,^\\./,D ,'\n\
          both -12 /imgforge-there /imgforge-new | sed -z 's,^\\./,M ,'; }} >{changes}\n\
          sed -z 's/[\\\"]/\\\\&/g; s/\\n/\\\\n/g; s/^\\(.\\) \\(.*\\)$/{CHANGE_MARK}\\1 \"\\2\"/' {changes} \
-         | tr '\\0' '\\n' >&4\n",
+         | tr '\\0' '\\n' >&4\n\
+         [ -s {changes} ] || echo 'no file is known that the patch changed' >&4\n",
     )
 }
 

@@ -23,6 +23,9 @@ pub const USER: u32 = 65534;
 /// The functions that root's script calls.
 const ROOT: &str = include_str!("strict/root.sh");
 
+/// Tries the tools that root's library and the list of changes use.
+const READY: &str = include_str!("strict/ready.sh");
+
 /// What the user's shells begin with: they take over the state of root's.
 const STATE: &str = "{ . /imgforge-state; . /imgforge-home.sh; . /imgforge-settings.sh; } \
                      >/dev/null 2>&1\n";
@@ -433,11 +436,7 @@ impl Separated {
     /// with that as their output.
     pub fn command(&self, word: &str) -> String {
         let user = format!("setpriv --reuid={USER} --regid={USER} --clear-groups --no-new-privs");
-        let mut text = format!(
-            "command -v setpriv >/dev/null || {{ echo '{NOT_READY_MARK}it has no setpriv, which \
-             strict evaluations need'; exit {NOT_READY}; }}\n\
-             cd /\n/bin/bash {BEFORE} || exit $?\n"
-        );
+        let mut text = format!("cd /\n/bin/bash {BEFORE} || exit $?\n");
         if self.tests.is_some() {
             text.push_str(&format!(
                 "printf %s '{word}' >&4\n{user} /bin/bash {TESTS} >&4 2>&1 4>&-\ncode=$?\n\
@@ -446,6 +445,16 @@ impl Separated {
         }
         text
     }
+}
+
+/// Renders `/bin/sh` text that ends the container with [`NOT_READY`] where its tools cannot do what
+/// the rules need: without their lists nothing would be undone, and nobody would know.
+pub fn ready() -> String {
+    format!(
+        "(\n{READY}) >/dev/null 2>&1 || {{ echo '{NOT_READY_MARK}strict evaluations need bash, \
+         setpriv of util-linux, and find, xargs, sort, comm, sed and grep of GNU in it, and two \
+         user ids'; exit {NOT_READY}; }}\n"
+    )
 }
 
 /// Renders [`CHANGES`].

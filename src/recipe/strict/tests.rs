@@ -104,3 +104,31 @@ fn a_script_without_markers_has_no_tests() {
     assert_eq!(separated.tests, None);
     assert!(!separated.command("w").contains("imgforge-tests"));
 }
+
+#[test]
+fn tools_that_do_not_know_their_options_are_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let try_with = |stubs: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        for stub in stubs {
+            let path = dir.path().join(stub);
+            std::fs::write(&path, "#!/bin/sh\nexit 0\n").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+        let output = std::process::Command::new("/bin/sh")
+            .args(["-c", &(ready() + "echo ready")])
+            .env("PATH", path)
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    // Both need root; as another user the rest is still tried.
+    let root = ["setpriv", "chown"];
+    assert_eq!(try_with(&root), (Some(0), "ready\n".to_owned()));
+    for tool in ["find", "sort", "comm", "sed", "grep", "xargs", "cp", "tr"] {
+        let (code, said) = try_with(&[&root[..], &[tool]].concat());
+        assert_eq!(code, Some(NOT_READY as i32), "{tool}");
+        assert!(said.starts_with(NOT_READY_MARK), "{tool}: {said}");
+    }
+}

@@ -38,6 +38,7 @@ pub mod report;
 mod requirements;
 mod retry;
 pub mod run;
+pub mod sign;
 mod size;
 pub mod source;
 pub mod store;

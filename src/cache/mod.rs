@@ -9,6 +9,7 @@ pub mod collect;
 pub mod contents;
 pub mod registry;
 pub mod remote;
+mod signature;
 #[cfg(test)]
 mod testing;
 pub mod usage;

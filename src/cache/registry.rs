@@ -20,9 +20,11 @@ use crate::key::{Key, Kind};
 use crate::plan::name;
 use crate::platform;
 use crate::retry::QUESTION;
+use crate::sign::{NotSigned, PrivateKey, PublicKey};
 
 use super::check::Checker;
 use super::remote::{Offers, Remote, Silent, error_text};
+use super::signature;
 
 /// How many images are asked for, or pushed, at once.
 const AT_ONCE: usize = 4;
@@ -39,6 +41,12 @@ pub struct RegistryCache {
     registry: tokio::sync::OnceCell<Arc<Registry>>,
     /// What it was told of an image, by name: from then on the name means that.
     told: Mutex<HashMap<String, Told>>,
+    /// Whose signatures images need; without any they need none.
+    trusted: Vec<PublicKey>,
+    /// The manifests that one of them signed.
+    verified: Mutex<HashSet<String>>,
+    /// What signs images that are pushed.
+    signer: Option<PrivateKey>,
 }
 
 /// What a registry told of an image.
@@ -103,7 +111,29 @@ impl RegistryCache {
         let base = reference::place(place)?;
         let registry = tokio::sync::OnceCell::new();
         let (platform, told) = (platform.to_owned(), Mutex::default());
-        Ok(RegistryCache { base, platform, client_config, registry, told })
+        let (trusted, verified, signer) = (Vec::new(), Mutex::default(), None);
+        Ok(RegistryCache {
+            base,
+            platform,
+            client_config,
+            registry,
+            told,
+            trusted,
+            verified,
+            signer,
+        })
+    }
+
+    /// Makes every image that none of `keys` signed as if it were not there.
+    #[must_use]
+    pub fn trusting(self, keys: Vec<PublicKey>) -> RegistryCache {
+        RegistryCache { trusted: keys, ..self }
+    }
+
+    /// Signs what is pushed, and what is there already and is the same.
+    #[must_use]
+    pub fn signing(self, signer: Option<PrivateKey>) -> RegistryCache {
+        RegistryCache { signer, ..self }
     }
 
     fn reference(&self, image: &str) -> String {
@@ -119,10 +149,38 @@ impl RegistryCache {
 
     /// Opens a repository, to read of it; all share one client.
     async fn open(&self, image: &str) -> Result<Asked> {
+        self.open_for(Access::Pull, image).await
+    }
+
+    async fn open_for(&self, access: Access, image: &str) -> Result<Asked> {
         let reference = self.reference(image);
         let open = || registry::open(self.client_config.as_ref(), &reference, &Silent);
         let registry = self.registry.get_or_try_init(open).await?.clone();
-        Asked::of(registry, Access::Pull, &reference)
+        Asked::of(registry, access, &reference)
+    }
+
+    /// Asks for an image that a trusted key signed, where images need that.
+    async fn ask_trusted(&self, image: &str) -> Result<Option<Described>> {
+        let Some(described) = self.ask(image).await? else { return Ok(None) };
+        let digest = described.manifest.clone();
+        if self.is_verified(&digest) {
+            return Ok(Some(described));
+        }
+        let asked = self.open(image).await?;
+        match signature::verify(&asked, &digest, &self.trusted).await? {
+            Ok(()) => {
+                self.verified.lock().expect("no holder panics").insert(digest);
+                Ok(Some(described))
+            }
+            Err(why) => {
+                Err(EngineError::Unsigned { reference: self.reference(image), digest, why })
+            }
+        }
+    }
+
+    /// Tells whether a manifest may be taken: it was verified, or nothing has to be.
+    fn is_verified(&self, digest: &str) -> bool {
+        self.trusted.is_empty() || self.verified.lock().expect("no holder panics").contains(digest)
     }
 
     async fn ask(&self, image: &str) -> Result<Option<Described>> {
@@ -245,15 +303,18 @@ impl Pushing<'_> {
             Ok(local) => local,
             Err(wrong) => return Ok((Pushed::Failed(wrong.to_string()), 0)),
         };
-        let there = match self.cache.ask(&name).await {
-            // So some registries say that there is no such repository: the push decides.
-            Err(EngineError::Denied { .. }) => None,
+        let there = match self.cache.ask_trusted(&name).await {
+            // So some registries say that there is no such repository: the push decides. And what is
+            // as if it were not there gives way.
+            Err(EngineError::Denied { .. } | EngineError::Unsigned { .. }) => None,
             there => there?,
         };
         if let Some(there) = there {
             self.note(&image.key, &there);
-            let same = there.image.diff_ids == local.diff_ids;
-            return Ok((if same { Pushed::There } else { Pushed::Differs }, 0));
+            if there.image.diff_ids != local.diff_ids {
+                return Ok((Pushed::Differs, 0));
+            }
+            return Ok((self.sign(&name, &local, &there).await?.unwrap_or(Pushed::There), 0));
         }
         let parent = local.config.labels.get(label::PARENT).and_then(|text| text.parse().ok());
         if let Some(parent) = parent
@@ -266,10 +327,26 @@ impl Pushing<'_> {
             bytes += self.push_externals(&local).await?;
         }
         bytes += self.send(&name, &name).await?;
+        let mut ended = Pushed::Pushed;
         if let Some(there) = self.cache.ask(&name).await? {
             self.note(&image.key, &there);
+            ended = self.sign(&name, &local, &there).await?.unwrap_or(ended);
         }
-        Ok((Pushed::Pushed, bytes))
+        Ok((ended, bytes))
+    }
+
+    /// Signs an image of the registry that is the one here, where images are signed; returns how the
+    /// push ended where it cannot be. What the registry says it has is not signed for that.
+    async fn sign(&self, name: &str, local: &Image, there: &Described) -> Result<Option<Pushed>> {
+        let Some(signer) = &self.cache.signer else { return Ok(None) };
+        if !is_same(local, there) {
+            let why =
+                "the registry has another image under its name: that is not signed".to_owned();
+            return Ok(Some(Pushed::Failed(why)));
+        }
+        let asked = self.cache.open_for(Access::Push, name).await?;
+        signature::sign(&asked, &there.manifest, signer).await?;
+        Ok(None)
     }
 
     /// Tells whether an image stands on what the registry has under its parent's key.
@@ -280,10 +357,12 @@ impl Pushing<'_> {
             None => {
                 let at = Kind::IMAGES.iter().position(|known| *known == kind).unwrap_or(1);
                 let below = Kind::IMAGES[at.saturating_sub(1)];
-                let Some(there) = self.cache.ask(&name::image(below, parent)).await? else {
-                    // Its parent is pushed some other time, or never: it can be had without.
-                    return Ok(true);
+                let there = match self.cache.ask_trusted(&name::image(below, parent)).await {
+                    Err(EngineError::Unsigned { .. }) => None,
+                    there => there?,
                 };
+                // Its parent is pushed some other time, or never: it can be had without.
+                let Some(there) = there else { return Ok(true) };
                 self.note(parent, &there);
                 there.image.diff_ids
             }
@@ -297,8 +376,18 @@ impl Pushing<'_> {
         for (reference, image) in survey::external_images(self.engine, base).await? {
             let name = name::from_image(&reference, &image.platform);
             let there = self.cache.ask(&name).await?;
-            if there.is_none_or(|there| there.image.diff_ids != image.diff_ids) {
+            let other = |there: Described| {
+                there.image.diff_ids != image.diff_ids
+                    || (self.cache.signer.is_some() && !is_same(&image, &there))
+            };
+            if there.is_none_or(other) {
                 bytes += self.send(&reference, &name).await?;
+            }
+            if let Some(there) = self.cache.ask(&name).await?
+                && let Some(Pushed::Failed(reason)) = self.sign(&name, &image, &there).await?
+            {
+                let action = format!("sign `{name}`");
+                return Err(EngineError::Refused { action, reason });
             }
         }
         Ok(bytes)
@@ -328,6 +417,12 @@ impl Pushing<'_> {
         blobs.extend(there.layers.into_iter().map(|(digest, _)| digest));
         Ok(travelled)
     }
+}
+
+/// Tells whether a registry has that very image. An id is the digest of the config, and of the manifest
+/// on Docker's newer store.
+fn is_same(local: &Image, there: &Described) -> bool {
+    local.id == there.image.id || local.id == there.manifest
 }
 
 #[async_trait]
@@ -363,7 +458,7 @@ impl Remote for RegistryCache {
     }
 
     async fn external_image(&self, reference: &str) -> Result<Option<Image>> {
-        let described = self.ask(&name::from_image(reference, &self.platform)).await?;
+        let described = self.ask_trusted(&name::from_image(reference, &self.platform)).await?;
         let image = described.map(|described| described.image);
         // One that an older imgforge pushed may be for another platform than its name says.
         Ok(image.filter(|image| platform::same(&image.platform, &self.platform)))
@@ -396,6 +491,8 @@ impl Remote for RegistryCache {
 #[derive(Default)]
 struct Asking {
     images: HashMap<Key, Image>,
+    /// What is there and no trusted key signed.
+    unsigned: HashMap<Key, EngineError>,
     /// Repositories that may not be read, each with the first refusal.
     denied: BTreeMap<Kind, EngineError>,
     untold: Vec<EngineError>,
@@ -416,6 +513,12 @@ impl Asking {
                 self.answered = true;
                 self.failures = 0;
                 self.images.extend(offer.map(|image| (key, image)));
+                Ok(())
+            }
+            Err(error @ EngineError::Unsigned { .. }) => {
+                self.answered = true;
+                self.failures = 0;
+                self.unsigned.insert(key, error);
                 Ok(())
             }
             Err(error @ EngineError::Denied { .. }) => {
@@ -444,14 +547,14 @@ impl Asking {
             let at = if first < self.untold.len() { first } else { 0 };
             return Err(self.untold.swap_remove(at));
         }
-        Ok(Offers { images: self.images, untold: self.untold })
+        Ok(Offers { images: self.images, unsigned: self.unsigned, untold: self.untold })
     }
 }
 
 impl RegistryCache {
     /// Asks for one image; none where its label says another key.
     async fn offer(&self, kind: Kind, key: Key) -> Result<Option<Image>> {
-        let described = self.ask(&name::image(kind, &key)).await?;
+        let described = self.ask_trusted(&name::image(kind, &key)).await?;
         Ok(described.and_then(|Described { image, .. }| {
             let labelled = image.config.labels.get(label::KEY) == Some(&key.to_string());
             labelled.then_some(image)
@@ -466,8 +569,9 @@ impl RegistryCache {
         log: &dyn LogSink,
     ) -> Result<()> {
         let source = self.reference(name);
-        if !self.told.lock().expect("no holder panics").contains_key(name) {
-            self.ask(name).await?;
+        let known = self.told.lock().expect("no holder panics").get(name).cloned();
+        if known.is_none_or(|told| !self.is_verified(&told.manifest)) {
+            self.ask_trusted(name).await?;
         }
         let told = self.told.lock().expect("no holder panics").get(name).cloned();
         let missing = || EngineError::NotFound {
@@ -475,6 +579,10 @@ impl RegistryCache {
             reason: "the registry does not have it".to_owned(),
         };
         let Told { platform, manifest } = told.ok_or_else(missing)?;
+        if !self.is_verified(&manifest) {
+            let why = NotSigned::Unsigned;
+            return Err(EngineError::Unsigned { reference: source, digest: manifest, why });
+        }
         // What was looked at, and not what the name means by now.
         let source = format!("{}@{manifest}", reference::split_tag(&source).0);
         let image = engine.pull(&source, &platform, log).await?;

@@ -51,6 +51,8 @@ pub trait Remote: Send + Sync {
 pub struct Offers {
     /// The images: their layers and labels.
     pub images: HashMap<Key, Image>,
+    /// Why others that it holds are as if they were not there.
+    pub unsigned: HashMap<Key, EngineError>,
     /// Why it does not tell of some: repositories that it does not let us read, or, after some
     /// answers, that it has no more of them.
     pub untold: Vec<EngineError>,
@@ -103,7 +105,7 @@ impl Target<'_> {
         images: &[(Kind, Key)],
         told: &(dyn Fn(&BroughtImage) + Sync),
     ) -> std::result::Result<Vec<BroughtImage>, CacheError> {
-        let Offers { images: offers, untold } = remote.offers(images).await?;
+        let Offers { images: offers, unsigned, untold } = remote.offers(images).await?;
         if let Some(why) = untold.into_iter().find(EngineError::is_of_registry) {
             return Err(why.into());
         }
@@ -112,10 +114,14 @@ impl Target<'_> {
         for kind in Kind::IMAGES {
             let level: Vec<Key> =
                 images.iter().filter(|of| of.0 == kind).map(|(_, key)| *key).collect();
-            let offers = &offers;
+            let (offers, unsigned) = (&offers, &unsigned);
             let brought: Vec<BroughtImage> = stream::iter(level)
                 .map(|key| async move {
-                    let outcome = self.one(remote, checker, kind, &key, offers.get(&key)).await?;
+                    let offer = offers.get(&key).ok_or_else(|| match unsigned.get(&key) {
+                        Some(error) => error_text(error),
+                        None => format!("{} does not have it", remote.describe()),
+                    });
+                    let outcome = self.one(remote, checker, kind, &key, offer).await?;
                     let brought = BroughtImage { key, kind, outcome };
                     told(&brought);
                     Ok::<_, CacheError>(brought)
@@ -134,15 +140,16 @@ impl Target<'_> {
         checker: &Checker<'_>,
         kind: Kind,
         key: &Key,
-        offer: Option<&Image>,
+        offer: std::result::Result<&Image, String>,
     ) -> std::result::Result<Brought, CacheError> {
         let name = name::image(kind, key);
         let _lock = self.store.lock_key(key).await?;
         if let Some(Ok(_)) = checker.here(kind, key).await? {
             return Ok(Brought::There);
         }
-        let Some(offer) = offer else {
-            return Ok(Brought::Failed(format!("{} does not have it", remote.describe())));
+        let offer = match offer {
+            Ok(offer) => offer,
+            Err(why) => return Ok(Brought::Failed(why)),
         };
         // Before anything of it comes.
         if let Err(wrong) = checker.offered(offer, kind, key).await? {

@@ -93,6 +93,8 @@ pub struct CacheSettings {
     pub registry: Option<String>,
     /// What the registry is used for.
     pub registry_mode: Option<RegistryMode>,
+    /// The files of public keys: an image that none of them signed is as if it were not there.
+    pub(super) verify: Option<Vec<Spanned<String>>>,
 }
 
 /// What a registry is used for as a cache.

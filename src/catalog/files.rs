@@ -22,6 +22,14 @@ pub(super) enum Root {
 }
 
 impl Root {
+    /// Returns where a file is that is not part of what is built.
+    pub fn path(&self, path: &str) -> PathBuf {
+        match self {
+            Root::Folder(folder) => folder.join(path),
+            Root::Embedded => PathBuf::from(path),
+        }
+    }
+
     /// Reads a text file.
     pub fn read(&self, path: &str) -> io::Result<String> {
         match self {

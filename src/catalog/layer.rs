@@ -2,6 +2,7 @@
 //! every mistake before anything is built.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use toml::Spanned;
 
@@ -65,6 +66,9 @@ pub(super) struct Layer {
 pub(super) struct Merged {
     pub defaults: Defaults,
     pub cache: CacheSettings,
+    /// Public keys, each with where it is named. They are read where they are needed: a catalog that
+    /// travels in a bundle does without.
+    pub trusted_keys: Vec<(At, PathBuf)>,
     pub mirrors: BTreeMap<String, Vec<String>>,
     pub stand_in: BTreeMap<String, Located<String>>,
     pub bases: BTreeMap<String, (Base, Option<String>)>,
@@ -124,7 +128,14 @@ impl Layer {
 impl Merged {
     /// Lays one more file over the others.
     pub fn add(&mut self, layer: &Layer) -> Result<(), CatalogError> {
-        let form: FileForm = parse(&layer.file, &layer.text)?;
+        let mut form: FileForm = parse(&layer.file, &layer.text)?;
+        if let Some(keys) = form.cache.verify.take() {
+            let located = |key: Spanned<String>| {
+                let at = layer.at("cache.verify".to_owned(), &key);
+                (at, layer.root.path(key.get_ref()))
+            };
+            self.trusted_keys = keys.into_iter().map(located).collect();
+        }
         self.defaults.apply(form.defaults);
         self.cache.apply(form.cache);
         self.mirrors.extend(form.mirrors);

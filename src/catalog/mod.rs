@@ -112,6 +112,11 @@ impl Catalog {
         &self.merged.cache
     }
 
+    /// Returns the files of the public keys that images need a signature of, each with where it is named.
+    pub fn trusted_keys(&self) -> &[(At, PathBuf)] {
+        &self.merged.trusted_keys
+    }
+
     /// Tells whether the catalog says something of this one instance, such as a lockfile of its own.
     pub fn names_instance(&self, repo: &str, version: &str, instance_id: &str) -> bool {
         let settings = self.merged.repos.get(repo).and_then(|versions| versions.get(version));

@@ -78,7 +78,10 @@ pub(super) async fn run(global: &Global, args: BuildArgs) -> CommandResult {
     let summary = args.exec.run(global, &prepared, Arc::new(plan), None, Vec::new()).await?;
     let mut exit = exit_of(&summary);
     if let Some(registry) = args.push_to.as_deref().filter(|_| args.push) {
-        let registry = remotes::registry_cache(registry, &prepared.platform)?;
+        let sources = &args.sources;
+        let registry = remotes::registry_cache(registry, &prepared.platform)?
+            .trusting(super::keys::trusted(sources, &prepared.catalog)?)
+            .signing(super::keys::signer(sources)?);
         let there = |status: &str| matches!(status, "fresh" | "built" | "pulled");
         let nodes = summary.nodes.iter().filter(|node| there(node.status));
         let checker = prepared.checker()?;

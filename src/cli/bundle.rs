@@ -205,7 +205,7 @@ async fn export_bases(prepared: &Prepared, bases: &Plan, dir: &Path) -> Result<(
     let (engine, _) = prepared.engine.as_ref().expect("a build has an engine");
     let images = bases.nodes().map(|(_, node)| (node.kind(), node.key));
     let path = dir.join(bundle::IMAGES);
-    let exported = archive::export(&**engine, &path, images).await;
+    let exported = archive::export(&**engine, &path, images, None).await;
     exported.map(drop).map_err(Failure::environment)
 }
 
@@ -318,6 +318,12 @@ async fn bring_images(
 
 async fn unpack(global: &Global, args: UseArgs) -> CommandResult {
     let opened = context::open(global).await?;
+    if context::catalog(global).is_ok_and(|catalog| !catalog.trusted_keys().is_empty()) {
+        render::warn(
+            "a bundle has no signatures, and what is in it is taken as it is: check the file itself, \
+             such as with `cosign verify-blob`",
+        );
+    }
     let dir = self::dir(&opened.store);
     let scratch = opened.store.scratch_dir().map_err(Failure::environment)?;
     let aside = scratch.path().join("bundle");

@@ -14,6 +14,7 @@ mod eval;
 mod execute;
 mod exit;
 mod grade;
+mod keys;
 mod lock;
 mod plan;
 mod platform;
@@ -171,6 +172,13 @@ struct Sources {
     /// Whether images come from it, those that are built go to it, or both [default: read]
     #[arg(long, value_enum, value_name = "MODE", env = "IMGFORGE_CACHE_MODE")]
     cache_mode: Option<crate::catalog::RegistryMode>,
+    /// Take images of it, and of archives, only where this public key signed them; may be repeated
+    /// [default: those of images.toml]
+    #[arg(long, value_name = "KEY", env = "IMGFORGE_VERIFY", value_delimiter = ',')]
+    verify: Vec<String>,
+    /// Sign what is pushed with this private key; the password is in COSIGN_PASSWORD
+    #[arg(long, value_name = "KEY", env = "IMGFORGE_SIGN")]
+    sign: Option<PathBuf>,
 }
 
 /// Which images of the chosen instances.

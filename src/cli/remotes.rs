@@ -28,16 +28,26 @@ pub fn open(
     platform: &str,
     scratch: &Path,
 ) -> Result<Remotes, Failure> {
-    let registry = |name: &str| registry_cache(name, platform);
     let (sources, settings) = (wanted.sources, catalog.cache());
+    let keys = super::keys::trusted(sources, catalog)?;
+    let registry = |name: &str| -> Result<RegistryCache, Failure> {
+        Ok(registry_cache(name, platform)?.trusting(keys.clone()))
+    };
     let named = sources.cache_registry.as_ref().or(settings.registry.as_ref());
     let mode = sources.cache_mode.or(settings.registry_mode).unwrap_or(RegistryMode::Read);
     let writes = named.filter(|name| mode.writes() && !name.is_empty());
     let push_to = writes.map(|name| registry(name)).transpose()?;
+    let push_to = match push_to {
+        Some(to) if wanted.build => Some(to.signing(super::keys::signer(sources)?)),
+        to => to,
+    };
     if let Some(from) = wanted.remote {
         let remote: Arc<dyn Remote> = match is_file(from) {
             false => Arc::new(registry(from)?),
-            true => Arc::new(super::cache::transfer::open_archive(Path::new(from), scratch)?),
+            true => {
+                let archive = super::cache::transfer::open_archive(Path::new(from), scratch)?;
+                Arc::new(archive.trusting(&keys))
+            }
         };
         return Ok((Some(remote), push_to));
     }
@@ -116,6 +126,10 @@ pub async fn recorded(
                 drop(known.insert(reference, survey::content_identity(&image)))
             }
             Ok(_) => left.push(reference),
+            Err(error @ EngineError::Unsigned { .. }) => {
+                super::render::warn(format!("{:#}", anyhow::Error::from(error)));
+                left.push(reference);
+            }
             Err(error) if wanted.remote.is_some() => return Err(engine_failure(error)),
             Err(error) => {
                 gone = error.is_of_registry();
@@ -136,7 +150,7 @@ pub async fn take_offers(prepared: &Prepared, plan: &mut Plan) -> Result<(), Fai
     if wanted.is_empty() {
         return Ok(());
     }
-    let Offers { images, untold } = match remote.offers(&wanted).await {
+    let Offers { images, unsigned, untold } = match remote.offers(&wanted).await {
         Ok(offers) => offers,
         Err(error) if prepared.insists => return Err(engine_failure(error)),
         Err(error) => {
@@ -157,10 +171,33 @@ pub async fn take_offers(prepared: &Prepared, plan: &mut Plan) -> Result<(), Fai
         let (what, error) = (remote.describe(), anyhow::Error::from(first));
         super::render::warn(format!("{what} does not tell all that it has: {error:#}{hint}"));
     }
+    note_unsigned(plan, unsigned);
     let layers = checked_offers(prepared, plan, images).await?;
     let local = prepared.store.indexed(&engine_identity(info)).map_err(Failure::environment)?;
     plan.take_offers(&layers, |key| local.get(key).map(|known| known.diff_ids.clone()));
     Ok(())
+}
+
+/// Says of each node that there is an image of it which no trusted key signed.
+fn note_unsigned(plan: &mut Plan, unsigned: HashMap<Key, EngineError>) {
+    let notes: HashMap<Key, String> = unsigned
+        .into_iter()
+        .map(|(key, error)| (key, format!("{:#}", anyhow::Error::from(error))))
+        .collect();
+    let nodes: Vec<_> = plan
+        .nodes()
+        .filter_map(|(index, node)| Some((index, node.id.clone(), notes.get(&node.key)?)))
+        .collect();
+    for (_, id, note) in nodes.iter().take(SHOWN) {
+        super::render::warn(format!("{id}: {note}"));
+    }
+    if nodes.len() > SHOWN {
+        let more = nodes.len() - SHOWN;
+        super::render::warn(format!("{more} more images are as if they were not there"));
+    }
+    for (index, _, note) in nodes {
+        plan.graph[index].notes.push(note.clone());
+    }
 }
 
 /// Checks what is offered with what it will stand on here; returns the layers of what is what its name

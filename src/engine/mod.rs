@@ -389,6 +389,17 @@ pub enum EngineError {
         /// How long it asks to wait.
         wait: Option<std::time::Duration>,
     },
+    /// An image of a registry that no trusted key signed: it counts as absent.
+    #[error("`{reference}` (`{digest}`) is as if it were not there")]
+    Unsigned {
+        /// The reference.
+        reference: String,
+        /// The digest of its manifest.
+        digest: String,
+        /// Why.
+        #[source]
+        why: crate::sign::NotSigned,
+    },
     /// No connection to a registry came to be: worth another try.
     #[error("cannot reach registry `{registry}`")]
     Offline {

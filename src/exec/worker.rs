@@ -364,10 +364,16 @@ impl Worker {
                 self.once(parent, log).await?;
             }
             None => {
+                let known = match &self.remote {
+                    Some(remote) => match remote.external_image(reference).await {
+                        // As if it were not there.
+                        Err(EngineError::Unsigned { .. }) => None,
+                        known => known?,
+                    },
+                    None => None,
+                };
                 if let Some(remote) = &self.remote
-                    && remote
-                        .external_image(reference)
-                        .await?
+                    && known
                         .is_some_and(|image| platform::same(&image.platform, &self.plan.platform))
                 {
                     remote.bring_external(&*self.engine, reference, &**log).await?;

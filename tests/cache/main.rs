@@ -13,5 +13,6 @@ mod hostile;
 mod kills;
 mod poison;
 mod registry;
+mod signed;
 mod transfer;
 mod verify;

@@ -145,7 +145,7 @@ async fn no_forged_image_of_an_archive_is_imported_and_the_good_ones_beside_it_a
     for (number, (forged, why)) in forgeries(&base, &other).into_iter().enumerate() {
         let image = forged.put(&evil).await;
         let images = [(Kind::Base, base.key), (Kind::Base, other.key), (forged.kind, forged.key)];
-        archive::export(&*evil.engine, &file, images.into_iter()).await.unwrap();
+        archive::export(&*evil.engine, &file, images.into_iter(), None).await.unwrap();
         let output = machine.run(&["cache", "import", file.to_str().unwrap()]);
         let said = text(&output);
         assert_eq!(output.status.code(), Some(1), "{number}: {said}");
@@ -173,7 +173,7 @@ async fn an_image_whose_parent_is_nowhere_is_not_taken() {
     let base = evil.make(Kind::Base, 0, None, 4000).await;
     let env = evil.make(Kind::Env, 1, Some(&base), 4000).await;
     let file = evil.path().join("cache.tar");
-    archive::export(&*evil.engine, &file, [(Kind::Env, env.key)].into_iter()).await.unwrap();
+    archive::export(&*evil.engine, &file, [(Kind::Env, env.key)].into_iter(), None).await.unwrap();
     let machine = Machine::new().await;
     let import = ["cache", "import", file.to_str().unwrap()];
     let output = machine.run(&import);

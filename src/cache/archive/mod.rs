@@ -6,6 +6,7 @@
 //! without it is not finished. Other programs read the layout as it is.
 
 mod read;
+mod signatures;
 mod write;
 
 use std::collections::HashSet;
@@ -18,6 +19,7 @@ use crate::engine::{Engine, EngineError, Image, LayerTaker as _, check_platform}
 use crate::exec::survey;
 use crate::key::{Key, Kind};
 use crate::plan::name;
+use crate::sign::PrivateKey;
 
 pub use read::Archive;
 pub use write::{Export, Written};
@@ -80,11 +82,12 @@ struct Index {
 }
 
 /// Writes images of an engine to an archive, with the `FROM` images that their bases stand on. One
-/// that broke off is gone on with.
+/// that broke off is gone on with. With a key each is signed.
 pub async fn export(
     engine: &dyn Engine,
     path: &Path,
     images: impl Iterator<Item = (Kind, Key)>,
+    signer: Option<&PrivateKey>,
 ) -> Result<Written, ArchiveError> {
     let mut named = Vec::new();
     for (kind, key) in images {
@@ -120,7 +123,7 @@ pub async fn export(
     if !tops.is_empty() {
         engine.read_layers(&tops, export.clone()).await?;
     }
-    export.finish(&named)
+    export.finish(&named, signer)
 }
 
 /// Why an archive could not be written or read.
@@ -245,7 +248,7 @@ mod tests {
             (name::image(Kind::Base, &base), None, one),
             (name::image(Kind::Env, &env), None, two),
         ];
-        export.finish(&named).unwrap();
+        export.finish(&named, None).unwrap();
         (base, env)
     }
 
@@ -293,7 +296,7 @@ mod tests {
         assert!(matches!(Export::begin(&path, &[]), Err(ArchiveError::Busy { .. })));
         feed(&second, &LAYERS);
         let (key, _) = image(Kind::Env, 2, &LAYERS);
-        second.finish(&[(name::image(Kind::Env, &key), None, two)]).unwrap();
+        second.finish(&[(name::image(Kind::Env, &key), None, two)], None).unwrap();
         Archive::open(&path, dir.path()).unwrap();
     }
 

@@ -17,11 +17,13 @@ use crate::hashing::Hashing;
 use crate::key::{Digest, Key, Kind};
 use crate::plan::name;
 use crate::platform;
+use crate::sign::{NotSigned, PublicKey};
 use crate::store::disk;
 
 use super::super::check;
 use super::super::contents::is_own_name;
 use super::super::remote::{Offers, Remote};
+use super::signatures::{self, Signatures};
 use super::{ArchiveError, BLOBS, FORM, Form, Index, Manifest, NAME, REFERENCE, VERSION};
 
 /// Nothing that is larger is a manifest, a config or an index.
@@ -34,6 +36,8 @@ const ENTRIES: usize = 1_000_000;
 #[derive(Debug, Clone)]
 struct Held {
     image: Image,
+    /// The digest of its manifest.
+    manifest: String,
     /// Digests and bytes of the compressed layers, the lowest first.
     layers: Vec<(String, u64)>,
 }
@@ -46,7 +50,13 @@ pub struct Archive {
     blobs: HashMap<String, (u64, u64)>,
     images: BTreeMap<(Kind, Key), Held>,
     external: BTreeMap<String, Held>,
+    signatures: Signatures,
+    /// What it holds and no trusted key signed.
+    unsigned: HashMap<Key, Unsigned>,
 }
+
+/// An image that no trusted key signed: its name, the digest of its manifest, and why.
+type Unsigned = (String, String, NotSigned);
 
 impl Archive {
     /// Opens an archive: reads where everything is, and every document. `scratch` is where layers
@@ -116,6 +126,8 @@ impl Archive {
             blobs,
             images: BTreeMap::new(),
             external: BTreeMap::new(),
+            signatures: Signatures::default(),
+            unsigned: HashMap::new(),
         };
         if index.1 > DOCUMENT_LIMIT {
             return Err(foreign("its index is too large".to_owned()));
@@ -128,6 +140,13 @@ impl Archive {
             let unreadable =
                 |error: serde_json::Error| archive.damaged(format!("`{}`: {error}", entry.digest));
             let manifest: Manifest = serde_json::from_slice(&text).map_err(unreadable)?;
+            if let Some(signed) = signatures::signed(&entry) {
+                for layer in &manifest.layers {
+                    let payload = archive.document(&file, &layer.digest)?;
+                    archive.signatures.add(signed.clone(), layer, payload);
+                }
+                continue;
+            }
             let text = archive.document(&file, &manifest.config.digest)?;
             let config = read_config(&text).map_err(unreadable)?;
             let layers: Vec<(String, u64)> =
@@ -145,7 +164,7 @@ impl Archive {
                 config: config.config,
                 ..Image::default()
             };
-            let held = Held { image, layers };
+            let held = Held { manifest: entry.digest.clone(), image, layers };
             if held.image.diff_ids.len() != held.layers.len() {
                 return Err(archive.damaged(format!("`{}` has other layers", entry.digest)));
             }
@@ -168,9 +187,30 @@ impl Archive {
         Ok(archive)
     }
 
+    /// Makes every image that none of `keys` signed as if it were not there; without keys nothing has to
+    /// be signed.
+    #[must_use]
+    pub fn trusting(mut self, keys: &[PublicKey]) -> Archive {
+        if keys.is_empty() {
+            return self;
+        }
+        let signatures = std::mem::take(&mut self.signatures);
+        self.external.retain(|_, held| signatures.verify(&held.manifest, keys).is_ok());
+        let unsigned = &mut self.unsigned;
+        self.images.retain(|(kind, key), held| {
+            let Err(why) = signatures.verify(&held.manifest, keys) else { return true };
+            unsigned.insert(*key, (name::image(*kind, key), held.manifest.clone(), why));
+            false
+        });
+        self
+    }
+
     /// Returns what it holds, parents before children.
     pub fn images(&self) -> Vec<(Kind, Key)> {
-        self.images.keys().copied().collect()
+        let unsigned = self.unsigned.iter().filter_map(|(_, (name, _, _))| name::parse(name));
+        let mut images: Vec<(Kind, Key)> = self.images.keys().copied().chain(unsigned).collect();
+        images.sort_unstable();
+        images
     }
 
     /// Keeps those `FROM` images that a base of the archive stands on, as it recorded them: no other
@@ -297,7 +337,12 @@ impl Remote for Archive {
 
     async fn offers(&self, images: &[(Kind, Key)]) -> Result<Offers> {
         let held = images.iter().filter_map(|of| Some((of.1, self.images.get(of)?.image.clone())));
-        Ok(Offers { images: held.collect(), untold: Vec::new() })
+        let unsigned = images.iter().filter_map(|(_, key)| {
+            let (reference, digest, why) = self.unsigned.get(key)?.clone();
+            Some((*key, EngineError::Unsigned { reference, digest, why }))
+        });
+        let unsigned = unsigned.collect();
+        Ok(Offers { images: held.collect(), unsigned, untold: Vec::new() })
     }
 
     async fn external_image(&self, reference: &str) -> Result<Option<Image>> {

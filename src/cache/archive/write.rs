@@ -11,7 +11,9 @@ use serde::Serialize;
 use crate::engine::{Image, LayerTaker, config_json};
 use crate::hashing::Hashing;
 use crate::key::Digest;
+use crate::sign::PrivateKey;
 
+use super::signatures;
 use super::{
     ArchiveError, BLOBS, CONFIG_TYPE, Descriptor, FORM, Form, INDEX_TYPE, Index, LAYER_TYPE,
     LAYERS, MANIFEST_TYPE, Manifest, NAME, REFERENCE, VERSION,
@@ -94,6 +96,7 @@ impl Export {
     pub fn finish(
         &self,
         images: &[(String, Option<String>, Image)],
+        signer: Option<&PrivateKey>,
     ) -> Result<Written, ArchiveError> {
         let mut state = self.state.lock().expect("no holder panics");
         let failed = |source| ArchiveError::File { path: self.partial.clone(), source };
@@ -119,8 +122,14 @@ impl Export {
             if let Some(reference) = reference {
                 entry.annotations.insert(REFERENCE.to_owned(), reference.clone());
             }
+            let mut written = vec![config, manifest];
+            if let Some(signer) = signer {
+                let (signature, more) = signatures::sign(name, &entry.digest, signer);
+                manifests.push(signature);
+                written.extend(more);
+            }
             manifests.push(entry);
-            for document in [&config, &manifest] {
+            for document in &written {
                 let digest = Digest::of(document).to_string();
                 if documents.insert(digest.clone()) {
                     state.append(&format!("{BLOBS}{digest}"), document).map_err(failed)?;
@@ -141,7 +150,7 @@ impl Export {
     }
 }
 
-fn descriptor(media_type: &str, document: &[u8]) -> Descriptor {
+pub(super) fn descriptor(media_type: &str, document: &[u8]) -> Descriptor {
     Descriptor {
         media_type: media_type.to_owned(),
         digest: Digest::of(document).oci(),

@@ -1,6 +1,7 @@
 //! `imgforge cache`: one file for each group of commands.
 
 mod bound;
+mod key;
 mod pin;
 mod see;
 pub mod transfer;
@@ -41,6 +42,8 @@ pub enum CacheCommand {
     Export(transfer::ExportArgs),
     /// Read images from such a file
     Import(transfer::ImportArgs),
+    /// Make a pair of keys that sign images and verify them, as cosign keeps them
+    Key(key::KeyArgs),
 }
 
 /// Runs `cache`.
@@ -58,6 +61,7 @@ pub(super) async fn run(global: &Global, command: CacheCommand) -> CommandResult
         CacheCommand::Pull(args) => transfer::pull(global, args).await,
         CacheCommand::Export(args) => transfer::export(global, args).await,
         CacheCommand::Import(args) => transfer::import(global, args).await,
+        CacheCommand::Key(args) => key::run(global, &args),
     }
 }
 

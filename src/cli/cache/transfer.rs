@@ -12,10 +12,13 @@ use crate::cache::remote::{Brought, BroughtImage, Remote, Target};
 use crate::cache::{CacheError, CachedImage};
 use crate::key::{Key, Kind};
 use crate::plan::name;
+use crate::sign::PublicKey;
 use crate::store::disk;
 
 use super::super::context::{self, Opened, Wanted};
-use super::super::{Chosen, CommandResult, Exit, Failure, Global, Sources, push, remotes, render};
+use super::super::{
+    Chosen, CommandResult, Exit, Failure, Global, Sources, keys, push, remotes, render,
+};
 use super::read;
 
 /// Which images.
@@ -44,6 +47,11 @@ pub struct Which {
 }
 
 impl Which {
+    /// Returns the keys of which one must have signed what comes.
+    fn trusted(&self, global: &Global) -> Result<Vec<PublicKey>, Failure> {
+        keys::trusted(&self.sources, &context::catalog(global)?)
+    }
+
     /// Returns the images of the chosen instances; `None` for every image.
     pub async fn keys(&self, global: &Global) -> Result<Option<Vec<(Kind, Key)>>, Failure> {
         let Some(dataset) = &self.dataset else { return Ok(None) };
@@ -73,7 +81,9 @@ pub struct PushArgs {
 pub(super) async fn push(global: &Global, args: PushArgs) -> CommandResult {
     let opened = context::open(global).await?;
     let wanted = args.which.keys(global).await?;
-    let registry = remotes::registry_cache(&args.registry, &opened.info.platform)?;
+    let registry = remotes::registry_cache(&args.registry, &opened.info.platform)?
+        .trusting(args.which.trusted(global)?)
+        .signing(keys::signer(&args.which.sources)?);
     let contents = read(&opened).await?;
     let mut images: Vec<ToPush> = contents
         .images
@@ -117,7 +127,8 @@ pub struct PullArgs {
 /// Runs `cache pull`: every image that the registry holds, or those of instances.
 pub(super) async fn pull(global: &Global, args: PullArgs) -> CommandResult {
     let opened = context::open(global).await?;
-    let registry = remotes::registry_cache(&args.registry, &opened.info.platform)?;
+    let keys = args.which.trusted(global)?;
+    let registry = remotes::registry_cache(&args.registry, &opened.info.platform)?.trusting(keys);
     let wanted = match args.which.keys(global).await? {
         Some(wanted) => wanted,
         None => registry.list().await.map_err(context::engine_failure)?,
@@ -138,7 +149,7 @@ pub struct ImportArgs {
 pub(super) async fn import(global: &Global, args: ImportArgs) -> CommandResult {
     let opened = context::open(global).await?;
     let scratch = opened.store.scratch_dir().map_err(Failure::environment)?;
-    let archive = open_archive(&args.file, scratch.path())?;
+    let archive = open_archive(&args.file, scratch.path())?.trusting(&args.which.trusted(global)?);
     let wanted = match args.which.keys(global).await? {
         Some(wanted) => wanted,
         None => archive.images(),
@@ -213,6 +224,7 @@ pub struct ExportArgs {
 pub(super) async fn export(global: &Global, args: ExportArgs) -> CommandResult {
     let opened = context::open(global).await?;
     let wanted = args.which.keys(global).await?;
+    let signer = keys::signer(&args.which.sources)?;
     let contents = read(&opened).await?;
     let mut chosen: Vec<&CachedImage> = contents
         .images
@@ -238,7 +250,7 @@ pub(super) async fn export(global: &Global, args: ExportArgs) -> CommandResult {
         return Err(Failure::input(error).hint(Some(REPAIR.to_owned())));
     }
     let images = chosen.iter().map(|image| (image.kind, image.key));
-    let exported = archive::export(engine, &args.file, images).await;
+    let exported = archive::export(engine, &args.file, images, signer.as_ref()).await;
     let written = exported.map_err(archive_failure)?;
     if missing > 0 {
         render::warn(format!("{missing} images are not here: `imgforge build` makes them"));

@@ -1,6 +1,7 @@
 //! Asking registries: who asks, what failed, and the manifest of a platform.
 
 mod answer;
+pub(crate) mod artifact;
 mod client;
 mod login;
 #[cfg(test)]

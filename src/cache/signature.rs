@@ -1,0 +1,216 @@
+//! Signatures of images in a registry: looking for one that a trusted key made, and attaching one.
+//!
+//! Two forms are read and written, as cosign 2 and cosign 3 have them: a manifest under the tag
+//! `sha256-<hex>.sig`, and a bundle that refers to the image. A third one, cosign's first try at
+//! referrers, is read. What is verified is a digest: whoever verified one pulls by it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::engine::registry::Remote;
+use crate::engine::registry::artifact::{Artifact, MANIFEST, Part, tag_of};
+use crate::engine::retry::retried;
+use crate::engine::{EngineError, Result};
+use crate::retry::QUESTION;
+use crate::sign::{
+    BUNDLE, Bundle, Envelope, NotSigned, PrivateKey, PublicKey, SIG, SIGNATURE, SIGNED,
+    SIMPLE_SIGNING, SimplePayload, Statement,
+};
+
+use super::remote::Silent;
+
+/// The annotation of a bundle's manifest that says what its statement is.
+const PREDICATE: &str = "dev.sigstore.bundle.predicateType";
+
+/// No signature is larger.
+const LARGEST: u64 = 1 << 20;
+
+/// How many signatures of an image are looked at, in each form.
+const MOST: usize = 32;
+
+/// Looks for a signature of one of `keys` on the manifest of that digest.
+///
+/// # Errors
+/// A registry that does not answer. That nothing good is there is the inner error.
+pub(super) async fn verify(
+    remote: &Remote,
+    digest: &str,
+    keys: &[PublicKey],
+) -> Result<std::result::Result<(), NotSigned>> {
+    let looked = Looking { remote, digest, keys };
+    let tagged = looked.tagged().await?;
+    let Err(first) = tagged else { return Ok(Ok(())) };
+    let Err(second) = looked.referring().await? else { return Ok(Ok(())) };
+    Ok(Err(if second.rank() > first.rank() { second } else { first }))
+}
+
+/// A search for a signature.
+struct Looking<'a> {
+    remote: &'a Remote,
+    digest: &'a str,
+    keys: &'a [PublicKey],
+}
+
+/// How a search ended.
+type Found = std::result::Result<(), NotSigned>;
+
+/// Keeps the reason that says most.
+fn note(why: &mut NotSigned, found: NotSigned) {
+    if found.rank() > why.rank() {
+        *why = found;
+    }
+}
+
+/// Tells what a registry's answer says of a signature from that it does not answer.
+fn of_answer<T>(answer: Result<T>) -> Result<std::result::Result<T, NotSigned>> {
+    match answer {
+        Ok(found) => Ok(Ok(found)),
+        Err(
+            EngineError::NotFound { reason, .. }
+            | EngineError::Pull { reason, .. }
+            | EngineError::Refused { reason, .. },
+        ) => Ok(Err(NotSigned::malformed(reason))),
+        Err(error) => Err(error),
+    }
+}
+
+impl Looking<'_> {
+    /// Looks under cosign's tag.
+    async fn tagged(&self) -> Result<Found> {
+        self.of_manifest(&tag_of(self.digest, SIG)).await
+    }
+
+    /// Looks at what refers to the image.
+    async fn referring(&self) -> Result<Found> {
+        let asked = retried(&Silent, QUESTION, || self.remote.referrers(self.digest)).await;
+        let listed = match of_answer(asked)? {
+            Ok(listed) => listed,
+            Err(why) => return Ok(Err(why)),
+        };
+        let mut why = NotSigned::Unsigned;
+        let signs = |part: &&Part| {
+            part.annotations.get(PREDICATE).is_none_or(|predicate| predicate == SIGNED)
+        };
+        for part in listed.iter().filter(signs).take(MOST) {
+            match self.of_manifest(&part.digest).await? {
+                Ok(()) => return Ok(Ok(())),
+                Err(found) => note(&mut why, found),
+            }
+        }
+        Ok(Err(why))
+    }
+
+    /// Looks at the layers of a manifest.
+    async fn of_manifest(&self, version: &str) -> Result<Found> {
+        let asked = retried(&Silent, QUESTION, || self.remote.artifact(version)).await;
+        let manifest = match of_answer(asked)? {
+            Ok(Some(manifest)) => manifest,
+            Ok(None) => return Ok(Err(NotSigned::Unsigned)),
+            Err(why) => return Ok(Err(why)),
+        };
+        let mut why = NotSigned::Unsigned;
+        for layer in manifest.layers.iter().take(MOST) {
+            let checked = match layer.media_type.as_str() {
+                SIMPLE_SIGNING => self.simple(layer).await?,
+                kind if Bundle::is(kind) => self.bundle(layer).await?,
+                _ => continue,
+            };
+            match checked {
+                Ok(()) => return Ok(Ok(())),
+                Err(found) => note(&mut why, found),
+            }
+        }
+        Ok(Err(why))
+    }
+
+    async fn blob(&self, layer: &Part) -> Result<std::result::Result<Vec<u8>, NotSigned>> {
+        of_answer(retried(&Silent, QUESTION, || self.remote.small_blob(layer, LARGEST)).await)
+    }
+
+    async fn simple(&self, layer: &Part) -> Result<Found> {
+        let Some(signature) = layer.annotations.get(SIGNATURE) else {
+            return Ok(Err(NotSigned::malformed(format!("a layer has no `{SIGNATURE}`"))));
+        };
+        let Ok(signature) = STANDARD.decode(signature) else {
+            return Ok(Err(NotSigned::malformed(format!("`{SIGNATURE}` is not base64"))));
+        };
+        let verified = self.blob(layer).await?.and_then(|payload| {
+            SimplePayload::verify(&payload, &signature, self.keys, self.digest)
+        });
+        Ok(verified)
+    }
+
+    async fn bundle(&self, layer: &Part) -> Result<Found> {
+        Ok(self.blob(layer).await?.and_then(|bytes| {
+            let bundle: Bundle = serde_json::from_slice(&bytes).map_err(NotSigned::malformed)?;
+            let envelope = bundle.dsse_envelope.ok_or(NotSigned::Unsigned)?;
+            let statement = envelope.open(self.keys, self.digest)?;
+            // Saying something of an image is not vouching for it.
+            match statement.predicate_type == SIGNED {
+                true => Ok(()),
+                false => Err(NotSigned::Unsigned),
+            }
+        }))
+    }
+}
+
+/// Signs the manifest of that digest, in both forms; one that is there already stays as it is. Returns
+/// whether something was written.
+///
+/// # Errors
+/// A registry that does not answer, or does not take it.
+pub(super) async fn sign(remote: &Remote, digest: &str, key: &PrivateKey) -> Result<bool> {
+    let keys = [key.public()];
+    let looked = Looking { remote, digest, keys: &keys };
+    let (tagged, referring) = (looked.tagged().await?, looked.referring().await?);
+    if tagged.is_err() {
+        let payload = SimplePayload::new(&remote.repository(), digest);
+        let mut layer = remote.put_blob(SIMPLE_SIGNING, payload.bytes()).await?;
+        layer.annotations.insert(SIGNATURE.to_owned(), STANDARD.encode(payload.sign(key)));
+        add_layer(remote, &tag_of(digest, SIG), layer).await?;
+    }
+    if referring.is_err() {
+        let statement = Statement::new("", digest, SIGNED, json!({}));
+        let envelope = Envelope::seal(&statement, key);
+        refer(remote, digest, &envelope, SIGNED, key).await?;
+    }
+    Ok(tagged.is_err() || referring.is_err())
+}
+
+/// Adds a layer to the manifest of a tag; those of others stay.
+async fn add_layer(remote: &Remote, tag: &str, layer: Part) -> Result<()> {
+    let asked = retried(&Silent, QUESTION, || remote.artifact(tag)).await;
+    // What is no manifest gives way.
+    let before = of_answer(asked)?.ok().flatten();
+    let mut layers = before.map_or_else(Vec::new, |manifest| manifest.layers);
+    layers.push(layer);
+    let diff_ids: Vec<&str> = layers.iter().map(|layer| layer.digest.as_str()).collect();
+    let config = crate::sign::config(&diff_ids);
+    let config = remote.put_blob("application/vnd.oci.image.config.v1+json", config).await?;
+    remote.put_tagged(tag, &Artifact::new(config, layers)).await
+}
+
+/// Attaches a bundle of an envelope to the manifest of that digest.
+async fn refer(
+    remote: &Remote,
+    digest: &str,
+    envelope: &Envelope,
+    predicate: &str,
+    key: &PrivateKey,
+) -> Result<()> {
+    let subject = remote.manifest_bytes(digest).await?;
+    let subject = subject.ok_or_else(|| remote.refused(format!("`{digest}` is not there")))?;
+    let kind = serde_json::from_slice::<Value>(&subject).ok();
+    let kind = kind.and_then(|kind| Some(kind.get("mediaType")?.as_str()?.to_owned()));
+    let subject = Part::of(kind.as_deref().unwrap_or(MANIFEST), &subject);
+    let bundle = Bundle::new(envelope.clone(), &key.public());
+    let bytes = serde_json::to_vec(&bundle).expect("it is plain text");
+    let layer = remote.put_blob(BUNDLE, bytes).await?;
+    let mut artifact = Artifact::new(Part::empty(), vec![layer]);
+    artifact.artifact_type = Some(BUNDLE.to_owned());
+    let annotations = [("dev.sigstore.bundle.content", "dsse-envelope"), (PREDICATE, predicate)];
+    artifact.annotations =
+        annotations.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    remote.put_referrer(&subject, artifact).await
+}

@@ -1,0 +1,246 @@
+//! Signed images, by registry and by archive: whose signature counts, and what happens to the rest.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use imgforge::key::{Digest, Kind};
+
+use crate::common::{Machine, Made, text};
+use crate::registry::Registry;
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// A pair of keys that `cache key` made.
+struct Pair {
+    key: String,
+    public: String,
+}
+
+fn run(machine: &Machine, args: &[&str]) -> Output {
+    machine.command(args).env("COSIGN_PASSWORD", "word").output().unwrap()
+}
+
+fn pair(machine: &Machine, name: &str) -> Pair {
+    let prefix = machine.path().join(name).display().to_string();
+    let made = run(machine, &["cache", "key", "--output-key-prefix", &prefix]);
+    assert!(made.status.success(), "{}", text(&made));
+    Pair { key: format!("{prefix}.key"), public: format!("{prefix}.pub") }
+}
+
+/// Makes a request of a registry on this machine; returns the status and the body.
+fn ask(registry: &Registry, line: &str, kind: &str, body: &[u8]) -> (u16, Vec<u8>, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", registry.port)).unwrap();
+    let head = format!(
+        "{line} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\nAccept: {MANIFEST}\r\n\
+         Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+        registry.port,
+        body.len()
+    );
+    stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, answer[end + 4..].to_vec(), head)
+}
+
+/// Returns the digest of an image's manifest in the registry.
+fn digest_of(registry: &Registry, made: &Made) -> String {
+    let path = format!("/v2/team/imgforge/{}/manifests/{}", made.kind, made.key);
+    let (status, body, _) = ask(registry, &format!("GET {path}"), "", b"");
+    assert_eq!(status, 200);
+    Digest::of(&body).oci()
+}
+
+fn sig(digest: &str) -> String {
+    format!("{}.sig", digest.replace(':', "-"))
+}
+
+fn put_blob(registry: &Registry, kind: Kind, bytes: &[u8]) -> String {
+    let digest = Digest::of(bytes).oci();
+    let path = format!("/v2/team/imgforge/{kind}/blobs/uploads/");
+    let (status, _, head) = ask(registry, &format!("POST {path}"), "", b"");
+    assert_eq!(status, 202, "{head}");
+    let location = head.lines().find_map(|line| line.strip_prefix("Location: ")).unwrap();
+    let path = location.splitn(4, '/').nth(3).unwrap();
+    let line = format!("PUT /{path}&digest={digest}");
+    assert_eq!(ask(registry, &line, "application/octet-stream", bytes).0, 201);
+    digest
+}
+
+fn put_manifest(registry: &Registry, kind: Kind, tag: &str, body: &[u8]) {
+    let line = format!("PUT /v2/team/imgforge/{kind}/manifests/{tag}");
+    let (status, answer, _) = ask(registry, &line, MANIFEST, body);
+    assert_eq!(status, 201, "{}", String::from_utf8_lossy(&answer));
+}
+
+/// Pulls with a key onto a machine of its own; returns how many came, and what was said.
+async fn pull(registry: &Registry, made: &[Made], public: &str) -> (usize, String) {
+    let other = Machine::new().await;
+    let pulled = run(&other, &["cache", "pull", &registry.name(), "--verify", public]);
+    (other.count(made).await, text(&pulled))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_images_that_a_trusted_key_signed_are_taken() {
+    let Some(registry) = Registry::start() else { return };
+    let machine = Machine::new().await;
+    let made = machine.tree(1, 5000).await;
+    let (ours, theirs) = (pair(&machine, "ours"), pair(&machine, "theirs"));
+    let pushed = run(&machine, &["cache", "push", &registry.name()]);
+    assert!(pushed.status.success(), "{}", text(&pushed));
+    let (count, said) = pull(&registry, &made, &ours.public).await;
+    assert_eq!(count, 0, "{said}");
+    assert_eq!(said.matches("is as if it were not there: it has no signature").count(), made.len());
+    for one in &made {
+        assert!(said.contains(&digest_of(&registry, one)) && said.contains(&one.name()), "{said}");
+    }
+
+    let signed = run(&machine, &["cache", "push", &registry.name(), "--sign", &ours.key]);
+    assert!(signed.status.success(), "{}", text(&signed));
+    let (count, said) = pull(&registry, &made, &ours.public).await;
+    assert_eq!(count, made.len(), "{said}");
+    let (count, said) = pull(&registry, &made, &theirs.public).await;
+    assert_eq!(count, 0, "{said}");
+    assert_eq!(said.matches("it is signed by another key").count(), made.len(), "{said}");
+
+    // Two teams sign the same images: either key does.
+    let signed = run(&machine, &["cache", "push", &registry.name(), "--sign", &theirs.key]);
+    assert!(signed.status.success(), "{}", text(&signed));
+    for public in [&ours.public, &theirs.public] {
+        let (count, said) = pull(&registry, &made, public).await;
+        assert_eq!(count, made.len(), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signature_of_another_image_and_what_is_none_are_told_apart() {
+    let Some(registry) = Registry::start() else { return };
+    let machine = Machine::new().await;
+    let signed = machine.make(Kind::Base, 1, None, 5000).await;
+    let ours = pair(&machine, "ours");
+    let pushed = run(&machine, &["cache", "push", &registry.name(), "--sign", &ours.key]);
+    assert!(pushed.status.success(), "{}", text(&pushed));
+    let other = machine.make(Kind::Base, 2, None, 5000).await;
+    let pushed = run(&machine, &["cache", "push", &registry.name()]);
+    assert!(pushed.status.success(), "{}", text(&pushed));
+
+    let from =
+        format!("GET /v2/team/imgforge/base/manifests/{}", sig(&digest_of(&registry, &signed)));
+    let (_, good, _) = ask(&registry, &from, "", b"");
+    let tag = sig(&digest_of(&registry, &other));
+    put_manifest(&registry, Kind::Base, &tag, &good);
+    let both = [signed.clone(), other.clone()];
+    let (count, said) = pull(&registry, &both, &ours.public).await;
+    assert_eq!(count, 1, "{said}");
+    let why = format!("its signature is for another image, `{}`", digest_of(&registry, &signed));
+    assert!(said.contains(&why), "{said}");
+
+    let huge = put_blob(&registry, Kind::Base, &vec![b'x'; 3 << 20]);
+    let small = put_blob(&registry, Kind::Base, b"{}");
+    let good: serde_json::Value = serde_json::from_slice(&good).unwrap();
+    let kind = &good["layers"][0]["mediaType"];
+    let name = "dev.cosignproject.cosign/signature";
+    let layer = |digest: &str, size: usize, signature: &str| {
+        serde_json::json!({"mediaType": kind, "digest": digest, "size": size,
+            "annotations": {name: signature}})
+    };
+    let bad =
+        [layer(&huge, 3 << 20, "AAAA"), layer(&small, 2, "no base64"), layer(&small, 2, "AAAA")];
+    for layers in [vec![bad[0].clone()], vec![bad[1].clone()], bad.to_vec()] {
+        let mut manifest = good.clone();
+        manifest["layers"] = layers.into();
+        put_manifest(&registry, Kind::Base, &tag, manifest.to_string().as_bytes());
+        let (count, said) = pull(&registry, &both, &ours.public).await;
+        assert_eq!(count, 1, "{said}");
+        assert!(said.contains("is as if it were not there: "), "{said}");
+    }
+    // What is no signature stands in the way of none.
+    let signed = run(&machine, &["cache", "push", &registry.name(), "--sign", &ours.key]);
+    assert!(signed.status.success(), "{}", text(&signed));
+    let (count, said) = pull(&registry, &both, &ours.public).await;
+    assert_eq!(count, 2, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_is_held_to_the_keys_of_the_catalog() {
+    let machine = Machine::new().await;
+    let made = machine.tree(1, 5000).await;
+    let (ours, theirs) = (pair(&machine, "ours"), pair(&machine, "theirs"));
+    let file = |name: &str| machine.path().join(name).display().to_string();
+    let export = |name: &str, args: &[&str]| {
+        let exported = run(&machine, &[&["cache", "export", &file(name)][..], args].concat());
+        assert!(exported.status.success(), "{}", text(&exported));
+    };
+    export("plain.tar", &[]);
+    export("signed.tar", &["--sign", &ours.key]);
+    export("other.tar", &["--sign", &theirs.key]);
+
+    let other = Machine::new().await;
+    let catalog = catalog_with_key(&other, &ours.public).await;
+    let catalog = catalog.to_str().unwrap();
+    for (name, why) in
+        [("plain.tar", "it has no signature"), ("other.tar", "it is signed by another key")]
+    {
+        let imported = run(&other, &["--config", catalog, "cache", "import", &file(name)]);
+        assert_eq!(imported.status.code(), Some(1), "{}", text(&imported));
+        assert_eq!(text(&imported).matches(why).count(), made.len(), "{}", text(&imported));
+        assert_eq!(other.count(&made).await, 0);
+    }
+    let imported = run(&other, &["--config", catalog, "cache", "import", &file("signed.tar")]);
+    assert!(imported.status.success(), "{}", text(&imported));
+    assert_eq!(other.count(&made).await, made.len());
+}
+
+/// Writes a catalog that trusts a key by a path beside it.
+async fn catalog_with_key(machine: &Machine, public: &str) -> PathBuf {
+    let catalog = machine.catalog().await;
+    std::fs::copy(public, catalog.with_file_name("team.pub")).unwrap();
+    let text = std::fs::read_to_string(&catalog).unwrap();
+    std::fs::write(&catalog, format!("[cache]\nverify = [\"team.pub\"]\n{text}")).unwrap();
+    catalog
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_cannot_be_used_end_the_command_before_anything_is_asked() {
+    let machine = Machine::new().await;
+    let ours = pair(&machine, "ours");
+    let refused = |args: &[&str], why: &str| {
+        let output = run(&machine, args);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        assert!(text(&output).contains(why), "{}", text(&output));
+    };
+    // Nobody listens on port 1.
+    let pull = |key: &'static str| ["cache", "pull", "127.0.0.1:1/team", "--verify", key];
+    refused(&pull("absent.pub"), "cannot read the key `absent.pub`");
+    refused(&pull("identity:me@example.org"), "identities of certificates cannot be verified here");
+    let private: [&str; 5] = ["cache", "pull", "127.0.0.1:1/team", "--verify", &ours.key];
+    refused(&private, "it is a `ENCRYPTED SIGSTORE PRIVATE KEY`, not a public key");
+    refused(
+        &["cache", "push", "127.0.0.1:1/team", "--sign", &ours.public],
+        "it is a `PUBLIC KEY`, not a private key",
+    );
+    let prefix = ours.key.trim_end_matches(".key").to_owned();
+    refused(&["cache", "key", "--output-key-prefix", &prefix], "is there already");
+    let push: [&str; 5] = ["cache", "push", "127.0.0.1:1/team", "--sign", &ours.key];
+    let wrong = machine.command(&push).env("COSIGN_PASSWORD", "other").output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong));
+    assert!(text(&wrong).contains("the password does not open it"), "{}", text(&wrong));
+
+    let catalog = machine.path().join("keyed.toml");
+    std::fs::write(&catalog, "[cache]\nverify = [\n  \"gone.pub\",\n]\n").unwrap();
+    let catalog = catalog.to_str().unwrap();
+    refused(
+        &["--config", catalog, "cache", "pull", "127.0.0.1:1/team"],
+        "keyed.toml:3: `cache.verify`",
+    );
+    assert!(Path::new(&ours.key).metadata().is_ok_and(|found| is_private(&found)));
+}
+
+fn is_private(found: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    found.permissions().mode() & 0o077 == 0
+}

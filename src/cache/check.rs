@@ -14,7 +14,7 @@ use crate::key::{Key, KeyDocument, Kind, SCHEMA};
 use crate::plan::name;
 use crate::platform;
 use crate::recipe::TESTBED;
-use crate::store::VerifiedImage;
+use crate::store::{BuildRecord, VerifiedImage};
 
 /// Labels that an image has which was built to its end.
 const LABELS: [&str; 5] = [label::KEY, label::KIND, label::SCHEMA, label::INPUTS, label::PARENT];
@@ -309,6 +309,12 @@ impl<'a> Checker<'a> {
             },
         };
         Ok(check(image, kind, key, parent.as_ref()))
+    }
+
+    /// Returns when an image was built, where that was here.
+    pub fn built(&self, key: &Key, image: &Image) -> Option<&BuildRecord> {
+        let known = self.known.get(key).filter(|known| known.image_id == image.id)?;
+        known.built.as_ref()
     }
 
     /// Returns what an image of the engine would stand on here, when that is what its name says.

@@ -7,8 +7,10 @@ pub mod archive;
 pub mod check;
 pub mod collect;
 pub mod contents;
+pub mod provenance;
 pub mod registry;
 pub mod remote;
+pub mod sbom;
 mod signature;
 #[cfg(test)]
 mod testing;

@@ -23,7 +23,9 @@ use crate::retry::QUESTION;
 use crate::sign::{NotSigned, PrivateKey, PublicKey};
 
 use super::check::Checker;
+use super::provenance::{self, PROVENANCE};
 use super::remote::{Offers, Remote, Silent, error_text};
+use super::sbom::{CYCLONEDX, Inventory};
 use super::signature;
 
 /// How many images are asked for, or pushed, at once.
@@ -46,7 +48,16 @@ pub struct RegistryCache {
     /// The manifests that one of them signed.
     verified: Mutex<HashSet<String>>,
     /// What signs images that are pushed.
-    signer: Option<PrivateKey>,
+    signer: Option<Signer>,
+}
+
+/// Who signs images.
+#[derive(Debug)]
+pub struct Signer {
+    /// The key.
+    pub key: PrivateKey,
+    /// A URI that stands for who built the images, for their provenance.
+    pub builder: Option<String>,
 }
 
 /// What a registry told of an image.
@@ -130,9 +141,10 @@ impl RegistryCache {
         RegistryCache { trusted: keys, ..self }
     }
 
-    /// Signs what is pushed, and what is there already and is the same.
+    /// Signs what is pushed, and what is there already and is the same; says of images that were built
+    /// here how that was, and of environments what is installed in them.
     #[must_use]
-    pub fn signing(self, signer: Option<PrivateKey>) -> RegistryCache {
+    pub fn signing(self, signer: Option<Signer>) -> RegistryCache {
         RegistryCache { signer, ..self }
     }
 
@@ -235,6 +247,7 @@ impl RegistryCache {
             blobs: Mutex::default(),
             layers: Mutex::default(),
             works: AtomicBool::new(false),
+            unlisted: Mutex::default(),
         };
         let mut ended = Vec::new();
         for kind in Kind::IMAGES {
@@ -252,9 +265,13 @@ impl RegistryCache {
                 .await?;
             ended.extend(pushed);
         }
+        pushing.list_packages().await?;
         Ok(ended)
     }
 }
+
+/// An environment that needs a list of its packages: its name, and the digest of its manifest.
+type Unlisted = (String, String, Image);
 
 /// What the pushes of one call share.
 struct Pushing<'a> {
@@ -268,6 +285,7 @@ struct Pushing<'a> {
     layers: Mutex<HashMap<Key, Vec<String>>>,
     /// Whether an image was pushed.
     works: AtomicBool,
+    unlisted: Mutex<Vec<Unlisted>>,
 }
 
 impl Pushing<'_> {
@@ -314,7 +332,11 @@ impl Pushing<'_> {
             if there.image.diff_ids != local.diff_ids {
                 return Ok((Pushed::Differs, 0));
             }
-            return Ok((self.sign(&name, &local, &there).await?.unwrap_or(Pushed::There), 0));
+            let ended = self.sign(&name, &local, &there).await?;
+            if ended.is_none() {
+                self.attest(image, &name, &local, &there).await?;
+            }
+            return Ok((ended.unwrap_or(Pushed::There), 0));
         }
         let parent = local.config.labels.get(label::PARENT).and_then(|text| text.parse().ok());
         if let Some(parent) = parent
@@ -330,7 +352,10 @@ impl Pushing<'_> {
         let mut ended = Pushed::Pushed;
         if let Some(there) = self.cache.ask(&name).await? {
             self.note(&image.key, &there);
-            ended = self.sign(&name, &local, &there).await?.unwrap_or(ended);
+            match self.sign(&name, &local, &there).await? {
+                Some(failed) => ended = failed,
+                None => self.attest(image, &name, &local, &there).await?,
+            }
         }
         Ok((ended, bytes))
     }
@@ -345,8 +370,56 @@ impl Pushing<'_> {
             return Ok(Some(Pushed::Failed(why)));
         }
         let asked = self.cache.open_for(Access::Push, name).await?;
-        signature::sign(&asked, &there.manifest, signer).await?;
+        signature::sign(&asked, &there.manifest, &signer.key).await?;
         Ok(None)
+    }
+
+    /// Says of an image that is signed how it was built, where that was here; notes an environment
+    /// whose packages are not listed yet.
+    async fn attest(
+        &self,
+        image: &ToPush,
+        name: &str,
+        local: &Image,
+        there: &Described,
+    ) -> Result<()> {
+        let Some(signer) = &self.cache.signer else { return Ok(()) };
+        let asked = self.cache.open_for(Access::Push, name).await?;
+        let digest = &there.manifest;
+        let is_attested =
+            |predicate| signature::is_attested(&asked, digest, predicate, &signer.key);
+        if let Some(build) = self.checker.built(&image.key, local)
+            && let Some(told) = provenance::predicate(local, build, signer.builder.as_deref())
+            && !is_attested(PROVENANCE).await?
+        {
+            signature::attest(&asked, digest, PROVENANCE, told, &signer.key).await?;
+        }
+        if image.kind == Kind::Env && !is_attested(CYCLONEDX).await? {
+            let unlisted = (name.to_owned(), digest.clone(), local.clone());
+            self.unlisted.lock().expect("no holder panics").push(unlisted);
+        }
+        Ok(())
+    }
+
+    /// Lists the packages of environments that were signed; reads each layer once.
+    async fn list_packages(&self) -> Result<()> {
+        let unlisted = std::mem::take(&mut *self.unlisted.lock().expect("no holder panics"));
+        let Some(signer) = self.cache.signer.as_ref().filter(|_| !unlisted.is_empty()) else {
+            return Ok(());
+        };
+        let images: Vec<Image> = unlisted.iter().map(|(_, _, image)| image.clone()).collect();
+        let inventory = Arc::new(Inventory::default());
+        self.engine.read_layers(&images, inventory.clone()).await?;
+        for (name, digest, image) in unlisted {
+            let Some(document) = inventory.document(&name, &digest, &image) else {
+                let action = format!("list the packages of `{name}`");
+                let reason = "the engine did not give all of its layers".to_owned();
+                return Err(EngineError::Refused { action, reason });
+            };
+            let asked = self.cache.open_for(Access::Push, &name).await?;
+            signature::attest(&asked, &digest, CYCLONEDX, document, &signer.key).await?;
+        }
+        Ok(())
     }
 
     /// Tells whether an image stands on what the registry has under its parent's key.

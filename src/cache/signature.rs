@@ -41,7 +41,7 @@ pub(super) async fn verify(
     let looked = Looking { remote, digest, keys };
     let tagged = looked.tagged().await?;
     let Err(first) = tagged else { return Ok(Ok(())) };
-    let Err(second) = looked.referring().await? else { return Ok(Ok(())) };
+    let Err(second) = looked.referring(SIGNED).await? else { return Ok(Ok(())) };
     Ok(Err(if second.rank() > first.rank() { second } else { first }))
 }
 
@@ -78,22 +78,21 @@ fn of_answer<T>(answer: Result<T>) -> Result<std::result::Result<T, NotSigned>> 
 impl Looking<'_> {
     /// Looks under cosign's tag.
     async fn tagged(&self) -> Result<Found> {
-        self.of_manifest(&tag_of(self.digest, SIG)).await
+        self.of_manifest(&tag_of(self.digest, SIG), SIGNED).await
     }
 
-    /// Looks at what refers to the image.
-    async fn referring(&self) -> Result<Found> {
+    /// Looks at what refers to the image and says `predicate`, or nothing of what it says.
+    async fn referring(&self, predicate: &str) -> Result<Found> {
         let asked = retried(&Silent, QUESTION, || self.remote.referrers(self.digest)).await;
         let listed = match of_answer(asked)? {
             Ok(listed) => listed,
             Err(why) => return Ok(Err(why)),
         };
         let mut why = NotSigned::Unsigned;
-        let signs = |part: &&Part| {
-            part.annotations.get(PREDICATE).is_none_or(|predicate| predicate == SIGNED)
-        };
-        for part in listed.iter().filter(signs).take(MOST) {
-            match self.of_manifest(&part.digest).await? {
+        let says =
+            |part: &&Part| part.annotations.get(PREDICATE).is_none_or(|found| found == predicate);
+        for part in listed.iter().filter(says).take(MOST) {
+            match self.of_manifest(&part.digest, predicate).await? {
                 Ok(()) => return Ok(Ok(())),
                 Err(found) => note(&mut why, found),
             }
@@ -102,7 +101,7 @@ impl Looking<'_> {
     }
 
     /// Looks at the layers of a manifest.
-    async fn of_manifest(&self, version: &str) -> Result<Found> {
+    async fn of_manifest(&self, version: &str, predicate: &str) -> Result<Found> {
         let asked = retried(&Silent, QUESTION, || self.remote.artifact(version)).await;
         let manifest = match of_answer(asked)? {
             Ok(Some(manifest)) => manifest,
@@ -112,8 +111,8 @@ impl Looking<'_> {
         let mut why = NotSigned::Unsigned;
         for layer in manifest.layers.iter().take(MOST) {
             let checked = match layer.media_type.as_str() {
-                SIMPLE_SIGNING => self.simple(layer).await?,
-                kind if Bundle::is(kind) => self.bundle(layer).await?,
+                SIMPLE_SIGNING if predicate == SIGNED => self.simple(layer).await?,
+                kind if Bundle::is(kind) => self.bundle(layer, predicate).await?,
                 _ => continue,
             };
             match checked {
@@ -141,13 +140,13 @@ impl Looking<'_> {
         Ok(verified)
     }
 
-    async fn bundle(&self, layer: &Part) -> Result<Found> {
+    async fn bundle(&self, layer: &Part, predicate: &str) -> Result<Found> {
         Ok(self.blob(layer).await?.and_then(|bytes| {
             let bundle: Bundle = serde_json::from_slice(&bytes).map_err(NotSigned::malformed)?;
             let envelope = bundle.dsse_envelope.ok_or(NotSigned::Unsigned)?;
             let statement = envelope.open(self.keys, self.digest)?;
             // Saying something of an image is not vouching for it.
-            match statement.predicate_type == SIGNED {
+            match statement.predicate_type == predicate {
                 true => Ok(()),
                 false => Err(NotSigned::Unsigned),
             }
@@ -163,7 +162,7 @@ impl Looking<'_> {
 pub(super) async fn sign(remote: &Remote, digest: &str, key: &PrivateKey) -> Result<bool> {
     let keys = [key.public()];
     let looked = Looking { remote, digest, keys: &keys };
-    let (tagged, referring) = (looked.tagged().await?, looked.referring().await?);
+    let (tagged, referring) = (looked.tagged().await?, looked.referring(SIGNED).await?);
     if tagged.is_err() {
         let payload = SimplePayload::new(&remote.repository(), digest);
         let mut layer = remote.put_blob(SIMPLE_SIGNING, payload.bytes()).await?;
@@ -189,6 +188,37 @@ async fn add_layer(remote: &Remote, tag: &str, layer: Part) -> Result<()> {
     let config = crate::sign::config(&diff_ids);
     let config = remote.put_blob("application/vnd.oci.image.config.v1+json", config).await?;
     remote.put_tagged(tag, &Artifact::new(config, layers)).await
+}
+
+/// Attaches a signed statement about the manifest of that digest.
+///
+/// # Errors
+/// A registry that does not answer, or does not take it.
+pub(super) async fn attest(
+    remote: &Remote,
+    digest: &str,
+    predicate_type: &str,
+    predicate: Value,
+    key: &PrivateKey,
+) -> Result<()> {
+    let statement = Statement::new("", digest, predicate_type, predicate);
+    let envelope = Envelope::seal(&statement, key);
+    refer(remote, digest, &envelope, predicate_type, key).await
+}
+
+/// Tells whether a key signed a statement of that predicate about the manifest of that digest.
+///
+/// # Errors
+/// A registry that does not answer.
+pub(super) async fn is_attested(
+    remote: &Remote,
+    digest: &str,
+    predicate_type: &str,
+    key: &PrivateKey,
+) -> Result<bool> {
+    let keys = [key.public()];
+    let looked = Looking { remote, digest, keys: &keys };
+    Ok(looked.referring(predicate_type).await?.is_ok())
 }
 
 /// Attaches a bundle of an envelope to the manifest of that digest.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
 
+use crate::cache::registry::Signer;
 use crate::catalog::Catalog;
 use crate::sign::{KeyError, PrivateKey, PublicKey};
 
@@ -55,19 +56,36 @@ fn key_failure(path: &Path, error: KeyError) -> Failure {
     Failure::input(error).hint(Some(hint))
 }
 
-/// Reads the private key that signs what is pushed.
-pub fn signer(sources: &Sources) -> Result<Option<PrivateKey>, Failure> {
+/// The variable with a URI that stands for who builds images.
+const BUILDER: &str = "IMGFORGE_BUILDER_ID";
+
+/// Reads the private key that signs what is pushed or exported.
+pub fn signer(sources: &Sources) -> Result<Option<Signer>, Failure> {
     let Some(path) = sources.sign.as_deref().filter(|path| !path.as_os_str().is_empty()) else {
         return Ok(None);
     };
     let text = std::fs::read_to_string(path)
         .map_err(|source| key_failure(path, KeyError::Read { path: path.to_owned(), source }))?;
-    PrivateKey::read(&text, || password(false).map_err(Failed::Asking)).map(Some).map_err(
-        |failed| match failed {
-            Failed::Key(error) => key_failure(path, error),
-            Failed::Asking(failure) => failure,
-        },
-    )
+    let read = PrivateKey::read(&text, || password(false).map_err(Failed::Asking));
+    let key = read.map_err(|failed| match failed {
+        Failed::Key(error) => key_failure(path, error),
+        Failed::Asking(failure) => failure,
+    })?;
+    Ok(Some(Signer { key, builder: builder(super::context::variable)? }))
+}
+
+/// Returns who builds: as the variable says, or the workflow of GitHub Actions in which this runs.
+fn builder(variable: impl Fn(&str) -> Option<String>) -> Result<Option<String>, Failure> {
+    if let Some(named) = variable(BUILDER) {
+        if reqwest::Url::parse(&named).is_err() {
+            let error = anyhow!("{BUILDER} is `{named}`, which is no URI");
+            let hint = "such as https://ci.example.org/builders/nightly".to_owned();
+            return Err(Failure::input(error).hint(Some(hint)));
+        }
+        return Ok(Some(named));
+    }
+    let workflow = variable("GITHUB_SERVER_URL").zip(variable("GITHUB_WORKFLOW_REF"));
+    Ok(workflow.map(|(server, workflow)| format!("{server}/{workflow}")))
 }
 
 /// Why a private key was not read.
@@ -102,4 +120,27 @@ pub fn password(is_new: bool) -> Result<String, Failure> {
         return Err(Failure::input(anyhow!("the two passwords differ")));
     }
     Ok(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_builds_is_what_the_variable_says_or_the_workflow() {
+        let with = |set: &[(&'static str, &'static str)]| {
+            let set: std::collections::HashMap<&str, &str> = set.iter().copied().collect();
+            builder(move |name| set.get(name).map(|value| (*value).to_owned()))
+        };
+        assert_eq!(with(&[]).unwrap(), None);
+        let github = [
+            ("GITHUB_SERVER_URL", "https://github.com"),
+            ("GITHUB_WORKFLOW_REF", "a/b/.github/workflows/warm.yml@refs/heads/main"),
+        ];
+        let workflow = "https://github.com/a/b/.github/workflows/warm.yml@refs/heads/main";
+        assert_eq!(with(&github).unwrap().as_deref(), Some(workflow));
+        let named = [github[0], github[1], (BUILDER, "https://ci.example.org/x")];
+        assert_eq!(with(&named).unwrap().as_deref(), Some("https://ci.example.org/x"));
+        assert!(with(&[(BUILDER, "me")]).is_err());
+    }
 }

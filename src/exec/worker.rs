@@ -21,7 +21,7 @@ use crate::platform;
 use crate::progress::NodeLog;
 use crate::recipe::{EvaluationRecipe, PublishedRecipe, Recipe};
 use crate::source::{Mirror, Which};
-use crate::store::{ImageRecord, Store};
+use crate::store::{BuildRecord, ImageRecord, Store};
 
 use super::error::chain;
 use super::evaluate::{Evaluated, Runs};
@@ -218,7 +218,7 @@ impl Worker {
                 self.record(node, &image, None, 0.0)?;
                 return Ok(Done { outcome: Outcome::FoundFresh, bytes: None });
             }
-            let start = Instant::now();
+            let (start, started) = (Instant::now(), jiff::Timestamp::now().as_second());
             if node.status == Status::Pull
                 && let Some(remote) = self.remote.clone()
                 && !self.remote_is_gone.load(Ordering::Relaxed)
@@ -282,6 +282,12 @@ impl Worker {
             }
             let bytes = image.size.saturating_sub(parent.as_ref().map_or(0, |parent| parent.size));
             self.record(node, &image, Some(bytes), start.elapsed().as_secs_f64())?;
+            let build = BuildRecord {
+                started,
+                finished: jiff::Timestamp::now().as_second(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            };
+            self.store.note_build(&self.settings.engine, &node.key, &image.id, &build)?;
             Ok(Done { outcome: Outcome::Built, bytes: Some(bytes) })
         })
     }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::key::{Digest, Key, KeyDocument, Kind};
 
-use super::{Store, StoreError};
+use super::{BuildRecord, Store, StoreError};
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS images (
@@ -56,6 +56,8 @@ pub struct VerifiedImage {
     pub image_id: String,
     /// Its layers, lowest first.
     pub diff_ids: Vec<String>,
+    /// When it was built, where that was here.
+    pub built: Option<BuildRecord>,
 }
 
 /// How images were checked that are recorded, before their ids: what was checked otherwise, by an
@@ -78,6 +80,7 @@ pub(super) fn open(path: &Path, on_network: bool) -> rusqlite::Result<Connection
     database.execute_batch(SCHEMA)?;
     super::results::prepare(&database)?;
     database.execute_batch(super::usage::SCHEMA)?;
+    database.execute_batch(super::builds::SCHEMA)?;
     if database.prepare("SELECT node FROM images").is_err() {
         database.execute_batch("ALTER TABLE images ADD COLUMN node TEXT")?;
     }
@@ -173,7 +176,8 @@ impl Store {
     pub fn verified_images(&self, engine: &str) -> Result<HashMap<Key, VerifiedImage>, StoreError> {
         self.with(|database| {
             let mut query = database.prepare_cached(
-                "SELECT key, image_id, diff_ids FROM images
+                "SELECT key, image_id, diff_ids, started, finished, version
+                 FROM images LEFT JOIN builds USING (engine, key, image_id)
                  WHERE engine = ?1 AND looked = ?2 || image_id",
             )?;
             let mut rows = query.query([engine, CHECK])?;
@@ -183,7 +187,16 @@ impl Store {
                 if let Ok(key) = key.parse() {
                     let layers: String = row.get(2)?;
                     let diff_ids = layers.split_whitespace().map(str::to_owned).collect();
-                    images.insert(key, VerifiedImage { image_id: row.get(1)?, diff_ids });
+                    let version: Option<String> = row.get(5)?;
+                    let built = match version {
+                        Some(version) => Some(BuildRecord {
+                            started: row.get(3)?,
+                            finished: row.get(4)?,
+                            version,
+                        }),
+                        None => None,
+                    };
+                    images.insert(key, VerifiedImage { image_id: row.get(1)?, diff_ids, built });
                 }
             }
             Ok(images)
@@ -240,7 +253,30 @@ impl Store {
 }
 
 #[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+
+    /// Makes a record of an image that has a number.
+    pub fn record(field: i64) -> ImageRecord {
+        let document = KeyDocument::new(Kind::Env).with("n", field);
+        ImageRecord {
+            key: document.key(),
+            kind: Kind::Env,
+            node: "env:a/b@1".into(),
+            engine: "docker".into(),
+            image_id: format!("sha256:{field}"),
+            diff_ids: vec!["sha256:1".into()],
+            parent: None,
+            document: document.canonical(),
+            bytes: 1,
+            seconds: 1.0,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
+    use super::testing::record;
     use super::*;
 
     #[test]
@@ -259,22 +295,6 @@ mod tests {
         assert!(store.indexed(&record.engine).unwrap().contains_key(&record.key));
         store.record_image(&record).unwrap();
         assert!(store.verified_images(&record.engine).unwrap().contains_key(&record.key));
-    }
-
-    fn record(field: i64) -> ImageRecord {
-        let document = KeyDocument::new(Kind::Env).with("n", field);
-        ImageRecord {
-            key: document.key(),
-            kind: Kind::Env,
-            node: "env:a/b@1".into(),
-            engine: "docker".into(),
-            image_id: format!("sha256:{field}"),
-            diff_ids: vec!["sha256:1".into()],
-            parent: None,
-            document: document.canonical(),
-            bytes: 1,
-            seconds: 1.0,
-        }
     }
 
     #[test]

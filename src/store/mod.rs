@@ -8,6 +8,7 @@
 //! What `state.db` says of images can be read again from their labels, but for when they were used
 //! and by whom; recorded runs of tests, with their logs in `blobs/`, are kept nowhere else.
 
+mod builds;
 pub mod disk;
 mod images;
 mod lease;
@@ -25,6 +26,7 @@ use crate::file_system;
 use crate::key::Digest;
 use crate::owner::{self, Held, Liveness, Owners};
 
+pub use builds::BuildRecord;
 pub use images::{ImageRecord, VerifiedImage};
 pub use lease::{Gate, Lease};
 pub use lock::KeyLock;

@@ -130,9 +130,10 @@ impl Store {
         self.with(|database| {
             let transaction = database.transaction()?;
             for key in keys {
-                transaction
-                    .prepare_cached("DELETE FROM images WHERE engine = ?1 AND key = ?2")?
-                    .execute([engine, &key.to_string()])?;
+                for table in ["images", "builds"] {
+                    let forget = format!("DELETE FROM {table} WHERE engine = ?1 AND key = ?2");
+                    transaction.prepare_cached(&forget)?.execute([engine, &key.to_string()])?;
+                }
             }
             transaction.commit()
         })

@@ -5,12 +5,16 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use imgforge::key::{Digest, Kind};
+use imgforge::store::BuildRecord;
 
 use crate::common::{Machine, Made, text};
 use crate::registry::Registry;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// A pair of keys that `cache key` made.
 struct Pair {
@@ -33,7 +37,7 @@ fn pair(machine: &Machine, name: &str) -> Pair {
 fn ask(registry: &Registry, line: &str, kind: &str, body: &[u8]) -> (u16, Vec<u8>, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", registry.port)).unwrap();
     let head = format!(
-        "{line} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\nAccept: {MANIFEST}\r\n\
+        "{line} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\nAccept: {MANIFEST}, {INDEX}\r\n\
          Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
         registry.port,
         body.len()
@@ -163,6 +167,72 @@ async fn a_signature_of_another_image_and_what_is_none_are_told_apart() {
     assert!(signed.status.success(), "{}", text(&signed));
     let (count, said) = pull(&registry, &both, &ours.public).await;
     assert_eq!(count, 2, "{said}");
+}
+
+/// Returns the predicates of what refers to an image, and what is said by the last one of a type.
+fn said_of(registry: &Registry, made: &Made, wanted: &str) -> (Vec<String>, serde_json::Value) {
+    let get = |path: &str| {
+        let (status, body, _) =
+            ask(registry, &format!("GET /v2/team/imgforge/{}/{path}", made.kind), "", b"");
+        assert_eq!(status, 200, "{path}");
+        serde_json::from_slice::<serde_json::Value>(&body).unwrap()
+    };
+    let list = get(&format!("manifests/{}", digest_of(registry, made).replace(':', "-")));
+    let (mut predicates, mut said) = (Vec::new(), serde_json::Value::Null);
+    for one in list["manifests"].as_array().unwrap() {
+        let predicate = one["annotations"]["dev.sigstore.bundle.predicateType"].as_str().unwrap();
+        predicates.push(predicate.to_owned());
+        if predicate == wanted {
+            let manifest = get(&format!("manifests/{}", one["digest"].as_str().unwrap()));
+            let layer = manifest["layers"][0]["digest"].as_str().unwrap();
+            let bundle = get(&format!("blobs/{layer}"));
+            let payload = bundle["dsseEnvelope"]["payload"].as_str().unwrap();
+            said = serde_json::from_slice(&STANDARD.decode(payload).unwrap()).unwrap();
+        }
+    }
+    predicates.sort_unstable();
+    (predicates, said)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_built_an_image_says_how_and_an_environment_has_a_list_of_packages() {
+    const SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
+    const SLSA: &str = "https://slsa.dev/provenance/v1";
+    const BOM: &str = "https://cyclonedx.org/bom";
+    let Some(registry) = Registry::start() else { return };
+    let machine = Machine::new().await;
+    let made = machine.tree(1, 5000).await;
+    let env = made.iter().find(|one| one.kind == Kind::Env).unwrap();
+    let build =
+        BuildRecord { started: 1_700_000_000, finished: 1_700_000_060, version: "1".into() };
+    machine.store.note_build(&machine.identity, &env.key, &env.image.id, &build).unwrap();
+    let ours = pair(&machine, "ours");
+    let push = ["cache", "push", &registry.name(), "--sign", &ours.key];
+    for _ in 0..2 {
+        // The second time all is there already.
+        let pushed = run(&machine, &push);
+        assert!(pushed.status.success(), "{}", text(&pushed));
+        for one in &made {
+            let (predicates, said) = said_of(&registry, one, SLSA);
+            let (is_env, is_built) = (one.kind == Kind::Env, one.key == env.key);
+            let expected = match (is_env, is_built) {
+                (true, true) => vec![BOM, SIGN, SLSA],
+                (true, false) => vec![BOM, SIGN],
+                _ => vec![SIGN],
+            };
+            assert_eq!(predicates, expected, "{}", one.name());
+            if is_built {
+                let hex = digest_of(&registry, one).replace("sha256:", "");
+                assert_eq!(said["subject"][0]["digest"]["sha256"], hex);
+                let told = &said["predicate"]["buildDefinition"]["externalParameters"];
+                assert_eq!(told["key"], one.key.to_string());
+                let times = &said["predicate"]["runDetails"]["metadata"];
+                assert_eq!(times["finishedOn"], "2023-11-14T22:14:20Z");
+            }
+        }
+    }
+    let (_, said) = said_of(&registry, env, BOM);
+    assert_eq!(said["predicate"]["bomFormat"], "CycloneDX");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,9 +14,12 @@ use crate::sign::{
 use super::write::descriptor;
 use super::{CONFIG_TYPE, Descriptor, MANIFEST_TYPE, Manifest, NAME};
 
+/// A payload and its signature.
+type Signed = (Vec<u8>, Vec<u8>);
+
 /// The signatures of an archive, by the digests of manifests. Nothing is checked yet.
 #[derive(Debug, Default)]
-pub(super) struct Signatures(HashMap<String, Vec<(Vec<u8>, Vec<u8>)>>);
+pub(super) struct Signatures(HashMap<String, Vec<Signed>>);
 
 impl Signatures {
     /// Takes a layer of a manifest that stands for the signatures of a digest.

@@ -250,7 +250,8 @@ pub(super) async fn export(global: &Global, args: ExportArgs) -> CommandResult {
         return Err(Failure::input(error).hint(Some(REPAIR.to_owned())));
     }
     let images = chosen.iter().map(|image| (image.kind, image.key));
-    let exported = archive::export(engine, &args.file, images, signer.as_ref()).await;
+    let exported =
+        archive::export(engine, &args.file, images, signer.as_ref().map(|of| &of.key)).await;
     let written = exported.map_err(archive_failure)?;
     if missing > 0 {
         render::warn(format!("{missing} images are not here: `imgforge build` makes them"));

@@ -45,8 +45,8 @@ pub struct RunArgs {
     /// Whose rules compare a log with what is expected
     #[arg(long, value_enum, default_value_t, env = "IMGFORGE_GRADING")]
     pub grading: Family,
-    /// Grade more strictly than the harness: test configuration is restored from the base commit,
-    /// tests run as a user without rights, and only what they could not forge counts
+    /// Grade more strictly than the harness: what a patch changed among the tests and of their
+    /// configuration is put back, its code runs as a user without rights, counts must agree
     #[arg(long, env = "IMGFORGE_STRICT")]
     pub strict: bool,
     /// End with status 1 where a log has what that of an honest run does not have

@@ -333,10 +333,14 @@ impl Pushing<'_> {
                 return Ok((Pushed::Differs, 0));
             }
             let ended = self.sign(&name, &local, &there).await?;
+            let mut bytes = 0;
             if ended.is_none() {
+                if image.kind == Kind::Base && self.cache.signer.is_some() {
+                    bytes += self.push_externals(&local).await?;
+                }
                 self.attest(image, &name, &local, &there).await?;
             }
-            return Ok((ended.unwrap_or(Pushed::There), 0));
+            return Ok((ended.unwrap_or(Pushed::There), bytes));
         }
         let parent = local.config.labels.get(label::PARENT).and_then(|text| text.parse().ok());
         if let Some(parent) = parent

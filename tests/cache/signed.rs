@@ -236,6 +236,29 @@ async fn who_built_an_image_says_how_and_an_environment_has_a_list_of_packages()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_base_stands_on_is_signed_with_it_also_when_it_was_pushed_before() {
+    let Some(registry) = Registry::start() else { return };
+    let machine = Machine::new().await;
+    let catalog = machine.catalog().await.display().to_string();
+    let build = run(&machine, &["--config", &catalog, "build", "-d", "demo", "--layers", "base"]);
+    assert!(build.status.success(), "{}", text(&build));
+    let ours = pair(&machine, "ours");
+    let from = registry.name();
+    for more in [&[][..], &["--sign", &ours.key]] {
+        let push = [&["cache", "push", &from][..], more].concat();
+        let pushed = run(&machine, &push);
+        assert!(pushed.status.success(), "{}", text(&pushed));
+    }
+    // Where the `FROM` image is not, the plan needs its identity.
+    let other = Machine::new().await;
+    let warm = ["--config", &catalog, "prewarm", "-d", "demo", "--layers", "base", "--no-build"];
+    let warm = [&warm[..], &["--from", &from, "--verify", &ours.public]].concat();
+    let warmed = run(&other, &warm);
+    assert!(warmed.status.success(), "{}", text(&warmed));
+    assert!(text(&warmed).contains("1 pulled"), "{}", text(&warmed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_archive_is_held_to_the_keys_of_the_catalog() {
     let machine = Machine::new().await;
     let made = machine.tree(1, 5000).await;

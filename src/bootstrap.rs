@@ -310,6 +310,7 @@ impl Bootstrap {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
+        crate::child::apart(command.as_std_mut());
         let mut child = command.spawn().map_err(BootstrapError::Program)?;
         let stderr = child.stderr.take().expect("the error output is a pipe");
         let mut lines = BufReader::new(stderr).split(b'\n');

@@ -15,6 +15,7 @@ pub mod bootstrap;
 pub mod bundle;
 pub mod cache;
 pub mod catalog;
+mod child;
 pub mod cli;
 pub mod config;
 pub mod dataset;

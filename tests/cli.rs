@@ -473,3 +473,69 @@ fn images_of_another_platform_are_planned_and_neither_built_nor_run() {
     assert_eq!(run(&["plan"]).0, Some(0));
     assert!(!space.0.path().join("logs/run_evaluation").exists());
 }
+
+/// Runs with stdout, stderr or both led to what takes nothing; returns the status and stderr.
+fn printing_to(space: &Space, args: &[&str], out: Sink, err: Sink) -> (Option<i32>, String) {
+    use std::process::Stdio;
+    let open = |sink| match sink {
+        Sink::Kept => Stdio::piped(),
+        Sink::Full => std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into(),
+        // The reading end is closed at once.
+        Sink::Closed => std::io::pipe().unwrap().1.into(),
+    };
+    let output = space.command(args).stdout(open(out)).stderr(open(err)).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[derive(Clone, Copy)]
+enum Sink {
+    Kept,
+    Full,
+    Closed,
+}
+
+#[test]
+fn a_stream_that_nobody_reads_ends_the_output_and_not_the_work() {
+    let space = Space::new();
+    let commands: [&[&str]; 7] = [
+        &["plan", "-d", "demo", "--engine", "embedded"],
+        &["plan", "-d", "demo", "--engine", "embedded", "--json"],
+        &["completions", "bash"],
+        &["completions", "zsh"],
+        &["--help"],
+        &["dataset", "ls"],
+        &["plan", "-d", "gone"],
+    ];
+    for args in commands {
+        let (code, said) = printing_to(&space, args, Sink::Kept, Sink::Kept);
+        for (out, err) in
+            [(Sink::Closed, Sink::Kept), (Sink::Kept, Sink::Closed), (Sink::Closed, Sink::Closed)]
+        {
+            let (closed, said_then) = printing_to(&space, args, out, err);
+            assert_eq!(closed, code, "{args:?}: {said_then}");
+            assert!(said_then.is_empty() || said_then == said, "{args:?}: {said_then}");
+        }
+        assert_eq!(printing_to(&space, args, Sink::Kept, Sink::Full).0, code, "{args:?}");
+    }
+    // A full disk is told: a file that is not whole must not look like one.
+    for args in &commands[..4] {
+        let (code, said) = printing_to(&space, args, Sink::Full, Sink::Kept);
+        assert_eq!(code, Some(3), "{args:?}: {said}");
+        assert!(said.contains("cannot write the output"), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn an_empty_variable_of_our_own_is_absent() {
+    let space = Space::new();
+    for name in ["IMGFORGE_STATE_DIR", "IMGFORGE_TIMEOUT", "IMGFORGE_JOBS", "IMGFORGE_STRICT"] {
+        let output = space
+            .command(&["plan", "-d", "demo", "--engine", "embedded"])
+            .env("XDG_CACHE_HOME", space.0.path())
+            .env(name, "")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{name}: {said}");
+    }
+}

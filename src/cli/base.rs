@@ -1,5 +1,6 @@
 //! `imgforge base`: base images without a registry.
 
+use crate::cli::out::errln;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -69,7 +70,7 @@ pub(super) async fn run(global: &Global, command: BaseCommand) -> CommandResult 
                     Some(image) => (image, false),
                     None => {
                         if !global.quiet {
-                            eprintln!("making {name} with mmdebstrap (a minute or two)");
+                            errln!("making {name} with mmdebstrap (a minute or two)");
                         }
                         let scratch = store.scratch_dir().map_err(Failure::environment)?;
                         let log = context::LogLines::new(global.verbose > 0);
@@ -83,19 +84,16 @@ pub(super) async fn run(global: &Global, command: BaseCommand) -> CommandResult 
         let what = image.config.labels.get(LABEL).cloned();
         if !global.quiet {
             let verb = if made { "made" } else { "is here already:" };
-            eprintln!(
-                "{verb} {name}{}",
-                what.as_ref().map_or(String::new(), |w| format!(" ({w})"))
-            );
+            errln!("{verb} {name}{}", what.as_ref().map_or(String::new(), |w| format!(" ({w})")));
         }
         let promised = bootstrap.promised().filter(|_| what.is_some());
         if let Some(version) = promised.filter(|_| !global.quiet) {
-            eprintln!("  Debian's Python stands in for {version}: patch levels differ");
+            errln!("  Debian's Python stands in for {version}: patch levels differ");
         }
         rows.push(json!({ "image": name, "id": image.id, "platform": image.platform, "made": made, "bootstrap": what, "stands_in_for": promised }));
     }
     if global.json {
-        render::json(&json!({ "images": rows })).map_err(Failure::environment)?;
+        render::json(&json!({ "images": rows }));
     }
     Ok(Exit::Success)
 }

@@ -1,5 +1,6 @@
 //! The budget of `images.toml`, which every build keeps by itself.
 
+use crate::cli::out::errln;
 use std::time::Duration;
 
 use crate::cache::{Collector, Limits};
@@ -47,7 +48,7 @@ impl<'a> Budget<'a> {
         if say && !collected.removed.is_empty() {
             let freed = disk::bytes_text(collected.freed.unwrap_or(collected.promised));
             let images = collected.removed.len();
-            eprintln!("cache: removed {images} images to keep the budget, {freed} freed");
+            errln!("cache: removed {images} images to keep the budget, {freed} freed");
         }
         if say && collected.kept > 0 {
             let over = collected.choice.after - self.limits.keep_bytes.unwrap_or(0);

@@ -1,5 +1,6 @@
 //! `imgforge build`.
 
+use crate::cli::out::out;
 use std::sync::Arc;
 
 use clap::Args;
@@ -11,7 +12,7 @@ use super::context::{self, Wanted};
 use super::execute::{ExecArgs, exit_of};
 use super::refusal;
 use super::remotes;
-use super::{Chosen, CommandResult, Exit, Failure, Global, Images, Sources};
+use super::{Chosen, CommandResult, Exit, Global, Images, Sources};
 
 /// Arguments of `build`.
 #[derive(Debug, Args)]
@@ -60,9 +61,9 @@ pub(super) async fn run(global: &Global, args: BuildArgs) -> CommandResult {
         if global.json {
             let document = plan_render::document(&plan, prepared.engine_name(), prepared.workers);
             let document = refusal::with(&document, &prepared.refused);
-            super::render::json(&document).map_err(Failure::environment)?;
+            super::render::json(&document);
         } else {
-            print!("{}", plan_render::table(&plan, false));
+            out!("{}", plan_render::table(&plan, false));
         }
         return Ok(refusal::exit(Exit::Success, &prepared.refused));
     }
@@ -92,7 +93,7 @@ pub(super) async fn run(global: &Global, args: BuildArgs) -> CommandResult {
     }
     if global.json {
         let document = refusal::with(&summary, &prepared.refused);
-        super::render::json(&document).map_err(Failure::environment)?;
+        super::render::json(&document);
     }
     Ok(refusal::exit(exit, &prepared.refused))
 }

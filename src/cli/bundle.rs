@@ -1,5 +1,6 @@
 //! `imgforge bundle`.
 
+use crate::cli::out::errln;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -92,7 +93,7 @@ pub fn catalog(store: &Store, contents: &Contents) -> Result<Catalog, Failure> {
 
 fn say(global: &Global, text: impl std::fmt::Display) {
     if !global.quiet {
-        eprintln!("bundle: {text}");
+        errln!("bundle: {text}");
     }
 }
 
@@ -182,8 +183,7 @@ async fn create(global: &Global, args: CreateArgs) -> CommandResult {
     let bytes = packed.await.expect("packing does not panic").map_err(bundle_failure)?;
     let _ = std::fs::remove_dir_all(&work);
     if global.json {
-        render::json(&json!({ "instances": count, "bytes": bytes, "file": args.file }))
-            .map_err(Failure::environment)?;
+        render::json(&json!({ "instances": count, "bytes": bytes, "file": args.file }));
     }
     let size = disk::bytes_text(bytes);
     say(global, format!("{count} instances in {}, {size}", args.file.display()));
@@ -356,7 +356,7 @@ async fn unpack(global: &Global, args: UseArgs) -> CommandResult {
             "instances": contents.instances,
             "bases": bases,
         });
-        render::json(&document).map_err(Failure::environment)?;
+        render::json(&document);
     }
     say(
         global,

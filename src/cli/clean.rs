@@ -1,5 +1,6 @@
 //! `imgforge clean`.
 
+use crate::cli::out::errln;
 use anyhow::anyhow;
 use clap::Args;
 use serde_json::json;
@@ -73,17 +74,16 @@ pub(super) async fn run(global: &Global, args: CleanArgs) -> CommandResult {
 fn report(global: &Global, found: Removed) -> CommandResult {
     let Removed { removed, kept } = found;
     if global.json {
-        super::render::json(&json!({ "removed": removed, "kept": kept }))
-            .map_err(Failure::environment)?;
+        super::render::json(&json!({ "removed": removed, "kept": kept }));
     } else if !global.quiet {
         for name in &removed {
-            eprintln!("removed {name}");
+            errln!("removed {name}");
         }
         for name in &kept {
-            eprintln!("kept {name}: its process is on another host or in another container");
+            errln!("kept {name}: its process is on another host or in another container");
         }
         if removed.is_empty() && kept.is_empty() {
-            eprintln!("nothing was left behind");
+            errln!("nothing was left behind");
         }
     }
     Ok(Exit::Success)

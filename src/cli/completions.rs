@@ -13,6 +13,6 @@ pub struct CompletionsArgs {
 
 /// Runs `completions`.
 pub(super) fn run(args: &CompletionsArgs) -> CommandResult {
-    clap_complete::generate(args.shell, &mut Cli::command(), "imgforge", &mut std::io::stdout());
+    clap_complete::generate(args.shell, &mut Cli::command(), "imgforge", &mut super::out::Stdout);
     Ok(Exit::Success)
 }

@@ -1,5 +1,6 @@
 //! What several commands open: catalog, dataset, state, engine, plan.
 
+use crate::cli::out::errln;
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -83,7 +84,7 @@ pub async fn connect(global: &Global) -> Result<Arc<dyn Engine>, EngineError> {
             EngineError::Unreachable { .. } => "no Docker daemon answers".to_owned(),
             other => other.to_string(),
         };
-        eprintln!("engine: embedded, {} ({why})", engine.describe());
+        errln!("engine: embedded, {} ({why})", engine.describe());
     }
     Ok(Arc::new(engine))
 }
@@ -357,7 +358,7 @@ impl LogLines {
 impl LogSink for LogLines {
     fn write(&self, bytes: &[u8]) {
         if self.shown {
-            eprint!("{}", String::from_utf8_lossy(bytes));
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), bytes);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `imgforge dataset`.
 
+use crate::cli::out::{errln, outln};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -79,12 +80,15 @@ pub(super) async fn run(global: &Global, command: DatasetCommand) -> CommandResu
                 context::choose_rows(global, &chosen).await?;
             refusal::warn(global, &refused);
             if global.json {
-                super::render::json(&instances).map_err(Failure::environment)?;
+                super::render::json(&instances);
             } else {
                 for instance in &instances {
-                    println!(
+                    outln!(
                         "{}\t{}\t{}\t{}",
-                        instance.instance_id, instance.repo, instance.version, instance.base_commit
+                        instance.instance_id,
+                        instance.repo,
+                        instance.version,
+                        instance.base_commit
                     );
                 }
             }
@@ -98,19 +102,19 @@ pub(super) async fn run(global: &Global, command: DatasetCommand) -> CommandResu
                 return Err(refusal::all(&refused, None));
             };
             if global.json {
-                super::render::json(instance).map_err(Failure::environment)?;
+                super::render::json(instance);
                 return Ok(Exit::Success);
             }
-            println!("instance     {}", instance.instance_id);
-            println!("repo         {} {}", instance.repo, instance.version);
-            println!("base commit  {}", instance.base_commit);
+            outln!("instance     {}", instance.instance_id);
+            outln!("repo         {} {}", instance.repo, instance.version);
+            outln!("base commit  {}", instance.base_commit);
             if let Some(image) = &instance.image {
-                println!("image        {image}");
+                outln!("image        {image}");
             }
-            println!("FAIL_TO_PASS {}", instance.FAIL_TO_PASS.len());
-            println!("PASS_TO_PASS {}", instance.PASS_TO_PASS.len());
-            println!("\n{}", instance.patch.to_string_lossy());
-            println!("{}", instance.test_patch.to_string_lossy());
+            outln!("FAIL_TO_PASS {}", instance.FAIL_TO_PASS.len());
+            outln!("PASS_TO_PASS {}", instance.PASS_TO_PASS.len());
+            outln!("\n{}", instance.patch.to_string_lossy());
+            outln!("{}", instance.test_patch.to_string_lossy());
             Ok(Exit::Success)
         }
         DatasetCommand::Check(args) => check(global, *args).await,
@@ -177,7 +181,7 @@ async fn check_gold(global: &Global, args: &CheckArgs) -> Result<Vec<(String, St
         .collect();
     write_whole(&path, rows.as_bytes()).map_err(eval::run_failure)?;
     if !global.quiet {
-        eprintln!("{} instances do not hold, see `{}`", problems.len(), path.display());
+        errln!("{} instances do not hold, see `{}`", problems.len(), path.display());
     }
     Ok(problems)
 }
@@ -242,17 +246,17 @@ async fn check(global: &Global, args: CheckArgs) -> CommandResult {
             .iter()
             .map(|(id, problem)| json!({ "instance_id": id, "problem": problem }))
             .collect();
-        super::render::json(&rows).map_err(Failure::environment)?;
+        super::render::json(&rows);
     }
     if problems.is_empty() {
         if !global.quiet {
-            eprintln!("{count} instances, nothing is wrong");
+            errln!("{count} instances, nothing is wrong");
         }
         return Ok(Exit::Success);
     }
     if !global.json {
         for (id, problem) in &problems {
-            println!("{id}: {problem}");
+            outln!("{id}: {problem}");
         }
     }
     Err(Failure::input(anyhow!("{} problems in {count} instances", problems.len())))

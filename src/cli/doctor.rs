@@ -1,5 +1,6 @@
 //! `imgforge doctor`: can this machine do it, and what to do where not.
 
+use crate::cli::out::outln;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::platform::Platform;
 use crate::store::{self, disk};
 
 use super::context;
-use super::{CommandResult, Exit, Failure, Global};
+use super::{CommandResult, Exit, Global};
 
 /// Bytes of disk that are advised for a whole benchmark.
 const ADVISED_DISK: u64 = 120 << 30;
@@ -120,7 +121,7 @@ pub(super) async fn run(global: &Global, args: DoctorArgs) -> CommandResult {
         }
     }
     if global.json {
-        super::render::json(&Document { checks: &checks }).map_err(Failure::environment)?;
+        super::render::json(&Document { checks: &checks });
     } else {
         for check in &checks {
             let mark = match check.status {
@@ -128,9 +129,9 @@ pub(super) async fn run(global: &Global, args: DoctorArgs) -> CommandResult {
                 Status::Warn => style("warn").yellow(),
                 Status::Fail => style("fail").red().bold(),
             };
-            println!("{mark}  {:<13} {}", check.name, check.detail);
+            outln!("{mark}  {:<13} {}", check.name, check.detail);
             if let Some(fix) = &check.fix {
-                println!("      {:<13} -> {fix}", "");
+                outln!("      {:<13} -> {fix}", "");
             }
         }
     }

@@ -1,5 +1,6 @@
 //! `imgforge eval`.
 
+use crate::cli::out::errln;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -126,7 +127,7 @@ pub(super) async fn run(global: &Global, args: EvalArgs) -> CommandResult {
         results::print(&report, &written);
     }
     if global.json {
-        super::render::json(&harness::document(&report)).map_err(Failure::environment)?;
+        super::render::json(&harness::document(&report));
     }
     Ok(exit)
 }
@@ -293,8 +294,8 @@ pub(super) async fn evaluate(
     if open.is_empty() {
         if !global.quiet {
             match prepared.work.len() {
-                0 => eprintln!("nothing to run: no prediction holds a patch"),
-                all => eprintln!("nothing to run: all {all} results are known"),
+                0 => errln!("nothing to run: no prediction holds a patch"),
+                all => errln!("nothing to run: all {all} results are known"),
             }
         }
     } else {
@@ -303,7 +304,7 @@ pub(super) async fn evaluate(
         prepared.assess(&mut plan, false, &known).await?;
         let targets = self::targets(&plan, &prepared, &open, &rules, &dir)?;
         if !global.quiet && !evaluated.is_empty() {
-            eprintln!("{} of {} results are known", evaluated.len(), all.targets.len());
+            errln!("{} of {} results are known", evaluated.len(), all.targets.len());
         }
         let runs = Runs { dir: dir.clone(), targets, use_results };
         let spans = Arc::new(Mutex::new(Vec::new()));

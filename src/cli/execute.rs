@@ -1,5 +1,6 @@
 //! Running a plan: what `build` and `eval` share.
 
+use crate::cli::out::errln;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::IsTerminal as _;
@@ -177,7 +178,7 @@ impl ExecArgs {
         }
         if let Some(path) = &self.events {
             if path.as_os_str() == "-" {
-                reporters.push(Box::new(NdjsonReporter::new(std::io::stdout())));
+                reporters.push(Box::new(NdjsonReporter::new(super::out::Stdout)));
             } else {
                 let file = File::create(path).map_err(|error| {
                     let text = format!("cannot write `{}`", path.display());
@@ -199,13 +200,13 @@ fn warn_of_environments(plan: &Plan) {
         };
         made = true;
         for note in &recipe.replaced {
-            eprintln!("warning: {}: {note}", node.id);
+            errln!("warning: {}: {note}", node.id);
         }
     }
     let links = context::variable("UV_FIND_LINKS").or(context::variable("PIP_FIND_LINKS"));
     let links = links.filter(|_| made).unwrap_or_default();
     for folder in config::indexes::links(&links).1 {
-        eprintln!(
+        errln!(
             "warning: build steps do not see the folder `{folder}` of PIP_FIND_LINKS: packages come \
              from the index"
         );

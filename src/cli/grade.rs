@@ -1,5 +1,6 @@
 //! `imgforge grade`.
 
+use crate::cli::out::{errln, outln};
 use std::fs::File;
 use std::io::{BufReader, Seek as _, SeekFrom};
 use std::path::PathBuf;
@@ -113,17 +114,17 @@ pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
         "grader": grade::GRADER,
     });
     if global.json {
-        super::render::json(&document).map_err(Failure::environment)?;
+        super::render::json(&document);
         return Ok(Exit::Success);
     }
     for (test, status) in reading.status_map.iter() {
-        println!("{status} {test}");
+        outln!("{status} {test}");
     }
     if let Some(reason) = &reading.not_found {
         super::render::warn(format!("no results: {reason}"));
     }
     if let Some(resolution) = resolution {
-        eprintln!("{resolution}");
+        errln!("{resolution}");
     }
     Ok(Exit::Success)
 }

@@ -1,6 +1,6 @@
 //! Keys on the command line: whose signatures are trusted, what signs, and making a pair.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
@@ -111,7 +111,7 @@ pub fn password(is_new: bool) -> Result<String, Failure> {
         return Err(Failure::input(error).hint(Some(format!("set {PASSWORD}"))));
     }
     let ask = |text: &str| {
-        eprint!("{text}");
+        let _ = write!(std::io::stderr(), "{text}");
         let typed = console::Term::stderr().read_secure_line();
         typed.context("cannot read the password").map_err(Failure::environment)
     };

@@ -1,5 +1,6 @@
 //! `imgforge lock`.
 
+use crate::cli::out::{errln, out};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
@@ -99,7 +100,7 @@ pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
             let read = requirements::read(&mirror, &group, &environment.variables)
                 .map_err(Failure::input)?;
             for note in &read.notes {
-                eprintln!("warning: {note}");
+                errln!("warning: {note}");
             }
             let mut files = read.files.into_iter().map(|(path, bytes)| TextFile {
                 path,
@@ -117,7 +118,7 @@ pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
         Failure::environment(error).hint(hint)
     })?;
     match &args.output {
-        None => print!("{locked}"),
+        None => out!("{locked}"),
         Some(path) => std::fs::write(path, locked)
             .with_context(|| format!("cannot write `{}`", path.display()))
             .map_err(Failure::input)?,

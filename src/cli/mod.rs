@@ -1,5 +1,7 @@
 //! The command line. One file per command; this one holds what they share.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod base;
 mod budget;
 mod build;
@@ -16,6 +18,7 @@ mod exit;
 mod grade;
 mod keys;
 mod lock;
+mod out;
 mod plan;
 mod platform;
 mod prewarm;
@@ -268,12 +271,21 @@ pub async fn main() -> Exit {
         Command::Clean(args) => clean::run(global, args).await,
         Command::Completions(args) => completions::run(&args),
     };
-    match result {
+    let exit = match result {
         Ok(exit) => exit,
         Err(failure) => {
             failure.print();
             failure.exit
         }
+    };
+    match out::finish() {
+        Err(error) if exit == Exit::Success => {
+            let error = anyhow::Error::from(error).context("cannot write the output");
+            let failure = Failure::environment(error);
+            failure.print();
+            failure.exit
+        }
+        _ => exit,
     }
 }
 

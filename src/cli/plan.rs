@@ -1,5 +1,6 @@
 //! `imgforge plan`.
 
+use crate::cli::out::out;
 use clap::{Args, ValueEnum};
 
 use crate::plan::check::Purpose;
@@ -7,7 +8,7 @@ use crate::plan::render;
 
 use super::context::{self, Wanted};
 use super::refusal;
-use super::{Chosen, CommandResult, Exit, Failure, Global, Images, Sources};
+use super::{Chosen, CommandResult, Exit, Global, Images, Sources};
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
@@ -66,7 +67,7 @@ pub(super) async fn run(global: &Global, args: PlanArgs) -> CommandResult {
         Format::Json => {
             let document = render::document(&plan, engine, prepared.workers);
             let document = refusal::with(&document, &prepared.refused);
-            super::render::json(&document).map_err(Failure::environment)?;
+            super::render::json(&document);
             return Ok(refusal::exit(Exit::Success, &prepared.refused));
         }
         Format::Dot => render::dot(&plan),
@@ -78,6 +79,6 @@ pub(super) async fn run(global: &Global, args: PlanArgs) -> CommandResult {
             render::table(&plan, args.explain)
         }
     };
-    print!("{text}");
+    out!("{text}");
     Ok(refusal::exit(Exit::Success, &prepared.refused))
 }

@@ -1,5 +1,6 @@
 //! `imgforge prewarm`.
 
+use crate::cli::out::errln;
 use std::sync::Arc;
 
 use clap::Args;
@@ -67,18 +68,18 @@ pub(super) async fn run(global: &Global, args: PrewarmArgs) -> CommandResult {
             .map(|node| node.id.as_str())
             .collect();
         if !missing.is_empty() {
-            eprintln!("could not get {} images:", missing.len());
+            errln!("could not get {} images:", missing.len());
             for id in missing.iter().take(SHOWN) {
-                eprintln!("  {id}");
+                errln!("  {id}");
             }
             if missing.len() > SHOWN {
-                eprintln!("  and {} more", missing.len() - SHOWN);
+                errln!("  and {} more", missing.len() - SHOWN);
             }
         }
     }
     if global.json {
         let document = refusal::with(&summary, &prepared.refused);
-        super::render::json(&document).map_err(Failure::environment)?;
+        super::render::json(&document);
     }
     let exit = if warm { Exit::Success } else { exit_of(&summary) };
     Ok(refusal::exit(exit, &prepared.refused))

@@ -1,5 +1,6 @@
 //! Pushing images to a registry that is a cache, and saying how it went.
 
+use crate::cli::out::errln;
 use std::io::IsTerminal as _;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -35,7 +36,7 @@ pub async fn push(
         bar.inc(1);
         if bar.is_hidden() && !global.quiet && image.outcome == Pushed::Pushed {
             let name = name::image(image.kind, &image.key);
-            eprintln!("   pushed {name} ({})", disk::bytes_text(image.bytes));
+            errln!("   pushed {name} ({})", disk::bytes_text(image.bytes));
         }
     };
     let pushed = registry.push(checker, images, &told).await;
@@ -56,7 +57,7 @@ pub fn report(global: &Global, pushed: &[PushedImage]) -> usize {
     if !global.quiet {
         let bytes: u64 = pushed.iter().map(|one| one.bytes).sum();
         let (sent, there) = (count(&Pushed::Pushed), count(&Pushed::There));
-        eprintln!("{sent} images pushed, {there} were there: {} sent", disk::bytes_text(bytes));
+        errln!("{sent} images pushed, {there} were there: {} sent", disk::bytes_text(bytes));
     }
     let other = count(&Pushed::Differs) + count(&Pushed::OnOther);
     if other > 0 {

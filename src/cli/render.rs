@@ -1,5 +1,6 @@
 //! Errors and hints, as people see them.
 
+use crate::cli::out::{errln, outln};
 use std::fmt::Display;
 
 use console::style;
@@ -38,31 +39,32 @@ impl Failure {
     /// Prints the failure on stderr.
     pub fn print(&self) {
         let error = style("error:").red().bold().for_stderr();
-        eprintln!("{error} {}", self.error);
+        errln!("{error} {}", self.error);
         let mut last = self.error.to_string();
         for cause in self.error.chain().skip(1) {
             let text = cause.to_string();
             // Some libraries repeat their cause in their own words.
             if !last.contains(&text) {
-                eprintln!("  caused by: {text}");
+                errln!("  caused by: {text}");
             }
             last = text;
         }
         if let Some(hint) = &self.hint {
-            eprintln!("\n{} {hint}", style("hint:").cyan().bold().for_stderr());
+            errln!("\n{} {hint}", style("hint:").cyan().bold().for_stderr());
         }
     }
 }
 
 /// Prints a warning on stderr.
 pub fn warn(text: impl Display) {
-    eprintln!("{} {text}", style("warning:").yellow().bold().for_stderr());
+    errln!("{} {text}", style("warning:").yellow().bold().for_stderr());
 }
 
 /// Prints one JSON document on stdout.
-pub fn json(document: &impl serde::Serialize) -> std::io::Result<()> {
-    use std::io::Write as _;
-    let mut out = std::io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, document)?;
-    out.write_all(b"\n")
+///
+/// # Panics
+/// Never: what is printed has a form in JSON.
+pub fn json(document: &impl serde::Serialize) {
+    let text = serde_json::to_string_pretty(document).expect("plain values");
+    outln!("{text}");
 }

@@ -1,5 +1,6 @@
 //! `imgforge report`.
 
+use crate::cli::out::out;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -48,7 +49,7 @@ pub(super) async fn run(global: &Global, args: ReportArgs) -> CommandResult {
             results::print(&report, &written);
         }
         if global.json {
-            super::render::json(&harness::document(&report)).map_err(Failure::environment)?;
+            super::render::json(&harness::document(&report));
         }
         return Ok(exit_of(&report));
     };
@@ -57,9 +58,9 @@ pub(super) async fn run(global: &Global, args: ReportArgs) -> CommandResult {
         false => compare(&report, &load(global, other, &args, false).await?.report),
     };
     if global.json {
-        super::render::json(&comparison).map_err(Failure::environment)?;
+        super::render::json(&comparison);
     } else {
-        print!("{}", comparison.text());
+        out!("{}", comparison.text());
     }
     Ok(exit_of(&report))
 }

@@ -1,5 +1,6 @@
 //! From evaluations to reports on disk: what `eval` and `report` share.
 
+use crate::cli::out::errln;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -197,11 +198,11 @@ pub fn write_step_summary(report: &RunReport) -> Result<(), RunError> {
 
 /// Prints what a run came to, for people.
 pub fn print(report: &RunReport, written: &[PathBuf]) {
-    eprint!("{}", text::summary(report));
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), text::summary(report).as_bytes());
     if !written.is_empty() {
-        eprintln!();
+        errln!();
     }
     for path in written {
-        eprintln!("  {}", path.display());
+        errln!("  {}", path.display());
     }
 }

@@ -176,10 +176,10 @@ impl Executor {
                     attempt: 1,
                 });
                 let worker = worker.clone();
-                let kill = interrupt.kill.clone();
+                let Interrupt { stop, kill } = interrupt.clone();
                 tasks.spawn(async move {
                     let finished = tokio::select! {
-                        finished = worker.run(index) => finished,
+                        finished = worker.run(index, &stop) => finished,
                         () = kill.cancelled() => worker::Finished::of(Outcome::Cancelled),
                     };
                     (index, slot, finished)

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use petgraph::graph::NodeIndex;
 use tokio::sync::{OnceCell, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use crate::cache::check::{self, Wrong};
 use crate::cache::remote::Remote;
@@ -105,8 +106,8 @@ impl Worker {
         std::mem::take(&mut *self.evaluated.lock().expect("no holder of the lock panics"))
     }
 
-    /// Brings a node onto the engine, trying again what may pass.
-    pub async fn run(&self, index: NodeIndex) -> Finished {
+    /// Brings a node onto the engine, trying again what may pass, until `stop`.
+    pub async fn run(&self, index: NodeIndex, stop: &CancellationToken) -> Finished {
         let node = &self.plan.graph[index];
         let log = match node.kind() {
             Kind::Evaluation => self.run_log(index),
@@ -140,6 +141,9 @@ impl Worker {
                 let path = Some(log.path().to_owned());
                 return self.failed(node, &error, log.tail(), path);
             }
+            if stop.is_cancelled() {
+                return Finished::of(Outcome::Cancelled);
+            }
             let delay = backoff(attempt);
             self.send(Message::Retry {
                 node: index,
@@ -147,7 +151,10 @@ impl Worker {
                 reason: chain(&error).join(": "),
                 delay,
             });
-            tokio::time::sleep(delay).await;
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = stop.cancelled() => return Finished::of(Outcome::Cancelled),
+            }
             attempt += 1;
         }
     }

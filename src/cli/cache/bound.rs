@@ -1,5 +1,6 @@
 //! `cache gc` and `cache rm`.
 
+use crate::cli::out::errln;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -54,16 +55,16 @@ async fn collect_records(
 fn tell_records(gone: &RecordsGone, verb: &str) {
     let RecordsGone { results, blobs, rows, mirrors, mirrors_in_use, bytes } = gone;
     for repo in mirrors {
-        eprintln!("{verb} the mirror of {repo}");
+        errln!("{verb} the mirror of {repo}");
     }
     if results + blobs + rows > 0 {
-        eprintln!(
+        errln!(
             "{verb} {results} recorded runs, {blobs} logs and differences, and {rows} rows about \
              images that are gone"
         );
     }
     if *bytes > 0 {
-        eprintln!("{verb} {} of the state beside images", disk::bytes_text(*bytes));
+        errln!("{verb} {} of the state beside images", disk::bytes_text(*bytes));
     }
     if *mirrors_in_use > 0 {
         render::warn(format!("{mirrors_in_use} mirrors stay: something runs with this state"));
@@ -114,29 +115,29 @@ pub(super) async fn gc(global: &Global, args: GcArgs) -> CommandResult {
             "kept": collected.kept,
             "records": records,
         });
-        render::json(&document).map_err(Failure::environment)?;
+        render::json(&document);
         return Ok(Exit::Success);
     }
     if !global.quiet {
         let verb = if args.dry_run { "would remove" } else { "removed" };
         for Gone { image, frees, .. } in &collected.removed {
             let title = image.node.clone().unwrap_or_else(|| image.kind.to_string());
-            eprintln!("{verb} {title} ({})  {}", image.key.short(), disk::bytes_text(*frees));
+            errln!("{verb} {title} ({})  {}", image.key.short(), disk::bytes_text(*frees));
         }
         if collected.unneeded.objects > 0 {
             let unneeded = disk::bytes_text(collected.unneeded.bytes);
-            eprintln!("{verb} what no image needs: {unneeded}");
+            errln!("{verb} what no image needs: {unneeded}");
         }
         tell_records(&records, verb);
         let promised = disk::bytes_text(collected.promised);
         let images = collected.removed.len();
         match (args.dry_run, collected.freed) {
-            (true, _) => eprintln!("{images} images would go, and free {promised}"),
+            (true, _) => errln!("{images} images would go, and free {promised}"),
             (false, Some(freed)) => {
                 let freed = disk::bytes_text(freed);
-                eprintln!("{images} images went: {freed} freed on the disk, {promised} promised");
+                errln!("{images} images went: {freed} freed on the disk, {promised} promised");
             }
-            (false, None) => eprintln!("{images} images went, {promised} freed"),
+            (false, None) => errln!("{images} images went, {promised} freed"),
         }
         if collected.kept > 0 {
             render::warn(format!(
@@ -145,7 +146,7 @@ pub(super) async fn gc(global: &Global, args: GcArgs) -> CommandResult {
             ));
         }
         if limits == Limits::default() && record_limits == RecordLimits::default() {
-            eprintln!("no limit is set: --keep-bytes, --keep-days, or `[cache]` in images.toml");
+            errln!("no limit is set: --keep-bytes, --keep-days, or `[cache]` in images.toml");
         }
     }
     Ok(Exit::Success)
@@ -206,13 +207,13 @@ pub(super) async fn rm(global: &Global, args: RmArgs) -> CommandResult {
     if global.json {
         let rows: Vec<_> =
             removed.iter().map(|image| json!({"key": image.key, "kind": image.kind})).collect();
-        render::json(&json!({ "removed": rows })).map_err(Failure::environment)?;
+        render::json(&json!({ "removed": rows }));
     } else if !global.quiet {
         for image in &removed {
-            eprintln!("removed {}", image.image());
+            errln!("removed {}", image.image());
         }
         if swept.bytes > 0 {
-            eprintln!("removed what no image needs any more: {}", disk::bytes_text(swept.bytes));
+            errln!("removed what no image needs any more: {}", disk::bytes_text(swept.bytes));
         }
     }
     if removed.len() < wanted {

@@ -1,5 +1,6 @@
 //! `cache key`: a pair of keys for signing images.
 
+use crate::cli::out::errln;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -37,10 +38,10 @@ pub(super) fn run(global: &Global, args: &KeyArgs) -> CommandResult {
     write(&public, 0o644, &key.public().pem())?;
     if global.json {
         let document = json!({ "private": private, "public": public });
-        render::json(&document).map_err(Failure::environment)?;
+        render::json(&document);
     } else if !global.quiet {
         let (private, public) = (private.display(), public.display());
-        eprintln!("wrote {private}, which signs and stays secret, and {public}, which verifies");
+        errln!("wrote {private}, which signs and stays secret, and {public}, which verifies");
     }
     Ok(Exit::Success)
 }

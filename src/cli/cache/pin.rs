@@ -1,5 +1,6 @@
 //! `cache pin` and `cache unpin`.
 
+use crate::cli::out::{errln, outln};
 use std::collections::BTreeSet;
 
 use anyhow::anyhow;
@@ -83,7 +84,7 @@ pub(super) async fn pin(global: &Global, args: PinArgs) -> CommandResult {
         let keys = &pins[&pin];
         if !global.quiet {
             let here = keys.intersection(&there).count();
-            eprintln!("pinned {pin}: {here} images are here, {} are named", keys.len());
+            errln!("pinned {pin}: {here} images are here, {} are named", keys.len());
         }
     }
     Ok(Exit::Success)
@@ -100,13 +101,13 @@ async fn list(global: &Global, opened: &Opened, pins: &Pins) -> CommandResult {
             .iter()
             .map(|(pin, keys)| json!({"pin": pin, "keys": keys, "images": held(pin)}))
             .collect();
-        render::json(&rows).map_err(Failure::environment)?;
+        render::json(&rows);
     } else {
         for pin in pins.keys() {
-            println!("{pin}: {} images", held(pin));
+            outln!("{pin}: {} images", held(pin));
         }
         if pins.is_empty() && !global.quiet {
-            eprintln!("nothing is pinned");
+            errln!("nothing is pinned");
         }
     }
     Ok(Exit::Success)
@@ -148,7 +149,7 @@ pub(super) async fn unpin(global: &Global, args: PinArgs) -> CommandResult {
     opened.store.change_pins(change).map_err(Failure::environment)?;
     if !global.quiet {
         for pin in &gone {
-            eprintln!("unpinned {pin}");
+            errln!("unpinned {pin}");
         }
     }
     Ok(Exit::Success)

@@ -1,5 +1,6 @@
 //! `cache ls`, `cache du` and `cache why`.
 
+use crate::cli::out::{out, outln};
 use std::fmt::Write as _;
 
 use clap::Args;
@@ -71,10 +72,10 @@ pub(super) async fn ls(global: &Global, args: LsArgs) -> CommandResult {
     }
     if global.json {
         let rows: Vec<_> = chosen.iter().map(|image| row(&contents, image)).collect();
-        render::json(&rows).map_err(Failure::environment)?;
+        render::json(&rows);
         return Ok(Exit::Success);
     }
-    print!("{}", table(&contents, &chosen));
+    out!("{}", table(&contents, &chosen));
     Ok(Exit::Success)
 }
 
@@ -167,19 +168,19 @@ pub(super) async fn du(global: &Global) -> CommandResult {
             "ages": ages,
             "others": others,
         });
-        render::json(&document).map_err(Failure::environment)?;
+        render::json(&document);
         return Ok(Exit::Success);
     }
     let groups =
         [("KIND", &kinds), ("REPOSITORY", &repositories), ("DATASET", &datasets), ("AGE", &ages)];
     for (title, groups) in groups {
-        print!("{}", group_table(title, groups));
+        out!("{}", group_table(title, groups));
     }
-    println!("{:<40}  {:>8}  {:>11}", "OTHERS", "", "BYTES");
+    outln!("{:<40}  {:>8}  {:>11}", "OTHERS", "", "BYTES");
     for (name, bytes) in others {
-        println!("{name:<40}  {:>8}  {:>11}", "", disk::bytes_text(bytes));
+        outln!("{name:<40}  {:>8}  {:>11}", "", disk::bytes_text(bytes));
     }
-    println!("\n{} images, {} in all", contents.images.len(), disk::bytes_text(total));
+    outln!("\n{} images, {} in all", contents.images.len(), disk::bytes_text(total));
     Ok(Exit::Success)
 }
 
@@ -240,36 +241,36 @@ pub(super) async fn why(global: &Global, args: WhyArgs) -> CommandResult {
         document["children"] = json!(children.iter().map(|one| one.key).collect::<Vec<_>>());
         document["pins"] = json!(image.pins);
         document["in_use"] = json!(leased);
-        render::json(&document).map_err(Failure::environment)?;
+        render::json(&document);
         return Ok(Exit::Success);
     }
     let bytes = contents.bytes_of(image);
-    println!("{}  {}", style(title(image)).bold(), image.image());
-    println!("  last used  {}", time(image.last_used));
-    println!("  own        {}", disk::bytes_text(bytes.bytes));
-    println!("  shared     {}", disk::bytes_text(bytes.shared_bytes));
-    println!("  in use     {}", if leased { "by a running process" } else { "no" });
-    println!(
+    outln!("{}  {}", style(title(image)).bold(), image.image());
+    outln!("  last used  {}", time(image.last_used));
+    outln!("  own        {}", disk::bytes_text(bytes.bytes));
+    outln!("  shared     {}", disk::bytes_text(bytes.shared_bytes));
+    outln!("  in use     {}", if leased { "by a running process" } else { "no" });
+    outln!(
         "  pinned     {}",
         if image.pins.is_empty() { "no".into() } else { image.pins.join(", ") }
     );
     for (key, parent) in parents {
         let title = parent.map_or_else(|| "not here".to_owned(), title);
-        println!("  stands on  {title} ({})", key.short());
+        outln!("  stands on  {title} ({})", key.short());
     }
     for child in children.iter().take(SHOWN) {
-        println!("  below      {} ({})", title(child), child.key.short());
+        outln!("  below      {} ({})", title(child), child.key.short());
     }
     more(children.len());
     for one in image.uses.iter().take(SHOWN) {
-        println!("  needed by  {} of {}", one.instance, one.dataset);
+        outln!("  needed by  {} of {}", one.instance, one.dataset);
     }
     more(image.uses.len());
-    println!("  built from");
+    outln!("  built from");
     let inputs = inputs.as_ref().and_then(|inputs| inputs.as_object());
     for (field, value) in inputs.into_iter().flatten().filter(|(_, value)| !value.is_null()) {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        println!("    {field}: {text}");
+        outln!("    {field}: {text}");
     }
     Ok(Exit::Success)
 }
@@ -279,6 +280,6 @@ const SHOWN: usize = 12;
 
 fn more(count: usize) {
     if count > SHOWN {
-        println!("             and {} more", count - SHOWN);
+        outln!("             and {} more", count - SHOWN);
     }
 }

@@ -1,5 +1,6 @@
 //! `cache push`, `cache pull`, `cache export` and `cache import`.
 
+use crate::cli::out::errln;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -110,7 +111,7 @@ pub(super) async fn push(global: &Global, args: PushArgs) -> CommandResult {
         let count = pushed.iter().filter(|one| one.outcome == Pushed::Pushed).count();
         let document =
             json!({ "pushed": count, "bytes": bytes, "missing": missing, "images": pushed });
-        render::json(&document).map_err(Failure::environment)?;
+        render::json(&document);
     }
     Ok(if failed + missing > 0 { Exit::SomeFailed } else { Exit::Success })
 }
@@ -190,7 +191,7 @@ async fn bring(
     let told = |image: &BroughtImage| {
         let name = name::image(image.kind, &image.key);
         match &image.outcome {
-            Brought::Brought if !global.quiet => eprintln!("   {verb} {name}"),
+            Brought::Brought if !global.quiet => errln!("   {verb} {name}"),
             Brought::Failed(why) => render::warn(format!("{name} was not {verb}: {why}")),
             _ => {}
         }
@@ -204,9 +205,9 @@ async fn bring(
     let failed = brought.len() - new - there;
     if global.json {
         let document = json!({ verb: new, "there": there, "failed": failed, "images": brought });
-        render::json(&document).map_err(Failure::environment)?;
+        render::json(&document);
     } else if !global.quiet {
-        eprintln!("{new} images {verb}, {there} were here, {failed} failed");
+        errln!("{new} images {verb}, {there} were here, {failed} failed");
     }
     Ok(if failed > 0 { Exit::SomeFailed } else { Exit::Success })
 }
@@ -263,13 +264,13 @@ pub(super) async fn export(global: &Global, args: ExportArgs) -> CommandResult {
             "refused": refused,
             "archive": written,
         });
-        render::json(&document).map_err(Failure::environment)?;
+        render::json(&document);
     } else if !global.quiet {
         let resumed = match written.resumed {
             0 => String::new(),
             count => format!(", {count} of an export that broke off"),
         };
-        eprintln!(
+        errln!(
             "{} images in {}: {} layers{resumed}, {}",
             chosen.len(),
             args.file.display(),

@@ -1,5 +1,6 @@
 //! `cache verify`.
 
+use crate::cli::out::errln;
 use clap::Args;
 use serde_json::json;
 
@@ -38,23 +39,21 @@ pub(super) async fn run(global: &Global, args: VerifyArgs) -> CommandResult {
             "broken": broken,
             "repaired": args.repair,
         });
-        render::json(&document).map_err(Failure::environment)?;
+        render::json(&document);
     } else if !global.quiet {
         for finding in &verified.findings {
-            eprintln!("{}: {}", finding.image, finding.problem);
+            errln!("{}: {}", finding.image, finding.problem);
         }
         let read = match args.quick {
             true => "layers not read".to_owned(),
             false => format!("{} layers read", verified.layers),
         };
         let found = verified.findings.len();
-        eprintln!("{} images, {read}: {found} findings, {broken} images broken", verified.images);
+        errln!("{} images, {read}: {found} findings, {broken} images broken", verified.images);
         if args.repair && found > 0 {
-            eprintln!(
-                "the index is made anew; broken images are removed: a build makes them again"
-            );
+            errln!("the index is made anew; broken images are removed: a build makes them again");
         } else if found > 0 {
-            eprintln!("\nhint: --repair makes the index anew and removes what is broken");
+            errln!("\nhint: --repair makes the index anew and removes what is broken");
         }
     }
     Ok(if verified.findings.is_empty() || args.repair { Exit::Success } else { Exit::SomeFailed })

@@ -49,6 +49,8 @@ impl Asking {
         let mut command = Command::new(&self.program);
         // A container reads the arguments of its first process: no path of the host is one.
         command.arg0(NAME).arg(ARGUMENT).stdin(Stdio::from(OwnedFd::from(socket)));
+        // What a terminal or a supervisor sends to our whole group is ours to answer: what runs may end.
+        command.process_group(0);
         command
     }
 

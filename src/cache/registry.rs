@@ -629,13 +629,10 @@ impl Asking {
 }
 
 impl RegistryCache {
-    /// Asks for one image; none where its label says another key.
+    /// Asks for one image, whatever it says of itself: who takes it looks at that, and says why not.
     async fn offer(&self, kind: Kind, key: Key) -> Result<Option<Image>> {
         let described = self.ask_trusted(&name::image(kind, &key)).await?;
-        Ok(described.and_then(|Described { image, .. }| {
-            let labelled = image.config.labels.get(label::KEY) == Some(&key.to_string());
-            labelled.then_some(image)
-        }))
+        Ok(described.map(|described| described.image))
     }
 
     async fn bring_as(

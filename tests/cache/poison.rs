@@ -211,7 +211,8 @@ async fn no_forged_image_of_a_registry_is_taken_or_pushed_on() {
         evil.engine.push(&reference, &[], &Quiet).await.unwrap();
         let cache = RegistryCache::new(&registry.name(), PLATFORM, None).unwrap();
         let outcome = target_bring(&machine, &cache, (forged.kind, forged.key)).await;
-        assert!(matches!(outcome, Brought::Failed(_)), "{number}: {outcome:?}");
+        let Brought::Failed(said) = &outcome else { panic!("{number}: {outcome:?}") };
+        assert!(said.contains(why), "{number}: {said}");
         assert!(machine.engine.inspect(&name).await.unwrap().is_none(), "{number}");
         evil.engine.remove(&image.id).await.unwrap();
     }

@@ -3,8 +3,10 @@
 //! It stands on the base image in the state directory of the engine tests, `IMGFORGE_TEST_STATE`;
 //! without it the test says so in a line and passes, unless `CI` is set: there it fails.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use imgforge::engine::Engine as _;
 use imgforge::engine::embedded::{EmbeddedEngine, Settings};
@@ -45,11 +47,57 @@ async fn publish() -> String {
     name
 }
 
-#[test]
-fn the_demo_is_evaluated_without_docker() {
-    if !state().join("embedded/oci/index.json").exists() {
+/// Tells whether there is a base to stand on.
+fn has_base() -> bool {
+    let there = state().join("embedded/oci/index.json").exists();
+    if !there {
         assert!(std::env::var_os("CI").is_none(), "there is no base image in {:?}", state());
         eprintln!("there is no base image in {:?}: the test is left out", state());
+    }
+    there
+}
+
+#[test]
+fn a_ctrl_c_of_the_terminal_lets_running_tests_end_and_starts_none_again() {
+    if !has_base() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_imgforge"))
+        .args(["--engine", "embedded", "--json", "--state-dir"])
+        .arg(state())
+        .args(["eval", "-d", "demo", "-p", "gold", "--no-result-cache", "--run-id", "c", "-j", "1"])
+        .args(["-i", "imgforge__abacus-1", "imgforge__ledger-1"])
+        .current_dir(dir.path())
+        .env_remove("DOCKER_HOST")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let log = dir.path().join("logs/run_evaluation/c/gold/imgforge__abacus-1/test_output.txt");
+    for _ in 0..1200 {
+        if log.exists() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // As a terminal sends it: to the whole group.
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process_group(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("stopping: what runs is finished"), "{said}");
+    assert!(!said.contains("retry"), "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["resolved_ids"], serde_json::json!(["imgforge__abacus-1"]), "{said}");
+}
+
+#[test]
+fn the_demo_is_evaluated_without_docker() {
+    if !has_base() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -80,6 +80,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_base_names_what_it_is_from() {
+        let inputs = json!({ "from": { "python:3.9": "python 3.9.2" } });
+        let found = dependencies("base", &inputs, None);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0]["uri"], "docker://python:3.9");
+        assert_eq!(found[0]["annotations"]["identity"], "python 3.9.2");
+    }
+
+    #[test]
     fn the_inputs_of_the_key_and_the_times_are_told() {
         let parent = "a".repeat(64);
         let mut image = Image { platform: "linux/amd64".into(), ..Image::default() };

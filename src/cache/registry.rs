@@ -265,13 +265,22 @@ impl RegistryCache {
                 .await?;
             ended.extend(pushed);
         }
-        pushing.list_packages().await?;
+        for (key, why) in pushing.list_packages().await {
+            for image in ended.iter_mut().filter(|image| image.key == key) {
+                image.outcome = Pushed::Failed(format!("its packages are not listed: {why}"));
+            }
+        }
         Ok(ended)
     }
 }
 
-/// An environment that needs a list of its packages: its name, and the digest of its manifest.
-type Unlisted = (String, String, Image);
+/// An environment that was signed and has no list of its packages yet.
+struct Unlisted {
+    key: Key,
+    image: Image,
+    /// The digest of its manifest.
+    manifest: String,
+}
 
 /// What the pushes of one call share.
 struct Pushing<'a> {
@@ -399,31 +408,53 @@ impl Pushing<'_> {
             signature::attest(&asked, digest, PROVENANCE, told, &signer.key).await?;
         }
         if image.kind == Kind::Env && !is_attested(CYCLONEDX).await? {
-            let unlisted = (name.to_owned(), digest.clone(), local.clone());
+            let key = image.key;
+            let (image, manifest) = (local.clone(), digest.clone());
+            let unlisted = Unlisted { key, image, manifest };
             self.unlisted.lock().expect("no holder panics").push(unlisted);
         }
         Ok(())
     }
 
-    /// Lists the packages of environments that were signed; reads each layer once.
-    async fn list_packages(&self) -> Result<()> {
+    /// Lists the packages of environments that were signed; reads each layer once. Returns which could
+    /// not be listed, and why: they are pushed and signed all the same.
+    async fn list_packages(&self) -> Vec<(Key, String)> {
         let unlisted = std::mem::take(&mut *self.unlisted.lock().expect("no holder panics"));
         let Some(signer) = self.cache.signer.as_ref().filter(|_| !unlisted.is_empty()) else {
-            return Ok(());
+            return Vec::new();
         };
-        let images: Vec<Image> = unlisted.iter().map(|(_, _, image)| image.clone()).collect();
+        let images: Vec<Image> = unlisted.iter().map(|env| env.image.clone()).collect();
         let inventory = Arc::new(Inventory::default());
-        self.engine.read_layers(&images, inventory.clone()).await?;
-        for (name, digest, image) in unlisted {
-            let Some(document) = inventory.document(&name, &digest, &image) else {
-                let action = format!("list the packages of `{name}`");
-                let reason = "the engine did not give all of its layers".to_owned();
-                return Err(EngineError::Refused { action, reason });
+        let read = self.engine.read_layers(&images, inventory.clone()).await;
+        let mut failed = Vec::new();
+        for env in unlisted {
+            let name = name::image(Kind::Env, &env.key);
+            let listed = match inventory.document(&name, &env.manifest, &env.image) {
+                Some(document) => {
+                    self.attest_packages(&name, &env.manifest, document, signer).await
+                }
+                None => Err(match &read {
+                    Err(error) => error_text(error),
+                    Ok(()) => "the engine did not give all of its layers".to_owned(),
+                }),
             };
-            let asked = self.cache.open_for(Access::Push, &name).await?;
-            signature::attest(&asked, &digest, CYCLONEDX, document, &signer.key).await?;
+            failed.extend(listed.err().map(|why| (env.key, why)));
         }
-        Ok(())
+        failed
+    }
+
+    async fn attest_packages(
+        &self,
+        name: &str,
+        manifest: &str,
+        document: serde_json::Value,
+        signer: &Signer,
+    ) -> std::result::Result<(), String> {
+        let attest = async {
+            let asked = self.cache.open_for(Access::Push, name).await?;
+            signature::attest(&asked, manifest, CYCLONEDX, document, &signer.key).await
+        };
+        attest.await.map_err(|error: EngineError| error_text(&error))
     }
 
     /// Tells whether an image stands on what the registry has under its parent's key.

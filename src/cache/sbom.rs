@@ -171,15 +171,24 @@ fn read(tar: &mut dyn Read) -> io::Result<Layer> {
             layer.removed.push(path);
             continue;
         }
-        let Some(reader) = reader_of(&path).filter(|_| is_file) else { continue };
-        let mut text = Vec::new();
-        (&mut entry).take(LARGEST).read_to_end(&mut text)?;
-        let text = String::from_utf8_lossy(&text);
-        if path.ends_with("os-release") {
-            layer.distribution = distribution(&text).or(layer.distribution);
+        let names_distribution = matches!(&*path, "etc/os-release" | "usr/lib/os-release");
+        let reader = reader_of(&path);
+        if !is_file || (reader.is_none() && !names_distribution) {
             continue;
         }
-        layer.packages.insert(path, reader(&text));
+        if entry.size() > LARGEST {
+            let text = format!("`{path}` has {} bytes, {LARGEST} is the most", entry.size());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        let mut text = Vec::new();
+        entry.read_to_end(&mut text)?;
+        let text = String::from_utf8_lossy(&text);
+        match reader {
+            Some(reader) => {
+                layer.packages.insert(path, reader(&text));
+            }
+            None => layer.distribution = distribution(&text).or(layer.distribution),
+        }
     }
     Ok(layer)
 }
@@ -188,9 +197,6 @@ type Reader = fn(&str) -> Vec<Package>;
 
 /// Returns what reads a file of that path, where it tells of packages.
 fn reader_of(path: &str) -> Option<Reader> {
-    if matches!(path, "etc/os-release" | "usr/lib/os-release") {
-        return Some(|_| Vec::new());
-    }
     if path == "var/lib/dpkg/status" || path.starts_with("var/lib/dpkg/status.d/") {
         return Some(debian);
     }

@@ -154,27 +154,23 @@ impl Looking<'_> {
     }
 }
 
-/// Signs the manifest of that digest, in both forms; one that is there already stays as it is. Returns
-/// whether something was written.
+/// Signs the manifest of that digest, in both forms; one that is there already stays as it is.
 ///
 /// # Errors
 /// A registry that does not answer, or does not take it.
-pub(super) async fn sign(remote: &Remote, digest: &str, key: &PrivateKey) -> Result<bool> {
+pub(super) async fn sign(remote: &Remote, digest: &str, key: &PrivateKey) -> Result<()> {
     let keys = [key.public()];
     let looked = Looking { remote, digest, keys: &keys };
-    let (tagged, referring) = (looked.tagged().await?, looked.referring(SIGNED).await?);
-    if tagged.is_err() {
+    if looked.tagged().await?.is_err() {
         let payload = SimplePayload::new(&remote.repository(), digest);
         let mut layer = remote.put_blob(SIMPLE_SIGNING, payload.bytes()).await?;
         layer.annotations.insert(SIGNATURE.to_owned(), STANDARD.encode(payload.sign(key)));
         add_layer(remote, &tag_of(digest, SIG), layer).await?;
     }
-    if referring.is_err() {
-        let statement = Statement::new("", digest, SIGNED, json!({}));
-        let envelope = Envelope::seal(&statement, key);
-        refer(remote, digest, &envelope, SIGNED, key).await?;
+    if !is_attested(remote, digest, SIGNED, key).await? {
+        attest(remote, digest, SIGNED, json!({}), key).await?;
     }
-    Ok(tagged.is_err() || referring.is_err())
+    Ok(())
 }
 
 /// Adds a layer to the manifest of a tag; those of others stay.
@@ -202,8 +198,8 @@ pub(super) async fn attest(
     key: &PrivateKey,
 ) -> Result<()> {
     let statement = Statement::new("", digest, predicate_type, predicate);
-    let envelope = Envelope::seal(&statement, key);
-    refer(remote, digest, &envelope, predicate_type, key).await
+    let bundle = Bundle::new(Envelope::seal(&statement, key), &key.public());
+    refer(remote, digest, &bundle, predicate_type).await
 }
 
 /// Tells whether a key signed a statement of that predicate about the manifest of that digest.
@@ -221,21 +217,14 @@ pub(super) async fn is_attested(
     Ok(looked.referring(predicate_type).await?.is_ok())
 }
 
-/// Attaches a bundle of an envelope to the manifest of that digest.
-async fn refer(
-    remote: &Remote,
-    digest: &str,
-    envelope: &Envelope,
-    predicate: &str,
-    key: &PrivateKey,
-) -> Result<()> {
+/// Attaches a bundle to the manifest of that digest.
+async fn refer(remote: &Remote, digest: &str, bundle: &Bundle, predicate: &str) -> Result<()> {
     let subject = remote.manifest_bytes(digest).await?;
     let subject = subject.ok_or_else(|| remote.refused(format!("`{digest}` is not there")))?;
     let kind = serde_json::from_slice::<Value>(&subject).ok();
     let kind = kind.and_then(|kind| Some(kind.get("mediaType")?.as_str()?.to_owned()));
     let subject = Part::of(kind.as_deref().unwrap_or(MANIFEST), &subject);
-    let bundle = Bundle::new(envelope.clone(), &key.public());
-    let bytes = serde_json::to_vec(&bundle).expect("it is plain text");
+    let bytes = serde_json::to_vec(bundle).expect("it is plain text");
     let layer = remote.put_blob(BUNDLE, bytes).await?;
     let mut artifact = Artifact::new(Part::empty(), vec![layer]);
     artifact.artifact_type = Some(BUNDLE.to_owned());

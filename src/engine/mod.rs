@@ -17,6 +17,8 @@ mod quota;
 pub mod reference;
 pub(crate) mod registry;
 pub(crate) mod retry;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;

@@ -88,18 +88,8 @@ impl LogSink for Bounded<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
+    use super::super::testing::Kept;
     use super::*;
-
-    #[derive(Default)]
-    struct Kept(Mutex<Vec<u8>>);
-
-    impl LogSink for Kept {
-        fn write(&self, bytes: &[u8]) {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-        }
-    }
 
     #[tokio::test]
     async fn outputs_that_share_a_quota_are_cut_at_its_byte_and_it_is_told() {

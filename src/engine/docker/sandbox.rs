@@ -413,16 +413,8 @@ fn bootstrap(request: &SandboxRequest) -> String {
 mod tests {
     use super::*;
     use crate::engine::Quotas;
+    use crate::engine::testing::Kept;
     use std::collections::BTreeMap;
-
-    #[derive(Default)]
-    struct Kept(Mutex<Vec<u8>>);
-
-    impl LogSink for Kept {
-        fn write(&self, bytes: &[u8]) {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-        }
-    }
 
     #[test]
     fn the_word_at_the_end_is_heard_and_not_passed_on_however_it_is_cut() {

@@ -125,6 +125,7 @@ async fn open(state: &Path) -> EmbeddedEngine {
         owner: imgforge::owner::name().to_owned(),
         client_config: None,
         storage: None,
+        probe: false,
     })
     .await
     .unwrap()

@@ -41,6 +41,7 @@ fn main() {
             owner: format!("bench-{}", std::process::id()),
             client_config: None,
             storage: None,
+            probe: false,
         }))
         .unwrap();
     let docker = runtime.block_on(async {

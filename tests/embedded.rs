@@ -32,6 +32,7 @@ async fn engine() -> EmbeddedEngine {
         owner: imgforge::owner::name().to_owned(),
         client_config: None,
         storage: None,
+        probe: false,
     })
     .await
     .unwrap()

@@ -14,7 +14,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use crate::engine::reference::{self, NotAPlace};
 use crate::engine::registry::{self, Access, Described, Registry, Remote as Asked};
 use crate::engine::retry::retried;
-use crate::engine::{Engine, EngineError, Image, LogSink, Result, label};
+use crate::engine::{Engine, EngineError, Image, LogSink, NoLog, Result, label};
 use crate::exec::survey;
 use crate::key::{Key, Kind};
 use crate::plan::name;
@@ -24,7 +24,7 @@ use crate::sign::{NotSigned, PrivateKey, PublicKey};
 
 use super::check::Checker;
 use super::provenance::{self, PROVENANCE};
-use super::remote::{Offers, Remote, Silent, error_text};
+use super::remote::{Offers, Remote, error_text};
 use super::sbom::{CYCLONEDX, Inventory};
 use super::signature;
 
@@ -166,7 +166,7 @@ impl RegistryCache {
 
     async fn open_for(&self, access: Access, image: &str) -> Result<Asked> {
         let reference = self.reference(image);
-        let open = || registry::open(self.client_config.as_ref(), &reference, &Silent);
+        let open = || registry::open(self.client_config.as_ref(), &reference, &NoLog);
         let registry = self.registry.get_or_try_init(open).await?.clone();
         Asked::of(registry, access, &reference)
     }
@@ -197,7 +197,7 @@ impl RegistryCache {
 
     async fn ask(&self, image: &str) -> Result<Option<Described>> {
         let asked = self.open(image).await?;
-        let described = retried(&Silent, QUESTION, || asked.describe(&self.platform)).await?;
+        let described = retried(&NoLog, QUESTION, || asked.describe(&self.platform)).await?;
         if let Some(described) = &described {
             let platform = described.image.platform.clone();
             let told = Told { platform, manifest: described.manifest.clone() };
@@ -213,7 +213,7 @@ impl RegistryCache {
         let mut answered = false;
         for kind in Kind::IMAGES {
             let asked = self.open(&format!("imgforge/{kind}:latest")).await?;
-            match retried(&Silent, QUESTION, || asked.tags()).await {
+            match retried(&NoLog, QUESTION, || asked.tags()).await {
                 Ok(tags) => {
                     answered = true;
                     images.extend(tags.iter().filter_map(|tag| Some((kind, tag.parse().ok()?))));
@@ -505,7 +505,7 @@ impl Pushing<'_> {
     async fn send(&self, image: &str, name: &str) -> Result<u64> {
         let target = self.cache.reference(name);
         self.engine.tag(image, &target).await?;
-        let sent = self.engine.push(&target, &self.siblings, &Silent).await;
+        let sent = self.engine.push(&target, &self.siblings, &NoLog).await;
         self.engine.remove(&target).await?;
         let sent = sent?;
         let Some(there) = self.cache.ask(name).await? else { return Ok(0) };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::engine::{Engine, EngineError, Image, LogSink, Result, label};
+use crate::engine::{Engine, EngineError, Image, LogSink, NoLog, Result, label};
 use crate::key::{Key, Kind};
 use crate::plan::name;
 use crate::store::{ImageRecord, Store};
@@ -156,7 +156,7 @@ impl Target<'_> {
             return Ok(Brought::Failed(wrong.to_string()));
         }
         let stands = checker.parent(offer, kind, key).await?;
-        let brought = remote.bring(self.engine, kind, key, stands.as_ref(), &Silent).await;
+        let brought = remote.bring(self.engine, kind, key, stands.as_ref(), &NoLog).await;
         match brought {
             Ok(()) => {}
             Err(error)
@@ -194,13 +194,6 @@ impl Target<'_> {
         }])?;
         Ok(Brought::Brought)
     }
-}
-
-/// Says nothing.
-pub(super) struct Silent;
-
-impl LogSink for Silent {
-    fn write(&self, _: &[u8]) {}
 }
 
 /// Returns an error with its cause.

@@ -18,7 +18,7 @@ use crate::sign::{
     SIMPLE_SIGNING, SimplePayload, Statement,
 };
 
-use super::remote::Silent;
+use crate::engine::NoLog;
 
 /// The annotation of a bundle's manifest that says what its statement is.
 const PREDICATE: &str = "dev.sigstore.bundle.predicateType";
@@ -83,7 +83,7 @@ impl Looking<'_> {
 
     /// Looks at what refers to the image and says `predicate`, or nothing of what it says.
     async fn referring(&self, predicate: &str) -> Result<Found> {
-        let asked = retried(&Silent, QUESTION, || self.remote.referrers(self.digest)).await;
+        let asked = retried(&NoLog, QUESTION, || self.remote.referrers(self.digest)).await;
         let listed = match of_answer(asked)? {
             Ok(listed) => listed,
             Err(why) => return Ok(Err(why)),
@@ -102,7 +102,7 @@ impl Looking<'_> {
 
     /// Looks at the layers of a manifest.
     async fn of_manifest(&self, version: &str, predicate: &str) -> Result<Found> {
-        let asked = retried(&Silent, QUESTION, || self.remote.artifact(version)).await;
+        let asked = retried(&NoLog, QUESTION, || self.remote.artifact(version)).await;
         let manifest = match of_answer(asked)? {
             Ok(Some(manifest)) => manifest,
             Ok(None) => return Ok(Err(NotSigned::Unsigned)),
@@ -124,7 +124,7 @@ impl Looking<'_> {
     }
 
     async fn blob(&self, layer: &Part) -> Result<std::result::Result<Vec<u8>, NotSigned>> {
-        of_answer(retried(&Silent, QUESTION, || self.remote.small_blob(layer, LARGEST)).await)
+        of_answer(retried(&NoLog, QUESTION, || self.remote.small_blob(layer, LARGEST)).await)
     }
 
     async fn simple(&self, layer: &Part) -> Result<Found> {
@@ -175,7 +175,7 @@ pub(super) async fn sign(remote: &Remote, digest: &str, key: &PrivateKey) -> Res
 
 /// Adds a layer to the manifest of a tag; those of others stay.
 async fn add_layer(remote: &Remote, tag: &str, layer: Part) -> Result<()> {
-    let asked = retried(&Silent, QUESTION, || remote.artifact(tag)).await;
+    let asked = retried(&NoLog, QUESTION, || remote.artifact(tag)).await;
     // What is no manifest gives way.
     let before = of_answer(asked)?.ok().flatten();
     let mut layers = before.map_or_else(Vec::new, |manifest| manifest.layers);

@@ -67,9 +67,15 @@ pub fn on_network() -> OnNetwork {
 /// Connects to the engine: the one that was chosen, or Docker where it answers and else the embedded
 /// one. A daemon that was named (`DOCKER_HOST`) is meant.
 pub async fn connect(global: &Global) -> Result<Arc<dyn Engine>, EngineError> {
+    connect_to(global, false).await
+}
+
+/// Connects to the engine as [`connect`] does; with `probe` the embedded one tries anew what this
+/// machine allows.
+pub async fn connect_to(global: &Global, probe: bool) -> Result<Arc<dyn Engine>, EngineError> {
     let choice = engine_choice(global)?;
     if choice == EngineChoice::Embedded {
-        return Ok(Arc::new(embedded(global).await?));
+        return Ok(Arc::new(embedded(global, probe).await?));
     }
     let refusal = match DockerEngine::connect(variable, owner::name()).await {
         Ok(engine) => return Ok(Arc::new(engine)),
@@ -78,7 +84,7 @@ pub async fn connect(global: &Global) -> Result<Arc<dyn Engine>, EngineError> {
     if choice == EngineChoice::Docker || variable("DOCKER_HOST").is_some() {
         return Err(refusal);
     }
-    let engine = embedded(global).await?;
+    let engine = embedded(global, probe).await?;
     if !global.quiet {
         let why = match refusal {
             EngineError::Unreachable { .. } => "no Docker daemon answers".to_owned(),
@@ -103,8 +109,8 @@ fn engine_choice(global: &Global) -> Result<EngineChoice, EngineError> {
     })
 }
 
-async fn embedded(global: &Global) -> Result<EmbeddedEngine, EngineError> {
-    EmbeddedEngine::open(embedded_settings(global)?).await
+async fn embedded(global: &Global, probe: bool) -> Result<EmbeddedEngine, EngineError> {
+    EmbeddedEngine::open(Settings { probe, ..embedded_settings(global)? }).await
 }
 
 /// Returns what the embedded engine is opened with.
@@ -137,13 +143,9 @@ pub fn embedded_settings(global: &Global) -> Result<Settings, EngineError> {
         owner: owner::name().to_owned(),
         client_config: docker::config_directory(variable),
         storage,
+        probe: false,
     })
 }
-
-/// What helps where a plain user may not make containers.
-pub const NAMESPACES: &str = "allow user namespaces (`sudo sysctl user.max_user_namespaces=15000`, \
-                              on Ubuntu also `kernel.apparmor_restrict_unprivileged_userns=0`), \
-                              run as root, or use Docker";
 
 /// Makes a failure of an engine that cannot be used.
 pub fn engine_failure(error: EngineError) -> Failure {
@@ -156,7 +158,6 @@ pub fn engine_failure(error: EngineError) -> Failure {
              log in again), or use rootless Docker"
         }
         EngineError::TooOld { .. } => "Docker 20.10 and newer work",
-        EngineError::Refused { .. } if error.to_string().contains("user namespace") => NAMESPACES,
         _ => {
             let hint = error.hint();
             return Failure::environment(error).hint(hint);

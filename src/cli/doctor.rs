@@ -15,7 +15,7 @@ use crate::platform::Platform;
 use crate::store::{self, disk};
 
 use super::context;
-use super::{CommandResult, Exit, Global};
+use super::{CommandResult, Exit, Failure, Global};
 
 /// Bytes of disk that are advised for a whole benchmark.
 const ADVISED_DISK: u64 = 120 << 30;
@@ -26,6 +26,9 @@ pub struct DoctorArgs {
     /// Do not ask registries and hubs
     #[arg(long)]
     offline: bool,
+    /// Print a profile of AppArmor that lets this program make containers, and do nothing else
+    #[arg(long, conflicts_with = "offline")]
+    apparmor_profile: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -64,9 +67,12 @@ fn not_ok(
 
 /// Runs `doctor`: 0 when nothing fails, 3 otherwise.
 pub(super) async fn run(global: &Global, args: DoctorArgs) -> CommandResult {
+    if args.apparmor_profile {
+        return print_profile();
+    }
     let mut checks = Vec::new();
     let state = global.state_dir.clone().unwrap_or_else(|| store::default_dir(context::variable));
-    let info = match context::connect(global).await {
+    let info = match context::connect_to(global, true).await {
         Err(error) => Err(error),
         Ok(engine) => engine.info().await,
     };
@@ -163,9 +169,7 @@ fn engine_check(info: &Result<EngineInfo, EngineError>) -> Check {
                     "`sudo usermod -aG docker $USER` and log in again, or use rootless Docker"
                 }
                 EngineError::TooOld { .. } => "install Docker 20.10 or newer",
-                EngineError::Refused { .. } if error.to_string().contains("user namespace") => {
-                    context::NAMESPACES
-                }
+                EngineError::Confined { confinement, .. } => &confinement.fix(),
                 _ => "look at the engine's own log",
             };
             let mut detail = error.to_string();
@@ -175,6 +179,27 @@ fn engine_check(info: &Result<EngineInfo, EngineError>) -> Check {
             not_ok(Status::Fail, "engine", detail, fix)
         }
     }
+}
+
+/// Prints a profile that allows this program user namespaces, as Ubuntu 23.10 and newer want them.
+fn print_profile() -> CommandResult {
+    let program = std::env::current_exe().map_err(Failure::environment)?;
+    let program = program.to_str().filter(|path| !path.contains(['"', '\\', '*', '?', '[', '{']));
+    let Some(program) = program else {
+        let error = anyhow::anyhow!("the path of this program cannot stand in a profile");
+        return Err(Failure::environment(error)
+            .hint(Some("move it to a path of letters and digits".to_owned())));
+    };
+    outln!(
+        "# Lets imgforge make user namespaces, and confines nothing.\n\
+         abi <abi/4.0>,\n\
+         include <tunables/global>\n\n\
+         profile imgforge \"{program}\" flags=(unconfined) {{\n  \
+           userns,\n\n  \
+           include if exists <local/imgforge>\n\
+         }}"
+    );
+    Ok(Exit::Success)
 }
 
 fn architecture_check(info: Option<&EngineInfo>) -> Check {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Engine, EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink, label};
+use super::{Engine, EngineError, Image, ImageConfig, LayerFile, LayerRequest, NoLog, label};
 use crate::key::Digest;
 use crate::platform::Platform;
 
@@ -143,7 +143,7 @@ pub(crate) async fn runs(
         tags: vec![tag.clone()],
     };
     engine.load(&request).await?;
-    let ran = engine.run(&tag, &["/bin/sh".to_owned()], &Quiet).await;
+    let ran = engine.run(&tag, &["/bin/sh".to_owned()], &NoLog).await;
     engine.remove(&tag).await?;
     match ran {
         Ok(code) => Ok(code == CODE),
@@ -168,12 +168,6 @@ fn write_layer(path: &Path, program: &[u8]) -> std::io::Result<LayerFile> {
     let bytes = archive.into_inner()?;
     std::fs::write(path, &bytes)?;
     Ok(LayerFile { path: path.to_owned(), diff_id: Digest::of(&bytes), size: bytes.len() as u64 })
-}
-
-struct Quiet;
-
-impl LogSink for Quiet {
-    fn write(&self, _: &[u8]) {}
 }
 
 #[cfg(test)]

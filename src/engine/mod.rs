@@ -271,6 +271,13 @@ pub trait LogSink: Send + Sync {
     fn write(&self, bytes: &[u8]);
 }
 
+/// Takes output and drops it.
+pub(crate) struct NoLog;
+
+impl LogSink for NoLog {
+    fn write(&self, _: &[u8]) {}
+}
+
 /// Takes layers that an engine gives out. Called on a thread that may block.
 pub trait LayerTaker: Send + Sync {
     /// Tells whether a layer is wanted whose digest is known before its bytes.
@@ -431,6 +438,16 @@ pub enum EngineError {
         /// The exit code.
         code: i64,
     },
+    /// This process may make no containers here.
+    #[error("{}; it failed to {action}: {reason}", confinement.text())]
+    Confined {
+        /// What the kernel refused.
+        action: String,
+        /// The kernel's words.
+        reason: String,
+        /// What stands in the way.
+        confinement: embedded::Confinement,
+    },
     /// The engine has no room left.
     #[error("no space left on the engine's disk while trying to {action}")]
     NoSpace {
@@ -494,6 +511,7 @@ impl EngineError {
                 login(registry)
             )),
             EngineError::GaveUp { source } => source.hint(),
+            EngineError::Confined { confinement, .. } => Some(confinement.fix()),
             _ => None,
         }
     }

@@ -230,6 +230,7 @@ pub async fn open_engine(state: &Path) -> Arc<dyn Engine> {
         owner: imgforge::owner::name().to_owned(),
         client_config: None,
         storage: None,
+        probe: false,
     };
     Arc::new(EmbeddedEngine::open(settings).await.unwrap())
 }

@@ -229,6 +229,7 @@ async fn connect(target: &Target, owner: &str, config: Option<PathBuf>) -> Arc<d
                 owner: owner.to_owned(),
                 client_config: config,
                 storage: None,
+                probe: false,
             })
             .await
             .unwrap(),

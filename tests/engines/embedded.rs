@@ -20,6 +20,7 @@ fn settings(state: &Path, storage: Option<Storage>) -> Settings {
         owner: format!("test-{:08x}", rand::random::<u32>()),
         client_config: None,
         storage,
+        probe: false,
     }
 }
 

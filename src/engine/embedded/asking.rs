@@ -15,9 +15,10 @@ use crate::engine::quota::LogQuota;
 use crate::engine::{EngineError, LogSink, Quota, Result};
 use crate::store::disk;
 
+use super::confinement::Confinement;
 use super::helper::ARGUMENT;
 use super::snapshots::vanished;
-use super::task::{Answer, Container, Identity, Task, Work};
+use super::task::{Answer, Container, Identity, Step, Task, Work};
 
 /// The name that a helper, and the first process of a container, is known by.
 const NAME: &str = "imgforge";
@@ -32,6 +33,8 @@ pub(super) struct Asking {
     pub program: PathBuf,
     /// Who it is.
     pub identity: Identity,
+    /// The file with what was found out about this machine.
+    pub findings: PathBuf,
 }
 
 /// How a container ended.
@@ -70,6 +73,30 @@ impl Asking {
                 EngineError::Transient { action, source: error.into() }
             }
             _ => EngineError::Refused { action, reason: error.to_string() },
+        }
+    }
+
+    /// Makes the error of what a helper could not do. A refused container means that what was found
+    /// out about this machine does not hold any more.
+    fn failure(
+        &self,
+        step: Option<Step>,
+        action: String,
+        errno: Option<i32>,
+        reason: String,
+    ) -> EngineError {
+        if let Some(confinement) = step.and_then(|step| Confinement::find(step, errno)) {
+            let _ = std::fs::remove_file(&self.findings);
+            return EngineError::Confined { action, reason, confinement };
+        }
+        match errno {
+            Some(number) if disk::is_full(&io::Error::from_raw_os_error(number)) => {
+                EngineError::NoSpace { action }
+            }
+            Some(libc::EAGAIN | libc::ENOMEM) => {
+                EngineError::Transient { action, source: reason.into() }
+            }
+            _ => EngineError::Refused { action, reason },
         }
     }
 
@@ -123,7 +150,9 @@ impl Asking {
             });
         }
         match answer(&text, &words)? {
-            Answer::Failed { action, errno, reason } => Err(failure(action, errno, reason)),
+            Answer::Failed { step, action, errno, reason } => {
+                Err(self.failure(step, action, errno, reason))
+            }
             Answer::Vanished => Err(vanished()),
             Answer::Done | Answer::Ended { .. } => Ok(()),
         }
@@ -201,7 +230,9 @@ impl Asking {
                 let over = written.is_over().then_some(Quota::Log).or(over);
                 Ok(Ended { code, out_of_memory, timed_out, killed, over, warnings })
             }
-            Answer::Failed { action, errno, reason } => Err(failure(action, errno, reason)),
+            Answer::Failed { step, action, errno, reason } => {
+                Err(self.failure(step, action, errno, reason))
+            }
             Answer::Vanished => Err(vanished()),
             Answer::Done => Err(lost(io::Error::other("the helper did not run it"))),
         }
@@ -246,16 +277,4 @@ fn answer(text: &[u8], words: &str) -> Result<Answer> {
             words => words.to_owned().into(),
         },
     })
-}
-
-fn failure(action: String, errno: Option<i32>, reason: String) -> EngineError {
-    match errno {
-        Some(number) if disk::is_full(&io::Error::from_raw_os_error(number)) => {
-            EngineError::NoSpace { action }
-        }
-        Some(libc::EAGAIN | libc::ENOMEM) => {
-            EngineError::Transient { action, source: reason.into() }
-        }
-        _ => EngineError::Refused { action, reason },
-    }
 }

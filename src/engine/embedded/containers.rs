@@ -28,7 +28,7 @@ const fn capabilities(numbers: &[u32]) -> u64 {
 
 /// What tests that run as root need: to change owners, users and modes of files, to bind low ports,
 /// to signal processes. The same as on Docker.
-const SANDBOX: u64 = capabilities(&[0, 1, 3, 4, 5, 6, 7, 10]);
+pub(super) const SANDBOX: u64 = capabilities(&[0, 1, 3, 4, 5, 6, 7, 10]);
 
 /// Docker's default set, but for device nodes.
 pub(super) const DEFAULT: u64 = capabilities(&[0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 29, 31]);

@@ -8,14 +8,17 @@
 mod asking;
 mod build;
 mod collect;
+mod confinement;
 mod containers;
 pub mod helper;
 mod images;
 mod layers;
 mod layout;
+mod machine;
 mod registry;
 mod snapshots;
 mod task;
+mod trial;
 
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt as _;
@@ -27,14 +30,15 @@ use async_trait::async_trait;
 use crate::owner::{Held, Judge, Owners};
 
 use super::{
-    BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest, LayerTaker, ListedImage,
-    LogSink, Removed, Result, SandboxEnd, SandboxRequest, Sent, Swept,
+    BuildRequest, Engine, EngineInfo, Image, LayerRequest, LayerTaker, ListedImage, LogSink,
+    Removed, Result, SandboxEnd, SandboxRequest, Sent, Swept,
 };
 use asking::Asking;
 use layout::{Layout, file_error};
 use snapshots::Snapshots;
 use task::{Identity, Work};
 
+pub use confinement::{Confinement, ContainerKind};
 pub use task::Storage;
 
 /// The time of files that a step made.
@@ -53,6 +57,8 @@ pub struct Settings {
     pub client_config: Option<PathBuf>,
     /// How layers are put together; by default what the kernel allows.
     pub storage: Option<Storage>,
+    /// What this machine allows is tried anew, and not remembered.
+    pub probe: bool,
 }
 
 /// The embedded engine.
@@ -90,11 +96,13 @@ impl EmbeddedEngine {
         let dir = dir.canonicalize().map_err(file_error("find the engine's directory", &dir))?;
         let held = Owners::of(&settings.state_dir).hold();
         let held = held.map_err(file_error("make the engine's directory", &dir))?;
-        let asking = Asking { program: settings.helper, identity: identity()? };
-        let storage = match settings.storage {
-            Some(storage) => storage,
-            None => storage(&dir, &asking)?,
-        };
+        let (asking, storage) = machine::find(machine::Wish {
+            dir: &dir,
+            program: settings.helper,
+            owner: &settings.owner,
+            storage: settings.storage,
+            anew: settings.probe,
+        })?;
         let layout = Layout::open(&dir.join("oci"))?;
         let snapshots = Snapshots::open(&dir, storage, asking.clone(), &settings.owner)?;
         let Settings { owner, client_config, .. } = settings;
@@ -106,7 +114,7 @@ impl EmbeddedEngine {
         blocking(move || {
             let dir = settings.state_dir.join("embedded");
             let _gate = collect::unused(&dir)?;
-            let asking = Asking { program: settings.helper, identity: identity()? };
+            let asking = machine::asking(&dir, settings.helper);
             asking.ask(Work::Remove { paths: vec![dir.clone()] }, None, None)?;
             Ok(dir)
         })
@@ -135,101 +143,6 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
         std::panic::resume_unwind(error.into_panic());
     })
-}
-
-/// Finds out who this process can be towards the files of images.
-fn identity() -> Result<Identity> {
-    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    if uid == 0 {
-        // Root of a user namespace alone can do no more than a plain user.
-        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-        return Ok(match map.split_whitespace().collect::<Vec<_>>().as_slice() {
-            ["0", "0", count] if *count == u32::MAX.to_string() => Identity::Root,
-            _ => Identity::Single { uid, gid },
-        });
-    }
-    let name = user_name(uid);
-    let ids = |file: &str| {
-        let text = std::fs::read_to_string(file).ok()?;
-        subordinate_ids(&text, uid, name.as_deref())
-    };
-    let here = |program: &str| {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
-    };
-    Ok(match (ids("/etc/subuid"), ids("/etc/subgid")) {
-        (Some(sub_uids), Some(sub_gids)) if here("newuidmap") && here("newgidmap") => {
-            Identity::Range { uid, gid, sub_uids, sub_gids }
-        }
-        _ => Identity::Single { uid, gid },
-    })
-}
-
-fn user_name(uid: u32) -> Option<String> {
-    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
-    passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-    })
-}
-
-/// Returns the first range of a user in `/etc/subuid` or `/etc/subgid` that is large enough for the
-/// users of an image: first and number.
-fn subordinate_ids(text: &str, uid: u32, name: Option<&str>) -> Option<(u32, u32)> {
-    text.lines().find_map(|line| {
-        let mut fields = line.trim().split(':');
-        let user = fields.next()?;
-        let mine = user.parse() == Ok(uid) || Some(user) == name;
-        let (first, count) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-        (mine && count >= 65536_u32).then_some((first, count))
-    })
-}
-
-/// Finds how layers can be put together here, and remembers it for this kernel and version.
-fn storage(dir: &Path, asking: &Asking) -> Result<Storage> {
-    let remembered = dir.join("storage.json");
-    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    let machine = format!("{kernel}, imgforge {}", env!("CARGO_PKG_VERSION"));
-    let known = (&machine, &asking.identity);
-    if let Ok(text) = std::fs::read(&remembered)
-        && let Ok((tried, identity, storage)) =
-            serde_json::from_slice::<(String, Identity, Storage)>(&text)
-        && (&tried, &identity) == known
-    {
-        return Ok(storage);
-    }
-    let mut refusals = Vec::new();
-    for storage in [Storage::Overlay, Storage::Copy] {
-        match probe(dir, asking, storage) {
-            Ok(()) => {
-                let text = serde_json::to_vec(&(known.0, known.1, storage));
-                let text = text.expect("names are valid JSON");
-                crate::atomic::write(&remembered, &text, false)
-                    .map_err(file_error("remember how layers are kept", &remembered))?;
-                return Ok(storage);
-            }
-            Err(error @ EngineError::NoSpace { .. }) => return Err(error),
-            Err(error) => refusals.push(error.to_string()),
-        }
-    }
-    Err(EngineError::Refused {
-        action: "run containers without a daemon".to_owned(),
-        reason: refusals.pop().unwrap_or_default(),
-    })
-}
-
-/// Tries one way to put layers together in a directory of its own.
-fn probe(dir: &Path, asking: &Asking, storage: Storage) -> Result<()> {
-    let directory = tempfile::Builder::new().prefix("probe-").tempdir_in(dir);
-    let directory = directory.map_err(file_error("try what this machine allows", dir))?.keep();
-    let tried = asking.ask(Work::Probe { directory: directory.clone(), storage }, None, None);
-    let removed = asking.ask(Work::Remove { paths: vec![directory.clone()] }, None, None);
-    if removed.is_err() {
-        // Where no helper can work, nothing in it belongs to another user.
-        let _ = std::fs::remove_dir_all(&directory);
-    }
-    tried
 }
 
 #[async_trait]
@@ -317,18 +230,5 @@ impl Engine for EmbeddedEngine {
 
     async fn remove_scratch(&self, judge: &Judge<'_>) -> Result<Removed> {
         tokio::task::block_in_place(|| self.remove_left_scratch(judge))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_range_belongs_to_a_user_by_name_or_number_and_is_large_enough() {
-        let text = "root:100000:65536\nme:165536:10\nme:200000:65536\n1001:300000:131072\n";
-        assert_eq!(subordinate_ids(text, 1000, Some("me")), Some((200_000, 65536)));
-        assert_eq!(subordinate_ids(text, 1001, None), Some((300_000, 131_072)));
-        assert_eq!(subordinate_ids(text, 1002, Some("you")), None);
     }
 }

@@ -250,6 +250,25 @@ pub enum CopySource {
     Layers(Vec<String>),
 }
 
+/// A step towards a container that the kernel may refuse to this process, whatever it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// Making a user namespace.
+    UserNamespace,
+    /// Mapping users and groups into it.
+    MapIds,
+    /// Dropping the user's groups in it.
+    Groups,
+    /// Making the other namespaces.
+    Namespaces,
+    /// Mounting, and changing the root directory.
+    Mount,
+    /// Making the network.
+    Network,
+    /// Dropping what the command does not need.
+    Privileges,
+}
+
 /// The answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Answer {
@@ -273,6 +292,8 @@ pub enum Answer {
     Done,
     /// It could not be done.
     Failed {
+        /// The step towards a container that it was, where it was one.
+        step: Option<Step>,
         /// What was tried.
         action: String,
         /// The system's error number.

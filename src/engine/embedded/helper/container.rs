@@ -7,8 +7,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
 
-use super::super::task::{Answer, Container, Identity, Network, Storage};
-use super::failure::{Context as _, Failure};
+use super::super::task::{Answer, Container, Identity, Network, Step, Storage};
+use super::failure::{Context as _, During as _, Failure};
 use super::init::{Forked, Inherited, fork};
 use super::{Requester, cgroup, init, remove, root};
 use crate::engine::Quota;
@@ -63,7 +63,8 @@ fn start(
     let (failures, set_failures) = std::io::pipe().because(action)?;
     // SAFETY: the helper has one thread, and shares no file descriptor table.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }
-        .because("make a process namespace")?;
+        .because("make a process namespace")
+        .during(Step::Namespaces)?;
     match fork().because(action)? {
         Forked::Child => {
             drop((set_go, failures));
@@ -74,7 +75,7 @@ fn start(
             // SAFETY: as above.
             let unshared = unsafe { rustix::thread::unshare_unsafe(flags) };
             let inherited = Inherited { go, failures: set_failures, group: group.entry() };
-            if let Err(failure) = unshared.because("make namespaces") {
+            if let Err(failure) = unshared.because("make namespaces").during(Step::Namespaces) {
                 let answer = serde_json::to_vec(&Answer::from(failure)).unwrap_or_default();
                 let mut failures = inherited.failures;
                 let _ = failures.write_all(&answer);
@@ -167,7 +168,9 @@ fn watch(
     failures.read_to_end(&mut text).because(action)?;
     if !text.is_empty() && !killed {
         return Err(match serde_json::from_slice(&text) {
-            Ok(Answer::Failed { action, errno, reason }) => Failure::again(action, errno, reason),
+            Ok(Answer::Failed { step, action, errno, reason }) => {
+                Failure::again(step, action, errno, reason)
+            }
             _ => Failure::new(action, String::from_utf8_lossy(&text)),
         });
     }

@@ -3,11 +3,12 @@
 use std::io;
 use std::path::Path;
 
-use super::super::task::Answer;
+use super::super::task::{Answer, Step};
 
 /// What was tried, and why it did not work.
 #[derive(Debug)]
 pub struct Failure {
+    step: Option<Step>,
     action: String,
     errno: Option<i32>,
     reason: String,
@@ -16,7 +17,7 @@ pub struct Failure {
 impl Failure {
     /// A failure that is not the system's.
     pub fn new(action: impl Into<String>, reason: impl Into<String>) -> Failure {
-        Failure { action: action.into(), errno: None, reason: reason.into() }
+        Failure { step: None, action: action.into(), errno: None, reason: reason.into() }
     }
 
     /// Says what failed and why.
@@ -25,15 +26,32 @@ impl Failure {
     }
 
     /// A failure that another process of the helper reported.
-    pub fn again(action: String, errno: Option<i32>, reason: String) -> Failure {
-        Failure { action, errno, reason }
+    pub fn again(
+        step: Option<Step>,
+        action: String,
+        errno: Option<i32>,
+        reason: String,
+    ) -> Failure {
+        Failure { step, action, errno, reason }
     }
 }
 
 impl From<Failure> for Answer {
     fn from(failure: Failure) -> Answer {
-        let Failure { action, errno, reason } = failure;
-        Answer::Failed { action, errno, reason }
+        let Failure { step, action, errno, reason } = failure;
+        Answer::Failed { step, action, errno, reason }
+    }
+}
+
+/// Says which step towards a container a failure belongs to.
+pub trait During<T> {
+    /// Names the step, unless one inside it is named.
+    fn during(self, step: Step) -> Result<T, Failure>;
+}
+
+impl<T> During<T> for Result<T, Failure> {
+    fn during(self, step: Step) -> Result<T, Failure> {
+        self.map_err(|failure| Failure { step: failure.step.or(Some(step)), ..failure })
     }
 }
 
@@ -51,6 +69,7 @@ impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
         self.map_err(|error| {
             let error = error.into();
             Failure {
+                step: None,
                 action: action.to_owned(),
                 errno: error.raw_os_error(),
                 reason: error.to_string(),
@@ -62,6 +81,7 @@ impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
         self.map_err(|error| {
             let error = error.into();
             Failure {
+                step: None,
                 action: format!("{action} `{}`", path.as_ref().display()),
                 errno: error.raw_os_error(),
                 reason: error.to_string(),

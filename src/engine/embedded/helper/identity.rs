@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use rustix::thread::UnshareFlags;
 
-use super::super::task::Identity;
-use super::failure::{Context as _, Failure};
+use super::super::task::{Identity, Step};
+use super::failure::{Context as _, During as _, Failure};
 use super::init::{Forked, fork};
 
 /// Becomes who the task says. For a range of ids another process, outside the namespace, asks
@@ -19,6 +19,7 @@ pub fn assume(identity: &Identity) -> Result<(), Failure> {
             let write = |file: &str, text: String| {
                 std::fs::write(format!("/proc/self/{file}"), text)
                     .because("map the user into a user namespace")
+                    .during(Step::MapIds)
             };
             write("setgroups", "deny".to_owned())?;
             write("uid_map", format!("0 {uid} 1\n"))?;
@@ -54,11 +55,13 @@ pub fn assume(identity: &Identity) -> Result<(), Failure> {
                         rustix::process::WaitOptions::empty(),
                     );
                     if text != "ok" {
-                        return Err(Failure::new("map subordinate ids", text));
+                        return Err(Failure::new("map subordinate ids", text)).during(Step::MapIds);
                     }
                     // The groups of the user have no place in the namespace.
                     let none: &[rustix::process::Gid] = &[];
-                    rustix::thread::set_thread_groups(none).because("drop the user's groups")
+                    rustix::thread::set_thread_groups(none)
+                        .because("drop the user's groups")
+                        .during(Step::Groups)
                 }
             }
         }
@@ -68,18 +71,7 @@ pub fn assume(identity: &Identity) -> Result<(), Failure> {
 fn unshare_user() -> Result<(), Failure> {
     // SAFETY: the helper has one thread, and holds no file descriptor table that another shares.
     let made = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) };
-    let action = "make a user namespace";
-    match made {
-        // No room for one more, or for any: it has nothing to do with disks.
-        Err(rustix::io::Errno::NOSPC | rustix::io::Errno::USERS) => Err(Failure::new(
-            action,
-            "the limit `user.max_user_namespaces` of the kernel is reached",
-        )),
-        Err(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) => {
-            Err(Failure::new(action, "the kernel allows plain users none"))
-        }
-        made => made.because(action),
-    }
+    made.because("make a user namespace").during(Step::UserNamespace)
 }
 
 fn map(process: i32, users: (u32, (u32, u32)), groups: (u32, (u32, u32))) -> Result<(), String> {

@@ -9,8 +9,8 @@ use std::process::Command;
 
 use rustix::process::{Pid, Signal, WaitOptions};
 
-use super::super::task::{Container, Identity, Network};
-use super::failure::{Context as _, Failure};
+use super::super::task::{Container, Identity, Network, Step};
+use super::failure::{Context as _, During as _, Failure};
 use super::{cgroup, network, privileges, root, users};
 
 /// Which of the two a process is after a fork.
@@ -75,8 +75,10 @@ fn live(
     go.read_exact(&mut [0]).because("start with the helper")?;
     let grouped = group.enter()?;
     if request.network != Network::Host {
-        network::make(request.network)?;
-        rustix::system::sethostname(b"sandbox").because("set the host name")?;
+        network::make(request.network).during(Step::Network)?;
+        rustix::system::sethostname(b"sandbox")
+            .because("set the host name")
+            .during(Step::Namespaces)?;
     }
     root::make(request, identity)?;
     for ((path, _), bytes) in request.files.iter().zip(files) {
@@ -136,7 +138,9 @@ fn start(request: &Container, identity: &Identity, user: &users::User, grouped: 
     let moved = rustix::process::chdir(working_dir).at("change to", working_dir);
     let limited = moved
         .and_then(|()| rustix::thread::set_name(c"imgforge-run").because("name the command"))
-        .and_then(|()| privileges::limit(request, identity, user, grouped));
+        .and_then(|()| {
+            privileges::limit(request, identity, user, grouped).during(Step::Privileges)
+        });
     if let Err(failure) = limited {
         return failure;
     }

@@ -15,8 +15,8 @@ use rustix::mount::{
 };
 use rustix::thread::UnshareFlags;
 
-use super::super::task::{Bind, Container, Identity, Network, Root, Storage};
-use super::failure::{Context as _, Failure};
+use super::super::task::{Bind, Container, Identity, Network, Root, Step, Storage};
+use super::failure::{Context as _, During as _, Failure};
 use super::merge;
 
 /// Below a container's own directory: what changes, what the kernel needs, and the tree.
@@ -92,18 +92,20 @@ pub fn make(request: &Container, identity: &Identity) -> Result<(), Failure> {
             ));
         }
     }
-    make_proc()?;
-    make_sys(request.network, identity)?;
-    make_dev(identity)?;
+    make_proc().during(Step::Mount)?;
+    make_sys(request.network, identity).during(Step::Mount)?;
+    make_dev(identity).during(Step::Mount)?;
     for wanted in &request.binds {
         bind(wanted)?;
     }
     let names = Names::of(request);
-    rustix::process::pivot_root(".", ".").because("change the root directory")?;
-    unmount(".", UnmountFlags::DETACH).because("leave the host's files")?;
+    rustix::process::pivot_root(".", ".")
+        .because("change the root directory")
+        .during(Step::Mount)?;
+    unmount(".", UnmountFlags::DETACH).because("leave the host's files").during(Step::Mount)?;
     rustix::process::chdir("/").because("change to `/`")?;
-    names.mount()?;
-    mask()?;
+    names.mount().during(Step::Mount)?;
+    mask().during(Step::Mount)?;
     match request.working_dir.as_str() {
         "" | "/" => {}
         directory => fs::create_dir_all(directory).at("make the working directory", directory)?,
@@ -115,13 +117,15 @@ pub fn make(request: &Container, identity: &Identity) -> Result<(), Failure> {
 pub fn private() -> Result<(), Failure> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .because("keep mounts from the host")
+        .during(Step::Mount)
 }
 
 /// Leaves the mounts of the helper for its own.
 pub fn unshare_mounts() -> Result<(), Failure> {
     // SAFETY: the helper has one thread, and shares no file descriptor table.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
-        .because("make a mount namespace")?;
+        .because("make a mount namespace")
+        .during(Step::Namespaces)?;
     private()
 }
 
@@ -144,9 +148,11 @@ pub fn put_together(root: &Root, identity: &Identity) -> Result<PathBuf, Failure
             let layers = root.lowers.iter().map(String::as_str).chain([LOWEST]).rev();
             let layers: Vec<&Path> = layers.map(Path::new).collect();
             merge::copy_layers(&layers, &tree)?;
-            mount_bind_recursive(&tree, &tree).at("mount", &tree)?;
+            mount_bind_recursive(&tree, &tree).at("mount", &tree).during(Step::Mount)?;
             // Also where the state directory is mounted so that nothing in it can be run.
-            mount_remount(&tree, MountFlags::BIND | MountFlags::NODEV, c"").at("mount", &tree)?;
+            mount_remount(&tree, MountFlags::BIND | MountFlags::NODEV, c"")
+                .at("mount", &tree)
+                .during(Step::Mount)?;
         }
     }
     Ok(tree)
@@ -181,7 +187,7 @@ pub fn overlay(
     } else {
         try_overlay(tree, &text(&options))
     };
-    mounted.because("mount layers with overlayfs")
+    mounted.because("mount layers with overlayfs").during(Step::Mount)
 }
 
 fn try_overlay(tree: &Path, options: &CString) -> rustix::io::Result<()> {

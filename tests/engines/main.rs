@@ -5,6 +5,7 @@
 //! `DOCKER_HOST` and the sockets lead to, and on the embedded engine of the user who runs it. Without
 //! one the tests say so in a line and pass, unless it was named or `CI` is set: there they fail. They
 //! stand on the image `IMGFORGE_TEST_IMAGE`, a Debian, which `imgforge base bootstrap` makes.
+//! `scripts/other-docker` runs it on another release of Docker.
 
 mod again;
 mod bad_days;

@@ -41,6 +41,9 @@ struct RootFs {
 impl DockerEngine {
     /// Returns the descriptors of an image's layers, lowest first.
     pub(super) async fn descriptors(&self, image: &Image) -> Result<Vec<Descriptor>> {
+        if image.diff_ids.is_empty() {
+            return Ok(Vec::new());
+        }
         if let Some(known) =
             self.layers.lock().expect("no holder of the lock panics").get(&image.id)
         {

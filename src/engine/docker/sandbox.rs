@@ -142,7 +142,7 @@ impl DockerEngine {
         id: &str,
         request: &SandboxRequest,
         log: &dyn LogSink,
-        control: &dyn LogSink,
+        control_log: &dyn LogSink,
     ) -> Result<SandboxEnd> {
         let options = AttachContainerOptionsBuilder::new()
             .stdin(true)
@@ -164,7 +164,7 @@ impl DockerEngine {
         let began = Instant::now();
         let deadline = began + request.time_limit;
         let written = LogQuota::new(&request.quotas);
-        let (log, said) = (written.bound(log), written.bound(control));
+        let (log, said) = (written.bound(log), written.bound(control_log));
         let control = Control::new(&said);
         let send = async {
             for (_, bytes) in &request.files {
@@ -195,7 +195,7 @@ impl DockerEngine {
                 None
             }
             () = written.over() => None,
-            quota = self.measure(id, request.quotas, &said) => {
+            quota = self.measure(id, request.quotas, control_log) => {
                 over = Some(quota);
                 None
             }

@@ -21,16 +21,28 @@ impl DockerEngine {
         log: &dyn LogSink,
     ) -> Result<Image> {
         let before = self.inspect_image(reference).await?;
-        retried(log, TRANSFER, || self.pull_once(reference, platform, log)).await?;
-        let image = self.inspect_image(reference).await?;
-        let image =
-            image.ok_or_else(|| EngineError::NoSuchImage { reference: reference.to_owned() })?;
-        // A manifest that is not in a list is pulled whatever it is for.
-        let checked = check_platform(reference, &image.platform, platform);
-        if checked.is_err() && before.is_none_or(|before| before.id != image.id) {
-            self.remove_image(reference).await?;
+        let pulled = retried(log, TRANSFER, || self.pull_once(reference, platform, log)).await;
+        let found = match (&pulled, self.inspect_image(reference).await) {
+            (Err(_), Err(_)) => None,
+            (_, found) => found?,
+        };
+        let Some(image) = found else {
+            return Err(match pulled {
+                Ok(()) => EngineError::NoSuchImage { reference: reference.to_owned() },
+                Err(error) => error,
+            });
+        };
+        // A manifest that is not in a list is pulled whatever it is for. Docker 26 keeps it, too, and
+        // calls the pull a failure.
+        let is_new = before.is_none_or(|before| before.id != image.id);
+        if let Err(error) = check_platform(reference, &image.platform, platform) {
+            if is_new {
+                self.remove_image(reference).await?;
+                return Err(error);
+            }
+            return Err(pulled.err().unwrap_or(error));
         }
-        checked.map(|()| image)
+        pulled.map(|()| image)
     }
 
     async fn pull_once(&self, reference: &str, platform: &str, log: &dyn LogSink) -> Result<()> {

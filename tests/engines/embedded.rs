@@ -51,6 +51,7 @@ where
 /// An entry of a layer.
 enum Entry {
     File(&'static str, &'static [u8]),
+    Program(&'static str, &'static [u8]),
     Link(&'static str, &'static str),
     Symlink(&'static str, &'static str),
     Directory(&'static str, u32),
@@ -76,6 +77,7 @@ fn layer(directory: &Path, entries: &[Entry]) -> LayerFile {
     for entry in entries {
         let (mut header, bytes): (_, &[u8]) = match entry {
             Entry::File(name, bytes) => (header(tar::EntryType::Regular, name, 0o644), bytes),
+            Entry::Program(name, bytes) => (header(tar::EntryType::Regular, name, 0o755), bytes),
             Entry::Link(name, to) => {
                 let mut header = header(tar::EntryType::Link, name, 0o644);
                 header.set_link_name_literal(to).unwrap();
@@ -307,6 +309,55 @@ fn copies_give_the_same_image_as_an_overlay() {
         assert!(diff_ids[0].1.contains("/etc/apt:\nb\n"), "{}", diff_ids[0].1);
         assert!(diff_ids[0].1.ends_with("/new:\na\nb\nc\na\n700\n2\n"), "{}", diff_ids[0].1);
         assert_eq!(diff_ids[0], diff_ids[1]);
+    });
+}
+
+/// A program of 32 bits: its header and one segment that has the code; see `elf(5)`.
+#[cfg(target_arch = "x86_64")]
+fn of_32_bits(code: &[u8]) -> &'static [u8] {
+    const START: u32 = 0x0804_8000;
+    let size = 84 + u32::try_from(code.len()).unwrap();
+    let mut bytes = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0".to_vec();
+    for word in [1, START + 84, 52, 0, 0] {
+        bytes.extend(u32::to_le_bytes(word));
+    }
+    for short in [52, 32, 1, 0, 0, 0] {
+        bytes.extend(u16::to_le_bytes(short));
+    }
+    for word in [1, 0, START, START, size, size, 5, 0x1000] {
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes.extend(code);
+    bytes.leak()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn programs_of_32_bits_run_and_make_no_namespaces() {
+    on_its_own(|dir| async move {
+        // Each ends with the code that is in `ebx`: 42; what `unshare(CLONE_NEWUSER)` answered; and
+        // what a socket of the machine's host answered.
+        let end = [0xb8, 1, 0, 0, 0, 0xcd, 0x80];
+        let negated = [0x89, 0xc3, 0xf7, 0xdb];
+        let plain = [&[0xbb, 42, 0, 0, 0][..], &end].concat();
+        let unshare = [0xb8, 0x36, 1, 0, 0, 0xbb, 0, 0, 0, 0x10, 0xcd, 0x80];
+        let unshare = [&unshare[..], &negated, &end].concat();
+        let vsock =
+            [0xb8, 0x67, 1, 0, 0, 0xbb, 40, 0, 0, 0, 0xb9, 1, 0, 0, 0, 0x31, 0xd2, 0xcd, 0x80];
+        let vsock = [&vsock[..], &negated, &end].concat();
+        let mut programs = Vec::new();
+        for (name, code) in [("plain", plain), ("unshare", unshare), ("vsock", vsock)] {
+            programs.push(Entry::Program(name, of_32_bits(&code)));
+        }
+        let engine = open(&dir.join("state"), None).await;
+        engine.load(&image(vec![layer(&dir, &programs)], "compat:1")).await.unwrap();
+        for (name, right) in
+            [("/plain", 42), ("/unshare", libc::EPERM), ("/vsock", libc::EAFNOSUPPORT)]
+        {
+            let log = Log::default();
+            let code = engine.run("compat:1", &[name.to_owned()], &log).await.unwrap();
+            assert_eq!(code, i64::from(right), "{name}: {}", log.text());
+        }
     });
 }
 

@@ -5,6 +5,7 @@
 //! a user namespace. It has one thread and knows nothing of images.
 
 mod cgroup;
+mod compat;
 mod container;
 mod copy;
 mod failure;

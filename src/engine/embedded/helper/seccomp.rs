@@ -3,7 +3,8 @@
 //!
 //! What the profile allows is allowed, what it needs a capability for that no container here has is
 //! refused, and what neither knows is not there: programs then do without it, as on an older
-//! kernel. So is `clone3`, whose flags a filter cannot see.
+//! kernel. So is `clone3`, whose flags a filter cannot see. Programs of 32 bits have a filter of
+//! their own, [`compat`].
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,14 +16,18 @@ use seccompiler::{
 };
 
 use super::super::task::Identity;
+use super::compat;
 use super::failure::{Context as _, Failure};
 
+/// A system call of this machine: its name with `SYS_` before it, and its number.
+type Call = (&'static str, c_long);
+
 macro_rules! calls {
-    ($($name:ident)*) => { [$(libc::$name),*] };
+    ($($name:ident)*) => { [$((stringify!($name), libc::$name)),*] };
 }
 
 /// What is allowed on every architecture.
-const ALLOWED: &[c_long] = &calls![
+const ALLOWED: &[Call] = &calls![
     SYS_accept SYS_accept4 SYS_adjtimex SYS_bind SYS_brk SYS_capget SYS_capset SYS_chdir SYS_chroot
     SYS_clock_adjtime SYS_clock_getres SYS_clock_gettime SYS_clock_nanosleep SYS_close
     SYS_close_range SYS_connect SYS_copy_file_range SYS_dup SYS_dup3 SYS_epoll_create1 SYS_epoll_ctl
@@ -68,7 +73,7 @@ const ALLOWED: &[c_long] = &calls![
 
 /// What else is allowed on x86_64: the older forms.
 #[cfg(target_arch = "x86_64")]
-const ALLOWED_HERE: &[c_long] = &calls![
+const ALLOWED_HERE: &[Call] = &calls![
     SYS_access SYS_alarm SYS_arch_prctl SYS_chmod SYS_chown SYS_creat SYS_dup2 SYS_epoll_create
     SYS_epoll_ctl_old SYS_epoll_wait SYS_epoll_wait_old SYS_eventfd SYS_fork SYS_futimesat
     SYS_getdents SYS_getpgrp SYS_get_thread_area SYS_inotify_init SYS_lchown SYS_link SYS_lstat
@@ -78,10 +83,10 @@ const ALLOWED_HERE: &[c_long] = &calls![
 ];
 
 #[cfg(target_arch = "aarch64")]
-const ALLOWED_HERE: &[c_long] = &[];
+const ALLOWED_HERE: &[Call] = &[];
 
 /// What is refused.
-const REFUSED: &[c_long] = &calls![
+const REFUSED: &[Call] = &calls![
     SYS_acct SYS_add_key SYS_bpf SYS_clock_settime SYS_delete_module SYS_fanotify_init
     SYS_finit_module SYS_fsconfig SYS_fsmount SYS_fsopen SYS_fspick SYS_get_mempolicy
     SYS_init_module SYS_io_uring_enter SYS_io_uring_register SYS_io_uring_setup SYS_kcmp
@@ -94,25 +99,25 @@ const REFUSED: &[c_long] = &calls![
 ];
 
 #[cfg(target_arch = "x86_64")]
-const REFUSED_HERE: &[c_long] = &calls![
+const REFUSED_HERE: &[Call] = &calls![
     SYS__sysctl SYS_ioperm SYS_iopl SYS_kexec_file_load SYS_sysfs SYS_uselib SYS_ustat
 ];
 
 #[cfg(target_arch = "aarch64")]
-const REFUSED_HERE: &[c_long] = &[];
+const REFUSED_HERE: &[Call] = &[];
 
 /// What changes owners, users and groups: where all of them are one, it succeeds and does nothing,
 /// so that package managers work.
-const OWNERS: &[c_long] = &calls![SYS_fchown SYS_fchownat SYS_setgroups];
+const OWNERS: &[Call] = &calls![SYS_fchown SYS_fchownat SYS_setgroups];
 
 #[cfg(target_arch = "x86_64")]
-const OWNERS_HERE: &[c_long] = &calls![SYS_chown SYS_lchown];
+const OWNERS_HERE: &[Call] = &calls![SYS_chown SYS_lchown];
 
 #[cfg(target_arch = "aarch64")]
-const OWNERS_HERE: &[c_long] = &[];
+const OWNERS_HERE: &[Call] = &[];
 
 /// The flags of `clone` that make Linux namespaces.
-const NAMESPACES: [i32; 8] = [
+pub(super) const NAMESPACES: [i32; 8] = [
     libc::CLONE_NEWNS,
     libc::CLONE_NEWCGROUP,
     libc::CLONE_NEWUTS,
@@ -124,12 +129,12 @@ const NAMESPACES: [i32; 8] = [
 ];
 
 /// The values of `personality` that are allowed: the plain one, 32 bits, their 2.6 forms, a query.
-const PERSONALITIES: [u64; 5] = [0, 8, 0x20000, 0x20008, 0xffff_ffff];
+pub(super) const PERSONALITIES: [u64; 5] = [0, 8, 0x20000, 0x20008, 0xffff_ffff];
 
 /// The families of addresses that sockets may have: local, IPv4, IPv6, and the kernel's own tables of
 /// the network. A packet socket needs a capability besides. All others are not there: a machine's
 /// host (vsock), the kernel's ciphers (alg), buses and radios.
-const FAMILIES: [i32; 5] =
+pub(super) const FAMILIES: [i32; 5] =
     [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET];
 
 /// Installs the filters for this process and what it starts.
@@ -144,8 +149,8 @@ pub fn install(identity: &Identity) -> Result<(), Failure> {
 
 /// Makes the filters. Of their answers the kernel takes the strictest.
 fn programs(identity: &Identity) -> Result<Vec<BpfProgram>, seccompiler::Error> {
-    let any = |calls: &[&[c_long]]| -> BTreeMap<i64, Vec<SeccompRule>> {
-        calls.iter().flat_map(|calls| calls.iter()).map(|call| (*call, Vec::new())).collect()
+    let any = |calls: &[&[Call]]| -> BTreeMap<i64, Vec<SeccompRule>> {
+        calls.iter().flat_map(|calls| calls.iter()).map(|(_, call)| (*call, Vec::new())).collect()
     };
     let errno = |errno: i32| SeccompAction::Errno(errno.unsigned_abs());
     let known = any(&[ALLOWED, ALLOWED_HERE, REFUSED, REFUSED_HERE]);
@@ -183,7 +188,36 @@ fn programs(identity: &Identity) -> Result<Vec<BpfProgram>, seccompiler::Error> 
         filters.push(SeccompFilter::new(owners, SeccompAction::Allow, errno(0), arch)?);
     }
     let program = |filter: SeccompFilter| Ok(filter.try_into()?);
-    filters.into_iter().map(program).collect()
+    let programs: Result<Vec<BpfProgram>, seccompiler::Error> =
+        filters.into_iter().map(program).collect();
+    let mut programs = programs?;
+    programs.iter_mut().for_each(compat::leave_to_others);
+    programs.push(compat::filter(identity.one_owner()));
+    Ok(programs)
+}
+
+/// What is done with a call of a name, without `SYS_`, whatever its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    Allowed,
+    Refused,
+    /// Neither.
+    Unknown,
+}
+
+/// Tells what is done with a call of a name.
+pub(super) fn answer(name: &str) -> Answer {
+    let in_any = |lists: [&[Call]; 2]| {
+        let mut calls = lists.into_iter().flatten();
+        calls.any(|(known, _)| known.strip_prefix("SYS_") == Some(name))
+    };
+    if in_any([ALLOWED, ALLOWED_HERE]) {
+        Answer::Allowed
+    } else if in_any([REFUSED, REFUSED_HERE]) {
+        Answer::Refused
+    } else {
+        Answer::Unknown
+    }
 }
 
 /// Installs one filter. Unlike [`seccompiler::apply_filter`] it leaves it to the container whether
@@ -209,10 +243,10 @@ mod tests {
     fn no_call_is_both_allowed_and_refused_and_the_filters_are_small_enough() {
         let allowed: Vec<_> = [ALLOWED, ALLOWED_HERE].concat();
         for call in [REFUSED, REFUSED_HERE].concat() {
-            assert!(!allowed.contains(&call), "{call}");
+            assert!(!allowed.contains(&call), "{call:?}");
         }
         let programs = programs(&Identity::Single { uid: 1, gid: 1 }).unwrap();
-        assert_eq!(programs.len(), 4);
+        assert_eq!(programs.len(), 5);
         assert!(programs.iter().all(|program| program.len() <= 4096));
     }
 }

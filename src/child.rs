@@ -3,7 +3,7 @@
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Signal, set_parent_process_death_signal, setsid};
 
 /// Gives a program a process group of its own: what a terminal or a supervisor sends to the whole group
 /// of this process is then ours to answer. It is ended by SIGTERM when the thread that starts it ends,
@@ -14,6 +14,13 @@ pub(crate) fn apart(command: &mut Command) -> &mut Command {
     command.process_group(0);
     // SAFETY: between fork and exec it makes one system call, and touches no memory.
     unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?)) }
+}
+
+/// Gives a program a session of its own, without a terminal: signals of the terminal do not reach it,
+/// and it asks nobody. It ends with its input.
+pub(crate) fn in_own_session(command: &mut Command) -> &mut Command {
+    // SAFETY: between fork and exec it makes one system call, and touches no memory.
+    unsafe { command.pre_exec(|| Ok(setsid().map(drop)?)) }
 }
 
 #[cfg(test)]

@@ -393,6 +393,43 @@ impl Proxy {
 }
 
 #[test]
+fn an_engine_behind_ssh_builds_and_evaluates_as_with_the_docker_command() {
+    if !has_engine() {
+        return;
+    }
+    let space = Space::new("ssh");
+    // A login to this very host: it runs what it is given, as `sshd` does.
+    let (programs, log) = (space.dir.path().join("bin"), space.dir.path().join("logins"));
+    std::fs::create_dir(&programs).unwrap();
+    let engine = std::env::var("DOCKER_HOST").unwrap_or_default();
+    let script = format!(
+        "#!/bin/sh\necho \"$*\" >> '{}'\nwhile [ \"$1\" != -- ]; do shift; done\nshift 2\n\
+         unset DOCKER_HOST\n[ -z '{engine}' ] || export DOCKER_HOST='{engine}'\n\
+         exec sh -c \"$*\"\n",
+        log.display()
+    );
+    std::fs::write(programs.join("ssh"), script).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(programs.join("ssh"), mode).unwrap();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let output = space
+        .command(&["eval", "-d", "demo", "-i", "imgforge__quill-1", "-p", "gold", "-p", "empty"])
+        .arg("--json")
+        .env("DOCKER_HOST", "ssh://me@there.example:2222")
+        .env("PATH", format!("{}:{path}", programs.display()))
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("resolved imgforge__quill-1+gold"), "{stderr}");
+    assert!(stderr.contains("unresolved imgforge__quill-1+empty"), "{stderr}");
+    let logins = std::fs::read_to_string(log).unwrap();
+    let expected =
+        "-o ConnectTimeout=30 -T -l me -p 2222 -- there.example docker system dial-stdio";
+    assert!(logins.lines().all(|line| line == expected), "{logins}");
+}
+
+#[test]
 fn an_engine_that_goes_away_in_a_build_and_comes_back_costs_nothing() {
     if !has_engine() {
         return;

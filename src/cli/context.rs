@@ -65,7 +65,7 @@ pub fn on_network() -> OnNetwork {
 }
 
 /// Connects to the engine: the one that was chosen, or Docker where it answers and else the embedded
-/// one. A daemon that was named (`DOCKER_HOST`) is meant.
+/// one. A daemon that was named (`DOCKER_HOST`, a context) is meant.
 pub async fn connect(global: &Global) -> Result<Arc<dyn Engine>, EngineError> {
     connect_to(global, false).await
 }
@@ -81,7 +81,7 @@ pub async fn connect_to(global: &Global, probe: bool) -> Result<Arc<dyn Engine>,
         Ok(engine) => return Ok(Arc::new(engine)),
         Err(error) => error,
     };
-    if choice == EngineChoice::Docker || variable("DOCKER_HOST").is_some() {
+    if choice == EngineChoice::Docker || docker::is_chosen(variable) {
         return Err(refusal);
     }
     let engine = embedded(global, probe).await?;
@@ -149,21 +149,8 @@ pub fn embedded_settings(global: &Global) -> Result<Settings, EngineError> {
 
 /// Makes a failure of an engine that cannot be used.
 pub fn engine_failure(error: EngineError) -> Failure {
-    let hint = match &error {
-        EngineError::Unreachable { .. } => {
-            "start Docker, or set DOCKER_HOST; `imgforge doctor` checks the rest"
-        }
-        EngineError::PermissionDenied { .. } => {
-            "add yourself to the group that owns the socket (`sudo usermod -aG docker $USER`, then \
-             log in again), or use rootless Docker"
-        }
-        EngineError::TooOld { .. } => "Docker 20.10 and newer work",
-        _ => {
-            let hint = error.hint();
-            return Failure::environment(error).hint(hint);
-        }
-    };
-    Failure::environment(error).hint(Some(hint.to_owned()))
+    let hint = error.hint();
+    Failure::environment(error).hint(hint)
 }
 
 /// Reads the dataset that was asked for.

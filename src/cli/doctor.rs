@@ -161,17 +161,7 @@ fn engine_check(info: &Result<EngineInfo, EngineError>) -> Check {
             },
         ),
         Err(error) => {
-            let fix = match error {
-                EngineError::Unreachable { .. } => {
-                    "start it (`sudo systemctl start docker`), or set DOCKER_HOST"
-                }
-                EngineError::PermissionDenied { .. } => {
-                    "`sudo usermod -aG docker $USER` and log in again, or use rootless Docker"
-                }
-                EngineError::TooOld { .. } => "install Docker 20.10 or newer",
-                EngineError::Confined { confinement, .. } => &confinement.fix(),
-                _ => "look at the engine's own log",
-            };
+            let fix = error.hint().unwrap_or("look at the engine's own log".to_owned());
             let mut detail = error.to_string();
             if let Some(cause) = std::error::Error::source(error) {
                 detail = format!("{detail}: {cause}");

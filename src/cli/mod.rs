@@ -84,10 +84,10 @@ struct Global {
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum, PartialEq, Eq)]
 enum EngineChoice {
-    /// Docker or Podman where a daemon answers, else embedded
+    /// Docker where one is chosen or answers, else embedded; Podman's socket is passed by
     #[default]
     Auto,
-    /// Docker's API
+    /// Docker's API: DOCKER_HOST, a context, or its sockets
     Docker,
     /// Without a daemon: containers from Linux namespaces
     Embedded,

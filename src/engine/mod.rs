@@ -62,7 +62,7 @@ pub mod label {
 /// What an engine is and how it stores images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineInfo {
-    /// `docker` or `podman`.
+    /// `docker` or `embedded`.
     pub name: String,
     /// The engine's version, such as `20.10.24`.
     pub version: String,
@@ -324,6 +324,9 @@ pub enum EngineError {
         /// The socket.
         address: String,
     },
+    /// The engine that was chosen, or that answers, cannot be used.
+    #[error(transparent)]
+    Unusable(docker::Refusal),
     /// The engine is older than what imgforge can use.
     #[error("the engine speaks API {found}, imgforge needs {needed} or newer")]
     TooOld {
@@ -505,6 +508,22 @@ impl EngineError {
             format!("`docker login {registry}` writes the credentials that imgforge reads")
         };
         match self {
+            EngineError::Unreachable { address, .. } if address.starts_with("unix://") => Some(
+                "start Docker (`sudo systemctl start docker`), name its address in DOCKER_HOST, \
+                 or use `--engine embedded`"
+                    .to_owned(),
+            ),
+            EngineError::Unreachable { .. } => Some(
+                "look whether Docker listens there and this host reaches it; DOCKER_HOST, or the \
+                 Docker context, says where it is"
+                    .to_owned(),
+            ),
+            EngineError::PermissionDenied { .. } => Some(
+                "add yourself to the group that owns the socket (`sudo usermod -aG docker $USER`, \
+                 then log in again), or use rootless Docker"
+                    .to_owned(),
+            ),
+            EngineError::TooOld { .. } => Some("install Docker 20.10 or newer".to_owned()),
             EngineError::Denied { registry, .. } => Some(login(registry)),
             EngineError::Busy { registry, limited: true, .. } => Some(format!(
                 "wait, or log in: registries allow more to those they know; {}",
@@ -512,6 +531,7 @@ impl EngineError {
             )),
             EngineError::GaveUp { source } => source.hint(),
             EngineError::Confined { confinement, .. } => Some(confinement.fix()),
+            EngineError::Unusable(refusal) => Some(refusal.hint()),
             _ => None,
         }
     }

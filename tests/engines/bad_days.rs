@@ -11,7 +11,8 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::common::{Log, on_every_engine};
 
 async fn connect(socket: &Path) -> Result<DockerEngine, EngineError> {
-    DockerEngine::connect_to(&format!("unix://{}", socket.display()), "test", None).await
+    let address = format!("unix://{}", socket.display());
+    DockerEngine::connect(|name| (name == "DOCKER_HOST").then(|| address.clone()), "test").await
 }
 
 /// Answers every request on a socket with `body`.
@@ -45,6 +46,22 @@ async fn a_socket_that_nobody_listens_on_is_unreachable() {
     let Err(error) = connect(&socket).await else { panic!("connected") };
     assert!(matches!(error, EngineError::Unreachable { .. }), "{error:?}");
     assert!(error.to_string().contains("dead.sock"));
+}
+
+#[tokio::test]
+async fn podman_is_refused_by_what_it_says_of_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("podman.sock");
+    answer(
+        &socket,
+        r#"{"Version":"5.4.2","ApiVersion":"1.41","Components":[{"Name":"Podman Engine","Version":"5.4.2"},{"Name":"OCI Runtime (crun)","Version":"1.21"}]}"#,
+    );
+    let Err(error) = connect(&socket).await else { panic!("connected") };
+    assert!(
+        error.to_string().ends_with("is Podman 5.4.2, which takes no single layers"),
+        "{error}"
+    );
+    assert!(error.hint().unwrap().contains("--engine embedded"));
 }
 
 #[tokio::test]

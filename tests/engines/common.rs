@@ -220,7 +220,13 @@ pub fn dead(owner: &str) -> impl Fn(&str, Option<SystemTime>) -> Liveness + Sync
 async fn connect(target: &Target, owner: &str, config: Option<PathBuf>) -> Arc<dyn Engine> {
     match target {
         Target::Docker(address) => {
-            Arc::new(DockerEngine::connect_to(address, owner, config).await.unwrap())
+            let variable = |name: &str| match name {
+                "DOCKER_HOST" => Some(address.clone()),
+                "DOCKER_CONFIG" => config.as_ref().map(|config| config.display().to_string()),
+                "DOCKER_TLS_VERIFY" | "DOCKER_CERT_PATH" => std::env::var(name).ok(),
+                _ => None,
+            };
+            Arc::new(DockerEngine::connect(variable, owner).await.unwrap())
         }
         Target::Embedded(state) => Arc::new(
             EmbeddedEngine::open(Settings {

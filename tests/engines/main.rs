@@ -7,6 +7,7 @@
 //! stand on the image `IMGFORGE_TEST_IMAGE`, a Debian, which `imgforge base bootstrap` makes.
 //! `scripts/other-docker` runs it on another release of Docker.
 
+mod addresses;
 mod again;
 mod bad_days;
 mod build;

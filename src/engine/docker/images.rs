@@ -16,7 +16,6 @@ impl DockerEngine {
         let asked = "tell what it is";
         let info = self.docker.info().await.map_err(|error| failed(asked, error))?;
         let version = self.docker.version().await.map_err(|error| failed(asked, error))?;
-        let podman = version.components.iter().flatten().any(|part| part.name.contains("Podman"));
         let containerd = info
             .driver_status
             .iter()
@@ -24,7 +23,7 @@ impl DockerEngine {
             .flatten()
             .any(|text| text.contains("io.containerd.snapshotter"));
         Ok(EngineInfo {
-            name: if podman { "podman" } else { "docker" }.to_owned(),
+            name: "docker".to_owned(),
             version: version.version.unwrap_or_default(),
             api_version: version.api_version.unwrap_or_default(),
             platform: platform(
@@ -37,12 +36,12 @@ impl DockerEngine {
             } else {
                 info.driver.unwrap_or_default()
             },
-            // Every Docker since 18.09 has it, whichever builder its command prefers; Podman
-            // builds with Buildah, which knows the same Dockerfiles.
-            buildkit: !podman,
+            // Every Docker since 18.09 has it, whichever builder its command prefers.
+            buildkit: true,
             cpus: info.ncpu.map_or(1, |cpus| cpus.max(1) as usize),
             memory: info.mem_total.map_or(0, |bytes| bytes.max(0) as u64),
-            root: info.docker_root_dir.map(Into::into),
+            // A directory of another host would be looked for on this one.
+            root: info.docker_root_dir.filter(|_| self.endpoint.is_local).map(Into::into),
             limitations: Vec::new(),
         })
     }

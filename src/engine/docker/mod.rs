@@ -1,7 +1,9 @@
-//! The Docker Engine API, through `bollard`: Docker 20.10 and newer, and Podman's socket.
+//! The Docker Engine API, through `bollard`: Docker 20.10 and newer.
 
+mod address;
 mod archive;
 mod build;
+mod choice;
 mod connect;
 mod dockerfile;
 mod errors;
@@ -10,14 +12,21 @@ mod images;
 mod load;
 mod output;
 mod quota;
+mod refusal;
 mod run;
 mod sandbox;
 mod scratch;
 mod solve;
+mod ssh;
 mod storage;
+mod tls;
 mod transfer;
+mod transport;
 
-pub use connect::config_directory;
+pub use address::WrongAddress;
+pub use choice::config_directory;
+pub use refusal::{ChosenBy, Refusal};
+pub use ssh::Ended;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -29,15 +38,23 @@ use tokio::sync::OnceCell;
 
 use crate::owner::Judge;
 
+use choice::{Choice, Endpoint};
+
 use super::{
     BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest, LayerTaker, ListedImage,
     LogSink, Removed, Result, SandboxEnd, SandboxRequest, Sent, Swept,
 };
 
+/// Tells whether somebody chose an engine, rightly or not: by `DOCKER_HOST`, by a context, or by
+/// asking for TLS. Then no other will do.
+pub fn is_chosen(variable: impl Fn(&str) -> Option<String>) -> bool {
+    !matches!(choice::choose(&variable), Ok(Choice::Any(_)))
+}
+
 /// A Docker engine.
 pub struct DockerEngine {
     docker: Docker,
-    address: String,
+    endpoint: Endpoint,
     owner: String,
     client_config: Option<PathBuf>,
     facts: OnceCell<Facts>,
@@ -57,40 +74,42 @@ struct Facts {
 }
 
 impl DockerEngine {
-    /// Connects to the engine that `DOCKER_HOST` names, or to the first socket that answers.
-    /// `owner` marks what exists only during a build.
+    /// Connects to the engine that is chosen (see [`is_chosen`]), or to the first socket that answers.
+    /// Credentials for registries are read from Docker's client configuration. `owner` marks what
+    /// exists only during a build.
     pub async fn connect(
         variable: impl Fn(&str) -> Option<String>,
         owner: &str,
     ) -> Result<DockerEngine> {
-        let client_config = connect::config_directory(&variable);
-        let mut first = None;
-        for address in &connect::addresses(&variable) {
-            match Self::connect_to(address, owner, client_config.clone()).await {
-                Ok(engine) => return Ok(engine),
-                // A socket that is there and refuses is the engine that was meant.
-                Err(
-                    error @ (EngineError::PermissionDenied { .. } | EngineError::TooOld { .. }),
-                ) => {
-                    return Err(error);
+        let client_config = config_directory(&variable);
+        let (endpoints, only) = match choice::choose(&variable).map_err(EngineError::Unusable)? {
+            Choice::One(endpoint) => (vec![endpoint], true),
+            Choice::Any(endpoints) => (endpoints, false),
+        };
+        let mut first: Option<EngineError> = None;
+        for endpoint in endpoints {
+            let error = match connect::connect(&endpoint).await {
+                Ok(docker) => {
+                    let owner = owner.to_owned();
+                    let (facts, layers) = (OnceCell::new(), Mutex::default());
+                    return Ok(DockerEngine {
+                        docker,
+                        endpoint,
+                        owner,
+                        client_config,
+                        facts,
+                        layers,
+                    });
                 }
-                Err(error) => first = first.or(Some(error)),
+                Err(error) => error,
+            };
+            // A socket where somebody is and refuses says more than one where nobody is.
+            let is_silent = |error: &EngineError| matches!(error, EngineError::Unreachable { .. });
+            if only || first.as_ref().is_none_or(|first| is_silent(first) && !is_silent(&error)) {
+                first = Some(error);
             }
         }
         Err(first.expect("there is always an address to try"))
-    }
-
-    /// Connects to one address, such as `unix:///var/run/docker.sock`. Credentials for registries
-    /// are read from Docker's client configuration in `client_config`.
-    pub async fn connect_to(
-        address: &str,
-        owner: &str,
-        client_config: Option<PathBuf>,
-    ) -> Result<DockerEngine> {
-        let docker = connect::connect(address).await?;
-        let (address, owner) = (address.to_owned(), owner.to_owned());
-        let (facts, layers) = (OnceCell::new(), Mutex::default());
-        Ok(DockerEngine { docker, address, owner, client_config, facts, layers })
     }
 
     async fn facts(&self) -> Result<&Facts> {
@@ -107,7 +126,7 @@ impl DockerEngine {
 
     /// Returns the address of the engine.
     pub fn address(&self) -> &str {
-        &self.address
+        &self.endpoint.address
     }
 }
 

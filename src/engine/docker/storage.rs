@@ -106,8 +106,7 @@ impl DockerEngine {
         }
     }
 
-    /// Returns the builder's records of imgforge's steps that are free, with their bytes. An engine
-    /// that is reached over TLS or ssh is not asked: its client here does not read the answer.
+    /// Returns the builder's records of imgforge's steps that are free, with their bytes.
     async fn own_records(&self) -> Result<HashMap<String, u64>> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
@@ -128,28 +127,13 @@ impl DockerEngine {
             size: u64,
         }
         let action = "tell its build cache";
-        let lost = |error: reqwest::Error| EngineError::Transient {
-            action: action.to_owned(),
-            source: error.into(),
-        };
-        let client = reqwest::Client::builder().no_proxy();
-        let (client, host) = match self.address.split_once("://") {
-            Some(("unix", path)) => (client.unix_socket(path), "docker"),
-            Some(("tcp" | "http", host)) if std::env::var_os("DOCKER_TLS_VERIFY").is_none() => {
-                (client, host)
-            }
-            _ => return Ok(HashMap::new()),
-        };
+        let lost = |source| EngineError::Transient { action: action.to_owned(), source };
         let version = self.read_info().await?.api_version;
         let minor = version.strip_prefix("1.").and_then(|minor| minor.parse().ok());
         let minor = minor.unwrap_or(LAST_OLD_FORM).min(LAST_OLD_FORM);
-        let url = format!("http://{host}/v1.{minor}/system/df?type=build-cache");
-        // An error says that it is installed already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = client.build().map_err(lost)?;
-        let answer = client.get(url).send().await.map_err(lost)?;
-        let answer = answer.error_for_status().map_err(lost)?;
-        let usage: Usage = answer.json().await.map_err(lost)?;
+        let path = format!("/v1.{minor}/system/df?type=build-cache");
+        let answer = self.endpoint.way.get(&path).await.map_err(lost)?;
+        let usage: Usage = serde_json::from_slice(&answer).map_err(|error| lost(error.into()))?;
         let marker = format!("{}/step", host::MOUNT);
         let all: HashMap<String, Record> = usage
             .build_cache

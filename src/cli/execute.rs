@@ -11,7 +11,7 @@ use clap::Args;
 
 use crate::bundle::index::PackageIndex;
 use crate::config;
-use crate::engine::{Engine, HostAccess};
+use crate::engine::{Engine, HostAccess, embedded};
 use crate::event::Reporter;
 use crate::exec::evaluate::Runs;
 use crate::exec::{ExecSettings, Executor, Interrupt, RunSummary};
@@ -107,6 +107,12 @@ impl ExecArgs {
         reporter.0.extend(more);
         let (engine, info) =
             prepared.engine.as_ref().expect("what runs has an engine, or it would have ended");
+        if !global.quiet && info.name == "embedded" && embedded::ends_with_login() {
+            super::render::warn(format!(
+                "this run ends with your last login; {}",
+                embedded::LINGER
+            ));
+        }
         // What processes left that were killed.
         let owners = prepared.store.owners();
         let left = engine.remove_scratch(&|name, made| owners.judge(name, made)).await;

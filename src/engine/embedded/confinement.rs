@@ -234,6 +234,11 @@ impl Place {
     }
 }
 
+/// Tells whether this process is in a container.
+pub(super) fn in_container() -> bool {
+    Place::here().container.is_some()
+}
+
 /// Tells from `/proc/PID/status` whether a seccomp filter is installed.
 fn filtered(status: &str) -> bool {
     status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))

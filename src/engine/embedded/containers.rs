@@ -1,7 +1,7 @@
 //! Running commands in containers, and finding what interrupted ones left.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -12,9 +12,9 @@ use crate::engine::{
 };
 use crate::owner::{Judge, Liveness, Owner, proc_is_ours};
 
-use super::EmbeddedEngine;
 use super::layout::{Stored, file_error};
 use super::task::{Container, Limits, Network};
+use super::{EmbeddedEngine, delegation};
 
 /// Capabilities by their numbers; see `capabilities(7)`.
 const fn capabilities(numbers: &[u32]) -> u64 {
@@ -138,6 +138,9 @@ impl EmbeddedEngine {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from) as u64;
         let limited =
             request.memory.is_some() || request.milli_cpus.is_some() || request.pids.is_some();
+        if limited {
+            tokio::task::block_in_place(|| delegation::prepare(&self.asking.identity, &self.dir));
+        }
         let name = scratch.file_name().expect("a container has a name").to_string_lossy();
         Ok(Container {
             root,
@@ -212,7 +215,7 @@ impl EmbeddedEngine {
         }
         let files = self.layout.remove_leftovers(judge)?;
         found.removed.extend(files.iter().map(|path| path.display().to_string()));
-        remove_groups(judge);
+        delegation::remove_groups(&self.dir, judge);
         Ok(found)
     }
 }
@@ -248,26 +251,6 @@ fn kill_helpers(container: &str) {
             && let Some(pid) = rustix::process::Pid::from_raw(pid)
         {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-    }
-}
-
-/// Removes control groups that killed processes left.
-fn remove_groups(judge: &Judge<'_>) {
-    let mount = Path::new("/sys/fs/cgroup");
-    let parent = super::helper::GROUPS;
-    let mut parents = vec![mount.join(parent)];
-    let hierarchies = fs::read_dir(mount).into_iter().flatten().flatten();
-    parents.extend(hierarchies.map(|entry| entry.path().join(parent)));
-    for parent in parents {
-        for entry in fs::read_dir(&parent).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let made = entry.metadata().and_then(|found| found.modified()).ok();
-            let owner = name.rsplit_once('-').map(|(owner, _)| owner);
-            if owner.is_some_and(|owner| judge(owner, made) == Liveness::Dead) {
-                // One that is in use stays.
-                let _ = fs::remove_dir(entry.path());
-            }
         }
     }
 }

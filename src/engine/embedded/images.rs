@@ -7,9 +7,9 @@ use crate::engine::{EngineError, EngineInfo, Image, Limitation, ListedImage, Res
 
 use crate::platform::Platform;
 
-use super::EmbeddedEngine;
 use super::layout::{Stored, familiar, matches};
 use super::task::Storage;
+use super::{EmbeddedEngine, delegation};
 
 impl EmbeddedEngine {
     pub(super) fn read_info(&self) -> Result<EngineInfo> {
@@ -23,20 +23,24 @@ impl EmbeddedEngine {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory: memory(),
             root: Some(self.dir.clone()),
-            limitations: self.limitations(),
+            limitations: if self.probed { self.limitations() } else { Vec::new() },
         })
     }
 
     /// Lists what cannot be had of containers here.
     fn limitations(&self) -> Vec<Limitation> {
         let mut found = Vec::new();
+        let container = super::confinement::in_container();
         let mut add = |what: &str, fix| found.push(Limitation { what: what.to_owned(), fix });
         if self.snapshots.storage() == Storage::Copy {
-            add(
-                "every container begins with a copy of its files: there is no overlayfs here",
-                "name a state directory on ext4, xfs or btrfs (--state-dir); plain users need \
-                 Linux 5.11 or newer",
-            );
+            let fix = match container {
+                true => "name a state directory on a volume, not in the container (--state-dir)",
+                false => {
+                    "name a state directory on ext4, xfs or btrfs (--state-dir); plain users need \
+                     Linux 5.11 or newer"
+                }
+            };
+            add("every container begins with a copy of its files: there is no overlayfs here", fix);
         }
         if self.asking.identity.one_owner() {
             add(
@@ -45,12 +49,22 @@ impl EmbeddedEngine {
                  `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`",
             );
         }
+        let ends_with_login = delegation::ends_with_login();
+        delegation::prepare(&self.asking.identity, &self.dir);
         if let Err(why) = super::helper::limits_groups(&self.asking.identity, &self.owner) {
-            add(
-                &format!("memory and processes are limited one by one, not as a whole ({why})"),
-                "run as root, or with delegated control groups: `systemd-run --user --scope -p \
-                 Delegate=yes imgforge …`",
-            );
+            let fix = match container || rustix::process::geteuid().is_root() {
+                true => "start the container with `--privileged`, or use the engine's socket",
+                false => {
+                    "run as root, or with delegated control groups: `systemd-run --user --scope -p \
+                     Delegate=yes imgforge …`; `loginctl enable-linger` lets that stay after the \
+                     last login"
+                }
+            };
+            let what =
+                format!("memory and processes are limited one by one, not as a whole ({why})");
+            add(&what, fix);
+        } else if ends_with_login {
+            add("what runs ends with your last login", delegation::LINGER);
         }
         found
     }

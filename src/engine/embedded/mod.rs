@@ -10,6 +10,7 @@ mod build;
 mod collect;
 mod confinement;
 mod containers;
+mod delegation;
 pub mod helper;
 mod images;
 mod layers;
@@ -39,6 +40,7 @@ use snapshots::Snapshots;
 use task::{Identity, Work};
 
 pub use confinement::{Confinement, ContainerKind};
+pub use delegation::{LINGER, ends_with_login};
 pub use task::Storage;
 
 /// The time of files that a step made.
@@ -69,6 +71,8 @@ pub struct EmbeddedEngine {
     layout: Layout,
     snapshots: Snapshots,
     asking: Asking,
+    /// What this machine allows was tried, and what it does not is told.
+    probed: bool,
     /// What containers and layers under way are known to be alive by.
     _held: Held,
 }
@@ -105,8 +109,17 @@ impl EmbeddedEngine {
         })?;
         let layout = Layout::open(&dir.join("oci"))?;
         let snapshots = Snapshots::open(&dir, storage, asking.clone(), &settings.owner)?;
-        let Settings { owner, client_config, .. } = settings;
-        Ok(EmbeddedEngine { dir, owner, client_config, layout, snapshots, asking, _held: held })
+        let Settings { owner, client_config, probe: probed, .. } = settings;
+        Ok(EmbeddedEngine {
+            dir,
+            owner,
+            client_config,
+            layout,
+            snapshots,
+            asking,
+            probed,
+            _held: held,
+        })
     }
 
     /// Removes everything that the engine keeps; returns the directory. What is in use is refused.

@@ -65,7 +65,7 @@ impl Group {
             group.warn(limits, None);
             return group;
         }
-        let made = if Path::new(MOUNT).join("cgroup.controllers").exists() {
+        let made = if is_unified() {
             group.unified = true;
             group.make_unified(limits, identity)
         } else {
@@ -152,6 +152,11 @@ impl Group {
         Ok(())
     }
 
+    /// Tells whether there is a group: without one, limits are those of single processes.
+    pub fn exists(&self) -> bool {
+        !self.directories.is_empty()
+    }
+
     /// Opens what the container's first process enters by.
     pub fn entry(&self) -> Entry {
         let open = |directory: &PathBuf| {
@@ -187,25 +192,50 @@ impl Group {
     }
 }
 
+/// Tells whether the groups are those of version 2.
+pub fn is_unified() -> bool {
+    Path::new(MOUNT).join("cgroup.controllers").exists()
+}
+
+/// Returns the directory of this process's group in version 2.
+pub fn own() -> io::Result<PathBuf> {
+    let text = fs::read_to_string("/proc/self/cgroup")?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
+    Ok(Path::new(MOUNT).join(own))
+}
+
+/// Returns the directory in which the groups of containers are made, in version 2.
+pub fn parent(identity: &Identity) -> io::Result<PathBuf> {
+    unified_parent(identity).map_err(|(_, error)| error)
+}
+
 /// Finds the group under which a plain user, or root, may make others, with its controllers.
 fn unified_parent(identity: &Identity) -> Result<PathBuf, (PathBuf, io::Error)> {
     let root = Path::new(MOUNT);
-    let own = if *identity == Identity::Root {
-        root.to_owned()
-    } else {
-        let text = fs::read_to_string("/proc/self/cgroup")
-            .map_err(|error| (PathBuf::from("/proc/self/cgroup"), error))?;
-        let own = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
-        root.join(own)
+    let own = match identity {
+        Identity::Root => root.to_owned(),
+        _ => own().map_err(|error| (PathBuf::from("/proc/self/cgroup"), error))?,
     };
     // A group with processes passes nothing on; one above it, which was delegated, may.
     let mut last = (own.clone(), io::Error::from(io::ErrorKind::PermissionDenied));
     for candidate in own.ancestors().take_while(|path| path.starts_with(root)) {
         let parent = candidate.join(PARENT);
         let made = (|| {
-            pass_on(candidate)?;
+            match pass_on(candidate) {
+                // The root of a container's groups, with its processes in it.
+                Err((_, error))
+                    if candidate == root && error.kind() == io::ErrorKind::ResourceBusy =>
+                {
+                    move_to_leaf(candidate)?;
+                    pass_on(candidate)?;
+                }
+                passed => passed?,
+            }
             fs::create_dir_all(&parent).map_err(|error| (parent.clone(), error))?;
-            pass_on(&parent)
+            pass_on(&parent)?;
+            // It may be another user's.
+            rustix::fs::access(&parent, rustix::fs::Access::WRITE_OK)
+                .map_err(|error| (parent.clone(), error.into()))
         })();
         match made {
             Ok(()) => return Ok(parent),
@@ -215,7 +245,36 @@ fn unified_parent(identity: &Identity) -> Result<PathBuf, (PathBuf, io::Error)> 
     Err(last)
 }
 
-fn pass_on(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
+/// The group that takes the processes of one that is to have others below it, as Docker in Docker
+/// has it.
+const LEAF: &str = "imgforge-self";
+
+/// Moves the processes of a group to one below it: a group with processes passes nothing on.
+pub fn move_to_leaf(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
+    let leaf = directory.join(LEAF);
+    fs::create_dir_all(&leaf).map_err(|error| (leaf.clone(), error))?;
+    let processes = directory.join("cgroup.procs");
+    // They may make others meanwhile.
+    for _ in 0..16 {
+        let text = fs::read_to_string(&processes).map_err(|error| (processes.clone(), error))?;
+        let mut moved = 0;
+        // Those of the host, which a container cannot see, are 0 to it: they stay.
+        for process in text.lines().filter(|process| *process != "0") {
+            match set(&leaf, "cgroup.procs", process) {
+                Ok(()) => moved += 1,
+                // It has ended.
+                Err((_, error)) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if moved == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+pub fn pass_on(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
     let control = directory.join("cgroup.subtree_control");
     let text = fs::read_to_string(&control).map_err(|error| (control.clone(), error))?;
     for controller in ["memory", "cpu", "pids"] {

@@ -10,6 +10,7 @@ use rustix::thread::UnshareFlags;
 use super::super::task::{Answer, Container, Identity, Network, Step, Storage};
 use super::failure::{Context as _, During as _, Failure};
 use super::init::{Forked, Inherited, fork};
+use super::kills::Kills;
 use super::{Requester, cgroup, init, remove, root};
 use crate::engine::Quota;
 use crate::engine::meter::{Meter, Reading};
@@ -28,11 +29,16 @@ pub fn run(
     }
     rustix::process::chdir(&request.root.snapshots).at("change to", &request.root.snapshots)?;
     let mut group = cgroup::Group::make(&request.limits, identity);
+    let kills = (!group.exists()).then(Kills::now);
     let ended = start(&request, identity, &files, &group).and_then(|started| {
         let meter = meter(&request, &started);
         watch(started, requester, meter)
     });
-    let out_of_memory = group.out_of_memory();
+    let code = ended.as_ref().ok().map(|ended| ended.code);
+    let out_of_memory = match kills {
+        None => group.out_of_memory(),
+        Some(kills) => kills.may_be_of(code),
+    };
     let warnings = std::mem::take(&mut group.warnings);
     group.remove();
     if !request.root.is_there() {

@@ -11,6 +11,7 @@ mod copy;
 mod failure;
 mod identity;
 mod init;
+mod kills;
 mod merge;
 mod network;
 mod pack;
@@ -28,7 +29,10 @@ use std::process::ExitCode;
 use super::task::{Answer, Task, Work};
 use failure::{Context as _, Failure};
 
-pub(super) use cgroup::{PARENT as GROUPS, available as limits_groups};
+pub(super) use cgroup::{
+    PARENT as GROUPS, available as limits_groups, is_unified, move_to_leaf, own as own_group,
+    parent as groups_parent, pass_on,
+};
 
 /// Brings up the loopback of this process's network namespace, where that is a new one.
 pub(crate) fn bring_loopback_up() -> std::io::Result<()> {

@@ -202,6 +202,32 @@ fn root_without_the_capabilities_of_root_is_a_plain_user() {
     }
 }
 
+/// Evaluates an instance of the demo in an image of `namespace`, which is nowhere.
+fn evaluate_published(namespace: &str, more: &[&str]) -> Output {
+    let (dir, program) = place();
+    let rows = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/demo/test.jsonl"));
+    let rows = rows.unwrap();
+    std::fs::write(dir.path().join("rows.jsonl"), rows.lines().next().unwrap()).unwrap();
+    let args = ["eval", "-d", "rows.jsonl", "-p", "gold", "--namespace", namespace];
+    imgforge(dir.path(), &program, &[&args[..], more].concat()).output().unwrap()
+}
+
+#[test]
+fn a_network_that_the_engine_has_not_is_refused_before_anything_starts() {
+    let output = evaluate_published("registry.invalid/x", &["--network", "bridge"]);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("has no bridged network"), "{text}");
+    assert!(!text.contains("failed instance"), "{text}");
+}
+
+#[test]
+fn images_whose_registry_is_not_reached_are_a_fault_of_the_place() {
+    let output = evaluate_published("registry.invalid/x", &[]);
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert!(said(&output).contains("registry.invalid"), "{}", said(&output));
+}
+
 #[test]
 fn a_profile_for_the_program_is_printed() {
     let output = Command::new(env!("CARGO_BIN_EXE_imgforge"))

@@ -154,6 +154,19 @@ fn the_demo_is_evaluated_without_docker() {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         engine().await.remove(&published).await.unwrap();
     });
+    // Without a program that the build needs nothing starts.
+    let output = Command::new(env!("CARGO_BIN_EXE_imgforge"))
+        .args(["--engine", "embedded", "--state-dir"])
+        .arg(state())
+        .args(["build", "-d", "demo", "-i", ids[0], "--force-rebuild"])
+        .current_dir(dir.path())
+        .env("PATH", dir.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("needs `git`"), "{text}");
+    assert!(!text.contains("failed"), "{text}");
     let (cleaned, _) = run(&["clean"]);
     assert_eq!(cleaned["removed"], serde_json::json!([]));
 }

@@ -327,7 +327,7 @@ pub(super) async fn evaluate(
         }
         if summary.interrupted {
             exit = Exit::Interrupted;
-        } else if summary.out_of_space {
+        } else if summary.out_of_space || summary.is_nothing_possible() {
             exit = Exit::Environment;
         }
     }

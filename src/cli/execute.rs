@@ -99,14 +99,15 @@ impl ExecArgs {
         if !global.quiet {
             warn_of_environments(&plan);
         }
+        let (engine, info) =
+            prepared.engine.as_ref().expect("what runs has an engine, or it would have ended");
+        super::preflight::check(&plan, info)?;
         let mut host = HostAccess { secrets: self.secret.iter().cloned().collect(), ..host };
         if let Some(index) = &index {
             lead_to(index, &mut host);
         }
         let mut reporter = self.reporters(global)?;
         reporter.0.extend(more);
-        let (engine, info) =
-            prepared.engine.as_ref().expect("what runs has an engine, or it would have ended");
         if !global.quiet && info.name == "embedded" && embedded::ends_with_login() {
             super::render::warn(format!(
                 "this run ends with your last login; {}",
@@ -268,7 +269,7 @@ async fn remove_own(engine: &dyn Engine, owners: &Owners) {
 pub fn exit_of(summary: &RunSummary) -> Exit {
     if summary.interrupted {
         Exit::Interrupted
-    } else if summary.out_of_space {
+    } else if summary.out_of_space || summary.is_nothing_possible() {
         Exit::Environment
     } else if summary.failed + summary.skipped > 0 {
         Exit::SomeFailed

@@ -21,6 +21,7 @@ mod lock;
 mod out;
 mod plan;
 mod platform;
+mod preflight;
 mod prewarm;
 mod push;
 mod record;

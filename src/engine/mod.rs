@@ -502,6 +502,19 @@ impl EngineError {
         }
     }
 
+    /// Tells whether engine or registry are not reached from here, or no container may be made.
+    pub fn is_out_of_reach(&self) -> bool {
+        match self {
+            EngineError::GaveUp { source } => source.is_out_of_reach(),
+            EngineError::Unreachable { .. }
+            | EngineError::PermissionDenied { .. }
+            | EngineError::Offline { .. }
+            | EngineError::NoRegistry { .. }
+            | EngineError::Confined { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Returns what would help.
     pub fn hint(&self) -> Option<String> {
         let login = |registry: &str| {

@@ -124,6 +124,16 @@ impl NodeError {
         }
     }
 
+    /// Tells whether this machine, and not the node, is at fault: engine, registry or origin are not
+    /// reached from here, or no container may be made.
+    pub fn is_out_of_reach(&self) -> bool {
+        match self {
+            NodeError::Engine(error) => error.is_out_of_reach(),
+            NodeError::Source(error) => error.is_out_of_reach(),
+            _ => false,
+        }
+    }
+
     /// Tells whether no further node can succeed.
     pub fn ends_run(&self) -> bool {
         match self {

@@ -37,6 +37,9 @@ pub struct RunSummary {
     /// Whether a disk was too full to go on.
     #[serde(skip)]
     pub out_of_space: bool,
+    /// Failed nodes for which this machine is at fault: what they need is not reached from here.
+    #[serde(skip)]
+    pub out_of_reach: usize,
     /// What the evaluations came to.
     #[serde(skip)]
     pub evaluations: HashMap<NodeIndex, Evaluated>,
@@ -102,9 +105,17 @@ impl RunSummary {
             seconds: 0.0,
             interrupted: false,
             out_of_space: false,
+            out_of_reach: 0,
             evaluations: HashMap::new(),
             nodes,
         }
+    }
+
+    /// Tells whether this machine can do none of it: nothing was done, and whatever failed, failed
+    /// for that.
+    pub fn is_nothing_possible(&self) -> bool {
+        let done = self.built + self.pulled + self.evaluated;
+        self.failed > 0 && self.failed == self.out_of_reach && done == 0
     }
 
     pub(super) fn finish(
@@ -129,6 +140,7 @@ impl RunSummary {
         };
         *count += 1;
         self.out_of_space |= finished.ends_run;
+        self.out_of_reach += usize::from(finished.out_of_reach);
         let node = &mut self.nodes[index.index()];
         node.status = status;
         node.seconds = seconds;

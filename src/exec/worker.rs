@@ -35,13 +35,22 @@ pub(super) struct Finished {
     pub log: Option<PathBuf>,
     /// Whether no further node can succeed.
     pub ends_run: bool,
+    /// Whether this machine, and not the node, is at fault: what it needs is not reached here.
+    pub out_of_reach: bool,
     /// The model patch does not apply.
     pub refused: Option<Refused>,
 }
 
 impl Finished {
     pub fn of(outcome: Outcome) -> Self {
-        Finished { outcome, bytes: None, log: None, ends_run: false, refused: None }
+        Finished {
+            outcome,
+            bytes: None,
+            log: None,
+            ends_run: false,
+            out_of_reach: false,
+            refused: None,
+        }
     }
 }
 
@@ -125,11 +134,9 @@ impl Worker {
             let error = match self.once(index, &log).await {
                 Ok(done) => {
                     return Finished {
-                        outcome: done.outcome,
                         bytes: done.bytes,
                         log: Some(log.path().to_owned()),
-                        ends_run: false,
-                        refused: None,
+                        ..Finished::of(done.outcome)
                     };
                 }
                 Err(error) => error,
@@ -171,6 +178,7 @@ impl Worker {
             bytes: None,
             log,
             ends_run: error.ends_run(),
+            out_of_reach: error.is_out_of_reach(),
             refused: match error {
                 NodeError::PatchRefused { which: Which::Model, failures, text } => {
                     Some(Refused { failures: failures.clone(), text: text.clone() })

@@ -124,6 +124,11 @@ fn tried_text(tried: &[Tried]) -> String {
 }
 
 impl SourceError {
+    /// Tells whether this machine is at fault, whatever the repository: it lacks a program.
+    pub fn is_out_of_reach(&self) -> bool {
+        matches!(self, SourceError::NoProgram { .. })
+    }
+
     /// Returns what would help.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {

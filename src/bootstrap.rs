@@ -17,6 +17,7 @@ use crate::engine::{
 };
 use crate::key::Digest;
 use crate::platform::Platform;
+use crate::proxy::{Proxies, WrongProxy};
 
 /// The variable that names another archive of Debian's packages.
 const ARCHIVE: &str = "IMGFORGE_DEBIAN_ARCHIVE";
@@ -85,6 +86,9 @@ pub enum BootstrapError {
         #[source]
         source: std::io::Error,
     },
+    /// A variable of the environment names no proxy.
+    #[error(transparent)]
+    Proxy(WrongProxy),
     /// The engine did not take it.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -104,7 +108,7 @@ impl BootstrapError {
                     .to_owned(),
             ),
             BootstrapError::NoArchive { .. } => {
-                Some("check the network, and http_proxy".to_owned())
+                Some("check the network, and HTTP_PROXY or ALL_PROXY".to_owned())
             }
             BootstrapError::Foreign { .. } => Some(
                 "make it on such a machine, or let the kernel run its programs (`sudo apt-get \
@@ -288,6 +292,7 @@ impl Bootstrap {
             "linux/ppc64le" => "ppc64el".to_owned(),
             _ => platform.architecture().to_owned(),
         };
+        let proxies = Proxies::of_process().map_err(BootstrapError::Proxy)?;
         let mut command = Command::new("mmdebstrap");
         command
             .args(["--format=tar", "--variant=minbase"])
@@ -304,6 +309,7 @@ impl Bootstrap {
             ))
             .arg(format!("--customize-hook=sh {} \"$1\"", at("finish")))
             .arg(format!("--customize-hook=download /var/lib/dpkg/status {}", at("status")))
+            .args(proxies.apt_settings().lines().map(|line| format!("--aptopt={line}")))
             .args([self.suite, &at("base.tar"), &at("sources")])
             .env("SOURCE_DATE_EPOCH", time.to_string())
             .stdin(Stdio::null())

@@ -34,6 +34,7 @@ pub mod patch;
 pub mod plan;
 pub mod platform;
 pub mod progress;
+mod proxy;
 pub mod recipe;
 pub mod report;
 mod requirements;

@@ -269,7 +269,7 @@ async fn record_packages(
         .find_map(context::variable)
         .unwrap_or_else(|| "https://pypi.org/simple".to_owned());
     let client = crate::http::client()
-        .map_err(|(path, error)| file_failure(&path)(error))?
+        .map_err(Failure::environment)?
         .build()
         .map_err(Failure::environment)?;
     let records = dir.join(bundle::INDEX);

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::config;
 use crate::engine::{EngineError, EngineInfo};
 use crate::platform::Platform;
+use crate::proxy::Proxies;
 use crate::store::{self, disk};
 
 use super::context;
@@ -114,6 +115,7 @@ pub(super) async fn run(global: &Global, args: DoctorArgs) -> CommandResult {
         ));
     }
     checks.push(certificates_check());
+    checks.extend(credentials_check());
     checks.push(proxy_check(info.as_ref()));
     if args.offline {
         checks.push(ok("network", "not asked"));
@@ -272,16 +274,35 @@ fn certificates_check() -> Check {
     }
 }
 
+/// Reads the files with credentials for registries.
+fn credentials_check() -> Option<Check> {
+    let directory = crate::engine::docker::config_directory(context::variable)?;
+    Some(match crate::engine::check_credentials(&directory, context::variable) {
+        Ok(files) if files.is_empty() => ok("credentials", "none"),
+        Ok(files) => {
+            let files = files.iter().map(|path| path.display().to_string());
+            ok("credentials", files.collect::<Vec<_>>().join(", "))
+        }
+        Err(error) => {
+            let cause = std::error::Error::source(&error);
+            let detail = cause.map_or(error.to_string(), |cause| format!("{error}: {cause}"));
+            not_ok(Status::Fail, "credentials", detail, error.hint().unwrap_or_default())
+        }
+    })
+}
+
 fn proxy_check(info: Option<&EngineInfo>) -> Check {
-    let names = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"];
-    let set: Vec<&str> =
-        names.into_iter().filter(|name| context::variable(name).is_some()).collect();
-    let local = ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"].iter().any(|name| {
-        context::variable(name)
-            .is_some_and(|value| value.contains("127.0.0.1") || value.contains("localhost"))
-    });
+    let proxies = match Proxies::of_process() {
+        Ok(proxies) => proxies,
+        Err(error) => {
+            return not_ok(Status::Fail, "proxy", error.to_string(), "correct or unset it");
+        }
+    };
+    if proxies.is_none() {
+        return ok("proxy", "none");
+    }
     // Steps of the embedded engine share the host's network.
-    if local && info.is_none_or(|info| info.name != "embedded") {
+    if proxies.on_loopback() && info.is_none_or(|info| info.name != "embedded") {
         return not_ok(
             Status::Warn,
             "proxy",
@@ -289,17 +310,28 @@ fn proxy_check(info: Option<&EngineInfo>) -> Check {
             "build with --build-network host",
         );
     }
-    match set.as_slice() {
-        [] => ok("proxy", "none"),
-        set => ok("proxy", format!("{} reach build steps", set.join(", "))),
+    let names = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
+    let names = names.map(|name| [name.to_owned(), name.to_ascii_lowercase()]).concat();
+    let set: Vec<String> =
+        names.into_iter().filter(|name| context::variable(name).is_some()).collect();
+    let detail = format!("{} reach build steps", set.join(", "));
+    match proxies.speaks_socks() {
+        true => not_ok(
+            Status::Warn,
+            "proxy",
+            format!("{detail}; pip speaks SOCKS only where the image has PySocks"),
+            "where pip installs, name a proxy that speaks HTTP in HTTPS_PROXY",
+        ),
+        false => ok("proxy", detail),
     }
 }
 
 async fn reach_check(name: &'static str, url: &str) -> Check {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build();
-    let Ok(client) = client else {
-        return not_ok(Status::Warn, name, "no TLS client can be made", "look at SSL_CERT_FILE");
+    let client = crate::http::client();
+    let client = client.map(|builder| builder.timeout(Duration::from_secs(5)).build());
+    let Ok(Ok(client)) = client else {
+        let detail = "no client can be made";
+        return not_ok(Status::Warn, name, detail, "look at SSL_CERT_FILE and the proxies");
     };
     match client.head(url).send().await {
         // Any answer shows that it can be reached; the registry's is 401.

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use tokio::io::AsyncWriteExt as _;
 
 use super::parts::{self, PartsError};
+use crate::proxy;
 use crate::retry::{Passing, TRANSFER, Tries, retried, retry_after};
 
 /// Where the hub is, and where its files are kept.
@@ -127,6 +128,9 @@ pub enum HubError {
         /// What was asked.
         url: String,
     },
+    /// What the environment says of certificates or proxies cannot be used.
+    #[error(transparent)]
+    Client(crate::http::NoClient),
     /// A file of the cache cannot be written.
     #[error("cannot use `{path}` in the hub's cache")]
     File {
@@ -176,6 +180,10 @@ impl HubError {
                 "wait, or set HF_TOKEN: the hub allows more to those it knows"
             }
             HubError::NotFound { .. } => "private datasets are not found without HF_TOKEN",
+            HubError::Request { url, .. } if proxy::leads_to(url) => {
+                "a proxy of the environment leads there (HTTPS_PROXY, ALL_PROXY): look whether it \
+                 answers, or except the host in NO_PROXY"
+            }
             HubError::Request { .. } => {
                 "behind a proxy, set HTTPS_PROXY, and SSL_CERT_FILE for its certificates"
             }
@@ -298,8 +306,7 @@ pub(super) async fn fetch(name: &str, split: &str, hub: &HubSettings) -> Result<
 
 /// Makes a client that hands redirects to us: a token must not follow to another host.
 fn client() -> Result<Client, HubError> {
-    let builder =
-        crate::http::client().map_err(|(path, source)| HubError::File { path, source })?;
+    let builder = crate::http::client().map_err(HubError::Client)?;
     let builder = builder.redirect(reqwest::redirect::Policy::none());
     builder.build().map_err(|source| HubError::Request { url: "(client)".to_owned(), source })
 }

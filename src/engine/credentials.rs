@@ -1,54 +1,107 @@
-//! Credentials for registries, from Docker's `config.json` and its helpers.
+//! Credentials for registries: Docker's `config.json` with its helpers, then Podman's `auth.json`.
 
 use std::path::{Path, PathBuf};
 
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 
-use super::{LogSink, reference};
+use super::docker::read_json;
+use super::{EngineError, LogSink, Result, reference};
 
 /// The name under which Docker keeps the credentials of Docker Hub.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
+/// A file of credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum File {
+    /// Docker's, by registries.
+    Docker(PathBuf),
+    /// Podman's, by registries and by what is below them.
+    Podman(PathBuf),
+}
+
 /// Returns the credentials for a reference's registry, and how Docker calls that; `None` asks
 /// without. A helper that fails is named in `log`, and the registry decides.
+///
+/// # Errors
+/// A file that is there and cannot be read.
 pub(super) async fn credentials(
     client_config: Option<&PathBuf>,
     reference: &str,
     log: &dyn LogSink,
-) -> Option<(DockerCredential, String)> {
-    let config = client_config?.join("config.json");
-    let server = server(reference).to_owned();
-    let asked = server.clone();
+) -> Result<Option<(DockerCredential, String)>> {
+    let Some(config) = client_config else { return Ok(None) };
+    let files = files(config, |name| std::env::var(name).ok());
+    let (asked, server) = (reference.to_owned(), server(reference).to_owned());
     // A helper is a program that is waited for.
-    let found = tokio::task::spawn_blocking(move || look_up(&config, &asked));
-    match found.await.expect("looking up credentials does not panic") {
-        Ok(found) => found.map(|found| (found, server)),
-        Err(reason) => {
-            let text = format!("no credentials for `{server}`: {}\n", reason.trim_end());
-            log.write(text.as_bytes());
-            None
-        }
+    let found = tokio::task::spawn_blocking(move || look_up(&files, &asked));
+    let (found, complaint) = found.await.expect("looking up credentials does not panic")?;
+    if let Some(complaint) = complaint {
+        let text = format!("no credentials for `{server}`: {}\n", complaint.trim_end());
+        log.write(text.as_bytes());
     }
+    Ok(found.map(|found| (found, server)))
 }
 
-fn look_up(config: &Path, server: &str) -> Result<Option<DockerCredential>, String> {
-    use CredentialRetrievalError as Failure;
-    let file = match std::fs::File::open(config) {
-        Ok(file) => std::io::BufReader::new(file),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("cannot read `{}`: {error}", config.display())),
-    };
-    match docker_credential::get_credential_from_reader(file, server) {
-        Ok(found) => Ok(Some(found)),
-        Err(Failure::NoCredentialConfigured) => Ok(None),
-        // How a helper says that it has none; the words are part of its protocol.
-        Err(Failure::HelperFailure { stdout, .. })
-            if stdout.contains("credentials not found in native keychain") =>
-        {
-            Ok(None)
+/// Reads the files of credentials that there are, and returns their paths.
+///
+/// # Errors
+/// One that is there and cannot be read.
+pub(crate) fn check(
+    client_config: &Path,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Vec<PathBuf>> {
+    let mut there = Vec::new();
+    for File::Docker(path) | File::Podman(path) in files(client_config, variable) {
+        if read(&path)?.is_some() {
+            there.push(path);
         }
-        Err(error) => Err(error.to_string()),
     }
+    Ok(there)
+}
+
+/// Lists where credentials may be, in the order in which they count.
+fn files(client_config: &Path, variable: impl Fn(&str) -> Option<String>) -> Vec<File> {
+    let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let mut files = vec![File::Docker(client_config.join("config.json"))];
+    if let Some(named) = set("REGISTRY_AUTH_FILE") {
+        files.push(File::Podman(named));
+        return files;
+    }
+    let user = || format!("/run/containers/{}", rustix::process::geteuid().as_raw()).into();
+    let runtime = set("XDG_RUNTIME_DIR").map_or_else(user, |runtime| runtime.join("containers"));
+    files.push(File::Podman(runtime.join("auth.json")));
+    let config = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
+    files.extend(config.map(|config| File::Podman(config.join("containers/auth.json"))));
+    files
+}
+
+fn read(path: &Path) -> Result<Option<serde_json::Value>> {
+    read_json(path).map_err(EngineError::Unusable)
+}
+
+/// Returns the first credential, else why there may be one that could not be had.
+fn look_up(files: &[File], reference: &str) -> Result<(Option<DockerCredential>, Option<String>)> {
+    use CredentialRetrievalError as Failure;
+    let mut complaint = None;
+    for file in files {
+        let (path, names) = match file {
+            File::Docker(path) => (path, vec![server(reference).to_owned()]),
+            File::Podman(path) => (path, podman_names(reference)),
+        };
+        let Some(content) = read(path)? else { continue };
+        let content = content.to_string();
+        for name in names {
+            match docker_credential::get_credential_from_reader(content.as_bytes(), &name) {
+                Ok(found) => return Ok((Some(found), None)),
+                Err(Failure::NoCredentialConfigured) => {}
+                // How a helper says that it has none; the words are part of its protocol.
+                Err(Failure::HelperFailure { stdout, .. })
+                    if stdout.contains("credentials not found in native keychain") => {}
+                Err(error) => complaint = Some(format!("`{}`: {error}", path.display())),
+            }
+        }
+    }
+    Ok((None, complaint))
 }
 
 /// Returns the registry of a reference as Docker's configuration names it.
@@ -59,9 +112,32 @@ fn server(reference: &str) -> &str {
     }
 }
 
+/// Lists the names under which Podman keeps what counts for a reference: its repository, what that
+/// is in, the registry.
+fn podman_names(reference: &str) -> Vec<String> {
+    let parts = reference::parts(reference);
+    let Some(parts) = parts else { return vec![reference::registry(reference).to_owned()] };
+    let mut names = vec![format!("{}/{}", parts.registry, parts.repository)];
+    while let Some((above, _)) = names[names.len() - 1].rsplit_once('/') {
+        names.push(above.to_owned());
+    }
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// base64 of `me:secret`
+    const AUTH: &str = "bWU6c2VjcmV0";
+
+    fn me() -> DockerCredential {
+        DockerCredential::UsernamePassword("me".to_owned(), "secret".to_owned())
+    }
+
+    fn found(file: &File, reference: &str) -> (Option<DockerCredential>, Option<String>) {
+        look_up(std::slice::from_ref(file), reference).unwrap()
+    }
 
     #[test]
     fn a_reference_without_a_host_is_on_docker_hub() {
@@ -75,15 +151,77 @@ mod tests {
     #[test]
     fn a_helper_that_has_nothing_is_told_from_one_that_fails() {
         let directory = tempfile::tempdir().unwrap();
-        let config = directory.path().join("config.json");
-        assert_eq!(look_up(&config, "r.example").unwrap(), None);
-        // base64 of `me:secret`
-        std::fs::write(&config, r#"{"auths":{"r.example":{"auth":"bWU6c2VjcmV0"}}}"#).unwrap();
-        let me = DockerCredential::UsernamePassword("me".to_owned(), "secret".to_owned());
-        assert_eq!(look_up(&config, "r.example").unwrap(), Some(me));
-        assert_eq!(look_up(&config, "other.example").unwrap(), None);
+        let path = directory.path().join("config.json");
+        let config = File::Docker(path.clone());
+        assert_eq!(found(&config, "r.example/a"), (None, None));
+        std::fs::write(&path, format!(r#"{{"auths":{{"r.example":{{"auth":"{AUTH}"}}}}}}"#))
+            .unwrap();
+        assert_eq!(found(&config, "r.example/a"), (Some(me()), None));
+        assert_eq!(found(&config, "other.example/a"), (None, None));
         let helper = r#"{"credHelpers":{"r.example":"imgforge-does-not-exist"}}"#;
-        std::fs::write(&config, helper).unwrap();
-        assert!(look_up(&config, "r.example").is_err());
+        std::fs::write(&path, helper).unwrap();
+        let (none, complaint) = found(&config, "r.example/a");
+        assert_eq!(none, None);
+        assert!(complaint.unwrap().contains("config.json`: "));
+    }
+
+    #[test]
+    fn podmans_file_counts_after_dockers_and_by_what_is_below_a_registry() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("auth.json");
+        let auths = format!(
+            r#"{{"auths":{{"q.example/team":{{"auth":"{AUTH}"}},"docker.io":{{"auth":"{AUTH}"}}}}}}"#
+        );
+        std::fs::write(&path, auths).unwrap();
+        let podman = File::Podman(path);
+        for (reference, expected) in [
+            ("q.example/team/image:1", Some(me())),
+            ("q.example/team/below/image:1", Some(me())),
+            ("q.example/others/image:1", None),
+            ("debian:12", Some(me())),
+            ("docker.io/swebench/x:latest", Some(me())),
+        ] {
+            assert_eq!(found(&podman, reference).0, expected, "{reference}");
+        }
+        let other = directory.path().join("config.json");
+        // base64 of `you:secret`
+        let auths = r#"{"auths":{"q.example":{"auth":"eW91OnNlY3JldA=="}}}"#;
+        std::fs::write(&other, auths).unwrap();
+        let both = [File::Docker(other), podman];
+        let you = DockerCredential::UsernamePassword("you".to_owned(), "secret".to_owned());
+        assert_eq!(look_up(&both, "q.example/team/image").unwrap().0, Some(you));
+    }
+
+    #[test]
+    fn the_files_are_where_docker_and_podman_write_them() {
+        let paths = |set: &[(&str, &str)]| -> Vec<String> {
+            let found = files(Path::new("/h/.docker"), |name| {
+                set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+            });
+            let path = |(File::Docker(path) | File::Podman(path))| path.display().to_string();
+            found.into_iter().map(path).collect()
+        };
+        assert_eq!(
+            paths(&[("HOME", "/h"), ("XDG_RUNTIME_DIR", "/run/user/1")]),
+            [
+                "/h/.docker/config.json",
+                "/run/user/1/containers/auth.json",
+                "/h/.config/containers/auth.json"
+            ]
+        );
+        let named = paths(&[("HOME", "/h"), ("REGISTRY_AUTH_FILE", "/a.json")]);
+        assert_eq!(named, ["/h/.docker/config.json", "/a.json"]);
+    }
+
+    #[test]
+    fn a_broken_file_is_an_error_that_names_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        std::fs::write(&path, "{\"auths\"").unwrap();
+        let error = look_up(&[File::Docker(path.clone())], "r.example/a").unwrap_err();
+        assert!(error.to_string().ends_with("config.json` is broken"), "{error}");
+        assert!(check(directory.path(), |_| None).is_err());
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(look_up(&[File::Docker(path)], "r.example/a").unwrap(), (None, None));
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::catalog::ContextFile;
 use crate::engine::HostAccess;
+use crate::proxy::Proxies;
 use crate::recipe::shell_quote;
 
 /// Where the files are mounted. `/dev` is a file system of the step's own, so that no mount point is
@@ -25,7 +26,7 @@ pub(super) fn files(host: &HostAccess) -> Vec<ContextFile> {
     };
     let mut files = vec![
         file("step", include_bytes!("step.sh").to_vec()),
-        file("apt.conf", b"Dir::Cache::pkgcache \"\";\nDir::Cache::srcpkgcache \"\";\n".to_vec()),
+        file("apt.conf", apt_settings(host).into_bytes()),
         file("environment", environment(host).into_bytes()),
     ];
     if no_index(host) {
@@ -35,6 +36,12 @@ pub(super) fn files(host: &HostAccess) -> Vec<ContextFile> {
         files.push(file("ca.pem", bundle.clone()));
     }
     files
+}
+
+fn apt_settings(host: &HostAccess) -> String {
+    let proxies = Proxies::read(|name| host.variables.get(name).cloned()).unwrap_or_default();
+    let caches = "Dir::Cache::pkgcache \"\";\nDir::Cache::srcpkgcache \"\";\n";
+    format!("{caches}{}", proxies.apt_settings())
 }
 
 fn no_index(host: &HostAccess) -> bool {

@@ -31,6 +31,7 @@ use crate::owner::Judge;
 use crate::platform;
 
 pub(crate) use config::{config_json, read as read_config};
+pub(crate) use credentials::check as check_credentials;
 pub use quota::{Quota, Quotas};
 
 /// Labels that imgforge sets on its images.
@@ -324,7 +325,7 @@ pub enum EngineError {
         /// The socket.
         address: String,
     },
-    /// The engine that was chosen, or that answers, cannot be used.
+    /// The engine that was chosen, or that answers, or a file of credentials, cannot be used.
     #[error(transparent)]
     Unusable(docker::Refusal),
     /// The engine is older than what imgforge can use.

@@ -150,7 +150,9 @@ fn context(set: &impl Fn(&str) -> Option<String>) -> Result<Option<(String, Chos
 }
 
 /// Reads a file of JSON; none, and an empty one as for `docker`, is `None`.
-fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>, Refusal> {
+pub(in crate::engine) fn read_json<T: for<'a> Deserialize<'a>>(
+    path: &Path,
+) -> Result<Option<T>, Refusal> {
     let text = match std::fs::read(path) {
         Ok(text) => text,
         Err(error) => match error.kind() {

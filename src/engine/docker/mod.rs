@@ -28,8 +28,11 @@ pub use choice::config_directory;
 pub use refusal::{ChosenBy, Refusal};
 pub use ssh::Ended;
 
+pub(in crate::engine) use choice::read_json;
+
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -58,6 +61,8 @@ pub struct DockerEngine {
     owner: String,
     client_config: Option<PathBuf>,
     facts: OnceCell<Facts>,
+    /// Containers have no IPv6, as the first one showed that was asked to.
+    without_ipv6: AtomicBool,
     layers: Mutex<HashMap<String, Vec<archive::Descriptor>>>,
 }
 
@@ -98,6 +103,7 @@ impl DockerEngine {
                         owner,
                         client_config,
                         facts,
+                        without_ipv6: AtomicBool::new(false),
                         layers,
                     });
                 }

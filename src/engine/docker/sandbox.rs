@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bollard::container::LogOutput;
@@ -25,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::engine::quota::LogQuota;
 use crate::engine::{
-    EngineError, LogSink, Quota, Result, SandboxEnd, SandboxNetwork, SandboxRequest,
+    EngineError, LogSink, NoLog, Quota, Result, SandboxEnd, SandboxNetwork, SandboxRequest,
 };
 use crate::recipe::shell_quote;
 
@@ -63,7 +64,35 @@ impl DockerEngine {
             Some(_) => Some(self.facts().await?.cpus),
             None => None,
         };
-        let body = self.body(request, cpus);
+        loop {
+            let ipv6 = !self.without_ipv6.load(Ordering::Relaxed);
+            let mut started = false;
+            let body = self.body(request, cpus, ipv6);
+            let end = self.run_once(request, body, &mut started, log, control).await;
+            let asked = ipv6 && request.network != SandboxNetwork::Host;
+            if end.is_ok() || started || !asked || !self.lacks_ipv6(&request.image).await {
+                return end;
+            }
+            self.without_ipv6.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells whether containers of the engine have no IPv6. On a host that was booted with
+    /// `ipv6.disable=1` none starts that asks for it on loopback; the engine has no word for that.
+    async fn lacks_ipv6(&self, image: &str) -> bool {
+        let test = "[ -e /proc/sys/net/ipv6/conf/lo/disable_ipv6 ]";
+        let command = ["sh", "-c", test].map(str::to_owned);
+        matches!(self.run_command(image, &command, &NoLog).await, Ok(1))
+    }
+
+    async fn run_once(
+        &self,
+        request: &SandboxRequest,
+        body: ContainerCreateBody,
+        started: &mut bool,
+        log: &dyn LogSink,
+        control: &dyn LogSink,
+    ) -> Result<SandboxEnd> {
         let id = match self.docker.create_container(None::<CreateContainerOptions>, body).await {
             Ok(created) => created.id,
             Err(error) if is_not_found(&error) => {
@@ -71,14 +100,19 @@ impl DockerEngine {
             }
             Err(error) => return Err(failed("create a sandbox", error)),
         };
-        let end = self.run_to_end(&id, request, log, control).await;
+        let end = self.run_to_end(&id, request, started, log, control).await;
         let removed = self.remove_container(&id).await;
         let end = end?;
         removed?;
         Ok(end)
     }
 
-    fn body(&self, request: &SandboxRequest, cpus: Option<usize>) -> ContainerCreateBody {
+    fn body(
+        &self,
+        request: &SandboxRequest,
+        cpus: Option<usize>,
+        ipv6: bool,
+    ) -> ContainerCreateBody {
         let network = match request.network {
             SandboxNetwork::None => "none",
             SandboxNetwork::SilentPeer => SILENT_NETWORK,
@@ -125,7 +159,7 @@ impl DockerEngine {
                 }),
                 security_opt: Some(vec!["no-new-privileges".to_owned()]),
                 extra_hosts: own.then_some(hosts),
-                sysctls: own.then(|| HashMap::from(sysctls)),
+                sysctls: (own && ipv6).then(|| HashMap::from(sysctls)),
                 // The output is on our disk; the engine need not keep it as well.
                 log_config: Some(HostConfigLogConfig {
                     typ: Some("none".to_owned()),
@@ -141,6 +175,7 @@ impl DockerEngine {
         &self,
         id: &str,
         request: &SandboxRequest,
+        started: &mut bool,
         log: &dyn LogSink,
         control_log: &dyn LogSink,
     ) -> Result<SandboxEnd> {
@@ -157,10 +192,10 @@ impl DockerEngine {
             Err(error) => return Err(self.lost_or(id, ACTION, error).await),
         };
         let (mut output, mut input) = (attached.output, attached.input);
-        let started = self.docker.start_container(id, None::<StartContainerOptions>).await;
-        if let Err(error) = started {
+        if let Err(error) = self.docker.start_container(id, None::<StartContainerOptions>).await {
             return Err(self.lost_or(id, "start a sandbox", error).await);
         }
+        *started = true;
         let began = Instant::now();
         let deadline = began + request.time_limit;
         let written = LogQuota::new(&request.quotas);

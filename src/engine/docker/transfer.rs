@@ -52,7 +52,7 @@ impl DockerEngine {
             .tag(tag)
             .platform(platform)
             .build();
-        let credentials = self.credentials(reference, log).await;
+        let credentials = self.credentials(reference, log).await?;
         let mut answers = self.docker.create_image(Some(options), None, credentials);
         while let Some(answer) = answers.next().await {
             let answer = answer.map_err(|error| refused("pull", reference, error))?;
@@ -80,7 +80,7 @@ impl DockerEngine {
     async fn push_once(&self, reference: &str, log: &dyn LogSink) -> Result<()> {
         let (repository, tag) = split_tag(reference);
         let options = PushImageOptionsBuilder::new().tag(tag).build();
-        let credentials = self.credentials(reference, log).await;
+        let credentials = self.credentials(reference, log).await?;
         let mut answers = self.docker.push_image(repository, Some(options), credentials);
         while let Some(answer) = answers.next().await {
             let answer = answer.map_err(|error| refused("push", reference, error))?;
@@ -97,11 +97,15 @@ impl DockerEngine {
 }
 
 impl DockerEngine {
-    async fn credentials(&self, reference: &str, log: &dyn LogSink) -> Option<DockerCredentials> {
-        let found = credentials::credentials(self.client_config.as_ref(), reference, log).await;
-        let (found, server) = found?;
+    async fn credentials(
+        &self,
+        reference: &str,
+        log: &dyn LogSink,
+    ) -> Result<Option<DockerCredentials>> {
+        let found = credentials::credentials(self.client_config.as_ref(), reference, log).await?;
+        let Some((found, server)) = found else { return Ok(None) };
         let serveraddress = Some(server);
-        Some(match found {
+        Ok(Some(match found {
             DockerCredential::UsernamePassword(username, password) => DockerCredentials {
                 username: Some(username),
                 password: Some(password),
@@ -113,7 +117,7 @@ impl DockerEngine {
                 serveraddress,
                 ..DockerCredentials::default()
             },
-        })
+        }))
     }
 }
 

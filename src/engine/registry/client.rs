@@ -18,10 +18,6 @@ use super::login::{Challenge, Login};
 /// Registries without TLS, separated by commas, beside those on this machine.
 const INSECURE: &str = "IMGFORGE_INSECURE_REGISTRIES";
 
-/// Programs that resolve names for us: then a name that this machine does not know may be right.
-const PROXIES: [&str; 6] =
-    ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
-
 /// The longest pause of one that holds for the others too.
 const LONGEST_HOLD: Duration = Duration::from_secs(300);
 
@@ -57,8 +53,7 @@ impl Registry {
     /// # Errors
     /// A client cannot be made: the authorities that the host names cannot be read.
     pub fn new(name: &str, credential: Option<DockerCredential>) -> Result<Registry, String> {
-        let builder = crate::http::client()
-            .map_err(|(path, error)| format!("cannot read `{}`: {error}", path.display()))?;
+        let builder = crate::http::client().map_err(|error| super::chain(&error))?;
         // Blobs come as they are stored: their digests are of those bytes.
         let client = builder.no_gzip().build().map_err(|error| super::chain(&error))?;
         // Docker Hub's API has a host of its own.
@@ -205,8 +200,7 @@ impl Registry {
 
     /// Tells whether the resolver knows that there is no such host; one that is busy says so.
     async fn has_no_host(&self) -> bool {
-        if PROXIES.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
-        {
+        if crate::proxy::leads_to(&self.api) {
             return false;
         }
         let Some(host) = self.resolve("").ok().and_then(|url| url.host_str().map(str::to_owned))

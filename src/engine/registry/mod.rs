@@ -79,7 +79,7 @@ pub(crate) async fn open(
 ) -> Result<Arc<Registry>> {
     let action = format!("open the registry of `{reference}`");
     let parsed = parse(&action, reference)?;
-    let found = credentials::credentials(client_config, reference, log).await;
+    let found = credentials::credentials(client_config, reference, log).await?;
     let registry = Registry::new(&parsed.registry, found.map(|(credential, _)| credential));
     registry.map(Arc::new).map_err(|reason| EngineError::Refused { action, reason })
 }

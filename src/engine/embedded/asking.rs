@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -55,6 +55,14 @@ impl Asking {
         // What a terminal or a supervisor sends to our whole group is ours to answer: what runs may end.
         command.process_group(0);
         command
+    }
+
+    /// Starts a helper that does nothing until this process ends, or drops what is returned.
+    pub fn wait_with_us(&self) -> io::Result<(UnixStream, Child)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let mut command = self.command(theirs);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Ok((ours, command.spawn()?))
     }
 
     fn request(&self, work: Work) -> Vec<u8> {

@@ -239,6 +239,12 @@ pub(super) fn in_container() -> bool {
     Place::here().container.is_some()
 }
 
+/// Tells whether programs that this process starts can gain no privileges.
+pub(super) fn has_no_new_privileges() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line.strip_prefix("NoNewPrivs:").is_some_and(|set| set.trim() == "1"))
+}
+
 /// Tells from `/proc/PID/status` whether a seccomp filter is installed.
 fn filtered(status: &str) -> bool {
     status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))

@@ -139,7 +139,7 @@ impl EmbeddedEngine {
         let limited =
             request.memory.is_some() || request.milli_cpus.is_some() || request.pids.is_some();
         if limited {
-            tokio::task::block_in_place(|| delegation::prepare(&self.asking.identity, &self.dir));
+            tokio::task::block_in_place(|| delegation::prepare(&self.asking, &self.dir));
         }
         let name = scratch.file_name().expect("a container has a name").to_string_lossy();
         Ok(Container {

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use crate::key::Digest;
 use crate::owner::{Judge, Liveness};
 
+use super::asking::Asking;
 use super::helper;
-use super::task::Identity;
 
 /// How long the move may take.
 const WAIT: Duration = Duration::from_secs(5);
@@ -27,7 +27,8 @@ const RECORDS: &str = "groups";
 pub const LINGER: &str = "`loginctl enable-linger` lets it go on";
 
 /// Makes ready where the groups of containers are made, once in a process. Blocks.
-pub(super) fn prepare(identity: &Identity, dir: &Path) {
+pub(super) fn prepare(asking: &Asking, dir: &Path) {
+    let identity = &asking.identity;
     static PREPARED: OnceLock<()> = OnceLock::new();
     PREPARED.get_or_init(|| {
         if !helper::is_unified() {
@@ -35,7 +36,7 @@ pub(super) fn prepare(identity: &Identity, dir: &Path) {
         }
         if in_login() && helper::groups_parent(identity).is_err() {
             // Without a scope the limits are those of single processes, and a warning says so.
-            let _ = move_to_scope();
+            let _ = move_to_scope(asking);
         }
         if let Ok(parent) = helper::groups_parent(identity) {
             record(dir, &parent);
@@ -43,20 +44,36 @@ pub(super) fn prepare(identity: &Identity, dir: &Path) {
     });
 }
 
-/// Tells whether what runs here ends with the user's last login: it is in a scope of the user's
-/// systemd, or will be, and that does not stay.
+/// Tells whether what runs here ends with the user's last login: its systemd does not stay, and
+/// the login leaves no process behind.
 pub fn ends_with_login() -> bool {
-    helper::is_unified() && in_login() && bus().is_some() && !stays()
+    helper::is_unified() && in_login() && bus().is_some() && !stays() && logins_end_processes()
 }
 
-/// Tells whether this process is where a login put it. Whoever was put elsewhere, with limits of its
-/// own, stays there.
+/// Tells whether this process is where a login of its own user put it. Whoever was put elsewhere,
+/// with limits of its own, stays there; so does who became another user in a login.
 fn in_login() -> bool {
-    let own = helper::own_group().unwrap_or_default();
-    let name = own.file_name().unwrap_or_default().to_string_lossy();
-    !rustix::process::geteuid().is_root()
-        && name.starts_with("session-")
+    let user = rustix::process::geteuid().as_raw();
+    user != 0 && helper::own_group().is_ok_and(|own| is_of_login(&own, user))
+}
+
+fn is_of_login(group: &Path, user: u32) -> bool {
+    let name = group.file_name().unwrap_or_default().to_string_lossy();
+    let slice = group.parent().and_then(Path::file_name).unwrap_or_default();
+    name.starts_with("session-")
         && name.ends_with(".scope")
+        && slice == format!("user-{user}.slice").as_str()
+}
+
+/// Tells whether the end of a login is the end of its processes (`KillUserProcesses=` of logind).
+fn logins_end_processes() -> bool {
+    let asked = Command::new("busctl")
+        .args(["--system", "get-property", "org.freedesktop.login1", "/org/freedesktop/login1"])
+        .args(["org.freedesktop.login1.Manager", "KillUserProcesses"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
+    asked.is_ok_and(|output| output.stdout.starts_with(b"b true"))
 }
 
 /// Returns the bus of this user's systemd, where there is one: never that of another user, whose
@@ -76,8 +93,12 @@ fn stays() -> bool {
 
 /// Asks the user's systemd for a scope of this process, and waits until it is in it; then the
 /// process goes to a leaf of it, since a group with processes passes nothing on.
-fn move_to_scope() -> Option<()> {
+///
+/// A helper stays behind where the login put it, until this process ends: a login with a process is
+/// not over, and so the user's systemd stays, as it would without the move.
+fn move_to_scope(asking: &Asking) -> Option<()> {
     let bus = bus()?;
+    std::mem::forget(asking.wait_with_us().ok()?);
     let process = std::process::id().to_string();
     let scope = format!("imgforge-{process}.scope");
     let asked = Command::new("busctl")
@@ -148,6 +169,16 @@ pub(super) fn remove_groups(dir: &Path, judge: &Judge<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_login_of_the_user_itself_is_left() {
+        let of_login = |path: &str, user| is_of_login(Path::new(path), user);
+        assert!(of_login("/sys/fs/cgroup/user.slice/user-1000.slice/session-3.scope", 1000));
+        assert!(!of_login("/sys/fs/cgroup/user.slice/user-0.slice/session-3.scope", 1000));
+        assert!(!of_login("/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service", 1000));
+        assert!(!of_login("/sys/fs/cgroup/system.slice/session-3.scope", 1000));
+        assert!(!of_login("/sys/fs/cgroup", 1000));
+    }
 
     #[test]
     fn groups_of_the_dead_are_removed_wherever_they_were_made() {

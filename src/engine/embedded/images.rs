@@ -43,14 +43,19 @@ impl EmbeddedEngine {
             add("every container begins with a copy of its files: there is no overlayfs here", fix);
         }
         if self.asking.identity.one_owner() {
-            add(
-                "containers have one user: other owners of files are kept, and not enforced",
+            let fix = if rustix::process::geteuid().is_root() {
+                "run as root with all capabilities, in a container with `--privileged`"
+            } else if super::confinement::has_no_new_privileges() {
+                "start imgforge where new privileges may be had: `no_new_privs` keeps `newuidmap` \
+                 from working"
+            } else {
                 "install `uidmap`, and give yourself a range of ids: \
-                 `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`",
-            );
+                 `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`"
+            };
+            add("containers have one user: other owners of files are kept, and not enforced", fix);
         }
         let ends_with_login = delegation::ends_with_login();
-        delegation::prepare(&self.asking.identity, &self.dir);
+        delegation::prepare(&self.asking, &self.dir);
         if let Err(why) = super::helper::limits_groups(&self.asking.identity, &self.owner) {
             let fix = match container || rustix::process::geteuid().is_root() {
                 true => "start the container with `--privileged`, or use the engine's socket",

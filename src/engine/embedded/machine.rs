@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{EngineError, NoLog, Quotas, Result};
 
 use super::asking::Asking;
+use super::confinement::Confinement;
 use super::containers;
 use super::layout::file_error;
 use super::snapshots::Snapshots;
@@ -88,13 +89,25 @@ pub(super) fn find(wish: Wish<'_>) -> Result<(Asking, Storage)> {
                 Err(error @ EngineError::NoSpace { .. }) => return Err(error),
                 // Without overlayfs there are copies: of these two the last refusal tells.
                 Err(error) if storage == Storage::Copy || wish.storage.is_some() => {
-                    refusal.get_or_insert(error);
+                    // Whoever gets no ids may be refused for what a single user meets as well.
+                    let of_ids = Some(Confinement::Ids);
+                    if refusal.is_none() || refusal.as_ref().and_then(confinement) == of_ids {
+                        refusal = Some(error);
+                    }
                 }
                 Err(_) => {}
             }
         }
     }
     Err(refusal.expect("one way was tried"))
+}
+
+/// Returns what lets this process make no containers, where that is the error.
+fn confinement(error: &EngineError) -> Option<Confinement> {
+    match error {
+        EngineError::Confined { confinement, .. } => Some(confinement.clone()),
+        _ => None,
+    }
 }
 
 /// Whoever has a range of ids that the system does not give can still be one user.

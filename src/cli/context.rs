@@ -402,7 +402,12 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
             Some((engine, info))
         }
         Err(error) if wanted.build => return Err(engine_failure(error)),
-        Err(_) => None,
+        Err(error) => {
+            if !global.quiet {
+                super::render::warn(format!("{error}, so every image is taken for stale"));
+            }
+            None
+        }
     };
     let native = engine.as_ref().map(|(_, info)| info.platform.clone());
     let native = native.unwrap_or_else(|| Platform::host().to_string());

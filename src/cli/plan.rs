@@ -72,12 +72,7 @@ pub(super) async fn run(global: &Global, args: PlanArgs) -> CommandResult {
         }
         Format::Dot => render::dot(&plan),
         Format::Mermaid => render::mermaid(&plan),
-        Format::Table => {
-            if prepared.engine.is_none() && !global.quiet {
-                super::render::warn("no engine answers, so every image is taken for stale");
-            }
-            render::table(&plan, args.explain)
-        }
+        Format::Table => render::table(&plan, args.explain),
     };
     out!("{text}");
     Ok(refusal::exit(Exit::Success, &prepared.refused))

@@ -209,6 +209,7 @@ impl DatasetError {
                     | HubError::CutOff { .. }
                     | HubError::Checksum { .. }
                     | HubError::File { .. }
+                    | HubError::Client(_)
             )
         )
     }

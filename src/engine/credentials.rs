@@ -1,18 +1,24 @@
-//! Credentials for registries: Docker's `config.json` with its helpers, then Podman's `auth.json`.
+//! Credentials for registries: `DOCKER_AUTH_CONFIG`, Docker's `config.json` with its helpers, then
+//! Podman's `auth.json`.
 
 use std::path::{Path, PathBuf};
 
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 
-use super::docker::read_json;
+use super::docker::{Refusal, read_json};
 use super::{EngineError, LogSink, Result, reference};
 
 /// The name under which Docker keeps the credentials of Docker Hub.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
-/// A file of credentials.
+/// What a job of a CI system is given in the place of a `config.json`.
+const GIVEN: &str = "DOCKER_AUTH_CONFIG";
+
+/// Where credentials are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum File {
+    /// In [`GIVEN`], in the form of Docker's file.
+    Given(String),
     /// Docker's, by registries.
     Docker(PathBuf),
     /// Podman's, by registries and by what is below them.
@@ -51,9 +57,9 @@ pub(crate) fn check(
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Vec<PathBuf>> {
     let mut there = Vec::new();
-    for File::Docker(path) | File::Podman(path) in files(client_config, variable) {
-        if read(&path)?.is_some() {
-            there.push(path);
+    for file in files(client_config, variable) {
+        if file.read()?.is_some() {
+            there.push(file.path().to_owned());
         }
     }
     Ok(there)
@@ -62,7 +68,9 @@ pub(crate) fn check(
 /// Lists where credentials may be, in the order in which they count.
 fn files(client_config: &Path, variable: impl Fn(&str) -> Option<String>) -> Vec<File> {
     let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let mut files = vec![File::Docker(client_config.join("config.json"))];
+    let given = variable(GIVEN).filter(|text| !text.trim().is_empty());
+    let mut files: Vec<File> = given.into_iter().map(File::Given).collect();
+    files.push(File::Docker(client_config.join("config.json")));
     if let Some(named) = set("REGISTRY_AUTH_FILE") {
         files.push(File::Podman(named));
         return files;
@@ -75,8 +83,22 @@ fn files(client_config: &Path, variable: impl Fn(&str) -> Option<String>) -> Vec
     files
 }
 
-fn read(path: &Path) -> Result<Option<serde_json::Value>> {
-    read_json(path).map_err(EngineError::Unusable)
+impl File {
+    fn path(&self) -> &Path {
+        match self {
+            File::Given(_) => Path::new(GIVEN),
+            File::Docker(path) | File::Podman(path) => path,
+        }
+    }
+
+    fn read(&self) -> Result<Option<serde_json::Value>> {
+        let read = match self {
+            File::Given(text) => serde_json::from_str(text)
+                .map_err(|source| Refusal::Broken { path: self.path().to_owned(), source }),
+            File::Docker(path) | File::Podman(path) => read_json(path),
+        };
+        read.map_err(EngineError::Unusable)
+    }
 }
 
 /// Returns the first credential, else why there may be one that could not be had.
@@ -84,11 +106,11 @@ fn look_up(files: &[File], reference: &str) -> Result<(Option<DockerCredential>,
     use CredentialRetrievalError as Failure;
     let mut complaint = None;
     for file in files {
-        let (path, names) = match file {
-            File::Docker(path) => (path, vec![server(reference).to_owned()]),
-            File::Podman(path) => (path, podman_names(reference)),
+        let names = match file {
+            File::Given(_) | File::Docker(_) => vec![server(reference).to_owned()],
+            File::Podman(_) => podman_names(reference),
         };
-        let Some(content) = read(path)? else { continue };
+        let Some(content) = file.read()? else { continue };
         let content = content.to_string();
         for name in names {
             match docker_credential::get_credential_from_reader(content.as_bytes(), &name) {
@@ -97,7 +119,7 @@ fn look_up(files: &[File], reference: &str) -> Result<(Option<DockerCredential>,
                 // How a helper says that it has none; the words are part of its protocol.
                 Err(Failure::HelperFailure { stdout, .. })
                     if stdout.contains("credentials not found in native keychain") => {}
-                Err(error) => complaint = Some(format!("`{}`: {error}", path.display())),
+                Err(error) => complaint = Some(format!("`{}`: {error}", file.path().display())),
             }
         }
     }
@@ -198,8 +220,7 @@ mod tests {
             let found = files(Path::new("/h/.docker"), |name| {
                 set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
             });
-            let path = |(File::Docker(path) | File::Podman(path))| path.display().to_string();
-            found.into_iter().map(path).collect()
+            found.iter().map(|file| file.path().display().to_string()).collect()
         };
         assert_eq!(
             paths(&[("HOME", "/h"), ("XDG_RUNTIME_DIR", "/run/user/1")]),
@@ -211,6 +232,11 @@ mod tests {
         );
         let named = paths(&[("HOME", "/h"), ("REGISTRY_AUTH_FILE", "/a.json")]);
         assert_eq!(named, ["/h/.docker/config.json", "/a.json"]);
+        let given = format!(r#"{{"auths":{{"r.example":{{"auth":"{AUTH}"}}}}}}"#);
+        let set = [("DOCKER_AUTH_CONFIG", given.as_str()), ("REGISTRY_AUTH_FILE", "/a.json")];
+        assert_eq!(paths(&set)[..2], ["DOCKER_AUTH_CONFIG", "/h/.docker/config.json"]);
+        assert_eq!(found(&File::Given(given), "r.example/a").0, Some(me()));
+        assert!(File::Given("{".to_owned()).read().is_err());
     }
 
     #[test]

@@ -106,17 +106,16 @@ impl DockerEngine {
             labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let args: HashMap<&str, &str> =
             request.args.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let session = format!("imgforge-{:016x}", rand::random::<u64>());
         let mut options = BuildImageOptionsBuilder::new()
             .dockerfile("Dockerfile")
             .platform(&request.platform)
             .labels(&labels)
             .buildargs(&args)
+            .version(BuilderVersion::BuilderBuildKit)
+            .session(&session)
             .rm(true)
             .forcerm(true);
-        let session = format!("imgforge-{:016x}", rand::random::<u64>());
-        if self.facts().await?.buildkit {
-            options = options.version(BuilderVersion::BuilderBuildKit).session(&session);
-        }
         if let Some(network) = &request.host.network {
             options = options.networkmode(network);
         }

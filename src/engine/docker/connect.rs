@@ -33,7 +33,7 @@ pub(super) async fn connect(endpoint: &Endpoint) -> Result<Docker> {
     let unreachable = |source| EngineError::Unreachable { address: address.clone(), source };
     let docker = way.docker(REQUEST_TIMEOUT).map_err(|error| unreachable(error.into()))?;
     let asked = tokio::time::timeout(FIRST_ANSWER, docker.version()).await;
-    let answer = asked.map_err(|elapsed| unreachable(elapsed.into()))?;
+    let answer = asked.map_err(|_| unreachable(transport::late(FIRST_ANSWER).into()))?;
     let version = match answer {
         Ok(version) => version,
         // Something answers that is no engine, or none that lets us in.

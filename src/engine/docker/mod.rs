@@ -72,8 +72,6 @@ struct Facts {
     containerd: bool,
     /// A build takes its context from the request; see [`solve`].
     takes_context: bool,
-    /// Dockerfiles are built with BuildKit.
-    buildkit: bool,
     /// Processors.
     cpus: usize,
 }
@@ -125,7 +123,7 @@ impl DockerEngine {
             let major = info.version.split('.').next().and_then(|major| major.parse::<u32>().ok());
             // https://github.com/moby/moby/issues/47717, fixed in 28.0.
             let takes_context = !containerd || major.is_none_or(|major| major >= 28);
-            Ok(Facts { containerd, takes_context, buildkit: info.buildkit, cpus: info.cpus })
+            Ok(Facts { containerd, takes_context, cpus: info.cpus })
         };
         self.facts.get_or_try_init(ask).await
     }

@@ -119,9 +119,15 @@ impl Way {
     }
 }
 
+/// Says that nothing came in time.
+pub(super) fn late(limit: Duration) -> io::Error {
+    let text = format!("no answer within {} s", limit.as_secs());
+    io::Error::new(io::ErrorKind::TimedOut, text)
+}
+
 async fn dial(to: &Authority) -> Result<TcpStream, NoConnection> {
     let connect = TcpStream::connect((to.host.as_str(), to.port));
-    let connected = tokio::time::timeout(CONNECT, connect).await.map_err(io::Error::from);
+    let connected = tokio::time::timeout(CONNECT, connect).await.map_err(|_| late(CONNECT));
     let stream = connected.and_then(|connected| connected).map_err(NoConnection::Io)?;
     // An engine that is gone without a word is noticed: a build is one request.
     let kept = || -> io::Result<()> {
@@ -143,7 +149,7 @@ pub(super) async fn dial_tls(
         .map_err(|error| NoConnection::Io(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
     let stream = dial(to).await?;
     let connect = TlsConnector::from(config).connect(name, stream);
-    let connected = tokio::time::timeout(CONNECT, connect).await.map_err(io::Error::from);
+    let connected = tokio::time::timeout(CONNECT, connect).await.map_err(|_| late(CONNECT));
     connected.and_then(|connected| connected).map_err(|error| {
         match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
             Some(of_tls) => NoConnection::Tls(of_tls.clone()),

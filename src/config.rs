@@ -10,6 +10,7 @@ use crate::catalog::Defaults;
 use crate::engine::HostAccess;
 use crate::engine::reference::{self, NotAPlace};
 use crate::platform::Platform;
+use crate::proxy;
 
 pub mod indexes;
 
@@ -96,6 +97,7 @@ pub fn host_access(
         let lower = name.to_ascii_lowercase();
         let value = variable(name).or_else(|| variable(&lower)).filter(|value| !value.is_empty());
         let Some(value) = value else { continue };
+        let value = if name == "NO_PROXY" { proxy::exceptions(&value) } else { value };
         if name.ends_with("_PROXY") {
             variables.insert(lower, value.clone());
         }
@@ -175,6 +177,9 @@ mod tests {
         assert_eq!(host.ca_bundle, None);
         assert_eq!(host.variables.len(), 2);
         assert_eq!(host.variables["HTTPS_PROXY"], "http://p:1");
+        let variable = |name: &str| (name == "NO_PROXY").then(|| "*.a.example b:5000".to_owned());
+        let host = host_access(variable, none, None).unwrap();
+        assert!(host.variables["no_proxy"].ends_with(",a.example,b"), "{:?}", host.variables);
         let missing = Some(Path::new("/nowhere.pem"));
         assert!(host_access(variable, missing, None).is_err());
     }

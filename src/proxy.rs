@@ -12,7 +12,7 @@ use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{ClientBuilder, NoProxy, Proxy, Url};
 
 /// What is reached directly whatever `NO_PROXY` says.
-const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
+const LOOPBACK: &str = "localhost,127.0.0.1,127.0.0.0/8,::1";
 
 /// The kinds of proxy that can be used.
 const SCHEMES: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
@@ -90,6 +90,20 @@ impl Proxies {
         url.as_str().parse().is_ok_and(|uri| matcher.intercept(&uri).is_some())
     }
 
+    /// Returns the variables that make a program with curl, such as git, go the same ways. It does not
+    /// read `HTTP_PROXY` in capitals.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let named = [("http_proxy", &self.http), ("https_proxy", &self.https)];
+        let mut set: Vec<(&str, String)> = named
+            .into_iter()
+            .filter_map(|(name, named)| Some((name, named.as_ref()?.url.to_string())))
+            .collect();
+        if !set.is_empty() {
+            set.push(("no_proxy", self.no.clone()));
+        }
+        set
+    }
+
     /// Tells whether there is none.
     pub fn is_none(&self) -> bool {
         self.http.is_none() && self.https.is_none()
@@ -150,11 +164,16 @@ fn parse(value: &str) -> Option<Url> {
     usable.then_some(url)
 }
 
-/// Brings what `NO_PROXY` says into the form that clients here read, with loopback. Names may begin
+/// Brings what `NO_PROXY` says into the form that most programs read, with loopback. Names may begin
 /// with `*.` or a dot, and have a port, which counts for all ports.
-fn exceptions(list: &str) -> String {
+pub(crate) fn exceptions(list: &str) -> String {
+    let parts = || list.split(|c: char| c == ',' || c.is_whitespace());
+    // All of it; most programs know it only alone.
+    if parts().any(|entry| entry == "*") {
+        return "*".to_owned();
+    }
     let mut entries = vec![LOOPBACK.to_owned()];
-    for entry in list.split(|c: char| c == ',' || c.is_whitespace()) {
+    for entry in parts() {
         let entry = entry.strip_prefix("*.").unwrap_or(entry);
         let entry = match entry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((address, _)) => address,
@@ -233,6 +252,22 @@ mod tests {
             assert!(leads_to(&set, proxied), "{proxied}");
         }
         assert!(!leads_to(&[("ALL_PROXY", "p:1"), ("no_proxy", "*")], "https://x.example/"));
+    }
+
+    #[test]
+    fn git_goes_the_same_ways() {
+        let set = [("HTTP_PROXY", "p:3128"), ("NO_PROXY", "*.example.com,r.example:5000")];
+        assert_eq!(
+            read(&set).unwrap().variables(),
+            [
+                ("http_proxy", "http://p:3128/".to_owned()),
+                (
+                    "no_proxy",
+                    "localhost,127.0.0.1,127.0.0.0/8,::1,example.com,r.example".to_owned()
+                )
+            ]
+        );
+        assert_eq!(read(&[("NO_PROXY", "x")]).unwrap().variables(), []);
     }
 
     #[test]

@@ -153,13 +153,9 @@ fn engine_check(info: &Result<EngineInfo, EngineError>) -> Check {
             "engine",
             match info.api_version.as_str() {
                 "" => format!("{} {} ({})", info.name, info.version, info.store),
-                api => format!(
-                    "{} {} (API {api}, {}, {})",
-                    info.name,
-                    info.version,
-                    info.store,
-                    if info.buildkit { "BuildKit" } else { "classic builder" }
-                ),
+                api => {
+                    format!("{} {} (API {api}, {}, BuildKit)", info.name, info.version, info.store)
+                }
             },
         ),
         Err(error) => {

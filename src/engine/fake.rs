@@ -107,7 +107,6 @@ impl Default for FakeEngine {
             api_version: "1.41".to_owned(),
             platform: "linux/amd64".to_owned(),
             store: "memory".to_owned(),
-            buildkit: true,
             cpus: 4,
             memory: 8 << 30,
             root: None,

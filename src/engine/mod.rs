@@ -73,8 +73,6 @@ pub struct EngineInfo {
     pub platform: String,
     /// `overlay2`, `containerd`, or another storage driver.
     pub store: String,
-    /// Whether Dockerfiles are built with BuildKit.
-    pub buildkit: bool,
     /// Processors that the engine may use.
     pub cpus: usize,
     /// Memory in bytes.

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::engine::LogSink;
+use crate::proxy::Proxies;
 
 use super::SourceError;
 use super::mirror::Mirror;
@@ -90,6 +91,7 @@ pub(super) fn git(args: &[&str], dir: Option<&Path>, log: &dyn LogSink) -> Resul
         .env("GIT_ALLOW_PROTOCOL", PROTOCOLS)
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("LC_ALL", "C")
+        .envs(Proxies::of_process().unwrap_or_default().variables())
         .stdin(Stdio::null());
     if let Some(dir) = dir {
         command.env("GIT_DIR", dir);

@@ -112,6 +112,7 @@ impl DockerEngine {
             .platform(&request.platform)
             .labels(&labels)
             .buildargs(&args)
+            // Every Docker since 18.09 has it, whichever builder its command prefers.
             .version(BuilderVersion::BuilderBuildKit)
             .session(&session)
             .rm(true)

@@ -36,8 +36,6 @@ impl DockerEngine {
             } else {
                 info.driver.unwrap_or_default()
             },
-            // Every Docker since 18.09 has it, whichever builder its command prefers.
-            buildkit: true,
             cpus: info.ncpu.map_or(1, |cpus| cpus.max(1) as usize),
             memory: info.mem_total.map_or(0, |bytes| bytes.max(0) as u64),
             // A directory of another host would be looked for on this one.

@@ -19,7 +19,6 @@ impl EmbeddedEngine {
             api_version: String::new(),
             platform: Platform::host().to_string(),
             store: self.describe(),
-            buildkit: false,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory: memory(),
             root: Some(self.dir.clone()),

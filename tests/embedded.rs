@@ -11,6 +11,7 @@ use std::time::Duration;
 use imgforge::engine::Engine as _;
 use imgforge::engine::embedded::{EmbeddedEngine, Settings};
 use imgforge::plan::name::{alias, published};
+use imgforge::platform::Platform;
 use serde_json::Value;
 
 fn state() -> PathBuf {
@@ -42,8 +43,9 @@ async fn engine() -> EmbeddedEngine {
 async fn publish() -> String {
     let id = "imgforge__abacus-1";
     let engine = engine().await;
-    let found = engine.inspect(&alias(id, "linux/amd64")).await.unwrap().unwrap();
-    let name = published(NAMESPACE, id, "linux/amd64");
+    let platform = Platform::host().to_string();
+    let found = engine.inspect(&alias(id, &platform)).await.unwrap().unwrap();
+    let name = published(NAMESPACE, id, &platform);
     engine.tag(&found.id, &name).await.unwrap();
     name
 }
@@ -133,7 +135,7 @@ fn the_demo_is_evaluated_without_docker() {
         assert_eq!(node["status"], "fresh", "{node}");
     }
     let from = std::fs::read_to_string(state().join("embedded/oci/index.json")).unwrap();
-    assert!(from.contains("sweb.eval.x86_64.imgforge__abacus-1:latest"));
+    assert!(from.contains(&alias("imgforge__abacus-1", &Platform::host().to_string())));
     // Under the name of a published image, and with a row that brings no script.
     let published = tokio::runtime::Runtime::new().unwrap().block_on(publish());
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/demo/test.jsonl"));

@@ -10,6 +10,7 @@ use imgforge::engine::embedded::{EmbeddedEngine, Settings, Storage};
 use imgforge::engine::{Engine, EngineError, Image, ImageConfig, LayerFile, LayerRequest, Quotas};
 use imgforge::key::Digest;
 use imgforge::owner::Liveness;
+use imgforge::platform::Platform;
 
 use crate::common::{Log, dead, embedded_state, helper, is_running, on_every_engine};
 
@@ -113,7 +114,7 @@ fn kept(directory: &Path, bytes: Vec<u8>) -> LayerFile {
 
 fn image(layers: Vec<LayerFile>, tag: &str) -> LayerRequest {
     LayerRequest {
-        parent: Image { platform: "linux/amd64".to_owned(), ..Image::default() },
+        parent: Image { platform: Platform::host().to_string(), ..Image::default() },
         layers,
         config: ImageConfig::default(),
         tags: vec![tag.to_owned()],
@@ -293,7 +294,7 @@ fn copies_give_the_same_image_as_an_overlay() {
                     .to_owned(),
                 context: Vec::new(),
                 args: Default::default(),
-                platform: "linux/amd64".to_owned(),
+                platform: Platform::host().to_string(),
                 labels: Default::default(),
                 tags: vec!["built:1".to_owned()],
                 host: Default::default(),

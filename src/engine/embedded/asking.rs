@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,6 +25,10 @@ const NAME: &str = "imgforge";
 
 /// How long a container that was killed may take to end.
 const KILL_GRACE: Duration = Duration::from_secs(30);
+
+/// The exit code of what could not be started: of a loader that lacks a library, and of the system
+/// library where it cannot tell the error, as under an emulator.
+const NOT_STARTED: i32 = 127;
 
 /// Starts helpers.
 #[derive(Debug, Clone)]
@@ -82,6 +86,25 @@ impl Asking {
             }
             _ => EngineError::Refused { action, reason: error.to_string() },
         }
+    }
+
+    /// Reads the answer of a helper that ended.
+    fn answer(&self, text: &[u8], words: &str, status: Option<ExitStatus>) -> Result<Answer> {
+        if let Ok(answer) = serde_json::from_slice(text) {
+            return Ok(answer);
+        }
+        let words = words.trim();
+        if text.is_empty() && status.and_then(|status| status.code()) == Some(NOT_STARTED) {
+            let because = if words.is_empty() { "it cannot be executed here" } else { words };
+            return Err(self.not_started(io::Error::other(because)));
+        }
+        let source = match (words, status) {
+            ("", Some(status)) => format!("it ended without an answer ({status})").into(),
+            ("", None) => "it ended without an answer".into(),
+            (words, _) => words.to_owned().into(),
+        };
+        let action = "hear from the helper of the embedded engine".to_owned();
+        Err(EngineError::Transient { action, source })
     }
 
     /// Makes the error of what a helper could not do. A refused container means that what was found
@@ -149,7 +172,7 @@ impl Asking {
         if let Some(mut stderr) = child.stderr.take() {
             let _ = stderr.read_to_string(&mut words);
         }
-        let _ = child.wait();
+        let status = child.wait();
         if let Some(error) = failed {
             let action = "keep a layer".to_owned();
             return Err(match disk::is_full(&error) {
@@ -157,7 +180,7 @@ impl Asking {
                 false => EngineError::Refused { action, reason: error.to_string() },
             });
         }
-        match answer(&text, &words)? {
+        match self.answer(&text, &words, status.ok())? {
             Answer::Failed { step, action, errno, reason } => {
                 Err(self.failure(step, action, errno, reason))
             }
@@ -231,9 +254,9 @@ impl Asking {
         drop(both);
         let mut text = Vec::new();
         socket.read_to_end(&mut text).await.map_err(lost)?;
-        child.wait().await.map_err(lost)?;
+        let status = child.wait().await.map_err(lost)?;
         let words = words.0.into_inner().expect("no holder panics");
-        match answer(&text, &String::from_utf8_lossy(&words))? {
+        match self.answer(&text, &String::from_utf8_lossy(&words), Some(status))? {
             Answer::Ended { code, out_of_memory, killed, over, warnings } => {
                 let over = written.is_over().then_some(Quota::Log).or(over);
                 Ok(Ended { code, out_of_memory, timed_out, killed, over, warnings })
@@ -277,12 +300,33 @@ fn pass_on(from: &mut dyn Read, to: &mut UnixStream) -> io::Result<()> {
     }
 }
 
-fn answer(text: &[u8], words: &str) -> Result<Answer> {
-    serde_json::from_slice(text).map_err(|_| EngineError::Transient {
-        action: "hear from the helper of the embedded engine".to_owned(),
-        source: match words.trim() {
-            "" => "it ended without an answer".into(),
-            words => words.to_owned().into(),
-        },
-    })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_helper_that_cannot_be_executed_is_not_waited_for_again() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let ask = |program: &[u8]| {
+            let path = dir.path().join("helper");
+            std::fs::write(&path, program).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let findings = dir.path().join("findings");
+            let asking = Asking { program: path, identity: Identity::Root, findings };
+            let error = asking.ask(Work::Remove { paths: Vec::new() }, None, None).unwrap_err();
+            (error.is_transient(), format!("{error:?}"))
+        };
+        for (program, reason) in [
+            (b"\x7fELF of another machine".as_slice(), "Exec format error"),
+            (b"#!/bin/sh\necho no libx.so >&2; exit 127", "no libx.so"),
+            (b"#!/bin/sh\nexit 127", "cannot be executed here"),
+        ] {
+            let (transient, words) = ask(program);
+            assert!(!transient && words.contains("start the helper"), "{words}");
+            assert!(words.contains(reason), "{words}");
+        }
+        let (transient, words) = ask(b"#!/bin/sh\nkill -9 $$");
+        assert!(transient && words.contains("signal: 9"), "{words}");
+    }
 }

@@ -1,5 +1,6 @@
 //! The GitHub Action and the template for GitLab, step by step: a first job builds and saves, a
-//! second one, on another machine, is warm.
+//! second one, on another machine, is warm. And the workflow of this repository's own tests: what it
+//! covers, and that its scripts can be run and do not take one refusal for another.
 
 mod common;
 
@@ -190,4 +191,81 @@ fn the_template_for_gitlab_builds_and_saves_and_is_warm_the_next_time() {
     let (printed, _, junit) = run("embedded", "gold");
     assert!(printed.contains("8 of 8 resolved"), "{printed}");
     assert!(junit);
+}
+
+/// The jobs of the workflow with the scripts of their steps, in order.
+fn workflow() -> BTreeMap<String, (Value, Vec<String>)> {
+    let workflow = document(".github/workflows/test.yml");
+    let jobs = workflow["jobs"].as_mapping().unwrap().iter();
+    jobs.map(|(name, job)| {
+        let steps = job["steps"].as_sequence().unwrap().iter();
+        let scripts = steps.filter_map(|step| step["run"].as_str().map(str::to_owned));
+        (name.as_str().unwrap().to_owned(), (job.clone(), scripts.collect()))
+    })
+    .collect()
+}
+
+#[test]
+fn the_workflow_tests_both_architectures_both_users_and_every_place() {
+    let jobs = workflow();
+    for (job, scripts) in jobs.values() {
+        let runners = serde_yaml_ng::to_string(&job["strategy"]["matrix"]["runner"]).unwrap();
+        assert_eq!(runners, "- ubuntu-24.04\n- ubuntu-24.04-arm\n");
+        for script in scripts {
+            let parsed = Command::new("bash").args(["-n", "-c", script]).status().unwrap();
+            assert!(parsed.success(), "{script}");
+            for word in script.split_whitespace().filter(|word| word.starts_with("scripts/")) {
+                let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(word);
+                let parsed = Command::new("bash").arg("-n").arg(&path).status().unwrap();
+                let mode = std::os::unix::fs::PermissionsExt::mode(
+                    &path
+                        .metadata()
+                        .unwrap_or_else(|_| panic!("`{word}` is not there"))
+                        .permissions(),
+                );
+                assert!(parsed.success() && mode & 0o111 == 0o111, "{word}");
+            }
+        }
+    }
+    let (suite, _) = &jobs["suite"];
+    let users = serde_yaml_ng::to_string(&suite["strategy"]["matrix"]["user"]).unwrap();
+    assert_eq!(users, "- plain\n- root\n");
+    let places = &jobs["places"].1;
+    let at = |words: &str| {
+        places.iter().position(|script| script.contains(words)).unwrap_or_else(|| panic!("{words}"))
+    };
+    let switch = at("kernel.apparmor_restrict_unprivileged_userns=0");
+    assert!(at("scripts/place refuses AppArmor") < switch);
+    assert!(at("--apparmor-profile") < switch && at("sudo -E") < switch);
+    assert_eq!(places[switch + 1], "scripts/place works");
+    at("scripts/place-in-docker refuses");
+    at("scripts/place-in-docker --privileged works");
+}
+
+#[test]
+fn the_script_of_the_workflow_takes_no_refusal_for_another() {
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_imgforge"), dir.path().join("imgforge"))
+        .unwrap();
+    // The suite is not run where all is refused.
+    std::os::unix::fs::symlink("/bin/false", dir.path().join("engines")).unwrap();
+    // A namespace of the test's own, in which there can be no more.
+    let place = |arguments: &str| {
+        let script =
+            format!("echo 0 >/proc/sys/user/max_user_namespaces && exec scripts/place {arguments}");
+        let output = Command::new("unshare")
+            .args(["--user", "--map-root-user", "sh", "-c", &script])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .env("IMGFORGE_PLACE", dir.path())
+            .env("IMGFORGE_TEST_STATE", dir.path().join("state"))
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    };
+    let (accepted, said) = place("refuses user.max_user_namespaces");
+    assert!(accepted, "{said}");
+    let (accepted, said) = place("refuses AppArmor");
+    assert!(!accepted && said.contains("does not say `AppArmor`"), "{said}");
+    assert!(!place("works").0);
 }

@@ -138,6 +138,14 @@ impl Bench {
         }
     }
 
+    /// Returns the address of a Docker engine, for the `docker` command.
+    pub fn address(&self) -> Option<&str> {
+        match &self.target {
+            Target::Docker(address) => Some(address),
+            Target::Embedded(_) => None,
+        }
+    }
+
     /// Returns the state directory of an embedded engine.
     pub fn state(&self) -> Option<&Path> {
         match &self.target {

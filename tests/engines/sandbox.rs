@@ -156,10 +156,9 @@ fn a_container_that_somebody_kills_did_not_end_by_itself() {
                     None => tokio::time::sleep(Duration::from_millis(20)).await,
                 }
             };
-            match bench.socket() {
-                Some(socket) => {
+            match bench.address() {
+                Some(host) => {
                     let docker = |args: &[&str]| {
-                        let host = format!("unix://{socket}");
                         Command::new("docker").arg("-H").arg(host).args(args).output().unwrap()
                     };
                     let label = format!("label={}={}", label::RUN, bench.name("run"));

@@ -11,7 +11,6 @@ use crate::engine::meter::{Meter, Reading};
 use crate::engine::{LogSink, Quota, Quotas};
 
 use super::DockerEngine;
-use super::transport::Way;
 
 /// The least time between two questions to the engine, which walks the files for each.
 const REST: Duration = Duration::from_secs(5);
@@ -45,7 +44,7 @@ impl DockerEngine {
 
     /// Returns where a container's files are, where this process may read them.
     async fn written_to(&self, id: &str, log: &dyn LogSink) -> Option<Written> {
-        if !matches!(self.endpoint.way, Way::Unix(_)) {
+        if !self.endpoint.is_local {
             return None;
         }
         let options = InspectContainerOptionsBuilder::new().build();

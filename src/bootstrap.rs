@@ -7,9 +7,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::thread::CapabilitySet;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use crate::catalog::python::minor;
 use crate::engine::{
@@ -122,6 +125,42 @@ impl BootstrapError {
             _ => None,
         }
     }
+}
+
+/// How long mmdebstrap may take to tidy up when it is stopped.
+const TIDY: Duration = Duration::from_secs(4);
+
+/// A program that makes an image. When it is dropped before its end, nothing of it stays.
+struct Making {
+    child: Child,
+    /// Its mounts and processes are in namespaces of their own, which end with it.
+    apart: bool,
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        let Some(group) = self.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) else {
+            return;
+        };
+        let began = Instant::now();
+        if !self.apart {
+            // It removes its tree, which belongs to other ids, by itself.
+            let _ = kill_process_group(group, Signal::TERM);
+            while began.elapsed() < TIDY && matches!(self.child.try_wait(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        let _ = kill_process_group(group, Signal::KILL);
+        while began.elapsed() < TIDY && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Tells whether this process may make mount and process namespaces.
+fn namespaces_may_be_made() -> bool {
+    rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
 /// Checks that packages of a platform can be set up on this machine; returns the platform.
@@ -293,7 +332,24 @@ impl Bootstrap {
             _ => platform.architecture().to_owned(),
         };
         let proxies = Proxies::of_process().map_err(BootstrapError::Proxy)?;
-        let mut command = Command::new("mmdebstrap");
+        // Root mounts the host's file systems into the new tree: they, and all processes, go with two
+        // namespaces, and the tree with a directory of ours.
+        let apart = namespaces_may_be_made();
+        let trees = tempfile::Builder::new().prefix("imgforge-bootstrap-").tempdir();
+        let trees =
+            trees.map_err(|source| BootstrapError::File { path: std::env::temp_dir(), source })?;
+        let mut command = if apart {
+            use std::os::unix::fs::PermissionsExt as _;
+            // Programs that give up root, as apt's downloads, go through it.
+            std::fs::set_permissions(trees.path(), std::fs::Permissions::from_mode(0o755))
+                .map_err(|source| BootstrapError::File { path: trees.path().into(), source })?;
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "--pid", "--fork", "--kill-child", "mmdebstrap"]);
+            command.env("TMPDIR", trees.path());
+            command
+        } else {
+            Command::new("mmdebstrap")
+        };
         command
             .args(["--format=tar", "--variant=minbase"])
             .arg(format!("--architectures={architecture}"))
@@ -314,11 +370,11 @@ impl Bootstrap {
             .env("SOURCE_DATE_EPOCH", time.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
+            .stderr(Stdio::piped());
         crate::child::apart(command.as_std_mut());
-        let mut child = command.spawn().map_err(BootstrapError::Program)?;
-        let stderr = child.stderr.take().expect("the error output is a pipe");
+        let child = command.spawn().map_err(BootstrapError::Program)?;
+        let mut child = Making { child, apart };
+        let stderr = child.child.stderr.take().expect("the error output is a pipe");
         let mut lines = BufReader::new(stderr).split(b'\n');
         let mut last = Vec::new();
         while let Ok(Some(line)) = lines.next_segment().await {
@@ -328,7 +384,7 @@ impl Bootstrap {
                 last.remove(0);
             }
         }
-        match child.wait().await {
+        match child.child.wait().await {
             Ok(status) if status.success() => Ok(()),
             Ok(_) => Err(BootstrapError::Failed(last.join("\n"))),
             Err(error) => Err(BootstrapError::Program(error)),

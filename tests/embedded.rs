@@ -6,7 +6,7 @@
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use imgforge::engine::Engine as _;
 use imgforge::engine::embedded::{EmbeddedEngine, Settings};
@@ -96,6 +96,51 @@ fn a_ctrl_c_of_the_terminal_lets_running_tests_end_and_starts_none_again() {
     assert!(!said.contains("retry"), "{said}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["resolved_ids"], serde_json::json!(["imgforge__abacus-1"]), "{said}");
+}
+
+#[test]
+fn a_base_image_that_is_under_way_is_dropped_by_a_signal_and_leaves_nothing() {
+    if Command::new("mmdebstrap").arg("--version").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "there is no mmdebstrap, and CI is set");
+        return;
+    }
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        let dir = tempfile::tempdir().unwrap();
+        // Not `/tmp`: what is left there may be of another test.
+        let trees = dir.path().join("t");
+        std::fs::create_dir(&trees).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_imgforge"))
+            .args(["--engine", "embedded", "base", "bootstrap", "debian:trixie"])
+            .env("IMGFORGE_STATE_DIR", dir.path().join("state"))
+            .env("TMPDIR", &trees)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        let began = Instant::now();
+        // Its directory shows that mmdebstrap works, or is about to.
+        while std::fs::read_dir(&trees).unwrap().next().is_none() {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before the signal");
+            assert!(began.elapsed() < Duration::from_secs(60), "nothing began");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        std::thread::sleep(Duration::from_secs(2));
+        let sent = Instant::now();
+        rustix::process::kill_process_group(pid, signal).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(130), "{said}");
+        assert!(said.contains("interrupted"), "{said}");
+        assert!(sent.elapsed() < Duration::from_secs(10), "{:?}", sent.elapsed());
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+        assert!(!mounts.contains(&trees.display().to_string()), "{mounts}");
+        for left in [trees, dir.path().join("state/tmp")] {
+            assert_eq!(std::fs::read_dir(&left).unwrap().count(), 0, "{left:?}");
+        }
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::bootstrap::{Bootstrap, BootstrapError, LABEL};
 use crate::platform::same;
 
+use super::interrupt::unless_interrupted;
 use super::{CommandResult, Exit, Failure, Global, context, platform, render};
 
 /// Commands of `base`.
@@ -75,7 +76,8 @@ pub(super) async fn run(global: &Global, command: BaseCommand) -> CommandResult 
                         let scratch = store.scratch_dir().map_err(Failure::environment)?;
                         let log = context::LogLines::new(global.verbose > 0);
                         let place = scratch.path();
-                        let made = bootstrap.make(&*engine, &platform, place, &log).await;
+                        let made = bootstrap.make(&*engine, &platform, place, &log);
+                        let made = unless_interrupted(made).await?;
                         (made.map_err(made_not)?, true)
                     }
                 }

@@ -458,7 +458,8 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         let bootstrap = sources.bootstrap || defaults.bootstrap == Some(true);
         let fetch = Fetch { log: &log, bootstrap: bootstrap.then_some(scratch.path()) };
         let fetch = wanted.build.then_some(&fetch);
-        let known = survey::from_identities(&**engine, &images, &platform, fetch).await;
+        let known = survey::from_identities(&**engine, &images, &platform, fetch);
+        let known = super::interrupt::unless_interrupted(known).await?;
         from = known.map_err(|error| {
             let hint = match &error {
                 FetchError::Bootstrap { source, .. } => source.hint(),

@@ -16,6 +16,7 @@ mod eval;
 mod execute;
 mod exit;
 mod grade;
+mod interrupt;
 mod keys;
 mod lock;
 mod out;

@@ -614,6 +614,30 @@ fn lives_in_a_state_directory_for_another_test() {
                     .output();
                 println!("full: {}", String::from_utf8_lossy(&left.unwrap().stdout));
             }
+            "confined" => {
+                loaded.unwrap();
+                std::fs::write("/proc/sys/user/max_user_namespaces", "0").unwrap();
+                let request = imgforge::engine::SandboxRequest {
+                    image: "live:1".to_owned(),
+                    // More than a helper that is refused takes.
+                    files: vec![("/eval.sh".to_owned(), vec![b'#'; 1 << 20])],
+                    command: "true".to_owned(),
+                    time_limit: Duration::from_secs(60),
+                    memory: None,
+                    milli_cpus: None,
+                    pids: None,
+                    quotas: Quotas::default(),
+                    network: imgforge::engine::SandboxNetwork::None,
+                    loopback_names: Vec::new(),
+                    variables: Default::default(),
+                    labels: Default::default(),
+                };
+                let log = Log::default();
+                let error = engine.run_sandboxed(&request, &log, &log).await.unwrap_err();
+                assert!(matches!(error, EngineError::Confined { .. }), "{error:?}");
+                assert!(!state.join("embedded/machine.json").exists());
+                println!("confined: {error}");
+            }
             other => panic!("{other}"),
         }
     });
@@ -622,7 +646,8 @@ fn lives_in_a_state_directory_for_another_test() {
 /// Runs the test above where `prepare` made the state directory, in a mount namespace of its own.
 fn live(prepare: &str, wanted: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
-    let root = rustix::process::geteuid().is_root();
+    // In a user namespace of its own root is as a plain user, who meets its limits.
+    let root = rustix::process::geteuid().is_root() && wanted != "confined";
     let mut command = Command::new("unshare");
     command.args(if root { &["--mount"][..] } else { &["--user", "--map-root-user", "--mount"] });
     let script = format!(
@@ -694,6 +719,15 @@ fn a_disk_that_is_full_leaves_no_half_image() {
             let text = live(&format!("mount -t tmpfs -o {size} none state"), "full");
             assert!(text.contains("full: \n"), "{size}: {text}");
         }
+    }
+}
+
+#[test]
+fn a_kernel_that_allows_no_more_namespaces_is_named_in_the_middle_of_a_run() {
+    if under_test() {
+        let text = live("", "confined");
+        assert!(text.contains("confined: the kernel allows no such namespaces"), "{text}");
+        assert!(text.contains("`user.max_user_namespaces` is 0"), "{text}");
     }
 }
 

@@ -14,8 +14,13 @@ use super::task::Step;
 pub enum Confinement {
     /// Debian's switch `kernel.unprivileged_userns_clone` is off.
     Switch,
-    /// The limit `user.max_user_namespaces` is zero, or reached; the number where it can be read.
-    Limit(Option<u64>),
+    /// A limit of namespaces is zero, or reached.
+    Limit {
+        /// The name of the limit, as `user.max_user_namespaces`.
+        name: String,
+        /// Its value, where it can be read.
+        most: Option<u64>,
+    },
     /// AppArmor, or another security module, refuses what is done in a user namespace.
     SecurityModule {
         /// The profile of AppArmor that this process runs under, where it is one.
@@ -54,7 +59,8 @@ struct Place {
     profile: Option<String>,
     restricted: bool,
     switched_off: bool,
-    most_namespaces: Option<u64>,
+    /// `user.max_…_namespaces` by kind.
+    most_namespaces: Vec<(&'static str, u64)>,
     root: bool,
 }
 
@@ -72,7 +78,7 @@ impl Confinement {
             return (step == Step::MapIds).then_some(Confinement::Ids);
         };
         if makes_namespaces && matches!(errno, libc::ENOSPC | libc::EUSERS) {
-            return Some(Confinement::Limit(place.most_namespaces));
+            return Some(place.limit(step));
         }
         // A kernel without them.
         if makes_namespaces && matches!(errno, libc::ENOSYS | libc::EINVAL) {
@@ -108,13 +114,15 @@ impl Confinement {
             Confinement::Switch => "the kernel allows plain users no user namespaces \
                  (`kernel.unprivileged_userns_clone` is 0)"
                 .to_owned(),
-            Confinement::Limit(Some(0)) => {
-                "the kernel allows no user namespaces (`user.max_user_namespaces` is 0)".to_owned()
+            Confinement::Limit { name, most: Some(0) } => {
+                format!("the kernel allows no such namespaces (`{name}` is 0)")
             }
-            Confinement::Limit(Some(most)) => {
-                format!("the limit of namespaces is reached (`user.max_user_namespaces` is {most})")
+            Confinement::Limit { name, most: Some(most) } => {
+                format!("the kernel's limit of namespaces is reached (`{name}` is {most})")
             }
-            Confinement::Limit(None) => "the kernel's limit of namespaces is reached".to_owned(),
+            Confinement::Limit { name, most: None } => {
+                format!("the kernel's limit of namespaces is reached (`{name}`)")
+            }
             Confinement::SecurityModule { profile: Some(profile), .. } => {
                 format!("AppArmor's profile `{profile}` allows no containers")
             }
@@ -150,10 +158,8 @@ impl Confinement {
             Confinement::Switch => {
                 format!("`sudo sysctl kernel.unprivileged_userns_clone=1`, {or_else}")
             }
-            Confinement::Limit(_) => {
-                "`sudo sysctl user.max_user_namespaces=15000` (in a container: on its host), or \
-                 use Docker"
-                    .to_owned()
+            Confinement::Limit { name, .. } => {
+                format!("`sudo sysctl {name}=15000` (in a container: on its host), or use Docker")
             }
             Confinement::SecurityModule { profile, .. } => {
                 let other = match profile {
@@ -205,7 +211,22 @@ impl Confinement {
     }
 }
 
+/// The kinds of namespaces that containers have, by the names of their limits.
+const KINDS: [&str; 6] = ["user", "mnt", "pid", "net", "ipc", "uts"];
+
 impl Place {
+    /// Returns the limit that a step met: of those that it may have been, the lowest.
+    fn limit(&self, step: Step) -> Confinement {
+        let of_user = step == Step::UserNamespace;
+        let known = self.most_namespaces.iter().filter(|(kind, _)| (*kind == "user") == of_user);
+        let lowest = known.min_by_key(|(_, most)| *most);
+        let kind = lowest.map_or(if of_user { "user" } else { "*" }, |(kind, _)| *kind);
+        Confinement::Limit {
+            name: format!("user.max_{kind}_namespaces"),
+            most: lowest.map(|(_, most)| *most),
+        }
+    }
+
     fn here() -> Place {
         let number = |name: &str| {
             fs::read_to_string(Path::new("/proc/sys").join(name)).ok()?.trim().parse::<u64>().ok()
@@ -228,7 +249,10 @@ impl Place {
             restricted: number("kernel/apparmor_restrict_unprivileged_userns")
                 .is_some_and(|value| value != 0),
             switched_off: number("kernel/unprivileged_userns_clone") == Some(0),
-            most_namespaces: number("user/max_user_namespaces"),
+            most_namespaces: KINDS
+                .iter()
+                .filter_map(|kind| Some((*kind, number(&format!("user/max_{kind}_namespaces"))?)))
+                .collect(),
             root: rustix::process::geteuid().is_root(),
         }
     }
@@ -271,6 +295,10 @@ mod tests {
     const EACCES: Option<i32> = Some(libc::EACCES);
     const FULL: Option<i32> = Some(libc::ENOSPC);
 
+    fn limit(name: &str, most: Option<u64>) -> Confinement {
+        Confinement::Limit { name: name.to_owned(), most }
+    }
+
     fn module(profile: Option<&str>, restricted: bool) -> Confinement {
         Confinement::SecurityModule { profile: profile.map(str::to_owned), restricted }
     }
@@ -279,7 +307,11 @@ mod tests {
     fn what_stands_in_the_way_is_told_by_step_number_and_place() {
         let plain = Place::default;
         let docker = Place { container: Some(ContainerKind::Docker), seccomp: true, ..plain() };
-        let full = Place { most_namespaces: Some(0), container: docker.container, ..plain() };
+        let full = Place {
+            most_namespaces: vec![("user", 0), ("net", 9), ("pid", 0)],
+            container: docker.container,
+            ..plain()
+        };
         let filter = Place { seccomp: true, ..plain() };
         let profile = Some("imgforge".to_owned());
         let cases = [
@@ -289,8 +321,9 @@ mod tests {
                 Place { switched_off: true, ..plain() },
                 Confinement::Switch,
             ),
-            (Step::UserNamespace, FULL, full.clone(), Confinement::Limit(Some(0))),
-            (Step::Namespaces, Some(libc::EUSERS), plain(), Confinement::Limit(None)),
+            (Step::UserNamespace, FULL, full.clone(), limit("user.max_user_namespaces", Some(0))),
+            (Step::Namespaces, FULL, full.clone(), limit("user.max_pid_namespaces", Some(0))),
+            (Step::Namespaces, Some(libc::EUSERS), plain(), limit("user.max_*_namespaces", None)),
             (
                 Step::UserNamespace,
                 EPERM,

@@ -24,7 +24,7 @@ const WAIT: Duration = Duration::from_secs(5);
 const RECORDS: &str = "groups";
 
 /// What lets a run stay after the last login.
-pub const LINGER: &str = "`loginctl enable-linger` lets it go on";
+pub const LINGER: &str = "`sudo loginctl enable-linger $USER` lets it go on";
 
 /// Makes ready where the groups of containers are made, once in a process. Blocks.
 pub(super) fn prepare(asking: &Asking, dir: &Path) {

@@ -60,7 +60,7 @@ impl EmbeddedEngine {
                 true => "start the container with `--privileged`, or use the engine's socket",
                 false => {
                     "run as root, or with delegated control groups: `systemd-run --user --scope -p \
-                     Delegate=yes imgforge …`; `loginctl enable-linger` lets that stay after the \
+                     Delegate=yes imgforge …`; `sudo loginctl enable-linger $USER` lets that stay after the \
                      last login"
                 }
             };

@@ -85,13 +85,31 @@ fn too_much_memory_is_told_from_a_failure() {
             "python3 -c 'b = []\nwhile True: b.append(bytearray(1 << 24))'; exit $?",
         );
         request.memory = Some(128 << 20);
-        let (end, log, control) = run(&bench, &request).await;
-        if control.contains("memory is not limited as a whole") {
-            // Without control groups each process has its own limit, and says so itself.
-            assert!(matches!(end, SandboxEnd::Exited(1)), "{end:?}");
-            assert!(log.contains("MemoryError"), "{log}");
-        } else {
-            assert!(matches!(end, SandboxEnd::OutOfMemory(137)), "{end:?}: {log}");
+        let (end, log, _) = run(&bench, &request).await;
+        // Without control groups the processes are measured together, and killed.
+        assert!(matches!(end, SandboxEnd::OutOfMemory(137)), "{end:?}: {log}");
+        // Pages that processes share count once; what each has for itself counts together.
+        for (own, over) in [(1, false), (40, true)] {
+            let script = format!(
+                "cat >/p.py <<'END'\n\
+                 import os, time\n\
+                 kept = bytearray(60 << 20)\n\
+                 for _ in range(4):\n    \
+                     if os.fork() == 0:\n        \
+                         own = b'x' * ({own} << 20)\n        \
+                         time.sleep(2)\n        \
+                         os._exit(0)\n\
+                 for _ in range(4):\n    \
+                     os.wait()\n\
+                 END\n\
+                 python3 /p.py; exit 5"
+            );
+            let request = SandboxRequest { memory: Some(128 << 20), ..sandbox(&bench, &script) };
+            let (end, log, _) = run(&bench, &request).await;
+            match over {
+                true => assert!(matches!(end, SandboxEnd::OutOfMemory(_)), "{end:?}: {log}"),
+                false => assert!(matches!(end, SandboxEnd::Exited(5)), "{end:?}: {log}"),
+            }
         }
     });
 }

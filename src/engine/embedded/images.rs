@@ -64,8 +64,7 @@ impl EmbeddedEngine {
                      last login"
                 }
             };
-            let what =
-                format!("memory and processes are limited one by one, not as a whole ({why})");
+            let what = format!("memory is measured, and processes are limited one by one ({why})");
             add(&what, fix);
         } else if ends_with_login {
             add("what runs ends with your last login", delegation::LINGER);

@@ -82,12 +82,12 @@ impl Group {
     fn warn(&mut self, limits: &Limits, why: Option<&str>) {
         let why = why.map_or(String::new(), |why| format!(" ({why})"));
         for (name, wanted) in [
-            ("memory", limits.memory.is_some()),
-            ("processor time", limits.milli_cpus.is_some()),
-            ("the number of processes", limits.pids.is_some()),
+            ("memory is measured, and not limited by the kernel", limits.memory.is_some()),
+            ("processor time is not limited as a whole", limits.milli_cpus.is_some()),
+            ("the number of processes is not limited as a whole", limits.pids.is_some()),
         ] {
             if wanted {
-                self.warnings.push(format!("{name} is not limited as a whole{why}"));
+                self.warnings.push(format!("{name}{why}"));
             }
         }
     }

@@ -11,6 +11,7 @@ use super::super::task::{Answer, Container, Identity, Network, Step, Storage};
 use super::failure::{Context as _, During as _, Failure};
 use super::init::{Forked, Inherited, fork};
 use super::kills::Kills;
+use super::memory::{self, Memory};
 use super::{Requester, cgroup, init, remove, root};
 use crate::engine::Quota;
 use crate::engine::meter::{Meter, Reading};
@@ -32,12 +33,16 @@ pub fn run(
     let kills = (!group.exists()).then(Kills::now);
     let ended = start(&request, identity, &files, &group).and_then(|started| {
         let meter = meter(&request, &started);
-        watch(started, requester, meter)
+        let measured = !group.exists() && crate::owner::proc_is_ours();
+        let memory = request.limits.memory.filter(|_| measured);
+        let memory = memory.map(|limit| Memory::new(limit, started.pid));
+        watch(started, requester, meter, memory)
     });
-    let code = ended.as_ref().ok().map(|ended| ended.code);
+    let (code, over_memory) =
+        ended.as_ref().map_or((None, false), |ended| (Some(ended.code), ended.over_memory));
     let out_of_memory = match kills {
         None => group.out_of_memory(),
-        Some(kills) => kills.may_be_of(code),
+        Some(kills) => over_memory || kills.may_be_of(code),
     };
     let warnings = std::mem::take(&mut group.warnings);
     group.remove();
@@ -47,7 +52,7 @@ pub fn run(
     if request.root.throw_away {
         remove::tree(&request.root.scratch)?;
     }
-    let Watched { code, killed, over } = ended?;
+    let Watched { code, killed, over, .. } = ended?;
     Ok(Answer::Ended { code, out_of_memory, killed, over, warnings })
 }
 
@@ -127,6 +132,8 @@ struct Watched {
     killed: bool,
     /// The helper killed it because of this.
     over: Option<Quota>,
+    /// The helper killed it because it had too much memory.
+    over_memory: bool,
 }
 
 /// Waits for the first process, and kills it when the engine turns away, or it wrote too much.
@@ -134,10 +141,11 @@ fn watch(
     started: Started,
     requester: &mut Requester,
     mut meter: Option<Meter>,
+    memory: Option<Memory>,
 ) -> Result<Watched, Failure> {
     let action = "watch over a container";
     let pidfd = rustix::process::pidfd_open(started.pid, PidfdFlags::empty()).because(action)?;
-    let (mut killed, mut over) = (false, None);
+    let (mut killed, mut over, mut over_memory) = (false, None, false);
     loop {
         let wait = match meter.as_mut().filter(|_| !killed).map(Meter::read) {
             Some(Reading::Over(quota)) => {
@@ -148,6 +156,16 @@ fn watch(
             }
             Some(Reading::Again(wait)) => Some(wait),
             None => None,
+        };
+        let wait = match memory.as_ref().filter(|_| !killed) {
+            Some(memory) if memory.is_over() => {
+                (killed, over_memory) = (true, true);
+                rustix::process::kill_process(started.pid, Signal::KILL)
+                    .because("kill a container")?;
+                None
+            }
+            Some(_) => Some(wait.map_or(memory::TICK, |wait| wait.min(memory::TICK))),
+            None => wait,
         };
         let wait = wait.map(|wait| Timespec::try_from(wait).expect("a wait is short"));
         let mut fds = vec![PollFd::new(&pidfd, PollFlags::IN)];
@@ -184,5 +202,5 @@ fn watch(
     let signal = status.terminating_signal();
     let code = status.exit_status().or(signal.map(|signal| 128 + signal));
     let killed = killed || signal.is_some();
-    Ok(Watched { code: i64::from(code.unwrap_or(255)), killed, over })
+    Ok(Watched { code: i64::from(code.unwrap_or(255)), killed, over, over_memory })
 }

@@ -12,6 +12,7 @@ mod failure;
 mod identity;
 mod init;
 mod kills;
+mod memory;
 mod merge;
 mod network;
 mod pack;

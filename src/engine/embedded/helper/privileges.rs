@@ -64,10 +64,7 @@ fn limit_resources(request: &Container, grouped: bool) -> Result<(), Failure> {
         set(Resource::Fsize, file)?;
     }
     if !grouped {
-        // Without a control group, each process for itself.
-        if let Some(memory) = request.limits.memory {
-            set(Resource::Data, memory)?;
-        }
+        // Without a control group, each process for itself; memory is measured.
         if let Some(pids) = request.limits.pids {
             set(Resource::Nproc, pids)?;
         }

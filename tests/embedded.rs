@@ -3,7 +3,7 @@
 //! It stands on the base image in the state directory of the engine tests, `IMGFORGE_TEST_STATE`;
 //! without it the test says so in a line and passes, unless `CI` is set: there it fails.
 
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -96,6 +96,63 @@ fn a_ctrl_c_of_the_terminal_lets_running_tests_end_and_starts_none_again() {
     assert!(!said.contains("retry"), "{said}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["resolved_ids"], serde_json::json!(["imgforge__abacus-1"]), "{said}");
+}
+
+#[test]
+fn a_term_in_any_phase_ends_it_within_seconds_and_judges_nothing() {
+    if !has_base() {
+        return;
+    }
+    let build: &[&str] = &["build", "-d", "demo", "--force-rebuild"];
+    let eval: &[&str] = &["eval", "-d", "demo", "-p", "gold", "--no-result-cache"];
+    let mut caught = 0;
+    let phases = [(build, 20), (build, 200), (build, 500), (eval, 300), (eval, 1000), (eval, 2500)];
+    for (round, (args, milliseconds)) in phases.into_iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let run_id = format!("term-{round}");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_imgforge"))
+            .args(["--engine", "embedded"])
+            .args(args)
+            .env("IMGFORGE_RUN_ID", &run_id)
+            .env("IMGFORGE_STATE_DIR", state())
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        if child.try_wait().unwrap().is_some() {
+            continue;
+        }
+        caught += 1;
+        let sent = Instant::now();
+        match round % 2 {
+            0 => rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap(),
+            _ => rustix::process::kill_process_group(pid, rustix::process::Signal::TERM).unwrap(),
+        }
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(sent.elapsed() < Duration::from_secs(5), "{milliseconds}: {:?}", sent.elapsed());
+        // Before there is work it ends as any program does.
+        let ended = output.status.code().or(output.status.signal().map(|signal| 128 + signal));
+        assert!(matches!(ended, Some(130 | 143)), "{milliseconds}: {ended:?}: {said}");
+        // What was dropped is neither resolved nor not: gold never fails.
+        let report = dir.path().join(format!("gold.{run_id}.json"));
+        if let Ok(text) = std::fs::read(&report) {
+            let report: Value = serde_json::from_slice(&text).unwrap();
+            for one in report["imgforge"]["instances"].as_array().unwrap() {
+                let verdict = one["verdict"].as_str().unwrap();
+                assert!(matches!(verdict, "resolved" | "not_run"), "{milliseconds}: {one}");
+            }
+        }
+        let running =
+            Command::new("pgrep").args(["-g", &pid.as_raw_nonzero().to_string()]).output();
+        assert_eq!(String::from_utf8_lossy(&running.unwrap().stdout), "", "{milliseconds}");
+    }
+    assert!(caught >= 3, "only {caught} of 6 were still at work");
 }
 
 #[test]

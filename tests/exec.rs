@@ -168,6 +168,23 @@ async fn a_failed_env_skips_its_instances_and_nothing_else() {
     assert_eq!(builds.iter().filter(|tag| **tag == image).count(), 1, "a refusal is not retried");
 }
 
+#[tokio::test]
+async fn an_installation_that_fails_is_told_by_its_commands() {
+    let space = Space::new();
+    let plan = space.plan().await;
+    let node = plan.nodes().find(|(_, node)| node.id.starts_with("checkout:imgforge/abacus"));
+    let image = node.unwrap().1.image.clone();
+    space.engine.fail(Method::Build, &image, 1, || EngineError::Step {
+        step: r#"RUN ["bash","-c","set -eo pipefail\ncd /testbed\npip install"]"#.into(),
+        code: 7,
+    });
+    let (summary, _) = space.run(1, &Interrupt::default()).await;
+    let errors: Vec<_> = summary.nodes.iter().filter_map(|node| node.error.as_deref()).collect();
+    let told = errors.iter().find(|error| error.contains("exited with code 7"));
+    let told = told.unwrap_or_else(|| panic!("{errors:?}"));
+    assert!(told.contains("pip install") && !told.contains("pipefail"), "{told}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_may_pass_is_tried_again_and_only_so_often() {
     let space = Space::new();

@@ -173,7 +173,7 @@ impl Worker {
         let watched = Watch { log: &**log, seen: Mutex::new(Vec::new()) };
         let built = self.engine.build(&request, &watched).await;
         let removed = self.engine.remove(&uninstalled).await;
-        let image = built?;
+        let image = built.map_err(|error| of_commands(error, recipe))?;
         removed?;
         if watched.saw(SETUP_CHANGED) {
             self.keep_setup_diff(node, recipe).await?;
@@ -311,5 +311,18 @@ struct Collect(Mutex<Vec<u8>>);
 impl LogSink for Collect {
     fn write(&self, bytes: &[u8]) {
         self.0.lock().expect("no writer panicked").extend_from_slice(bytes);
+    }
+}
+
+/// Names the commands of an installation that failed, and not the script around them. Which of them
+/// it was, the log shows.
+fn of_commands(error: EngineError, recipe: &CheckoutRecipe) -> EngineError {
+    match error {
+        EngineError::Step { code, .. } => {
+            let commands: Vec<&str> =
+                recipe.pre_install.iter().chain(&recipe.install).map(String::as_str).collect();
+            EngineError::Step { step: commands.join("; "), code }
+        }
+        other => other,
     }
 }

@@ -135,10 +135,13 @@ fn a_term_in_any_phase_ends_it_within_seconds_and_judges_nothing() {
         }
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(sent.elapsed() < Duration::from_secs(5), "{milliseconds}: {:?}", sent.elapsed());
+        let took = sent.elapsed();
+        assert!(took < Duration::from_secs(5), "{milliseconds}: {took:?}");
         // Before there is work it ends as any program does.
         let ended = output.status.code().or(output.status.signal().map(|signal| 128 + signal));
-        assert!(matches!(ended, Some(130 | 143)), "{milliseconds}: {ended:?}: {said}");
+        let at_its_end = ended == Some(0) && took < Duration::from_millis(300);
+        let interrupted = matches!(ended, Some(130 | 143));
+        assert!(interrupted || at_its_end, "{milliseconds}: {ended:?} after {took:?}: {said}");
         // What was dropped is neither resolved nor not: gold never fails.
         let report = dir.path().join(format!("gold.{run_id}.json"));
         if let Ok(text) = std::fs::read(&report) {

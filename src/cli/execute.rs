@@ -149,7 +149,7 @@ impl ExecArgs {
             remote: prepared.remote.clone(),
         };
         let interrupt = Interrupt::default();
-        watch_signals(interrupt.clone());
+        super::interrupt::watch_signals(interrupt.clone());
         let summary = tokio::select! {
             biased;
             summary = executor.run(plan.clone(), &mut reporter, &interrupt) => summary,
@@ -276,28 +276,6 @@ pub fn exit_of(summary: &RunSummary) -> Exit {
     } else {
         Exit::Success
     }
-}
-
-/// The first Ctrl-C stops what has not started, the second drops what runs; SIGTERM does both at
-/// once: whoever sends it does not wait for tests, which may be stopped themselves.
-fn watch_signals(interrupt: Interrupt) {
-    tokio::spawn(async move {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut ints), Ok(mut terms)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
-            return;
-        };
-        for token in [&interrupt.stop, &interrupt.kill] {
-            tokio::select! {
-                _ = ints.recv() => token.cancel(),
-                _ = terms.recv() => {
-                    interrupt.stop.cancel();
-                    interrupt.kill.cancel();
-                }
-            }
-        }
-    });
 }
 
 /// Reads `id=ID,src=FILE`, as `docker build --secret` takes it; the file has to be there.

@@ -269,7 +269,7 @@ fn open(at: impl std::os::fd::AsFd, name: &[u8]) -> io::Result<Dir> {
 }
 
 /// Lists the processes that are in the process namespace of `first`, itself included.
-fn processes_with(first: u32) -> VecDeque<PathBuf> {
+pub(super) fn processes_with(first: u32) -> VecDeque<PathBuf> {
     let namespace = |process: &Path| fs::read_link(process.join("ns/pid")).ok();
     let Some(wanted) = namespace(&Path::new("/proc").join(first.to_string())) else {
         return VecDeque::new();

@@ -539,3 +539,52 @@ fn an_empty_variable_of_our_own_is_absent() {
         assert_eq!(output.status.code(), Some(0), "{name}: {said}");
     }
 }
+
+/// Runs with variables set; returns status and stderr.
+fn with_variables(space: &Space, set: &[(&str, &str)], args: &[&str]) -> (Option<i32>, String) {
+    let output = space.command(args).envs(set.iter().copied()).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn switches_in_variables_take_what_people_write_and_an_error_names_the_variable() {
+    let space = Space::new();
+    space.write("d.jsonl", &row("pallets__flask-4045", ",\"FAIL_TO_PASS\":[\"a\"]"));
+    let plan = ["plan", "-d", "d.jsonl"];
+    for (text, is_json) in [("1", true), ("yes", true), ("On", true), ("0", false), ("", false)] {
+        let output = space.command(&plan).env("IMGFORGE_JSON", text).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        assert_eq!(output.stdout.starts_with(b"{"), is_json, "{text}");
+    }
+    let (code, error) = with_variables(&space, &[("IMGFORGE_JSON", "maybe")], &plan);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("invalid value 'maybe' for 'IMGFORGE_JSON'"), "{error}");
+    let (code, error) = with_variables(&space, &[("IMGFORGE_MAX_WORKERS", "lots")], &plan);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("invalid value 'lots' for 'IMGFORGE_MAX_WORKERS'"), "{error}");
+    // What a flag says is the flag's, whatever is set beside it.
+    let flag = ["plan", "-d", "d.jsonl", "-j", "lots"];
+    let (code, error) = with_variables(&space, &[("IMGFORGE_MAX_WORKERS", "2")], &flag);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("for '--max-workers"), "{error}");
+    let (code, error) = with_variables(&space, &[("IMGFORGE_QUIET", "1")], &["-v", "doctor"]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("IMGFORGE_QUIET is set to `1`"), "{error}");
+    let on_network = [("IMGFORGE_STATE_ON_NETWORK", "maybe")];
+    let (code, error) = with_variables(&space, &on_network, &plan);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("IMGFORGE_STATE_ON_NETWORK is `maybe`"), "{error}");
+}
+
+#[test]
+fn a_variable_that_nothing_reads_is_named_with_the_nearest() {
+    let space = Space::new();
+    space.write("d.jsonl", &row("pallets__flask-4045", ",\"FAIL_TO_PASS\":[\"a\"]"));
+    let set = [("IMGFORGE_DATSET", "lite"), ("IMGFORGE_TEST_STATE", "/x")];
+    let (code, error) = with_variables(&space, &set, &["plan", "-d", "d.jsonl"]);
+    assert_eq!(code, Some(0), "{error}");
+    let expected = "nothing reads the variable IMGFORGE_DATSET; the nearest is IMGFORGE_DATASET";
+    assert!(error.contains(expected) && !error.contains("IMGFORGE_TEST_STATE"), "{error}");
+    let (_, error) = with_variables(&space, &set, &["-q", "plan", "-d", "d.jsonl"]);
+    assert!(!error.contains("IMGFORGE_DATSET"), "{error}");
+}

@@ -20,11 +20,7 @@ pub struct BuildArgs {
     #[command(flatten)]
     chosen: Chosen,
     #[command(flatten)]
-    sources: Sources,
-    #[command(flatten)]
     images: Images,
-    #[command(flatten)]
-    exec: ExecArgs,
     /// Build images that are fresh too
     #[arg(long)]
     force_rebuild: bool,
@@ -37,6 +33,10 @@ pub struct BuildArgs {
     /// The registry and path that --push pushes to, such as ghcr.io/me
     #[arg(long, value_name = "REGISTRY", env = "IMGFORGE_PUSH_TO")]
     push_to: Option<String>,
+    #[command(flatten)]
+    sources: Sources,
+    #[command(flatten)]
+    exec: ExecArgs,
 }
 
 /// Runs `build`.

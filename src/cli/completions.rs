@@ -1,8 +1,8 @@
 //! `imgforge completions`.
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 
-use super::{Cli, CommandResult, Exit};
+use super::{CommandResult, Exit, help};
 
 /// Arguments of `completions`.
 #[derive(Debug, Args)]
@@ -13,6 +13,6 @@ pub struct CompletionsArgs {
 
 /// Runs `completions`.
 pub(super) fn run(args: &CompletionsArgs) -> CommandResult {
-    clap_complete::generate(args.shell, &mut Cli::command(), "imgforge", &mut super::out::Stdout);
+    clap_complete::generate(args.shell, &mut help::command(), "imgforge", &mut super::out::Stdout);
     Ok(Exit::Success)
 }

@@ -31,6 +31,7 @@ use crate::source::Mirrors;
 use crate::store::{self, Lease, OnNetwork, Store};
 
 use super::submission::{self, Submission};
+use super::variables::{self, STATE_ON_NETWORK};
 use super::{Chosen, EngineChoice, Failure, Global, Sources};
 use super::{bundle, platform, refusal, remotes};
 
@@ -58,9 +59,10 @@ pub fn open_store(global: &Global) -> Result<Arc<Store>, Failure> {
 
 /// Tells whether the state directory may be on a network.
 pub fn on_network() -> OnNetwork {
-    match variable("IMGFORGE_STATE_ON_NETWORK").as_deref() {
-        None | Some("0") => OnNetwork::Refused,
-        Some(_) => OnNetwork::Allowed,
+    // What is neither on nor off was refused when the command began.
+    match variable(STATE_ON_NETWORK).map(|text| variables::switch(&text)) {
+        Some(Ok(true)) => OnNetwork::Allowed,
+        _ => OnNetwork::Refused,
     }
 }
 

@@ -21,6 +21,7 @@ use crate::source::Mirrors;
 use super::context::{self, ChosenInstances};
 use super::eval::{self, Evaluation, Finished};
 use super::execute::ExecArgs;
+use super::help::heading;
 use super::run_args::RunArgs;
 use super::{Chosen, CommandResult, Exit, Failure, Global, Sources};
 use super::{platform, refusal};
@@ -50,20 +51,20 @@ pub enum DatasetCommand {
 pub struct CheckArgs {
     #[command(flatten)]
     chosen: Chosen,
-    // Without --git-mirror commits are not looked for.
-    #[command(flatten)]
-    sources: Sources,
     /// Run every instance with its own patch and without: the first must resolve, the second must
     /// not
-    #[arg(long)]
+    #[arg(long, help_heading = heading::RUN)]
     gold: bool,
     /// What the run of --gold is called [default: check-<dataset>, begun anew each time]
-    #[arg(long, alias = "run_id", value_name = "ID")]
+    #[arg(long, alias = "run_id", value_name = "ID", help_heading = heading::RUN)]
     run_id: Option<String>,
     #[command(flatten)]
-    exec: ExecArgs,
-    #[command(flatten)]
     run: RunArgs,
+    #[command(flatten)]
+    // Without --git-mirror commits are not looked for.
+    sources: Sources,
+    #[command(flatten)]
+    exec: ExecArgs,
 }
 
 struct Quiet;

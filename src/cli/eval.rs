@@ -26,6 +26,7 @@ use crate::run::{
 
 use super::context::{self, Prepared, Wanted};
 use super::execute::ExecArgs;
+use super::help::heading;
 use super::record::Record;
 use super::results::{self, Outputs};
 use super::run_args::RunArgs;
@@ -36,8 +37,6 @@ use super::{Chosen, CommandResult, Exit, Failure, Global, Sources};
 pub struct EvalArgs {
     #[command(flatten)]
     chosen: Chosen,
-    #[command(flatten)]
-    sources: Sources,
     /// Predictions: .jsonl or .json files; gold for the dataset's own patches, empty for none
     #[arg(
         short,
@@ -45,7 +44,8 @@ pub struct EvalArgs {
         alias = "predictions_path",
         value_name = "PATH",
         required = true,
-        env = "IMGFORGE_PREDICTIONS"
+        env = "IMGFORGE_PREDICTIONS",
+        help_heading = heading::RUN
     )]
     predictions: Vec<String>,
     /// What the run is called
@@ -54,17 +54,20 @@ pub struct EvalArgs {
         alias = "run_id",
         value_name = "ID",
         default_value = "run",
-        env = "IMGFORGE_RUN_ID"
+        env = "IMGFORGE_RUN_ID",
+        help_heading = heading::RUN
     )]
     run_id: String,
     /// Start anew where the run id stands for another dataset or other predictions: its logs are
     /// removed
-    #[arg(long, env = "IMGFORGE_REPLACE_RUN")]
+    #[arg(long, env = "IMGFORGE_REPLACE_RUN", help_heading = heading::RUN)]
     replace_run: bool,
     #[command(flatten)]
-    exec: ExecArgs,
-    #[command(flatten)]
     run: RunArgs,
+    #[command(flatten)]
+    sources: Sources,
+    #[command(flatten)]
+    exec: ExecArgs,
     #[command(flatten)]
     outputs: Outputs,
 }

@@ -24,10 +24,12 @@ use crate::store::disk;
 
 use super::budget::Budget;
 use super::context::{self, Prepared};
+use super::help::heading;
 use super::{Exit, Failure, Global};
 
 /// How a plan is run.
 #[derive(Debug, Args)]
+#[command(next_help_heading = heading::BUILD)]
 pub struct ExecArgs {
     /// How many images and evaluations are done at once [default: 3/4 of the processors, at most
     /// 24]
@@ -41,7 +43,7 @@ pub struct ExecArgs {
     #[arg(long)]
     fail_fast: bool,
     /// Write events as NDJSON while it runs; - is stdout
-    #[arg(long, value_name = "FILE", env = "IMGFORGE_EVENTS")]
+    #[arg(long, value_name = "FILE", env = "IMGFORGE_EVENTS", help_heading = heading::OUTPUT)]
     events: Option<PathBuf>,
     /// Certificates that build steps trust, `none` for the image's own [default: the host's]
     #[arg(long, value_name = "FILE", env = "IMGFORGE_CA_BUNDLE")]

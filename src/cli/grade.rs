@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::dataset::Instance;
 use crate::grade::{self, Expected, ReadError, Rules, RulesError};
 
+use super::help::heading;
 use super::{Chosen, CommandResult, Exit, Failure, Global};
 use super::{context, refusal};
 
@@ -25,13 +26,15 @@ pub struct GradeArgs {
     #[arg(long, value_name = "NAME", required_unless_present = "dataset")]
     parser: Option<String>,
     /// The dataset of the instance
-    #[arg(short, long, alias = "dataset_name", value_name = "NAME", requires = "instance_id")]
+    #[arg(short, long, alias = "dataset_name", value_name = "NAME", requires = "instance_id",
+        help_heading = heading::DATASET)]
     dataset: Option<String>,
     /// The split
-    #[arg(long, default_value = "test")]
+    #[arg(long, default_value = "test", help_heading = heading::DATASET)]
     split: String,
     /// The instance
-    #[arg(short, long, alias = "instance_ids", alias = "instance-ids", value_name = "ID")]
+    #[arg(short, long, alias = "instance_ids", alias = "instance-ids", value_name = "ID",
+        help_heading = heading::DATASET)]
     instance_id: Option<String>,
 }
 

@@ -16,6 +16,7 @@ mod eval;
 mod execute;
 mod exit;
 mod grade;
+mod help;
 mod interrupt;
 mod keys;
 mod lock;
@@ -33,11 +34,14 @@ mod report;
 mod results;
 mod run_args;
 mod submission;
+mod variables;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use regex::Regex;
+
+use help::heading;
 
 pub use exit::Exit;
 pub use render::Failure;
@@ -48,6 +52,7 @@ type CommandResult = Result<Exit, Failure>;
 /// Layered images for SWE-bench-style evaluations, built once and kept.
 #[derive(Debug, Parser)]
 #[command(name = "imgforge", version, max_term_width = 100)]
+#[command(disable_help_flag = true, disable_version_flag = true)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -57,12 +62,19 @@ pub struct Cli {
 
 /// Options of every command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = heading::GLOBAL)]
 struct Global {
     /// The catalog [default: ./images.toml, else the built-in one]
     #[arg(long, global = true, value_name = "FILE", env = "IMGFORGE_IMAGES")]
     config: Option<PathBuf>,
-    /// Files layered over the catalog, separated as in PATH
-    #[arg(long, global = true, hide = true, env = "IMGFORGE_CONFIG", value_delimiter = ':')]
+    /// Files layered over the catalog, separated by colons as in PATH
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "IMGFORGE_CONFIG",
+        value_delimiter = ':'
+    )]
     overlay: Vec<PathBuf>,
     /// Where mirrors and the record of images are kept [default: imgforge in the XDG cache]
     #[arg(long, global = true, value_name = "DIR", env = "IMGFORGE_STATE_DIR")]
@@ -80,8 +92,15 @@ struct Global {
     #[arg(short, long, global = true, conflicts_with = "verbose", env = "IMGFORGE_QUIET")]
     quiet: bool,
     /// Print more; twice for all
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, env = "IMGFORGE_VERBOSE",
+        value_parser = variables::verbosity)]
     verbose: u8,
+    /// Print help; --help says more than -h
+    #[arg(short, long, global = true, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+    /// Print the version
+    #[arg(short = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum, PartialEq, Eq)]
@@ -106,6 +125,7 @@ enum ColorChoice {
 
 /// Which instances.
 #[derive(Debug, Args)]
+#[command(next_help_heading = heading::DATASET)]
 struct Chosen {
     /// lite, verified, full, multilingual, multimodal, demo, bundle, a Hugging Face id, or a path
     #[arg(short, long, alias = "dataset_name", value_name = "NAME", env = "IMGFORGE_DATASET")]
@@ -149,6 +169,7 @@ impl Chosen {
 
 /// Where things come from and how they are called.
 #[derive(Debug, Args)]
+#[command(next_help_heading = heading::SOURCES)]
 struct Sources {
     /// Where repositories come from: a URL or a directory with {owner}, {name} or {repo}; the first
     /// that has the commit wins [default: GitHub]
@@ -172,22 +193,26 @@ struct Sources {
     bootstrap: bool,
     /// A registry and path that images are shared through by their keys, such as ghcr.io/me
     /// [default: that of images.toml]
-    #[arg(long, value_name = "REGISTRY", env = "IMGFORGE_CACHE_REGISTRY")]
+    #[arg(long, value_name = "REGISTRY", env = "IMGFORGE_CACHE_REGISTRY",
+        help_heading = heading::SHARING)]
     cache_registry: Option<String>,
     /// Whether images come from it, those that are built go to it, or both [default: read]
-    #[arg(long, value_enum, value_name = "MODE", env = "IMGFORGE_CACHE_MODE")]
+    #[arg(long, value_enum, value_name = "MODE", env = "IMGFORGE_CACHE_MODE",
+        help_heading = heading::SHARING)]
     cache_mode: Option<crate::catalog::RegistryMode>,
     /// Take images of it, and of archives, only where this public key signed them; may be repeated
     /// [default: those of images.toml]
-    #[arg(long, value_name = "KEY", env = "IMGFORGE_VERIFY", value_delimiter = ',')]
+    #[arg(long, value_name = "KEY", env = "IMGFORGE_VERIFY", value_delimiter = ',',
+        help_heading = heading::SHARING)]
     verify: Vec<String>,
     /// Sign what is pushed with this private key; the password is in COSIGN_PASSWORD
-    #[arg(long, value_name = "KEY", env = "IMGFORGE_SIGN")]
+    #[arg(long, value_name = "KEY", env = "IMGFORGE_SIGN", help_heading = heading::SHARING)]
     sign: Option<PathBuf>,
 }
 
 /// Which images of the chosen instances.
 #[derive(Debug, Args)]
+#[command(next_help_heading = heading::BUILD)]
 struct Images {
     /// Predictions whose patches are applied: a file, gold or empty
     #[arg(
@@ -248,7 +273,11 @@ enum Command {
 
 /// Parses the arguments of the process and runs the command.
 pub async fn main() -> Exit {
-    let cli = Cli::parse();
+    let matches = variables::parse(help::command, std::env::args_os());
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     match cli.global.color {
         ColorChoice::Auto => {}
         choice => {
@@ -257,6 +286,10 @@ pub async fn main() -> Exit {
         }
     }
     let global = &cli.global;
+    if let Err(failure) = variables::check(&help::command(), global.quiet) {
+        failure.print();
+        return failure.exit;
+    }
     let result = match cli.command {
         Command::Plan(args) => plan::run(global, args).await,
         Command::Build(args) => build::run(global, args).await,

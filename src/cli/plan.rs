@@ -7,6 +7,7 @@ use crate::plan::check::Purpose;
 use crate::plan::render;
 
 use super::context::{self, Wanted};
+use super::help::heading;
 use super::refusal;
 use super::{Chosen, CommandResult, Exit, Global, Images, Sources};
 
@@ -16,15 +17,7 @@ pub struct PlanArgs {
     #[command(flatten)]
     chosen: Chosen,
     #[command(flatten)]
-    sources: Sources,
-    #[command(flatten)]
     images: Images,
-    /// Say for every stale image why
-    #[arg(long)]
-    explain: bool,
-    /// The form of the output
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
     /// How many images would be built at once
     #[arg(short = 'j', long, alias = "max_workers", env = "IMGFORGE_MAX_WORKERS",
         value_parser = super::workers)]
@@ -32,6 +25,14 @@ pub struct PlanArgs {
     /// Take every image for stale
     #[arg(long)]
     force_rebuild: bool,
+    #[command(flatten)]
+    sources: Sources,
+    /// Say for every stale image why
+    #[arg(long, help_heading = heading::OUTPUT)]
+    explain: bool,
+    /// The form of the output
+    #[arg(long, value_enum, default_value_t, help_heading = heading::OUTPUT)]
+    format: Format,
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum, PartialEq, Eq)]

@@ -18,11 +18,7 @@ pub struct PrewarmArgs {
     #[command(flatten)]
     chosen: Chosen,
     #[command(flatten)]
-    sources: Sources,
-    #[command(flatten)]
     images: Images,
-    #[command(flatten)]
-    exec: ExecArgs,
     /// A registry, such as ghcr.io/me, or an archive of `cache export` [default: that of
     /// --cache-registry or images.toml]
     #[arg(long, value_name = "REGISTRY|FILE", env = "IMGFORGE_PREWARM_FROM")]
@@ -30,6 +26,10 @@ pub struct PrewarmArgs {
     /// Build nothing: say what is not there
     #[arg(long)]
     no_build: bool,
+    #[command(flatten)]
+    sources: Sources,
+    #[command(flatten)]
+    exec: ExecArgs,
 }
 
 /// Runs `prewarm`.

@@ -17,6 +17,7 @@ use crate::run::{Metadata, RUNS, RunDir, RunLock, Settings, file};
 
 use super::context::{self, ChosenInstances};
 use super::eval::run_failure;
+use super::help::heading;
 use super::record::Record;
 use super::results::{self, Outputs};
 use super::{Chosen, CommandResult, Exit, Failure, Global};
@@ -30,10 +31,11 @@ pub struct ReportArgs {
     #[arg(long, value_name = "RUN_ID")]
     against: Option<String>,
     /// The dataset [default: the one that the run recorded]
-    #[arg(short, long, alias = "dataset_name", value_name = "NAME")]
+    #[arg(short, long, alias = "dataset_name", value_name = "NAME",
+        help_heading = heading::DATASET)]
     dataset: Option<String>,
     /// The split [default: the one that the run recorded]
-    #[arg(long)]
+    #[arg(long, help_heading = heading::DATASET)]
     split: Option<String>,
     #[command(flatten)]
     outputs: Outputs,

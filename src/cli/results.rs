@@ -14,6 +14,8 @@ use crate::report::{
 };
 use crate::run::{RunError, file, model_name, write_changed};
 
+use super::help::heading;
+
 /// How many lines of a log a report shows.
 const TAIL_LINES: usize = 40;
 /// How much of the end of a log is read for them.
@@ -21,6 +23,7 @@ const TAIL_BYTES: u64 = 16 << 10;
 
 /// Where reports go.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = heading::OUTPUT)]
 pub struct Outputs {
     /// Where <model>.<run_id>.json goes
     #[arg(

@@ -7,37 +7,43 @@ use crate::plan::EvaluateOptions;
 use crate::recipe::RunNetwork;
 use crate::size::Bound;
 
+use super::help::heading;
+
 /// How tests are run.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = heading::RUN)]
 pub struct RunArgs {
     /// Seconds that the tests of an instance may take [default: that of images.toml, else 1800]
-    #[arg(short, long, value_name = "SECONDS", env = "IMGFORGE_TIMEOUT",
+    #[arg(short, long, value_name = "SECONDS", env = "IMGFORGE_TIMEOUT", help_heading = heading::LIMITS,
         value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: Option<u64>,
     /// What tests can reach [default: that of images.toml, else none]
     #[arg(long, value_enum, env = "IMGFORGE_NETWORK")]
     pub network: Option<RunNetwork>,
     /// Memory of each run, such as 4g [default: that of images.toml, else 8g]
-    #[arg(long, value_name = "BYTES", value_parser = crate::size::memory, env = "IMGFORGE_MEMORY")]
+    #[arg(long, value_name = "BYTES", value_parser = crate::size::memory, env = "IMGFORGE_MEMORY",
+        help_heading = heading::LIMITS)]
     pub memory: Option<u64>,
     /// Processors of each run, such as 1.5 [default: that of images.toml, else all]
-    #[arg(long, value_name = "N", value_parser = crate::size::milli_cpus, env = "IMGFORGE_CPUS")]
+    #[arg(long, value_name = "N", value_parser = crate::size::milli_cpus, env = "IMGFORGE_CPUS",
+        help_heading = heading::LIMITS)]
     pub cpus: Option<u64>,
     /// Processes and threads of each run [default: that of images.toml, else 4096]
-    #[arg(long, value_name = "N", env = "IMGFORGE_PIDS_LIMIT",
+    #[arg(long, value_name = "N", env = "IMGFORGE_PIDS_LIMIT", help_heading = heading::LIMITS,
         value_parser = clap::value_parser!(u64).range(16..))]
     pub pids_limit: Option<u64>,
     /// Bytes of files that each run may write, such as 5g, or none; never more than its share of what
     /// the disk has free [default: 20g]
     #[arg(long, value_name = "BYTES", value_parser = crate::size::bytes_bound,
-        env = "IMGFORGE_DISK")]
+        env = "IMGFORGE_DISK", help_heading = heading::LIMITS)]
     pub disk: Option<Bound>,
     /// Files and directories that each run may make, or none [default: 1000000]
-    #[arg(long, value_name = "N", value_parser = crate::size::files_bound, env = "IMGFORGE_FILES")]
+    #[arg(long, value_name = "N", value_parser = crate::size::files_bound, env = "IMGFORGE_FILES",
+        help_heading = heading::LIMITS)]
     pub files: Option<Bound>,
     /// Bytes of output that each run may have, or none [default: 1g]
     #[arg(long, value_name = "BYTES", value_parser = crate::size::bytes_bound,
-        env = "IMGFORGE_LOG_SIZE")]
+        env = "IMGFORGE_LOG_SIZE", help_heading = heading::LIMITS)]
     pub log_size: Option<Bound>,
     /// Run everything, also what was run before with the same inputs
     #[arg(long, env = "IMGFORGE_NO_RESULT_CACHE")]

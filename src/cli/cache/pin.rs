@@ -11,14 +11,16 @@ use crate::key::{Key, Kind};
 use crate::store::{Pinned, Pins};
 
 use super::super::context::{self, Opened, Wanted};
+use super::super::help::heading;
 use super::super::{Chosen, CommandResult, Exit, Failure, Global, Sources, render};
 use super::{find, read};
 
 /// Arguments of `cache pin` and `cache unpin`.
 #[derive(Debug, Args)]
+#[command(next_help_heading = heading::DATASET)]
 pub struct PinArgs {
     /// Keys, or their first digits
-    #[arg(value_name = "KEY")]
+    #[arg(value_name = "KEY", help_heading = None)]
     keys: Vec<String>,
     /// All instances of this dataset; with -i, only those
     #[arg(short, long, value_name = "NAME")]

@@ -17,6 +17,7 @@ use crate::sign::PublicKey;
 use crate::store::disk;
 
 use super::super::context::{self, Opened, Wanted};
+use super::super::help::heading;
 use super::super::{
     Chosen, CommandResult, Exit, Failure, Global, Sources, keys, push, remotes, render,
 };
@@ -24,6 +25,7 @@ use super::read;
 
 /// Which images.
 #[derive(Debug, Args)]
+#[command(next_help_heading = heading::DATASET)]
 pub struct Which {
     /// The images of this dataset's instances [default: every image]
     #[arg(short, long, value_name = "NAME")]

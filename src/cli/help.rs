@@ -1,0 +1,357 @@
+//! The command line as a whole: headings of options, examples, and what is shown where. The options
+//! themselves are beside their commands.
+
+use std::fmt::Write as _;
+
+use clap::{Command, CommandFactory as _};
+
+use super::{Cli, variables};
+
+/// What options stand under.
+pub mod heading {
+    /// Which instances.
+    pub const DATASET: &str = "Dataset";
+    /// How tests are run, and of what.
+    pub const RUN: &str = "Run";
+    /// What a run may use.
+    pub const LIMITS: &str = "Limits";
+    /// Which images are built, and how.
+    pub const BUILD: &str = "Build";
+    /// Where repositories and published images come from.
+    pub const SOURCES: &str = "Sources";
+    /// Images that go to others and come from them.
+    pub const SHARING: &str = "Sharing";
+    /// What is written, and where to.
+    pub const OUTPUT: &str = "Output";
+    /// Options of every command.
+    pub const GLOBAL: &str = "Global";
+}
+
+/// Examples of each command, by its path.
+const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
+    (
+        "",
+        &[
+            ("imgforge doctor", "can this machine do it?"),
+            ("imgforge eval -d demo -p gold", "a small bundled dataset, from nothing"),
+            ("imgforge plan -d lite", "what would be built?"),
+            ("imgforge eval -d lite -p preds.jsonl --run-id first", "build, run, grade, report"),
+        ],
+    ),
+    (
+        "plan",
+        &[
+            ("imgforge plan -d lite", "what would be built?"),
+            ("imgforge plan -d lite --repo django/django --explain", "and why?"),
+            ("imgforge plan -d lite --namespace swebench", "what would be pulled?"),
+            ("imgforge plan -d lite --format dot", "as a graph"),
+        ],
+    ),
+    (
+        "build",
+        &[
+            ("imgforge build -d lite", "all images of all 300 instances"),
+            ("imgforge build -d lite -i pallets__flask-4045 -j 4", "those of one, four at once"),
+            ("imgforge build -d verified --layers base,env", "without the checkouts"),
+            ("imgforge build -d lite --namespace swebench", "pull the published ones"),
+            ("imgforge build -d demo --bootstrap", "bases from Debian's packages, not a registry"),
+        ],
+    ),
+    (
+        "prewarm",
+        &[
+            (
+                "imgforge prewarm -d lite --from ghcr.io/me/images",
+                "pull, and build what is missing",
+            ),
+            ("imgforge prewarm -d lite --from lite.tar --no-build", "say what is missing"),
+        ],
+    ),
+    (
+        "eval",
+        &[
+            ("imgforge eval -d lite -p preds.jsonl --run-id first", "build, run, grade, report"),
+            ("imgforge eval -d lite -p gold -p empty --run-id both", "two models at once"),
+            ("imgforge eval -d lite -p preds.jsonl -i sympy__sympy-20590 -t 600", "one instance"),
+            ("imgforge eval -d lite -p preds.jsonl --strict --fail-on-suspicion", "trust nobody"),
+        ],
+    ),
+    (
+        "grade",
+        &[
+            (
+                "imgforge grade --log test_output.txt --parser parse_log_pytest",
+                "the tests of a log",
+            ),
+            (
+                "imgforge grade --log test_output.txt -d lite -i sympy__sympy-20590 --json",
+                "is it resolved?",
+            ),
+        ],
+    ),
+    (
+        "report",
+        &[
+            ("imgforge report first", "grade the logs of a run again"),
+            ("imgforge report second --against first", "what was gained and lost"),
+        ],
+    ),
+    (
+        "dataset ls",
+        &[("imgforge dataset ls -d lite --repo django/django", "their ids, versions and commits")],
+    ),
+    ("dataset show", &[("imgforge dataset show pallets__flask-4045 -d lite", "one row")]),
+    (
+        "dataset check",
+        &[
+            ("imgforge dataset check -d mine.jsonl", "are all rows good?"),
+            ("imgforge dataset check -d mine.jsonl --gold", "do their own patches resolve them?"),
+        ],
+    ),
+    (
+        "lock",
+        &[("imgforge lock me/project 1.0 --date 2024-10-15 -o locks/project.txt", "as of a day")],
+    ),
+    (
+        "cache ls",
+        &[
+            ("imgforge cache ls --kind env --sort size", "the largest environments"),
+            ("imgforge cache ls --older-than 30", "what was not used for a month"),
+        ],
+    ),
+    ("cache du", &[("imgforge cache du", "what takes room?")]),
+    ("cache why", &[("imgforge cache why 45f203014da5", "what is it made of, and for whom?")]),
+    (
+        "cache gc",
+        &[
+            ("imgforge cache gc --keep-bytes 100GB --dry-run", "what would go?"),
+            ("imgforge cache gc --keep-days 30", "remove what was not used for a month"),
+        ],
+    ),
+    ("cache rm", &[("imgforge cache rm 45f203014da5 --recursive", "and what stands on it")]),
+    (
+        "cache pin",
+        &[
+            ("imgforge cache pin -d lite", "keep the images of a dataset"),
+            ("imgforge cache pin", "what is kept?"),
+        ],
+    ),
+    ("cache unpin", &[("imgforge cache unpin -d lite", "keep them no longer")]),
+    (
+        "cache verify",
+        &[
+            ("imgforge cache verify", "is every image whole?"),
+            ("imgforge cache verify --repair", "remove what is not"),
+        ],
+    ),
+    ("cache push", &[("imgforge cache push ghcr.io/me/images -d lite", "share images")]),
+    ("cache pull", &[("imgforge cache pull ghcr.io/me/images -d lite", "take them")]),
+    ("cache export", &[("imgforge cache export lite.tar -d lite", "images in one file")]),
+    ("cache import", &[("imgforge cache import lite.tar", "and back")]),
+    ("cache key", &[("imgforge cache key", "cosign.key, and cosign.pub for others")]),
+    (
+        "bundle create",
+        &[("imgforge bundle create five.bundle -d lite --limit 5", "where there is a network")],
+    ),
+    ("bundle use", &[("imgforge bundle use five.bundle", "then `-d bundle`, without a network")]),
+    (
+        "base bootstrap",
+        &[("imgforge base bootstrap python:3.11.10-slim-bookworm", "without a registry")],
+    ),
+    (
+        "doctor",
+        &[
+            ("imgforge doctor", "what is missing, and what to do?"),
+            ("imgforge doctor --offline", "without asking the network"),
+        ],
+    ),
+    (
+        "clean",
+        &[
+            ("imgforge clean", "remove what killed runs left"),
+            ("imgforge clean --embedded", "remove all images of the embedded engine"),
+        ],
+    ),
+    (
+        "completions",
+        &[(
+            "imgforge completions bash > ~/.local/share/bash-completion/completions/imgforge",
+            "for bash",
+        )],
+    ),
+];
+
+/// What follows the options of the command line itself.
+const MORE: &str = "\
+Options are read from IMGFORGE_… variables as well: IMGFORGE_ENGINE=docker, IMGFORGE_JSON=1. A flag wins \
+over its variable, and that over images.toml.";
+
+/// Options of every command that mean nothing to some: they are taken there, and not listed.
+const MEANINGLESS: &[(&str, &[&str])] = &[
+    ("grade", &["config", "overlay", "engine", "verbose"]),
+    ("report", &["engine", "verbose"]),
+    ("dataset ls", &["config", "overlay", "engine", "verbose"]),
+    ("dataset show", &["config", "overlay", "engine", "verbose"]),
+    ("lock", &["engine", "verbose"]),
+    ("cache key", &["config", "overlay", "state_dir", "engine", "verbose"]),
+    ("bundle use", &["config", "overlay", "engine", "verbose"]),
+    ("completions", &["config", "overlay", "state_dir", "engine", "json", "quiet", "verbose"]),
+];
+
+/// Commands whose options have a variable each. Others remove something, or are about one thing that
+/// is named every time.
+const WITH_VARIABLES: [&str; 5] = ["plan", "build", "prewarm", "eval", "dataset"];
+
+/// Makes the command line as it is parsed and shown.
+pub fn command() -> Command {
+    let command = variables::named(Cli::command(), &WITH_VARIABLES);
+    let command = variables::readable(command);
+    let mut command = with_examples(command, "");
+    for (path, ids) in MEANINGLESS {
+        let hidden: Vec<_> = command
+            .get_arguments()
+            .filter(|arg| ids.contains(&arg.get_id().as_str()))
+            .map(|arg| arg.clone().hide(true))
+            .collect();
+        let path: Vec<&str> = path.split(' ').collect();
+        command = at(command, &path, &|command| command.args(hidden.iter().cloned()));
+    }
+    command
+}
+
+/// Changes the command at a path.
+fn at(command: Command, path: &[&str], change: &dyn Fn(Command) -> Command) -> Command {
+    match path {
+        [] => change(command),
+        // Unlike `mut_subcommand` this keeps the order.
+        [name, rest @ ..] => command.mut_subcommands(|command| match command.get_name() == *name {
+            true => at(command, rest, change),
+            false => command,
+        }),
+    }
+}
+
+/// Adds its examples to a command and to those below it.
+fn with_examples(command: Command, path: &str) -> Command {
+    let examples = EXAMPLES.iter().find(|(of, _)| *of == path).map(|(_, examples)| *examples);
+    let command = match examples {
+        None => command,
+        Some(examples) => {
+            let mut text = section(&command, "Examples", examples);
+            if path.is_empty() {
+                let _ = write!(text, "\n{MORE}\n");
+            }
+            command.after_help(text)
+        }
+    };
+    command.mut_subcommands(|command| {
+        let path = format!("{path} {}", command.get_name()).trim().to_owned();
+        with_examples(command, &path)
+    })
+}
+
+/// Writes a section as the parser writes those of options.
+fn section(command: &Command, title: &str, lines: &[(&str, &str)]) -> String {
+    let styles = command.get_styles();
+    let (header, literal) = (styles.get_header(), styles.get_literal());
+    let mut text = format!("{header}{title}:{header:#}\n");
+    for (line, what) in lines {
+        // A long example has its purpose on a line of its own.
+        let gap = match line.len() {
+            0..56 => " ".repeat(58 - line.len()),
+            _ => format!("\n{}", " ".repeat(10)),
+        };
+        let _ = writeln!(text, "  {literal}{line}{literal:#}{gap}{what}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lists the paths of the commands that have no commands below them.
+    fn leaves(command: &Command, path: &str) -> Vec<String> {
+        let below: Vec<_> = command.get_subcommands().collect();
+        match below.is_empty() {
+            true => vec![path.to_owned()],
+            false => below
+                .into_iter()
+                .flat_map(|one| leaves(one, format!("{path} {}", one.get_name()).trim()))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn the_command_line_holds_together() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples_and_they_parse() {
+        let mut paths: Vec<&str> = EXAMPLES.iter().map(|(path, _)| *path).collect();
+        assert_eq!(paths.remove(0), "");
+        assert_eq!(paths, leaves(&command(), ""));
+        for (path, examples) in EXAMPLES {
+            for (line, _) in *examples {
+                assert!(line.starts_with(format!("imgforge {path}").trim()), "{line}");
+                let line = line.split(" > ").next().unwrap();
+                let words = line.split(' ');
+                command().try_get_matches_from(words).unwrap_or_else(|error| panic!("{error}"));
+            }
+        }
+    }
+
+    /// Returns the help of a command.
+    fn help_of(path: &str) -> String {
+        let words = ["imgforge"].into_iter().chain(path.split(' ')).chain(["--help"]);
+        let error = command().try_get_matches_from(words.filter(|word| !word.is_empty()));
+        error.unwrap_err().render().to_string()
+    }
+
+    #[test]
+    fn options_stand_under_headings_in_order() {
+        for (path, expected) in [
+            ("eval", "Dataset Run Limits Sources Sharing Build Output Global"),
+            ("build", "Dataset Build Sources Sharing Output Global"),
+            ("prewarm", "Dataset Build Sources Sharing Output Global"),
+            ("plan", "Dataset Build Sources Sharing Output Global"),
+            ("dataset check", "Dataset Run Limits Sources Sharing Build Output Global"),
+            ("cache push", "Arguments Dataset Sources Sharing Global"),
+        ] {
+            let help = help_of(path);
+            let is_heading = |line: &&str| line.ends_with(':') && !line.starts_with(' ');
+            let found: Vec<&str> =
+                help.lines().filter(is_heading).map(|line| line.trim_end_matches(':')).collect();
+            assert_eq!(found.join(" "), format!("{expected} Examples"), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_means_nothing_to_a_command_is_not_listed_and_taken_all_the_same() {
+        for (path, ids) in MEANINGLESS {
+            let help = help_of(path);
+            for id in *ids {
+                let long = format!("--{}", id.replace('_', "-"));
+                assert!(!help.contains(&format!("{long} ")), "{path} {long}: {help}");
+            }
+            assert!(help.contains("--color"), "{path}");
+        }
+        for line in [
+            "imgforge --engine embedded --state-dir /x completions bash",
+            "imgforge completions bash --engine embedded --json",
+            "imgforge --engine docker grade --log a --parser b -v",
+        ] {
+            command().try_get_matches_from(line.split(' ')).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_said_before_a_command_counts_where_it_is_hidden() {
+        let line = "imgforge --json grade --log a --parser b --engine docker";
+        let matches = command().try_get_matches_from(line.split(' ')).unwrap();
+        let cli = <Cli as clap::FromArgMatches>::from_arg_matches(&matches).unwrap();
+        assert!(cli.global.json);
+        assert_eq!(cli.global.engine, super::super::EngineChoice::Docker);
+    }
+}

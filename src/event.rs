@@ -74,6 +74,11 @@ pub enum EventKind {
         /// Seconds until the next try.
         delay: f64,
     },
+    /// When the run will end, as far as is known; no such event where nothing is known of a node.
+    Forecast {
+        /// Seconds from now.
+        seconds_left: f64,
+    },
     /// A node ended. Each started node ends exactly once; nodes that were never started end too,
     /// as skipped or cancelled.
     NodeFinished {

@@ -5,8 +5,10 @@
 //! whatever happens: an image gets its name only when it is whole, and is recorded after that.
 
 mod control;
+pub mod durations;
 mod error;
 pub mod evaluate;
+pub mod forecast;
 mod images;
 pub(crate) mod requirements;
 pub mod schedule;
@@ -35,11 +37,12 @@ use crate::store::Store;
 pub use error::NodeError;
 pub use summary::{NodeSummary, RunSummary};
 
-use schedule::{Lane, Schedule};
+use durations::Durations;
+use schedule::{Lane, PULLS_AT_ONCE, Schedule};
 use worker::Worker;
 
-/// How many images are pulled at once, beside the workers.
-const PULLS_AT_ONCE: usize = 4;
+/// How often it is told how long a run still takes.
+const FORECAST_EVERY: Duration = Duration::from_secs(2);
 
 /// How a run is done.
 #[derive(Debug, Clone)]
@@ -113,6 +116,15 @@ impl Stream<'_> {
     }
 }
 
+/// Tells whether a node that ended so took the time that such a node takes.
+fn is_of_work(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Built | Outcome::Pulled => true,
+        Outcome::Evaluated { cached, .. } => !cached,
+        _ => false,
+    }
+}
+
 fn reference(node: &Node) -> NodeRef {
     NodeRef { id: node.id.clone(), kind: node.kind(), key: node.key }
 }
@@ -142,7 +154,12 @@ impl Executor {
                 .count(),
         });
         let mut summary = RunSummary::new(&plan);
-        let mut schedule = Schedule::new(&plan);
+        // Without its state a run would not be here; without this part the order is a guess.
+        let recorded = self.store.durations(&self.settings.engine).unwrap_or_default();
+        let mut durations = Durations::of(&plan, &recorded);
+        let usual = |index: NodeIndex| durations::usual(plan.graph[index].kind());
+        let expected = |index| durations.known(index).unwrap_or_else(|| usual(index));
+        let mut schedule = Schedule::new(&plan, self.settings.workers, expected);
         let (messages, mut inbox) = mpsc::unbounded_channel();
         let worker = Arc::new(Worker::new(self, plan.clone(), messages));
         let mut tasks: JoinSet<(NodeIndex, usize, worker::Finished)> = JoinSet::new();
@@ -151,6 +168,9 @@ impl Executor {
         let mut free_pulls: Vec<usize> = (workers..workers + PULLS_AT_ONCE).rev().collect();
         let mut running: HashMap<NodeIndex, Instant> = HashMap::new();
         let mut stopping = false;
+        let soon = tokio::time::Instant::now() + FORECAST_EVERY / 5;
+        let mut forecasts = tokio::time::interval_at(soon, FORECAST_EVERY);
+        forecasts.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             if interrupt.stop.is_cancelled() && !stopping {
                 stopping = true;
@@ -216,6 +236,12 @@ impl Executor {
                             Vec::new()
                         }
                     };
+                    if is_of_work(&finished.outcome) {
+                        durations.note(index, seconds);
+                        let name = durations::name(&plan.graph[index]);
+                        // A lost duration makes the next forecast worse, and nothing wrong.
+                        let _ = self.store.note_duration(&self.settings.engine, &name, seconds);
+                    }
                     stopping |= finished.ends_run
                         || self.settings.fail_fast
                             && matches!(finished.outcome, Outcome::Failed { .. });
@@ -246,6 +272,14 @@ impl Executor {
                     }
                 }
                 () = interrupt.stop.cancelled(), if !stopping => {}
+                _ = forecasts.tick(), if !stopping => {
+                    let since = running.iter().map(|(index, start)| (*index, start.elapsed()));
+                    let left =
+                        forecast::time_left(&plan, &schedule, &durations, workers, since);
+                    if let Some(left) = left {
+                        stream.send(EventKind::Forecast { seconds_left: left.as_secs_f64() });
+                    }
+                }
             }
         }
         for index in schedule.give_up() {

@@ -1,16 +1,27 @@
 //! The schedule: which node runs next. Pure; the executor asks it and tells it what happened.
 //!
-//! Ready nodes with the longest chain below them go first, so that one long chain does not hold
-//! up the end of a run; among equals the one that more nodes wait for, then the order of the plan.
-//! What is pulled waits for the network and not for processors: it has a lane of its own.
+//! A node on which nothing more stands is a goal: an evaluation, or an image where only images are
+//! wanted. A ready goal goes first. Then comes the node whose chain ends soonest in a goal: so the
+//! first verdict comes early, and little is made that nobody has taken up. One thing goes before
+//! that: a node with so much on top of it that the run would end later if one more node went before
+//! it. Durations are what was measured in earlier runs, or a guess by the kind: a wrong one costs
+//! time and nothing else.
+//!
+//! What is pulled waits for the network and not for processors: it has a lane of its own, and waits
+//! while enough is here that no worker has taken up. The schedule knows no clock: a simulation
+//! ([`forecast`](super::forecast)) and a run ask the same one.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::time::Duration;
 
 use petgraph::Direction;
 use petgraph::graph::NodeIndex;
 
 use crate::plan::{Plan, Status};
+
+/// How many images are pulled at once, beside the workers.
+pub const PULLS_AT_ONCE: usize = 4;
 
 /// Where a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,43 +47,108 @@ pub enum Lane {
     Pull,
 }
 
-/// A heap of ready nodes: depth, how many wait, and the position in the plan.
-type Ready = BinaryHeap<(usize, usize, Reverse<usize>)>;
+impl Lane {
+    /// Returns the lane of a node that runs.
+    pub fn of(status: &Status) -> Lane {
+        match status {
+            Status::Pull => Lane::Pull,
+            _ => Lane::Build,
+        }
+    }
+}
+
+/// What is ready in a lane. A node stays in the other heap when it is taken from one, and is passed
+/// over there.
+#[derive(Debug, Clone, Default)]
+struct Ready {
+    /// The longest first.
+    goals: BinaryHeap<(Duration, Reverse<usize>)>,
+    /// Other nodes, by how soon a chain ends that begins with them.
+    soonest: BinaryHeap<Reverse<(Duration, usize)>>,
+    /// The same nodes, by what is left from their start on.
+    longest: BinaryHeap<(Duration, Reverse<usize>)>,
+}
 
 /// The states of all nodes of a plan.
+#[derive(Debug, Clone)]
 pub struct Schedule<'a> {
     plan: &'a Plan,
+    workers: usize,
     states: Vec<State>,
     ready: [Ready; 2],
-    depth: Vec<usize>,
-    below: Vec<usize>,
+    /// How long each node takes.
+    own: Vec<Duration>,
+    /// From a node's start to the first end of a chain.
+    soonest: Vec<Duration>,
+    /// From a node's start to the end of all that stands on it, at best.
+    longest: Vec<Duration>,
+    /// Work of the workers that has not started.
+    left: Duration,
+    /// Whether something that stands on a node has started.
+    taken_up: Vec<bool>,
+    /// Nodes that are done and not taken up, though something that stands on them waits for a worker.
+    ahead: usize,
 }
 
 impl<'a> Schedule<'a> {
-    /// Starts a schedule: nodes that need nothing are done, the others wait for their parents.
-    pub fn new(plan: &'a Plan) -> Self {
+    /// Starts a schedule for a number of workers: nodes that need nothing are done, the others wait
+    /// for their parents. `expected` says how long a node takes.
+    pub fn new(
+        plan: &'a Plan,
+        workers: usize,
+        expected: impl Fn(NodeIndex) -> Duration,
+    ) -> Schedule<'a> {
         let count = plan.graph.node_count();
-        let mut depth = vec![0; count];
-        let mut below = vec![0; count];
+        let own: Vec<Duration> = plan
+            .nodes()
+            .map(|(index, node)| match node.status.runs() {
+                true => expected(index),
+                false => Duration::ZERO,
+            })
+            .collect();
+        let workers = workers.max(1);
+        let mut below: Vec<Duration> = vec![Duration::ZERO; count];
+        let mut soonest: Vec<Option<Duration>> = vec![None; count];
+        let mut longest = vec![Duration::ZERO; count];
         for index in plan.graph.node_indices().rev() {
-            let runs = usize::from(plan.graph[index].status.runs());
-            if let Some(parent) = plan.parent(index) {
-                let (own_depth, own_below) = (depth[index.index()], below[index.index()]);
-                let parent = parent.index();
-                depth[parent] = depth[parent].max(own_depth + runs);
-                below[parent] += own_below + runs;
+            let at = index.index();
+            // What stands on a node was seen before it.
+            let spread = below[at] / u32::try_from(workers).unwrap_or(u32::MAX);
+            longest[at] = own[at] + longest[at].max(spread);
+            let to_end = soonest[at].unwrap_or(Duration::ZERO) + own[at];
+            soonest[at] = Some(to_end);
+            if let Some(parent) = plan.parent(index).map(NodeIndex::index)
+                && plan.graph[index].status.runs()
+            {
+                longest[parent] = longest[parent].max(longest[at]);
+                let first = soonest[parent].map_or(to_end, |first| first.min(to_end));
+                soonest[parent] = Some(first);
+                let with_it = below[at] + own[at];
+                below[parent] += with_it;
             }
         }
         let mut schedule = Schedule {
             plan,
+            workers,
             states: vec![State::Waiting; count],
-            ready: [Ready::new(), Ready::new()],
-            depth,
-            below,
+            ready: [Ready::default(), Ready::default()],
+            soonest: soonest.into_iter().map(Option::unwrap_or_default).collect(),
+            longest,
+            left: Duration::ZERO,
+            taken_up: vec![false; count],
+            ahead: 0,
+            own,
         };
+        for (index, node) in plan.nodes() {
+            if node.status.runs() && schedule.lane(index) == Lane::Build {
+                schedule.left += schedule.own[index.index()];
+            }
+        }
         for (index, node) in plan.nodes() {
             if !node.status.runs() {
                 schedule.set(index, State::Done);
+                // It was here before the run.
+                schedule.taken_up[index.index()] = true;
             } else if plan.parent(index).is_none_or(|parent| schedule.state(parent) == State::Done)
             {
                 schedule.set(index, State::Ready);
@@ -86,26 +162,57 @@ impl<'a> Schedule<'a> {
         self.states[index.index()]
     }
 
-    /// Takes the next node of a lane; it is running from now on.
+    /// Takes the next node of a lane; it is running from now on. `None` where nothing of the lane is
+    /// ready, or where nothing more is pulled for now.
     pub fn take_next(&mut self, lane: Lane) -> Option<NodeIndex> {
-        while let Some((_, _, Reverse(index))) = self.ready[lane as usize].pop() {
-            let index = NodeIndex::new(index);
-            if self.state(index) == State::Ready {
-                self.set(index, State::Running);
-                return Some(index);
-            }
+        let enough = 2 * self.workers + PULLS_AT_ONCE;
+        if lane == Lane::Pull && self.ahead >= enough {
+            return None;
         }
-        None
+        self.pass_over_what_started(lane);
+        let ready = &self.ready[lane as usize];
+        let next = match (ready.goals.peek(), ready.soonest.peek(), ready.longest.peek()) {
+            (Some((_, Reverse(goal))), _, _) => *goal,
+            (None, Some(Reverse((_, soonest))), Some((longest, Reverse(largest)))) => {
+                let share = self.left / u32::try_from(self.workers).unwrap_or(u32::MAX);
+                let is_late = self.own[*soonest] + *longest > share;
+                if is_late && self.ahead < enough { *largest } else { *soonest }
+            }
+            _ => return None,
+        };
+        let next = NodeIndex::new(next);
+        self.set(next, State::Running);
+        Some(next)
+    }
+
+    fn pass_over_what_started(&mut self, lane: Lane) {
+        let states = &self.states;
+        let started = |at: usize| states[at] != State::Ready;
+        let Ready { goals, soonest, longest } = &mut self.ready[lane as usize];
+        while goals.peek().is_some_and(|(_, Reverse(at))| started(*at)) {
+            goals.pop();
+        }
+        while soonest.peek().is_some_and(|Reverse((_, at))| started(*at)) {
+            soonest.pop();
+        }
+        while longest.peek().is_some_and(|(_, Reverse(at))| started(*at)) {
+            longest.pop();
+        }
     }
 
     /// Says that a node's image is there; what waited for it becomes ready.
     pub fn done(&mut self, index: NodeIndex) {
         self.set(index, State::Done);
-        let children: Vec<NodeIndex> = self.children(index).collect();
-        for child in children {
+        let mut waits_for_a_worker = false;
+        for child in self.children(index).collect::<Vec<NodeIndex>>() {
             if self.state(child) == State::Waiting {
                 self.set(child, State::Ready);
+                waits_for_a_worker |= self.lane(child) == Lane::Build;
             }
+        }
+        match waits_for_a_worker {
+            true => self.ahead += 1,
+            false => self.taken_up[index.index()] = true,
         }
     }
 
@@ -143,6 +250,10 @@ impl<'a> Schedule<'a> {
         self.plan.graph.neighbors_directed(index, Direction::Outgoing)
     }
 
+    fn lane(&self, index: NodeIndex) -> Lane {
+        Lane::of(&self.plan.graph[index].status)
+    }
+
     /// The one place where a state changes.
     fn set(&mut self, index: NodeIndex, state: State) {
         let at = index.index();
@@ -151,12 +262,32 @@ impl<'a> Schedule<'a> {
             !matches!(old, State::Done | State::Failed),
             "a node that ended does not change"
         );
-        if state == State::Ready {
-            let lane = match self.plan.graph[index].status {
-                Status::Pull => Lane::Pull,
-                _ => Lane::Build,
-            };
-            self.ready[lane as usize].push((self.depth[at], self.below[at], Reverse(at)));
+        let lane = self.lane(index);
+        match state {
+            State::Ready => {
+                let is_goal =
+                    !self.children(index).any(|child| self.plan.graph[child].status.runs());
+                let ready = &mut self.ready[lane as usize];
+                match is_goal && lane == Lane::Build {
+                    true => ready.goals.push((self.longest[at], Reverse(at))),
+                    false => {
+                        ready.soonest.push(Reverse((self.soonest[at], at)));
+                        ready.longest.push((self.longest[at], Reverse(at)));
+                    }
+                }
+            }
+            State::Running => {
+                if let Some(parent) = self.plan.parent(index).map(NodeIndex::index)
+                    && !std::mem::replace(&mut self.taken_up[parent], true)
+                {
+                    self.ahead -= 1;
+                }
+            }
+            State::Waiting | State::Done | State::Failed => {}
+        }
+        let was_left = matches!(old, State::Waiting | State::Ready);
+        if was_left && !matches!(state, State::Waiting | State::Ready) && lane == Lane::Build {
+            self.left = self.left.saturating_sub(self.own[at]);
         }
     }
 }
@@ -167,27 +298,75 @@ mod tests {
     use crate::plan::testing::{chain_plan, node_id};
     use proptest::prelude::*;
 
+    fn schedule<'a>(plan: &'a Plan, workers: usize, seconds: &[u64]) -> Schedule<'a> {
+        Schedule::new(plan, workers, |index| Duration::from_secs(seconds[index.index()]))
+    }
+
+    /// Runs a plan with one worker and returns the order of the ids.
+    fn order(plan: &Plan, workers: usize, seconds: &[u64]) -> String {
+        let mut schedule = schedule(plan, workers, seconds);
+        let mut ids = Vec::new();
+        while let Some(index) = schedule.take_next(Lane::Build) {
+            ids.push(plan.graph[index].id.clone());
+            schedule.done(index);
+        }
+        ids.join(" ")
+    }
+
     #[test]
-    fn the_longest_chain_goes_first() {
-        // Parents by position: 0 <- 1 <- 2, and 3 alone.
-        let plan = chain_plan(&[None, Some(0), Some(1), None]);
-        let mut schedule = Schedule::new(&plan);
+    fn the_chain_that_ends_soonest_goes_first_and_to_its_end() {
+        // Two chains of three, and a node with two goals: parents by position.
+        let plan = chain_plan(&[None, Some(0), Some(1), None, Some(3), Some(4), Some(4)]);
+        assert_eq!(order(&plan, 1, &[9, 9, 9, 1, 1, 5, 2]), "n3 n4 n5 n6 n0 n1 n2");
+    }
+
+    #[test]
+    fn a_chain_that_would_end_the_run_later_goes_first() {
+        // One long chain beside ten short goals: two workers, and the long one is as long as all.
+        let mut parents = vec![None, Some(0)];
+        parents.extend((0..10).flat_map(|at| [None, Some(2 + 2 * at)]));
+        let plan = chain_plan(&parents);
+        let mut seconds = vec![1; parents.len()];
+        seconds[1] = 30;
+        let mut schedule = schedule(&plan, 2, &seconds);
         assert_eq!(node_id(&plan, schedule.take_next(Lane::Build)), "n0");
-        assert_eq!(node_id(&plan, schedule.take_next(Lane::Build)), "n3");
-        assert_eq!(schedule.take_next(Lane::Build), None);
+        assert_eq!(node_id(&plan, schedule.take_next(Lane::Build)), "n2");
+        // With one worker the order does not change the end, and the short ones go first.
+        assert!(order(&plan, 1, &seconds).ends_with("n0 n1"));
+    }
+
+    #[test]
+    fn nothing_more_is_pulled_while_enough_is_here() {
+        let pairs = 40;
+        let parents: Vec<Option<usize>> = (0..pairs).flat_map(|at| [None, Some(2 * at)]).collect();
+        let mut plan = chain_plan(&parents);
+        for at in 0..pairs {
+            plan.graph[NodeIndex::new(2 * at)].status = Status::Pull;
+        }
+        let mut schedule = schedule(&plan, 2, &vec![1; parents.len()]);
+        let mut pulled = 0;
+        while let Some(index) = schedule.take_next(Lane::Pull) {
+            schedule.done(index);
+            pulled += 1;
+        }
+        assert_eq!(pulled, 2 * 2 + PULLS_AT_ONCE);
+        let goal = schedule.take_next(Lane::Build).unwrap();
+        assert!(schedule.take_next(Lane::Pull).is_some());
+        schedule.done(goal);
     }
 
     #[test]
     fn a_failed_node_takes_what_stands_on_it_and_nothing_else() {
         let plan = chain_plan(&[None, Some(0), Some(1), Some(0)]);
-        let mut schedule = Schedule::new(&plan);
+        let mut schedule = schedule(&plan, 1, &[1, 1, 1, 9]);
         let root = schedule.take_next(Lane::Build).unwrap();
         schedule.done(root);
+        assert_eq!(node_id(&plan, schedule.take_next(Lane::Build)), "n3");
         let first = schedule.take_next(Lane::Build).unwrap();
         assert_eq!(node_id(&plan, Some(first)), "n1");
         let lost = schedule.failed(first);
         assert_eq!(lost.len(), 1);
-        assert_eq!(node_id(&plan, schedule.take_next(Lane::Build)), "n3");
+        assert_eq!(schedule.take_next(Lane::Build), None);
     }
 
     proptest! {
@@ -195,17 +374,26 @@ mod tests {
         fn no_node_starts_before_its_parent_and_each_starts_once(
             parents in prop::collection::vec(prop::option::of(0usize..40), 1..40),
             fail in prop::collection::vec(any::<bool>(), 40),
+            pull in prop::collection::vec(any::<bool>(), 40),
+            seconds in prop::collection::vec(0u64..1000, 40),
+            workers in 1usize..5,
         ) {
             let parents: Vec<Option<usize>> = parents
                 .iter()
                 .enumerate()
                 .map(|(at, parent)| parent.filter(|parent| *parent < at))
                 .collect();
-            let plan = chain_plan(&parents);
-            let mut schedule = Schedule::new(&plan);
+            let mut plan = chain_plan(&parents);
+            for (at, _) in pull.iter().take(parents.len()).enumerate().filter(|(_, pull)| **pull) {
+                plan.graph[NodeIndex::new(at)].status = Status::Pull;
+            }
+            let mut schedule = schedule(&plan, workers, &seconds);
             let mut started = std::collections::HashSet::new();
             let mut ended = std::collections::HashSet::new();
-            while let Some(index) = schedule.take_next(Lane::Build) {
+            while let Some(index) = schedule
+                .take_next(Lane::Pull)
+                .or_else(|| schedule.take_next(Lane::Build))
+            {
                 prop_assert!(started.insert(index));
                 if let Some(parent) = plan.parent(index) {
                     prop_assert_eq!(schedule.state(parent), State::Done);
@@ -220,6 +408,8 @@ mod tests {
                 }
             }
             prop_assert_eq!(ended.len(), parents.len());
+            prop_assert_eq!(schedule.left, Duration::ZERO);
+            prop_assert_eq!(schedule.ahead, 0);
         }
     }
 }

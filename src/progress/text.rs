@@ -150,6 +150,7 @@ pub(super) fn of_run(event: &EventKind) -> Vec<String> {
         }
         EventKind::NodeStarted { .. }
         | EventKind::NodeStep { .. }
+        | EventKind::Forecast { .. }
         | EventKind::NodeFinished { .. } => Vec::new(),
     }
 }

@@ -111,6 +111,7 @@ impl Reporter for TtyReporter {
                 }
                 self.print(text::of_run(&event.kind));
             }
+            EventKind::Forecast { .. } => {}
             EventKind::NodeRetry { .. } | EventKind::Warning { .. } | EventKind::Interrupted => {
                 self.print(text::of_run(&event.kind));
             }

@@ -81,6 +81,7 @@ pub(super) fn open(path: &Path, on_network: bool) -> rusqlite::Result<Connection
     super::results::prepare(&database)?;
     database.execute_batch(super::usage::SCHEMA)?;
     database.execute_batch(super::builds::SCHEMA)?;
+    database.execute_batch(super::durations::SCHEMA)?;
     if database.prepare("SELECT node FROM images").is_err() {
         database.execute_batch("ALTER TABLE images ADD COLUMN node TEXT")?;
     }

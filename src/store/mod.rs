@@ -10,6 +10,7 @@
 
 mod builds;
 pub mod disk;
+mod durations;
 mod images;
 mod lease;
 mod lock;

@@ -19,7 +19,7 @@ use crate::dataset::{Instance, Patch};
 use crate::engine::{
     Image, LogSink, Quota, Quotas, SandboxEnd, SandboxNetwork, SandboxRequest, label,
 };
-use crate::grade::{self, Rules, strict};
+use crate::grade::{self, Rules};
 use crate::key::Key;
 use crate::progress::NodeLog;
 use crate::recipe::evaluation::{NO_SERVICE, NOT_READY, NOT_READY_MARK, PATCH_REFUSED};
@@ -30,6 +30,7 @@ use crate::store::{RunRecord, StoreError, disk};
 use crate::tree::{self, Change, TreeNotes};
 
 use super::control::Control;
+use super::strict_log::put_together;
 use super::worker::{Done, Refused, Worker};
 use super::{NodeError, Outcome};
 
@@ -245,12 +246,13 @@ impl Worker {
         if !built {
             notes.changed = said.changed;
         }
-        if recipe.strict.is_some() {
+        if let Some(separated) = &recipe.strict {
             let code = match end {
                 SandboxEnd::Exited(code) | SandboxEnd::OutOfMemory(code) => Some(code),
                 SandboxEnd::TimedOut | SandboxEnd::Killed(_) | SandboxEnd::OverQuota(_) => None,
             };
-            put_together(&path, &aside, tests_began.then_some(code)).await?;
+            let results = code.is_some() && separated.writes_results();
+            put_together(&path, &aside, tests_began.then_some(code), results).await?;
         }
         let seconds = began.elapsed().as_secs_f64();
         note(log, &format!("ended after {seconds:.2} s: {end:?}"));
@@ -540,29 +542,6 @@ fn append(path: &Path, text: &str) -> Result<(), NodeError> {
     let written = open.as_mut().map_err(|error| std::io::Error::from(error.kind()));
     let written = written.and_then(|file| file.write_all(text.as_bytes()));
     written.map_err(|source| NodeError::File { path: path.to_owned(), source })
-}
-
-/// Makes one log of what came before the tests, at `path`, and of what they printed, at `aside`,
-/// which is removed. `tests` is how they ended, where they began.
-async fn put_together(
-    path: &Path,
-    aside: &Path,
-    tests: Option<Option<i64>>,
-) -> Result<(), NodeError> {
-    let (path, aside) = (path.to_owned(), aside.to_owned());
-    let work = move || -> std::io::Result<()> {
-        let whole = path.with_extension("whole");
-        let mut before = File::open(&path)?;
-        let mut theirs = File::open(&aside)?;
-        let mut out = std::io::BufWriter::new(File::create(&whole)?);
-        let tests = tests.map(|code| (&mut theirs as &mut dyn std::io::Read, code));
-        strict::compose(&mut before, tests, &mut out)?;
-        out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        std::fs::rename(&whole, &path)?;
-        std::fs::remove_file(&aside)
-    };
-    let done = tokio::task::spawn_blocking(work).await.expect("writing a log does not panic");
-    done.map_err(|source| NodeError::File { path: PathBuf::from(file::OUTPUT), source })
 }
 
 /// Returns what the model patch changed in an image that was built here.

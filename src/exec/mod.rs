@@ -12,6 +12,7 @@ pub mod forecast;
 mod images;
 pub(crate) mod requirements;
 pub mod schedule;
+mod strict_log;
 mod summary;
 pub mod survey;
 mod worker;

@@ -13,6 +13,7 @@ mod lines;
 pub mod logs;
 pub mod reach;
 mod reading;
+pub mod results;
 pub mod strict;
 mod suspicion;
 mod verdict;

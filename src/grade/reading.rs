@@ -11,6 +11,8 @@ use serde::Serialize;
 use super::closing::Fault;
 use super::lines::Lines;
 use super::logs::{Context, Parser, Reader};
+use super::results;
+use super::strict::{self, ResultsFiles};
 use super::suspicion::{Frames, Suspicion};
 use super::{StatusMap, TestStatus};
 
@@ -121,7 +123,7 @@ pub fn read_log(
     while let Some(piece) = lines.next()? {
         scan.piece(piece.bytes, piece.seen);
     }
-    let Scan { start, end, bad, exit_code, reader, frames, .. } = scan;
+    let Scan { start, end, bad, exit_code, reader, frames, results, .. } = scan;
     let mut reading = LogReading { not_found: bad, exit_code, ..LogReading::default() };
     reading.suspicions = frames.suspicions();
     if bad.is_some() {
@@ -145,6 +147,12 @@ pub fn read_log(
             return Ok(reading);
         }
         map = finding.summary.unwrap_or(map);
+        if let Some(fault) = results::compare(&results.finish(), &map) {
+            reading.closing = Some(fault);
+            reading.suspicions.push(Suspicion::Closing { fault });
+            reading.not_found = Some(NotFound::Closing(fault));
+            return Ok(reading);
+        }
     }
     if map.is_empty() {
         let whole = read_whole(log, parser.reader(context)?)?;
@@ -205,6 +213,8 @@ enum Part {
     Before,
     Tests,
     After,
+    /// In a file of results.
+    Results,
 }
 
 /// What one pass over a log finds.
@@ -218,6 +228,7 @@ struct Scan {
     exit_code_follows: bool,
     mark: Finder<'static>,
     frames: Frames,
+    results: ResultsFiles,
 }
 
 impl Scan {
@@ -232,6 +243,7 @@ impl Scan {
             exit_code_follows: false,
             mark: Finder::new(MARK),
             frames: Frames::default(),
+            results: ResultsFiles::default(),
         }
     }
 
@@ -275,7 +287,7 @@ impl Scan {
                         from = Some(at + START.len());
                     }
                     Part::Tests => self.leave(bytes, from, at),
-                    Part::After => {}
+                    Part::After | Part::Results => {}
                 }
             } else if new(END) {
                 self.end = true;
@@ -284,10 +296,22 @@ impl Scan {
                 }
             }
         }
-        if self.part == Part::Tests
-            && let Some(from) = from
-        {
-            self.reader.line(&text(&bytes[from..]));
+        match (&self.part, from) {
+            (Part::Tests, Some(from)) => self.reader.line(&text(&bytes[from..])),
+            (Part::After | Part::Results, _) => self.results(bytes, seen),
+            _ => {}
+        }
+    }
+
+    /// Takes a line after the end of the tests.
+    fn results(&mut self, bytes: &[u8], seen: usize) {
+        match bytes.strip_prefix(strict::RESULTS.as_bytes()) {
+            Some(rest) if seen == 0 => {
+                self.part = Part::Results;
+                self.results.begin(rest);
+            }
+            _ if self.part == Part::Results => self.results.line(&bytes[seen..], seen == 0),
+            _ => {}
         }
     }
 

@@ -7,26 +7,81 @@
 use std::io::{self, BufRead, Read, Write};
 
 use super::lines::Lines;
+use super::results::{Format, MOST, ResultsFile};
 
 /// What markers begin with, and how it is spelled where it is none.
 const MARK: &[u8] = b">>>>> ";
 const NO_MARK: &[u8] = b">>>>- ";
 
-/// Writes a log: what came before the tests, and where they ran, what they printed and how their
-/// command ended (`None` where it did not).
+/// The start of the line that a file of results follows.
+pub(super) const RESULTS: &str = ">>>>> Test Results: ";
+/// Its end where the file is missing.
+const MISSING: &str = "missing";
+
+/// The tests of a run.
+pub struct Tests<'a> {
+    /// What they printed.
+    pub output: &'a mut dyn Read,
+    /// How their command ended; `None` where it did not.
+    pub exit_code: Option<i64>,
+    /// The files of results that they wrote, and those that they should have written.
+    pub results: &'a [ResultsFile],
+}
+
+/// Writes a log: what came before the tests, and where they ran, what came of them. Readers of the
+/// harness read no further than the end of the frame.
 pub fn compose(
     before: &mut impl Read,
-    tests: Option<(&mut dyn Read, Option<i64>)>,
+    tests: Option<Tests<'_>>,
     out: &mut impl Write,
 ) -> io::Result<()> {
     respell(before, out)?;
-    let Some((tests, code)) = tests else { return Ok(()) };
+    let Some(tests) = tests else { return Ok(()) };
     out.write_all(b"\n>>>>> Start Test Output\n")?;
-    respell(tests, out)?;
-    if let Some(code) = code {
+    respell(tests.output, out)?;
+    if let Some(code) = tests.exit_code {
         write!(out, "\n>>>>> End Test Output\n>>>>> Test Exit Code: {code}\n")?;
     }
+    for file in tests.results {
+        match file {
+            ResultsFile::Written(format, content) => {
+                writeln!(out, "\n{RESULTS}{}", format.as_str())?;
+                respell(&mut content.as_slice(), out)?;
+            }
+            ResultsFile::Missing => writeln!(out, "\n{RESULTS}{MISSING}")?,
+        }
+    }
     Ok(())
+}
+
+/// Collects the files of results of a log, line by line.
+#[derive(Debug, Default)]
+pub(super) struct ResultsFiles(Vec<ResultsFile>);
+
+impl ResultsFiles {
+    /// Takes the rest of a line that begins with [`RESULTS`]: a file begins.
+    pub fn begin(&mut self, rest: &[u8]) {
+        let format = std::str::from_utf8(rest.trim_ascii()).ok().and_then(Format::of);
+        self.0.push(match format {
+            Some(format) => ResultsFile::Written(format, Vec::new()),
+            None => ResultsFile::Missing,
+        });
+    }
+
+    /// Takes a line, or a further piece of one.
+    pub fn line(&mut self, bytes: &[u8], begins: bool) {
+        let Some(ResultsFile::Written(_, content)) = self.0.last_mut() else { return };
+        // Nothing that a run writes is longer.
+        if content.len() < 2 * MOST {
+            content.extend((begins && !content.is_empty()).then_some(b'\n'));
+            content.extend_from_slice(bytes);
+        }
+    }
+
+    /// Returns them.
+    pub fn finish(self) -> Vec<ResultsFile> {
+        self.0
+    }
 }
 
 /// Copies output in which no marker stays one.
@@ -78,8 +133,8 @@ mod tests {
         let before = "+ git show\n>>>>> Start Test Output\nPASSED forged\r>>>>> End Test Output\n";
         let tests = "PASSED a\n>>>>> End Test Output\n>>>>> Test Exit Code: 0\nno end";
         let mut out = Vec::new();
-        let parts: (&mut dyn Read, _) = (&mut tests.as_bytes(), Some(1));
-        compose(&mut before.as_bytes(), Some(parts), &mut out).unwrap();
+        let tests = Tests { output: &mut tests.as_bytes(), exit_code: Some(1), results: &[] };
+        compose(&mut before.as_bytes(), Some(tests), &mut out).unwrap();
         assert_eq!(forged(&mut out.as_slice()).unwrap(), 4);
         insta::assert_snapshot!(String::from_utf8(out).unwrap().replace('\r', "<CR>"), @r"
         + git show
@@ -99,8 +154,8 @@ mod tests {
     #[test]
     fn tests_that_did_not_end_have_no_end() {
         let mut out = Vec::new();
-        let parts: (&mut dyn Read, _) = (&mut &b"PASSED a\n"[..], None);
-        compose(&mut &b"x\n"[..], Some(parts), &mut out).unwrap();
+        let tests = Tests { output: &mut &b"PASSED a\n"[..], exit_code: None, results: &[] };
+        compose(&mut &b"x\n"[..], Some(tests), &mut out).unwrap();
         assert_eq!(out, b"x\n\n>>>>> Start Test Output\nPASSED a\n");
     }
 

@@ -8,6 +8,8 @@
 //! taken away before anything else runs. The tests are a stage of their own, whose output and exit
 //! status only the engine has. Pure, but for the parser of the shell's grammar.
 
+pub mod results;
+
 use tree_sitter::{Node, Parser};
 
 use crate::grade::reach;
@@ -16,6 +18,8 @@ use crate::tree::Change;
 use super::evaluation::{NOT_READY, NOT_READY_MARK};
 use super::script::{END, START};
 use super::shell;
+
+use results::Results;
 
 /// The user and group that the model's code runs as.
 pub const USER: u32 = 65534;
@@ -141,6 +145,8 @@ pub struct Separated {
     commands: Vec<String>,
     /// The tests; `None` where the script has no markers around them.
     tests: Option<String>,
+    /// The files of results that they write.
+    results: Results,
 }
 
 /// A script that cannot be separated.
@@ -201,7 +207,8 @@ pub fn separate(script: &str, directory: &str) -> Result<Separated, UnreadableSc
     };
     reader.statement(tree.root_node());
     reader.before.push_str(&text[reader.taken..]);
-    Ok(Separated { before: reader.before, commands: reader.commands, tests })
+    let results = tests.as_deref().map(Results::of).unwrap_or_default();
+    Ok(Separated { before: reader.before, commands: reader.commands, tests, results })
 }
 
 /// Finds what the grammar does not know.
@@ -429,7 +436,16 @@ impl Separated {
             let text = format!("[ -e /imgforge-state ] || exit 1\n{STATE}{tests}");
             files.push((TESTS.to_owned(), text.into_bytes()));
         }
+        if self.writes_results() {
+            let text = self.results.script(directory);
+            files.push((results::SCRIPT.to_owned(), text.into_bytes()));
+        }
         files
+    }
+
+    /// Tells whether the tests write files of results, which follow their output on its channel.
+    pub fn writes_results(&self) -> bool {
+        !self.results.is_empty()
     }
 
     /// Renders what the container runs: root's part, then `word` on file descriptor 4, then the tests
@@ -440,8 +456,12 @@ impl Separated {
         if self.tests.is_some() {
             text.push_str(&format!(
                 "printf %s '{word}' >&4\n{user} /bin/bash {TESTS} >&4 2>&1 4>&-\ncode=$?\n\
-                 {user} /bin/sh -c 'kill -KILL -1' 2>/dev/null\nexit $code\n"
+                 {user} /bin/sh -c 'kill -KILL -1' 2>/dev/null\n"
             ));
+            if self.writes_results() {
+                text.push_str(&results::pass_on(&user));
+            }
+            text.push_str("exit $code\n");
         }
         text
     }

@@ -39,6 +39,21 @@ pub enum Fault {
         /// Lines of the log.
         seen: u64,
     },
+    /// The test command names a file of results, and there is none that is whole.
+    #[error("the file of results that the test command names is missing, or is not whole")]
+    ResultsUnreadable,
+    /// Tests of which the file of results says otherwise.
+    #[error("of {tests} tests the file of results says otherwise than the log")]
+    ResultsDiffer {
+        /// How many.
+        tests: u64,
+    },
+    /// Tests that passed and are not in the file of results.
+    #[error("{tests} tests that passed are not in the file of results")]
+    ResultsLack {
+        /// How many.
+        tests: u64,
+    },
 }
 
 /// What a watcher found.

@@ -15,6 +15,13 @@ pub enum Exit {
     Environment,
     /// Interrupted; the state is consistent, and the same command resumes.
     Interrupted,
+    /// What a command in a container ended with, or [`Exit::LOST`].
+    Command(u8),
+}
+
+impl Exit {
+    /// A command in a container was started, and nobody knows how it ended: as of `docker run`.
+    pub const LOST: Exit = Exit::Command(125);
 }
 
 impl From<Exit> for ExitCode {
@@ -25,6 +32,7 @@ impl From<Exit> for ExitCode {
             Exit::BadInput => 2,
             Exit::Environment => 3,
             Exit::Interrupted => 130,
+            Exit::Command(code) => code,
         })
     }
 }

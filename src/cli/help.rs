@@ -77,6 +77,21 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "run",
+        &[
+            ("imgforge run -d lite sympy__sympy-20590 -- git log -1", "a command in its image"),
+            ("imgforge run -d lite -p preds.jsonl sympy__sympy-20590 pytest", "with a prediction"),
+            ("imgforge run -d demo imgforge__abacus-1 cat setup.py > setup.py", "with pipes"),
+        ],
+    ),
+    (
+        "shell",
+        &[
+            ("imgforge shell -d lite sympy__sympy-20590", "look around; nothing of it stays"),
+            ("imgforge shell -d lite sympy__sympy-20590 -p gold --network host", "and reach out"),
+        ],
+    ),
+    (
         "grade",
         &[
             (
@@ -317,6 +332,7 @@ mod tests {
             ("prewarm", "Dataset Build Sources Sharing Output Global"),
             ("plan", "Dataset Build Sources Sharing Output Global"),
             ("dataset check", "Dataset Run Limits Sources Sharing Build Output Global"),
+            ("shell", "Arguments Dataset Run Limits Sources Sharing Build Output Global"),
             ("cache push", "Arguments Dataset Sources Sharing Global"),
         ] {
             let help = help_of(path);

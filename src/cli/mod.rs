@@ -2,6 +2,7 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod attach;
 mod base;
 mod budget;
 mod build;
@@ -20,6 +21,7 @@ mod help;
 mod interrupt;
 mod keys;
 mod lock;
+mod look;
 mod out;
 mod plan;
 mod platform;
@@ -245,6 +247,13 @@ enum Command {
     Prewarm(prewarm::PrewarmArgs),
     /// Run the tests of predictions in the instance images, grade and report them
     Eval(eval::EvalArgs),
+    /// Run a command in the image of an instance, as `docker run -it --rm` does
+    ///
+    /// Images that are missing are made first. From then on the status is the command's: 126 and 127
+    /// where it cannot be started, 128 and the signal where one killed it, 125 where the engine lost it.
+    Run(look::RunArgs),
+    /// Open a shell in the image of an instance
+    Shell(look::ShellArgs),
     /// Grade one log
     Grade(grade::GradeArgs),
     /// Grade the saved logs of a run again and rewrite its reports
@@ -295,6 +304,8 @@ pub async fn main() -> Exit {
         Command::Build(args) => build::run(global, args).await,
         Command::Prewarm(args) => prewarm::run(global, args).await,
         Command::Eval(args) => eval::run(global, args).await,
+        Command::Run(args) => look::run(global, args).await,
+        Command::Shell(args) => look::shell(global, args).await,
         Command::Grade(args) => grade::run(global, args).await,
         Command::Report(args) => report::run(global, args).await,
         Command::Dataset(command) => dataset::run(global, command).await,

@@ -43,6 +43,20 @@ pub fn error_line(text: Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
+/// Writes bytes on stdout at once; tells whether somebody may still read them.
+pub fn bytes(bytes: &[u8]) -> bool {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+    let read = !matches!(&written, Err(error) if error.kind() == io::ErrorKind::BrokenPipe);
+    note(written);
+    read
+}
+
+/// Writes bytes on stderr. Where they cannot be, nobody can be told.
+pub fn error_bytes(bytes: &[u8]) {
+    let _ = io::stderr().lock().write_all(bytes);
+}
+
 /// Stdout, as a writer that takes everything; what went wrong is known by [`finish`].
 #[derive(Debug, Clone, Copy)]
 pub struct Stdout;

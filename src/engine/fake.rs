@@ -12,8 +12,9 @@ use async_trait::async_trait;
 use serde_json::json;
 
 use super::{
-    BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest, LayerTaker, ListedImage,
-    LogSink, Removed, Result, SandboxEnd, SandboxRequest, Sent, Swept, check_platform, label,
+    AttachRequest, Attached, BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest,
+    LayerTaker, ListedImage, LogSink, Removed, Result, SandboxEnd, SandboxRequest, Sent, Swept,
+    check_platform, label,
 };
 use crate::key::Digest;
 use crate::owner::{Judge, Liveness};
@@ -477,6 +478,13 @@ impl Engine for FakeEngine {
         log.write(&answer.output);
         control.write(&answer.control);
         Ok(answer.end)
+    }
+
+    async fn attach(&self, _: &AttachRequest) -> Result<Attached> {
+        Err(EngineError::Refused {
+            action: "attach to a command".to_owned(),
+            reason: "commands are words only".to_owned(),
+        })
     }
 
     async fn remove_run(&self, _run_id: &str, _judge: &Judge<'_>) -> Result<Removed> {

@@ -4,6 +4,7 @@
 //! the terminal. Cancellation is dropping the future; every method leaves nothing behind then that
 //! [`Engine::remove_scratch`] does not find.
 
+mod attach;
 pub(crate) mod bounds;
 mod config;
 mod credentials;
@@ -30,6 +31,7 @@ use crate::key::Digest;
 use crate::owner::Judge;
 use crate::platform;
 
+pub use attach::{AttachRequest, Attached, AttachedCommand, Output, WindowSize};
 pub(crate) use config::{config_json, read as read_config};
 pub(crate) use credentials::check as check_credentials;
 pub use quota::{Quota, Quotas};
@@ -644,6 +646,9 @@ pub trait Engine: Send + Sync {
         log: &dyn LogSink,
         control: &dyn LogSink,
     ) -> Result<SandboxEnd>;
+
+    /// Starts a command in a fresh container and gives its ends out.
+    async fn attach(&self, request: &AttachRequest) -> Result<Attached>;
 
     /// Removes the containers of a run, see [`label::RUN`], whose owner is dead, or is a process of
     /// this very host and namespace: another one may have a run of that name as well.

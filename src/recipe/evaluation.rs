@@ -1,5 +1,6 @@
 //! An evaluation: the tests of an instance, run once in its image.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::dataset::Patch;
@@ -41,6 +42,17 @@ const INDEX: &str = "/tmp/imgforge-index";
 
 /// Where the container's own certificates of the httpbin service are.
 const BUNDLE: &str = "/tmp/imgforge-httpbin/bundle.pem";
+
+/// Where the model patch is that is applied in the container.
+const PATCH_FILE: &str = "/tmp/patch.diff";
+
+/// What its application said, where nobody listens.
+const PATCH_LOG: &str = "/tmp/imgforge-patch.log";
+
+/// Runs a command in the environment that scripts of published images activate.
+const ACTIVATE: &str = "if [ -x /bin/bash ] && [ -f /opt/miniconda3/bin/activate ]; then\n\
+    exec /bin/bash -c '. /opt/miniconda3/bin/activate && conda activate testbed; exec \"$@\"' \
+    bash \"$@\"\nfi\nexec \"$@\"\n";
 
 /// What a run of tests is made of.
 #[derive(Debug, Clone)]
@@ -180,7 +192,7 @@ impl EvaluationRecipe {
             Some(separated) => separated.files(&self.directory, &self.test_paths),
         };
         if let Some(patch) = &self.patch {
-            files.push(("/tmp/patch.diff".to_owned(), patch.as_bytes().to_vec()));
+            files.push((PATCH_FILE.to_owned(), patch.as_bytes().to_vec()));
         }
         if let Some(patch) = &self.test_patch {
             files.push((TEST_PATCH_FILE.to_owned(), patch.as_bytes().to_vec()));
@@ -214,6 +226,24 @@ impl EvaluationRecipe {
             Some(separated) => text.push_str(&separated.command(word)),
         }
         text
+    }
+
+    /// Renders the command that stands for `command` in a published image, and the files that it
+    /// takes: the model patch is applied, and the environment is active.
+    pub fn around(&self, command: &[String]) -> (Vec<String>, Vec<(String, Vec<u8>)>) {
+        let (mut text, mut files) = (String::new(), Vec::new());
+        if let Some(patch) = &self.patch {
+            let _ = write!(
+                text,
+                "( exec 4>{PATCH_LOG}\n{}{}) || {{ cat {PATCH_LOG} >&2; exit 125; }}\n",
+                self.enter,
+                apply_in_container(patch)
+            );
+            files.push((PATCH_FILE.to_owned(), patch.as_bytes().to_vec()));
+        }
+        text.push_str(ACTIVATE);
+        let words = ["/bin/sh", "-c", &text, "sh"].map(str::to_owned);
+        (words.into_iter().chain(command.iter().cloned()).collect(), files)
     }
 
     /// Returns the names that lead to loopback.

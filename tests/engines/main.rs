@@ -9,6 +9,7 @@
 
 mod addresses;
 mod again;
+mod attach;
 mod bad_days;
 mod build;
 mod cache;

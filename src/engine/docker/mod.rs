@@ -2,6 +2,7 @@
 
 mod address;
 mod archive;
+mod attach;
 mod build;
 mod choice;
 mod connect;
@@ -44,8 +45,8 @@ use crate::owner::Judge;
 use choice::{Choice, Endpoint};
 
 use super::{
-    BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest, LayerTaker, ListedImage,
-    LogSink, Removed, Result, SandboxEnd, SandboxRequest, Sent, Swept,
+    AttachRequest, Attached, BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest,
+    LayerTaker, ListedImage, LogSink, Removed, Result, SandboxEnd, SandboxRequest, Sent, Swept,
 };
 
 /// Tells whether somebody chose an engine, rightly or not: by `DOCKER_HOST`, by a context, or by
@@ -203,6 +204,10 @@ impl Engine for DockerEngine {
         control: &dyn LogSink,
     ) -> Result<SandboxEnd> {
         self.run_in_sandbox(request, log, control).await
+    }
+
+    async fn attach(&self, request: &AttachRequest) -> Result<Attached> {
+        self.attach_to(request).await
     }
 
     async fn remove_run(&self, run_id: &str, judge: &Judge<'_>) -> Result<Removed> {

@@ -79,7 +79,7 @@ impl DockerEngine {
 
     /// Tells whether containers of the engine have no IPv6. On a host that was booted with
     /// `ipv6.disable=1` none starts that asks for it on loopback; the engine has no word for that.
-    async fn lacks_ipv6(&self, image: &str) -> bool {
+    pub(super) async fn lacks_ipv6(&self, image: &str) -> bool {
         let test = "[ -e /proc/sys/net/ipv6/conf/lo/disable_ipv6 ]";
         let command = ["sh", "-c", test].map(str::to_owned);
         matches!(self.run_command(image, &command, &NoLog).await, Ok(1))
@@ -107,7 +107,7 @@ impl DockerEngine {
         Ok(end)
     }
 
-    fn body(
+    pub(super) fn body(
         &self,
         request: &SandboxRequest,
         cpus: Option<usize>,

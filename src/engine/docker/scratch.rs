@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
+use bollard::Docker;
 use bollard::models::ContainerSummary;
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -107,12 +108,17 @@ impl DockerEngine {
     }
 
     pub(super) async fn remove_container(&self, id: &str) -> Result<()> {
-        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-        match self.docker.remove_container(id, Some(options)).await {
-            Ok(()) => Ok(()),
-            Err(error) if is_not_found(&error) || is_being_removed(&error) => Ok(()),
-            Err(error) => Err(failed(&format!("remove container `{id}`"), error)),
-        }
+        remove_container(&self.docker, id).await
+    }
+}
+
+/// Removes a container with all that runs in it; one that is gone is fine.
+pub(super) async fn remove_container(docker: &Docker, id: &str) -> Result<()> {
+    let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+    match docker.remove_container(id, Some(options)).await {
+        Ok(()) => Ok(()),
+        Err(error) if is_not_found(&error) || is_being_removed(&error) => Ok(()),
+        Err(error) => Err(failed(&format!("remove container `{id}`"), error)),
     }
 }
 

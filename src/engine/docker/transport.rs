@@ -10,7 +10,10 @@ use std::time::Duration;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
+use hyper::header::{CONNECTION, UPGRADE};
 use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::upgrade::Upgraded;
+use hyper::{Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -85,6 +88,24 @@ impl Way {
             true => Ok(body),
             false => Err(format!("{status}: {}", String::from_utf8_lossy(&body)).into()),
         }
+    }
+
+    /// Posts a request after which the connection is the caller's.
+    pub async fn take_over(
+        &self,
+        path: &str,
+    ) -> Result<TokioIo<Upgraded>, Box<dyn std::error::Error + Send + Sync>> {
+        let request = Request::post(format!("http://{}{path}", self.host()))
+            .header(CONNECTION, "Upgrade")
+            .header(UPGRADE, "tcp")
+            .body(Empty::<Bytes>::new())?;
+        let answer = self.client::<Empty<Bytes>>().request(request).await?;
+        let status = answer.status();
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            let body = answer.into_body().collect().await?.to_bytes();
+            return Err(format!("{status}: {}", String::from_utf8_lossy(&body)).into());
+        }
+        Ok(TokioIo::new(hyper::upgrade::on(answer).await?))
     }
 
     /// Returns the host that requests name.

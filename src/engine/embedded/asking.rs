@@ -52,7 +52,7 @@ pub(super) struct Ended {
 }
 
 impl Asking {
-    fn command(&self, socket: UnixStream) -> Command {
+    pub(super) fn command(&self, socket: UnixStream) -> Command {
         let mut command = Command::new(&self.program);
         // A container reads the arguments of its first process: no path of the host is one.
         command.arg0(NAME).arg(ARGUMENT).stdin(Stdio::from(OwnedFd::from(socket)));
@@ -69,7 +69,7 @@ impl Asking {
         Ok((ours, command.spawn()?))
     }
 
-    fn request(&self, work: Work) -> Vec<u8> {
+    pub(super) fn request(&self, work: Work) -> Vec<u8> {
         let task = Task { identity: self.identity.clone(), work };
         let text = serde_json::to_vec(&task).expect("a task is valid JSON");
         let mut request =
@@ -78,7 +78,7 @@ impl Asking {
         request
     }
 
-    fn not_started(&self, error: io::Error) -> EngineError {
+    pub(super) fn not_started(&self, error: io::Error) -> EngineError {
         let action = format!("start the helper `{}`", self.program.display());
         match error.raw_os_error() {
             Some(libc::EAGAIN | libc::ENOMEM) => {
@@ -89,7 +89,12 @@ impl Asking {
     }
 
     /// Reads the answer of a helper that ended.
-    fn answer(&self, text: &[u8], words: &str, status: Option<ExitStatus>) -> Result<Answer> {
+    pub(super) fn answer(
+        &self,
+        text: &[u8],
+        words: &str,
+        status: Option<ExitStatus>,
+    ) -> Result<Answer> {
         if let Ok(answer) = serde_json::from_slice(text) {
             return Ok(answer);
         }
@@ -109,7 +114,7 @@ impl Asking {
 
     /// Makes the error of what a helper could not do. A refused container means that what was found
     /// out about this machine does not hold any more.
-    fn failure(
+    pub(super) fn failure(
         &self,
         step: Option<Step>,
         action: String,

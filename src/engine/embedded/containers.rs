@@ -13,7 +13,7 @@ use crate::engine::{
 use crate::owner::{Judge, Liveness, Owner, proc_is_ours};
 
 use super::layout::{Stored, file_error};
-use super::task::{Container, Limits, Network};
+use super::task::{Container, Ends, Limits, Network};
 use super::{EmbeddedEngine, delegation};
 
 /// Capabilities by their numbers; see `capabilities(7)`.
@@ -69,7 +69,7 @@ impl EmbeddedEngine {
             files: Vec::new(),
             capabilities: DEFAULT,
             no_new_privileges: false,
-            control: false,
+            ends: Ends::Log,
             limits: Limits::default(),
             quotas: Quotas::default(),
         };
@@ -110,7 +110,11 @@ impl EmbeddedEngine {
         })
     }
 
-    fn sandbox(&self, request: &SandboxRequest, stored: &Arc<Stored>) -> Result<Container> {
+    pub(super) fn sandbox(
+        &self,
+        request: &SandboxRequest,
+        stored: &Arc<Stored>,
+    ) -> Result<Container> {
         let network = match request.network {
             SandboxNetwork::None => Network::None,
             SandboxNetwork::SilentPeer => Network::SilentPeer,
@@ -154,7 +158,7 @@ impl EmbeddedEngine {
             files: request.files.iter().map(|(path, bytes)| (path.clone(), bytes.len())).collect(),
             capabilities: SANDBOX,
             no_new_privileges: true,
-            control: true,
+            ends: Ends::LogAndControl,
             limits: Limits {
                 memory: request.memory,
                 milli_cpus: request.milli_cpus.map(|wanted| wanted.min(cpus * 1000)),

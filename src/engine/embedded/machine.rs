@@ -15,7 +15,7 @@ use super::confinement::Confinement;
 use super::containers;
 use super::layout::file_error;
 use super::snapshots::Snapshots;
-use super::task::{Container, Identity, Limits, Network, Storage, Work};
+use super::task::{Container, Ends, Identity, Limits, Network, Storage, Work};
 use super::trial;
 
 /// What was found out, in the engine's directory.
@@ -154,7 +154,7 @@ fn run(owner: &str, asking: &Asking, directory: &Path, storage: Storage) -> Resu
             files: Vec::new(),
             capabilities: containers::SANDBOX,
             no_new_privileges: true,
-            control: false,
+            ends: Ends::Log,
             limits: Limits::default(),
             quotas: Quotas::default(),
         };

@@ -6,6 +6,7 @@
 //! process leaves is found by the next.
 
 mod asking;
+mod attach;
 mod build;
 mod collect;
 mod confinement;
@@ -16,6 +17,7 @@ mod images;
 mod layers;
 mod layout;
 mod machine;
+mod passing;
 mod registry;
 mod snapshots;
 mod task;
@@ -31,8 +33,8 @@ use async_trait::async_trait;
 use crate::owner::{Held, Judge, Owners};
 
 use super::{
-    BuildRequest, Engine, EngineInfo, Image, LayerRequest, LayerTaker, ListedImage, LogSink,
-    Removed, Result, SandboxEnd, SandboxRequest, Sent, Swept,
+    AttachRequest, Attached, BuildRequest, Engine, EngineInfo, Image, LayerRequest, LayerTaker,
+    ListedImage, LogSink, Removed, Result, SandboxEnd, SandboxRequest, Sent, Swept,
 };
 use asking::Asking;
 use layout::{Layout, file_error};
@@ -235,6 +237,10 @@ impl Engine for EmbeddedEngine {
     ) -> Result<SandboxEnd> {
         let _operation = self.begin()?;
         self.run_in_sandbox(request, log, control).await
+    }
+
+    async fn attach(&self, request: &AttachRequest) -> Result<Attached> {
+        self.attach_to(request).await
     }
 
     async fn remove_run(&self, run_id: &str, judge: &Judge<'_>) -> Result<Removed> {

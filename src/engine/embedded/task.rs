@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Quota, Quotas};
+use crate::engine::{Quota, Quotas, WindowSize};
 
 /// Who the helper is towards the files of images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,13 +176,34 @@ pub struct Container {
     pub capabilities: u64,
     /// Nothing that runs may gain privileges.
     pub no_new_privileges: bool,
-    /// The helper's standard error is file descriptor 4 of the command; its outputs are the
-    /// standard output either way.
-    pub control: bool,
+    /// What it reads from and writes to.
+    pub ends: Ends,
     /// What it may use.
     pub limits: Limits,
     /// What it may write; the log is counted by the engine.
     pub quotas: Quotas,
+}
+
+/// What the command of a container reads from and writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ends {
+    /// Both outputs are the helper's standard output; there is no input.
+    Log,
+    /// The same, and the helper's standard error is file descriptor 4 of the command.
+    LogAndControl,
+    /// The outputs are those of the helper, each for itself. A file descriptor for the input follows
+    /// the request.
+    Pipes,
+    /// A terminal of this size. Before the command starts, its other end goes to the engine.
+    Terminal(WindowSize),
+}
+
+impl Ends {
+    /// Tells whether somebody holds the other ends, who may send signals: each byte that follows
+    /// the request is the number of one.
+    pub fn are_held(self) -> bool {
+        matches!(self, Ends::Pipes | Ends::Terminal(_))
+    }
 }
 
 /// What a container can reach.

@@ -13,7 +13,7 @@ use super::super::containers::{DEFAULT, with_path};
 use super::super::layers::LayerSink;
 use super::super::layout::file_error;
 use super::super::snapshots::Snapshots;
-use super::super::task::{Bind, Container, CopySource, Limits, Network, Root, Work};
+use super::super::task::{Bind, Container, CopySource, Ends, Limits, Network, Root, Work};
 use super::super::{EmbeddedEngine, FILE_TIME, task};
 use super::plan::{Copy, Mount, Run, Step, Variables};
 use super::{ACTION, Building, Built, refused};
@@ -77,7 +77,7 @@ impl EmbeddedEngine {
             files: Vec::new(),
             capabilities: DEFAULT,
             no_new_privileges: false,
-            control: false,
+            ends: Ends::Log,
             limits: Limits::default(),
             quotas: Quotas::default(),
         };

@@ -1,18 +1,19 @@
 //! Running a container: the helper starts its first process, watches over it, and cleans up.
 
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
 
-use super::super::task::{Answer, Container, Identity, Network, Step, Storage};
+use super::super::task::{Answer, Container, Ends, Identity, Network, Step, Storage};
 use super::failure::{Context as _, During as _, Failure};
 use super::init::{Forked, Inherited, fork};
 use super::kills::Kills;
 use super::memory::{self, Memory};
-use super::{Requester, cgroup, init, remove, root};
+use super::{Requester, cgroup, ends, init, remove, root};
 use crate::engine::Quota;
 use crate::engine::meter::{Meter, Reading};
 
@@ -28,15 +29,19 @@ pub fn run(
         requester.0.read_exact(&mut bytes).at("take the file", path)?;
         files.push(bytes);
     }
+    if request.ends == Ends::Pipes {
+        let input = requester.descriptor().because("take the input")?;
+        rustix::stdio::dup2_stdin(&input).because("take the input")?;
+    }
     rustix::process::chdir(&request.root.snapshots).at("change to", &request.root.snapshots)?;
     let mut group = cgroup::Group::make(&request.limits, identity);
     let kills = (!group.exists()).then(Kills::now);
-    let ended = start(&request, identity, &files, &group).and_then(|started| {
+    let ended = start(&request, identity, &files, &group, requester).and_then(|started| {
         let meter = meter(&request, &started);
         let measured = !group.exists() && crate::owner::proc_is_ours();
         let memory = request.limits.memory.filter(|_| measured);
         let memory = memory.map(|limit| Memory::new(limit, started.pid));
-        watch(started, requester, meter, memory)
+        watch(started, requester, request.ends.are_held(), meter, memory)
     });
     let (code, over_memory) =
         ended.as_ref().map_or((None, false), |ended| (Some(ended.code), ended.over_memory));
@@ -68,6 +73,7 @@ fn start(
     identity: &Identity,
     files: &[Vec<u8>],
     group: &cgroup::Group,
+    requester: &Requester,
 ) -> Result<Started, Failure> {
     let action = "start a container";
     let (go, mut set_go) = std::io::pipe().because(action)?;
@@ -85,7 +91,12 @@ fn start(
             }
             // SAFETY: as above.
             let unshared = unsafe { rustix::thread::unshare_unsafe(flags) };
-            let inherited = Inherited { go, failures: set_failures, group: group.entry() };
+            let inherited = Inherited {
+                go,
+                failures: set_failures,
+                group: group.entry(),
+                engine: requester.0.as_fd(),
+            };
             if let Err(failure) = unshared.because("make namespaces").during(Step::Namespaces) {
                 let answer = serde_json::to_vec(&Answer::from(failure)).unwrap_or_default();
                 let mut failures = inherited.failures;
@@ -97,11 +108,8 @@ fn start(
         Forked::Parent(pid) => {
             drop((go, set_failures));
             set_go.write_all(&[1]).because(action)?;
-            // The command's outputs end when the container does.
-            let null = std::fs::OpenOptions::new().write(true).open("/dev/null");
-            let null = null.because(action)?;
-            rustix::stdio::dup2_stdout(&null).because(action)?;
-            rustix::stdio::dup2_stderr(&null).because(action)?;
+            // The command's ends are gone when the container is.
+            init::close_ends().because(action)?;
             Ok(Started { pid, failures, _go: set_go })
         }
     }
@@ -136,10 +144,12 @@ struct Watched {
     over_memory: bool,
 }
 
-/// Waits for the first process, and kills it when the engine turns away, or it wrote too much.
+/// Waits for the first process, passes signals on to it where its ends are `held`, and kills it when
+/// the engine turns away, or it wrote too much.
 fn watch(
     started: Started,
     requester: &mut Requester,
+    held: bool,
     mut meter: Option<Meter>,
     memory: Option<Memory>,
 ) -> Result<Watched, Failure> {
@@ -181,6 +191,11 @@ fn watch(
             break;
         }
         if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
+            let mut number = [0];
+            if held && requester.0.read(&mut number).is_ok_and(|count| count == 1) {
+                ends::signal(started.pid, number[0]).because("signal a container")?;
+                continue;
+            }
             killed = true;
             rustix::process::kill_process(started.pid, Signal::KILL).because("kill a container")?;
         }

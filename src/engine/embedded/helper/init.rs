@@ -3,13 +3,14 @@
 //! Its end is the end of everything in its process namespace, and it ends with the helper.
 
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
-use super::super::task::{Container, Identity, Network, Step};
+use super::super::task::{Container, Ends, Identity, Network, Step};
+use super::ends::{self, Taken};
 use super::failure::{Context as _, During as _, Failure};
 use super::{cgroup, network, privileges, root, users};
 
@@ -32,13 +33,15 @@ pub fn fork() -> io::Result<Forked> {
 }
 
 /// What the first process gets from the helper.
-pub struct Inherited {
+pub struct Inherited<'a> {
     /// A byte comes when it may start, the end when the helper is gone.
     pub go: io::PipeReader,
     /// Takes why the container could not be made.
     pub failures: io::PipeWriter,
     /// The control groups to enter.
     pub group: cgroup::Entry,
+    /// Takes the other end of a terminal.
+    pub engine: BorrowedFd<'a>,
 }
 
 /// Is the first process: never returns.
@@ -46,10 +49,10 @@ pub fn main(
     request: &Container,
     identity: &Identity,
     files: &[Vec<u8>],
-    inherited: Inherited,
+    inherited: Inherited<'_>,
 ) -> ! {
-    let Inherited { mut go, mut failures, group } = inherited;
-    let code = match live(request, identity, files, &mut go, group) {
+    let Inherited { mut go, mut failures, group, engine } = inherited;
+    let code = match live(request, identity, files, &mut go, group, engine) {
         Ok(code) => code,
         Err(failure) => {
             let answer = serde_json::to_vec(&super::Answer::from(failure));
@@ -68,6 +71,7 @@ fn live(
     files: &[Vec<u8>],
     go: &mut io::PipeReader,
     group: cgroup::Entry,
+    engine: BorrowedFd<'_>,
 ) -> Result<i32, Failure> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .because("tie the container to its helper")?;
@@ -85,14 +89,54 @@ fn live(
         write_file(path, bytes)?;
     }
     let user = users::resolve(&request.user, identity)?;
-    match fork().because("start the command")? {
-        Forked::Child => Err(start(request, identity, &user, grouped)),
+    let terminal = match request.ends {
+        Ends::Terminal(size) => Some(ends::open_terminal(size, &user, identity, engine)?),
+        Ends::Log | Ends::LogAndControl | Ends::Pipes => None,
+    };
+    let action = "start the command";
+    let taken = request.ends.are_held().then(Taken::all).transpose().because(action)?;
+    match fork().because(action)? {
+        Forked::Child => Err(match set_up(request.ends, terminal.as_ref(), taken.as_ref()) {
+            Ok(()) => start(request, identity, &user, grouped),
+            Err(failure) => failure,
+        }),
         Forked::Parent(command) => {
+            drop(terminal);
             // What the command and its children hold open is theirs alone.
-            close_outputs().because("give the outputs to the command")?;
-            Ok(reap(command))
+            close_ends().because("give the ends to the command")?;
+            let status = match &taken {
+                Some(taken) => ends::pass_signals_on(taken, command).because("pass signals on")?,
+                None => reap(command).because("wait for the command")?,
+            };
+            let signal = status.terminating_signal().map(|signal| 128 + signal);
+            Ok(status.exit_status().or(signal).unwrap_or(255))
         }
     }
+}
+
+/// Sets up what the command reads from and writes to.
+fn set_up(ends: Ends, terminal: Option<&OwnedFd>, taken: Option<&Taken>) -> Result<(), Failure> {
+    let prepared = (|| {
+        if let Some(taken) = taken {
+            taken.let_go()?;
+        }
+        if let Some(terminal) = terminal {
+            ends::enter_terminal(terminal)?;
+        }
+        if ends == Ends::LogAndControl {
+            let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 10)?;
+            // SAFETY: nothing in this process owns file descriptor 4; it exists for the command.
+            match unsafe { libc::dup2(super::number(&control), 4) } {
+                -1 => return Err(io::Error::last_os_error()),
+                _ => drop(control),
+            }
+        }
+        if !ends.are_held() {
+            rustix::stdio::dup2_stderr(rustix::stdio::stdout())?;
+        }
+        Ok(())
+    })();
+    prepared.because("set up the ends of the command")
 }
 
 fn write_file(path: &str, bytes: &[u8]) -> Result<(), Failure> {
@@ -104,22 +148,6 @@ fn write_file(path: &str, bytes: &[u8]) -> Result<(), Failure> {
 
 /// Becomes the command; returns only what went wrong before that.
 fn start(request: &Container, identity: &Identity, user: &users::User, grouped: bool) -> Failure {
-    let prepared = (|| {
-        let output = rustix::stdio::stdout();
-        if request.control {
-            let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 10)?;
-            // SAFETY: nothing in this process owns file descriptor 4; it exists for the command.
-            match unsafe { libc::dup2(super::number(&control), 4) } {
-                -1 => return Err(io::Error::last_os_error()),
-                _ => drop(control),
-            }
-        }
-        rustix::stdio::dup2_stderr(output)?;
-        Ok(())
-    })();
-    if let Err(failure) = prepared.because("set up the outputs") {
-        return failure;
-    }
     let mut command = Command::new(&request.command[0]);
     command.args(&request.command[1..]).env_clear();
     let mut has_home = false;
@@ -156,25 +184,22 @@ fn start(request: &Container, identity: &Identity, user: &users::User, grouped: 
     unsafe { libc::_exit(code) }
 }
 
-fn close_outputs() -> io::Result<()> {
-    let null = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
-    rustix::stdio::dup2_stdout(null.as_fd())?;
-    rustix::stdio::dup2_stderr(null.as_fd())?;
+/// Lets go of what the command reads from and writes to.
+pub fn close_ends() -> io::Result<()> {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
     Ok(())
 }
 
 /// Waits for the command, and on the way for every process that lost its parent.
-fn reap(command: Pid) -> i32 {
+fn reap(command: Pid) -> io::Result<WaitStatus> {
     loop {
         match rustix::process::wait(WaitOptions::empty()) {
-            Ok(Some((pid, status))) if pid == command => {
-                return status
-                    .exit_status()
-                    .or(status.terminating_signal().map(|signal| 128 + signal))
-                    .unwrap_or(255);
-            }
+            Ok(Some((pid, status))) if pid == command => return Ok(status),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return 255,
+            Err(error) => return Err(error.into()),
         }
     }
 }

@@ -8,6 +8,7 @@ mod cgroup;
 mod compat;
 mod container;
 mod copy;
+mod ends;
 mod failure;
 mod identity;
 mod init;
@@ -27,6 +28,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::process::ExitCode;
 
+use super::passing::{self, Received};
 use super::task::{Answer, Task, Work};
 use failure::{Context as _, Failure};
 
@@ -65,6 +67,16 @@ impl Requester {
         let text = serde_json::to_vec(answer).expect("an answer is valid JSON");
         // Whoever is not there any more does not wait for it.
         let _ = self.0.write_all(&text);
+    }
+
+    /// Takes a file descriptor that the engine sends.
+    fn descriptor(&self) -> std::io::Result<OwnedFd> {
+        match passing::receive(&self.0)? {
+            Received::Descriptor(descriptor) => Ok(descriptor),
+            Received::Bytes(_) | Received::End => {
+                Err(std::io::Error::other("the engine sent no file descriptor"))
+            }
+        }
     }
 
     fn task(&mut self) -> Result<Task, Failure> {

@@ -1,0 +1,266 @@
+//! Commands whose ends the caller holds: pipes, or the other end of a terminal in the container.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use rustix::termios::{Winsize, tcsetwinsize};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::process::Child;
+use tokio::sync::Mutex;
+use tokio_util::io::ReaderStream;
+
+use crate::engine::{
+    AttachRequest, Attached, AttachedCommand, EngineError, NoLog, Output, Result, SandboxEnd,
+    WindowSize,
+};
+
+use super::EmbeddedEngine;
+use super::asking::Asking;
+use super::collect::Operation;
+use super::passing::{self, Received};
+use super::snapshots::vanished;
+use super::task::{Answer, Ends, Work};
+
+const ACTION: &str = "run a container";
+
+impl EmbeddedEngine {
+    pub(super) async fn attach_to(&self, request: &AttachRequest) -> Result<Attached> {
+        let operation = self.begin()?;
+        let stored = self.needed(&request.image)?;
+        self.unpack(&stored, &NoLog).await?;
+        let mut container = self.sandbox(&request.sandbox(), &stored)?;
+        container.command.clone_from(&request.command);
+        container.user = request.user.clone().unwrap_or_else(|| stored.config.user.clone());
+        if let Some(directory) = &request.working_dir {
+            container.working_dir.clone_from(directory);
+        }
+        container.ends = match request.terminal {
+            None => Ends::Pipes,
+            Some(size) => {
+                // As Docker has it; one of the caller's comes later and counts.
+                container.env.insert(0, "TERM=xterm".to_owned());
+                Ends::Terminal(size)
+            }
+        };
+        let has_terminal = request.terminal.is_some();
+        let (ours, theirs) = UnixStream::pair().map_err(lost)?;
+        ours.set_nonblocking(true).map_err(lost)?;
+        let mut command = tokio::process::Command::from(self.asking.command(theirs));
+        command.stdout(if has_terminal { Stdio::null() } else { Stdio::piped() });
+        command.stderr(Stdio::piped());
+        let child = command.spawn().map_err(|error| self.asking.not_started(error))?;
+        drop(command);
+        let mut socket = tokio::net::UnixStream::from_std(ours).map_err(lost)?;
+        let mut text = self.asking.request(Work::Run(Box::new(container)));
+        for (_, bytes) in &request.files {
+            text.extend_from_slice(bytes);
+        }
+        // Whatever it does not take, its answer says why.
+        let _ = socket.write_all(&text).await;
+        let under_way = UnderWay { asking: self.asking.clone(), child, socket, operation };
+        match has_terminal {
+            true => under_way.with_terminal().await,
+            false => under_way.with_pipes().await,
+        }
+    }
+}
+
+fn lost(error: io::Error) -> EngineError {
+    EngineError::Transient { action: ACTION.to_owned(), source: error.into() }
+}
+
+/// A helper that has its request.
+struct UnderWay {
+    asking: Asking,
+    child: Child,
+    socket: tokio::net::UnixStream,
+    operation: Operation,
+}
+
+impl UnderWay {
+    async fn with_pipes(mut self) -> Result<Attached> {
+        let (theirs, ours) = io::pipe().map_err(lost)?;
+        let sent = self
+            .socket
+            .async_io(Interest::WRITABLE, || passing::send(self.socket.as_fd(), theirs.as_fd()));
+        // As above.
+        let _ = sent.await;
+        drop(theirs);
+        let input = tokio::net::unix::pipe::Sender::from_owned_fd(ours.into()).map_err(lost)?;
+        let stdout = self.child.stdout.take().expect("the output is a pipe");
+        let stderr = self.child.stderr.take().expect("the error output is a pipe");
+        let out = ReaderStream::new(stdout).map(|piece| piece.map(Output::Out));
+        let error = ReaderStream::new(stderr).map(|piece| piece.map(Output::Error));
+        let output = stream::select(out, error).map(|piece| piece.map_err(lost)).boxed();
+        let command = self.command(None, Vec::new());
+        Ok(Attached { input: Box::new(input), output, command })
+    }
+
+    async fn with_terminal(self) -> Result<Attached> {
+        let received = self
+            .socket
+            .async_io(Interest::READABLE, || passing::receive(self.socket.as_fd()))
+            .await
+            .map_err(lost)?;
+        let terminal = match received {
+            Received::Descriptor(terminal) => Terminal::new(terminal).map_err(lost)?,
+            Received::Bytes(said) => return Err(self.command(None, said).failure().await),
+            Received::End => return Err(self.command(None, Vec::new()).failure().await),
+        };
+        let terminal = Arc::new(terminal);
+        let input = Box::new(Typing(terminal.clone()));
+        let output = Terminal::output(terminal.clone());
+        let command = self.command(Some(terminal), Vec::new());
+        Ok(Attached { input, output, command })
+    }
+
+    fn command(self, terminal: Option<Arc<Terminal>>, said: Vec<u8>) -> Arc<Command> {
+        let (read, write) = self.socket.into_split();
+        Arc::new(Command {
+            asking: self.asking,
+            terminal,
+            signals: Mutex::new(write),
+            helper: Mutex::new(Helper { answer: read, said, child: self.child }),
+            _operation: self.operation,
+        })
+    }
+}
+
+/// A command of a container. The helper ends it when this is gone.
+struct Command {
+    asking: Asking,
+    terminal: Option<Arc<Terminal>>,
+    signals: Mutex<OwnedWriteHalf>,
+    helper: Mutex<Helper>,
+    _operation: Operation,
+}
+
+struct Helper {
+    answer: OwnedReadHalf,
+    /// The beginning of the answer.
+    said: Vec<u8>,
+    child: Child,
+}
+
+impl Command {
+    /// Waits for why it did not start.
+    async fn failure(&self) -> EngineError {
+        match self.end().await {
+            Err(error) => error,
+            Ok(_) => lost(io::Error::other("the helper made no terminal")),
+        }
+    }
+}
+
+#[async_trait]
+impl AttachedCommand for Command {
+    async fn resize(&self, size: WindowSize) -> Result<()> {
+        let Some(terminal) = &self.terminal else { return Ok(()) };
+        let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(terminal.0.get_ref(), size).map_err(|error| lost(error.into()))
+    }
+
+    async fn signal(&self, signal: i32) -> Result<()> {
+        let Ok(number) = u8::try_from(signal) else { return Ok(()) };
+        match self.signals.lock().await.write_all(&[number]).await {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(lost(error)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn end(&self) -> Result<SandboxEnd> {
+        let mut helper = self.helper.lock().await;
+        let Helper { answer, said, child } = &mut *helper;
+        // A helper that ended before it took all of the request resets the connection behind its answer.
+        let read = answer.read_to_end(said).await;
+        if said.is_empty() {
+            read.map_err(lost)?;
+        }
+        let mut words = String::new();
+        if let Some(mut stderr) = child.stderr.take() {
+            let _ = stderr.read_to_string(&mut words).await;
+        }
+        let status = child.wait().await.map_err(lost)?;
+        match self.asking.answer(said, &words, Some(status))? {
+            Answer::Ended { code, out_of_memory: true, .. } => Ok(SandboxEnd::OutOfMemory(code)),
+            Answer::Ended { code, killed: true, .. } => Ok(SandboxEnd::Killed(code)),
+            Answer::Ended { code, .. } => Ok(SandboxEnd::Exited(code)),
+            Answer::Failed { step, action, errno, reason } => {
+                Err(self.asking.failure(step, action, errno, reason))
+            }
+            Answer::Vanished => Err(vanished()),
+            Answer::Done => Err(lost(io::Error::other("the helper did not run it"))),
+        }
+    }
+}
+
+/// The other end of a terminal in the container.
+struct Terminal(AsyncFd<OwnedFd>);
+
+impl Terminal {
+    fn new(descriptor: OwnedFd) -> io::Result<Terminal> {
+        rustix::io::ioctl_fionbio(&descriptor, true)?;
+        // SAFETY: an owned descriptor is the same and open as long as it lives.
+        Ok(Terminal(unsafe { AsyncFd::register(descriptor) }?))
+    }
+
+    async fn read(&self) -> io::Result<Bytes> {
+        let mut buffer = vec![0; 1 << 14];
+        let count = self
+            .0
+            .async_io(Interest::READABLE, |terminal| Ok(rustix::io::read(terminal, &mut buffer)?))
+            .await;
+        match count {
+            Ok(count) => buffer.truncate(count),
+            // Nobody in the container has it open any more.
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => buffer.clear(),
+            Err(error) => return Err(error),
+        }
+        Ok(buffer.into())
+    }
+
+    fn output(terminal: Arc<Terminal>) -> BoxStream<'static, Result<Output>> {
+        stream::try_unfold(terminal, |terminal| async move {
+            let bytes = terminal.read().await.map_err(lost)?;
+            Ok((!bytes.is_empty()).then_some((Output::Out(bytes), terminal)))
+        })
+        .boxed()
+    }
+}
+
+/// What is typed at a terminal.
+struct Typing(Arc<Terminal>);
+
+impl AsyncWrite for Typing {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.0.0.poll_write_ready(cx))?;
+            match guard.try_io(|terminal| Ok(rustix::io::write(terminal, bytes)?)) {
+                Ok(written) => return Poll::Ready(written),
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -23,6 +23,36 @@ const HTTPBIN: &str = "httpbin==0.10.2 gunicorn==22.0.0 gevent certifi trustme s
 /// Packages of the service are of this date.
 const HTTPBIN_DATE: &str = "2024-10-15";
 
+/// Lets login shells keep the search path that the image names: `/etc/profile` sets another one. What
+/// scripts of `/etc/profile.d` added stays behind it. A bash that reads `/root/.bashrc`, as it is told
+/// by `BASH_ENV` or by a person, has it too, and `conda` where the base has one.
+const KEEP_PATH: &str = r#"mkdir -p /etc/profile.d
+{
+    printf 'imgforge_path=%q\n' "$PATH"
+    cat <<'END_OF_PROFILE'
+imgforge_rest=$PATH:
+while [ -n "$imgforge_rest" ]; do
+    case ":$imgforge_path:" in
+        *":${imgforge_rest%%:*}:"*) ;;
+        *) imgforge_path=$imgforge_path:${imgforge_rest%%:*} ;;
+    esac
+    imgforge_rest=${imgforge_rest#*:}
+done
+export PATH="$imgforge_path"
+unset imgforge_path imgforge_rest
+if [ -r /opt/miniconda3/etc/profile.d/conda.sh ]; then
+    . /opt/miniconda3/etc/profile.d/conda.sh
+fi
+END_OF_PROFILE
+} >/etc/profile.d/zz-imgforge.sh
+chmod 644 /etc/profile.d/zz-imgforge.sh
+{
+    echo '. /etc/profile.d/zz-imgforge.sh'
+    [ ! -e /root/.bashrc ] || cat /root/.bashrc
+} >/root/.bashrc.imgforge
+mv /root/.bashrc.imgforge /root/.bashrc
+"#;
+
 /// What an env image is made of.
 #[derive(Debug, Clone)]
 pub struct EnvRecipe {
@@ -199,6 +229,7 @@ impl EnvRecipe {
     /// Renders the script that makes the environment.
     fn script(&self) -> String {
         let mut text = String::from("#!/bin/bash\nset -euo pipefail\n");
+        text.push_str(KEEP_PATH);
         if !self.system_packages.is_empty() {
             let packages: Vec<String> =
                 self.system_packages.iter().map(|package| shell_quote(package)).collect();

@@ -1,5 +1,4 @@
-# Sourced by evaluation scripts, also under `set -u`: gives the shell a `conda` that activates the
-# one virtualenv.
+# Sourced by scripts, also under `set -u`: gives the shell a `conda` that activates the one virtualenv.
 conda() {
     case "${1:-}" in
         activate)

@@ -48,6 +48,7 @@ fn planning(criterion: &mut Criterion) {
                     platform: "linux/amd64".into(),
                     namespace: None,
                     derive_images: false,
+                    image_tag: None,
                     up_to: Kind::Instance,
                     evaluate: None,
                 };

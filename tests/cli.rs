@@ -256,10 +256,43 @@ fn a_hub_that_cannot_be_reached_is_no_mistake_of_the_user() {
 }
 
 #[test]
-fn no_worker_is_too_few() {
+fn what_the_harness_takes_and_imgforge_cannot_do_is_refused_with_a_reason() {
     let space = Space::new();
-    let error = space.fails(2, &["build", "-d", "demo", "-j", "0"]);
-    assert!(error.contains("at least one worker"), "{error}");
+    let error = space.fails(2, &["eval", "demo", "--gold", "--modal", "True"]);
+    assert!(error.contains("not run tests on Modal") && error.contains("hint:"), "{error}");
+    let error = space.fails(2, &["eval", "demo", "--gold", "--rewrite_reports", "True"]);
+    assert!(error.contains("needs the --run-id"), "{error}");
+    let error = space.fails(2, &["plan", "demo", "-j", "-1"]);
+    assert!(error.contains("unexpected"), "{error}");
+}
+
+#[test]
+fn ids_come_with_commas_from_files_and_without_those_that_are_excluded() {
+    let space = Space::new();
+    let ids = |args: &[&str]| -> Vec<String> {
+        let output = space.run(&[&["dataset", "ls", "demo"], args].concat());
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines.lines().map(|line| line.split(['\t', '_']).nth(2).unwrap().to_owned()).collect()
+    };
+    space.write("ids.txt", "# mine\nimgforge__quill-1\n  imgforge__ledger-1,imgforge__abacus-1\n");
+    space.write("ids.json", "[\"imgforge__quill-1\"]");
+    assert_eq!(ids(&["-i", "@ids.txt"]), ["abacus-1", "quill-1", "ledger-1"]);
+    assert_eq!(ids(&["-i", "@ids.json", "imgforge__abacus-1"]), ["abacus-1", "quill-1"]);
+    assert_eq!(ids(&["-i", "imgforge__quill-1,imgforge__quill-2"]), ["quill-1", "quill-2"]);
+    assert_eq!(ids(&["-i", "@ids.txt", "--exclude", "@ids.json"]), ["abacus-1", "ledger-1"]);
+    assert_eq!(ids(&["--exclude", "@ids.txt", "--limit", "2"]), ["abacus-2", "abacus-3"]);
+    space.write("none.txt", "# nothing yet\n");
+    assert_eq!(ids(&["--exclude", "@none.txt"]).len(), 8);
+    for (args, said) in [
+        (["-i", "@none.txt"], "names no instance"),
+        (["-i", "@no.txt"], "cannot read `no.txt`"),
+        (["-i", "quill-1"], "`quill-1` (the nearest is `imgforge__quill-1`)"),
+        (["--exclude", "imgforge__quil-1"], "the nearest is `imgforge__quill-1`"),
+    ] {
+        let error = space.fails(2, &[&["dataset", "ls", "demo"][..], &args].concat());
+        assert!(error.contains(said), "{args:?}: {error}");
+    }
 }
 
 const LOG: &str = "+ : '>>>>> Start Test Output'\nPASSED t.py::a\nFAILED t.py::b - no\n\

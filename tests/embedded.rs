@@ -45,7 +45,7 @@ async fn publish() -> String {
     let engine = engine().await;
     let platform = Platform::host().to_string();
     let found = engine.inspect(&alias(id, &platform)).await.unwrap().unwrap();
-    let name = published(NAMESPACE, id, &platform);
+    let name = published(NAMESPACE, id, &platform, None);
     engine.tag(&found.id, &name).await.unwrap();
     name
 }

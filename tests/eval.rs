@@ -792,6 +792,20 @@ fn demo(dir: &std::path::Path, dataset: &str, args: &[&str]) -> (Value, Option<i
     (serde_json::from_slice(&output.stdout).unwrap_or(Value::Null), output.status.code(), said)
 }
 
+/// Runs a command line of the harness to its good end; returns what it said.
+fn harness(dir: &std::path::Path, line: &str) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_imgforge"))
+        .args(line.split_whitespace())
+        .current_dir(dir)
+        .env("IMGFORGE_STATE_DIR", dir.join("state"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{line}: {said}");
+    said
+}
+
 #[test]
 fn the_demo_is_evaluated_with_its_own_patches_with_bad_ones_and_on_published_images() {
     if !has_engine() {
@@ -938,7 +952,7 @@ fn the_demo_is_evaluated_with_its_own_patches_with_bad_ones_and_on_published_ima
     docker(&["rmi", &image, &moved]);
 
     // Saved logs are graded again without an engine, and runs are compared.
-    let report = |args: &[&str]| {
+    let report_of = |args: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_imgforge"))
             .args(args)
             .current_dir(dir)
@@ -947,13 +961,44 @@ fn the_demo_is_evaluated_with_its_own_patches_with_bad_ones_and_on_published_ima
             .output()
             .unwrap()
     };
-    let again = report(&["report", "gold", "--json"]);
+    let again = report_of(&["report", "gold", "--json"]);
     let again: Value = serde_json::from_slice(&again.stdout).unwrap();
     assert_eq!(again["resolved_ids"], gold["resolved_ids"]);
+    for (line, wanted) in [
+        (
+            "eval demo --gold -i imgforge__abacus-1 imgforge__quill-1 -id one --cache_level env \
+             --clean True --open_file_limit 4096 --max_workers 0 --report_dir out --modal False",
+            2,
+        ),
+        ("eval -i imgforge__abacus-1,imgforge__abacus-2 demo -p gold --workers 2 --run-id two", 2),
+        (
+            "eval --dataset_name demo --predictions_path empty --instance_ids imgforge__abacus-1 \
+             --run_id three --force_rebuild False --instance_image_tag latest --split test",
+            0,
+        ),
+    ] {
+        let said = harness(dir, line);
+        let run = line
+            .split(' ')
+            .skip_while(|word| !word.contains("id"))
+            .find(|word| ["one", "two", "three"].contains(word));
+        let model = if line.contains("empty") { "empty" } else { "gold" };
+        let place = if run == Some("one") { "out/" } else { "" };
+        let path = dir.join(format!("{place}{model}.{}.json", run.unwrap()));
+        let report: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        assert_eq!(report["resolved_instances"], wanted, "{line}: {said}");
+        assert_eq!(said.contains("images are kept"), run == Some("one"), "{line}: {said}");
+    }
+    let line = "eval demo --gold -id one --rewrite_reports True -i imgforge__quill-1";
+    let said = harness(dir, line);
+    let report: Value =
+        serde_json::from_slice(&std::fs::read(dir.join("gold.one.json")).unwrap()).unwrap();
+    assert_eq!(report["resolved_ids"], json!(["imgforge__quill-1"]), "{said}");
+
     let before = files(dir);
-    assert_eq!(report(&["report", "bad"]).status.code(), Some(0));
+    assert_eq!(report_of(&["report", "bad"]).status.code(), Some(0));
     assert_same_files(&before, &files(dir));
-    let compared = report(&["report", "gold", "--against", "empty"]);
+    let compared = report_of(&["report", "gold", "--against", "empty"]);
     let compared = String::from_utf8_lossy(&compared.stdout).into_owned();
     assert!(compared.starts_with("gold against empty: 8 gained, 0 lost, 0 flaky"), "{compared}");
 }

@@ -68,6 +68,7 @@ impl Space {
             platform: "linux/amd64".into(),
             namespace: None,
             derive_images: false,
+            image_tag: None,
             up_to: Kind::Instance,
             evaluate: None,
         };
@@ -339,6 +340,7 @@ impl Space {
             platform: "linux/amd64".into(),
             namespace: None,
             derive_images: false,
+            image_tag: None,
             up_to: Kind::Instance,
             evaluate: Some(EvaluateOptions::default()),
         };

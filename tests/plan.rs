@@ -40,6 +40,7 @@ fn options() -> PlanOptions {
         platform: "linux/amd64".to_owned(),
         namespace: None,
         derive_images: false,
+        image_tag: None,
         up_to: Kind::Instance,
         evaluate: None,
     }

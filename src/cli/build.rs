@@ -8,25 +8,27 @@ use clap::Args;
 use crate::plan::check::Purpose;
 use crate::plan::{Status, render as plan_render};
 
+use super::chosen::Choice;
 use super::context::{self, Wanted};
 use super::execute::{ExecArgs, exit_of};
 use super::refusal;
 use super::remotes;
-use super::{Chosen, CommandResult, Exit, Global, Images, Sources};
+use super::swebench::SwebenchArgs;
+use super::{CommandResult, Exit, Global, Images, Sources};
 
 /// Arguments of `build`.
 #[derive(Debug, Args)]
 pub struct BuildArgs {
     #[command(flatten)]
-    chosen: Chosen,
+    pub(super) chosen: Choice,
     #[command(flatten)]
     images: Images,
     /// Build images that are fresh too
     #[arg(long)]
-    force_rebuild: bool,
+    pub(super) force_rebuild: bool,
     /// Show the plan and build nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Push the images to the registry of --push-to
     #[arg(long, requires = "push_to")]
     push: bool,
@@ -34,13 +36,17 @@ pub struct BuildArgs {
     #[arg(long, value_name = "REGISTRY", env = "IMGFORGE_PUSH_TO")]
     push_to: Option<String>,
     #[command(flatten)]
-    sources: Sources,
+    pub(super) sources: Sources,
     #[command(flatten)]
-    exec: ExecArgs,
+    pub(super) exec: ExecArgs,
+    #[command(flatten)]
+    pub(super) swebench: SwebenchArgs,
 }
 
 /// Runs `build`.
 pub(super) async fn run(global: &Global, args: BuildArgs) -> CommandResult {
+    args.swebench.check(global)?;
+    args.chosen.say_default(global);
     let wanted = Wanted {
         chosen: &args.chosen,
         sources: &args.sources,

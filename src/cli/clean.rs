@@ -17,7 +17,7 @@ use super::{CommandResult, Exit, Failure, Global};
 pub struct CleanArgs {
     /// Remove the containers of this run, also where it is still under way on this host
     #[arg(long, alias = "run_id", value_name = "ID")]
-    run_id: Option<String>,
+    pub(super) run_id: Option<String>,
     /// Remove everything that the embedded engine keeps: images, layers and caches
     #[arg(long, conflicts_with = "run_id")]
     embedded: bool,

@@ -221,8 +221,15 @@ pub struct ChosenInstances {
 /// Reads a dataset and chooses instances.
 pub async fn choose(chosen: &Chosen, store: Option<&Store>) -> Result<ChosenInstances, Failure> {
     let (dataset, mirrors) = read_dataset(&chosen.dataset, &chosen.split, store).await?;
+    let known: HashSet<&str> = dataset.ids().collect();
+    let is_id = |text: &str| known.contains(text);
+    let ids = super::chosen::ids(&chosen.instance_ids, is_id)?;
+    if ids.is_empty() && !chosen.instance_ids.is_empty() {
+        return Err(Failure::input(anyhow!("-i names no instance")));
+    }
     let selection = Selection {
-        ids: chosen.instance_ids.clone(),
+        ids,
+        exclude: super::chosen::ids(&chosen.exclude, is_id)?,
         filter: chosen.filter.clone(),
         repo: chosen.repo.clone(),
         limit: chosen.limit,
@@ -274,6 +281,8 @@ pub struct Prepared {
     pub namespace: Option<String>,
     /// Whether their names follow from it even where rows name their own.
     pub derive_images: bool,
+    /// Their tag, where that is not `latest`.
+    pub image_tag: Option<String>,
     /// Where images come from that are not built here.
     pub remote: Option<Arc<dyn Remote>>,
     /// Whether that was named for this very command.
@@ -430,11 +439,18 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         ));
     }
     let namespace = namespace(sources, wanted.chosen, defaults, &platform)?;
+    let image_tag = sources.image_tag().map(str::to_owned);
+    if image_tag.is_some() && namespace.is_none() && !global.quiet {
+        super::render::warn(
+            "--instance-image-tag does nothing where images are built here: without --namespace",
+        );
+    }
     let (up_to, evaluate) = (Kind::Instance, wanted.evaluate.clone());
     let options = PlanOptions {
         platform: platform.clone(),
         namespace: namespace.clone(),
         derive_images: sources.derive_images,
+        image_tag: image_tag.clone(),
         up_to,
         evaluate,
     };
@@ -508,6 +524,7 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         emulator,
         namespace,
         derive_images: sources.derive_images,
+        image_tag,
         remote,
         insists: wanted.remote.is_some(),
         build_instead: wanted.build_instead,
@@ -556,6 +573,7 @@ impl Prepared {
             emulator: self.emulator.clone(),
             namespace: None,
             derive_images: false,
+            image_tag: None,
             remote: None,
             insists: false,
             build_instead: true,
@@ -587,8 +605,9 @@ impl Prepared {
         evaluate: Option<EvaluateOptions>,
     ) -> Result<Plan, Failure> {
         let (platform, namespace) = (self.platform.clone(), self.namespace.clone());
-        let derive_images = self.derive_images;
-        let options = PlanOptions { platform, namespace, derive_images, up_to, evaluate };
+        let (derive_images, image_tag) = (self.derive_images, self.image_tag.clone());
+        let options =
+            PlanOptions { platform, namespace, derive_images, image_tag, up_to, evaluate };
         let planner = Planner::new(&self.catalog, options, &self.from);
         planner.plan(work).map_err(|errors| {
             let count = errors.len();

@@ -18,6 +18,7 @@ use crate::report::Verdict;
 use crate::run::write_whole;
 use crate::source::Mirrors;
 
+use super::chosen::Choice;
 use super::context::{self, ChosenInstances};
 use super::eval::{self, Evaluation, Finished};
 use super::execute::ExecArgs;
@@ -32,7 +33,7 @@ pub enum DatasetCommand {
     /// List instances
     Ls {
         #[command(flatten)]
-        chosen: Chosen,
+        chosen: Choice,
     },
     /// Show one instance
     Show {
@@ -50,7 +51,7 @@ pub enum DatasetCommand {
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     #[command(flatten)]
-    chosen: Chosen,
+    chosen: Choice,
     /// Run every instance with its own patch and without: the first must resolve, the second must
     /// not
     #[arg(long, help_heading = heading::RUN)]
@@ -152,6 +153,7 @@ async fn check_gold(global: &Global, args: &CheckArgs) -> Result<Vec<(String, St
         predictions: &["gold".to_owned(), "empty".to_owned()],
         run_id: &run_id,
         replace_run: args.run_id.is_none(),
+        force_rebuild: false,
         exec: &args.exec,
         run: &args.run,
     };
@@ -205,6 +207,7 @@ async fn check(global: &Global, args: CheckArgs) -> CommandResult {
         namespace: context::namespace(sources, chosen, defaults, &platform)?,
         platform,
         derive_images: args.sources.derive_images,
+        image_tag: args.sources.image_tag().map(str::to_owned),
         up_to: Kind::Instance,
         evaluate: Some(args.run.options()),
     };

@@ -24,52 +24,77 @@ use crate::run::{
     Changes, Metadata, RUNS, RunDir, RunError, RunLock, Settings, same_predictions, same_rows,
 };
 
+use super::chosen::Choice;
 use super::context::{self, Prepared, Wanted};
 use super::execute::ExecArgs;
 use super::help::heading;
 use super::record::Record;
 use super::results::{self, Outputs};
 use super::run_args::RunArgs;
-use super::{Chosen, CommandResult, Exit, Failure, Global, Sources};
+use super::swebench::SwebenchArgs;
+use super::{Chosen, CommandResult, Exit, Failure, Global, Sources, report};
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
     #[command(flatten)]
-    chosen: Chosen,
+    pub(super) chosen: Choice,
     /// Predictions: .jsonl or .json files; gold for the dataset's own patches, empty for none
     #[arg(
         short,
         long,
-        alias = "predictions_path",
+        aliases = ["predictions_path", "predictions-path"],
         value_name = "PATH",
-        required = true,
+        required_unless_present = "gold",
         env = "IMGFORGE_PREDICTIONS",
         help_heading = heading::RUN
     )]
     predictions: Vec<String>,
-    /// What the run is called
+    /// Evaluate the dataset's own patches: -p gold
+    #[arg(long, conflicts_with = "predictions", help_heading = heading::RUN)]
+    gold: bool,
+    /// What the run is called [default: the time, and a few digits]
     #[arg(
         long,
         alias = "run_id",
         value_name = "ID",
-        default_value = "run",
         env = "IMGFORGE_RUN_ID",
         help_heading = heading::RUN
     )]
-    run_id: String,
+    pub(super) run_id: Option<String>,
     /// Start anew where the run id stands for another dataset or other predictions: its logs are
     /// removed
     #[arg(long, env = "IMGFORGE_REPLACE_RUN", help_heading = heading::RUN)]
     replace_run: bool,
+    /// Build images that are fresh too, and run what was run before
+    #[arg(long, help_heading = heading::RUN)]
+    pub(super) force_rebuild: bool,
+    /// Run nothing: grade the saved logs of the run again, as `imgforge report` does
+    #[arg(long, help_heading = heading::RUN)]
+    pub(super) rewrite_reports: bool,
     #[command(flatten)]
-    run: RunArgs,
+    pub(super) run: RunArgs,
     #[command(flatten)]
-    sources: Sources,
+    pub(super) sources: Sources,
     #[command(flatten)]
-    exec: ExecArgs,
+    pub(super) exec: ExecArgs,
     #[command(flatten)]
-    outputs: Outputs,
+    pub(super) outputs: Outputs,
+    #[command(flatten)]
+    pub(super) swebench: SwebenchArgs,
+}
+
+impl EvalArgs {
+    /// Returns what is evaluated.
+    pub(super) fn predictions(&self) -> Vec<String> {
+        if self.gold { vec!["gold".to_owned()] } else { self.predictions.clone() }
+    }
+}
+
+/// Names a run that nobody named, such as `20260131-153000-1f3a`: no other has that name.
+fn new_run_id() -> String {
+    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
+    format!("{}-{:04x}", now.strftime("%Y%m%d-%H%M%S"), rand::random::<u16>())
 }
 
 /// Makes a failure of a run's directory.
@@ -106,6 +131,8 @@ pub(super) struct Evaluation<'a> {
     pub run_id: &'a str,
     /// Whether a run of that id with other inputs is removed.
     pub replace_run: bool,
+    /// Whether everything is built and run anew.
+    pub force_rebuild: bool,
     /// How the plan is run.
     pub exec: &'a ExecArgs,
     /// How tests are run.
@@ -114,12 +141,27 @@ pub(super) struct Evaluation<'a> {
 
 /// Runs `eval`.
 pub(super) async fn run(global: &Global, args: EvalArgs) -> CommandResult {
+    args.swebench.check(global)?;
+    args.chosen.say_default(global);
+    if args.rewrite_reports {
+        let run_id = args.run_id.ok_or_else(|| {
+            Failure::input(anyhow!("--rewrite-reports needs the --run-id of the run"))
+        })?;
+        let again = report::ReportArgs::again(run_id, &args.chosen, args.outputs);
+        return report::run(global, again).await;
+    }
+    let predictions = args.predictions();
+    let run_id = args.run_id.clone().unwrap_or_else(new_run_id);
+    if args.run_id.is_none() && !global.quiet {
+        errln!("run: {run_id}");
+    }
     let evaluation = Evaluation {
         chosen: &args.chosen,
         sources: &args.sources,
-        predictions: &args.predictions,
-        run_id: &args.run_id,
+        predictions: &predictions,
+        run_id: &run_id,
         replace_run: args.replace_run,
+        force_rebuild: args.force_rebuild,
         exec: &args.exec,
         run: &args.run,
     };
@@ -244,7 +286,7 @@ pub(super) async fn evaluate(
     let metadata = metadata(&prepared, evaluation);
     let lock = begin(&dir, &metadata, evaluation, global.quiet).map_err(run_failure)?;
 
-    let use_results = !evaluation.run.no_result_cache;
+    let use_results = !evaluation.run.no_result_cache && !evaluation.force_rebuild;
     let mut evaluated: HashMap<(usize, u32), Evaluated> = HashMap::new();
     let mut known = HashSet::new();
     if use_results {
@@ -304,7 +346,7 @@ pub(super) async fn evaluate(
     } else {
         let some: Vec<Work> = open.iter().map(|at| prepared.work[*at].clone()).collect();
         let mut plan = prepared.plan(&some, Kind::Instance, Some(options.clone()))?;
-        prepared.assess(&mut plan, false, &known).await?;
+        prepared.assess(&mut plan, evaluation.force_rebuild, &known).await?;
         let targets = self::targets(&plan, &prepared, &open, &rules, &dir)?;
         if !global.quiet && !evaluated.is_empty() {
             errln!("{} of {} results are known", evaluated.len(), all.targets.len());

@@ -33,7 +33,7 @@ use super::{Exit, Failure, Global};
 pub struct ExecArgs {
     /// How many images and evaluations are done at once [default: 3/4 of the processors, at most
     /// 24]
-    #[arg(short = 'j', long, alias = "max_workers", env = "IMGFORGE_MAX_WORKERS",
+    #[arg(short = 'j', long, visible_alias = "workers", aliases = ["max_workers", "num-workers"], env = "IMGFORGE_MAX_WORKERS",
         value_parser = super::workers)]
     pub max_workers: Option<usize>,
     /// Go on with what does not depend on a failed image (the default)

@@ -26,8 +26,8 @@ pub struct GradeArgs {
     #[arg(long, value_name = "NAME", required_unless_present = "dataset")]
     parser: Option<String>,
     /// The dataset of the instance
-    #[arg(short, long, alias = "dataset_name", value_name = "NAME", requires = "instance_id",
-        help_heading = heading::DATASET)]
+    #[arg(short, long, aliases = ["dataset_name", "dataset-name"], value_name = "NAME",
+        requires = "instance_id", help_heading = heading::DATASET)]
     dataset: Option<String>,
     /// The split
     #[arg(long, default_value = "test", help_heading = heading::DATASET)]

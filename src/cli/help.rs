@@ -23,6 +23,8 @@ pub mod heading {
     pub const SHARING: &str = "Sharing";
     /// What is written, and where to.
     pub const OUTPUT: &str = "Output";
+    /// What is taken because scripts of the harness pass it.
+    pub const SWEBENCH: &str = "Swebench";
     /// Options of every command.
     pub const GLOBAL: &str = "Global";
 }
@@ -327,10 +329,10 @@ mod tests {
     #[test]
     fn options_stand_under_headings_in_order() {
         for (path, expected) in [
-            ("eval", "Dataset Run Limits Sources Sharing Build Output Global"),
-            ("build", "Dataset Build Sources Sharing Output Global"),
-            ("prewarm", "Dataset Build Sources Sharing Output Global"),
-            ("plan", "Dataset Build Sources Sharing Output Global"),
+            ("eval", "Dataset Run Limits Sources Sharing Build Output Swebench Global"),
+            ("build", "Dataset Build Sources Sharing Output Swebench Global"),
+            ("prewarm", "Dataset Build Sources Sharing Output Swebench Global"),
+            ("plan", "Dataset Build Sources Sharing Output Swebench Global"),
             ("dataset check", "Dataset Run Limits Sources Sharing Build Output Global"),
             ("shell", "Arguments Dataset Run Limits Sources Sharing Build Output Global"),
             ("cache push", "Arguments Dataset Sources Sharing Global"),

@@ -8,6 +8,7 @@ mod budget;
 mod build;
 mod bundle;
 mod cache;
+mod chosen;
 mod clean;
 mod completions;
 mod context;
@@ -36,6 +37,7 @@ mod report;
 mod results;
 mod run_args;
 mod submission;
+mod swebench;
 mod variables;
 
 use std::path::PathBuf;
@@ -130,14 +132,19 @@ enum ColorChoice {
 #[command(next_help_heading = heading::DATASET)]
 struct Chosen {
     /// lite, verified, full, multilingual, multimodal, demo, bundle, a Hugging Face id, or a path
-    #[arg(short, long, alias = "dataset_name", value_name = "NAME", env = "IMGFORGE_DATASET")]
+    #[arg(short, long, aliases = ["dataset_name", "dataset-name"], value_name = "NAME", env = "IMGFORGE_DATASET")]
     dataset: String,
     /// The split
-    #[arg(long, default_value = "test", env = "IMGFORGE_SPLIT")]
+    #[arg(short, long, default_value = "test", env = "IMGFORGE_SPLIT")]
     split: String,
-    /// These instances
-    #[arg(short, long, alias = "instance_ids", value_name = "ID", num_args = 1..)]
+    /// These instances: ids with spaces or commas between them; @FILE reads them from a file, @- from
+    /// the standard input
+    #[arg(short, long, aliases = ["instance_ids", "instance", "instance-id"], value_name = "ID",
+        num_args = 1..)]
     instance_ids: Vec<String>,
+    /// Not these instances; written as -i
+    #[arg(long, value_name = "ID", num_args = 1.., env = "IMGFORGE_EXCLUDE", value_delimiter = ',')]
+    exclude: Vec<String>,
     /// Instances whose id matches
     #[arg(long, value_name = "REGEX", env = "IMGFORGE_FILTER")]
     filter: Option<Regex>,
@@ -162,6 +169,7 @@ impl Chosen {
             dataset: dataset.to_owned(),
             split: split.to_owned(),
             instance_ids: id.map(str::to_owned).into_iter().collect(),
+            exclude: Vec::new(),
             filter: None,
             repo: None,
             limit: None,
@@ -179,11 +187,15 @@ struct Sources {
     git_mirror: Vec<String>,
     /// Pull published images: those that rows name, others by their ids from this registry
     /// namespace; row takes what rows name alone, '' or none builds everything here
-    #[arg(long, value_name = "NS", env = "IMGFORGE_NAMESPACE")]
+    #[arg(short, long, value_name = "NS", env = "IMGFORGE_NAMESPACE")]
     namespace: Option<String>,
     /// Take published images from --namespace even where rows name their own: for a mirror of them
     #[arg(long, env = "IMGFORGE_DERIVE_IMAGES")]
     derive_images: bool,
+    /// The tag of the images that are named by --namespace; one that is not latest is taken even
+    /// where rows name their own [default: latest]
+    #[arg(long, alias = "tag", value_name = "TAG", env = "IMGFORGE_INSTANCE_IMAGE_TAG")]
+    instance_image_tag: Option<String>,
     /// linux/amd64 or linux/arm64 [default: the engine's own]
     #[arg(long, value_name = "PLATFORM", env = "IMGFORGE_PLATFORM")]
     platform: Option<String>,
@@ -212,6 +224,13 @@ struct Sources {
     sign: Option<PathBuf>,
 }
 
+impl Sources {
+    /// Returns the tag of published images, where that is not `latest`.
+    fn image_tag(&self) -> Option<&str> {
+        self.instance_image_tag.as_deref().filter(|tag| *tag != "latest")
+    }
+}
+
 /// Which images of the chosen instances.
 #[derive(Debug, Args)]
 #[command(next_help_heading = heading::BUILD)]
@@ -220,7 +239,7 @@ struct Images {
     #[arg(
         short,
         long,
-        alias = "predictions_path",
+        aliases = ["predictions_path", "predictions-path"],
         value_name = "PATH",
         env = "IMGFORGE_PREDICTIONS"
     )]
@@ -282,7 +301,8 @@ enum Command {
 
 /// Parses the arguments of the process and runs the command.
 pub async fn main() -> Exit {
-    let matches = variables::parse(help::command, std::env::args_os());
+    let words = swebench::translate(std::env::args_os().collect());
+    let matches = variables::parse(help::command, words);
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
@@ -335,11 +355,10 @@ pub async fn main() -> Exit {
     }
 }
 
-/// Reads a number of workers.
+/// Reads a number of workers; none is one, as in the harness.
 fn workers(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("at least one worker is needed".to_owned()),
-        Ok(number) => Ok(number),
+    match text.parse::<usize>() {
+        Ok(number) => Ok(number.max(1)),
         Err(error) => Err(format!("{error}")),
     }
 }

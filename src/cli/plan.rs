@@ -6,20 +6,22 @@ use clap::{Args, ValueEnum};
 use crate::plan::check::Purpose;
 use crate::plan::render;
 
+use super::chosen::Choice;
 use super::context::{self, Wanted};
 use super::help::heading;
 use super::refusal;
-use super::{Chosen, CommandResult, Exit, Global, Images, Sources};
+use super::swebench::SwebenchArgs;
+use super::{CommandResult, Exit, Global, Images, Sources};
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
     #[command(flatten)]
-    chosen: Chosen,
+    pub(super) chosen: Choice,
     #[command(flatten)]
     images: Images,
     /// How many images would be built at once
-    #[arg(short = 'j', long, alias = "max_workers", env = "IMGFORGE_MAX_WORKERS",
+    #[arg(short = 'j', long, visible_alias = "workers", aliases = ["max_workers", "num-workers"], env = "IMGFORGE_MAX_WORKERS",
         value_parser = super::workers)]
     max_workers: Option<usize>,
     /// Take every image for stale
@@ -33,6 +35,8 @@ pub struct PlanArgs {
     /// The form of the output
     #[arg(long, value_enum, default_value_t, help_heading = heading::OUTPUT)]
     format: Format,
+    #[command(flatten)]
+    swebench: SwebenchArgs,
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum, PartialEq, Eq)]
@@ -46,6 +50,8 @@ enum Format {
 
 /// Runs `plan`.
 pub(super) async fn run(global: &Global, args: PlanArgs) -> CommandResult {
+    args.swebench.check(global)?;
+    args.chosen.say_default(global);
     let wanted = Wanted {
         chosen: &args.chosen,
         sources: &args.sources,

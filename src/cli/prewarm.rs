@@ -7,16 +7,18 @@ use clap::Args;
 
 use crate::plan::check::Purpose;
 
+use super::chosen::Choice;
 use super::context::{self, Wanted};
 use super::execute::{ExecArgs, exit_of};
 use super::refusal;
-use super::{Chosen, CommandResult, Exit, Failure, Global, Images, Sources};
+use super::swebench::SwebenchArgs;
+use super::{CommandResult, Exit, Failure, Global, Images, Sources};
 
 /// Arguments of `prewarm`.
 #[derive(Debug, Args)]
 pub struct PrewarmArgs {
     #[command(flatten)]
-    chosen: Chosen,
+    chosen: Choice,
     #[command(flatten)]
     images: Images,
     /// A registry, such as ghcr.io/me, or an archive of `cache export` [default: that of
@@ -30,10 +32,14 @@ pub struct PrewarmArgs {
     sources: Sources,
     #[command(flatten)]
     exec: ExecArgs,
+    #[command(flatten)]
+    swebench: SwebenchArgs,
 }
 
 /// Runs `prewarm`.
 pub(super) async fn run(global: &Global, args: PrewarmArgs) -> CommandResult {
+    args.swebench.check(global)?;
+    args.chosen.say_default(global);
     let wanted = Wanted {
         chosen: &args.chosen,
         sources: &args.sources,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use clap::{Args, ValueEnum as _};
 
-use crate::dataset::{Instance, Refused};
+use crate::dataset::{Instance, Refused, nearest_id};
 use crate::exec::evaluate::{Evaluated, RunTarget, grade_file};
 use crate::grade::{Family, GRADER, Rules};
 use crate::report::compare::compare;
@@ -26,19 +26,37 @@ use super::{Chosen, CommandResult, Exit, Failure, Global};
 #[derive(Debug, Args)]
 pub struct ReportArgs {
     /// The run
-    run_id: String,
+    pub(super) run_id: String,
     /// Compare with this earlier run, whose reports stay as they are
     #[arg(long, value_name = "RUN_ID")]
     against: Option<String>,
     /// The dataset [default: the one that the run recorded]
-    #[arg(short, long, alias = "dataset_name", value_name = "NAME",
+    #[arg(short, long, aliases = ["dataset_name", "dataset-name"], value_name = "NAME",
         help_heading = heading::DATASET)]
-    dataset: Option<String>,
+    pub(super) dataset: Option<String>,
     /// The split [default: the one that the run recorded]
-    #[arg(long, help_heading = heading::DATASET)]
-    split: Option<String>,
+    #[arg(short, long, help_heading = heading::DATASET)]
+    pub(super) split: Option<String>,
+    /// These instances of the run: ids with spaces or commas between them, or @FILE
+    #[arg(short, long, aliases = ["instance", "instance-id"], value_name = "ID", num_args = 1..,
+        help_heading = heading::DATASET)]
+    pub(super) instance_ids: Vec<String>,
     #[command(flatten)]
-    outputs: Outputs,
+    pub(super) outputs: Outputs,
+}
+
+impl ReportArgs {
+    /// Grades the logs of a run again for instances of the dataset that it is said to be of.
+    pub(super) fn again(run_id: String, chosen: &Chosen, outputs: Outputs) -> Self {
+        ReportArgs {
+            run_id,
+            against: None,
+            dataset: Some(chosen.dataset.clone()),
+            split: Some(chosen.split.clone()),
+            instance_ids: chosen.instance_ids.clone(),
+            outputs,
+        }
+    }
 }
 
 /// Runs `report`.
@@ -149,6 +167,7 @@ async fn load(
         let known = known.or_else(|| refused.get(id).and_then(|one| one.repo.clone()));
         report.repos.insert(id.clone(), known.unwrap_or_default());
     }
+    keep_only(&mut report, &args.instance_ids)?;
     if write {
         for result in &report.results {
             let path = dir.instance(&result.model, &result.instance_id, 0).map_err(run_failure)?;
@@ -158,6 +177,26 @@ async fn load(
         }
     }
     Ok(Saved { report, _lock: lock })
+}
+
+/// Keeps the instances of a run that are named; all where none is.
+fn keep_only(report: &mut RunReport, texts: &[String]) -> Result<(), Failure> {
+    let known: HashSet<&str> = report.instances.iter().map(String::as_str).collect();
+    let ids = super::chosen::ids(texts, |text| known.contains(text))?;
+    for id in &ids {
+        if !known.contains(id.as_str()) {
+            let near = nearest_id(id, &known).map(|near| format!("the nearest is `{near}`"));
+            let error = anyhow!("run `{}` has no instance `{id}`", report.run_id);
+            return Err(Failure::input(error).hint(near));
+        }
+    }
+    if !texts.is_empty() {
+        let is_kept = |id: &String| ids.contains(id);
+        report.instances.retain(is_kept);
+        report.results.retain(|result| is_kept(&result.instance_id));
+        report.submitted.values_mut().for_each(|list| list.retain(is_kept));
+    }
+    Ok(())
 }
 
 /// Adds the predictions of a run of ours: what the run knew, and what logs say where it was judged.

@@ -25,7 +25,7 @@ pub use hub::HubSettings;
 pub use parts::PartsError;
 pub use patch::Patch;
 pub use row::RowProblem;
-pub use select::{Selected, Selection, SelectionError};
+pub use select::{Selected, Selection, SelectionError, nearest_id};
 
 /// Short names of published datasets. The longer ones are those that the harness knows.
 const ALIASES: [(&str, &str); 17] = [
@@ -65,6 +65,14 @@ pub struct Dataset {
     pub refused: Vec<Refused>,
     /// What a person should know of how the name was understood.
     pub note: Option<String>,
+}
+
+impl Dataset {
+    /// Returns the ids of all rows, those included that cannot be used.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        let bad = self.refused.iter().map(|one| one.instance_id.as_str());
+        self.instances.iter().map(|one| one.instance_id.as_str()).chain(bad)
+    }
 }
 
 /// An instance that cannot be used, for its row has a mistake.
@@ -253,6 +261,11 @@ impl DatasetError {
 pub fn full_name(name: &str) -> &str {
     let lower = name.to_ascii_lowercase();
     ALIASES.iter().find(|(alias, _)| *alias == lower).map_or(name, |(_, id)| id)
+}
+
+/// Tells whether a word is a short name of a dataset.
+pub fn is_name(word: &str) -> bool {
+    full_name(word) != word || matches!(word, "demo" | "bundle")
 }
 
 /// Tells whether a name has the form of a path: no known name and no id on the hub looks like it.

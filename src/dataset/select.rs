@@ -1,6 +1,6 @@
 //! Choosing instances of a dataset.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use regex::Regex;
 
@@ -13,6 +13,8 @@ use super::{Dataset, Instance, Refused};
 pub struct Selection {
     /// Exactly these ids, in the order of the dataset.
     pub ids: Vec<String>,
+    /// None of these ids.
+    pub exclude: Vec<String>,
     /// Ids that match.
     pub filter: Option<Regex>,
     /// Instances of this repository.
@@ -55,21 +57,33 @@ fn list(unknown: &[(String, Option<String>)]) -> String {
     texts.join(", ")
 }
 
+/// Returns the id that another spelling stands for: that of an image, `owner/name-1`, or only its
+/// end; else one that resembles it.
+pub fn nearest_id(text: &str, known: &HashSet<&str>) -> Option<String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let name = lower.rsplit_once("sweb.eval.").and_then(|(_, rest)| rest.split_once('.'));
+    let name = name.map_or(lower.as_str(), |(_, name)| name.split(':').next().unwrap_or(name));
+    let name = name.replace("_1776_", "__").replace('/', "__");
+    let of = |fits: &dyn Fn(&str) -> bool| {
+        known.iter().filter(|id| fits(&id.to_ascii_lowercase())).min().map(|id| (*id).to_owned())
+    };
+    let ends = |id: &str| {
+        let before = id.strip_suffix(&name);
+        !name.is_empty() && before.is_some_and(|before| before.ends_with(['_', '-', '.']))
+    };
+    of(&|id| id == name).or_else(|| of(&ends)).or_else(|| nearest(text, known.iter().copied()))
+}
+
 impl Selection {
     /// Chooses instances, in the order of the dataset.
     pub fn apply(&self, dataset: &Dataset) -> Result<Selected, SelectionError> {
-        let known: HashMap<&str, usize> = dataset
-            .instances
-            .iter()
-            .enumerate()
-            .map(|(index, instance)| (instance.instance_id.as_str(), index))
-            .chain(dataset.refused.iter().map(|one| (one.instance_id.as_str(), one.before)))
-            .collect();
+        let known: HashSet<&str> = dataset.ids().collect();
         let unknown: Vec<(String, Option<String>)> = self
             .ids
             .iter()
-            .filter(|id| !known.contains_key(id.as_str()))
-            .map(|id| (id.clone(), nearest(id, known.keys().copied())))
+            .chain(&self.exclude)
+            .filter(|id| !known.contains(id.as_str()))
+            .map(|id| (id.clone(), nearest_id(id, &known)))
             .collect();
         if !unknown.is_empty() {
             return Err(SelectionError::UnknownIds { dataset: dataset.name.clone(), unknown });
@@ -86,8 +100,10 @@ impl Selection {
             return Err(SelectionError::UnknownRepo { dataset, repo: repo.clone(), repos });
         }
         let ids: HashSet<&str> = self.ids.iter().map(String::as_str).collect();
+        let exclude: HashSet<&str> = self.exclude.iter().map(String::as_str).collect();
         let chosen = |id: &str, repo: Option<&str>| {
             (ids.is_empty() || ids.contains(id))
+                && !exclude.contains(id)
                 && self.filter.as_ref().is_none_or(|filter| filter.is_match(id))
                 && self
                     .repo
@@ -123,4 +139,26 @@ pub struct Selected {
     pub instances: Vec<Instance>,
     /// Instances that cannot be used.
     pub refused: Vec<Refused>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_found_by_other_spellings_of_it() {
+        let known = HashSet::from(["pallets__flask-4045", "pallets__flask-5063", "a__B-1"]);
+        for (text, wanted) in [
+            ("flask-4045", "pallets__flask-4045"),
+            ("5063", "pallets__flask-5063"),
+            ("pallets/flask-5063", "pallets__flask-5063"),
+            ("swebench/sweb.eval.x86_64.pallets_1776_flask-4045:latest", "pallets__flask-4045"),
+            ("A__b-1", "a__B-1"),
+            ("pallets__flask-4054", "pallets__flask-4045"),
+        ] {
+            assert_eq!(nearest_id(text, &known).as_deref(), Some(wanted), "{text}");
+        }
+        assert_eq!(nearest_id("lask-4045x", &known).as_deref(), None);
+        assert_eq!(nearest_id("", &known), None);
+    }
 }

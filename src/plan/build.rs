@@ -50,6 +50,9 @@ pub struct PlanOptions {
     pub namespace: Option<String>,
     /// Whether published images are named by the namespace even where rows name their own.
     pub derive_images: bool,
+    /// The tag of images that are named by the namespace, where that is not `latest`; then they are
+    /// named by it even where rows name their own.
+    pub image_tag: Option<String>,
     /// The last layer that is wanted: nodes above it are left out.
     pub up_to: Kind,
     /// How instances are evaluated; `None` stops at their images.
@@ -330,12 +333,19 @@ impl<'a> Planner<'a> {
         let own = instance.image.as_deref().map(name::normal);
         let own = own.filter(|image| platform == "linux/amd64" || !image.contains(".x86_64."));
         let reference = match (own, namespace) {
-            (Some(own), _) if !self.options.derive_images => own,
+            (Some(own), _) if !self.options.derive_images && self.options.image_tag.is_none() => {
+                own
+            }
             (_, name::ROW) => {
                 let instance_id = instance.instance_id.clone();
                 return Err(PlanError::NoImage { instance_id });
             }
-            _ => name::published(namespace, &instance.instance_id, &platform),
+            _ => name::published(
+                namespace,
+                &instance.instance_id,
+                &platform,
+                self.options.image_tag.as_deref(),
+            ),
         };
         if !name::is_valid(&reference) {
             let instance_id = instance.instance_id.clone();

@@ -114,6 +114,7 @@ mod tests {
             platform: "linux/amd64".to_owned(),
             namespace: None,
             derive_images: false,
+            image_tag: None,
             up_to: Kind::Instance,
             evaluate: None,
         };

@@ -60,12 +60,14 @@ pub fn normal(reference: &str) -> String {
 
 /// Returns the name under which the benchmark publishes an instance image in `namespace`:
 /// registries do not take a double underscore everywhere, so it is written `_1776_`, and in the
-/// namespace of SWE-Gym `_s_`.
-pub fn published(namespace: &str, instance_id: &str, platform: &str) -> String {
+/// namespace of SWE-Gym `_s_`. Without a tag it is `latest`.
+pub fn published(namespace: &str, instance_id: &str, platform: &str, tag: Option<&str>) -> String {
     let namespace = namespace.trim_end_matches('/');
     let gym = namespace.rsplit('/').next() == Some("xingyaoww");
     let underscores = if gym { "_s_" } else { "_1776_" };
-    format!("{namespace}/{}", alias(instance_id, platform).replace("__", underscores))
+    let name = alias(instance_id, platform).replace("__", underscores);
+    let repository = name.trim_end_matches(":latest");
+    format!("{namespace}/{repository}:{}", tag.unwrap_or("latest"))
 }
 
 /// Tells whether a reference is a valid image name with a tag: what an engine would accept.
@@ -100,11 +102,15 @@ mod tests {
     #[test]
     fn published_names_are_the_ones_in_the_datasets() {
         assert_eq!(
-            published("swebench", "pallets__flask-4045", "linux/amd64"),
+            published("swebench", "pallets__flask-4045", "linux/amd64", None),
             "swebench/sweb.eval.x86_64.pallets_1776_flask-4045:latest"
         );
         assert_eq!(
-            published("xingyaoww", "getmoto__moto-7365", "linux/amd64"),
+            published("swebench", "pallets__flask-4045", "linux/amd64", Some("v1")),
+            "swebench/sweb.eval.x86_64.pallets_1776_flask-4045:v1"
+        );
+        assert_eq!(
+            published("xingyaoww", "getmoto__moto-7365", "linux/amd64", None),
             "xingyaoww/sweb.eval.x86_64.getmoto_s_moto-7365:latest"
         );
         assert_eq!(

@@ -91,6 +91,7 @@ pub fn plan(shape: &str) -> Plan {
         platform: "linux/amd64".to_owned(),
         namespace: None,
         derive_images: false,
+        image_tag: None,
         up_to: Kind::Instance,
         evaluate: Some(EvaluateOptions::default()),
     };

@@ -135,6 +135,18 @@ fn a_dataset_that_is_not_cached_and_may_not_be_fetched_says_so() {
 #[test]
 fn rows_that_the_catalog_cannot_build_are_named_before_anything_starts() {
     let space = Space::new();
+    for (old, new, said) in [
+        ("pallets/flask", "apache/druid", "the catalog has no repo `apache/druid`"),
+        ("\"2.0\"", "\"\"", "the row has no `version`"),
+    ] {
+        let lists = ",\"FAIL_TO_PASS\":[\"t\"],\"PASS_TO_PASS\":[]";
+        space.write("d.jsonl", &row("pallets__flask-1", lists).replace(old, new));
+        let error = space.fails(2, &["plan", "-d", "d.jsonl"]);
+        assert!(error.contains(said) && error.contains("--namespace swebench"), "{error}");
+    }
+    space.write("d.jsonl", &row("pallets__flask-1", ",\"PASS_TO_PASS\":[\"t\"]"));
+    let error = space.fails(2, &["plan", "-d", "d.jsonl"]);
+    assert!(error.contains("`FAIL_TO_PASS` is missing"), "{error}");
     space.write("d.jsonl", &row("pallets__flask-1", "").replace("\"2.0\"", "\"9.9\""));
     let error = space.fails(2, &["plan", "-d", "d.jsonl"]);
     assert!(error.contains("pallets__flask-1") && error.contains("9.9"), "{error}");
@@ -264,6 +276,8 @@ fn what_the_harness_takes_and_imgforge_cannot_do_is_refused_with_a_reason() {
     assert!(error.contains("needs the --run-id"), "{error}");
     let error = space.fails(2, &["plan", "demo", "-j", "-1"]);
     assert!(error.contains("unexpected"), "{error}");
+    let error = space.fails(2, &["plan", "demo", "--json", "--format", "dot"]);
+    assert!(error.contains("--format names another"), "{error}");
 }
 
 #[test]
@@ -317,6 +331,10 @@ fn one_log_is_graded_without_an_engine() {
     assert_eq!(graded["resolved"], false);
     assert_eq!(graded["resolution"], "RESOLVED_NO");
     assert_eq!(graded["tests_status"]["PASS_TO_PASS"]["failure"][0], "t.py::b");
+    let mut piped = space.command(&["grade", "--log", "-", "--parser", "parse_log_pytest"]);
+    piped.stdin(std::fs::File::open(space.0.path().join("log.txt")).unwrap());
+    let piped = String::from_utf8(piped.output().unwrap().stdout).unwrap();
+    assert_eq!(piped, "PASSED t.py::a\nFAILED t.py::b\n");
     let error = space.fails(2, &["grade", "--log", "log.txt", "--parser", "parse_log_pytst"]);
     assert!(error.contains("the nearest is `parse_log_pytest`"), "{error}");
     let error = space.fails(2, &["grade", "--log", "none.txt", "--parser", "parse_log_pytest"]);

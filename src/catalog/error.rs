@@ -112,7 +112,7 @@ pub enum CatalogError {
         nearest: Option<String>,
     },
     /// A version that the catalog does not know.
-    #[error("the catalog has no version `{version}` of `{repo}`")]
+    #[error("{}", no_version(repo, version))]
     UnknownVersion {
         /// `owner/name`.
         repo: String,
@@ -145,6 +145,13 @@ pub enum CatalogError {
         /// What it asks for.
         python: String,
     },
+}
+
+fn no_version(repo: &str, version: &str) -> String {
+    match version {
+        "" => format!("the row has no `version`, which names the environment of `{repo}`"),
+        version => format!("the catalog has no version `{version}` of `{repo}`"),
+    }
 }
 
 impl CatalogError {

@@ -2,8 +2,8 @@
 
 use crate::cli::out::{errln, outln};
 use std::fs::File;
-use std::io::{BufReader, Seek as _, SeekFrom};
-use std::path::PathBuf;
+use std::io::{self, BufReader, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
@@ -19,7 +19,7 @@ use super::{context, refusal};
 /// Arguments of `grade`.
 #[derive(Debug, Args)]
 pub struct GradeArgs {
-    /// The log
+    /// The log; - is the standard input
     #[arg(long, value_name = "FILE")]
     log: PathBuf,
     /// The parser, such as parse_log_pytest [default: the instance's]
@@ -36,6 +36,17 @@ pub struct GradeArgs {
     #[arg(short, long, alias = "instance_ids", alias = "instance-ids", value_name = "ID",
         help_heading = heading::DATASET)]
     instance_id: Option<String>,
+}
+
+/// Opens a log; `-` is the standard input, which is kept because it is read more than once.
+fn open(path: &Path) -> io::Result<File> {
+    if path.as_os_str() != "-" {
+        return File::open(path);
+    }
+    let mut file = tempfile::tempfile()?;
+    io::copy(&mut io::stdin().lock(), &mut file)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// Runs `grade`.
@@ -72,7 +83,7 @@ pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
             _ => Failure::input(error).hint(hint),
         }
     })?;
-    let file = File::open(&args.log)
+    let file = open(&args.log)
         .with_context(|| format!("cannot read `{}`", args.log.display()))
         .map_err(Failure::input)?;
     let mut log = BufReader::new(file);

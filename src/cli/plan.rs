@@ -1,6 +1,7 @@
 //! `imgforge plan`.
 
 use crate::cli::out::out;
+use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 
 use crate::plan::check::Purpose;
@@ -11,7 +12,7 @@ use super::context::{self, Wanted};
 use super::help::heading;
 use super::refusal;
 use super::swebench::SwebenchArgs;
-use super::{CommandResult, Exit, Global, Images, Sources};
+use super::{CommandResult, Exit, Failure, Global, Images, Sources};
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
@@ -50,6 +51,10 @@ enum Format {
 
 /// Runs `plan`.
 pub(super) async fn run(global: &Global, args: PlanArgs) -> CommandResult {
+    if global.json && matches!(args.format, Format::Dot | Format::Mermaid) {
+        let error = anyhow!("--json is one form of the output, and --format names another");
+        return Err(Failure::input(error).hint(Some("leave one of them out".to_owned())));
+    }
     args.swebench.check(global)?;
     args.chosen.say_default(global);
     let wanted = Wanted {

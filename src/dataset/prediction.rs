@@ -258,20 +258,13 @@ impl List {
         key: Option<&str>,
         stem: Option<&str>,
     ) -> Result<Prediction, Wrong> {
-        let own = text(fields, &["instance_id"])?;
-        let instance_id = match (own, key) {
-            (Some(own), Some(key)) if own != key => {
-                return Err(Wrong(format!("`instance_id` is `{own}`, and the key another")));
-            }
-            (Some(own), _) => own,
-            (None, key) => key
-                .or(stem)
-                .map(str::to_owned)
-                .ok_or_else(|| Wrong("`instance_id` is missing".to_owned()))?,
+        let (instance_id, model_patch) = match (id(fields, key, stem), patch(fields)) {
+            (Err(Wrong(one)), Err(Wrong(other))) => return Err(Wrong(format!("{one}; {other}"))),
+            (id, patch) => (id?, patch?),
         };
         Ok(Prediction {
             instance_id,
-            model_patch: patch(fields)?,
+            model_patch,
             model_name_or_path: match text(fields, &["model_name_or_path"])? {
                 Some(model) => model,
                 None => text(fields, &MODEL)?.unwrap_or_else(|| self.model.clone()),
@@ -357,6 +350,20 @@ fn text(fields: &Fields<'_>, names: &[&str]) -> Result<Option<String>, Wrong> {
         }
     }
     Ok(found.map(|(_, text)| text))
+}
+
+/// Reads the id of the instance; the key, and else the name of the file, stands for it.
+fn id(fields: &Fields<'_>, key: Option<&str>, stem: Option<&str>) -> Result<String, Wrong> {
+    match (text(fields, &["instance_id"])?, key) {
+        (Some(own), Some(key)) if own != key => {
+            Err(Wrong(format!("`instance_id` is `{own}`, and the key another")))
+        }
+        (Some(own), _) => Ok(own),
+        (None, key) => {
+            let id = key.or(stem).map(str::to_owned);
+            id.ok_or_else(|| Wrong("`instance_id` is missing".to_owned()))
+        }
+    }
 }
 
 /// Reads the patch; `None` where it is null.
@@ -459,6 +466,8 @@ mod tests {
             error,
             "p.json:1: item 1: `model_patch` is a number, it must be a string or null"
         );
+        let error = read_text("p.jsonl", "{\"foo\": 1}\n").unwrap_err();
+        assert!(error.contains("`instance_id` is missing; `model_patch` is missing"), "{error}");
         let error = read_text("p.txt", "").unwrap_err();
         assert!(error.contains("neither `.jsonl` nor `.json`"), "{error}");
     }

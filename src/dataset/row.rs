@@ -73,6 +73,7 @@ pub(super) struct Row {
 pub(super) fn read(row: &Row) -> Result<Instance, RowProblem> {
     let reader = Reader { row };
     let config = reader.install_config()?;
+    let fail_to_pass = reader.one("FAIL_TO_PASS", Reader::list)?;
     let instance = Instance {
         instance_id: reader.required("instance_id")?,
         repo: reader.required("repo")?,
@@ -81,7 +82,7 @@ pub(super) fn read(row: &Row) -> Result<Instance, RowProblem> {
         environment_setup_commit: reader.one("environment_setup_commit", Reader::text)?,
         patch: reader.one("patch", Reader::bytes)?.unwrap_or_default().into(),
         test_patch: reader.one("test_patch", Reader::bytes)?.unwrap_or_default().into(),
-        FAIL_TO_PASS: reader.one("FAIL_TO_PASS", Reader::list)?.unwrap_or_default(),
+        FAIL_TO_PASS: fail_to_pass.clone().unwrap_or_default(),
         PASS_TO_PASS: reader.one("PASS_TO_PASS", Reader::list)?.unwrap_or_default(),
         eval_script: reader
             .one("eval_script", Reader::text)?
@@ -101,6 +102,13 @@ pub(super) fn read(row: &Row) -> Result<Instance, RowProblem> {
             .one("expected_output_json", |_, cell| Ok(Reader::statuses(cell)))?,
         created_at: reader.one("created_at", |_, cell| Ok(Reader::shown_if_any(cell)))?,
     };
+    if fail_to_pass.is_none()
+        && !instance.PASS_TO_PASS.is_empty()
+        && instance.expected_output_json.is_none()
+    {
+        // Without it a patch that changes nothing would be right.
+        return Err(reader.wrong("FAIL_TO_PASS", "is missing".to_owned()));
+    }
     let id = &instance.base_commit;
     if id.len() != 40 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(reader.wrong("base_commit", format!("is `{id}`, not a commit id of 40 digits")));

@@ -46,8 +46,8 @@ impl Unfit {
     pub fn hint(&self) -> Option<String> {
         match self {
             Unfit::Plan(PlanError::Catalog { .. }) => Some(
-                "add the version to images.toml, or to images.local.toml beside it, or take the \
-                 published images with --namespace"
+                "--namespace swebench takes the published images; images.toml, or images.local.toml \
+                 beside it, can say how they are built here; --exclude leaves instances out"
                     .to_owned(),
             ),
             Unfit::Plan(_) => None,

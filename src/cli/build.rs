@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use crate::plan::check::Purpose;
-use crate::plan::{Status, render as plan_render};
+use crate::plan::render as plan_render;
 
 use super::chosen::Choice;
 use super::context::{self, Wanted};
@@ -73,15 +73,7 @@ pub(super) async fn run(global: &Global, args: BuildArgs) -> CommandResult {
         }
         return Ok(refusal::exit(Exit::Success, &prepared.refused));
     }
-    let (engine, _) =
-        prepared.engine.as_ref().expect("a build has an engine, or it would have ended");
-    for node in plan.graph.node_weights().filter(|node| node.status == Status::Fresh) {
-        for alias in node.aliases.iter().filter(|alias| {
-            tags.get(*alias) != tags.get(&node.image) && tags.contains_key(&node.image)
-        }) {
-            engine.tag(&node.image, alias).await.map_err(context::engine_failure)?;
-        }
-    }
+    prepared.name_fresh(&plan, &tags).await?;
     let summary = args.exec.run(global, &prepared, Arc::new(plan), None, Vec::new()).await?;
     let mut exit = exit_of(&summary);
     if let Some(registry) = args.push_to.as_deref().filter(|_| args.push) {

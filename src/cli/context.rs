@@ -25,7 +25,7 @@ use crate::key::{Key, Kind};
 use crate::owner;
 use crate::plan::build::from_images;
 use crate::plan::check::Purpose;
-use crate::plan::{EvaluateOptions, Inventory, Plan, PlanOptions, Planner, Work};
+use crate::plan::{EvaluateOptions, Inventory, Plan, PlanOptions, Planner, Status, Work};
 use crate::platform::Platform;
 use crate::source::Mirrors;
 use crate::store::{self, Lease, OnNetwork, Store};
@@ -653,6 +653,23 @@ impl Prepared {
         plan.assess(&inventory, force);
         remotes::take_offers(self, plan).await?;
         Ok(tags)
+    }
+
+    /// Gives the images of a plan that are here their further names, wherever they came from; `tags`
+    /// are those that [`Prepared::assess`] found.
+    pub async fn name_fresh(
+        &self,
+        plan: &Plan,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<(), Failure> {
+        let Some((engine, _)) = &self.engine else { return Ok(()) };
+        for node in plan.graph.node_weights().filter(|node| node.status == Status::Fresh) {
+            let Some(id) = tags.get(&node.image) else { continue };
+            for alias in node.aliases.iter().filter(|alias| tags.get(*alias) != Some(id)) {
+                engine.tag(&node.image, alias).await.map_err(engine_failure)?;
+            }
+        }
+        Ok(())
     }
 }
 

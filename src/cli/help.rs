@@ -165,6 +165,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("cache pull", &[("imgforge cache pull ghcr.io/me/images -d lite", "take them")]),
     ("cache export", &[("imgforge cache export lite.tar -d lite", "images in one file")]),
     ("cache import", &[("imgforge cache import lite.tar", "and back")]),
+    ("cache dir", &[("imgforge cache dir", "what to remove to be rid of all state")]),
     ("cache key", &[("imgforge cache key", "cosign.key, and cosign.pub for others")]),
     (
         "bundle create",
@@ -210,6 +211,7 @@ const MEANINGLESS: &[(&str, &[&str])] = &[
     ("dataset ls", &["config", "overlay", "engine", "verbose"]),
     ("dataset show", &["config", "overlay", "engine", "verbose"]),
     ("lock", &["engine", "verbose"]),
+    ("cache dir", &["config", "overlay", "engine", "quiet", "verbose"]),
     ("cache key", &["config", "overlay", "state_dir", "engine", "verbose"]),
     ("bundle use", &["config", "overlay", "engine", "verbose"]),
     ("completions", &["config", "overlay", "state_dir", "engine", "json", "quiet", "verbose"]),

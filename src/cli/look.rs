@@ -152,7 +152,8 @@ async fn look(global: &Global, args: LookArgs, wish: Wish) -> CommandResult {
     let prepared = context::prepare(global, &wanted).await?;
     let (engine, info) = prepared.engine.as_ref().expect("a build has an engine");
     let mut plan = prepared.plan(&prepared.work, args.layer, None)?;
-    prepared.assess(&mut plan, false, &Default::default()).await?;
+    let tags = prepared.assess(&mut plan, false, &Default::default()).await?;
+    prepared.name_fresh(&plan, &tags).await?;
     let node = target(&plan, &args)?.clone();
     let evaluation = evaluation(&prepared, &args);
     let published = matches!(node.recipe, Recipe::Published(_));

@@ -39,6 +39,7 @@ mod run_args;
 mod submission;
 mod swebench;
 mod variables;
+mod words;
 
 use std::path::PathBuf;
 
@@ -305,7 +306,10 @@ pub async fn main() -> Exit {
     let matches = variables::parse(help::command, words);
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        Err(error) => {
+            let arguments = std::env::args_os().map(|text| text.to_string_lossy().into_owned());
+            words::explain(error, &arguments.collect::<Vec<_>>()).exit()
+        }
     };
     match cli.global.color {
         ColorChoice::Auto => {}

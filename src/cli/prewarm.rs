@@ -63,7 +63,8 @@ pub(super) async fn run(global: &Global, args: PrewarmArgs) -> CommandResult {
         }
     }
     let mut plan = prepared.plan(&work, args.images.up_to(), None)?;
-    prepared.assess(&mut plan, false, &Default::default()).await?;
+    let tags = prepared.assess(&mut plan, false, &Default::default()).await?;
+    prepared.name_fresh(&plan, &tags).await?;
     let warm = !plan.nodes().any(|(_, node)| node.status.runs());
     let summary = args.exec.run(global, &prepared, Arc::new(plan), None, Vec::new()).await?;
     if !global.quiet && !warm {

@@ -47,6 +47,13 @@ pub fn alias(instance_id: &str, platform: &str) -> String {
     format!("sweb.eval.{}.{}:latest", architecture(platform), instance_id.to_ascii_lowercase())
 }
 
+/// Tells whether a name is one that [`alias`] gives.
+pub fn is_alias(name: &str) -> bool {
+    let id = name.strip_prefix("sweb.eval.").and_then(|rest| rest.strip_suffix(":latest"));
+    let id = id.and_then(|rest| Some(rest.split_once('.')?.1));
+    id.is_some_and(|id| !id.is_empty() && !id.contains('/')) && is_valid(name)
+}
+
 /// The namespace that stands for what the rows say, and nothing else.
 pub const ROW: &str = "row";
 

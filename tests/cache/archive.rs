@@ -10,6 +10,10 @@ use crate::common::{Machine, command, text};
 async fn an_archive_goes_to_another_machine_and_is_what_skopeo_reads() {
     let machine = Machine::new().await;
     let made = machine.tree(2, 100_000).await;
+    let (named, alias) = (made.last().unwrap(), "sweb.eval.x86_64.o__n-1:latest");
+    for name in [alias, "mine:latest"] {
+        machine.engine.tag(&named.image.id, name).await.unwrap();
+    }
     let file = machine.path().join("cache.tar");
     let output = machine.run(&["cache", "export", "cache.tar"]);
     assert!(output.status.success(), "{}", text(&output));
@@ -24,6 +28,9 @@ async fn an_archive_goes_to_another_machine_and_is_what_skopeo_reads() {
         let image = second.engine.inspect(&one.name()).await.unwrap().unwrap();
         assert_eq!(image.id, one.image.id);
     }
+    let found = second.engine.inspect(alias).await.unwrap().unwrap();
+    assert_eq!(found.id, named.image.id, "the names of the benchmark come along");
+    assert_eq!(second.engine.inspect("mine:latest").await.unwrap(), None);
     assert!(second.run(&["cache", "verify"]).status.success());
     let output = second.run(&["cache", "import", path]);
     assert!(text(&output).contains("0 images imported"), "{}", text(&output));

@@ -42,6 +42,9 @@ const NAME: &str = "org.opencontainers.image.ref.name";
 /// The annotation with the reference of a `FROM` image.
 const REFERENCE: &str = "dev.imgforge.reference";
 
+/// The annotation with the benchmark's names of an image, between spaces.
+const ALIASES: &str = "dev.imgforge.aliases";
+
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";

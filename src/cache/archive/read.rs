@@ -24,7 +24,7 @@ use super::super::check;
 use super::super::contents::is_own_name;
 use super::super::remote::{Offers, Remote};
 use super::signatures::{self, Signatures};
-use super::{ArchiveError, BLOBS, FORM, Form, Index, Manifest, NAME, REFERENCE, VERSION};
+use super::{ALIASES, ArchiveError, BLOBS, FORM, Form, Index, Manifest, NAME, REFERENCE, VERSION};
 
 /// Nothing that is larger is a manifest, a config or an index.
 const DOCUMENT_LIMIT: u64 = 64 << 20;
@@ -50,6 +50,8 @@ pub struct Archive {
     blobs: HashMap<String, (u64, u64)>,
     images: BTreeMap<(Kind, Key), Held>,
     external: BTreeMap<String, Held>,
+    /// The benchmark's names of its images.
+    aliases: HashMap<Key, Vec<String>>,
     signatures: Signatures,
     /// What it holds and no trusted key signed.
     unsigned: HashMap<Key, Unsigned>,
@@ -126,6 +128,7 @@ impl Archive {
             blobs,
             images: BTreeMap::new(),
             external: BTreeMap::new(),
+            aliases: HashMap::new(),
             signatures: Signatures::default(),
             unsigned: HashMap::new(),
         };
@@ -173,6 +176,9 @@ impl Archive {
             } else if let Some(name) = entry.annotations.get(NAME)
                 && let Some(of) = name::parse(name)
             {
+                let names = entry.annotations.get(ALIASES).map_or("", String::as_str);
+                let names = names.split(' ').filter(|name| name::is_alias(name));
+                archive.aliases.insert(of.1, names.map(str::to_owned).collect());
                 archive.images.insert(of, held).is_some()
             } else {
                 false
@@ -195,6 +201,8 @@ impl Archive {
             return self;
         }
         let signatures = std::mem::take(&mut self.signatures);
+        // A signature is of an image by its key, and says nothing of other names.
+        self.aliases.clear();
         self.external.retain(|_, held| signatures.verify(&held.manifest, keys).is_ok());
         let unsigned = &mut self.unsigned;
         self.images.retain(|(kind, key), held| {
@@ -229,6 +237,11 @@ impl Archive {
             !is_own_name(reference)
                 && known.get(reference).is_some_and(|recorded| recorded.contains(&identity))
         });
+    }
+
+    /// Returns the benchmark's names of an image, where they can be believed.
+    pub fn aliases(&self, key: &Key) -> &[String] {
+        self.aliases.get(key).map_or(&[], Vec::as_slice)
     }
 
     /// Returns the references of the `FROM` images that it holds.

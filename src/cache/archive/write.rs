@@ -11,12 +11,13 @@ use serde::Serialize;
 use crate::engine::{Image, LayerTaker, config_json};
 use crate::hashing::Hashing;
 use crate::key::Digest;
+use crate::plan::name::is_alias;
 use crate::sign::PrivateKey;
 
 use super::signatures;
 use super::{
-    ArchiveError, BLOBS, CONFIG_TYPE, Descriptor, FORM, Form, INDEX_TYPE, Index, LAYER_TYPE,
-    LAYERS, MANIFEST_TYPE, Manifest, NAME, REFERENCE, VERSION,
+    ALIASES, ArchiveError, BLOBS, CONFIG_TYPE, Descriptor, FORM, Form, INDEX_TYPE, Index,
+    LAYER_TYPE, LAYERS, MANIFEST_TYPE, Manifest, NAME, REFERENCE, VERSION,
 };
 
 /// The level of compression of layers: what takes as long as reading them.
@@ -121,6 +122,12 @@ impl Export {
             entry.annotations.insert(NAME.to_owned(), name.clone());
             if let Some(reference) = reference {
                 entry.annotations.insert(REFERENCE.to_owned(), reference.clone());
+            }
+            let mut aliases: Vec<&str> = image.tags.iter().map(String::as_str).collect();
+            aliases.retain(|tag| reference.is_none() && is_alias(tag));
+            if !aliases.is_empty() {
+                aliases.sort_unstable();
+                entry.annotations.insert(ALIASES.to_owned(), aliases.join(" "));
             }
             let mut written = vec![config, manifest];
             if let Some(signer) = signer {

@@ -1,6 +1,7 @@
 //! `imgforge cache`: one file for each group of commands.
 
 mod bound;
+mod dir;
 mod key;
 mod pin;
 mod see;
@@ -25,6 +26,7 @@ pub enum CacheCommand {
     /// Say what an image was built from, who needs it, and when it was used last
     Why(see::WhyArgs),
     /// Remove what was not used for longest, to a number of bytes or an age
+    #[command(visible_alias = "prune")]
     Gc(bound::GcArgs),
     /// Remove images
     Rm(bound::RmArgs),
@@ -42,6 +44,8 @@ pub enum CacheCommand {
     Export(transfer::ExportArgs),
     /// Read images from such a file
     Import(transfer::ImportArgs),
+    /// Print where state is kept, and the images of the embedded engine in it
+    Dir,
     /// Make a pair of keys that sign images and verify them, as cosign keeps them
     Key(key::KeyArgs),
 }
@@ -61,6 +65,7 @@ pub(super) async fn run(global: &Global, command: CacheCommand) -> CommandResult
         CacheCommand::Pull(args) => transfer::pull(global, args).await,
         CacheCommand::Export(args) => transfer::export(global, args).await,
         CacheCommand::Import(args) => transfer::import(global, args).await,
+        CacheCommand::Dir => dir::run(global),
         CacheCommand::Key(args) => key::run(global, &args),
     }
 }

@@ -12,7 +12,7 @@ use crate::cache::registry::{Pushed, ToPush};
 use crate::cache::remote::{Brought, BroughtImage, Remote, Target};
 use crate::cache::{CacheError, CachedImage};
 use crate::key::{Key, Kind};
-use crate::plan::name;
+use crate::plan::{Plan, name};
 use crate::sign::PublicKey;
 use crate::store::disk;
 
@@ -57,6 +57,12 @@ impl Which {
 
     /// Returns the images of the chosen instances; `None` for every image.
     pub async fn keys(&self, global: &Global) -> Result<Option<Vec<(Kind, Key)>>, Failure> {
+        let plan = self.plan(global).await?;
+        Ok(plan.map(|plan| keys_of(&plan)))
+    }
+
+    /// Plans the images of the chosen instances.
+    async fn plan(&self, global: &Global) -> Result<Option<Plan>, Failure> {
         let Some(dataset) = &self.dataset else { return Ok(None) };
         let chosen = Chosen {
             filter: self.filter.clone(),
@@ -66,9 +72,18 @@ impl Which {
         };
         let wanted = Wanted::images(&chosen, &self.sources);
         let prepared = context::prepare(global, &wanted).await?;
-        let plan = prepared.plan(&prepared.work, Kind::Instance, None)?;
-        Ok(Some(plan.nodes().map(|(_, node)| (node.kind(), node.key)).collect()))
+        prepared.plan(&prepared.work, Kind::Instance, None).map(Some)
     }
+}
+
+fn keys_of(plan: &Plan) -> Vec<(Kind, Key)> {
+    plan.nodes().map(|(_, node)| (node.kind(), node.key)).collect()
+}
+
+/// Returns the further names of a planned image.
+fn names_of(plan: &Plan, key: &Key) -> Vec<String> {
+    let node = plan.nodes().map(|(_, node)| node).find(|node| node.key == *key);
+    node.map(|node| node.aliases.clone()).unwrap_or_default()
 }
 
 /// Arguments of `cache push`.
@@ -132,11 +147,13 @@ pub(super) async fn pull(global: &Global, args: PullArgs) -> CommandResult {
     let opened = context::open(global).await?;
     let keys = args.which.trusted(global)?;
     let registry = remotes::registry_cache(&args.registry, &opened.info.platform)?.trusting(keys);
-    let wanted = match args.which.keys(global).await? {
-        Some(wanted) => wanted,
+    let plan = args.which.plan(global).await?;
+    let wanted = match &plan {
+        Some(plan) => keys_of(plan),
         None => registry.list().await.map_err(context::engine_failure)?,
     };
-    bring(global, &opened, &registry, &wanted, "pulled").await
+    let names = |key: &Key| plan.as_ref().map(|plan| names_of(plan, key)).unwrap_or_default();
+    bring(global, &opened, &registry, &wanted, "pulled", &names).await
 }
 
 /// Arguments of `cache import`.
@@ -153,11 +170,13 @@ pub(super) async fn import(global: &Global, args: ImportArgs) -> CommandResult {
     let opened = context::open(global).await?;
     let scratch = opened.store.scratch_dir().map_err(Failure::environment)?;
     let archive = open_archive(&args.file, scratch.path())?.trusting(&args.which.trusted(global)?);
-    let wanted = match args.which.keys(global).await? {
-        Some(wanted) => wanted,
-        None => archive.images(),
+    let plan = args.which.plan(global).await?;
+    let wanted = plan.as_ref().map_or_else(|| archive.images(), keys_of);
+    let names = |key: &Key| match &plan {
+        Some(plan) => names_of(plan, key),
+        None => archive.aliases(key).to_vec(),
     };
-    bring(global, &opened, &archive, &wanted, "imported").await
+    bring(global, &opened, &archive, &wanted, "imported", &names).await
 }
 
 /// Opens an archive.
@@ -178,13 +197,14 @@ fn archive_failure(error: ArchiveError) -> Failure {
     }
 }
 
-/// Brings images, and says how it went.
+/// Brings images, gives them their `names` as a build does, and says how it went.
 async fn bring(
     global: &Global,
     opened: &Opened,
     remote: &dyn Remote,
     wanted: &[(Kind, Key)],
     verb: &str,
+    names: &dyn Fn(&Key) -> Vec<String>,
 ) -> CommandResult {
     let keys = wanted.iter().map(|(_, key)| *key);
     let _lease = opened.store.lease(keys).await.map_err(Failure::environment)?;
@@ -202,6 +222,18 @@ async fn bring(
         CacheError::Engine(error) => context::engine_failure(error),
         other => Failure::environment(other),
     })?;
+    let mut unnamed = 0;
+    for image in &brought {
+        if matches!(image.outcome, Brought::Failed(_)) {
+            continue;
+        }
+        let names = names(&image.key);
+        unnamed += usize::from(image.kind == Kind::Instance && names.is_empty());
+        for name in names {
+            let own = name::image(image.kind, &image.key);
+            opened.engine.tag(&own, &name).await.map_err(context::engine_failure)?;
+        }
+    }
     let count = |outcome: &Brought| brought.iter().filter(|one| one.outcome == *outcome).count();
     let (new, there) = (count(&Brought::Brought), count(&Brought::There));
     let failed = brought.len() - new - there;
@@ -210,6 +242,11 @@ async fn bring(
         render::json(&document);
     } else if !global.quiet {
         errln!("{new} images {verb}, {there} were here, {failed} failed");
+        if unnamed > 0 {
+            errln!(
+                "the names sweb.eval.… come with the dataset: `imgforge prewarm -d NAME` sets them"
+            );
+        }
     }
     Ok(if failed > 0 { Exit::SomeFailed } else { Exit::Success })
 }

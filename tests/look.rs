@@ -1,0 +1,131 @@
+//! `imgforge run` and `imgforge shell` on the embedded engine, with pipes and on a terminal.
+//!
+//! They stand on the base image in the state directory of the engine tests, `IMGFORGE_TEST_STATE`;
+//! without it the tests say so in a line and pass, unless `CI` is set: there they fail.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
+
+const ID: &str = "imgforge__abacus-1";
+
+fn state() -> PathBuf {
+    std::env::var_os("IMGFORGE_TEST_STATE").map_or_else(
+        || {
+            let user = rustix::process::geteuid().as_raw();
+            std::env::temp_dir().join(format!("imgforge-test-{user}"))
+        },
+        PathBuf::from,
+    )
+}
+
+/// Tells whether there is a base to stand on.
+fn has_base() -> bool {
+    let there = state().join("embedded/oci/index.json").exists();
+    if !there {
+        assert!(std::env::var_os("CI").is_none(), "there is no base image in {:?}", state());
+        eprintln!("there is no base image in {:?}: the test is left out", state());
+    }
+    there
+}
+
+fn imgforge(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_imgforge"));
+    command.args(["--engine", "embedded", "-q", "--state-dir"]).arg(state()).args(args);
+    command.current_dir(std::env::temp_dir()).env_remove("DOCKER_HOST");
+    command
+}
+
+#[test]
+fn every_shell_of_an_image_finds_the_environment_and_the_status_is_the_command_s() {
+    if !has_base() {
+        return;
+    }
+    let script = r#"
+        want=/opt/miniconda3/envs/testbed/bin/python
+        conda=/opt/miniconda3
+        check() { got=$("$@" 2>/dev/null | tail -n 1); [ "$got" = "$want" ] || echo "$* finds $got"; }
+        check bash -c 'command -v python'
+        check bash -lc 'command -v python'
+        check bash -ic 'command -v python'
+        check sh -c 'command -v python'
+        check sh -lc 'command -v python'
+        check su - root -c 'command -v python'
+        check env BASH_ENV=/root/.bashrc bash -c 'command -v python'
+        check env -i bash -c ". $conda/bin/activate; command -v python"
+        check env -i bash -uec ". $conda/etc/profile.d/conda.sh; conda activate testbed; command -v python"
+        check env -i bash -c "eval \"\$($conda/bin/conda shell.bash hook)\"; conda activate testbed; command -v python"
+        check env PATH=/mine bash -lc 'PATH=${PATH%:/mine}; command -v python'
+        exit 9
+    "#;
+    let mut child = imgforge(&["shell", ID])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{said}");
+    assert_eq!(output.status.code(), Some(9), "{said}");
+
+    let output = imgforge(&["run", "imgforge__abacus1", "true"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("the nearest is `imgforge__abacus-1`"), "{said}");
+}
+
+#[test]
+fn a_terminal_is_raw_while_the_command_runs_and_as_before_afterwards_also_after_a_term() {
+    if !has_base() {
+        return;
+    }
+    for (typed, status) in [(Some("\x03exit 5\r"), 5), (None, 137)] {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+        let ours = openpt(flags).unwrap();
+        unlockpt(&ours).unwrap();
+        let theirs = ioctl_tiocgptpeer(&ours, flags).unwrap();
+        let size = Winsize { ws_row: 31, ws_col: 97, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&ours, size).unwrap();
+        let before = format!("{:?}", tcgetattr(&theirs).unwrap());
+        let end = || Stdio::from(theirs.try_clone().unwrap());
+        let mut command = imgforge(&["run", ID, "--", "bash", "-c", "stty size; exec bash -i"]);
+        command.stdin(end()).stdout(end()).stderr(end());
+        // SAFETY: both are single calls of the system.
+        unsafe {
+            command.pre_exec(|| {
+                rustix::process::setsid()?;
+                Ok(rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?)
+            });
+        }
+        let mut child = command.spawn().unwrap();
+        let mut screen = File::from(ours);
+        let mut shown = String::new();
+        while !shown.contains("31 97") || !shown.contains("# ") {
+            let mut piece = [0; 4096];
+            let count = screen.read(&mut piece).unwrap();
+            shown.push_str(&String::from_utf8_lossy(&piece[..count]));
+        }
+        assert_ne!(format!("{:?}", tcgetattr(&theirs).unwrap()), before);
+        match typed {
+            Some(keys) => screen.write_all(keys.as_bytes()).unwrap(),
+            None => {
+                let pid = rustix::process::Pid::from_child(&child);
+                // A shell that somebody types at takes no notice: the second one kills.
+                for _ in 0..2 {
+                    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+                    std::thread::sleep(Duration::from_millis(300));
+                }
+            }
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(status), "{shown}");
+        assert_eq!(format!("{:?}", tcgetattr(&theirs).unwrap()), before);
+    }
+}

@@ -43,6 +43,8 @@ pub enum EventKind {
         to_run: usize,
         /// How many of those run tests.
         evaluations: usize,
+        /// The directories of the logs, which are written as it runs.
+        logs: Vec<PathBuf>,
     },
     /// A worker took a node.
     NodeStarted {
@@ -53,6 +55,17 @@ pub enum EventKind {
         worker: usize,
         /// 1 for the first try.
         attempt: u32,
+        /// The file that has what it prints, as it comes.
+        log: PathBuf,
+    },
+    /// A node printed a line. Only what is shown comes as an event, and not all of it where that is
+    /// too much: the log has everything.
+    NodeOutput {
+        /// The node.
+        #[serde(flatten)]
+        node: NodeRef,
+        /// The line, as it was printed.
+        line: String,
     },
     /// A node reached its next step.
     NodeStep {

@@ -44,4 +44,5 @@ pub mod sign;
 mod size;
 pub mod source;
 pub mod store;
+mod traffic;
 pub mod tree;

@@ -10,6 +10,7 @@ use imgforge::engine::fake::{FakeEngine, Method};
 use imgforge::engine::{Engine, EngineError, HostAccess, Image, SandboxEnd};
 use imgforge::event::{Event, EventKind, Outcome, Reporter};
 use imgforge::exec::evaluate::{RunTarget, Runs};
+use imgforge::exec::output::{Lines, Told};
 use imgforge::exec::{ExecSettings, Executor, Interrupt, RunSummary, survey};
 use imgforge::grade::Rules;
 use imgforge::key::Kind;
@@ -95,6 +96,7 @@ impl Space {
             engine: "fake".into(),
             engine_root: None,
             owner: "test".into(),
+            told: Told { images: Lines::None, tests: Lines::None },
         };
         change(&mut settings);
         Executor {

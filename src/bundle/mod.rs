@@ -19,6 +19,7 @@ use crate::engine::bounds::Bounded;
 use crate::hashing::Hashing;
 use crate::key::Digest;
 use crate::source::Needed;
+use crate::traffic;
 
 /// The version of the form; a newer one is refused.
 pub const VERSION: u32 = 1;
@@ -183,7 +184,7 @@ pub fn pack(dir: &Path, mut contents: Contents, path: &Path) -> Result<u64, Bund
         for (name, file) in &files {
             let file = File::open(file)?;
             let mut header = header(file.metadata()?.len());
-            archive.append_data(&mut header, name, file)?;
+            archive.append_data(&mut header, name, traffic::Counted(file))?;
         }
         archive.into_inner()?;
         aside.as_file().sync_all()
@@ -201,8 +202,8 @@ pub fn unpack(path: &Path, dir: &Path) -> Result<Contents, BundleError> {
     let broken = |why: String| BundleError::Broken { path: path.to_owned(), why };
     let file = File::open(path).map_err(file_error(path))?;
     let length = file.metadata().map_err(file_error(path))?.len();
-    let decoder =
-        zstd::stream::read::Decoder::new(file).map_err(|error| broken(error.to_string()))?;
+    let decoder = zstd::stream::read::Decoder::new(traffic::Counted(file))
+        .map_err(|error| broken(error.to_string()))?;
     let mut archive = tar::Archive::new(Bounded::new(decoder, length));
     let mut contents: Option<Contents> = None;
     let mut left: BTreeMap<String, Digest> = BTreeMap::new();

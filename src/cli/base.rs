@@ -6,10 +6,11 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::bootstrap::{Bootstrap, BootstrapError, LABEL};
+use crate::engine::LogSink;
 use crate::platform::same;
 
 use super::interrupt::unless_interrupted;
-use super::{CommandResult, Exit, Failure, Global, context, platform, render};
+use super::{CommandResult, Exit, Failure, Global, context, platform, progress, render};
 
 /// Commands of `base`.
 #[derive(Debug, Subcommand)]
@@ -74,9 +75,11 @@ pub(super) async fn run(global: &Global, command: BaseCommand) -> CommandResult 
                             errln!("making {name} with mmdebstrap (a minute or two)");
                         }
                         let scratch = store.scratch_dir().map_err(Failure::environment)?;
-                        let log = context::LogLines::new(global.verbose > 0);
+                        let waiting = progress::wait(format!("making {name}"));
+                        let lines = context::LogLines::new(true);
+                        let log: &dyn LogSink = if global.verbose > 0 { &lines } else { &waiting };
                         let place = scratch.path();
-                        let made = bootstrap.make(&*engine, &platform, place, &log);
+                        let made = bootstrap.make(&*engine, &platform, place, log);
                         let made = unless_interrupted(made).await?;
                         (made.map_err(made_not)?, true)
                     }

@@ -25,7 +25,7 @@ use crate::store::{Store, disk};
 use super::context::{self, LogLines, Prepared, Wanted};
 use super::execute::{ExecArgs, exit_of};
 use super::refusal;
-use super::{Chosen, CommandResult, Exit, Failure, Global, Sources, platform, render};
+use super::{Chosen, CommandResult, Exit, Failure, Global, Sources, platform, progress, render};
 
 /// Commands of `bundle`.
 #[derive(Debug, Subcommand)]
@@ -157,11 +157,15 @@ async fn create(global: &Global, args: CreateArgs) -> CommandResult {
         Catalog::copy_to(global.config.as_deref(), &global.overlay, &dir.join(bundle::CATALOG))
             .map_err(file_failure(&dir))?;
     write_rows(&prepared, &dir)?;
+    let waiting = progress::wait("writing the base images");
     export_bases(&prepared, &bases, &dir).await?;
+    drop(waiting);
 
     let plan = prepared.plan(&prepared.work, Kind::Instance, None)?;
     say(global, "the objects of repositories");
+    let waiting = progress::wait("packing the objects of repositories");
     pack_repositories(&prepared, &plan, &dir).await?;
+    drop(waiting);
     say(global, "packages: building once more, in an engine of its own");
     let exit = record_packages(global, &args, &prepared, &work).await?;
     if exit != Exit::Success {
@@ -179,8 +183,10 @@ async fn create(global: &Global, args: CreateArgs) -> CommandResult {
     };
     let count = contents.instances.len();
     let file = args.file.clone();
+    let waiting = progress::wait(format!("writing {}", args.file.display()));
     let packed = tokio::task::spawn_blocking(move || bundle::pack(&dir, contents, &file));
     let bytes = packed.await.expect("packing does not panic").map_err(bundle_failure)?;
+    drop(waiting);
     let _ = std::fs::remove_dir_all(&work);
     if global.json {
         render::json(&json!({ "instances": count, "bytes": bytes, "file": args.file }));
@@ -328,8 +334,10 @@ async fn unpack(global: &Global, args: UseArgs) -> CommandResult {
     let scratch = opened.store.scratch_dir().map_err(Failure::environment)?;
     let aside = scratch.path().join("bundle");
     let (file, target) = (args.file.clone(), aside.clone());
+    let waiting = progress::wait(format!("unpacking {}", args.file.display()));
     let unpacked = tokio::task::spawn_blocking(move || bundle::unpack(&file, &target));
     let contents = unpacked.await.expect("unpacking does not panic").map_err(bundle_failure)?;
+    drop(waiting);
     if !same(&contents.platform, &opened.info.platform) {
         let error = anyhow::anyhow!(
             "the bundle is for {}, the engine is {}",

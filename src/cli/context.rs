@@ -191,7 +191,10 @@ pub async fn read_dataset(
         return Ok((Dataset { origin: contents.dataset, ..read }, BTreeMap::new()));
     }
     let hub = HubSettings::from_env(variable);
-    let dataset = dataset::load(name, split, &hub).await.map_err(|error| {
+    let waiting = super::progress::wait(format!("reading the dataset {name}"));
+    let dataset = dataset::load(name, split, &hub).await;
+    drop(waiting);
+    let dataset = dataset.map_err(|error| {
         let hint = error.hint();
         match error.is_environment() {
             true => Failure::environment(error).hint(hint),
@@ -296,6 +299,8 @@ pub struct Prepared {
     leases: Mutex<Vec<Lease>>,
     /// The records that answer for the package index; the network does where there are none.
     pub package_index: Option<PathBuf>,
+    /// How long the `FROM` images took, before there was a plan.
+    pub fetched: std::time::Duration,
     /// Where what comes from an archive is unpacked.
     _scratch: tempfile::TempDir,
 }
@@ -465,6 +470,7 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
     refusal::warn(global, &refused);
     let (remote, push_to) = remotes::open(wanted, &catalog, &platform, scratch.path())?;
     let mut from = BTreeMap::new();
+    let mut fetched = std::time::Duration::ZERO;
     if namespace.is_none()
         && let Some((engine, info)) = &engine
     {
@@ -472,12 +478,21 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         let platforms = (platform.as_str(), info.platform.as_str());
         let (elsewhere, images) =
             remotes::recorded(&**engine, remote.as_deref(), images, platforms, wanted).await?;
-        let log = LogLines::new(!global.quiet);
+        let start = std::time::Instant::now();
+        let waiting = super::progress::wait("bringing the FROM images");
+        let lines = LogLines::new(!global.quiet);
+        // Where nothing is drawn the lines themselves say what goes on.
+        let log: &dyn LogSink = match global.progress_mode() {
+            super::progress::Mode::Tty => &waiting,
+            _ => &lines,
+        };
         let bootstrap = sources.bootstrap || defaults.bootstrap == Some(true);
-        let fetch = Fetch { log: &log, bootstrap: bootstrap.then_some(scratch.path()) };
+        let fetch = Fetch { log, bootstrap: bootstrap.then_some(scratch.path()) };
         let fetch = wanted.build.then_some(&fetch);
         let known = survey::from_identities(&**engine, &images, &platform, fetch);
         let known = super::interrupt::unless_interrupted(known).await?;
+        drop(waiting);
+        fetched = start.elapsed();
         from = known.map_err(|error| {
             let hint = match &error {
                 FetchError::Bootstrap { source, .. } => source.hint(),
@@ -532,6 +547,7 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         from,
         leases: Mutex::default(),
         package_index: index,
+        fetched,
         _scratch: scratch,
     })
 }
@@ -581,6 +597,7 @@ impl Prepared {
             from: self.from.clone(),
             leases: Mutex::default(),
             package_index: None,
+            fetched: std::time::Duration::ZERO,
             _scratch: scratch,
         }
     }

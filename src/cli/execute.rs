@@ -3,7 +3,6 @@
 use crate::cli::out::errln;
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,6 +24,7 @@ use crate::store::disk;
 use super::budget::Budget;
 use super::context::{self, Prepared};
 use super::help::heading;
+use super::progress::Mode;
 use super::{Exit, Failure, Global};
 
 /// How a plan is run.
@@ -131,6 +131,7 @@ impl ExecArgs {
             engine: context::engine_identity(info),
             engine_root: info.root.clone().filter(|root| disk::free(root).is_ok()),
             owner: owner::name().to_owned(),
+            told: global.progress_mode().told(global.verbose),
         };
         let identity = settings.engine.clone();
         let note_use = || {
@@ -159,6 +160,10 @@ impl ExecArgs {
         };
         drop(reporter);
         drop(index);
+        if !global.quiet && prepared.fetched.as_secs() > 0 {
+            let took = crate::progress::seconds(prepared.fetched.as_secs_f64());
+            errln!("and {took} for the FROM images before");
+        }
         remove_own(&**engine, owners).await;
         note_use().map_err(Failure::environment)?;
         if let Some(registry) = &prepared.push_to {
@@ -178,22 +183,22 @@ impl ExecArgs {
 
     fn reporters(&self, global: &Global) -> Result<Fanout, Failure> {
         let mut reporters: Vec<Box<dyn Reporter>> = Vec::new();
-        if !global.quiet {
-            if std::io::stderr().is_terminal() && global.verbose == 0 {
-                reporters.push(Box::new(TtyReporter::new()));
-            } else {
-                reporters.push(Box::new(PlainReporter::new(std::io::stderr(), global.verbose > 0)));
-            }
+        let output = global.verbose > 0;
+        match global.progress_mode() {
+            Mode::None => {}
+            Mode::Tty => reporters.push(Box::new(TtyReporter::new(output))),
+            Mode::Plain => reporters.push(Box::new(PlainReporter::new(std::io::stderr(), output))),
+            Mode::Json => reporters.push(Box::new(NdjsonReporter::new(std::io::stderr(), output))),
         }
         if let Some(path) = &self.events {
             if path.as_os_str() == "-" {
-                reporters.push(Box::new(NdjsonReporter::new(super::out::Stdout)));
+                reporters.push(Box::new(NdjsonReporter::new(super::out::Stdout, false)));
             } else {
                 let file = File::create(path).map_err(|error| {
                     let text = format!("cannot write `{}`", path.display());
                     Failure::input(anyhow::Error::from(error).context(text))
                 })?;
-                reporters.push(Box::new(NdjsonReporter::new(file)));
+                reporters.push(Box::new(NdjsonReporter::new(file, false)));
             }
         }
         Ok(Fanout(reporters))

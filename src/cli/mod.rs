@@ -28,6 +28,7 @@ mod plan;
 mod platform;
 mod preflight;
 mod prewarm;
+mod progress;
 mod push;
 mod record;
 mod refusal;
@@ -96,10 +97,20 @@ struct Global {
     /// Print errors only
     #[arg(short, long, global = true, conflicts_with = "verbose", env = "IMGFORGE_QUIET")]
     quiet: bool,
-    /// Print more; twice for all
+    /// Print more: what build steps print, and with -vv what tests print
     #[arg(short, long, global = true, action = clap::ArgAction::Count, env = "IMGFORGE_VERBOSE",
         value_parser = variables::verbosity)]
     verbose: u8,
+    /// How progress is shown on stderr
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOW",
+        value_enum,
+        default_value_t,
+        env = "IMGFORGE_PROGRESS"
+    )]
+    progress: progress::ProgressChoice,
     /// Print help; --help says more than -h
     #[arg(short, long, global = true, action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -323,6 +334,7 @@ pub async fn main() -> Exit {
         failure.print();
         return failure.exit;
     }
+    progress::decide(global);
     let result = match cli.command {
         Command::Plan(args) => plan::run(global, args).await,
         Command::Build(args) => build::run(global, args).await,

@@ -1,9 +1,6 @@
 //! Pushing images to a registry that is a cache, and saying how it went.
 
 use crate::cli::out::errln;
-use std::io::IsTerminal as _;
-
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cache::check::Checker;
 use crate::cache::registry::{Pushed, PushedImage, RegistryCache, ToPush};
@@ -12,8 +9,8 @@ use crate::exec::NodeSummary;
 use crate::plan::name;
 use crate::store::disk;
 
-use super::Global;
 use super::render::warn;
+use super::{Global, progress};
 
 /// Pushes images, with progress.
 pub async fn push(
@@ -22,26 +19,14 @@ pub async fn push(
     registry: &RegistryCache,
     images: &[ToPush],
 ) -> Result<Vec<PushedImage>> {
-    let bar = match !global.quiet && std::io::stderr().is_terminal() {
-        true => ProgressBar::new(images.len() as u64),
-        false => ProgressBar::hidden(),
-    };
-    let style = ProgressStyle::with_template("pushing {pos}/{len} {wide_bar} {msg} {elapsed}");
-    bar.set_style(style.expect("the template is valid"));
-    let bytes = std::sync::atomic::AtomicU64::new(0);
+    let waiting = progress::wait(format!("pushing {} images", images.len()));
     let told = |image: &PushedImage| {
-        use std::sync::atomic::Ordering;
-        let sent = bytes.fetch_add(image.bytes, Ordering::Relaxed) + image.bytes;
-        bar.set_message(disk::bytes_text(sent));
-        bar.inc(1);
-        if bar.is_hidden() && !global.quiet && image.outcome == Pushed::Pushed {
+        if !global.quiet && image.outcome == Pushed::Pushed {
             let name = name::image(image.kind, &image.key);
-            errln!("   pushed {name} ({})", disk::bytes_text(image.bytes));
+            waiting.say(&format!("   pushed {name} ({})", disk::bytes_text(image.bytes)));
         }
     };
-    let pushed = registry.push(checker, images, &told).await;
-    bar.finish_and_clear();
-    pushed
+    registry.push(checker, images, &told).await
 }
 
 /// Says what was pushed; returns how many images could not be.

@@ -426,6 +426,7 @@ impl Repo<'_> {
                 Ok(piece) => {
                     file.write_all(&piece).await.map_err(error)?;
                     got += piece.len() as u64;
+                    crate::traffic::count(piece.len() as u64);
                 }
                 Err(source) => {
                     broken = Some(source);

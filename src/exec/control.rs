@@ -98,6 +98,9 @@ impl LogSink for Control<'_> {
         let mut state = self.state.lock().expect("no writer panics");
         let state = &mut *state;
         if state.began {
+            if let Some(watcher) = self.log.watcher() {
+                watcher.write(bytes);
+            }
             if !state.tests_said(bytes) {
                 self.failed.notify_one();
             }

@@ -16,10 +16,6 @@ use crate::plan::{Node, Plan, Status};
 /// Of so many nodes of a kind the mean says something of another one.
 const ENOUGH: usize = 3;
 
-/// How much of the sums of this run is as if it had gone as expected: one slow node must not move
-/// every estimate.
-const STEADY_SECONDS: f64 = 30.0;
-
 /// Returns a guess of how long a node of a kind takes, for the order of a first run.
 pub fn usual(kind: Kind) -> Duration {
     Duration::from_millis(match kind {
@@ -83,9 +79,29 @@ pub struct Durations {
     /// By node of the plan: the recorded seconds, and the places of its group and its kind.
     nodes: Vec<(Option<f64>, usize, usize)>,
     alike: Vec<Mean>,
-    /// What the nodes of this run took, and what they were expected to take.
+    /// By the place of a kind: what its nodes took in this run, and what was recorded of them.
+    paces: Vec<Pace>,
+}
+
+/// How nodes of a kind take their time in this run, against what was recorded of them: this machine
+/// is as busy as it is now, and has what it has.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pace {
     took: f64,
-    expected: f64,
+    recorded: f64,
+    count: usize,
+}
+
+impl Pace {
+    /// Returns by how much longer a node takes. One node more counts that went as recorded: a single
+    /// slow one must not move every estimate.
+    fn get(self) -> f64 {
+        let one = self.recorded / self.count.max(1) as f64;
+        match one > 0.0 {
+            true => (self.took + one) / (self.recorded + one),
+            false => 1.0,
+        }
+    }
 }
 
 impl Durations {
@@ -112,15 +128,18 @@ impl Durations {
                 }
             }
         }
-        Durations { nodes, alike, took: 0.0, expected: 0.0 }
+        let paces = vec![Pace::default(); alike.len()];
+        Durations { nodes, alike, paces }
     }
 
     /// Takes in that a node took so long in this run.
     pub fn note(&mut self, index: NodeIndex, seconds: f64) {
         let (recorded, group, kind) = self.nodes[index.index()];
-        if let Some(expected) = recorded {
-            self.took += seconds;
-            self.expected += expected;
+        if let Some(recorded) = recorded {
+            let pace = &mut self.paces[kind];
+            pace.took += seconds;
+            pace.recorded += recorded;
+            pace.count += 1;
         }
         self.alike[group].add(seconds);
         if group != kind {
@@ -132,11 +151,7 @@ impl Durations {
     pub fn known(&self, index: NodeIndex) -> Option<Duration> {
         let (recorded, group, kind) = self.nodes[index.index()];
         let seconds = match recorded {
-            // This machine is as busy as it is now.
-            Some(seconds) => {
-                let pace = (self.took + STEADY_SECONDS) / (self.expected + STEADY_SECONDS);
-                seconds * pace
-            }
+            Some(seconds) => seconds * self.paces[kind].get(),
             None => self.alike[group].get(1).or_else(|| self.alike[kind].get(ENOUGH))?,
         };
         Duration::try_from_secs_f64(seconds).ok()
@@ -190,6 +205,6 @@ mod tests {
         assert_eq!(known(&durations, 2), Some(40.0));
         // Twice as slow as recorded, but only one node says so.
         durations.note(NodeIndex::new(0), 20.0);
-        assert_eq!(known(&durations, 0), Some(12.5));
+        assert_eq!(known(&durations, 0), Some(15.0));
     }
 }

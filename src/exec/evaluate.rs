@@ -88,15 +88,17 @@ struct Output {
     failed: AtomicBool,
     error: Mutex<Option<std::io::Error>>,
     wake: Notify,
+    watcher: Option<Arc<dyn LogSink>>,
 }
 
 impl Output {
-    fn create(path: &Path) -> std::io::Result<Output> {
+    fn create(path: &Path, watcher: Option<Arc<dyn LogSink>>) -> std::io::Result<Output> {
         Ok(Output {
             file: Mutex::new(File::create(path)?),
             failed: AtomicBool::new(false),
             error: Mutex::new(None),
             wake: Notify::new(),
+            watcher,
         })
     }
 
@@ -112,6 +114,9 @@ impl Output {
 
 impl LogSink for Output {
     fn write(&self, bytes: &[u8]) {
+        if let Some(watcher) = &self.watcher {
+            watcher.write(bytes);
+        }
         if self.failed.load(Ordering::Relaxed) {
             return;
         }
@@ -134,6 +139,11 @@ fn network(network: RunNetwork) -> SandboxNetwork {
 }
 
 impl Worker {
+    /// Returns where the output of an evaluation is.
+    pub(super) fn output_path(&self, index: NodeIndex) -> PathBuf {
+        self.targets(index)[0].dir.join(file::OUTPUT)
+    }
+
     /// Returns the log of an evaluation.
     pub(super) fn run_log(&self, index: NodeIndex) -> std::io::Result<NodeLog> {
         NodeLog::at(&self.targets(index)[0].dir.join(file::LOG))
@@ -221,7 +231,7 @@ impl Worker {
             ]),
         };
         let path = self.targets(index)[0].dir.join(file::OUTPUT);
-        let output = Output::create(&path)
+        let output = Output::create(&path, log.watcher().cloned())
             .map_err(|source| NodeError::File { path: path.clone(), source })?;
         let aside = path.with_extension("tests");
         let file = |source| NodeError::File { path: aside.clone(), source };

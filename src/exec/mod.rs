@@ -10,6 +10,7 @@ mod error;
 pub mod evaluate;
 pub mod forecast;
 mod images;
+pub mod output;
 pub(crate) mod requirements;
 pub mod schedule;
 mod strict_log;
@@ -39,6 +40,7 @@ pub use error::NodeError;
 pub use summary::{NodeSummary, RunSummary};
 
 use durations::Durations;
+use output::{NodeOutput, Told};
 use schedule::{Lane, PULLS_AT_ONCE, Schedule};
 use worker::Worker;
 
@@ -68,6 +70,8 @@ pub struct ExecSettings {
     pub engine_root: Option<PathBuf>,
     /// This process, in labels of what exists only during a build.
     pub owner: String,
+    /// What is told of what nodes print.
+    pub told: Told,
 }
 
 /// The two stages of an interrupt.
@@ -98,6 +102,7 @@ pub struct Executor {
 /// What a worker tells the run loop.
 enum Message {
     Step { node: NodeIndex, step: String },
+    Output { node: NodeIndex, output: Arc<NodeOutput> },
     Retry { node: NodeIndex, attempt: u32, reason: String, delay: Duration },
     Warning(String),
 }
@@ -153,6 +158,7 @@ impl Executor {
                 .nodes()
                 .filter(|(_, node)| node.kind() == Kind::Evaluation && node.status.runs())
                 .count(),
+            logs: self.logs(&plan),
         });
         let mut summary = RunSummary::new(&plan);
         // Without its state a run would not be here; without this part the order is a guess.
@@ -195,6 +201,7 @@ impl Executor {
                     node: reference(&plan.graph[index]),
                     worker: slot,
                     attempt: 1,
+                    log: worker.live_log(index),
                 });
                 let worker = worker.clone();
                 let Interrupt { stop, kill } = interrupt.clone();
@@ -301,6 +308,17 @@ impl Executor {
         summary
     }
 
+    /// Lists the directories in which logs come to be.
+    fn logs(&self, plan: &Plan) -> Vec<PathBuf> {
+        let runs = |images: bool| {
+            let is_image = |node: &Node| node.kind() != Kind::Evaluation;
+            plan.nodes().any(|(_, node)| node.status.runs() && is_image(node) == images)
+        };
+        let images = runs(true).then(|| self.settings.log_dir.clone());
+        let tests = self.runs.as_ref().filter(|_| runs(false));
+        images.into_iter().chain(tests.map(|runs| runs.dir.path().to_owned())).collect()
+    }
+
     fn end_unstarted(
         &self,
         plan: &Plan,
@@ -322,6 +340,16 @@ impl Executor {
 
     fn tell(&self, plan: &Plan, stream: &mut Stream<'_>, message: Message) {
         stream.send(match message {
+            Message::Output { node, output } => {
+                let (lines, left_out) = output.take();
+                let more = format!("… {left_out} lines before this are in the log alone");
+                let more = (left_out > 0).then_some(more);
+                for line in more.into_iter().chain(lines) {
+                    let node = reference(&plan.graph[node]);
+                    stream.send(EventKind::NodeOutput { node, line });
+                }
+                return;
+            }
             Message::Step { node, step } => {
                 EventKind::NodeStep { node: reference(&plan.graph[node]), step }
             }

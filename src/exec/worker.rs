@@ -5,7 +5,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use petgraph::graph::NodeIndex;
@@ -26,6 +26,7 @@ use crate::store::{BuildRecord, ImageRecord, Store};
 
 use super::error::chain;
 use super::evaluate::{Evaluated, Runs};
+use super::output::{Lines, NodeOutput};
 use super::{ExecSettings, Executor, Message, NodeError};
 
 /// How a node ended.
@@ -115,6 +116,34 @@ impl Worker {
         std::mem::take(&mut *self.evaluated.lock().expect("no holder of the lock panics"))
     }
 
+    /// Returns the file that has what a node prints, as it comes.
+    pub fn live_log(&self, index: NodeIndex) -> PathBuf {
+        let node = &self.plan.graph[index];
+        match node.kind() {
+            Kind::Evaluation => self.output_path(index),
+            kind => NodeLog::path_of(&self.settings.log_dir, kind, &node.image),
+        }
+    }
+
+    /// Returns who tells what a node prints, where it is told.
+    fn watcher(&self, index: NodeIndex) -> Option<Arc<dyn LogSink>> {
+        let lines = match self.plan.graph[index].kind() {
+            Kind::Evaluation => self.settings.told.tests,
+            _ => self.settings.told.images,
+        };
+        if lines == Lines::None {
+            return None;
+        }
+        Some(Arc::new_cyclic(|output: &Weak<NodeOutput>| {
+            let (output, messages) = (output.clone(), self.messages.clone());
+            NodeOutput::new(lines == Lines::All, move || {
+                if let Some(output) = output.upgrade() {
+                    let _ = messages.send(Message::Output { node: index, output });
+                }
+            })
+        }))
+    }
+
     /// Brings a node onto the engine, trying again what may pass, until `stop`.
     pub async fn run(&self, index: NodeIndex, stop: &CancellationToken) -> Finished {
         let node = &self.plan.graph[index];
@@ -123,7 +152,7 @@ impl Worker {
             kind => NodeLog::create(&self.settings.log_dir, kind, &node.image),
         };
         let log = match log {
-            Ok(log) => Arc::new(log),
+            Ok(log) => Arc::new(log.watched_by(self.watcher(index))),
             Err(source) => {
                 let path = self.settings.log_dir.clone();
                 return self.failed(node, &NodeError::File { path, source }, Vec::new(), None);

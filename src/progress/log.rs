@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use crate::engine::LogSink;
 use crate::key::Kind;
@@ -16,6 +16,7 @@ const TAIL: usize = 20;
 pub struct NodeLog {
     path: PathBuf,
     state: Mutex<State>,
+    watcher: Option<Arc<dyn LogSink>>,
 }
 
 struct State {
@@ -25,10 +26,15 @@ struct State {
 }
 
 impl NodeLog {
+    /// Returns where the log of an image is.
+    pub fn path_of(dir: &Path, kind: Kind, image: &str) -> PathBuf {
+        let name = image.replace(':', "__").replace('/', "_");
+        dir.join(kind.as_str()).join(name).join("build_image.log")
+    }
+
     /// Starts the log of an image; what an earlier build left there is gone.
     pub fn create(dir: &Path, kind: Kind, image: &str) -> std::io::Result<NodeLog> {
-        let dir = dir.join(kind.as_str()).join(image.replace(':', "__").replace('/', "_"));
-        NodeLog::at(&dir.join("build_image.log"))
+        NodeLog::at(&NodeLog::path_of(dir, kind, image))
     }
 
     /// Starts a log at `path`; its directory is made.
@@ -38,7 +44,17 @@ impl NodeLog {
         }
         let file = File::create(path)?;
         let state = State { file, lines: VecDeque::new(), partial: Vec::new() };
-        Ok(NodeLog { path: path.to_owned(), state: Mutex::new(state) })
+        Ok(NodeLog { path: path.to_owned(), state: Mutex::new(state), watcher: None })
+    }
+
+    /// Lets somebody see what is written, as it comes.
+    pub fn watched_by(self, watcher: Option<Arc<dyn LogSink>>) -> NodeLog {
+        NodeLog { watcher, ..self }
+    }
+
+    /// Returns who sees what is written: what belongs to the node and goes elsewhere is theirs, too.
+    pub fn watcher(&self) -> Option<&Arc<dyn LogSink>> {
+        self.watcher.as_ref()
     }
 
     /// Returns the file.
@@ -58,6 +74,9 @@ impl NodeLog {
 
 impl LogSink for NodeLog {
     fn write(&self, bytes: &[u8]) {
+        if let Some(watcher) = &self.watcher {
+            watcher.write(bytes);
+        }
         let mut state = self.state.lock().expect("no writer panicked");
         // A log that cannot be written must not fail the build; the disk guard ends the run.
         let _ = state.file.write_all(bytes);

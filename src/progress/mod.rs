@@ -1,17 +1,23 @@
 //! Reporters: render events for a person, a log or a program. They know nothing of engines.
 
+mod echo;
 mod log;
 mod ndjson;
 mod plain;
+mod rate;
+mod row;
 mod text;
 mod timeline;
 mod tty;
+mod wait;
 
 pub use log::NodeLog;
 pub use ndjson::NdjsonReporter;
 pub use plain::PlainReporter;
+pub use text::seconds;
 pub use timeline::Timeline;
 pub use tty::TtyReporter;
+pub use wait::{Wait, Waiting};
 
 use crate::event::{Event, Reporter};
 

@@ -2,22 +2,26 @@
 
 use std::io::Write;
 
-use crate::event::{Event, Reporter};
+use crate::event::{Event, EventKind, Reporter};
 
 /// Writes each event as one line, at once.
 pub struct NdjsonReporter<W> {
     out: W,
+    output: bool,
 }
 
 impl<W: Write + Send> NdjsonReporter<W> {
-    /// Writes to `out`.
-    pub fn new(out: W) -> Self {
-        NdjsonReporter { out }
+    /// Writes to `out`; what nodes print is part of it with `output`.
+    pub fn new(out: W, output: bool) -> Self {
+        NdjsonReporter { out, output }
     }
 }
 
 impl<W: Write + Send> Reporter for NdjsonReporter<W> {
     fn report(&mut self, event: &Event) {
+        if !self.output && matches!(event.kind, EventKind::NodeOutput { .. }) {
+            return;
+        }
         let mut line = serde_json::to_vec(event).expect("events are plain values");
         line.push(b'\n');
         // A reader that went away must not end a build.

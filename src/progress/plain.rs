@@ -4,7 +4,7 @@ use std::io::Write;
 
 use crate::event::{Event, EventKind, Reporter};
 
-use super::text;
+use super::{row, text};
 
 /// Writes a line when a node ends, and what concerns the run.
 pub struct PlainReporter<W> {
@@ -13,7 +13,7 @@ pub struct PlainReporter<W> {
 }
 
 impl<W: Write + Send> PlainReporter<W> {
-    /// Writes to `out`; `verbose` has starts and steps too.
+    /// Writes to `out`; `verbose` has starts, steps and output too.
     pub fn new(out: W, verbose: bool) -> Self {
         PlainReporter { out, verbose }
     }
@@ -22,11 +22,14 @@ impl<W: Write + Send> PlainReporter<W> {
 impl<W: Write + Send> Reporter for PlainReporter<W> {
     fn report(&mut self, event: &Event) {
         let lines = match &event.kind {
-            EventKind::NodeStarted { node, .. } if self.verbose => {
-                vec![format!("   start {}", node.id)]
+            EventKind::NodeStarted { node, log, .. } if self.verbose => {
+                vec![format!("   start {} (its log is `{}`)", node.id, log.display())]
             }
             EventKind::NodeStep { node, step } if self.verbose => {
-                vec![format!("    step {}: {step}", node.id)]
+                vec![format!("    step {}: {}", node.id, row::clean(step))]
+            }
+            EventKind::NodeOutput { node, line } if self.verbose => {
+                vec![text::output(node, &row::clean(line))]
             }
             EventKind::NodeFinished { node, outcome, seconds, bytes, log } => {
                 text::finished(node, outcome, *seconds, *bytes, log.as_deref())
@@ -82,7 +85,7 @@ mod tests {
         insta::assert_snapshot!(text, @r"
           failed env:a/b@1 (1m01s)
           error: cannot build `env:a/b@1`: step `bash install.sh` exited with code 1
-          last 1 lines of its log:
+          last 1 line of its log:
             | no such package
           the full log is `logs/x/build_image.log`
           it holds up a__b-1, a__b-2, a__b-3, a__b-4, a__b-5 and 2 more

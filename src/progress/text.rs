@@ -9,7 +9,7 @@ use crate::key::Kind;
 use crate::report::Verdict;
 
 /// Returns seconds as `0.4s`, `12s` or `3m05s`.
-pub(super) fn seconds(seconds: f64) -> String {
+pub fn seconds(seconds: f64) -> String {
     if seconds < 9.95 {
         format!("{seconds:.1}s")
     } else if seconds < 59.5 {
@@ -18,6 +18,37 @@ pub(super) fn seconds(seconds: f64) -> String {
         let whole = seconds.round() as u64;
         format!("{}m{:02}s", whole / 60, whole % 60)
     }
+}
+
+/// Returns seconds as a clock does: `0:07`, `12:30` or `1h05m`.
+pub(super) fn clock(seconds: u64) -> String {
+    match seconds / 60 {
+        minutes @ 0..60 => format!("{minutes}:{:02}", seconds % 60),
+        minutes => format!("{}h{:02}m", minutes / 60, minutes % 60),
+    }
+}
+
+/// Returns seconds as exactly as a forecast knows them: `5s`, `40s`, `5m`, `1h20m`.
+pub(super) fn about(seconds: f64) -> String {
+    let whole = seconds.max(0.0).ceil() as u64;
+    if whole <= 90 {
+        format!("{}s", whole.next_multiple_of(5).max(5))
+    } else if whole < 3570 {
+        format!("{}m", (whole + 30) / 60)
+    } else {
+        let minutes = (whole + 150) / 300 * 5;
+        format!("{}h{:02}m", minutes / 60, minutes % 60)
+    }
+}
+
+/// Returns a line that a node printed.
+pub(super) fn output(node: &NodeRef, line: &str) -> String {
+    format!("       | {}: {line}", super::row::name(&node.id))
+}
+
+/// Returns `1 image` or `2 images`.
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Returns the lines of a node that ended; empty for what needs no word.
@@ -70,7 +101,7 @@ pub(super) fn finished(
                 });
             }
             if !tail.is_empty() {
-                lines.push(format!("  last {} lines of its log:", tail.len()));
+                lines.push(format!("  last {} of its log:", count(tail.len(), "line")));
                 lines.extend(tail.iter().map(|line| format!("    | {line}")));
             }
             if let Some(log) = log {
@@ -94,6 +125,8 @@ pub(super) fn finished(
         Outcome::Skipped { because } => {
             vec![format!(" skipped {} (`{because}` failed)", node.id)]
         }
+        // The end of the run counts what was never started.
+        Outcome::Cancelled if took == 0.0 => Vec::new(),
         Outcome::Cancelled => vec![format!(" stopped {}", node.id)],
     }
 }
@@ -101,17 +134,21 @@ pub(super) fn finished(
 /// Returns the lines of an event that concerns the run; empty for events about nodes.
 pub(super) fn of_run(event: &EventKind) -> Vec<String> {
     match event {
-        EventKind::RunStarted { engine, workers, nodes, fresh, to_run, evaluations, .. } => {
-            let images = nodes - evaluations;
+        EventKind::RunStarted { workers, nodes, fresh, to_run, evaluations, logs, .. } => {
+            let images = count(nodes - evaluations, "image");
             let to_build = to_run - evaluations;
             let runs = match evaluations {
                 0 => String::new(),
-                runs => format!(", {runs} to evaluate"),
+                runs => format!("; {runs} to evaluate"),
             };
-            let word = if *workers == 1 { "worker" } else { "workers" };
-            vec![format!(
-                "{engine}: {images} images, {fresh} fresh, {to_build} to do{runs}, with {workers} {word}"
-            )]
+            let workers = count(*workers, "worker");
+            let mut lines =
+                vec![format!("{images}: {fresh} fresh, {to_build} to do{runs}; {workers}")];
+            if *to_run > 0 {
+                let logs: Vec<String> = logs.iter().map(|log| log.display().to_string()).collect();
+                lines.push(format!("logs, as they are written: {}", logs.join(", ")));
+            }
+            lines
         }
         EventKind::NodeRetry { node, attempt, reason, delay } => {
             vec![format!("   retry {} in {} (try {attempt}: {reason})", node.id, seconds(*delay))]
@@ -150,7 +187,38 @@ pub(super) fn of_run(event: &EventKind) -> Vec<String> {
         }
         EventKind::NodeStarted { .. }
         | EventKind::NodeStep { .. }
+        | EventKind::NodeOutput { .. }
         | EventKind::Forecast { .. }
         | EventKind::NodeFinished { .. } => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forecast_is_told_no_more_exactly_than_it_is_known() {
+        for (seconds, told) in [
+            (0.0, "5s"),
+            (42.0, "45s"),
+            (90.0, "90s"),
+            (91.0, "2m"),
+            (301.0, "5m"),
+            (3540.0, "59m"),
+            (3590.0, "1h00m"),
+            (4740.0, "1h20m"),
+        ] {
+            assert_eq!(about(seconds), told, "{seconds}");
+        }
+        assert_eq!([clock(7), clock(750), clock(3900)], ["0:07", "12:30", "1h05m"]);
+    }
+
+    #[test]
+    fn what_was_never_started_is_counted_and_not_listed() {
+        let key = crate::key::KeyDocument::new(Kind::Env).key();
+        let node = NodeRef { id: "env:a/b@1".into(), kind: Kind::Env, key };
+        assert!(finished(&node, &Outcome::Cancelled, 0.0, None, None).is_empty());
+        assert_eq!(finished(&node, &Outcome::Cancelled, 3.0, None, None).len(), 1);
     }
 }

@@ -19,6 +19,7 @@ use crate::plan::name;
 use crate::platform;
 use crate::sign::{NotSigned, PublicKey};
 use crate::store::disk;
+use crate::traffic;
 
 use super::super::check;
 use super::super::contents::is_own_name;
@@ -311,7 +312,7 @@ impl Archive {
         let mut file = File::open(&self.path)?;
         let (at, size) = self.blobs[digest];
         file.seek(SeekFrom::Start(at))?;
-        let mut blob = Hashing::new(file.take(size));
+        let mut blob = Hashing::new(traffic::Counted(file.take(size)));
         let tar = Bounded::new(zstd::stream::read::Decoder::new(&mut blob)?, size);
         let mut tar = Hashing::new(tar);
         let mut out = io::BufWriter::with_capacity(1 << 18, File::create(path)?);

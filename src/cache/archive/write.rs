@@ -13,6 +13,7 @@ use crate::hashing::Hashing;
 use crate::key::Digest;
 use crate::plan::name::is_alias;
 use crate::sign::PrivateKey;
+use crate::traffic;
 
 use super::signatures;
 use super::{
@@ -220,7 +221,7 @@ impl State {
         header.set_mode(0o644);
         header.set_cksum();
         self.file.write_all(header.as_bytes())?;
-        let written = io::copy(&mut from.take(size), &mut self.file)?;
+        let written = io::copy(&mut traffic::Counted(from.take(size)), &mut self.file)?;
         if written != size {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

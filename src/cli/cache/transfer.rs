@@ -19,7 +19,7 @@ use crate::store::disk;
 use super::super::context::{self, Opened, Wanted};
 use super::super::help::heading;
 use super::super::{
-    Chosen, CommandResult, Exit, Failure, Global, Sources, keys, push, remotes, render,
+    Chosen, CommandResult, Exit, Failure, Global, Sources, keys, progress, push, remotes, render,
 };
 use super::read;
 
@@ -169,7 +169,9 @@ pub struct ImportArgs {
 pub(super) async fn import(global: &Global, args: ImportArgs) -> CommandResult {
     let opened = context::open(global).await?;
     let scratch = opened.store.scratch_dir().map_err(Failure::environment)?;
+    let waiting = progress::wait(format!("reading {}", args.file.display()));
     let archive = open_archive(&args.file, scratch.path())?.trusting(&args.which.trusted(global)?);
+    drop(waiting);
     let plan = args.which.plan(global).await?;
     let wanted = plan.as_ref().map_or_else(|| archive.images(), keys_of);
     let names = |key: &Key| match &plan {
@@ -210,15 +212,21 @@ async fn bring(
     let _lease = opened.store.lease(keys).await.map_err(Failure::environment)?;
     let target =
         Target { engine: &*opened.engine, identity: &opened.identity, store: &opened.store };
+    let waiting =
+        progress::wait(format!("bringing {} images from {}", wanted.len(), remote.describe()));
     let told = |image: &BroughtImage| {
         let name = name::image(image.kind, &image.key);
         match &image.outcome {
-            Brought::Brought if !global.quiet => errln!("   {verb} {name}"),
-            Brought::Failed(why) => render::warn(format!("{name} was not {verb}: {why}")),
+            Brought::Brought if !global.quiet => waiting.say(&format!("   {verb} {name}")),
+            Brought::Failed(why) => {
+                waiting.apart(|| render::warn(format!("{name} was not {verb}: {why}")));
+            }
             _ => {}
         }
     };
-    let brought = target.bring(remote, wanted, &told).await.map_err(|error| match error {
+    let brought = target.bring(remote, wanted, &told).await;
+    drop(waiting);
+    let brought = brought.map_err(|error| match error {
         CacheError::Engine(error) => context::engine_failure(error),
         other => Failure::environment(other),
     })?;
@@ -290,8 +298,10 @@ pub(super) async fn export(global: &Global, args: ExportArgs) -> CommandResult {
         return Err(Failure::input(error).hint(Some(REPAIR.to_owned())));
     }
     let images = chosen.iter().map(|image| (image.kind, image.key));
+    let waiting = progress::wait(format!("writing {} images", chosen.len()));
     let exported =
         archive::export(engine, &args.file, images, signer.as_ref().map(|of| &of.key)).await;
+    drop(waiting);
     let written = exported.map_err(archive_failure)?;
     if missing > 0 {
         render::warn(format!("{missing} images are not here: `imgforge build` makes them"));

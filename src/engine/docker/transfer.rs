@@ -1,5 +1,7 @@
 //! Pulling and pushing images.
 
+use std::collections::HashMap;
+
 use bollard::auth::DockerCredentials;
 use bollard::query_parameters::{CreateImageOptionsBuilder, PushImageOptionsBuilder};
 use docker_credential::DockerCredential;
@@ -54,11 +56,17 @@ impl DockerEngine {
             .build();
         let credentials = self.credentials(reference, log).await?;
         let mut answers = self.docker.create_image(Some(options), None, credentials);
+        let mut moved = Moved::default();
         while let Some(answer) = answers.next().await {
             let answer = answer.map_err(|error| refused("pull", reference, error))?;
             if let Some(detail) = answer.error_detail {
                 let message = detail.message.unwrap_or_default();
                 return Err(transfer_error("pull", reference, detail.code, &message));
+            }
+            if let (Some(layer), Some(detail)) = (&answer.id, &answer.progress_detail)
+                && answer.status.as_deref() == Some("Downloading")
+            {
+                moved.note(layer, detail.current);
             }
             if let Some(status) = answer.status
                 && answer.progress_detail.is_none_or(|detail| detail.total.is_none())
@@ -93,6 +101,18 @@ impl DockerEngine {
             }
         }
         Ok(())
+    }
+}
+
+/// How far the engine is with each layer: what is new since it last said so is counted.
+#[derive(Default)]
+struct Moved(HashMap<String, u64>);
+
+impl Moved {
+    fn note(&mut self, layer: &str, current: Option<i64>) {
+        let Some(now) = current.and_then(|bytes| u64::try_from(bytes).ok()) else { return };
+        let before = self.0.insert(layer.to_owned(), now).unwrap_or(0);
+        crate::traffic::count(now.saturating_sub(before));
     }
 }
 

@@ -121,6 +121,7 @@ impl EmbeddedEngine {
             while let Some(piece) = pieces.next().await {
                 let piece = piece.map_err(|error| remote.broke_off(&error))?;
                 have += piece.len() as u64;
+                crate::traffic::count(piece.len() as u64);
                 if have > blob_size {
                     break;
                 }
@@ -246,7 +247,8 @@ impl EmbeddedEngine {
         let path = self.layout.blob(&digest);
         let file = tokio::fs::File::open(&path).await.map_err(file_error("read a blob", &path))?;
         log.write(format!("{digest}: Pushing {} bytes\n", blob.size()).as_bytes());
-        let pieces = tokio_util::io::ReaderStream::with_capacity(file, 1 << 20);
+        let pieces = tokio_util::io::ReaderStream::with_capacity(file, 1 << 20)
+            .inspect_ok(|piece| crate::traffic::count(piece.len() as u64));
         let body = reqwest::Body::wrap_stream(pieces);
         remote.push_blob(&digest, blob.size(), body).await.map(|()| true)
     }

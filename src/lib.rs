@@ -46,3 +46,4 @@ pub mod source;
 pub mod store;
 mod traffic;
 pub mod tree;
+mod words;

@@ -91,6 +91,7 @@ impl Space {
             fail_fast: false,
             attempts: 3,
             host: HostAccess::default(),
+            no_cache: false,
             log_dir: self.dir.path().join("logs"),
             min_free: 0,
             engine: "fake".into(),

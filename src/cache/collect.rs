@@ -192,7 +192,7 @@ impl Collector<'_> {
         let leased = self.store.leased(false)?;
         let used = self.engine.images_in_use().await?;
         let kept = |image: &CachedImage| {
-            !image.pins.is_empty() || leased.contains(&image.key) || used.contains(&image.id)
+            !image.pins.is_empty() || image.is_leased(&leased) || used.contains(&image.id)
         };
         let choice = choose(&contents, limits, now(), kept);
         let unneeded = self.engine.sweep(true).await?;
@@ -251,11 +251,11 @@ impl Collector<'_> {
                 continue;
             }
             let gate = self.store.close_gate().await?;
-            let leased = named && self.store.leased(false)?.contains(&image.key);
+            let leased = named && image.is_leased(&self.store.leased(false)?);
             if leased || self.engine.images_in_use().await?.contains(&image.id) {
                 continue;
             }
-            for tag in image.tags.iter().filter(|tag| is_own_name(tag)) {
+            for tag in image.tags.iter().filter(|tag| image.external || is_own_name(tag)) {
                 self.engine.remove(tag).await?;
             }
             if !image.has_other_name() {

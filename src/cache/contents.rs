@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
+use crate::bootstrap::{self, Bootstrap};
 use crate::engine::{Engine, EngineError, Image, ListedImage, label};
 use crate::key::{Key, Kind};
 use crate::plan::name;
@@ -23,13 +24,15 @@ pub enum CacheError {
     Store(#[from] StoreError),
 }
 
-/// An image of imgforge's on an engine.
+/// An image of imgforge's on an engine, or one that its images stand on.
 #[derive(Debug, Clone)]
 pub struct CachedImage {
-    /// The key.
+    /// The key; of an external image the digest of its config.
     pub key: Key,
-    /// The kind.
+    /// The kind. An external image is taken for a base, and a published one for an instance.
     pub kind: Kind,
+    /// Whether no plan has it: it was pulled, or made of Debian's packages, for others to stand on.
+    pub external: bool,
     /// The engine's id.
     pub id: String,
     /// Every name that it has; none where another image of the key took its place.
@@ -53,18 +56,40 @@ pub struct CachedImage {
 impl CachedImage {
     /// Tells whether the engine finds it by its key.
     pub fn is_named(&self) -> bool {
+        if self.external {
+            return true;
+        }
         let name = name::image(self.kind, &self.key);
         self.tags.contains(&name)
     }
 
-    /// Returns the name by its key.
+    /// Returns the name by its key; of an external image its own.
     pub fn image(&self) -> String {
-        name::image(self.kind, &self.key)
+        match self.tags.first() {
+            Some(tag) if self.external => tag.clone(),
+            None if self.external => self.id.clone(),
+            _ => name::image(self.kind, &self.key),
+        }
+    }
+
+    /// Returns what people and programs know the kind by.
+    pub fn kind_name(&self) -> &'static str {
+        match (self.external, self.kind) {
+            (false, kind) => kind.as_str(),
+            (true, Kind::Base) => "from",
+            (true, _) => "published",
+        }
+    }
+
+    /// Tells whether a running process needs it. Which external images one needs is not known:
+    /// they stay while any runs.
+    pub fn is_leased(&self, leased: &HashSet<Key>) -> bool {
+        leased.contains(&self.key) || self.external && !leased.is_empty()
     }
 
     /// Tells whether somebody gave it a name that is not imgforge's.
     pub fn has_other_name(&self) -> bool {
-        self.tags.iter().any(|tag| !is_own_name(tag))
+        !self.external && self.tags.iter().any(|tag| !is_own_name(tag))
     }
 }
 
@@ -98,18 +123,43 @@ pub struct Contents {
 /// What a listed image is to the cache.
 struct Found {
     listed: ListedImage,
-    /// Key and kind; `None` for an image that is not of the cache.
-    ours: Option<(Key, Kind)>,
+    /// What it counts as; `None` for an image that is not of the cache.
+    ours: Option<Ours>,
     diff_ids: Vec<String>,
 }
 
-fn ours(image: &ListedImage) -> Option<(Key, Kind)> {
+/// What an image counts as.
+#[derive(Clone, Copy)]
+struct Ours {
+    key: Key,
+    kind: Kind,
+    external: bool,
+}
+
+fn ours(image: &ListedImage, engine: &dyn Engine) -> Option<Ours> {
     if image.labels.contains_key(label::SCRATCH) {
         return None;
     }
-    let key = image.labels.get(label::KEY)?.parse().ok()?;
+    let Some(key) = image.labels.get(label::KEY) else { return external(image, engine) };
     let kind = image.labels.get(label::KIND)?;
-    Some((key, Kind::IMAGES.into_iter().find(|known| known.as_str() == kind)?))
+    let kind = Kind::IMAGES.into_iter().find(|known| known.as_str() == kind)?;
+    Some(Ours { key: key.parse().ok()?, kind, external: false })
+}
+
+/// Finds out whether an image without a key is there for imgforge's own: where others keep images as
+/// well, only one that was bootstrapped, and that has no other name.
+fn external(image: &ListedImage, engine: &dyn Engine) -> Option<Ours> {
+    let bootstrapped = || {
+        image.labels.contains_key(bootstrap::LABEL)
+            && !image.tags.is_empty()
+            && image.tags.iter().all(|tag| Bootstrap::of(tag).is_some())
+    };
+    if !engine.is_own() && !bootstrapped() {
+        return None;
+    }
+    let published = image.tags.iter().any(|tag| tag.contains("sweb.eval."));
+    let kind = if published { Kind::Instance } else { Kind::Base };
+    Some(Ours { key: image.id.parse().ok()?, kind, external: true })
 }
 
 impl Contents {
@@ -126,9 +176,11 @@ impl Contents {
         let mut uses = store.uses()?;
         let (mut found, mut unknown) = (Vec::with_capacity(listed.len()), Vec::new());
         for listed in listed {
-            let ours = ours(&listed);
+            let ours = ours(&listed, engine);
             let known = match &ours {
-                Some((key, _)) => index.get(key).filter(|known| known.image_id == listed.id),
+                Some(Ours { key, .. }) => {
+                    index.get(key).filter(|known| known.image_id == listed.id)
+                }
                 None => None,
             };
             let diff_ids = known.map(|known| &known.diff_ids).or(others.get(&listed.id));
@@ -163,8 +215,11 @@ impl Contents {
         let mut held = Vec::new();
         for Found { listed, ours, diff_ids } in found {
             let names = engine.storage_names(&diff_ids);
-            let Some((key, kind)) = ours else {
-                held.extend(names);
+            let Some(ours) = ours else {
+                // Where nobody else keeps images, it is one of a build that is under way.
+                if !engine.is_own() {
+                    held.extend(names);
+                }
                 continue;
             };
             let mut positions: Vec<u32> = Vec::with_capacity(names.len());
@@ -181,7 +236,7 @@ impl Contents {
                     positions.push(at);
                 }
             }
-            let image = cached(listed, key, kind, positions, &mut index, &mut uses, &by_key, &pins);
+            let image = cached(listed, ours, positions, &mut index, &mut uses, &by_key, &pins);
             sizes.push(image.1);
             contents.images.push(image.0);
         }
@@ -191,6 +246,7 @@ impl Contents {
             }
         }
         contents.inherit_repos();
+        contents.link_externals();
         contents.measure(engine, identity, store, &sizes).await?;
         Ok(contents)
     }
@@ -201,6 +257,32 @@ impl Contents {
             self.images.iter().filter_map(|image| Some((image.key, image.repo.clone()?))).collect();
         for image in self.images.iter_mut().filter(|image| image.repo.is_none()) {
             image.repo = image.parent.and_then(|parent| known.get(&parent).cloned());
+        }
+    }
+
+    /// Lets bases stand on the external images that their layers begin with: those were used when
+    /// the bases were.
+    fn link_externals(&mut self) {
+        let externals: Vec<usize> = (0..self.images.len())
+            .filter(|at| self.images[*at].external && !self.images[*at].layers.is_empty())
+            .collect();
+        let mut used: HashMap<usize, i64> = HashMap::new();
+        for at in 0..self.images.len() {
+            let base = &self.images[at];
+            if base.external || base.kind != Kind::Base || base.parent.is_some() {
+                continue;
+            }
+            let below = |one: &&usize| base.layers.starts_with(&self.images[**one].layers);
+            let longest = |one: &&usize| self.images[**one].layers.len();
+            let Some(parent) = externals.iter().filter(below).max_by_key(longest).copied() else {
+                continue;
+            };
+            let last = used.entry(parent).or_insert(i64::MIN);
+            *last = base.last_used.max(*last);
+            self.images[at].parent = Some(self.images[parent].key);
+        }
+        for (at, last_used) in used {
+            self.images[at].last_used = last_used;
         }
     }
 
@@ -267,14 +349,14 @@ impl Contents {
 #[expect(clippy::too_many_arguments, reason = "the tables that one row is joined from")]
 fn cached(
     listed: ListedImage,
-    key: Key,
-    kind: Kind,
+    ours: Ours,
     layers: Vec<u32>,
     index: &mut HashMap<Key, Indexed>,
     uses: &mut HashMap<Key, Vec<Use>>,
     by_key: &HashMap<Key, Vec<String>>,
     pins: &crate::store::Pins,
 ) -> (CachedImage, u64) {
+    let Ours { key, kind, external } = ours;
     let known = index.get(&key);
     let uses = uses.get(&key).cloned().unwrap_or_default();
     let mut held = by_key.get(&key).cloned().unwrap_or_default();
@@ -293,6 +375,7 @@ fn cached(
     let image = CachedImage {
         key,
         kind,
+        external,
         parent: listed.labels.get(label::PARENT).and_then(|parent| parent.parse().ok()),
         layers,
         last_used: known.map_or_else(now, |known| known.last_used),

@@ -24,6 +24,7 @@ pub fn contents(images: &[(Option<usize>, u64)]) -> Contents {
         contents.images.push(CachedImage {
             key,
             kind,
+            external: false,
             id: format!("sha256:{at}"),
             tags: vec![crate::plan::name::image(kind, &key)],
             parent: parent.map(|parent| contents.images[parent].key),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::cache::{Collector, Limits};
 use crate::catalog::CacheSettings;
 use crate::store::disk;
+use crate::words;
 
 /// How often the budget is looked at while a plan runs.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -47,15 +48,16 @@ impl<'a> Budget<'a> {
         };
         if say && !collected.removed.is_empty() {
             let freed = disk::bytes_text(collected.freed.unwrap_or(collected.promised));
-            let images = collected.removed.len();
-            errln!("cache: removed {images} images to keep the budget, {freed} freed");
+            let images = words::count(collected.removed.len(), "image");
+            errln!("cache: removed {images} to keep the budget, {freed} freed");
         }
         if say && collected.kept > 0 {
             let over = collected.choice.after - self.limits.keep_bytes.unwrap_or(0);
             super::render::warn(format!(
-                "the cache is {} over its budget: {} images are in use or pinned",
+                "the cache is {} over its budget: {} {} in use or pinned",
                 disk::bytes_text(over),
-                collected.kept
+                words::count(collected.kept, "image"),
+                words::are(collected.kept)
             ));
         }
     }

@@ -23,8 +23,9 @@ pub struct BuildArgs {
     pub(super) chosen: Choice,
     #[command(flatten)]
     images: Images,
-    /// Build images that are fresh too
-    #[arg(long)]
+    /// Build images that are fresh too, and run every step of them anew; packages that were
+    /// downloaded are used
+    #[arg(long, visible_alias = "no-cache")]
     pub(super) force_rebuild: bool,
     /// Show the plan and build nothing
     #[arg(long)]
@@ -44,9 +45,10 @@ pub struct BuildArgs {
 }
 
 /// Runs `build`.
-pub(super) async fn run(global: &Global, args: BuildArgs) -> CommandResult {
+pub(super) async fn run(global: &Global, mut args: BuildArgs) -> CommandResult {
     args.swebench.check(global)?;
     args.chosen.say_default(global);
+    args.exec.no_cache = args.force_rebuild;
     let wanted = Wanted {
         chosen: &args.chosen,
         sources: &args.sources,

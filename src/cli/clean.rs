@@ -44,6 +44,7 @@ pub(super) async fn run(global: &Global, args: CleanArgs) -> CommandResult {
         let settings = context::embedded_settings(global).map_err(context::engine_failure)?;
         let directory = EmbeddedEngine::destroy(settings).await;
         let directory = directory.map_err(context::engine_failure)?;
+        store.forget_engines("embedded ").map_err(Failure::environment)?;
         let removed = vec![directory.display().to_string()];
         return report(global, Removed { removed, kept: Vec::new() });
     }

@@ -28,7 +28,8 @@ use crate::plan::check::Purpose;
 use crate::plan::{EvaluateOptions, Inventory, Plan, PlanOptions, Planner, Status, Work};
 use crate::platform::Platform;
 use crate::source::Mirrors;
-use crate::store::{self, Lease, OnNetwork, Store};
+use crate::store::{self, Lease, OnNetwork, Store, StoreError};
+use crate::words;
 
 use super::submission::{self, Submission};
 use super::variables::{self, STATE_ON_NETWORK};
@@ -80,7 +81,13 @@ pub async fn connect_to(global: &Global, probe: bool) -> Result<Arc<dyn Engine>,
         return Ok(Arc::new(embedded(global, probe).await?));
     }
     let refusal = match DockerEngine::connect(variable, owner::name()).await {
-        Ok(engine) => return Ok(Arc::new(engine)),
+        Ok(engine) => {
+            if choice == EngineChoice::Auto && !global.quiet {
+                let info = engine.info().await?;
+                errln!("engine: docker {} ({})", info.version, info.store);
+            }
+            return Ok(Arc::new(engine));
+        }
         Err(error) => error,
     };
     if choice == EngineChoice::Docker || docker::is_chosen(variable) {
@@ -297,6 +304,8 @@ pub struct Prepared {
     from: BTreeMap<String, String>,
     /// What keeps the images of assessed plans as long as this lives.
     leases: Mutex<Vec<Lease>>,
+    /// Whether nothing but errors is said.
+    quiet: bool,
     /// The records that answer for the package index; the network does where there are none.
     pub package_index: Option<PathBuf>,
     /// How long the `FROM` images took, before there was a plan.
@@ -546,6 +555,7 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         push_to,
         from,
         leases: Mutex::default(),
+        quiet: global.quiet,
         package_index: index,
         fetched,
         _scratch: scratch,
@@ -596,6 +606,7 @@ impl Prepared {
             push_to: None,
             from: self.from.clone(),
             leases: Mutex::default(),
+            quiet: self.quiet,
             package_index: None,
             fetched: std::time::Duration::ZERO,
             _scratch: scratch,
@@ -669,6 +680,11 @@ impl Prepared {
         }
         plan.assess(&inventory, force);
         remotes::take_offers(self, plan).await?;
+        if let Some((_, info)) = self.engine.as_ref().filter(|_| !force && !self.quiet) {
+            let stale = plan.nodes().filter(|(_, node)| matches!(node.status, Status::Stale(_)));
+            let stale: HashSet<Key> = stale.map(|(_, node)| node.key).collect();
+            say_elsewhere(&self.store, info, Some(&stale)).map_err(Failure::environment)?;
+        }
         Ok(tags)
     }
 
@@ -707,7 +723,29 @@ pub async fn open(global: &Global) -> Result<Opened, Failure> {
     let store = open_store(global)?;
     let engine = connect(global).await.map_err(engine_failure)?;
     let info = engine.info().await.map_err(engine_failure)?;
-    Ok(Opened { identity: engine_identity(&info), engine, info, store })
+    let identity = engine_identity(&info);
+    if !global.quiet && store.indexed(&identity).map_err(Failure::environment)?.is_empty() {
+        say_elsewhere(&store, &info, None).map_err(Failure::environment)?;
+    }
+    Ok(Opened { identity, engine, info, store })
+}
+
+/// Says which images the index knows on another engine: of `keys`, or all.
+fn say_elsewhere(
+    store: &Store,
+    info: &EngineInfo,
+    keys: Option<&HashSet<Key>>,
+) -> Result<(), StoreError> {
+    for (engine, images) in store.elsewhere(&engine_identity(info), keys)? {
+        let name = engine.split(' ').next().unwrap_or_default();
+        if name == info.name || !matches!(name, "docker" | "embedded") {
+            continue;
+        }
+        let of = if keys.is_some() { " of these" } else { "" };
+        let (images, are) = (words::count(images, "image"), words::are(images));
+        errln!("note: {images}{of} {are} on the {name} engine: --engine {name}");
+    }
+    Ok(())
 }
 
 impl Opened {

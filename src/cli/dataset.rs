@@ -17,6 +17,7 @@ use crate::platform::Platform;
 use crate::report::Verdict;
 use crate::run::write_whole;
 use crate::source::Mirrors;
+use crate::words;
 
 use super::chosen::Choice;
 use super::context::{self, ChosenInstances};
@@ -184,7 +185,11 @@ async fn check_gold(global: &Global, args: &CheckArgs) -> Result<Vec<(String, St
         .collect();
     write_whole(&path, rows.as_bytes()).map_err(eval::run_failure)?;
     if !global.quiet {
-        errln!("{} instances do not hold, see `{}`", problems.len(), path.display());
+        match problems.len() {
+            0 => errln!("every instance holds: its own patch resolves it, and nothing else does"),
+            1 => errln!("1 instance does not hold, see `{}`", path.display()),
+            more => errln!("{more} instances do not hold, see `{}`", path.display()),
+        }
     }
     Ok(problems)
 }
@@ -254,7 +259,7 @@ async fn check(global: &Global, args: CheckArgs) -> CommandResult {
     }
     if problems.is_empty() {
         if !global.quiet {
-            errln!("{count} instances, nothing is wrong");
+            errln!("{}, nothing is wrong", words::count(count, "instance"));
         }
         return Ok(Exit::Success);
     }
@@ -263,7 +268,9 @@ async fn check(global: &Global, args: CheckArgs) -> CommandResult {
             outln!("{id}: {problem}");
         }
     }
-    Err(Failure::input(anyhow!("{} problems in {count} instances", problems.len())))
+    let (problems, instances) =
+        (words::count(problems.len(), "problem"), words::count(count, "instance"));
+    Err(Failure::input(anyhow!("{problems} in {instances}")))
 }
 
 #[cfg(test)]

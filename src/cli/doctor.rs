@@ -14,6 +14,7 @@ use crate::engine::{EngineError, EngineInfo};
 use crate::platform::Platform;
 use crate::proxy::Proxies;
 use crate::store::{self, disk};
+use crate::words;
 
 use super::context;
 use super::{CommandResult, Exit, Failure, Global};
@@ -91,7 +92,9 @@ pub(super) async fn run(global: &Global, args: DoctorArgs) -> CommandResult {
     if let Some(info) = &info {
         checks.push(memory_check(info.memory));
         let workers = config::default_workers(info.cpus);
-        checks.push(ok("processors", format!("{}, so {workers} workers", info.cpus)));
+        let workers = words::count(workers, "worker");
+        let detail = format!("{}, so {workers}; -j sets another number", info.cpus);
+        checks.push(ok("processors", detail));
     }
     checks.push(program_check("git", &["--version"], Status::Fail, "install git"));
     checks.push(program_check(
@@ -106,14 +109,12 @@ pub(super) async fn run(global: &Global, args: DoctorArgs) -> CommandResult {
         Status::Warn,
         "install uv; only `imgforge lock` needs it",
     ));
-    if info.as_ref().is_some_and(|info| info.name == "embedded") {
-        checks.push(program_check(
-            "mmdebstrap",
-            &["--version"],
-            Status::Warn,
-            "install mmdebstrap; only `--bootstrap` and `imgforge base bootstrap` need it",
-        ));
-    }
+    checks.push(program_check(
+        "mmdebstrap",
+        &["--version"],
+        Status::Warn,
+        "install mmdebstrap; only `--bootstrap` and `imgforge base bootstrap` need it",
+    ));
     checks.push(certificates_check());
     checks.extend(credentials_check());
     checks.push(proxy_check(info.as_ref()));

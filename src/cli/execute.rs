@@ -60,6 +60,9 @@ pub struct ExecArgs {
     /// How often something is tried that fails for a passing reason
     #[arg(long, value_name = "N", default_value_t = 4, env = "IMGFORGE_ATTEMPTS")]
     attempts: u32,
+    /// Whether steps run that were done before.
+    #[arg(skip)]
+    pub no_cache: bool,
 }
 
 impl ExecArgs {
@@ -126,6 +129,7 @@ impl ExecArgs {
             fail_fast: self.fail_fast,
             attempts: self.attempts.max(1),
             host,
+            no_cache: self.no_cache,
             log_dir: context::log_dir(),
             min_free: self.min_free << 30,
             engine: context::engine_identity(info),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use crate::plan::check::Purpose;
+use crate::words;
 
 use super::chosen::Choice;
 use super::context::{self, Wanted};
@@ -75,7 +76,7 @@ pub(super) async fn run(global: &Global, args: PrewarmArgs) -> CommandResult {
             .map(|node| node.id.as_str())
             .collect();
         if !missing.is_empty() {
-            errln!("could not get {} images:", missing.len());
+            errln!("could not get {}:", words::count(missing.len(), "image"));
             for id in missing.iter().take(SHOWN) {
                 errln!("  {id}");
             }

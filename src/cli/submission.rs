@@ -11,6 +11,7 @@ use crate::key::Digest;
 use crate::plan::Work;
 use crate::plan::build::ModelPatch;
 use crate::run::{PatchState, Submitted};
+use crate::words;
 
 use super::Failure;
 use super::render::warn;
@@ -126,13 +127,20 @@ pub fn read(
             more => format!(" and {more} more"),
         };
         warn(format!(
-            "{} predictions are for instances that the dataset does not have: {}{more}",
-            unknown.len(),
+            "{} {} for {} that the dataset does not have: {}{more}",
+            words::count(unknown.len(), "prediction"),
+            words::are(unknown.len()),
+            if unknown.len() == 1 { "an instance" } else { "instances" },
             shown.join(", ")
         ));
     }
     if not_chosen > 0 {
-        warn(format!("{not_chosen} predictions are for instances that are not chosen"));
+        let (predictions, are) = (words::count(not_chosen, "prediction"), words::are(not_chosen));
+        let what = match not_chosen {
+            1 => "an instance that is",
+            _ => "instances that are",
+        };
+        warn(format!("{predictions} {are} for {what} not chosen"));
     }
     if submission.submitted.is_empty() || (work.is_empty() && !skip_empty && refused.is_empty()) {
         let error =

@@ -546,6 +546,7 @@ mod tests {
             labels: BTreeMap::new(),
             tags: vec![tag.to_owned()],
             host: crate::engine::HostAccess::default(),
+            no_cache: false,
         }
     }
 

@@ -164,6 +164,8 @@ pub struct BuildRequest {
     pub tags: Vec<String>,
     /// Environment that build steps get and the image does not.
     pub host: HostAccess,
+    /// Whether steps run that were done before with the same inputs. Package caches are used.
+    pub no_cache: bool,
 }
 
 /// What a build step gets from the host; never part of a key or a layer.
@@ -617,6 +619,11 @@ pub trait Engine: Send + Sync {
         images: &[Image],
         taker: std::sync::Arc<dyn LayerTaker>,
     ) -> Result<()>;
+
+    /// Tells whether nobody but imgforge keeps images there.
+    fn is_own(&self) -> bool {
+        false
+    }
 
     /// Returns the ids of the images that containers stand on, whoever owns them.
     async fn images_in_use(&self) -> Result<HashSet<String>>;

@@ -54,6 +54,7 @@ impl Worker {
             labels: self.labels(index),
             tags: Self::tags(node),
             host: self.settings.host.clone(),
+            no_cache: self.settings.no_cache,
         };
         Ok(self.engine.build(&request, &**log).await?)
     }
@@ -92,6 +93,7 @@ impl Worker {
             labels: self.labels(index),
             tags: Self::tags(node),
             host: self.settings.host.clone(),
+            no_cache: self.settings.no_cache,
         };
         Ok(self.engine.build(&request, &**log).await?)
     }
@@ -169,6 +171,7 @@ impl Worker {
             labels: self.labels(index),
             tags: Self::tags(node),
             host: self.settings.host.clone(),
+            no_cache: self.settings.no_cache,
         };
         let watched = Watch { log: &**log, seen: Mutex::new(Vec::new()) };
         let built = self.engine.build(&request, &watched).await;

@@ -60,6 +60,8 @@ pub struct ExecSettings {
     pub attempts: u32,
     /// What build steps get from the host.
     pub host: HostAccess,
+    /// Whether steps run that were done before with the same inputs.
+    pub no_cache: bool,
     /// Where build logs go, `logs/build_images`.
     pub log_dir: PathBuf,
     /// Bytes that must stay free on the disks of the engine and of the state.

@@ -1,6 +1,6 @@
 //! What the index knows of the use of images, and of the room that they take.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rusqlite::params;
 
@@ -174,6 +174,42 @@ impl Store {
                 transaction
                     .prepare_cached("DELETE FROM layers WHERE engine = ?1 AND name = ?2")?
                     .execute([engine, name])?;
+            }
+            transaction.commit()
+        })
+    }
+
+    /// Counts the images that other engines are known to have, by the engine; with `keys` those of
+    /// them alone.
+    pub fn elsewhere(
+        &self,
+        engine: &str,
+        keys: Option<&HashSet<Key>>,
+    ) -> Result<BTreeMap<String, usize>, StoreError> {
+        self.with(|database| {
+            let mut query =
+                database.prepare_cached("SELECT engine, key FROM images WHERE engine <> ?1")?;
+            let mut rows = query.query([engine])?;
+            let mut counts = BTreeMap::new();
+            while let Some(row) = rows.next()? {
+                let (engine, key): (String, String) = (row.get(0)?, row.get(1)?);
+                let wanted = |keys: &HashSet<Key>| key.parse().is_ok_and(|key| keys.contains(&key));
+                if keys.is_none_or(wanted) {
+                    *counts.entry(engine).or_insert(0) += 1;
+                }
+            }
+            Ok(counts)
+        })
+    }
+
+    /// Forgets the images of engines whose names in the index begin so: they were removed.
+    pub fn forget_engines(&self, start: &str) -> Result<(), StoreError> {
+        self.with(|database| {
+            let transaction = database.transaction()?;
+            for table in ["images", "builds", "layers", "others"] {
+                let delete = format!("DELETE FROM {table} WHERE substr(engine, 1, ?2) = ?1");
+                transaction
+                    .execute(&delete, rusqlite::params![start, start.chars().count() as i64])?;
             }
             transaction.commit()
         })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use imgforge::cache::Limits;
 use imgforge::engine::{Quotas, SandboxNetwork, SandboxRequest};
-use imgforge::key::Kind;
+use imgforge::key::{KeyDocument, Kind};
 use imgforge::store::{Pinned, Store};
 
 use crate::common::{Machine, usage};
@@ -36,6 +36,45 @@ async fn half_of_the_cache_goes_and_frees_what_was_promised() {
             assert!(machine.has(parent).await);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_du_says_is_what_the_disk_has_and_images_that_others_stand_on_count() {
+    let machine = Machine::new().await;
+    // A base stands on what was pulled or bootstrapped, which has no key.
+    let from = machine.external("python:3.11-slim-bookworm", 8 * MIB).await;
+    let alone = machine.external("debian:bookworm", MIB).await;
+    let base = machine.make_on(&from, 2 * MIB).await;
+    machine.make(Kind::Env, 1, Some(&base), 2 * MIB).await;
+    let output = machine.run(&["cache", "du", "--json"]);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let others = document["others"].as_object().unwrap().values();
+    let said = document["bytes"].as_u64().unwrap()
+        + others.map(|bytes| bytes.as_u64().unwrap()).sum::<u64>();
+    let disk = usage(machine.path());
+    assert!(said.abs_diff(disk) * 50 < disk, "du says {said}, the disk has {disk}");
+    assert_eq!(document["images"], 4);
+    let rows = machine.run(&["cache", "ls", "--json"]);
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&rows.stdout).unwrap();
+    let kinds: BTreeSet<&str> = rows.iter().map(|row| row["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, BTreeSet::from(["base", "env", "from"]));
+    assert!(rows.iter().any(|row| row["image"] == "python:3.11-slim-bookworm"));
+
+    // What a base stands on goes after it; while somebody works, nothing of the kind goes.
+    let key = KeyDocument::new(Kind::Env).with("n", "another").key();
+    let lease = machine.store.lease([key]).await.unwrap();
+    machine.gc(0).await;
+    for image in [&from, &alone] {
+        assert!(machine.engine.inspect(&image.id).await.unwrap().is_some());
+    }
+    drop(lease);
+    machine.gc(0).await;
+    assert!(machine.contents().await.images.is_empty());
+    for image in [&from, &alone] {
+        assert!(machine.engine.inspect(&image.id).await.unwrap().is_none());
+    }
+    let left = usage(machine.path());
+    assert!(left < MIB as u64, "{left} bytes are left");
 }
 
 #[tokio::test(flavor = "multi_thread")]

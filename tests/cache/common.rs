@@ -113,6 +113,25 @@ impl Machine {
         Made { kind, key, image }
     }
 
+    /// Makes an image without a key, as a pull does it.
+    pub async fn external(&self, name: &str, bytes: usize) -> Image {
+        let scratch = tempfile::tempdir().unwrap();
+        let request = LayerRequest {
+            parent: Image { platform: "linux/amd64".to_owned(), ..Image::default() },
+            layers: vec![layer(scratch.path(), name, bytes)],
+            config: ImageConfig::default(),
+            tags: vec![name.to_owned()],
+        };
+        self.engine.load(&request).await.unwrap()
+    }
+
+    /// Makes a base on an image without a key.
+    pub async fn make_on(&self, from: &Image, bytes: usize) -> Made {
+        let on =
+            Made { kind: Kind::Base, key: KeyDocument::new(Kind::Base).key(), image: from.clone() };
+        self.make(Kind::Base, 0, Some(&on), bytes).await
+    }
+
     /// Gives the engine an image to build on, and writes a catalog whose base stands on it; returns
     /// the catalog's path.
     pub async fn catalog(&self) -> PathBuf {

@@ -60,6 +60,23 @@ fn building_again_gives_the_same_image() {
 }
 
 #[test]
+fn without_the_cache_a_step_runs_that_was_done_before() {
+    on_every_engine(|bench| async move {
+        // What it writes is another thing every time.
+        let text = format!("FROM {}\nRUN cat /proc/sys/kernel/random/uuid > /id\n", bench.from());
+        let mut ids = Vec::new();
+        for no_cache in [false, false, true] {
+            let mut request = bench.build(&text, "uncached");
+            request.no_cache = no_cache;
+            let image = bench.engine.build(&request, &Log::default()).await.unwrap();
+            ids.push(image.id);
+        }
+        assert_eq!(ids[0], ids[1]);
+        assert_ne!(ids[1], ids[2]);
+    });
+}
+
+#[test]
 fn what_the_host_gives_reaches_steps_and_no_layer() {
     on_every_engine(|bench| async move {
         let text = format!(

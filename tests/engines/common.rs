@@ -174,6 +174,7 @@ impl Bench {
             labels: labels(tag),
             tags: vec![self.name(tag)],
             host: HostAccess { network: Some("none".to_owned()), ..HostAccess::default() },
+            no_cache: false,
         }
     }
 

@@ -298,6 +298,7 @@ fn copies_give_the_same_image_as_an_overlay() {
                 labels: Default::default(),
                 tags: vec!["built:1".to_owned()],
                 host: Default::default(),
+                no_cache: false,
             };
             let log = Log::default();
             let built = engine.build(&request, &log).await;

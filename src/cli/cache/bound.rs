@@ -12,6 +12,7 @@ use crate::cache::collect::Gone;
 use crate::cache::{CachedImage, Limits};
 use crate::key::Key;
 use crate::store::{RecordLimits, RecordsGone, disk};
+use crate::words::{are, count};
 
 use super::super::context;
 use super::super::{CommandResult, Exit, Failure, Global, budget, render};
@@ -59,15 +60,19 @@ fn tell_records(gone: &RecordsGone, verb: &str) {
     }
     if results + blobs + rows > 0 {
         errln!(
-            "{verb} {results} recorded runs, {blobs} logs and differences, and {rows} rows about \
-             images that are gone"
+            "{verb} {}, {} or differences, and {} about images that are gone",
+            count(*results, "recorded run"),
+            count(*blobs, "log"),
+            count(*rows, "row")
         );
     }
     if *bytes > 0 {
         errln!("{verb} {} of the state beside images", disk::bytes_text(*bytes));
     }
     if *mirrors_in_use > 0 {
-        render::warn(format!("{mirrors_in_use} mirrors stay: something runs with this state"));
+        let verb = if *mirrors_in_use == 1 { "stays" } else { "stay" };
+        let mirrors = count(*mirrors_in_use, "mirror");
+        render::warn(format!("{mirrors} {verb}: something runs with this state"));
     }
 }
 
@@ -96,7 +101,7 @@ pub(super) async fn gc(global: &Global, args: GcArgs) -> CommandResult {
             .map(|gone| {
                 json!({
                     "key": gone.image.key,
-                    "kind": gone.image.kind,
+                    "kind": gone.image.kind_name(),
                     "image": gone.image.image(),
                     "node": gone.image.node,
                     "why": gone.why,
@@ -121,7 +126,11 @@ pub(super) async fn gc(global: &Global, args: GcArgs) -> CommandResult {
     if !global.quiet {
         let verb = if args.dry_run { "would remove" } else { "removed" };
         for Gone { image, frees, .. } in &collected.removed {
-            let title = image.node.clone().unwrap_or_else(|| image.kind.to_string());
+            let title = match (&image.node, image.external) {
+                (Some(node), false) => node.clone(),
+                (_, true) => image.image(),
+                (None, false) => image.kind.to_string(),
+            };
             errln!("{verb} {title} ({})  {}", image.key.short(), disk::bytes_text(*frees));
         }
         if collected.unneeded.objects > 0 {
@@ -132,17 +141,19 @@ pub(super) async fn gc(global: &Global, args: GcArgs) -> CommandResult {
         let promised = disk::bytes_text(collected.promised);
         let images = collected.removed.len();
         match (args.dry_run, collected.freed) {
-            (true, _) => errln!("{images} images would go, and free {promised}"),
+            (true, _) => errln!("{} would go, and free {promised}", count(images, "image")),
             (false, Some(freed)) => {
                 let freed = disk::bytes_text(freed);
-                errln!("{images} images went: {freed} freed on the disk, {promised} promised");
+                let images = count(images, "image");
+                errln!("{images} went: {freed} freed on the disk, {promised} promised");
             }
-            (false, None) => errln!("{images} images went, {promised} freed"),
+            (false, None) => errln!("{} went, {promised} freed", count(images, "image")),
         }
         if collected.kept > 0 {
             render::warn(format!(
-                "the cache stays larger than that: {} images are pinned or in use",
-                collected.kept
+                "the cache stays larger than that: {} {} pinned or in use",
+                count(collected.kept, "image"),
+                are(collected.kept)
             ));
         }
         if limits == Limits::default() && record_limits == RecordLimits::default() {

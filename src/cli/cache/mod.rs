@@ -110,7 +110,7 @@ fn row(contents: &Contents, image: &CachedImage) -> Value {
     datasets.dedup();
     json!({
         "key": image.key,
-        "kind": image.kind,
+        "kind": image.kind_name(),
         "image": image.is_named().then(|| image.image()),
         "id": image.id,
         "node": image.node,

@@ -7,8 +7,10 @@ use anyhow::anyhow;
 use clap::Args;
 use serde_json::json;
 
-use crate::key::{Key, Kind};
+use crate::cache::Contents;
+use crate::key::Kind;
 use crate::store::{Pinned, Pins};
+use crate::words;
 
 use super::super::context::{self, Opened, Wanted};
 use super::super::help::heading;
@@ -81,23 +83,27 @@ pub(super) async fn pin(global: &Global, args: PinArgs) -> CommandResult {
     if added.is_empty() {
         return list(global, &opened, &pins).await;
     }
-    let there: BTreeSet<Key> = read(&opened).await?.images.iter().map(|image| image.key).collect();
+    let contents = read(&opened).await?;
     for pin in added {
-        let keys = &pins[&pin];
+        let here = held(&contents, &pin);
         if !global.quiet {
-            let here = keys.intersection(&there).count();
-            errln!("pinned {pin}: {here} images are here, {} are named", keys.len());
+            // As the list of pins counts: with what was made for it meanwhile.
+            let (images, are) = (words::count(here, "image"), words::are(here));
+            errln!("pinned {pin}: {images} {are} here, {} named", pins[&pin].len());
         }
     }
     Ok(Exit::Success)
 }
 
+/// Counts the images that a pin holds.
+fn held(contents: &Contents, pin: &Pinned) -> usize {
+    let name = pin.to_string();
+    contents.images.iter().filter(|image| image.pins.contains(&name)).count()
+}
+
 async fn list(global: &Global, opened: &Opened, pins: &Pins) -> CommandResult {
     let contents = read(opened).await?;
-    let held = |pin: &Pinned| {
-        let name = pin.to_string();
-        contents.images.iter().filter(move |image| image.pins.contains(&name)).count()
-    };
+    let held = |pin: &Pinned| held(&contents, pin);
     if global.json {
         let rows: Vec<_> = pins
             .iter()
@@ -106,7 +112,7 @@ async fn list(global: &Global, opened: &Opened, pins: &Pins) -> CommandResult {
         render::json(&rows);
     } else {
         for pin in pins.keys() {
-            outln!("{pin}: {} images", held(pin));
+            outln!("{pin}: {}", words::count(held(pin), "image"));
         }
         if pins.is_empty() && !global.quiet {
             errln!("nothing is pinned");

@@ -12,6 +12,7 @@ use crate::cache::usage::{Group, age};
 use crate::cache::{CachedImage, Contents};
 use crate::key::Kind;
 use crate::store::disk;
+use crate::words::count;
 
 use super::super::context::{self, Opened};
 use super::super::render;
@@ -58,7 +59,7 @@ pub(super) async fn ls(global: &Global, args: LsArgs) -> CommandResult {
     let mut chosen: Vec<&CachedImage> = contents
         .images
         .iter()
-        .filter(|image| args.kind.is_empty() || args.kind.contains(&image.kind))
+        .filter(|image| args.kind.is_empty() || !image.external && args.kind.contains(&image.kind))
         .filter(|image| args.repo.is_none() || image.repo == args.repo)
         .filter(|image| oldest.is_none_or(|oldest| image.last_used <= oldest))
         .filter(|image| dataset.is_none_or(|name| image.uses.iter().any(|one| one.dataset == name)))
@@ -82,6 +83,7 @@ pub(super) async fn ls(global: &Global, args: LsArgs) -> CommandResult {
 /// Returns what a person knows an image by.
 fn title(image: &CachedImage) -> String {
     match &image.node {
+        _ if image.external => image.image(),
         Some(node) => node.clone(),
         None => format!("{}:{}", image.kind, image.repo.as_deref().unwrap_or("?")),
     }
@@ -115,7 +117,7 @@ fn table(contents: &Contents, images: &[&CachedImage]) -> String {
         let _ = writeln!(text, "{}", line.trim_end());
     }
     let total = disk::bytes_text(contents.total());
-    let _ = writeln!(text, "\n{} images, {total} in all", contents.images.len());
+    let _ = writeln!(text, "\n{}, {total} in all", count(contents.images.len(), "image"));
     text
 }
 
@@ -141,7 +143,7 @@ pub(super) async fn du(global: &Global) -> CommandResult {
     let opened = context::open(global).await?;
     let contents = read(&opened).await?;
     let now = now();
-    let kinds = contents.grouped(|image| vec![image.kind.to_string()]);
+    let kinds = contents.grouped(|image| vec![image.kind_name().to_owned()]);
     let repositories =
         contents.grouped(|image| vec![image.repo.clone().unwrap_or_else(|| "(none)".to_owned())]);
     let datasets = contents.grouped(|image| {
@@ -173,14 +175,15 @@ pub(super) async fn du(global: &Global) -> CommandResult {
     }
     let groups =
         [("KIND", &kinds), ("REPOSITORY", &repositories), ("DATASET", &datasets), ("AGE", &ages)];
-    for (title, groups) in groups {
+    for (title, groups) in groups.into_iter().filter(|(_, groups)| !groups.is_empty()) {
         out!("{}", group_table(title, groups));
     }
     outln!("{:<40}  {:>8}  {:>11}", "OTHERS", "", "BYTES");
     for (name, bytes) in others {
         outln!("{name:<40}  {:>8}  {:>11}", "", disk::bytes_text(bytes));
     }
-    outln!("\n{} images, {} in all", contents.images.len(), disk::bytes_text(total));
+    let images = count(contents.images.len(), "image");
+    outln!("\n{images}, {} in all", disk::bytes_text(total));
     Ok(Exit::Success)
 }
 

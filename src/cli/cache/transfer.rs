@@ -106,7 +106,7 @@ pub(super) async fn push(global: &Global, args: PushArgs) -> CommandResult {
     let mut images: Vec<ToPush> = contents
         .images
         .iter()
-        .filter(|image| image.is_named())
+        .filter(|image| image.is_named() && !image.external)
         .filter(|image| {
             wanted.as_ref().is_none_or(|wanted| wanted.contains(&(image.kind, image.key)))
         })
@@ -277,7 +277,7 @@ pub(super) async fn export(global: &Global, args: ExportArgs) -> CommandResult {
     let mut chosen: Vec<&CachedImage> = contents
         .images
         .iter()
-        .filter(|image| image.is_named())
+        .filter(|image| image.is_named() && !image.external)
         .filter(|image| {
             wanted.as_ref().is_none_or(|wanted| wanted.contains(&(image.kind, image.key)))
         })

@@ -5,6 +5,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cache::verify;
+use crate::words::count;
 
 use super::super::context;
 use super::super::{CommandResult, Exit, Failure, Global, render};
@@ -46,10 +47,11 @@ pub(super) async fn run(global: &Global, args: VerifyArgs) -> CommandResult {
         }
         let read = match args.quick {
             true => "layers not read".to_owned(),
-            false => format!("{} layers read", verified.layers),
+            false => format!("{} read", count(verified.layers, "layer")),
         };
         let found = verified.findings.len();
-        errln!("{} images, {read}: {found} findings, {broken} images broken", verified.images);
+        let (images, findings) = (count(verified.images, "image"), count(found, "finding"));
+        errln!("{images}, {read}: {findings}, {} broken", count(broken, "image"));
         if args.repair && found > 0 {
             errln!("the index is made anew; broken images are removed: a build makes them again");
         } else if found > 0 {

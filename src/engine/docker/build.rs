@@ -115,6 +115,7 @@ impl DockerEngine {
             // Every Docker since 18.09 has it, whichever builder its command prefers.
             .version(BuilderVersion::BuilderBuildKit)
             .session(&session)
+            .nocache(request.no_cache)
             .rm(true)
             .forcerm(true);
         if let Some(network) = &request.host.network {

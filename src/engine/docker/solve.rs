@@ -42,8 +42,10 @@ impl DockerEngine {
             Some("none") => ImageBuildNetworkMode::None,
             _ => ImageBuildNetworkMode::Bridge,
         };
-        let mut options =
-            ImageBuildFrontendOptions::builder().platforms(&platform).force_network_mode(&network);
+        let mut options = ImageBuildFrontendOptions::builder()
+            .platforms(&platform)
+            .force_network_mode(&network)
+            .nocache(request.no_cache);
         for (name, value) in &self.scratch_labels() {
             options = options.label(name, value);
         }

@@ -207,6 +207,10 @@ impl Engine for EmbeddedEngine {
         tokio::task::block_in_place(|| self.give_layers(images, &taker))
     }
 
+    fn is_own(&self) -> bool {
+        true
+    }
+
     /// Those of other processes are operations, which a collection sees by itself.
     async fn images_in_use(&self) -> Result<HashSet<String>> {
         Ok(HashSet::new())

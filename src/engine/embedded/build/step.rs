@@ -176,6 +176,9 @@ impl EmbeddedEngine {
         built: &mut Built,
         building: &Building<'_>,
     ) -> Result<bool> {
+        if building.request.no_cache {
+            return Ok(false);
+        }
         let Ok(diff_id) = std::fs::read_to_string(self.step_record(key)) else { return Ok(false) };
         if !diff_id.is_empty() {
             if !self.snapshots.has(&diff_id) {

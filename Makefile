@@ -1,14 +1,15 @@
 # `make demo` shows the main job from nothing; `make test` runs every check. Both install or start
 # what is missing, say so, and can be run again.
 
-.PHONY: help demo test fmt bench clean-demo
+.PHONY: help demo test fmt bench clean-demo clean-test
 
 help:
 	@echo 'make demo        build the images of the bundled dataset, from nothing'
 	@echo 'make test        formatting, lints and all tests, engine tests included'
 	@echo 'make fmt         format the sources'
 	@echo 'make bench       run the benchmarks'
-	@echo 'make clean-demo  remove the images and the state of the demo'
+	@echo 'make clean-demo  remove the images of the demo'
+	@echo 'make clean-test  remove what `make test` left: states, its user, its packages'
 
 demo:
 	@scripts/demo
@@ -24,3 +25,6 @@ bench:
 
 clean-demo:
 	@scripts/clean-demo
+
+clean-test:
+	@scripts/clean-test

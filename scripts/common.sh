@@ -33,6 +33,8 @@ install_packages() {
     command -v apt-get >/dev/null ||
         fail "missing: ${missing[*]}" "this machine has no apt-get: install them by hand"
     say "installing ${missing[*]}"
+    # What `make test` says at its end, and `make clean-test` removes.
+    [ -z "${installed_list:-}" ] || printf '%s\n' "${missing[@]}" >>"$installed_list"
     as_root apt-get -qq update
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y \
         --no-install-recommends "${missing[@]}" </dev/null >/dev/null

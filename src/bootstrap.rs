@@ -19,6 +19,7 @@ use crate::engine::{
     Engine, EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink, emulation, label,
 };
 use crate::key::Digest;
+use crate::offline;
 use crate::platform::Platform;
 use crate::proxy::{Proxies, WrongProxy};
 
@@ -400,6 +401,10 @@ impl Bootstrap {
         let named = std::env::var(ARCHIVE).ok().filter(|named| !named.is_empty());
         let named = named.map(|named| named.trim_end_matches('/').to_owned());
         let public = [DEBIAN, OLD_DEBIAN].map(|archive| Some(archive.to_owned()));
+        if offline::is_on() {
+            let tried = format!("none: {}", offline::WHY);
+            return Err(BootstrapError::NoArchive { suite: self.suite, tried });
+        }
         let mut tried = Vec::new();
         let mut found = None;
         for archive in [named, main].into_iter().chain(public).flatten() {

@@ -22,11 +22,17 @@ pub enum NoClient {
     /// A variable names no proxy.
     #[error(transparent)]
     Proxy(WrongProxy),
+    /// The process keeps from the network.
+    #[error("{}", crate::offline::WHY)]
+    Offline,
 }
 
 /// Begins a client that trusts the host's authorities and those of `SSL_CERT_FILE`, and goes by the
 /// proxies of the environment.
 pub(crate) fn client() -> Result<ClientBuilder, NoClient> {
+    if crate::offline::is_on() {
+        return Err(NoClient::Offline);
+    }
     // An error says that it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = reqwest::Client::builder()

@@ -29,6 +29,7 @@ mod hashing;
 mod http;
 pub mod key;
 mod nearest;
+mod offline;
 pub mod owner;
 pub mod patch;
 pub mod plan;

@@ -6,6 +6,22 @@ pub(crate) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{ending}")
 }
 
+/// The most characters of a foreign text that are shown.
+const SHOWN: usize = 80;
+
+/// Writes a text of others so that it can stand in a line: without control characters, and cut.
+pub(crate) fn shown(text: &str) -> String {
+    let plain = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    let mut shown: String = text.chars().take(SHOWN).map(plain).collect();
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// Returns the verb that goes with a number: `is` or `are`.
 pub(crate) fn are(number: usize) -> &'static str {
     if number == 1 { "is" } else { "are" }
@@ -14,6 +30,13 @@ pub(crate) fn are(number: usize) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_wrote_stays_in_its_line() {
+        assert_eq!(shown("a\u{1b}[31mb\nc"), "a\\u{1b}[31mb\\nc");
+        assert_eq!(shown("ä-1"), "ä-1");
+        assert_eq!(shown(&"x".repeat(5000)), "x".repeat(80) + "…");
+    }
 
     #[test]
     fn one_is_singular_and_all_else_plural() {

@@ -639,3 +639,113 @@ fn a_variable_that_nothing_reads_is_named_with_the_nearest() {
     let (_, error) = with_variables(&space, &set, &["-q", "plan", "-d", "d.jsonl"]);
     assert!(!error.contains("IMGFORGE_DATSET"), "{error}");
 }
+
+#[test]
+fn settings_are_shown_with_where_they_come_from() {
+    let space = Space::new();
+    space.write("images.local.toml", "[defaults]\nmemory = \"4g\"\nmax-workers = 5\n");
+    let args = ["config", "show", "--json", "-t", "5m"];
+    let output = space.command(&args).env("IMGFORGE_CPUS", "1.5").output().unwrap();
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let of = |name: &str| {
+        let row = rows.iter().find(|row| row["name"] == name).unwrap();
+        (row["value"].as_str().unwrap().to_owned(), row["source"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(of("timeout"), ("5m".to_owned(), "flag".to_owned()));
+    assert_eq!(of("cpus"), ("1.5".to_owned(), "IMGFORGE_CPUS".to_owned()));
+    assert_eq!(of("memory"), ("4294967296".to_owned(), "images.toml".to_owned()));
+    assert_eq!(of("max-workers"), ("5".to_owned(), "images.toml".to_owned()));
+    assert_eq!(of("engine"), ("auto".to_owned(), "default".to_owned()));
+    assert_eq!(of("state-dir").1, "IMGFORGE_STATE_DIR");
+    let output = space.run(&["config", "show", "--all"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        text.lines().any(|line| line.starts_with("junit") && line.ends_with("default")),
+        "{text}"
+    );
+    let output = space.run(&["parsers"]);
+    assert!(String::from_utf8_lossy(&output.stdout).lines().any(|line| line == "parse_log_pytest"));
+}
+
+#[test]
+fn what_is_named_is_looked_at_before_anything_is_planned() {
+    let space = Space::new();
+    let dry = ["build", "-d", "demo", "--dry-run"];
+    let error = space.fails(2, &[&dry[..], &["--ca-bundle", "nope.pem"]].concat());
+    assert!(error.contains("cannot read the CA bundle `nope.pem`"), "{error}");
+    for mirror in ["nope", "nope/{repo}.git", "file:///nope/{owner}"] {
+        let error = space.fails(2, &[&dry[..], &["--git-mirror", mirror]].concat());
+        assert!(error.contains("where --git-mirror looks, is no directory"), "{error}");
+    }
+    let error = space.fails(2, &["lock", "pallets/flask", "2.0", "--date", "yesterday"]);
+    assert!(error.contains("`--date yesterday` is no date"), "{error}");
+    let error = space.fails(2, &["eval", "-d", "demo", "-p", "gold", "-t", "5x"]);
+    assert!(error.contains("write seconds (300), or 5m"), "{error}");
+    space.fails(3, &["--engine", "docker", "eval", "-d", "demo", "-p", "gold", "-t", "5m"]);
+}
+
+#[test]
+fn offline_nothing_is_asked() {
+    let space = Space::new();
+    let plan = ["--offline", "plan", "-d", "lite"];
+    let output = space.command(&plan).env_remove("HF_HUB_OFFLINE").output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("is not in the cache"), "{error}");
+    let output = space.command(&["doctor", "--json"]).env("IMGFORGE_OFFLINE", "yes").output();
+    let document: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+    let checks = document["checks"].as_array().unwrap();
+    assert!(checks.iter().any(|check| check["detail"] == "not asked"), "{document}");
+}
+
+#[test]
+fn runs_are_where_the_output_directory_says() {
+    let space = Space::new();
+    space.write("out/logs/run_evaluation/first/m/x__y-1/test_output.txt", "");
+    let error = space.fails(2, &["report", "nope", "--output-dir", "out"]);
+    assert!(error.contains("there are first"), "{error}");
+}
+
+/// Returns what a shell offers for the last word of a line.
+fn offered(space: &Space, line: &[&str]) -> Vec<String> {
+    let output = space
+        .command(&[&["--", "imgforge"], line].concat())
+        .env("COMPLETE", "bash")
+        .env("_CLAP_COMPLETE_INDEX", line.len().to_string())
+        .env("_CLAP_IFS", "\n")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| line.trim_end().to_owned()).collect()
+}
+
+#[test]
+fn a_shell_is_offered_what_is_on_this_machine() {
+    let space = Space::new();
+    space.write("logs/run_evaluation/first/run.json", "{}");
+    space.write("rows.jsonl", &row("pallets__flask-4045", ",\"FAIL_TO_PASS\":[\"a\"]"));
+    let has = |line: &[&str], word: &str| {
+        let offered = offered(&space, line);
+        assert!(offered.iter().any(|one| one == word), "{line:?}: {word} in {offered:?}");
+    };
+    has(&["ev"], "eval");
+    has(&["eval", "-d", ""], "lite");
+    has(&["eval", "-d", "row"], "rows.jsonl");
+    has(&["eval", "-d", "demo", "-p", ""], "gold");
+    has(&["eval", "-d", "demo", "-i", "imgforge__aba"], "imgforge__abacus-1");
+    has(&["eval", "-d", "rows.jsonl", "-i", ""], "pallets__flask-4045");
+    has(&["grade", "--parser", "parse_log_pyt"], "parse_log_pytest");
+    has(&["report", ""], "first");
+    // What is not on this machine is not asked for.
+    assert!(offered(&space, &["eval", "-d", "lite", "-i", ""]).is_empty());
+    assert!(!space.0.path().join("state").exists(), "completing makes nothing");
+}
+
+#[test]
+fn a_base_is_not_begun_where_the_disk_has_too_little_free() {
+    let space = Space::new();
+    let image = "python:3.11-slim-bookworm";
+    let args = ["--engine", "embedded", "base", "bootstrap", image, "--min-free", "1000000"];
+    let error = space.fails(3, &args);
+    assert!(error.contains("free") && !error.contains("making"), "{error}");
+}

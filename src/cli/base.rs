@@ -7,7 +7,9 @@ use serde_json::json;
 
 use crate::bootstrap::{Bootstrap, BootstrapError, LABEL};
 use crate::engine::LogSink;
+use crate::exec::survey::BOOTSTRAP_BYTES;
 use crate::platform::same;
+use crate::store::disk;
 
 use super::interrupt::unless_interrupted;
 use super::{CommandResult, Exit, Failure, Global, context, platform, progress, render};
@@ -33,6 +35,9 @@ pub struct BootstrapArgs {
     /// Make it anew where the engine has it
     #[arg(long)]
     force: bool,
+    /// Do not begin where the disk would have less than this free, in GiB
+    #[arg(long, value_name = "GIB", default_value_t = 2, env = "IMGFORGE_MIN_FREE")]
+    min_free: u64,
 }
 
 /// Runs `base`.
@@ -71,6 +76,12 @@ pub(super) async fn run(global: &Global, command: BaseCommand) -> CommandResult 
                 match sibling {
                     Some(image) => (image, false),
                     None => {
+                        let (dir, free) = (store.dir(), args.min_free << 30);
+                        let room = disk::guard(dir, free, BOOTSTRAP_BYTES);
+                        room.map_err(|error| {
+                            let hint = error.hint().to_owned();
+                            Failure::environment(error).hint(Some(hint))
+                        })?;
                         if !global.quiet {
                             errln!("making {name} with mmdebstrap (a minute or two)");
                         }

@@ -60,8 +60,11 @@ pub(super) async fn run(global: &Global, mut args: BuildArgs) -> CommandResult {
         build_instead: true,
         purpose: Purpose::Images,
         evaluate: None,
+        min_free: args.exec.min_free,
     };
     let prepared = context::prepare(global, &wanted).await?;
+    // Also where nothing is built.
+    args.exec.host()?;
     let up_to = args.images.up_to();
     let mut plan = prepared.plan(&prepared.work, up_to, None)?;
     let tags = prepared.assess(&mut plan, args.force_rebuild, &Default::default()).await?;

@@ -129,6 +129,7 @@ async fn create(global: &Global, args: CreateArgs) -> CommandResult {
         build_instead: true,
         purpose: Purpose::Images,
         evaluate: None,
+        min_free: args.exec.min_free,
     };
     let mut prepared = context::prepare(global, &wanted).await?;
     prepared.namespace = None;

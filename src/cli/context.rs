@@ -27,7 +27,7 @@ use crate::plan::build::from_images;
 use crate::plan::check::Purpose;
 use crate::plan::{EvaluateOptions, Inventory, Plan, PlanOptions, Planner, Status, Work};
 use crate::platform::Platform;
-use crate::source::Mirrors;
+use crate::source::{Mirrors, local_path};
 use crate::store::{self, Lease, OnNetwork, Store, StoreError};
 use crate::words;
 
@@ -192,12 +192,12 @@ pub async fn read_dataset(
         let store = store.ok_or_else(|| Failure::input(anyhow!("the bundle needs a state")))?;
         let contents = bundle::used(store)?;
         let rows = bundle::dir(store).join(form::ROWS);
-        let hub = HubSettings::from_env(variable);
+        let hub = hub();
         let read = dataset::load(&rows.display().to_string(), split, &hub).await;
         let read = read.map_err(Failure::environment)?;
         return Ok((Dataset { origin: contents.dataset, ..read }, BTreeMap::new()));
     }
-    let hub = HubSettings::from_env(variable);
+    let hub = hub();
     let waiting = super::progress::wait(format!("reading the dataset {name}"));
     let dataset = dataset::load(name, split, &hub).await;
     drop(waiting);
@@ -336,6 +336,8 @@ pub struct Wanted<'a> {
     pub purpose: Purpose,
     /// How they are run.
     pub evaluate: Option<EvaluateOptions>,
+    /// GiB that must stay free.
+    pub min_free: u64,
 }
 
 impl<'a> Wanted<'a> {
@@ -352,6 +354,7 @@ impl<'a> Wanted<'a> {
             build_instead: true,
             purpose: Purpose::Images,
             evaluate: None,
+            min_free: 0,
         }
     }
 }
@@ -399,6 +402,29 @@ pub fn namespace(
     })
 }
 
+/// Checks that a source of repositories that is on this machine is there.
+fn check_mirror(template: &str) -> Result<(), Failure> {
+    let Some(path) = local_path(template) else { return Ok(()) };
+    // What comes before the first name of a repository.
+    let whole = path.display().to_string();
+    let place = match whole.split_once('{') {
+        None => path.clone(),
+        Some((start, _)) => match start.rsplit_once('/') {
+            Some((place, _)) => PathBuf::from(format!("{place}/")),
+            None => return Ok(()),
+        },
+    };
+    if place.is_dir() {
+        return Ok(());
+    }
+    let error = anyhow!("`{}`, where --git-mirror looks, is no directory", place.display());
+    Err(Failure::input(error).hint(Some(
+        "name a URL or a directory that is there; {owner}, {name} and {repo} stand for the \
+         repository"
+            .to_owned(),
+    )))
+}
+
 /// Reads everything that a plan is made from.
 pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, Failure> {
     let store = open_store(global)?;
@@ -412,6 +438,9 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
     let defaults = catalog.defaults();
     let platform = sources.platform.as_ref().or(defaults.platform.as_ref());
     let platform = platform.map(|text| platform::read(text)).transpose()?;
+    for template in &sources.git_mirror {
+        check_mirror(template)?;
+    }
     let ChosenInstances { instances, mut refused, all, origin: dataset, mirrors: demo_mirrors } =
         choose(wanted.chosen, Some(&store)).await?;
     if instances.is_empty() {
@@ -496,7 +525,9 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
             _ => &lines,
         };
         let bootstrap = sources.bootstrap || defaults.bootstrap == Some(true);
-        let fetch = Fetch { log, bootstrap: bootstrap.then_some(scratch.path()) };
+        let min_free = wanted.min_free << 30;
+        let bootstrap = bootstrap.then_some(scratch.path());
+        let fetch = Fetch { log, bootstrap, min_free };
         let fetch = wanted.build.then_some(&fetch);
         let known = survey::from_identities(&**engine, &images, &platform, fetch);
         let known = super::interrupt::unless_interrupted(known).await?;
@@ -505,6 +536,7 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         from = known.map_err(|error| {
             let hint = match &error {
                 FetchError::Bootstrap { source, .. } => source.hint(),
+                FetchError::Space(error) => Some(error.hint().to_owned()),
                 FetchError::Engine(_) => Some(
                     "`--bootstrap` makes Debian's own Pythons without a registry, as does \
                      `imgforge base bootstrap`; or let another Python stand in, `[stand-in]` in \
@@ -520,8 +552,11 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         || std::thread::available_parallelism().map_or(1, usize::from),
         |(_, info)| info.cpus,
     );
-    let workers = wanted.workers.or(defaults.max_workers);
-    let workers = workers.unwrap_or_else(|| config::default_workers(cpus)).max(1);
+    let named = wanted.workers.or(defaults.max_workers);
+    let workers = named.unwrap_or_else(|| config::default_workers(cpus)).max(1);
+    if wanted.build && named.is_none() && workers == 1 && cpus > 1 && !global.quiet {
+        errln!("1 worker, for {cpus} processors: -j does more at once");
+    }
     let mut map = if in_bundle { BTreeMap::new() } else { catalog.mirrors().clone() };
     map.extend(demo_mirrors);
     let index = in_bundle.then(|| bundle::dir(&store).join(form::INDEX));
@@ -772,7 +807,16 @@ pub fn collector<'a>(
     Collector { engine, identity, root, store }
 }
 
-/// Returns the directory of build logs.
-pub fn log_dir() -> PathBuf {
-    PathBuf::from("logs/build_images")
+/// Where build logs are, below [`output_dir`].
+pub const BUILD_LOGS: &str = "logs/build_images";
+
+/// Returns where a run leaves its files.
+pub fn output_dir(global: &Global) -> PathBuf {
+    global.output_dir.clone().unwrap_or_default()
+}
+
+/// Returns the settings of the hub.
+fn hub() -> HubSettings {
+    let hub = HubSettings::from_env(variable);
+    HubSettings { offline: hub.offline || crate::offline::is_on(), ..hub }
 }

@@ -26,7 +26,7 @@ use super::execute::ExecArgs;
 use super::help::heading;
 use super::run_args::RunArgs;
 use super::{Chosen, CommandResult, Exit, Failure, Global, Sources};
-use super::{platform, refusal};
+use super::{platform, refusal, results};
 
 /// Commands of `dataset`.
 #[derive(Debug, Subcommand)]
@@ -178,7 +178,8 @@ async fn check_gold(global: &Global, args: &CheckArgs) -> Result<Vec<(String, St
         };
         problems.push((result.instance_id.clone(), format!("{what}{more}")));
     }
-    let path = std::path::Path::new("evaluation_results").join(&run_id).join("problems.jsonl");
+    let path =
+        context::output_dir(global).join(results::DIRECTORY).join(&run_id).join("problems.jsonl");
     let rows: String = problems
         .iter()
         .map(|(id, problem)| json!({ "instance_id": id, "problem": problem }).to_string() + "\n")

@@ -25,11 +25,8 @@ const ADVISED_DISK: u64 = 120 << 30;
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// Do not ask registries and hubs
-    #[arg(long)]
-    offline: bool,
     /// Print a profile of AppArmor that lets this program make containers, and do nothing else
-    #[arg(long, conflicts_with = "offline")]
+    #[arg(long)]
     apparmor_profile: bool,
 }
 
@@ -118,7 +115,7 @@ pub(super) async fn run(global: &Global, args: DoctorArgs) -> CommandResult {
     checks.push(certificates_check());
     checks.extend(credentials_check());
     checks.push(proxy_check(info.as_ref()));
-    if args.offline {
+    if global.offline {
         checks.push(ok("network", "not asked"));
     } else {
         for (name, url) in [

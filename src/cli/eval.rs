@@ -2,7 +2,7 @@
 
 use crate::cli::out::errln;
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use anyhow::anyhow;
@@ -114,7 +114,8 @@ pub(super) fn run_failure(error: RunError) -> Failure {
             };
             Failure::input(error).hint(Some(hint))
         }
-        RunError::File { .. } => Failure::environment(error),
+        RunError::File { .. } => Failure::environment(error)
+            .hint(Some("`--output-dir` names another directory for logs and results".to_owned())),
     }
 }
 
@@ -166,7 +167,8 @@ pub(super) async fn run(global: &Global, args: EvalArgs) -> CommandResult {
         run: &args.run,
     };
     let Finished { report, exit, _lock } = evaluate(global, &evaluation).await?;
-    let written = results::write(&report, &args.outputs).map_err(run_failure)?;
+    let written = results::write(&report, &args.outputs, &context::output_dir(global))
+        .map_err(run_failure)?;
     results::write_step_summary(&report).map_err(run_failure)?;
     if !global.quiet {
         results::print(&report, &written);
@@ -250,7 +252,8 @@ pub(super) async fn evaluate(
     global: &Global,
     evaluation: &Evaluation<'_>,
 ) -> Result<Finished, Failure> {
-    let dir = RunDir::new(Path::new(RUNS), evaluation.run_id).map_err(run_failure)?;
+    let dir = RunDir::new(&context::output_dir(global).join(RUNS), evaluation.run_id)
+        .map_err(run_failure)?;
     // Before anything is fetched; what else may differ is looked at once the predictions are read.
     if !evaluation.replace_run
         && let Some(known) = dir.metadata().map_err(run_failure)?
@@ -270,6 +273,7 @@ pub(super) async fn evaluate(
         build_instead: true,
         purpose: Purpose::Run,
         evaluate: Some(options.clone()),
+        min_free: evaluation.exec.min_free,
     };
     let prepared = context::prepare(global, &wanted).await?;
     options.emulator.clone_from(&prepared.emulator);

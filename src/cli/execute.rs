@@ -56,10 +56,13 @@ pub struct ExecArgs {
     secret: Vec<(String, PathBuf)>,
     /// Stop before the disk has less than this free, in GiB
     #[arg(long, value_name = "GIB", default_value_t = 2, env = "IMGFORGE_MIN_FREE")]
-    min_free: u64,
+    pub min_free: u64,
     /// How often something is tried that fails for a passing reason
     #[arg(long, value_name = "N", default_value_t = 4, env = "IMGFORGE_ATTEMPTS")]
     attempts: u32,
+    /// The same without the first time
+    #[arg(long, value_name = "N", conflicts_with = "attempts", env = "IMGFORGE_RETRIES")]
+    retries: Option<u32>,
     /// Whether steps run that were done before.
     #[arg(skip)]
     pub no_cache: bool,
@@ -92,15 +95,7 @@ impl ExecArgs {
         more: Vec<Box<dyn Reporter>>,
         index: Option<PackageIndex>,
     ) -> Result<RunSummary, Failure> {
-        let host = config::host_access(
-            context::variable,
-            self.ca_bundle.as_deref(),
-            self.build_network.clone(),
-        )
-        .map_err(|error| {
-            let error = anyhow::Error::from(error).context("cannot read the CA bundle");
-            Failure::input(error)
-        })?;
+        let host = self.host()?;
         if !global.quiet {
             warn_of_environments(&plan);
         }
@@ -127,10 +122,10 @@ impl ExecArgs {
             workers: prepared.workers,
             build_instead: prepared.build_instead,
             fail_fast: self.fail_fast,
-            attempts: self.attempts.max(1),
+            attempts: self.retries.map_or(self.attempts, |more| more.saturating_add(1)).max(1),
             host,
             no_cache: self.no_cache,
-            log_dir: context::log_dir(),
+            log_dir: context::output_dir(global).join(context::BUILD_LOGS),
             min_free: self.min_free << 30,
             engine: context::engine_identity(info),
             engine_root: info.root.clone().filter(|root| disk::free(root).is_ok()),
@@ -183,6 +178,25 @@ impl ExecArgs {
         }
         budget.keep().await;
         Ok(summary)
+    }
+
+    /// Reads what build steps get from the host.
+    ///
+    /// # Errors
+    /// A bundle of certificates that cannot be read.
+    pub fn host(&self) -> Result<HostAccess, Failure> {
+        let network = match crate::offline::is_on() {
+            true => Some("none".to_owned()),
+            false => self.build_network.clone(),
+        };
+        let host = config::host_access(context::variable, self.ca_bundle.as_deref(), network);
+        host.map_err(|error| {
+            let what = match &self.ca_bundle {
+                Some(path) => format!("cannot read the CA bundle `{}`", path.display()),
+                None => "cannot read the CA bundle".to_owned(),
+            };
+            Failure::input(anyhow::Error::from(error).context(what))
+        })
     }
 
     fn reporters(&self, global: &Global) -> Result<Fanout, Failure> {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use clap::{Command, CommandFactory as _};
 
-use super::{Cli, variables};
+use super::{Cli, complete, variables};
 
 /// What options stand under.
 pub mod heading {
@@ -194,37 +194,81 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         "completions",
         &[(
             "imgforge completions bash > ~/.local/share/bash-completion/completions/imgforge",
-            "for bash",
+            "names of commands and options",
         )],
+    ),
+    ("parsers", &[("imgforge parsers", "the names that `grade --parser` takes")]),
+    (
+        "config show",
+        &[
+            ("imgforge config show", "what is set, and where?"),
+            ("imgforge config show --all --json", "every setting, for programs"),
+        ],
     ),
 ];
 
 /// What follows the options of the command line itself.
 const MORE: &str = "\
 Options are read from IMGFORGE_… variables as well: IMGFORGE_ENGINE=docker, IMGFORGE_JSON=1. A flag wins \
-over its variable, and that over images.toml.";
+over its variable, and that over images.toml; `imgforge config show` says what counts.
+
+Completions of datasets, instances, runs, parsers and keys as well: `source <(COMPLETE=bash imgforge)` in \
+~/.bashrc, and so for zsh; `COMPLETE=fish imgforge | source` for fish.";
 
 /// Options of every command that mean nothing to some: they are taken there, and not listed.
 const MEANINGLESS: &[(&str, &[&str])] = &[
-    ("grade", &["config", "overlay", "engine", "verbose"]),
+    ("plan", &["output_dir"]),
+    ("grade", &["config", "overlay", "engine", "output_dir", "verbose"]),
     ("report", &["engine", "verbose"]),
-    ("dataset ls", &["config", "overlay", "engine", "verbose"]),
-    ("dataset show", &["config", "overlay", "engine", "verbose"]),
-    ("lock", &["engine", "verbose"]),
-    ("cache dir", &["config", "overlay", "engine", "quiet", "verbose"]),
-    ("cache key", &["config", "overlay", "state_dir", "engine", "verbose"]),
-    ("bundle use", &["config", "overlay", "engine", "verbose"]),
-    ("completions", &["config", "overlay", "state_dir", "engine", "json", "quiet", "verbose"]),
+    ("dataset ls", &["config", "overlay", "engine", "output_dir", "verbose"]),
+    ("dataset show", &["config", "overlay", "engine", "output_dir", "verbose"]),
+    ("lock", &["engine", "output_dir", "verbose"]),
+    ("cache ls", &["output_dir", "offline", "verbose"]),
+    ("cache du", &["output_dir", "offline", "verbose"]),
+    ("cache why", &["output_dir", "offline", "verbose"]),
+    ("cache gc", &["output_dir", "offline", "verbose"]),
+    ("cache rm", &["output_dir", "offline", "verbose"]),
+    ("cache pin", &["output_dir", "verbose"]),
+    ("cache unpin", &["output_dir", "verbose"]),
+    ("cache verify", &["output_dir", "offline", "verbose"]),
+    ("cache push", &["output_dir", "offline", "verbose"]),
+    ("cache pull", &["output_dir", "offline", "verbose"]),
+    ("cache export", &["output_dir", "verbose"]),
+    ("cache import", &["output_dir", "verbose"]),
+    ("cache dir", &["config", "overlay", "engine", "output_dir", "offline", "quiet", "verbose"]),
+    (
+        "cache key",
+        &["config", "overlay", "state_dir", "output_dir", "offline", "engine", "verbose"],
+    ),
+    ("bundle use", &["config", "overlay", "engine", "output_dir", "offline", "verbose"]),
+    ("base bootstrap", &["output_dir"]),
+    ("doctor", &["output_dir", "verbose"]),
+    ("clean", &["output_dir", "offline", "verbose"]),
+    ("parsers", &["config", "overlay", "state_dir", "output_dir", "offline", "engine", "verbose"]),
+    (
+        "completions",
+        &[
+            "config",
+            "overlay",
+            "state_dir",
+            "output_dir",
+            "offline",
+            "engine",
+            "json",
+            "quiet",
+            "verbose",
+        ],
+    ),
 ];
 
 /// Commands whose options have a variable each. Others remove something, or are about one thing that
 /// is named every time.
-const WITH_VARIABLES: [&str; 5] = ["plan", "build", "prewarm", "eval", "dataset"];
+const WITH_VARIABLES: [&str; 6] = ["plan", "build", "prewarm", "eval", "dataset", "config"];
 
 /// Makes the command line as it is parsed and shown.
 pub fn command() -> Command {
     let command = variables::named(Cli::command(), &WITH_VARIABLES);
-    let command = variables::readable(command);
+    let command = complete::with_candidates(variables::readable(command));
     let mut command = with_examples(command, "");
     for (path, ids) in MEANINGLESS {
         let hidden: Vec<_> = command

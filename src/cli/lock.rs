@@ -52,6 +52,13 @@ impl LogSink for Quiet {
 
 /// Runs `lock`.
 pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
+    if let Some(date) = &args.date
+        && date.parse::<jiff::civil::Date>().is_err()
+        && date.parse::<jiff::Timestamp>().is_err()
+    {
+        let error = anyhow!("`--date {date}` is no date");
+        return Err(Failure::input(error).hint(Some("write it as 2024-10-15".to_owned())));
+    }
     let catalog = context::catalog(global)?;
     let environment = catalog.unlocked(&args.repo, &args.version).map_err(|error| {
         let hint = error.hint();
@@ -69,6 +76,9 @@ pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
         variables: config::indexes::uv_variables(&context::variable),
         no_index: config::indexes::no_index(&context::variable),
     };
+    if global.offline {
+        request.variables.insert("UV_OFFLINE".to_owned(), "1".to_owned());
+    }
     // uv reads SSL_CERT_FILE.
     if let (None, Some(bundle)) =
         (context::variable("SSL_CERT_FILE"), context::variable("PIP_CERT"))

@@ -10,6 +10,7 @@ mod bundle;
 mod cache;
 mod chosen;
 mod clean;
+mod complete;
 mod completions;
 mod context;
 mod dataset;
@@ -24,6 +25,7 @@ mod keys;
 mod lock;
 mod look;
 mod out;
+mod parsers;
 mod plan;
 mod platform;
 mod preflight;
@@ -37,6 +39,7 @@ mod render;
 mod report;
 mod results;
 mod run_args;
+mod settings;
 mod submission;
 mod swebench;
 mod variables;
@@ -57,7 +60,7 @@ type CommandResult = Result<Exit, Failure>;
 
 /// Layered images for SWE-bench-style evaluations, built once and kept.
 #[derive(Debug, Parser)]
-#[command(name = "imgforge", version, max_term_width = 100)]
+#[command(name = "imgforge", version = env!("VERSION_TEXT"), max_term_width = 100)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 pub struct Cli {
     #[command(flatten)]
@@ -85,6 +88,12 @@ struct Global {
     /// Where mirrors and the record of images are kept [default: imgforge in the XDG cache]
     #[arg(long, global = true, value_name = "DIR", env = "IMGFORGE_STATE_DIR")]
     state_dir: Option<PathBuf>,
+    /// Where logs/ and evaluation_results/ go, and the reports of runs [default: .]
+    #[arg(long, global = true, value_name = "DIR", env = "IMGFORGE_OUTPUT_DIR")]
+    output_dir: Option<PathBuf>,
+    /// Fetch nothing: no dataset, repository, image or package; what is missing is named
+    #[arg(long, global = true, env = "IMGFORGE_OFFLINE")]
+    offline: bool,
     /// The container engine
     #[arg(long, global = true, value_enum, default_value_t, env = "IMGFORGE_ENGINE")]
     engine: EngineChoice,
@@ -309,10 +318,17 @@ enum Command {
     Clean(clean::CleanArgs),
     /// Print completions for a shell
     Completions(completions::CompletionsArgs),
+    /// List the parsers of logs
+    Parsers,
+    /// Look at the settings
+    #[command(subcommand)]
+    Config(settings::ConfigCommand),
 }
 
 /// Parses the arguments of the process and runs the command.
 pub async fn main() -> Exit {
+    // Where a shell asks for candidates, it gets them and nothing else happens.
+    clap_complete::CompleteEnv::with_factory(help::command).complete();
     let words = swebench::translate(std::env::args_os().collect());
     let matches = variables::parse(help::command, words);
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
@@ -335,6 +351,9 @@ pub async fn main() -> Exit {
         return failure.exit;
     }
     progress::decide(global);
+    if global.offline {
+        crate::offline::stay();
+    }
     let result = match cli.command {
         Command::Plan(args) => plan::run(global, args).await,
         Command::Build(args) => build::run(global, args).await,
@@ -352,6 +371,8 @@ pub async fn main() -> Exit {
         Command::Doctor(args) => doctor::run(global, args).await,
         Command::Clean(args) => clean::run(global, args).await,
         Command::Completions(args) => completions::run(&args),
+        Command::Parsers => parsers::run(global),
+        Command::Config(command) => settings::run(global, command),
     };
     let exit = match result {
         Ok(exit) => exit,

@@ -68,6 +68,7 @@ pub(super) async fn run(global: &Global, args: PlanArgs) -> CommandResult {
         build_instead: true,
         purpose: Purpose::Plan,
         evaluate: None,
+        min_free: 0,
     };
     let prepared = context::prepare(global, &wanted).await?;
     let up_to = args.images.up_to();

@@ -52,6 +52,7 @@ pub(super) async fn run(global: &Global, args: PrewarmArgs) -> CommandResult {
         build_instead: !args.no_build,
         purpose: Purpose::Images,
         evaluate: None,
+        min_free: args.exec.min_free,
     };
     let prepared = context::prepare(global, &wanted).await?;
     let mut work = prepared.work.clone();

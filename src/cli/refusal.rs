@@ -11,6 +11,7 @@ use crate::catalog::Catalog;
 use crate::dataset::{Instance, Refused};
 use crate::plan::check::{self, Purpose, Unfit};
 use crate::plan::{PlanOptions, Work};
+use crate::words;
 
 use super::{Exit, Failure, Global, render};
 
@@ -67,8 +68,11 @@ impl Check<'_> {
 }
 
 fn lines(refused: &[Refused]) -> Vec<String> {
-    let mut lines: Vec<String> =
-        refused.iter().take(SHOWN).map(|one| format!("{}: {}", one.instance_id, one.why)).collect();
+    let mut lines: Vec<String> = refused
+        .iter()
+        .take(SHOWN)
+        .map(|one| format!("{}: {}", words::shown(&one.instance_id), one.why))
+        .collect();
     if refused.len() > SHOWN {
         lines.push(format!("and {} more", refused.len() - SHOWN));
     }

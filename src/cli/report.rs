@@ -62,7 +62,8 @@ impl ReportArgs {
 /// Runs `report`.
 pub(super) async fn run(global: &Global, args: ReportArgs) -> CommandResult {
     let Saved { report, _lock } = load(global, &args.run_id, &args, true).await?;
-    let written = results::write(&report, &args.outputs).map_err(run_failure)?;
+    let written = results::write(&report, &args.outputs, &context::output_dir(global))
+        .map_err(run_failure)?;
     let Some(other) = &args.against else {
         results::write_step_summary(&report).map_err(run_failure)?;
         if !global.quiet {
@@ -106,7 +107,7 @@ async fn load(
     args: &ReportArgs,
     write: bool,
 ) -> Result<Saved, Failure> {
-    let dir = RunDir::new(Path::new(RUNS), run_id).map_err(run_failure)?;
+    let dir = RunDir::new(&context::output_dir(global).join(RUNS), run_id).map_err(run_failure)?;
     let lock = dir.lock_existing().map_err(run_failure)?;
     let metadata = dir.metadata().map_err(run_failure)?;
     let recorded = |field: fn(&Metadata) -> &String| metadata.as_ref().map(|m| field(m).clone());

@@ -16,6 +16,9 @@ use crate::run::{RunError, file, model_name, write_changed};
 
 use super::help::heading;
 
+/// Where the results of runs are, below the directory of what they leave.
+pub const DIRECTORY: &str = "evaluation_results";
+
 /// How many lines of a log a report shows.
 const TAIL_LINES: usize = 40;
 /// How much of the end of a log is read for them.
@@ -25,15 +28,9 @@ const TAIL_BYTES: u64 = 16 << 10;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = heading::OUTPUT)]
 pub struct Outputs {
-    /// Where <model>.<run_id>.json goes
-    #[arg(
-        long,
-        alias = "report_dir",
-        value_name = "DIR",
-        default_value = ".",
-        env = "IMGFORGE_REPORT_DIR"
-    )]
-    pub report_dir: PathBuf,
+    /// Where <model>.<run_id>.json goes [default: --output-dir]
+    #[arg(long, alias = "report_dir", value_name = "DIR", env = "IMGFORGE_REPORT_DIR")]
+    pub report_dir: Option<PathBuf>,
     /// A further copy of junit.xml
     #[arg(long, value_name = "FILE", env = "IMGFORGE_JUNIT")]
     junit: Option<PathBuf>,
@@ -163,17 +160,21 @@ pub fn write_instance(result: &InstanceResult, dir: &Path) -> Result<(), RunErro
 
 /// Writes all reports of a run; returns the files that people want to know of. What a file says
 /// already is not written again.
-pub fn write(report: &RunReport, outputs: &Outputs) -> Result<Vec<PathBuf>, RunError> {
+pub fn write(
+    report: &RunReport,
+    outputs: &Outputs,
+    directory: &Path,
+) -> Result<Vec<PathBuf>, RunError> {
     let mut written = Vec::new();
     for model in report.models() {
         let name = format!("{}.{}.json", model_name(model), report.run_id);
-        let path = outputs.report_dir.join(name);
+        let path = outputs.report_dir.as_deref().unwrap_or(directory).join(name);
         let text = serde_json::to_string_pretty(&harness::run_report(report, model));
         let text = text.expect("reports are plain values") + "\n";
         write_changed(&path, text.as_bytes())?;
         written.push(path);
     }
-    let dir = Path::new("evaluation_results").join(&report.run_id);
+    let dir = directory.join(DIRECTORY).join(&report.run_id);
     let texts = [
         ("summary.md", &outputs.markdown, markdown::summary(report)),
         ("junit.xml", &outputs.junit, junit::junit(report)),

@@ -13,9 +13,10 @@ use super::help::heading;
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = heading::RUN)]
 pub struct RunArgs {
-    /// Seconds that the tests of an instance may take [default: that of images.toml, else 1800]
-    #[arg(short, long, value_name = "SECONDS", env = "IMGFORGE_TIMEOUT", help_heading = heading::LIMITS,
-        value_parser = clap::value_parser!(u64).range(1..))]
+    /// How long the tests of an instance may take: seconds, or such as 5m or 1h30m [default: that of
+    /// images.toml, else 1800]
+    #[arg(short, long, value_name = "TIME", env = "IMGFORGE_TIMEOUT", help_heading = heading::LIMITS,
+        value_parser = seconds)]
     pub timeout: Option<u64>,
     /// What tests can reach [default: that of images.toml, else none]
     #[arg(long, value_enum, env = "IMGFORGE_NETWORK")]
@@ -64,6 +65,24 @@ pub struct RunArgs {
     pub repeat: u32,
 }
 
+/// Reads a time: a number of seconds, or a number with its unit.
+fn seconds(text: &str) -> Result<u64, String> {
+    let whole = match text.trim().parse::<u64>() {
+        Ok(seconds) => Some(seconds),
+        Err(_) => text
+            .trim()
+            .parse::<jiff::SignedDuration>()
+            .ok()
+            .filter(|time| time.subsec_nanos() == 0)
+            .and_then(|time| u64::try_from(time.as_secs()).ok()),
+    };
+    match whole {
+        Some(0) => Err("at least one second is needed".to_owned()),
+        Some(seconds) => Ok(seconds),
+        None => Err("it is no time: write seconds (300), or 5m, 90s, 1h30m".to_owned()),
+    }
+}
+
 impl RunArgs {
     /// Returns what a plan is told of it.
     pub fn options(&self) -> EvaluateOptions {
@@ -80,6 +99,22 @@ impl RunArgs {
             family: self.grading,
             repeat: self.repeat.max(1),
             ..EvaluateOptions::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_seconds_or_have_their_unit() {
+        let good = [("300", 300), ("5m", 300), ("90s", 90), ("1h30m", 5400), (" 2 m ", 120)];
+        for (text, expected) in good {
+            assert_eq!(seconds(text), Ok(expected), "{text}");
+        }
+        for text in ["0", "0s", "-5m", "5 minutes ago", "1.5", "200ms", "m", ""] {
+            assert!(seconds(text).is_err(), "{text}");
         }
     }
 }

@@ -71,7 +71,10 @@ pub fn read(
         for twice in &read.duplicates {
             warn(format!(
                 "{name}: `{}` has two predictions for `{}`, at {} and {}; the last counts",
-                twice.model, twice.instance_id, twice.first, twice.second
+                words::shown(&twice.model),
+                words::shown(&twice.instance_id),
+                twice.first,
+                twice.second
             ));
         }
         let own = match name.as_str() {
@@ -121,7 +124,7 @@ pub fn read(
     }
     let unknown = &submission.unknown_ids;
     if !unknown.is_empty() {
-        let shown: Vec<&str> = unknown.iter().take(10).map(String::as_str).collect();
+        let shown: Vec<String> = unknown.iter().take(10).map(|id| words::shown(id)).collect();
         let more = match unknown.len().saturating_sub(10) {
             0 => String::new(),
             more => format!(" and {more} more"),

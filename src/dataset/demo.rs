@@ -65,6 +65,11 @@ pub fn is_another(path: &Path) -> bool {
         && std::fs::read(path.join("test.jsonl")).ok().is_none_or(|rows| rows != ROWS.as_bytes())
 }
 
+/// Lists its instances.
+pub fn ids() -> Vec<String> {
+    instances().into_iter().map(|instance| instance.instance_id).collect()
+}
+
 /// Makes the repositories below `dir`, when they are not there, and returns the dataset.
 ///
 /// Safe to call from several processes at once: a complete set appears by one rename, under a name

@@ -174,7 +174,7 @@ impl HubError {
                 "set HF_TOKEN to a token that may read it, and accept the dataset's terms on its page"
             }
             HubError::Offline { .. } | HubError::PartOffline { .. } => {
-                "run once without HF_HUB_OFFLINE"
+                "run once without --offline and HF_HUB_OFFLINE"
             }
             HubError::Status { status: StatusCode::TOO_MANY_REQUESTS, .. } => {
                 "wait, or set HF_TOKEN: the hub allows more to those it knows"

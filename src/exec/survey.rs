@@ -14,7 +14,7 @@ use crate::plan::{Inventory, Plan, Present, name};
 use crate::platform;
 use crate::recipe::Recipe;
 use crate::recipe::base::{BOOTSTRAPPED, PYTHON};
-use crate::store::{ImageRecord, Store, StoreError};
+use crate::store::{ImageRecord, Store, StoreError, disk};
 
 /// Why the survey could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +124,8 @@ pub struct Fetch<'a> {
     pub log: &'a dyn LogSink,
     /// Where those are made that no registry gives; none lets the build fail.
     pub bootstrap: Option<&'a Path>,
+    /// Bytes that must stay free on the disk where they are made.
+    pub min_free: u64,
 }
 
 /// Why a `FROM` image could not be had.
@@ -138,10 +140,16 @@ pub enum FetchError {
         #[source]
         source: BootstrapError,
     },
+    /// The disk has too little free.
+    #[error(transparent)]
+    Space(#[from] StoreError),
     /// The engine or the registry failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
+
+/// Bytes that making an image of Debian's packages takes, beside those that must stay free.
+pub const BOOTSTRAP_BYTES: u64 = 1 << 30;
 
 /// Returns the identity of every `FROM` image that the engine has for a platform; with `fetch` the
 /// others are pulled first, or made.
@@ -180,6 +188,7 @@ async fn fetched(
     let (Some(dir), Some(bootstrap)) = (fetch.bootstrap, Bootstrap::of(reference)) else {
         return Err(pull.into());
     };
+    disk::guard(dir, fetch.min_free, BOOTSTRAP_BYTES)?;
     fetch.log.write(format!("{pull}: making it from Debian's packages\n").as_bytes());
     let made = bootstrap.have(engine, platform, dir, fetch.log).await;
     let image = made.map_err(|source| FetchError::Bootstrap { pull, source })?;

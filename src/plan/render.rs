@@ -121,10 +121,11 @@ pub fn table(plan: &Plan, explain: bool) -> String {
             below(Kind::Checkout),
             below(Kind::Instance),
         );
-        for note in &node.notes {
-            let _ = write!(text, "  ({note})");
-        }
         text.push('\n');
+        // On lines of their own: they are longer than the row.
+        for note in &node.notes {
+            let _ = writeln!(text, "    {note}");
+        }
     }
     if explain {
         text.push_str(&explanation(plan));
@@ -148,18 +149,59 @@ pub fn table(plan: &Plan, explain: bool) -> String {
             text.push('\n');
         }
     }
+    text.push_str(&pulls(plan, explain));
+    if plan.nodes().any(|(_, node)| matches!(node.status, Status::Stale(_))) {
+        let more = if explain { "" } else { "; --explain says which" };
+        let _ = writeln!(text, "\nstale: never built here, or an input has changed{more}");
+    }
     text
 }
 
-/// Says for every stale node why.
+/// How many ids of one group are shown.
+const SHOWN: usize = 10;
+
+/// Lists the images that are pulled; not all of many, unless `all` are asked for.
+fn pulls(plan: &Plan, all: bool) -> String {
+    let pulls = plan.nodes().filter(|(_, node)| node.status == Status::Pull);
+    let images: Vec<&str> = pulls.map(|(_, node)| node.image.as_str()).collect();
+    let shown = if all { images.len() } else { SHOWN };
+    let mut text: String =
+        images.iter().take(shown).map(|image| format!("  pull {image}\n")).collect();
+    if images.len() > shown {
+        let _ = writeln!(text, "  and {} more; --explain lists all", images.len() - shown);
+    }
+    text
+}
+
+/// Says for every stale node why: nodes of a kind that have the same reasons together.
 pub fn explanation(plan: &Plan) -> String {
-    let mut text = String::new();
+    let mut groups: Vec<(Kind, &[Reason], Vec<&str>)> = Vec::new();
     for (_, node) in plan.nodes() {
-        if let Status::Stale(reasons) = &node.status {
-            let _ = writeln!(text, "{} is stale:", node.id);
-            for reason in reasons {
-                let _ = writeln!(text, "  {reason}");
-            }
+        let Status::Stale(reasons) = &node.status else { continue };
+        let same = |group: &&mut (Kind, &[Reason], Vec<&str>)| {
+            group.0 == node.kind() && group.1 == reasons.as_slice()
+        };
+        match groups.iter_mut().find(same) {
+            Some((_, _, ids)) => ids.push(&node.id),
+            None => groups.push((node.kind(), reasons, vec![&node.id])),
+        }
+    }
+    let mut text = String::new();
+    for (kind, reasons, ids) in groups {
+        let _ = match ids.as_slice() {
+            [one] => writeln!(text, "{one} is stale:"),
+            many => writeln!(text, "{} {kind} images are stale:", many.len()),
+        };
+        for reason in reasons {
+            let _ = writeln!(text, "  {reason}");
+        }
+        if ids.len() > 1 {
+            let more = match ids.len().saturating_sub(SHOWN) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let shown: Vec<&str> = ids.into_iter().take(SHOWN).collect();
+            let _ = writeln!(text, "    {}{more}", shown.join(", "));
         }
     }
     text

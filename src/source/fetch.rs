@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::engine::LogSink;
+use crate::offline;
 use crate::proxy::Proxies;
 
 use super::SourceError;
@@ -21,6 +22,9 @@ pub(super) fn fetch(
     commits: &[String],
     log: &dyn LogSink,
 ) -> Result<(), String> {
+    if offline::is_on() {
+        return Err(offline::WHY.to_owned());
+    }
     let have = |commits: &[String]| match Mirror::open(mirror, "") {
         Ok(mirror) => commits.iter().all(|commit| mirror.is_whole(commit)),
         Err(_) => false,

@@ -178,7 +178,7 @@ impl Mirrors {
 }
 
 /// Returns the directory that a source names, when it is on this machine.
-pub(super) fn local_path(source: &str) -> Option<PathBuf> {
+pub(crate) fn local_path(source: &str) -> Option<PathBuf> {
     if let Some(path) = source.strip_prefix("file://") {
         return Some(PathBuf::from(path));
     }

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 pub use apply::{PatchLayer, PatchOutcome, PatchRequest, Refusal, Which};
 pub use checkout::{CheckoutLayer, CheckoutOptions};
 pub use history::Needed;
+pub(crate) use mirror::local_path;
 pub use mirror::{Mirror, Mirrors};
 
 /// A submodule of a checkout: reported, and left an empty directory.

@@ -179,6 +179,23 @@ impl Store {
         })
     }
 
+    /// Lists the keys of images that any engine is known to have, with their ids in plans.
+    pub fn known_keys(&self) -> Result<Vec<(Key, Option<String>)>, StoreError> {
+        self.with(|database| {
+            let mut query =
+                database.prepare_cached("SELECT key, max(node) FROM images GROUP BY key")?;
+            let mut rows = query.query([])?;
+            let mut keys = Vec::new();
+            while let Some(row) = rows.next()? {
+                let key: String = row.get(0)?;
+                if let Ok(key) = key.parse() {
+                    keys.push((key, row.get(1)?));
+                }
+            }
+            Ok(keys)
+        })
+    }
+
     /// Counts the images that other engines are known to have, by the engine; with `keys` those of
     /// them alone.
     pub fn elsewhere(

@@ -83,6 +83,9 @@ impl Archive {
                 return Err(foreign(format!("it has more than {ENTRIES} entries")));
             }
             let entry = entry.map_err(|error| match first {
+                true if error.kind() == std::io::ErrorKind::Other => {
+                    foreign("it is no tar file".to_owned())
+                }
                 true => foreign(error.to_string()),
                 false => cut_off(error.to_string()),
             })?;

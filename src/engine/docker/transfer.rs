@@ -22,6 +22,10 @@ impl DockerEngine {
         platform: &str,
         log: &dyn LogSink,
     ) -> Result<Image> {
+        if crate::offline::is_on() {
+            let (reference, reason) = (reference.to_owned(), crate::offline::WHY.to_owned());
+            return Err(EngineError::Pull { reference, reason });
+        }
         let before = self.inspect_image(reference).await?;
         let pulled = retried(log, TRANSFER, || self.pull_once(reference, platform, log)).await;
         let found = match (&pulled, self.inspect_image(reference).await) {

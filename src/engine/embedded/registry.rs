@@ -33,6 +33,10 @@ impl EmbeddedEngine {
         platform: &str,
         log: &dyn LogSink,
     ) -> Result<Image> {
+        if crate::offline::is_on() {
+            let (reference, reason) = (reference.to_owned(), crate::offline::WHY.to_owned());
+            return Err(EngineError::Pull { reference, reason });
+        }
         let remote = self.remote(Access::Pull, reference, log).await?;
         let stored =
             retried(log, TRANSFER, || self.pull_once(&remote, reference, platform, log)).await?;

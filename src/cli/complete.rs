@@ -34,7 +34,7 @@ fn completed(arg: Arg, command: &str) -> Arg {
         ("predictions", _) => arg.add(ArgValueCompleter::new(|current: &OsStr| {
             words_or_paths(&["gold", "empty"], current)
         })),
-        ("instance_ids" | "instance_id", _) | ("id", "show") => {
+        ("instance_ids" | "instance_id", _) | ("id", "show" | "run" | "shell") => {
             arg.add(ArgValueCandidates::new(instances))
         }
         ("run_id" | "against", _) => arg.add(ArgValueCandidates::new(runs)),

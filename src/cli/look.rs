@@ -147,6 +147,7 @@ async fn look(global: &Global, args: LookArgs, wish: Wish) -> CommandResult {
         predictions: args.predictions.as_slice(),
         workers: args.exec.max_workers,
         build: true,
+        min_free: args.exec.min_free,
         ..Wanted::images(&chosen, &args.sources)
     };
     let prepared = context::prepare(global, &wanted).await?;

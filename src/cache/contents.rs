@@ -346,7 +346,6 @@ impl Contents {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the tables that one row is joined from")]
 fn cached(
     listed: ListedImage,
     ours: Ours,

@@ -164,8 +164,8 @@ fn meaning(line: &str) -> String {
             add_sources(&mut parts, &args.sources);
             parts.extend(flag(args.force_rebuild, "force"));
             parts.extend(flag(args.rewrite_reports, "rewrite"));
-            let dir = args.outputs.report_dir.display().to_string();
-            add(&mut parts, "dir", Some(dir).filter(|dir| dir != "."));
+            let dir = args.outputs.report_dir.as_ref().map(|dir| dir.display().to_string());
+            add(&mut parts, "dir", dir.filter(|dir| dir != "."));
             add_end(&mut parts, &args.sources, args.chosen.by_default, &args.swebench);
         }
         Command::Build(args) => {
@@ -182,8 +182,8 @@ fn meaning(line: &str) -> String {
             add(&mut parts, "d", args.dataset.as_ref());
             add(&mut parts, "split", args.split.as_ref());
             add_ids(&mut parts, &args.instance_ids);
-            let dir = args.outputs.report_dir.display().to_string();
-            add(&mut parts, "dir", Some(dir).filter(|dir| dir != "."));
+            let dir = args.outputs.report_dir.as_ref().map(|dir| dir.display().to_string());
+            add(&mut parts, "dir", dir.filter(|dir| dir != "."));
         }
         Command::Clean(args) => {
             parts.push("clean".to_owned());

@@ -377,7 +377,7 @@ fn an_evaluation_without_an_engine_ends_with_three_and_bad_options_with_two() {
     for (args, part) in [
         (["--memory", "lots"], "is not an amount of bytes"),
         (["--cpus", "0"], "at least 0.01"),
-        (["--timeout", "0"], "1.."),
+        (["--timeout", "0"], "at least one second"),
         (["--network", "all"], "possible values: none, bridge, host"),
         (["--run-id", "a/b"], "cannot name a directory"),
     ] {

@@ -99,10 +99,11 @@ fn pipes_keep_the_outputs_apart_and_pass_bytes_and_the_end_of_the_input_on() {
 #[test]
 fn a_terminal_has_a_size_an_interrupt_key_and_the_command_its_session() {
     on_every_engine(|bench| async move {
-        let request = AttachRequest {
-            user: Some("1000".to_owned()),
-            ..on_terminal(&bench, "tty; stty size; trap 'stty size; exit 5' INT; cat")
-        };
+        // Docker gives a terminal its size when the command has started already.
+        let script = "tty; while [ \"$(stty size)\" = '0 0' ]; do sleep 0.05; done; stty size; \
+                      trap 'stty size; exit 5' INT; cat";
+        let request =
+            AttachRequest { user: Some("1000".to_owned()), ..on_terminal(&bench, script) };
         let (mut input, mut shown, command) = start(&bench, &request).await;
         shown.until("31 97").await;
         command.resize(WindowSize { rows: 40, columns: 120 }).await.unwrap();

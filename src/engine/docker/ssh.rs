@@ -6,7 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
@@ -58,6 +58,14 @@ pub(super) struct Connection {
     input: Option<ChildStdin>,
     output: ChildStdout,
     end: End,
+    asked: Asked,
+}
+
+/// Whether something was asked. Until then nothing is read: an end that comes before would be the
+/// answer to no request, and its reason would be lost.
+enum Asked {
+    No(Option<Waker>),
+    Yes,
 }
 
 /// The end of the program.
@@ -86,7 +94,12 @@ pub(super) fn connect(to: &Destination) -> io::Result<Connection> {
     let errors = child.stderr.take().ok_or_else(missing)?;
     let waiter = AbortOnDropHandle::new(tokio::spawn(wait(child, errors)));
     let end = async { tokio::time::timeout(END, waiter).await?? };
-    Ok(Connection { input: Some(input), output, end: End::Awaited(Box::pin(end)) })
+    Ok(Connection {
+        input: Some(input),
+        output,
+        end: End::Awaited(Box::pin(end)),
+        asked: Asked::No(None),
+    })
 }
 
 /// Waits for the program, and makes an error of an end that is none of a connection.
@@ -141,6 +154,10 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let Asked::No(waker) = &mut this.asked {
+            *waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.output).poll_read(cx, buffer))?;
         // An end is one only where ssh says so too: else the connection was cut off.
@@ -158,6 +175,9 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if let Asked::No(Some(waker)) = std::mem::replace(&mut this.asked, Asked::Yes) {
+            waker.wake();
+        }
         let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
         let Some(input) = &mut this.input else { return Poll::Ready(Err(broken())) };
         match ready!(Pin::new(input).poll_write(cx, bytes)) {

@@ -52,8 +52,11 @@ const WORDS: &[(&str, &[&str], &str)] = &[
     ("cache", &["load"], "`imgforge cache import FILE` reads images from a file"),
 ];
 
+/// What an error has on commands that are spelt alike.
+const SPELT_ALIKE: [ContextKind; 2] = [ContextKind::SuggestedSubcommand, ContextKind::Suggested];
+
 /// Says in the error of a command that does not exist what there is instead.
-pub fn explain(mut error: clap::Error, arguments: &[String]) -> clap::Error {
+pub fn explain(error: clap::Error, arguments: &[String]) -> clap::Error {
     if error.kind() != ErrorKind::InvalidSubcommand {
         return error;
     }
@@ -64,12 +67,14 @@ pub fn explain(mut error: clap::Error, arguments: &[String]) -> clap::Error {
     let above = before.filter(|argument| *argument == "cache").count();
     let above = if above > 0 { "cache" } else { "" };
     let known = WORDS.iter().find(|(of, words, _)| *of == above && words.contains(&word.as_str()));
-    if let Some((_, _, tip)) = known {
-        error.insert(ContextKind::SuggestedSubcommand, ContextValue::None);
-        let tip = vec![(*tip).into()];
-        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tip));
+    let Some((_, _, tip)) = known else { return error };
+    // Without the command that is only spelt alike.
+    let mut told = clap::Error::new(error.kind()).with_cmd(&super::help::command());
+    for (kind, value) in error.context().filter(|(kind, _)| !SPELT_ALIKE.contains(kind)) {
+        told.insert(kind, value.clone());
     }
-    error
+    told.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![(*tip).into()]));
+    told
 }
 
 #[cfg(test)]
@@ -100,7 +105,7 @@ mod tests {
                 let error = help::command().try_get_matches_from(&words).unwrap_err();
                 let text = explain(error, &words).render().to_string();
                 assert!(text.contains(&format!("tip: {tip}")), "{text}");
-                assert!(!text.contains("similar"), "{text}");
+                assert_eq!(text.matches("tip:").count(), 1, "{text}");
             }
             for named in tip.split("`imgforge ").skip(1) {
                 let mut words = named.split(['`', ' ']);

@@ -236,7 +236,7 @@ async fn bring(
             continue;
         }
         let names = names(&image.key);
-        unnamed += usize::from(image.kind == Kind::Instance && names.is_empty());
+        unnamed += usize::from(image.kind == Kind::Checkout && names.is_empty());
         for name in names {
             let own = name::image(image.kind, &image.key);
             opened.engine.tag(&own, &name).await.map_err(context::engine_failure)?;

@@ -34,9 +34,13 @@ fn what_a_bundle_holds_builds_and_evaluates_without_a_network() {
     }
     let space = tempfile::tempdir().unwrap();
     let dir = space.path();
-    let create = ["bundle", "create", "demo.bundle", "-d", "demo", "-i", "imgforge__quill-1"];
+    let create =
+        ["bundle", "create", "demo.bundle", "-d", "demo", "-i", "imgforge__quill-1", "--json"];
     let made = imgforge(dir, "docker", "first", &create).output().unwrap();
     assert!(made.status.success(), "{}", text(&made));
+    let document: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
+    common::schema::check("bundle-create", &document);
+    assert_eq!((&document["instances"], &document["file"]), (&1.into(), &"demo.bundle".into()));
     assert!(!dir.join("demo.bundle.work").exists());
 
     let command = |args: &[&str]| imgforge(dir, "embedded", "second", args);

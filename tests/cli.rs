@@ -736,6 +736,7 @@ fn a_shell_is_offered_what_is_on_this_machine() {
     has(&["eval", "-d", "rows.jsonl", "-i", ""], "pallets__flask-4045");
     has(&["grade", "--parser", "parse_log_pyt"], "parse_log_pytest");
     has(&["report", ""], "first");
+    has(&["schema", "cache-l"], "cache-ls");
     // What is not on this machine is not asked for.
     assert!(offered(&space, &["eval", "-d", "lite", "-i", ""]).is_empty());
     assert!(!space.0.path().join("state").exists(), "completing makes nothing");

@@ -15,6 +15,7 @@ use crate::cache::remote::{Brought, Remote as _, Target};
 use crate::catalog::Catalog;
 use crate::engine::embedded::{EmbeddedEngine, Settings};
 use crate::engine::{Engine, LogSink};
+use crate::exec::{NodeSummary, RunSummary};
 use crate::key::Kind;
 use crate::plan::Plan;
 use crate::plan::check::Purpose;
@@ -142,6 +143,7 @@ async fn create(global: &Global, args: CreateArgs) -> CommandResult {
     let summary =
         args.exec.run(global, &prepared, Arc::new(bases.clone()), None, Vec::new()).await?;
     if exit_of(&summary) != Exit::Success {
+        tell_created(global, &prepared, &summary, None);
         return Ok(exit_of(&summary));
     }
     // Beside the bundle, so that what broke off goes on: packages that are recorded stay.
@@ -168,9 +170,10 @@ async fn create(global: &Global, args: CreateArgs) -> CommandResult {
     pack_repositories(&prepared, &plan, &dir).await?;
     drop(waiting);
     say(global, "packages: building once more, in an engine of its own");
-    let exit = record_packages(global, &args, &prepared, &work).await?;
-    if exit != Exit::Success {
-        return Ok(exit);
+    let summary = record_packages(global, &args, &prepared, &work).await?;
+    if exit_of(&summary) != Exit::Success {
+        tell_created(global, &prepared, &summary, None);
+        return Ok(exit_of(&summary));
     }
     let contents = Contents {
         version: bundle::VERSION,
@@ -189,12 +192,33 @@ async fn create(global: &Global, args: CreateArgs) -> CommandResult {
     let bytes = packed.await.expect("packing does not panic").map_err(bundle_failure)?;
     drop(waiting);
     let _ = std::fs::remove_dir_all(&work);
-    if global.json {
-        render::json(&json!({ "instances": count, "bytes": bytes, "file": args.file }));
-    }
+    tell_created(global, &prepared, &summary, Some((&args.file, count, bytes)));
     let size = disk::bytes_text(bytes);
     say(global, format!("{count} instances in {}, {size}", args.file.display()));
     Ok(refusal::exit(Exit::Success, &prepared.refused))
+}
+
+/// Prints for programs what a bundle came to: file, instances and bytes where it was `written`.
+fn tell_created(
+    global: &Global,
+    prepared: &Prepared,
+    summary: &RunSummary,
+    written: Option<(&Path, usize, u64)>,
+) {
+    if !global.json {
+        return;
+    }
+    let is_missing =
+        |node: &&NodeSummary| matches!(node.status, "failed" | "skipped" | "cancelled");
+    let (file, instances, bytes) =
+        written.map_or((None, 0, 0), |(file, count, bytes)| (Some(file), count, bytes));
+    let document = json!({
+        "file": file.map(|file| file.display().to_string()),
+        "instances": instances,
+        "bytes": bytes,
+        "failed": summary.nodes.iter().filter(is_missing).collect::<Vec<_>>(),
+    });
+    render::json(&refusal::with(&document, &prepared.refused));
 }
 
 fn write_rows(prepared: &Prepared, dir: &Path) -> Result<(), Failure> {
@@ -260,7 +284,7 @@ async fn record_packages(
     args: &CreateArgs,
     prepared: &Prepared,
     work: &Path,
-) -> Result<Exit, Failure> {
+) -> Result<RunSummary, Failure> {
     let dir = work.join("bundle");
     let state = work.join("state");
     let store = Arc::new(Store::open(&state).map_err(Failure::environment)?);
@@ -285,11 +309,8 @@ async fn record_packages(
     let recording = prepared.in_engine(engine, info, store);
     let mut plan = recording.plan(&recording.work, Kind::Checkout, None)?;
     recording.assess(&mut plan, false, &Default::default()).await?;
-    let summary = args
-        .exec
-        .run_with(global, &recording, Arc::new(plan), None, Vec::new(), Some(index))
-        .await?;
-    Ok(exit_of(&summary))
+    let plan = Arc::new(plan);
+    args.exec.run_with(global, &recording, plan, None, Vec::new(), Some(index)).await
 }
 
 /// Brings the base images of an archive onto an engine.

@@ -14,6 +14,7 @@ use crate::run::RUNS;
 use crate::store::{self, Store};
 
 use super::context::variable;
+use super::schema;
 
 /// The datasets that have a short name.
 const DATASETS: [&str; 7] =
@@ -40,6 +41,12 @@ fn completed(arg: Arg, command: &str) -> Arg {
         ("run_id" | "against", _) => arg.add(ArgValueCandidates::new(runs)),
         ("parser", _) => arg.add(ArgValueCandidates::new(|| {
             grade::parsers().map(|(name, _)| CompletionCandidate::new(name)).collect()
+        })),
+        ("name", "schema") => arg.add(ArgValueCandidates::new(|| {
+            let candidate = |(name, title): (&str, String)| {
+                CompletionCandidate::new(name).help(Some(title.into()))
+            };
+            schema::all().map(candidate).collect()
         })),
         ("keys" | "key", "rm" | "pin" | "unpin" | "why") => arg.add(ArgValueCandidates::new(keys)),
         _ => arg,

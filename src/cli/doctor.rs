@@ -67,7 +67,7 @@ fn not_ok(
 /// Runs `doctor`: 0 when nothing fails, 3 otherwise.
 pub(super) async fn run(global: &Global, args: DoctorArgs) -> CommandResult {
     if args.apparmor_profile {
-        return print_profile();
+        return print_profile(global);
     }
     let mut checks = Vec::new();
     let state = global.state_dir.clone().unwrap_or_else(|| store::default_dir(context::variable));
@@ -168,7 +168,7 @@ fn engine_check(info: &Result<EngineInfo, EngineError>) -> Check {
 }
 
 /// Prints a profile that allows this program user namespaces, as Ubuntu 23.10 and newer want them.
-fn print_profile() -> CommandResult {
+fn print_profile(global: &Global) -> CommandResult {
     let program = std::env::current_exe().map_err(Failure::environment)?;
     let program = program.to_str().filter(|path| !path.contains(['"', '\\', '*', '?', '[', '{']));
     let Some(program) = program else {
@@ -176,7 +176,7 @@ fn print_profile() -> CommandResult {
         return Err(Failure::environment(error)
             .hint(Some("move it to a path of letters and digits".to_owned())));
     };
-    outln!(
+    let profile = format!(
         "# Lets imgforge make user namespaces, and confines nothing.\n\
          abi <abi/4.0>,\n\
          include <tunables/global>\n\n\
@@ -185,6 +185,10 @@ fn print_profile() -> CommandResult {
            include if exists <local/imgforge>\n\
          }}"
     );
+    match global.json {
+        true => super::render::json(&serde_json::json!({ "apparmor_profile": profile })),
+        false => outln!("{profile}"),
+    }
     Ok(Exit::Success)
 }
 

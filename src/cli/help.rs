@@ -197,7 +197,22 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             "names of commands and options",
         )],
     ),
+    (
+        "man",
+        &[
+            ("imgforge man > ~/.local/share/man/man1/imgforge.1", "then `man imgforge`"),
+            ("imgforge man ~/.local/share/man/man1", "and `man imgforge-eval`"),
+        ],
+    ),
     ("parsers", &[("imgforge parsers", "the names that `grade --parser` takes")]),
+    (
+        "schema",
+        &[
+            ("imgforge schema", "which are there?"),
+            ("imgforge schema cache-ls", "what does `imgforge cache ls --json` print?"),
+            ("imgforge schema events > events.schema.json", "for a validator"),
+        ],
+    ),
     (
         "config show",
         &[
@@ -208,7 +223,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
 ];
 
 /// What follows the options of the command line itself.
-const MORE: &str = "\
+pub const MORE: &str = "\
 Options are read from IMGFORGE_… variables as well: IMGFORGE_ENGINE=docker, IMGFORGE_JSON=1. A flag wins \
 over its variable, and that over images.toml; `imgforge config show` says what counts.
 
@@ -244,7 +259,14 @@ const MEANINGLESS: &[(&str, &[&str])] = &[
     ("base bootstrap", &["output_dir"]),
     ("doctor", &["output_dir", "verbose"]),
     ("clean", &["output_dir", "offline", "verbose"]),
+    ("run", &["json"]),
+    ("shell", &["json"]),
+    (
+        "man",
+        &["config", "overlay", "state_dir", "output_dir", "offline", "engine", "json", "verbose"],
+    ),
     ("parsers", &["config", "overlay", "state_dir", "output_dir", "offline", "engine", "verbose"]),
+    ("schema", &["config", "overlay", "state_dir", "output_dir", "offline", "engine", "verbose"]),
     (
         "completions",
         &[
@@ -294,12 +316,16 @@ fn at(command: Command, path: &[&str], change: &dyn Fn(Command) -> Command) -> C
     }
 }
 
+/// Returns the examples of the command at a path, each with what it is for.
+pub fn examples(path: &str) -> &'static [(&'static str, &'static str)] {
+    EXAMPLES.iter().find(|(of, _)| *of == path).map_or(&[], |(_, examples)| *examples)
+}
+
 /// Adds its examples to a command and to those below it.
 fn with_examples(command: Command, path: &str) -> Command {
-    let examples = EXAMPLES.iter().find(|(of, _)| *of == path).map(|(_, examples)| *examples);
-    let command = match examples {
-        None => command,
-        Some(examples) => {
+    let command = match examples(path) {
+        [] => command,
+        examples => {
             let mut text = section(&command, "Examples", examples);
             if path.is_empty() {
                 let _ = write!(text, "\n{MORE}\n");

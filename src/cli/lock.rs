@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
+use serde_json::json;
 
 use crate::catalog::TextFile;
 use crate::catalog::lock::{LockRequest, lock};
@@ -12,10 +13,11 @@ use crate::config;
 use crate::engine::LogSink;
 use crate::exec::requirements;
 use crate::recipe::env::RepoFiles;
+use crate::requirements::pins;
 use crate::source::Mirrors;
 
 use super::context;
-use super::{CommandResult, Exit, Failure, Global};
+use super::{CommandResult, Exit, Failure, Global, render};
 
 /// Arguments of `lock`.
 #[derive(Debug, Args)]
@@ -123,15 +125,29 @@ pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
     request.date = args.date.or(environment.cutoff).ok_or_else(|| {
         Failure::input(anyhow!("say with --date as of when packages are considered"))
     })?;
+    let (python, date) = (request.python.clone(), request.date.clone());
     let locked = lock(request).await.map_err(|error| {
         let hint = error.hint().map(str::to_owned);
         Failure::environment(error).hint(hint)
     })?;
-    match &args.output {
-        None => out!("{locked}"),
-        Some(path) => std::fs::write(path, locked)
+    if let Some(path) = &args.output {
+        std::fs::write(path, &locked)
             .with_context(|| format!("cannot write `{}`", path.display()))
-            .map_err(Failure::input)?,
+            .map_err(Failure::input)?;
+    }
+    if global.json {
+        let document = json!({
+            "repo": args.repo,
+            "version": args.version,
+            "python": python,
+            "date": date,
+            "path": args.output.as_ref().map(|path| path.display().to_string()),
+            "pins": pins(&locked),
+            "text": locked,
+        });
+        render::json(&document);
+    } else if args.output.is_none() {
+        out!("{locked}");
     }
     Ok(Exit::Success)
 }

@@ -24,6 +24,7 @@ mod interrupt;
 mod keys;
 mod lock;
 mod look;
+mod man;
 mod out;
 mod parsers;
 mod plan;
@@ -39,6 +40,7 @@ mod render;
 mod report;
 mod results;
 mod run_args;
+mod schema;
 mod settings;
 mod submission;
 mod swebench;
@@ -53,6 +55,7 @@ use regex::Regex;
 use help::heading;
 
 pub use exit::Exit;
+pub use help::command;
 pub use render::Failure;
 
 /// A command's result: how it ended, or why it could not.
@@ -318,8 +321,12 @@ enum Command {
     Clean(clean::CleanArgs),
     /// Print completions for a shell
     Completions(completions::CompletionsArgs),
+    /// Print the manual page, or write those of all commands
+    Man(man::ManArgs),
     /// List the parsers of logs
     Parsers,
+    /// Print the JSON Schema of what a command prints with --json, or of a file
+    Schema(schema::SchemaArgs),
     /// Look at the settings
     #[command(subcommand)]
     Config(settings::ConfigCommand),
@@ -371,7 +378,9 @@ pub async fn main() -> Exit {
         Command::Doctor(args) => doctor::run(global, args).await,
         Command::Clean(args) => clean::run(global, args).await,
         Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(global, &args),
         Command::Parsers => parsers::run(global),
+        Command::Schema(args) => schema::run(global, &args),
         Command::Config(command) => settings::run(global, command),
     };
     let exit = match result {

@@ -7,8 +7,10 @@ use std::fmt::Write as _;
 
 mod clean;
 mod line;
+mod pins;
 
 pub(crate) use clean::{Refused, Source, clean};
+pub(crate) use pins::pins;
 
 /// Returns a project's name as indexes compare it: lower case, with `-` for `_` and `.`.
 pub(crate) fn normal_name(name: &str) -> String {

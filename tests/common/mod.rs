@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "not every test uses all of it")]
 
+pub mod schema;
+
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 
 use anyhow::anyhow;
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cache::Contents;
-use crate::key::Kind;
+use crate::key::{Key, Kind};
 use crate::store::{Pinned, Pins};
 use crate::words;
 
@@ -84,6 +84,11 @@ pub(super) async fn pin(global: &Global, args: PinArgs) -> CommandResult {
         return list(global, &opened, &pins).await;
     }
     let contents = read(&opened).await?;
+    if global.json {
+        let rows = added.iter().map(|pin| row(&contents, pin, &pins[pin]));
+        render::json(&rows.collect::<Vec<_>>());
+        return Ok(Exit::Success);
+    }
     for pin in added {
         let here = held(&contents, &pin);
         if !global.quiet {
@@ -101,18 +106,19 @@ fn held(contents: &Contents, pin: &Pinned) -> usize {
     contents.images.iter().filter(|image| image.pins.contains(&name)).count()
 }
 
+/// Returns a pin as programs read it.
+fn row(contents: &Contents, pin: &Pinned, keys: &BTreeSet<Key>) -> Value {
+    json!({ "pin": pin, "keys": keys, "images": held(contents, pin) })
+}
+
 async fn list(global: &Global, opened: &Opened, pins: &Pins) -> CommandResult {
     let contents = read(opened).await?;
-    let held = |pin: &Pinned| held(&contents, pin);
     if global.json {
-        let rows: Vec<_> = pins
-            .iter()
-            .map(|(pin, keys)| json!({"pin": pin, "keys": keys, "images": held(pin)}))
-            .collect();
-        render::json(&rows);
+        let rows = pins.iter().map(|(pin, keys)| row(&contents, pin, keys));
+        render::json(&rows.collect::<Vec<_>>());
     } else {
         for pin in pins.keys() {
-            outln!("{pin}: {}", words::count(held(pin), "image"));
+            outln!("{pin}: {}", words::count(held(&contents, pin), "image"));
         }
         if pins.is_empty() && !global.quiet {
             errln!("nothing is pinned");
@@ -153,9 +159,19 @@ pub(super) async fn unpin(global: &Global, args: PinArgs) -> CommandResult {
         let hint = "`imgforge cache pin` lists what is pinned".to_owned();
         return Err(Failure::input(error).hint(Some(hint)));
     }
+    let rows = match global.json {
+        // While they hold something.
+        true => {
+            let contents = read(&opened).await?;
+            Some(gone.iter().map(|pin| row(&contents, pin, &pins[pin])).collect::<Vec<_>>())
+        }
+        false => None,
+    };
     let change = |pins: &mut Pins| pins.retain(|pin, _| !gone.contains(pin));
     opened.store.change_pins(change).map_err(Failure::environment)?;
-    if !global.quiet {
+    if let Some(rows) = rows {
+        render::json(&rows);
+    } else if !global.quiet {
         for pin in &gone {
             errln!("unpinned {pin}");
         }

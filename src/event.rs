@@ -113,8 +113,11 @@ pub enum EventKind {
         /// The text, without a final period.
         text: String,
     },
-    /// The run was asked to stop: running nodes end, no new ones start.
-    Interrupted,
+    /// The run was asked to stop: no new nodes start.
+    Interrupted {
+        /// Whether running nodes are dropped at once. Otherwise they come to their end.
+        dropped: bool,
+    },
     /// Always the last event.
     RunFinished {
         /// Nodes by outcome.

@@ -142,6 +142,7 @@ fn a_term_in_any_phase_ends_it_within_seconds_and_judges_nothing() {
         let at_its_end = ended == Some(0) && took < Duration::from_millis(300);
         let interrupted = matches!(ended, Some(130 | 143));
         assert!(interrupted || at_its_end, "{milliseconds}: {ended:?} after {took:?}: {said}");
+        assert!(!said.contains("what runs is finished"), "{milliseconds}: {said}");
         // What was dropped is neither resolved nor not: gold never fails.
         let report = dir.path().join(format!("gold.{run_id}.json"));
         if let Ok(text) = std::fs::read(&report) {

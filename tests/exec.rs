@@ -63,6 +63,10 @@ impl Space {
     }
 
     async fn plan(&self) -> Arc<Plan> {
+        self.plan_with(false).await
+    }
+
+    async fn plan_with(&self, force: bool) -> Arc<Plan> {
         let from = [FROM.to_owned()];
         let from = survey::from_identities(&*self.engine, &from, "linux/amd64", None).await;
         let options = PlanOptions {
@@ -76,7 +80,7 @@ impl Space {
         let from: BTreeMap<String, String> = from.unwrap();
         let mut plan = Planner::new(&self.catalog, options, &from).plan(&self.work).unwrap();
         let inventory = survey::inventory(&*self.engine, "fake", &self.store, &plan).await;
-        plan.assess(&inventory.unwrap().0, false);
+        plan.assess(&inventory.unwrap().0, force);
         Arc::new(plan)
     }
 
@@ -91,7 +95,6 @@ impl Space {
             fail_fast: false,
             attempts: 3,
             host: HostAccess::default(),
-            no_cache: false,
             log_dir: self.dir.path().join("logs"),
             min_free: 0,
             engine: "fake".into(),
@@ -136,6 +139,16 @@ fn env_image(plan: &Plan, repo: &str) -> String {
     plan.nodes().find(|(_, node)| node.id.starts_with(&id)).unwrap().1.image.clone()
 }
 
+/// Returns how many build logs say that steps were run which had been run before.
+fn builds_without_cache(space: &Space) -> usize {
+    let logs = walkdir::WalkDir::new(space.dir.path().join("logs")).into_iter();
+    let logs = logs.map(Result::unwrap).filter(|entry| entry.file_type().is_file());
+    logs.filter(|entry| {
+        std::fs::read_to_string(entry.path()).unwrap().contains("#0 without the cache")
+    })
+    .count()
+}
+
 #[tokio::test]
 async fn everything_is_built_once_and_a_second_run_builds_nothing() {
     let space = Space::new();
@@ -150,6 +163,22 @@ async fn everything_is_built_once_and_a_second_run_builds_nothing() {
     assert!(matches!(events.last(), Some(EventKind::RunFinished { .. })));
     let (second, _) = space.run(2, &Interrupt::default()).await;
     assert_eq!((second.built, second.fresh), (0, 20));
+}
+
+#[tokio::test]
+async fn a_rebuild_that_is_asked_for_runs_every_step_anew() {
+    let space = Space::new();
+    space.run(2, &Interrupt::default()).await;
+    assert_eq!(builds_without_cache(&space), 0);
+    space.engine.forget_calls();
+    let plan = space.plan_with(true).await;
+    let mut recorder = Recorder::default();
+    let executor = space.executor(|_| {});
+    let again = executor.run(plan, &mut recorder, &Interrupt::default()).await;
+    assert_eq!((again.built, again.failed), (20, 0), "{:#?}", again.nodes);
+    let builds = space.engine.called(Method::Build).len();
+    assert!(builds >= 4, "{builds}");
+    assert_eq!(builds_without_cache(&space), builds);
 }
 
 #[tokio::test]
@@ -238,7 +267,7 @@ async fn an_interrupt_ends_what_runs_and_the_next_run_goes_on() {
     let (summary, events) = stopped;
     assert!(summary.interrupted);
     assert_eq!((summary.built, summary.skipped), (2, 18), "base and the env that ran");
-    assert!(events.iter().any(|event| matches!(event, EventKind::Interrupted)));
+    assert!(events.iter().any(|event| matches!(event, EventKind::Interrupted { dropped: false })));
     let (summary, _) = space.run(1, &Interrupt::default()).await;
     assert_eq!((summary.fresh, summary.built), (2, 18));
 }

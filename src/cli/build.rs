@@ -45,10 +45,9 @@ pub struct BuildArgs {
 }
 
 /// Runs `build`.
-pub(super) async fn run(global: &Global, mut args: BuildArgs) -> CommandResult {
+pub(super) async fn run(global: &Global, args: BuildArgs) -> CommandResult {
     args.swebench.check(global)?;
     args.chosen.say_default(global);
-    args.exec.no_cache = args.force_rebuild;
     let wanted = Wanted {
         chosen: &args.chosen,
         sources: &args.sources,

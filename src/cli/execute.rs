@@ -63,9 +63,6 @@ pub struct ExecArgs {
     /// The same without the first time
     #[arg(long, value_name = "N", conflicts_with = "attempts", env = "IMGFORGE_RETRIES")]
     retries: Option<u32>,
-    /// Whether steps run that were done before.
-    #[arg(skip)]
-    pub no_cache: bool,
 }
 
 impl ExecArgs {
@@ -124,7 +121,6 @@ impl ExecArgs {
             fail_fast: self.fail_fast,
             attempts: self.retries.map_or(self.attempts, |more| more.saturating_add(1)).max(1),
             host,
-            no_cache: self.no_cache,
             log_dir: context::output_dir(global).join(context::BUILD_LOGS),
             min_free: self.min_free << 30,
             engine: context::engine_identity(info),

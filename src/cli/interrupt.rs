@@ -43,7 +43,11 @@ pub fn watch_signals(interrupt: Interrupt) {
     tokio::spawn(async move {
         let stop = |seen: &Seen| seen.interrupts + seen.terminations > 0;
         let kill = |seen: &Seen| seen.interrupts > 1 || seen.terminations > 0;
-        if seen.wait_for(stop).await.is_ok() {
+        if let Ok(seen) = seen.wait_for(stop).await.map(|seen| *seen) {
+            // First, so that whoever sees that the run stops knows how.
+            if kill(&seen) {
+                interrupt.kill.cancel();
+            }
             interrupt.stop.cancel();
         }
         if seen.wait_for(kill).await.is_ok() {

@@ -348,6 +348,9 @@ impl Engine for FakeEngine {
                 None => return Err(EngineError::NoSuchImage { reference }),
             }
         }
+        if request.no_cache {
+            log.write(b"#0 without the cache\n");
+        }
         for (number, line) in request.dockerfile.lines().enumerate() {
             log.write(format!("#{} {line}\n", number + 1).as_bytes());
         }

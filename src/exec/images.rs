@@ -54,7 +54,7 @@ impl Worker {
             labels: self.labels(index),
             tags: Self::tags(node),
             host: self.settings.host.clone(),
-            no_cache: self.settings.no_cache,
+            no_cache: node.status.is_forced(),
         };
         Ok(self.engine.build(&request, &**log).await?)
     }
@@ -93,7 +93,7 @@ impl Worker {
             labels: self.labels(index),
             tags: Self::tags(node),
             host: self.settings.host.clone(),
-            no_cache: self.settings.no_cache,
+            no_cache: node.status.is_forced(),
         };
         Ok(self.engine.build(&request, &**log).await?)
     }
@@ -171,7 +171,7 @@ impl Worker {
             labels: self.labels(index),
             tags: Self::tags(node),
             host: self.settings.host.clone(),
-            no_cache: self.settings.no_cache,
+            no_cache: node.status.is_forced(),
         };
         let watched = Watch { log: &**log, seen: Mutex::new(Vec::new()) };
         let built = self.engine.build(&request, &watched).await;

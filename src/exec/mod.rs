@@ -60,8 +60,6 @@ pub struct ExecSettings {
     pub attempts: u32,
     /// What build steps get from the host.
     pub host: HostAccess,
-    /// Whether steps run that were done before with the same inputs.
-    pub no_cache: bool,
     /// Where build logs go, `logs/build_images`.
     pub log_dir: PathBuf,
     /// Bytes that must stay free on the disks of the engine and of the state.
@@ -183,7 +181,8 @@ impl Executor {
         loop {
             if interrupt.stop.is_cancelled() && !stopping {
                 stopping = true;
-                stream.send(EventKind::Interrupted);
+                let dropped = interrupt.kill.is_cancelled();
+                stream.send(EventKind::Interrupted { dropped });
             }
             loop {
                 if stopping {

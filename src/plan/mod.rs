@@ -74,6 +74,11 @@ impl Status {
     pub fn runs(&self) -> bool {
         matches!(self, Status::Stale(_) | Status::Pull)
     }
+
+    /// Tells whether a rebuild was asked for: every step runs then, also those that were run before.
+    pub fn is_forced(&self) -> bool {
+        matches!(self, Status::Stale(reasons) if reasons.contains(&Reason::Forced))
+    }
 }
 
 /// Why a node is stale.

@@ -156,7 +156,10 @@ pub(super) fn of_run(event: &EventKind) -> Vec<String> {
         EventKind::Warning { text } => {
             vec![format!("{} {text}", style("warning:").yellow().bold().for_stderr())]
         }
-        EventKind::Interrupted => vec![
+        EventKind::Interrupted { dropped: true } => {
+            vec!["stopping: what runs is dropped".to_owned()]
+        }
+        EventKind::Interrupted { dropped: false } => vec![
             "stopping: what runs is finished, nothing new starts; interrupt again to drop it"
                 .to_owned(),
         ],

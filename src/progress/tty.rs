@@ -196,7 +196,7 @@ impl Reporter for TtyReporter {
                 self.quiet = None;
                 self.print(text::of_run(&event.kind));
             }
-            EventKind::Interrupted => {
+            EventKind::Interrupted { .. } => {
                 self.update(|run| run.end = None);
                 self.print(text::of_run(&event.kind));
             }

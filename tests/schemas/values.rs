@@ -73,7 +73,8 @@ fn events() -> Vec<EventKind> {
         EventKind::NodeRetry { node: node(), attempt: 1, reason: text("why"), delay: 0.5 },
         EventKind::Forecast { seconds_left: 3.5 },
         EventKind::Warning { text: text("look out") },
-        EventKind::Interrupted,
+        EventKind::Interrupted { dropped: false },
+        EventKind::Interrupted { dropped: true },
         EventKind::RunFinished {
             built: 1,
             fresh: 1,
@@ -94,7 +95,7 @@ fn events() -> Vec<EventKind> {
             EventKind::NodeStarted { .. } | EventKind::NodeOutput { .. } => {}
             EventKind::NodeStep { .. } | EventKind::NodeRetry { .. } => {}
             EventKind::NodeFinished { .. } | EventKind::Forecast { .. } => {}
-            EventKind::Warning { .. } | EventKind::Interrupted => {}
+            EventKind::Warning { .. } | EventKind::Interrupted { .. } => {}
         }
     }
     all

@@ -186,6 +186,8 @@ fn bad_usage_ends_with_two_and_no_engine_with_three() {
             .fails(2, &["plan", "-d", "demo", "--platform", "windows/amd64"])
             .contains("linux/arm64")
     );
+    let missing = space.fails(2, &["bundle", "use", "nofile"]);
+    assert!(missing.contains("cannot use `nofile`"), "{missing}");
     space.fails(3, &["build", "-d", "demo"]);
     space.fails(3, &["clean"]);
     assert!(space.fails(3, &["doctor", "--offline"]).is_empty());
@@ -275,7 +277,7 @@ fn what_the_harness_takes_and_imgforge_cannot_do_is_refused_with_a_reason() {
     let error = space.fails(2, &["eval", "demo", "--gold", "--rewrite_reports", "True"]);
     assert!(error.contains("needs the --run-id"), "{error}");
     let error = space.fails(2, &["plan", "demo", "-j", "-1"]);
-    assert!(error.contains("unexpected"), "{error}");
+    assert!(error.contains("no number of workers"), "{error}");
     let error = space.fails(2, &["plan", "demo", "--json", "--format", "dot"]);
     assert!(error.contains("--format names another"), "{error}");
 }
@@ -359,6 +361,14 @@ fn a_run_of_the_harness_is_reported_and_what_is_no_run_is_named() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["resolved_ids"], serde_json::json!(["pallets__flask-4045"]));
     assert!(space.0.path().join("org__m.old.json").is_file());
+    let part = space.run(&["report", "old", "-i", "pallets__flask-4045", "--dataset", "d.jsonl"]);
+    let said = String::from_utf8_lossy(&part.stderr);
+    assert!(!said.contains("more instances"), "{said}");
+    let other = row("pallets__flask-4992", expected);
+    space.write("two.jsonl", &(row("pallets__flask-4045", expected) + &other));
+    let part = space.run(&["report", "old", "-i", "pallets__flask-4045", "-d", "two.jsonl"]);
+    let said = String::from_utf8_lossy(&part.stderr);
+    assert!(said.contains("run `old` had 1 more instances; its reports are of those"), "{said}");
     let error = space.fails(2, &["report", "new"]);
     assert!(error.contains("there is no run `new`") && error.contains("there are old"), "{error}");
     space.write("logs/run_evaluation/bad/run.json", "{");
@@ -380,6 +390,10 @@ fn an_evaluation_without_an_engine_ends_with_three_and_bad_options_with_two() {
         (["--timeout", "0"], "at least one second"),
         (["--network", "all"], "possible values: none, bridge, host"),
         (["--run-id", "a/b"], "cannot name a directory"),
+        (["--run-id", "a/b"], "has 1 to 200 bytes, no `/`"),
+        (["--max-workers", "-1"], "no number of workers: write 1 or more"),
+        (["--repeat", "-1"], "-1 is not in 1.."),
+        (["-t", "-5"], "it is no time"),
     ] {
         let mut all = vec!["eval", "-d", "d.jsonl", "-p", "gold"];
         all.extend(args);
@@ -704,6 +718,24 @@ fn runs_are_where_the_output_directory_says() {
     space.write("out/logs/run_evaluation/first/m/x__y-1/test_output.txt", "");
     let error = space.fails(2, &["report", "nope", "--output-dir", "out"]);
     assert!(error.contains("there are first"), "{error}");
+}
+
+#[test]
+fn the_bundled_dataset_is_made_in_the_state_directory_that_is_named() {
+    let space = Space::new();
+    let home = space.0.path().join("home");
+    for args in [
+        vec!["dataset", "ls", "-d", "demo"],
+        vec!["grade", "-d", "demo", "-i", "imgforge__abacus-1", "--log", "x.log"],
+    ] {
+        space.write("x.log", "");
+        let mut command = space.command(&[args.as_slice(), &["--state-dir", "named"]].concat());
+        let output = command.env("HOME", &home).env_remove("XDG_CACHE_HOME").output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert!(space.0.path().join("named/demo").is_dir(), "{args:?}");
+        assert!(!home.join(".cache").exists(), "{args:?}");
+        std::fs::remove_dir_all(space.0.path().join("named")).unwrap();
+    }
 }
 
 /// Returns what a shell offers for the last word of a line.

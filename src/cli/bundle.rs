@@ -69,13 +69,13 @@ pub(super) async fn run(global: &Global, command: BundleCommand) -> CommandResul
 pub const DATASET: &str = "bundle";
 
 /// Returns where the bundle in use is unpacked.
-pub fn dir(store: &Store) -> PathBuf {
-    store.dir().join("bundle")
+pub fn dir(state_dir: &Path) -> PathBuf {
+    state_dir.join("bundle")
 }
 
 /// Reads what the bundle in use holds.
-pub fn used(store: &Store) -> Result<Contents, Failure> {
-    let contents = bundle::read(&dir(store)).map_err(Failure::environment)?;
+pub fn used(state_dir: &Path) -> Result<Contents, Failure> {
+    let contents = bundle::read(&dir(state_dir)).map_err(Failure::environment)?;
     contents.ok_or_else(|| {
         let error = anyhow::anyhow!("no bundle is in use");
         Failure::input(error).hint(Some("`imgforge bundle use FILE` unpacks one".to_owned()))
@@ -83,8 +83,8 @@ pub fn used(store: &Store) -> Result<Contents, Failure> {
 }
 
 /// Reads the catalog of the bundle in use.
-pub fn catalog(store: &Store, contents: &Contents) -> Result<Catalog, Failure> {
-    let dir = dir(store).join(bundle::CATALOG);
+pub fn catalog(state_dir: &Path, contents: &Contents) -> Result<Catalog, Failure> {
+    let dir = dir(state_dir).join(bundle::CATALOG);
     let overlays: Vec<PathBuf> = contents.overlays.iter().map(|name| dir.join(name)).collect();
     Catalog::load(Some(&dir.join("images.toml")), &overlays).map_err(|error| {
         let hint = error.hint();
@@ -345,6 +345,10 @@ async fn bring_images(
 }
 
 async fn unpack(global: &Global, args: UseArgs) -> CommandResult {
+    std::fs::File::open(&args.file).map_err(|error| {
+        let text = format!("cannot use `{}`", args.file.display());
+        Failure::input(anyhow::Error::from(error).context(text))
+    })?;
     let opened = context::open(global).await?;
     if context::catalog(global).is_ok_and(|catalog| !catalog.trusted_keys().is_empty()) {
         render::warn(
@@ -352,7 +356,7 @@ async fn unpack(global: &Global, args: UseArgs) -> CommandResult {
              such as with `cosign verify-blob`",
         );
     }
-    let dir = self::dir(&opened.store);
+    let dir = self::dir(opened.store.dir());
     let scratch = opened.store.scratch_dir().map_err(Failure::environment)?;
     let aside = scratch.path().join("bundle");
     let (file, target) = (args.file.clone(), aside.clone());

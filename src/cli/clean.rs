@@ -7,7 +7,6 @@ use serde_json::json;
 
 use crate::engine::Removed;
 use crate::engine::embedded::EmbeddedEngine;
-use crate::store;
 
 use super::context;
 use super::{CommandResult, Exit, Failure, Global};
@@ -26,7 +25,7 @@ pub struct CleanArgs {
 /// Runs `clean`: removes what belongs to processes that ended, and names what may belong to others.
 pub(super) async fn run(global: &Global, args: CleanArgs) -> CommandResult {
     // Opening the state removes temporary files already; they are listed here.
-    let dir = global.state_dir.clone().unwrap_or_else(|| store::default_dir(context::variable));
+    let dir = context::state_dir(global);
     let before: Vec<_> = std::fs::read_dir(dir.join("tmp"))
         .into_iter()
         .flatten()

@@ -2,7 +2,7 @@
 
 use crate::cli::out::errln;
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use anyhow::anyhow;
@@ -49,10 +49,14 @@ pub fn catalog(global: &Global) -> Result<Catalog, Failure> {
     })
 }
 
+/// Returns the state directory: the one that is named, or the default one.
+pub fn state_dir(global: &Global) -> PathBuf {
+    global.state_dir.clone().unwrap_or_else(|| store::default_dir(variable))
+}
+
 /// Opens the state directory.
 pub fn open_store(global: &Global) -> Result<Arc<Store>, Failure> {
-    let dir = global.state_dir.clone().unwrap_or_else(|| store::default_dir(variable));
-    Store::open_on(&dir, on_network()).map(Arc::new).map_err(|error| {
+    Store::open_on(&state_dir(global), on_network()).map(Arc::new).map_err(|error| {
         let hint = error.hint().to_owned();
         Failure::environment(error).hint(Some(hint))
     })
@@ -135,7 +139,7 @@ pub fn embedded_settings(global: &Global) -> Result<Settings, EngineError> {
             });
         }
     };
-    let state_dir = global.state_dir.clone().unwrap_or_else(|| store::default_dir(variable));
+    let state_dir = state_dir(global);
     if on_network() == OnNetwork::Refused
         && let Ok(Some(kind)) = file_system::network(&state_dir)
     {
@@ -162,14 +166,14 @@ pub fn engine_failure(error: EngineError) -> Failure {
     Failure::environment(error).hint(hint)
 }
 
-/// Reads the dataset that was asked for.
+/// Reads the dataset that was asked for. The bundled ones are below `state_dir`.
 pub async fn read_dataset(
     name: &str,
     split: &str,
-    store: Option<&Store>,
+    state_dir: &Path,
 ) -> Result<(Dataset, BTreeMap<String, Vec<String>>), Failure> {
     if name == "demo" {
-        if dataset::demo::is_another(std::path::Path::new(name)) {
+        if dataset::demo::is_another(Path::new(name)) {
             super::render::warn("`demo` is the bundled dataset; `./demo` is the one here");
         }
         if split != "test" {
@@ -181,17 +185,13 @@ pub async fn read_dataset(
             };
             return Err(Failure::input(error));
         }
-        let dir = match store {
-            Some(store) => store.dir().join("demo"),
-            None => store::default_dir(variable).join("demo"),
-        };
-        let demo = dataset::demo::materialise(&dir).map_err(Failure::environment)?;
+        let demo =
+            dataset::demo::materialise(&state_dir.join("demo")).map_err(Failure::environment)?;
         return Ok((demo.dataset, demo.mirrors));
     }
     if name == bundle::DATASET {
-        let store = store.ok_or_else(|| Failure::input(anyhow!("the bundle needs a state")))?;
-        let contents = bundle::used(store)?;
-        let rows = bundle::dir(store).join(form::ROWS);
+        let contents = bundle::used(state_dir)?;
+        let rows = bundle::dir(state_dir).join(form::ROWS);
         let hub = hub();
         let read = dataset::load(&rows.display().to_string(), split, &hub).await;
         let read = read.map_err(Failure::environment)?;
@@ -229,8 +229,8 @@ pub struct ChosenInstances {
 }
 
 /// Reads a dataset and chooses instances.
-pub async fn choose(chosen: &Chosen, store: Option<&Store>) -> Result<ChosenInstances, Failure> {
-    let (dataset, mirrors) = read_dataset(&chosen.dataset, &chosen.split, store).await?;
+pub async fn choose(chosen: &Chosen, state_dir: &Path) -> Result<ChosenInstances, Failure> {
+    let (dataset, mirrors) = read_dataset(&chosen.dataset, &chosen.split, state_dir).await?;
     let known: HashSet<&str> = dataset.ids().collect();
     let is_id = |text: &str| known.contains(text);
     let ids = super::chosen::ids(&chosen.instance_ids, is_id)?;
@@ -255,10 +255,9 @@ pub async fn choose(chosen: &Chosen, store: Option<&Store>) -> Result<ChosenInst
     Ok(ChosenInstances { instances, refused, all, origin, mirrors })
 }
 
-/// Reads a dataset and chooses instances, for what needs no state but that of a bundle.
+/// Reads a dataset and chooses instances, for what opens no state.
 pub async fn choose_rows(global: &Global, chosen: &Chosen) -> Result<ChosenInstances, Failure> {
-    let store = (chosen.dataset == bundle::DATASET).then(|| open_store(global)).transpose()?;
-    choose(chosen, store.as_deref()).await
+    choose(chosen, &state_dir(global)).await
 }
 
 /// What plans are made from.
@@ -429,9 +428,9 @@ fn check_mirror(template: &str) -> Result<(), Failure> {
 pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, Failure> {
     let store = open_store(global)?;
     let in_bundle = wanted.chosen.dataset == bundle::DATASET;
-    let bundled = in_bundle.then(|| bundle::used(&store)).transpose()?;
+    let bundled = in_bundle.then(|| bundle::used(store.dir())).transpose()?;
     let catalog = match &bundled {
-        Some(contents) => bundle::catalog(&store, contents)?,
+        Some(contents) => bundle::catalog(store.dir(), contents)?,
         None => catalog(global)?,
     };
     let sources = wanted.sources;
@@ -442,7 +441,7 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         check_mirror(template)?;
     }
     let ChosenInstances { instances, mut refused, all, origin: dataset, mirrors: demo_mirrors } =
-        choose(wanted.chosen, Some(&store)).await?;
+        choose(wanted.chosen, store.dir()).await?;
     if instances.is_empty() {
         return Err(refusal::all(&refused, None));
     }
@@ -559,8 +558,9 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
     }
     let mut map = if in_bundle { BTreeMap::new() } else { catalog.mirrors().clone() };
     map.extend(demo_mirrors);
-    let index = in_bundle.then(|| bundle::dir(&store).join(form::INDEX));
-    let repositories = bundle::dir(&store).join(form::REPOSITORIES).join("{owner}__{name}.git");
+    let index = in_bundle.then(|| bundle::dir(store.dir()).join(form::INDEX));
+    let repositories =
+        bundle::dir(store.dir()).join(form::REPOSITORIES).join("{owner}__{name}.git");
     let templates = match (sources.git_mirror.as_slice(), &defaults.git_mirrors) {
         _ if in_bundle => vec![repositories.display().to_string()],
         ([], Some(defaults)) => defaults.clone(),

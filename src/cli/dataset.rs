@@ -153,6 +153,7 @@ async fn check_gold(global: &Global, args: &CheckArgs) -> Result<Vec<(String, St
         sources: &args.sources,
         predictions: &["gold".to_owned(), "empty".to_owned()],
         run_id: &run_id,
+        named_here: false,
         replace_run: args.run_id.is_none(),
         force_rebuild: false,
         exec: &args.exec,
@@ -200,7 +201,7 @@ async fn check(global: &Global, args: CheckArgs) -> CommandResult {
     let catalog = context::catalog(global)?;
     let store = context::open_store(global)?;
     let ChosenInstances { instances, refused, mirrors: demo_mirrors, .. } =
-        context::choose(chosen, Some(&store)).await?;
+        context::choose(chosen, store.dir()).await?;
     let mut problems: Vec<(String, String)> =
         refused.into_iter().map(|one| (one.instance_id, one.why)).collect();
     let count = instances.len() + problems.len();

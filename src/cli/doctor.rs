@@ -70,7 +70,7 @@ pub(super) async fn run(global: &Global, args: DoctorArgs) -> CommandResult {
         return print_profile(global);
     }
     let mut checks = Vec::new();
-    let state = global.state_dir.clone().unwrap_or_else(|| store::default_dir(context::variable));
+    let state = context::state_dir(global);
     let info = match context::connect_to(global, true).await {
         Err(error) => Err(error),
         Ok(engine) => engine.info().await,

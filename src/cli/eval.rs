@@ -100,7 +100,10 @@ fn new_run_id() -> String {
 /// Makes a failure of a run's directory.
 pub(super) fn run_failure(error: RunError) -> Failure {
     match &error {
-        RunError::Name { .. } | RunError::Metadata { .. } => Failure::input(error),
+        RunError::Name { .. } => Failure::input(error).hint(Some(
+            "such a name has 1 to 200 bytes, no `/`, and is not `.` or `..`".to_owned(),
+        )),
+        RunError::Metadata { .. } => Failure::input(error),
         RunError::Other { .. } => Failure::input(error).hint(Some(
             "name another --run-id: results are shared; or start it anew with --replace-run"
                 .to_owned(),
@@ -130,6 +133,8 @@ pub(super) struct Evaluation<'a> {
     pub predictions: &'a [String],
     /// The run.
     pub run_id: &'a str,
+    /// Whether nobody named it: it is said then.
+    pub named_here: bool,
     /// Whether a run of that id with other inputs is removed.
     pub replace_run: bool,
     /// Whether everything is built and run anew.
@@ -153,14 +158,12 @@ pub(super) async fn run(global: &Global, args: EvalArgs) -> CommandResult {
     }
     let predictions = args.predictions();
     let run_id = args.run_id.clone().unwrap_or_else(new_run_id);
-    if args.run_id.is_none() && !global.quiet {
-        errln!("run: {run_id}");
-    }
     let evaluation = Evaluation {
         chosen: &args.chosen,
         sources: &args.sources,
         predictions: &predictions,
         run_id: &run_id,
+        named_here: args.run_id.is_none(),
         replace_run: args.replace_run,
         force_rebuild: args.force_rebuild,
         exec: &args.exec,
@@ -223,6 +226,15 @@ fn begin(
     Ok(lock)
 }
 
+/// Says that the reports of a run are of a part of it now.
+pub(super) fn say_left_out(run_id: &str, count: usize) {
+    if count > 0 {
+        super::render::warn(format!(
+            "run `{run_id}` had {count} more instances; its reports are of those that are chosen now"
+        ));
+    }
+}
+
 /// Says what is not as it was when the run began.
 fn say_changes(run_id: &str, changes: &Changes, quiet: bool) {
     if quiet {
@@ -239,12 +251,7 @@ fn say_changes(run_id: &str, changes: &Changes, quiet: bool) {
             shown.join(", ")
         ));
     }
-    if changes.left_out > 0 {
-        super::render::warn(format!(
-            "run `{run_id}` had {} more instances; its reports are of those that are chosen now",
-            changes.left_out
-        ));
-    }
+    say_left_out(run_id, changes.left_out);
 }
 
 /// Evaluates predictions; the files of the instances are written, the reports of the run are not.
@@ -289,6 +296,9 @@ pub(super) async fn evaluate(
     let targets = targets(&all, &prepared, &everything, &rules, &dir)?;
     let metadata = metadata(&prepared, evaluation);
     let lock = begin(&dir, &metadata, evaluation, global.quiet).map_err(run_failure)?;
+    if evaluation.named_here && !global.quiet {
+        errln!("run: {}", evaluation.run_id);
+    }
 
     let use_results = !evaluation.run.no_result_cache && !evaluation.force_rebuild;
     let mut evaluated: HashMap<(usize, u32), Evaluated> = HashMap::new();

@@ -287,10 +287,21 @@ const MEANINGLESS: &[(&str, &[&str])] = &[
 /// is named every time.
 const WITH_VARIABLES: [&str; 6] = ["plan", "build", "prewarm", "eval", "dataset", "config"];
 
+/// Takes `-1` after an option for a number as its value, so that the error is about the number: the
+/// parser reads it as an option that does not exist otherwise.
+fn negative_as_values(command: Command) -> Command {
+    let command =
+        command.mut_args(|arg| match !arg.is_positional() && arg.get_action().takes_values() {
+            true => arg.allow_negative_numbers(true),
+            false => arg,
+        });
+    command.mut_subcommands(negative_as_values)
+}
+
 /// Makes the command line as it is parsed and shown.
 pub fn command() -> Command {
     let command = variables::named(Cli::command(), &WITH_VARIABLES);
-    let command = complete::with_candidates(variables::readable(command));
+    let command = complete::with_candidates(variables::readable(negative_as_values(command)));
     let mut command = with_examples(command, "");
     for (path, ids) in MEANINGLESS {
         let hidden: Vec<_> = command

@@ -405,6 +405,6 @@ pub async fn main() -> Exit {
 fn workers(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
         Ok(number) => Ok(number.max(1)),
-        Err(error) => Err(format!("{error}")),
+        Err(_) => Err("it is no number of workers: write 1 or more".to_owned()),
     }
 }

@@ -16,7 +16,7 @@ use crate::report::{InstanceResult, RunReport, Verdict, harness};
 use crate::run::{Metadata, RUNS, RunDir, RunLock, Settings, file};
 
 use super::context::{self, ChosenInstances};
-use super::eval::run_failure;
+use super::eval::{run_failure, say_left_out};
 use super::help::heading;
 use super::record::Record;
 use super::results::{self, Outputs};
@@ -168,8 +168,12 @@ async fn load(
         let known = known.or_else(|| refused.get(id).and_then(|one| one.repo.clone()));
         report.repos.insert(id.clone(), known.unwrap_or_default());
     }
+    let before = report.instances.len();
     keep_only(&mut report, &args.instance_ids)?;
     if write {
+        if !global.quiet {
+            say_left_out(run_id, before - report.instances.len());
+        }
         for result in &report.results {
             let path = dir.instance(&result.model, &result.instance_id, 0).map_err(run_failure)?;
             if path.is_dir() {

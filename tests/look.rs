@@ -8,8 +8,9 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
 
@@ -81,9 +82,17 @@ fn every_shell_of_an_image_finds_the_environment_and_the_status_is_the_command_s
     assert!(said.contains("the nearest is `imgforge__abacus-1`"), "{said}");
 }
 
-/// Reads what a terminal shows until it has so many prompts of a shell.
-fn read_prompts(screen: &mut File, shown: &mut String, count: usize) {
+/// Reads what a terminal shows until it has so many prompts of a shell. Where nothing is shown for a
+/// while, `keys` are typed again: a shell loses a Ctrl-C that comes just after its prompt.
+fn read_prompts(screen: &mut File, shown: &mut String, count: usize, keys: &[u8]) {
+    let began = Instant::now();
     while shown.matches("# ").count() < count {
+        assert!(began.elapsed() < Duration::from_secs(120), "no prompt: {shown}");
+        let mut polled = [PollFd::new(screen, PollFlags::IN)];
+        if poll(&mut polled, Some(&Timespec { tv_sec: 1, tv_nsec: 0 })).unwrap() == 0 {
+            screen.write_all(keys).unwrap();
+            continue;
+        }
         let mut piece = [0; 4096];
         let length = screen.read(&mut piece).unwrap();
         shown.push_str(&String::from_utf8_lossy(&piece[..length]));
@@ -116,14 +125,14 @@ fn a_terminal_is_raw_while_the_command_runs_and_as_before_afterwards_also_after_
         let mut child = command.spawn().unwrap();
         let mut screen = File::from(ours);
         let mut shown = String::new();
-        read_prompts(&mut screen, &mut shown, 1);
+        read_prompts(&mut screen, &mut shown, 1, b"");
         assert!(shown.contains("31 97"), "{shown}");
         assert_ne!(format!("{:?}", tcgetattr(&theirs).unwrap()), before);
         match typed {
             Some(keys) => {
                 // It takes along what was typed with it.
                 screen.write_all(b"\x03").unwrap();
-                read_prompts(&mut screen, &mut shown, 2);
+                read_prompts(&mut screen, &mut shown, 2, b"\x03");
                 screen.write_all(keys.as_bytes()).unwrap();
             }
             None => {

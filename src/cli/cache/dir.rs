@@ -1,16 +1,15 @@
 //! `imgforge cache dir`.
 
 use crate::cli::out::outln;
-use crate::store;
 
-use super::super::context::variable;
+use super::super::context::state_dir;
 use super::super::{CommandResult, Exit, Global, render};
 
 /// Prints where state is kept, and the images of the embedded engine in it.
 pub(super) fn run(global: &Global) -> CommandResult {
-    let dir = global.state_dir.clone().unwrap_or_else(|| store::default_dir(variable));
+    let dir = state_dir(global);
     match global.json {
-        true => render::json(&serde_json::json!({ "dir": dir })),
+        true => render::json(&serde_json::json!({ "dir": dir.display().to_string() })),
         false => outln!("{}", dir.display()),
     }
     Ok(Exit::Success)

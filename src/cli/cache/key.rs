@@ -37,6 +37,7 @@ pub(super) fn run(global: &Global, args: &KeyArgs) -> CommandResult {
     write(&private, 0o600, &key.seal(&password))?;
     write(&public, 0o644, &key.public().pem())?;
     if global.json {
+        let (private, public) = (private.display().to_string(), public.display().to_string());
         let document = json!({ "private": private, "public": public });
         render::json(&document);
     } else if !global.quiet {

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use bollard::Docker;
+use bollard::models::SystemVersion;
 
 use crate::engine::{EngineError, Result};
 
@@ -24,6 +25,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 /// The answer to the first question may take this long.
 const FIRST_ANSWER: Duration = Duration::from_secs(60);
 
+/// How often the first question is put where its connection ended before it was sent.
+const FIRST_QUESTIONS: usize = 5;
+
 /// What answers a request in plain text where only TLS is spoken.
 const BAD_REQUEST: u16 = 400;
 
@@ -32,7 +36,7 @@ pub(super) async fn connect(endpoint: &Endpoint) -> Result<Docker> {
     let Endpoint { address, way, .. } = endpoint;
     let unreachable = |source| EngineError::Unreachable { address: address.clone(), source };
     let docker = way.docker(REQUEST_TIMEOUT).map_err(|error| unreachable(error.into()))?;
-    let asked = tokio::time::timeout(FIRST_ANSWER, docker.version()).await;
+    let asked = tokio::time::timeout(FIRST_ANSWER, version(&docker)).await;
     let answer = asked.map_err(|_| unreachable(transport::late(FIRST_ANSWER).into()))?;
     let version = match answer {
         Ok(version) => version,
@@ -62,6 +66,26 @@ pub(super) async fn connect(endpoint: &Endpoint) -> Result<Docker> {
 
 /// What Podman's component is called in the answer to the question for its version.
 const PODMAN: &str = "Podman Engine";
+
+/// Asks for the version. An engine that refuses a certificate ends the connection after the handshake
+/// of TLS 1.3; where that comes just before the request, the client drops the reason with the request,
+/// which was not sent, and another connection tells it.
+async fn version(docker: &Docker) -> std::result::Result<SystemVersion, bollard::errors::Error> {
+    for _ in 1..FIRST_QUESTIONS {
+        match docker.version().await {
+            Err(error) if was_not_sent(&error) => {}
+            answer => return answer,
+        }
+    }
+    docker.version().await
+}
+
+fn was_not_sent(error: &bollard::errors::Error) -> bool {
+    let first: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(first), |cause| cause.source())
+        .filter_map(|cause| cause.downcast_ref::<hyper::Error>())
+        .any(hyper::Error::is_canceled)
+}
 
 /// Makes the error of an engine that gave no answer, by what failed below.
 fn no_answer(endpoint: &Endpoint, error: bollard::errors::Error) -> EngineError {

@@ -66,6 +66,27 @@ fn a_name_moves_to_the_image_that_was_loaded_last() {
 }
 
 #[test]
+fn an_image_that_several_remove_at_once_is_gone_and_nobody_fails() {
+    on_every_engine(|bench| async move {
+        let dir = tempfile::tempdir().unwrap();
+        for round in ["1", "2", "3", "4", "5"] {
+            let file = layer(dir.path(), &[("round", round)]);
+            let request = bench.layer(&bench.base, Some(file), "at-once");
+            let image = bench.engine.load(&request).await.unwrap();
+            let mut removals = tokio::task::JoinSet::new();
+            for _ in 0..8 {
+                let (engine, id) = (bench.engine.clone(), image.id.clone());
+                removals.spawn(async move { engine.remove(&id).await });
+            }
+            for removed in removals.join_all().await {
+                removed.unwrap();
+            }
+            assert_eq!(bench.engine.inspect(&image.id).await.unwrap(), None);
+        }
+    });
+}
+
+#[test]
 fn a_parent_that_the_engine_does_not_have_is_named_and_nothing_is_left() {
     on_every_engine(|bench| async move {
         let dir = tempfile::tempdir().unwrap();

@@ -85,12 +85,17 @@ impl DockerEngine {
         }
     }
 
+    /// Removes an image; one that is gone is fine. Docker has no status of its own for an image that
+    /// somebody else removes meanwhile.
     pub(super) async fn remove_image(&self, reference: &str) -> Result<()> {
         let options = RemoveImageOptionsBuilder::new().force(true).build();
         match self.docker.remove_image(reference, Some(options), None).await {
             Ok(_) => Ok(()),
             Err(error) if is_not_found(&error) => Ok(()),
-            Err(error) => Err(failed(&format!("remove `{reference}`"), error)),
+            Err(error) => match self.inspect_image(reference).await {
+                Ok(None) => Ok(()),
+                _ => Err(failed(&format!("remove `{reference}`"), error)),
+            },
         }
     }
 }

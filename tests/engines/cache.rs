@@ -95,3 +95,17 @@ fn the_image_of_a_running_container_is_in_use() {
         running.await.unwrap();
     });
 }
+
+#[test]
+fn several_may_ask_at_once_what_builds_have_left() {
+    on_every_engine(|bench| async move {
+        let mut asked = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            let engine = bench.another_engine().await;
+            asked.spawn(async move { engine.sweep(true).await });
+        }
+        for swept in asked.join_all().await {
+            swept.unwrap();
+        }
+    });
+}

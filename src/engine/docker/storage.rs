@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bollard::query_parameters::{ListContainersOptionsBuilder, PruneBuildOptionsBuilder};
 use serde::Deserialize;
@@ -15,6 +16,7 @@ use crate::store::disk;
 
 use super::DockerEngine;
 use super::errors::failed;
+use super::transport::NoSuccess;
 
 /// The last minor version of the API whose answer lists the build cache by itself, which `bollard`
 /// does not read any more.
@@ -28,6 +30,17 @@ const PUT: &str = "fileop target";
 
 /// How many records are named in a request.
 const RECORDS_AT_ONCE: usize = 500;
+
+/// How long others may ask for the build cache: Docker 20.10 answers one at a time, and refuses the
+/// next one with "server error".
+const OTHERS_ASK: Duration = Duration::from_secs(120);
+
+/// How long it is waited before asking again.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+fn is_busy(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<NoSuccess>().is_some_and(|answer| answer.status.is_server_error())
+}
 
 /// Returns the chain ids of layers
 /// (<https://github.com/opencontainers/image-spec/blob/main/config.md#layer-chainid>): what a graph
@@ -132,7 +145,16 @@ impl DockerEngine {
         let minor = version.strip_prefix("1.").and_then(|minor| minor.parse().ok());
         let minor = minor.unwrap_or(LAST_OLD_FORM).min(LAST_OLD_FORM);
         let path = format!("/v1.{minor}/system/df?type=build-cache");
-        let answer = self.endpoint.way.get(&path).await.map_err(lost)?;
+        let began = Instant::now();
+        let answer = loop {
+            match self.endpoint.way.get(&path).await {
+                Ok(answer) => break answer,
+                Err(error) if is_busy(&*error) && began.elapsed() < OTHERS_ASK => {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                Err(error) => return Err(lost(error)),
+            }
+        };
         let usage: Usage = serde_json::from_slice(&answer).map_err(|error| lost(error.into()))?;
         let marker = format!("{}/step", host::MOUNT);
         let all: HashMap<String, Record> = usage

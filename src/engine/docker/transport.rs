@@ -64,6 +64,16 @@ pub(super) enum NoConnection {
     NoSsh(io::Error),
 }
 
+/// An answer of the engine that is no success.
+#[derive(Debug, thiserror::Error)]
+#[error("{status}: {body}")]
+pub(super) struct NoSuccess {
+    /// What it answered with.
+    pub status: StatusCode,
+    /// What it says.
+    pub body: String,
+}
+
 impl Way {
     /// Returns the client of the API; nothing is asked yet.
     pub fn docker(&self, timeout: Duration) -> Result<Docker, bollard::errors::Error> {
@@ -78,7 +88,8 @@ impl Way {
         Ok(docker.with_timeout(timeout))
     }
 
-    /// Asks for what the API's client does not read, and returns the body of a success.
+    /// Asks for what the API's client does not read, and returns the body of a success; another
+    /// answer is a [`NoSuccess`].
     pub async fn get(&self, path: &str) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
         let url = format!("http://{}{path}", self.host()).parse()?;
         let answer = self.client::<Empty<Bytes>>().get(url).await?;
@@ -86,7 +97,10 @@ impl Way {
         let body = answer.into_body().collect().await?.to_bytes();
         match status.is_success() {
             true => Ok(body),
-            false => Err(format!("{status}: {}", String::from_utf8_lossy(&body)).into()),
+            false => {
+                let body = String::from_utf8_lossy(&body).into_owned();
+                Err(NoSuccess { status, body }.into())
+            }
         }
     }
 

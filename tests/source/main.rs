@@ -25,6 +25,11 @@ struct Repo {
 }
 
 fn git(dir: &Path, args: &[&str]) -> String {
+    git_raw(dir, args).trim().to_owned()
+}
+
+/// What git prints, to the last blank.
+fn git_raw(dir: &Path, args: &[&str]) -> String {
     let output = Command::new("git")
         .args(args)
         .current_dir(dir)
@@ -40,7 +45,7 @@ fn git(dir: &Path, args: &[&str]) -> String {
         .output()
         .expect("git runs");
     assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    String::from_utf8(output.stdout).expect("git prints UTF-8 here")
 }
 
 fn write(dir: &Path, path: &str, text: &str) {

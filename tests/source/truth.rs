@@ -6,7 +6,7 @@ use imgforge::patch::touched;
 use imgforge::source::{PatchOutcome, PatchRequest};
 use proptest::prelude::*;
 
-use super::{Repo, git, write};
+use super::{Repo, git, git_raw, write};
 
 /// Names that git quotes, and names that it does not.
 const NAMES: [&str; 8] = [
@@ -44,9 +44,8 @@ proptest! {
         }
         git(&dir, &["add", "-A"]);
         let renames = if renames { "--find-renames" } else { "--no-renames" };
-        let mut patch = git(&dir, &["diff", "--binary", "--cached", renames]);
+        let patch = git_raw(&dir, &["diff", "--binary", "--cached", renames]);
         prop_assume!(!patch.is_empty());
-        patch.push('\n');
         let state = tempfile::tempdir().unwrap();
         let out = state.path().join("layer.tar");
         let request = PatchRequest {

@@ -7,6 +7,7 @@ use bollard::Docker;
 use bollard::models::SystemVersion;
 
 use crate::engine::{EngineError, Result};
+use crate::retry::{Passing, Tries, retried};
 
 use super::choice::Endpoint;
 use super::errors::failed;
@@ -26,7 +27,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 const FIRST_ANSWER: Duration = Duration::from_secs(60);
 
 /// How often the first question is put where its connection ended before it was sent.
-const FIRST_QUESTIONS: usize = 5;
+const FIRST_QUESTIONS: Tries = Tries { attempts: 5, first: Duration::from_millis(5) };
 
 /// What answers a request in plain text where only TLS is spoken.
 const BAD_REQUEST: u16 = 400;
@@ -71,20 +72,20 @@ const PODMAN: &str = "Podman Engine";
 /// of TLS 1.3; where that comes just before the request, the client drops the reason with the request,
 /// which was not sent, and another connection tells it.
 async fn version(docker: &Docker) -> std::result::Result<SystemVersion, bollard::errors::Error> {
-    for _ in 1..FIRST_QUESTIONS {
-        match docker.version().await {
-            Err(error) if was_not_sent(&error) => {}
-            answer => return answer,
-        }
-    }
-    docker.version().await
+    let asked = async || docker.version().await.map_err(NoVersion);
+    retried(FIRST_QUESTIONS, |_, _| {}, asked).await.map_err(|NoVersion(error)| error)
 }
 
-fn was_not_sent(error: &bollard::errors::Error) -> bool {
-    let first: &(dyn std::error::Error + 'static) = error;
-    std::iter::successors(Some(first), |cause| cause.source())
-        .filter_map(|cause| cause.downcast_ref::<hyper::Error>())
-        .any(hyper::Error::is_canceled)
+/// The version was not told; the question may be put again where it was not sent.
+struct NoVersion(bollard::errors::Error);
+
+impl Passing for NoVersion {
+    fn may_pass(&self) -> bool {
+        let first: &(dyn std::error::Error + 'static) = &self.0;
+        std::iter::successors(Some(first), |cause| cause.source())
+            .filter_map(|cause| cause.downcast_ref::<hyper::Error>())
+            .any(hyper::Error::is_canceled)
+    }
 }
 
 /// Makes the error of an engine that gave no answer, by what failed below.

@@ -5,13 +5,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bollard::query_parameters::{ListContainersOptionsBuilder, PruneBuildOptionsBuilder};
 use serde::Deserialize;
 
 use crate::engine::{EngineError, Result, Swept, host};
 use crate::key::Digest;
+use crate::retry::{Passing, Tries, retried};
 use crate::store::disk;
 
 use super::DockerEngine;
@@ -31,15 +32,17 @@ const PUT: &str = "fileop target";
 /// How many records are named in a request.
 const RECORDS_AT_ONCE: usize = 500;
 
-/// How long others may ask for the build cache: Docker 20.10 answers one at a time, and refuses the
-/// next one with "server error".
-const OTHERS_ASK: Duration = Duration::from_secs(120);
+/// Questions for the build cache: Docker 20.10 answers one at a time, and refuses the next one with
+/// status 500. The pauses add up to half a minute, or to a whole one by chance.
+const OTHERS_ASK: Tries = Tries { attempts: 7, first: Duration::from_millis(500) };
 
-/// How long it is waited before asking again.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// The build cache was not told.
+struct NotTold(Box<dyn std::error::Error + Send + Sync>);
 
-fn is_busy(error: &(dyn std::error::Error + 'static)) -> bool {
-    error.downcast_ref::<NoSuccess>().is_some_and(|answer| answer.status.is_server_error())
+impl Passing for NotTold {
+    fn may_pass(&self) -> bool {
+        self.0.downcast_ref::<NoSuccess>().is_some_and(|answer| answer.status.is_server_error())
+    }
 }
 
 /// Returns the chain ids of layers
@@ -145,16 +148,9 @@ impl DockerEngine {
         let minor = version.strip_prefix("1.").and_then(|minor| minor.parse().ok());
         let minor = minor.unwrap_or(LAST_OLD_FORM).min(LAST_OLD_FORM);
         let path = format!("/v1.{minor}/system/df?type=build-cache");
-        let began = Instant::now();
-        let answer = loop {
-            match self.endpoint.way.get(&path).await {
-                Ok(answer) => break answer,
-                Err(error) if is_busy(&*error) && began.elapsed() < OTHERS_ASK => {
-                    tokio::time::sleep(ASK_AGAIN).await;
-                }
-                Err(error) => return Err(lost(error)),
-            }
-        };
+        let told = async || self.endpoint.way.get(&path).await.map_err(NotTold);
+        let answer =
+            retried(OTHERS_ASK, |_, _| {}, told).await.map_err(|NotTold(error)| lost(error))?;
         let usage: Usage = serde_json::from_slice(&answer).map_err(|error| lost(error.into()))?;
         let marker = format!("{}/step", host::MOUNT);
         let all: HashMap<String, Record> = usage

@@ -363,12 +363,12 @@ fn a_run_of_the_harness_is_reported_and_what_is_no_run_is_named() {
     assert!(space.0.path().join("org__m.old.json").is_file());
     let part = space.run(&["report", "old", "-i", "pallets__flask-4045", "--dataset", "d.jsonl"]);
     let said = String::from_utf8_lossy(&part.stderr);
-    assert!(!said.contains("more instances"), "{said}");
+    assert!(!said.contains("not chosen now"), "{said}");
     let other = row("pallets__flask-4992", expected);
     space.write("two.jsonl", &(row("pallets__flask-4045", expected) + &other));
     let part = space.run(&["report", "old", "-i", "pallets__flask-4045", "-d", "two.jsonl"]);
     let said = String::from_utf8_lossy(&part.stderr);
-    assert!(said.contains("run `old` had 1 more instances; its reports are of those"), "{said}");
+    assert!(said.contains("run `old` had 1 instance that is not chosen now; its"), "{said}");
     let error = space.fails(2, &["report", "new"]);
     assert!(error.contains("there is no run `new`") && error.contains("there are old"), "{error}");
     space.write("logs/run_evaluation/bad/run.json", "{");

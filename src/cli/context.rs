@@ -255,8 +255,11 @@ pub async fn choose(chosen: &Chosen, state_dir: &Path) -> Result<ChosenInstances
     Ok(ChosenInstances { instances, refused, all, origin, mirrors })
 }
 
-/// Reads a dataset and chooses instances, for what opens no state.
+/// Reads a dataset and chooses instances, for what opens no state but that of a bundle's rows.
 pub async fn choose_rows(global: &Global, chosen: &Chosen) -> Result<ChosenInstances, Failure> {
+    if chosen.dataset == bundle::DATASET {
+        open_store(global)?;
+    }
     choose(chosen, &state_dir(global)).await
 }
 

@@ -23,6 +23,7 @@ use crate::report::{InstanceResult, RunReport, Verdict, harness, milliseconds};
 use crate::run::{
     Changes, Metadata, RUNS, RunDir, RunError, RunLock, Settings, same_predictions, same_rows,
 };
+use crate::words;
 
 use super::chosen::Choice;
 use super::context::{self, Prepared, Wanted};
@@ -230,7 +231,9 @@ fn begin(
 pub(super) fn say_left_out(run_id: &str, count: usize) {
     if count > 0 {
         super::render::warn(format!(
-            "run `{run_id}` had {count} more instances; its reports are of those that are chosen now"
+            "run `{run_id}` had {} that {} not chosen now; its reports are of the chosen ones",
+            words::count(count, "instance"),
+            words::are(count)
         ));
     }
 }

@@ -508,6 +508,11 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         return Err(refusal::all(&refused, hint));
     }
     refusal::warn(global, &refused);
+    let rows = work.iter().map(|work| &*work.instance);
+    let run = matches!(wanted.purpose, Purpose::Run) && !global.quiet;
+    if let Some(warning) = refusal::nothing_to_fix(rows).filter(|_| run) {
+        super::render::warn(warning);
+    }
     let (remote, push_to) = remotes::open(wanted, &catalog, &platform, scratch.path())?;
     let mut from = BTreeMap::new();
     let mut fetched = std::time::Duration::ZERO;

@@ -1,7 +1,7 @@
 //! Chosen instances that are left out because something is wrong with them: which, why, and how it
-//! is told. The rest goes on.
+//! is told. The rest goes on, and of that it is told which says little.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use anyhow::anyhow;
@@ -68,13 +68,13 @@ impl Check<'_> {
 }
 
 fn lines(refused: &[Refused]) -> Vec<String> {
-    let mut lines: Vec<String> = refused
-        .iter()
-        .take(SHOWN)
-        .map(|one| format!("{}: {}", words::shown(&one.instance_id), one.why))
-        .collect();
-    if refused.len() > SHOWN {
-        lines.push(format!("and {} more", refused.len() - SHOWN));
+    shown(refused.iter().map(|one| format!("{}: {}", words::shown(&one.instance_id), one.why)))
+}
+
+fn shown(mut all: impl ExactSizeIterator<Item = String>) -> Vec<String> {
+    let mut lines: Vec<String> = all.by_ref().take(SHOWN).collect();
+    if all.len() > 0 {
+        lines.push(format!("and {} more", all.len()));
     }
     lines
 }
@@ -96,6 +96,21 @@ pub fn warn(global: &Global, refused: &[Refused]) {
         refused.len(),
         lines(refused).join("\n  ")
     ));
+}
+
+/// Says which instances a patch resolves that changes nothing, as the harness has it.
+pub fn nothing_to_fix<'a>(instances: impl Iterator<Item = &'a Instance>) -> Option<String> {
+    let rows = instances.filter(|row| row.FAIL_TO_PASS.is_empty() && !row.PASS_TO_PASS.is_empty());
+    let ids: BTreeSet<&str> = rows.map(|row| row.instance_id.as_str()).collect();
+    let have = match ids.len() {
+        0 => return None,
+        1 => "1 instance has".to_owned(),
+        more => format!("{more} instances have"),
+    };
+    Some(format!(
+        "{have} an empty `FAIL_TO_PASS`: a patch that changes nothing resolves such\n  {}",
+        shown(ids.into_iter().map(words::shown)).join("\n  ")
+    ))
 }
 
 /// The status where something was left out: it is not all done.
@@ -124,4 +139,25 @@ struct Problem<'a> {
 pub fn with<'a, T>(document: &'a T, refused: &'a [Refused]) -> WithRefused<'a, T> {
     let problem = |one: &'a Refused| Problem { instance_id: &one.instance_id, problem: &one.why };
     WithRefused { document, refused: refused.iter().map(problem).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nothing_has_to_mend_is_told() {
+        let row = |id: &str, fail: &[&str], pass: &[&str]| Instance {
+            instance_id: id.to_owned(),
+            FAIL_TO_PASS: fail.iter().map(|&test| test.to_owned()).collect(),
+            PASS_TO_PASS: pass.iter().map(|&test| test.to_owned()).collect(),
+            ..Instance::default()
+        };
+        // Where both lists are empty, what is expected is written elsewhere.
+        let good = [row("a", &["x"], &["y"]), row("b", &["x"], &[]), row("c", &[], &[])];
+        assert_eq!(nothing_to_fix(good.iter()), None);
+        let bad = row("d", &[], &["y"]);
+        let said = nothing_to_fix(good.iter().chain([&bad, &bad])).unwrap();
+        assert!(said.starts_with("1 instance has") && said.ends_with("\n  d"), "{said}");
+    }
 }

@@ -353,9 +353,10 @@ pub async fn main() -> Exit {
         }
     }
     let global = &cli.global;
+    // `run` and `shell` print what their command prints.
+    let has_json = global.json && !matches!(cli.command, Command::Run(_) | Command::Shell(_));
     if let Err(failure) = variables::check(&help::command(), global.quiet) {
-        failure.print();
-        return failure.exit;
+        return failed(&failure, has_json);
     }
     progress::decide(global);
     if global.offline {
@@ -385,10 +386,7 @@ pub async fn main() -> Exit {
     };
     let exit = match result {
         Ok(exit) => exit,
-        Err(failure) => {
-            failure.print();
-            failure.exit
-        }
+        Err(failure) => failed(&failure, has_json),
     };
     match out::finish() {
         Err(error) if exit == Exit::Success => {
@@ -399,6 +397,15 @@ pub async fn main() -> Exit {
         }
         _ => exit,
     }
+}
+
+/// Says what failed; a program that reads a document gets one, whatever happened.
+fn failed(failure: &Failure, has_json: bool) -> Exit {
+    failure.print();
+    if has_json && out::is_empty() {
+        failure.print_json();
+    }
+    failure.exit
 }
 
 /// Reads a number of workers; none is one, as in the harness.

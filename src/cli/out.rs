@@ -5,9 +5,13 @@
 use std::fmt::Arguments;
 use std::io::{self, Write};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What went wrong first on stdout.
 static FAILED: Mutex<Option<io::Error>> = Mutex::new(None);
+
+/// Whether something was printed on stdout.
+static PRINTED: AtomicBool = AtomicBool::new(false);
 
 /// Prints a line on stdout.
 macro_rules! outln {
@@ -73,12 +77,22 @@ impl Write for Stdout {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        note(io::stdout().lock().flush());
+        keep(io::stdout().lock().flush());
         Ok(())
     }
 }
 
+/// Tells whether nothing was printed on stdout.
+pub fn is_empty() -> bool {
+    !PRINTED.load(Ordering::Relaxed)
+}
+
 fn note(written: io::Result<()>) {
+    PRINTED.store(true, Ordering::Relaxed);
+    keep(written);
+}
+
+fn keep(written: io::Result<()>) {
     if let Err(error) = written {
         FAILED.lock().expect("no holder panics").get_or_insert(error);
     }

@@ -36,22 +36,42 @@ impl Failure {
         self
     }
 
-    /// Prints the failure on stderr.
-    pub fn print(&self) {
-        let error = style("error:").red().bold().for_stderr();
-        errln!("{error} {}", self.error);
+    /// Returns the causes, first the nearest.
+    fn causes(&self) -> Vec<String> {
+        let mut causes = Vec::new();
         let mut last = self.error.to_string();
         for cause in self.error.chain().skip(1) {
             let text = cause.to_string();
             // Some libraries repeat their cause in their own words.
             if !last.contains(&text) {
-                errln!("  caused by: {text}");
+                causes.push(text.clone());
             }
             last = text;
+        }
+        causes
+    }
+
+    /// Prints the failure on stderr.
+    pub fn print(&self) {
+        let error = style("error:").red().bold().for_stderr();
+        errln!("{error} {}", self.error);
+        for cause in self.causes() {
+            errln!("  caused by: {cause}");
         }
         if let Some(hint) = &self.hint {
             errln!("\n{} {hint}", style("hint:").cyan().bold().for_stderr());
         }
+    }
+
+    /// Prints the failure as a JSON document on stdout.
+    pub fn print_json(&self) {
+        json(&serde_json::json!({
+            "error": {
+                "message": self.error.to_string(),
+                "causes": self.causes(),
+                "hint": self.hint,
+            }
+        }));
     }
 }
 

@@ -69,6 +69,7 @@ async fn what_commands_print_and_runs_leave_follows_the_schemas() {
     let mut left_out: BTreeSet<&str> = BTreeSet::new();
     let machine = Machine::new().await;
     plain(&mut printed, machine.path());
+    refused(&mut printed, machine.path());
     failing(&mut printed, &machine).await;
     bundles(&mut printed).await;
     cached(&mut printed, &mut left_out).await;
@@ -132,6 +133,21 @@ fn plain(printed: &mut Printed, dir: &Path) {
     assert_eq!(planned["refused"][0]["instance_id"], "imgforge__abacus-2");
     let planned = printed.run("build", 1, imgforge("build -d rows.jsonl --dry-run"));
     assert_eq!(planned["refused"][0]["instance_id"], "imgforge__abacus-2");
+}
+
+/// Commands that have nothing to print but why they do not go on.
+fn refused(printed: &mut Printed, dir: &Path) {
+    let imgforge = |line: &str| command(dir, &line.split(' ').collect::<Vec<_>>());
+    for line in ["plan -d lit", "report nope", "cache rm abc", "grade --log no.txt --parser x"] {
+        let refused = printed.run("error", 2, imgforge(line));
+        assert_ne!(refused["error"]["message"], "", "{line}: {refused}");
+    }
+    let refused = printed.run("error", 2, imgforge("plan -d demo --config no.toml"));
+    assert!(refused["error"]["causes"][0].as_str().unwrap().contains("No such file"), "{refused}");
+    let mut unreached = imgforge("build -d demo --engine docker");
+    unreached.env("DOCKER_HOST", "tcp://127.0.0.1:1");
+    let refused = printed.run("error", 3, unreached);
+    assert!(refused["error"]["hint"].as_str().unwrap().contains("DOCKER_HOST"), "{refused}");
 }
 
 fn demo_rows() -> Vec<Value> {

@@ -87,6 +87,31 @@ fn an_image_that_several_remove_at_once_is_gone_and_nobody_fails() {
 }
 
 #[test]
+fn images_are_listed_while_others_go() {
+    on_every_engine(|bench| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ids = Vec::new();
+        for number in 0..12 {
+            let file = layer(dir.path(), &[("number", &number.to_string())]);
+            let name = format!("goes{number}");
+            let request = bench.layer(&bench.base, Some(file), &name);
+            ids.push(bench.engine.load(&request).await.unwrap().id);
+        }
+        let mut removals = tokio::task::JoinSet::new();
+        for id in ids {
+            let engine = bench.engine.clone();
+            removals.spawn(async move { engine.remove(&id).await });
+        }
+        while !removals.is_empty() {
+            bench.engine.images().await.unwrap();
+            while let Some(removed) = removals.try_join_next() {
+                removed.unwrap().unwrap();
+            }
+        }
+    });
+}
+
+#[test]
 fn a_parent_that_the_engine_does_not_have_is_named_and_nothing_is_left() {
     on_every_engine(|bench| async move {
         let dir = tempfile::tempdir().unwrap();

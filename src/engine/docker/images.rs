@@ -46,9 +46,8 @@ impl DockerEngine {
 
     /// Lists the images that have a name or labels. An engine that builds keeps dangling ones.
     pub(super) async fn list_images(&self) -> Result<Vec<ListedImage>> {
-        let options = ListImagesOptionsBuilder::new().build();
-        let listed = self.docker.list_images(Some(options)).await;
-        let listed = listed.map_err(|error| failed("list its images", error))?;
+        let all = ListImagesOptionsBuilder::new();
+        let listed = self.listed_images(all, "list its images").await?;
         let known = |image: &ListedImage| {
             let ours = |name: &String| name.starts_with("dev.imgforge.");
             !image.tags.is_empty() || image.labels.keys().any(ours)

@@ -10,6 +10,7 @@ mod dockerfile;
 mod errors;
 mod export;
 mod images;
+mod list;
 mod load;
 mod output;
 mod quota;

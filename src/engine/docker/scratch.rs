@@ -39,9 +39,8 @@ impl DockerEngine {
             .await?;
         }
         let filters = HashMap::from([("label", vec![label::SCRATCH])]);
-        let options = ListImagesOptionsBuilder::new().all(true).filters(&filters).build();
-        let images = self.docker.list_images(Some(options)).await;
-        for image in images.map_err(|error| failed("list what builds left", error))? {
+        let scratch = ListImagesOptionsBuilder::new().all(true).filters(&filters);
+        for image in self.listed_images(scratch, "list what builds left").await? {
             let owner = image.labels.get(label::SCRATCH);
             let name = image.repo_tags.first().unwrap_or(&image.id);
             let name = described("image", name, &image.labels);
@@ -82,9 +81,8 @@ impl DockerEngine {
 
     async fn containers(&self, wanted: &str) -> Result<Vec<ContainerSummary>> {
         let filters = HashMap::from([("label", vec![wanted])]);
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let containers = self.docker.list_containers(Some(options)).await;
-        containers.map_err(|error| failed("list what was left", error))
+        let labelled = ListContainersOptionsBuilder::new().filters(&filters);
+        self.listed_containers(labelled, "list what was left").await
     }
 
     async fn remove_unless(

@@ -84,9 +84,8 @@ impl DockerEngine {
     /// Returns the ids of the images of all containers, also of those that ended: they can be
     /// started again.
     pub(super) async fn images_of_containers(&self) -> Result<HashSet<String>> {
-        let options = ListContainersOptionsBuilder::new().all(true).build();
-        let containers = self.docker.list_containers(Some(options)).await;
-        let containers = containers.map_err(|error| failed("list its containers", error))?;
+        let all = ListContainersOptionsBuilder::new();
+        let containers = self.listed_containers(all, "list its containers").await?;
         Ok(containers.into_iter().filter_map(|container| container.image_id).collect())
     }
 

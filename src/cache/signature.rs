@@ -12,7 +12,7 @@ use crate::engine::registry::Remote;
 use crate::engine::registry::artifact::{Artifact, MANIFEST, Part, tag_of};
 use crate::engine::retry::retried;
 use crate::engine::{EngineError, Result};
-use crate::retry::QUESTION;
+use crate::retry::{QUESTION, TRANSFER};
 use crate::sign::{
     BUNDLE, Bundle, Envelope, NotSigned, PrivateKey, PublicKey, SIG, SIGNATURE, SIGNED,
     SIMPLE_SIGNING, SimplePayload, Statement,
@@ -22,6 +22,9 @@ use crate::engine::NoLog;
 
 /// The annotation of a bundle's manifest that says what its statement is.
 const PREDICATE: &str = "dev.sigstore.bundle.predicateType";
+
+/// The type of an image's config.
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 /// No signature is larger.
 const LARGEST: u64 = 1 << 20;
@@ -163,7 +166,8 @@ pub(super) async fn sign(remote: &Remote, digest: &str, key: &PrivateKey) -> Res
     let looked = Looking { remote, digest, keys: &keys };
     if looked.tagged().await?.is_err() {
         let payload = SimplePayload::new(&remote.repository(), digest);
-        let mut layer = remote.put_blob(SIMPLE_SIGNING, payload.bytes()).await?;
+        let put = || remote.put_blob(SIMPLE_SIGNING, payload.bytes());
+        let mut layer = retried(&NoLog, TRANSFER, put).await?;
         layer.annotations.insert(SIGNATURE.to_owned(), STANDARD.encode(payload.sign(key)));
         add_layer(remote, &tag_of(digest, SIG), layer).await?;
     }
@@ -182,8 +186,11 @@ async fn add_layer(remote: &Remote, tag: &str, layer: Part) -> Result<()> {
     layers.push(layer);
     let diff_ids: Vec<&str> = layers.iter().map(|layer| layer.digest.as_str()).collect();
     let config = crate::sign::config(&diff_ids);
-    let config = remote.put_blob("application/vnd.oci.image.config.v1+json", config).await?;
-    remote.put_tagged(tag, &Artifact::new(config, layers)).await
+    let put = async || {
+        let config = remote.put_blob(CONFIG, config.clone()).await?;
+        remote.put_tagged(tag, &Artifact::new(config, layers.clone())).await
+    };
+    retried(&NoLog, TRANSFER, put).await
 }
 
 /// Attaches a signed statement about the manifest of that digest.
@@ -219,17 +226,21 @@ pub(super) async fn is_attested(
 
 /// Attaches a bundle to the manifest of that digest.
 async fn refer(remote: &Remote, digest: &str, bundle: &Bundle, predicate: &str) -> Result<()> {
-    let subject = remote.manifest_bytes(digest).await?;
+    let subject = retried(&NoLog, QUESTION, || remote.manifest_bytes(digest)).await?;
     let subject = subject.ok_or_else(|| remote.refused(format!("`{digest}` is not there")))?;
     let kind = serde_json::from_slice::<Value>(&subject).ok();
     let kind = kind.and_then(|kind| Some(kind.get("mediaType")?.as_str()?.to_owned()));
     let subject = Part::of(kind.as_deref().unwrap_or(MANIFEST), &subject);
     let bytes = serde_json::to_vec(bundle).expect("it is plain text");
-    let layer = remote.put_blob(BUNDLE, bytes).await?;
-    let mut artifact = Artifact::new(Part::empty(), vec![layer]);
-    artifact.artifact_type = Some(BUNDLE.to_owned());
     let annotations = [("dev.sigstore.bundle.content", "dsse-envelope"), (PREDICATE, predicate)];
-    artifact.annotations =
-        annotations.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    remote.put_referrer(&subject, artifact).await
+    let annotations = annotations.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    // Several that are attached at once share a blob: some registries do not know it for a moment.
+    let put = async || {
+        let layer = remote.put_blob(BUNDLE, bytes.clone()).await?;
+        let mut artifact = Artifact::new(Part::empty(), vec![layer]);
+        artifact.artifact_type = Some(BUNDLE.to_owned());
+        artifact.annotations = annotations.clone().into();
+        remote.put_referrer(&subject, artifact).await
+    };
+    retried(&NoLog, TRANSFER, put).await
 }

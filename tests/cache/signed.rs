@@ -11,7 +11,7 @@ use imgforge::key::{Digest, Kind};
 use imgforge::store::BuildRecord;
 
 use crate::common::{Machine, Made, text};
-use crate::registry::Registry;
+use crate::registry::{Fault, Proxy, Registry};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -233,6 +233,28 @@ async fn who_built_an_image_says_how_and_an_environment_has_a_list_of_packages()
     }
     let (_, said) = said_of(&registry, env, BOM);
     assert_eq!(said["predicate"]["bomFormat"], "CycloneDX");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signature_that_a_registry_does_not_take_at_once_is_put_again() {
+    let Some(registry) = Registry::start() else { return };
+    let machine = Machine::new().await;
+    let made = machine.tree(1, 5000).await;
+    let pushed = run(&machine, &["cache", "push", &registry.name()]);
+    assert!(pushed.status.success(), "{}", text(&pushed));
+    for part in ["POST /v2/team/imgforge/env/blobs/", "PUT /v2/team/imgforge/env/manifests/"] {
+        let own = pair(&machine, &format!("of-{}", part.split(' ').next().unwrap()));
+        let proxy = Proxy::start(registry.port, part, Fault::Status("503 Unavailable"), 2);
+        let signed = run(&machine, &["cache", "push", &proxy.name(), "--sign", &own.key]);
+        assert!(signed.status.success(), "{part}: {}", text(&signed));
+        assert!(proxy.hit.load(std::sync::atomic::Ordering::SeqCst) > 2, "{part}");
+        let other = Machine::new().await;
+        let taken = run(&other, &["cache", "pull", &registry.name(), "--verify", &own.public]);
+        assert!(taken.status.success(), "{part}: {}", text(&taken));
+        for one in &made {
+            assert!(other.has(one).await, "{part}: {}", one.name());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

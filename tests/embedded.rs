@@ -70,7 +70,6 @@ fn a_ctrl_c_of_the_terminal_lets_running_tests_end_and_starts_none_again() {
         .args(["--engine", "embedded", "--json", "--state-dir"])
         .arg(state())
         .args(["eval", "-d", "demo", "-p", "gold", "--no-result-cache", "--run-id", "c", "-j", "1"])
-        .args(["-i", "imgforge__abacus-1", "imgforge__ledger-1"])
         .current_dir(dir.path())
         .env_remove("DOCKER_HOST")
         .stdin(Stdio::null())
@@ -79,12 +78,20 @@ fn a_ctrl_c_of_the_terminal_lets_running_tests_end_and_starts_none_again() {
         .process_group(0)
         .spawn()
         .unwrap();
-    let log = dir.path().join("logs/run_evaluation/c/gold/imgforge__abacus-1/test_output.txt");
-    for _ in 0..1200 {
-        if log.exists() {
+    // Which one is the first depends on how long they took before.
+    let logs = dir.path().join("logs/run_evaluation/c/gold");
+    let begun = || -> Vec<String> {
+        let own = std::fs::read_dir(&logs).into_iter().flatten().flatten();
+        let own = own.filter(|one| one.path().join("test_output.txt").exists());
+        let mut ids: Vec<String> = own.map(|one| one.file_name().into_string().unwrap()).collect();
+        ids.sort_unstable();
+        ids
+    };
+    for _ in 0..12_000 {
+        if !begun().is_empty() {
             break;
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(5));
     }
     // As a terminal sends it: to the whole group.
     let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
@@ -95,7 +102,9 @@ fn a_ctrl_c_of_the_terminal_lets_running_tests_end_and_starts_none_again() {
     assert!(said.contains("stopping: what runs is finished"), "{said}");
     assert!(!said.contains("retry"), "{said}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["resolved_ids"], serde_json::json!(["imgforge__abacus-1"]), "{said}");
+    let begun = begun();
+    assert!(!begun.is_empty() && begun.len() < 8, "{begun:?}: {said}");
+    assert_eq!(report["resolved_ids"], serde_json::json!(begun), "{said}");
 }
 
 #[test]

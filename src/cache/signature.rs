@@ -18,13 +18,11 @@ use crate::sign::{
     SIMPLE_SIGNING, SimplePayload, Statement,
 };
 
+use super::archive::CONFIG_TYPE;
 use crate::engine::NoLog;
 
 /// The annotation of a bundle's manifest that says what its statement is.
 const PREDICATE: &str = "dev.sigstore.bundle.predicateType";
-
-/// The type of an image's config.
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 /// No signature is larger.
 const LARGEST: u64 = 1 << 20;
@@ -187,7 +185,7 @@ async fn add_layer(remote: &Remote, tag: &str, layer: Part) -> Result<()> {
     let diff_ids: Vec<&str> = layers.iter().map(|layer| layer.digest.as_str()).collect();
     let config = crate::sign::config(&diff_ids);
     let put = async || {
-        let config = remote.put_blob(CONFIG, config.clone()).await?;
+        let config = remote.put_blob(CONFIG_TYPE, config.clone()).await?;
         remote.put_tagged(tag, &Artifact::new(config, layers.clone())).await
     };
     retried(&NoLog, TRANSFER, put).await

@@ -47,7 +47,7 @@ const ALIASES: &str = "dev.imgforge.aliases";
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
-const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+pub(super) const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 
 /// Which form an archive has.

@@ -5,7 +5,7 @@
 //! (its config): all three have to be what imgforge writes. That its own layers hold what they should
 //! is nothing that labels can prove.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::Mutex;
 
@@ -15,6 +15,9 @@ use crate::plan::name;
 use crate::platform;
 use crate::recipe::TESTBED;
 use crate::store::{BuildRecord, VerifiedImage};
+
+use super::from_image::{self, content_identity, from_of, is_below};
+use super::remote::Remote;
 
 /// Labels that an image has which was built to its end.
 const LABELS: [&str; 5] = [label::KEY, label::KIND, label::SCHEMA, label::INPUTS, label::PARENT];
@@ -67,6 +70,18 @@ pub enum Wrong {
     /// It stands on other layers than its parent has.
     #[error("it stands on other layers than its parent has")]
     NotOnParent,
+    /// It is a base, and an image that it begins from can be looked at nowhere.
+    #[error("its FROM image `{reference}` is not here: what it stands on cannot be told")]
+    NoFrom {
+        /// The image's reference.
+        reference: String,
+    },
+    /// It is a base on other layers than any image has that it could begin from.
+    #[error("it does not begin with the layers of {}", any_of(from))]
+    NotOnFrom {
+        /// The references of those images.
+        from: Vec<String>,
+    },
     /// It has more layers, or fewer, than such an image.
     #[error("it adds {found} layers, such an image adds {}", range(wanted))]
     Layers {
@@ -81,6 +96,11 @@ pub enum Wrong {
         /// The part of the config.
         field: &'static str,
     },
+}
+
+fn any_of(from: &[String]) -> String {
+    let named: Vec<String> = from.iter().map(|reference| format!("`{reference}`")).collect();
+    format!("its FROM image {}", named.join(" or "))
 }
 
 fn range(wanted: &RangeInclusive<usize>) -> String {
@@ -153,20 +173,23 @@ pub fn inputs(image: &Image, kind: Kind, key: &Key) -> Result<KeyDocument, Wrong
     Ok(inputs)
 }
 
-/// Checks an image with what it stands on, which was checked before. A base has no parent.
+/// Checks an image with what is `below` it: its parent, which was checked before, or the `FROM` images
+/// of a base, see [`from_image::below`].
 ///
 /// # Errors
 /// The first that is wrong.
-pub fn check(image: &Image, kind: Kind, key: &Key, parent: Option<&Image>) -> Result<(), Wrong> {
+pub fn check(image: &Image, kind: Kind, key: &Key, below: &[&Image]) -> Result<(), Wrong> {
     let inputs = inputs(image, kind, key)?;
-    let Some((below, parent_key)) = parent_of(&inputs) else { return Ok(()) };
-    let Some(parent) = parent else {
-        return Err(Wrong::NoParent { parent: name::image(below, &parent_key) });
+    let Some((kind_below, parent_key)) = parent_of(&inputs) else {
+        return on_from(image, below);
+    };
+    let Some(parent) = below.first() else {
+        return Err(Wrong::NoParent { parent: name::image(kind_below, &parent_key) });
     };
     if !platform::same(&parent.platform, &image.platform) {
         let (found, keyed) = (parent.platform.clone(), image.platform.clone());
         let why = Box::new(Wrong::Platform { found, keyed });
-        return Err(Wrong::WrongParent { parent: name::image(below, &parent_key), why });
+        return Err(Wrong::WrongParent { parent: name::image(kind_below, &parent_key), why });
     }
     if !image.diff_ids.starts_with(&parent.diff_ids) {
         return Err(Wrong::NotOnParent);
@@ -177,6 +200,35 @@ pub fn check(image: &Image, kind: Kind, key: &Key, parent: Option<&Image>) -> Re
         return Err(Wrong::Layers { found, wanted });
     }
     same_config(&image.config, &config_on(&inputs, &parent.config))
+}
+
+/// Checks that a base begins with the layers of an image that its key names: that of its last stage. Which
+/// one that is only the Dockerfile tells, whose digest alone is in the key.
+fn on_from(base: &Image, below: &[&Image]) -> Result<(), Wrong> {
+    let recorded: BTreeMap<String, String> = from_of(base).into_iter().collect();
+    let named = from_image::references(base);
+    if named.is_empty() {
+        return Ok(());
+    }
+    // Two machines can have made one of the same packages, each with layers of its own.
+    let mut unseen = None;
+    for reference in &named {
+        let meant = |image: &&&Image| {
+            recorded.get(reference) == Some(&content_identity(image))
+                && platform::same(&image.platform, &base.platform)
+        };
+        let mut looked = below.iter().filter(meant).peekable();
+        if looked.peek().is_none() {
+            unseen = unseen.or(Some(reference));
+        }
+        if looked.any(|from| is_below(from, base)) {
+            return Ok(());
+        }
+    }
+    Err(match unseen {
+        Some(reference) => Wrong::NoFrom { reference: reference.clone() },
+        None => Wrong::NotOnFrom { from: named },
+    })
 }
 
 /// How many layers an image adds to its parent's. Engines differ in whether a step that changes
@@ -242,6 +294,8 @@ pub struct Checker<'a> {
     engine: &'a dyn Engine,
     /// What was built here, or passed before.
     known: HashMap<Key, VerifiedImage>,
+    /// What images come from, where they come from elsewhere.
+    offers: Option<&'a dyn Remote>,
     passed: Mutex<HashMap<Key, Image>>,
 }
 
@@ -249,7 +303,13 @@ impl<'a> Checker<'a> {
     /// Makes a checker that takes the images of `known` for checked, see
     /// [`crate::store::Store::verified_images`].
     pub fn new(engine: &'a dyn Engine, known: HashMap<Key, VerifiedImage>) -> Checker<'a> {
-        Checker { engine, known, passed: Mutex::default() }
+        Checker { engine, known, offers: None, passed: Mutex::default() }
+    }
+
+    /// Lets `FROM` images of bases be looked at where the bases come from.
+    pub fn of_offers(mut self, remote: &'a dyn Remote) -> Checker<'a> {
+        self.offers = Some(remote);
+        self
     }
 
     /// Returns the engine.
@@ -308,7 +368,12 @@ impl<'a> Checker<'a> {
                 None => None,
             },
         };
-        Ok(check(image, kind, key, parent.as_ref()))
+        let from = match kind {
+            Kind::Base => from_image::below(self.engine, self.offers, image).await?,
+            _ => Vec::new(),
+        };
+        let below: Vec<&Image> = from.iter().chain(&parent).collect();
+        Ok(check(image, kind, key, &below))
     }
 
     /// Returns when an image was built, where that was here.

@@ -7,6 +7,7 @@ pub mod archive;
 pub mod check;
 pub mod collect;
 pub mod contents;
+pub mod from_image;
 pub mod provenance;
 pub mod registry;
 pub mod remote;

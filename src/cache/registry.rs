@@ -15,7 +15,6 @@ use crate::engine::reference::{self, NotAPlace};
 use crate::engine::registry::{self, Access, Described, Registry, Remote as Asked};
 use crate::engine::retry::retried;
 use crate::engine::{Engine, EngineError, Image, LogSink, NoLog, Result, label};
-use crate::exec::survey;
 use crate::key::{Key, Kind};
 use crate::plan::name;
 use crate::platform;
@@ -23,6 +22,7 @@ use crate::retry::QUESTION;
 use crate::sign::{NotSigned, PrivateKey, PublicKey};
 
 use super::check::Checker;
+use super::from_image;
 use super::provenance::{self, PROVENANCE};
 use super::remote::{Offers, Remote, error_text};
 use super::sbom::{CYCLONEDX, Inventory};
@@ -481,7 +481,7 @@ impl Pushing<'_> {
     /// Pushes what a base stands on: whoever pulls the base has to know the identity of that.
     async fn push_externals(&self, base: &Image) -> Result<u64> {
         let mut bytes = 0;
-        for (reference, image) in survey::external_images(self.engine, base).await? {
+        for (reference, image) in from_image::external_images(self.engine, base).await? {
             let name = name::from_image(&reference, &image.platform);
             let there = self.cache.ask(&name).await?;
             let other = |there: Described| {

@@ -109,7 +109,8 @@ impl Target<'_> {
         if let Some(why) = untold.into_iter().find(EngineError::is_of_registry) {
             return Err(why.into());
         }
-        let checker = &Checker::new(self.engine, self.store.verified_images(self.identity)?);
+        let known = self.store.verified_images(self.identity)?;
+        let checker = &Checker::new(self.engine, known).of_offers(remote);
         let mut ended = Vec::new();
         for kind in Kind::IMAGES {
             let level: Vec<Key> =

@@ -14,6 +14,7 @@ use crate::store::{ImageRecord, Store};
 
 use super::check::{self, Wrong};
 use super::contents::CacheError;
+use super::from_image;
 use super::remote::error_text;
 
 /// What is wrong with an image.
@@ -192,7 +193,12 @@ pub async fn verify(
             named.find_map(|name| images.get(&name))
         });
         let known = index.get(key).is_some_and(|known| known.image_id == image.id);
-        let checked = check::check(image, *kind, key, stands.map(|(_, _, parent)| parent));
+        let from = match kind {
+            Kind::Base if !known => from_image::below(engine, None, image).await?,
+            _ => Vec::new(),
+        };
+        let below: Vec<&Image> = from.iter().chain(stands.map(|(_, _, parent)| parent)).collect();
+        let checked = check::check(image, *kind, key, &below);
         let problem = if let Some(why) = damage.of(image) {
             Some(Problem::Damaged(why))
         } else if parent.is_some_and(|parent| broken.contains(&parent)) {
@@ -201,7 +207,7 @@ pub async fn verify(
             match checked {
                 Err(Wrong::NotOnParent) => Some(Problem::NotOnParent),
                 // It was built on its parent, or checked with it.
-                Err(Wrong::NoParent { .. }) if known => None,
+                Err(Wrong::NoParent { .. } | Wrong::NoFrom { .. }) if known => None,
                 Err(Wrong::NoParent { .. }) => Some(Problem::NoParent),
                 Err(wrong) => Some(Problem::Foreign(wrong.to_string())),
                 Ok(()) => (!known).then_some(Problem::NotIndexed),

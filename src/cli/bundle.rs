@@ -22,6 +22,7 @@ use crate::plan::check::Purpose;
 use crate::platform::same;
 use crate::recipe::Recipe;
 use crate::store::{Store, disk};
+use crate::words;
 
 use super::context::{self, LogLines, Prepared, Wanted};
 use super::execute::{ExecArgs, exit_of};
@@ -194,7 +195,8 @@ async fn create(global: &Global, args: CreateArgs) -> CommandResult {
     let _ = std::fs::remove_dir_all(&work);
     tell_created(global, &prepared, &summary, Some((&args.file, count, bytes)));
     let size = disk::bytes_text(bytes);
-    say(global, format!("{count} instances in {}, {size}", args.file.display()));
+    let instances = words::count(count, "instance");
+    say(global, format!("{instances} in {}, {size}", args.file.display()));
     Ok(refusal::exit(Exit::Success, &prepared.refused))
 }
 
@@ -395,8 +397,10 @@ async fn unpack(global: &Global, args: UseArgs) -> CommandResult {
     say(
         global,
         format!(
-            "{count} instances of {}, {bases} base images; `-d bundle` has them",
-            contents.dataset
+            "{} of {}, {}; `-d bundle` has them",
+            words::count(count, "instance"),
+            contents.dataset,
+            words::count(bases, "base image")
         ),
     );
     Ok(Exit::Success)

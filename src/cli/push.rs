@@ -8,6 +8,7 @@ use crate::engine::Result;
 use crate::exec::NodeSummary;
 use crate::plan::name;
 use crate::store::disk;
+use crate::words;
 
 use super::render::warn;
 use super::{Global, progress};
@@ -19,7 +20,7 @@ pub async fn push(
     registry: &RegistryCache,
     images: &[ToPush],
 ) -> Result<Vec<PushedImage>> {
-    let waiting = progress::wait(format!("pushing {} images", images.len()));
+    let waiting = progress::wait(format!("pushing {}", words::count(images.len(), "image")));
     let told = |image: &PushedImage| {
         if !global.quiet && image.outcome == Pushed::Pushed {
             let name = name::image(image.kind, &image.key);
@@ -42,7 +43,8 @@ pub fn report(global: &Global, pushed: &[PushedImage]) -> usize {
     if !global.quiet {
         let bytes: u64 = pushed.iter().map(|one| one.bytes).sum();
         let (sent, there) = (count(&Pushed::Pushed), count(&Pushed::There));
-        errln!("{sent} images pushed, {there} were there: {} sent", disk::bytes_text(bytes));
+        let sent = words::count(sent, "image");
+        errln!("{sent} pushed, {there} there before: {} sent", disk::bytes_text(bytes));
     }
     let other = count(&Pushed::Differs) + count(&Pushed::OnOther);
     if other > 0 {

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::cache::check::{self, Wrong};
+use crate::cache::from_image;
 use crate::cache::registry::RegistryCache;
 use crate::cache::remote::{Offers, Remote};
 use crate::catalog::{Catalog, RegistryMode};
 use crate::engine::reference::{self, NotAPlace};
 use crate::engine::{Engine, EngineError, Image, docker};
-use crate::exec::survey;
 use crate::key::Key;
 use crate::plan::{Plan, Status};
 use crate::platform::same;
@@ -111,7 +111,7 @@ pub async fn recorded(
         // What bases for another platform recorded may be wrong: an older imgforge built them here.
         if of_bases.is_none() && same(platform, native) {
             let listed = engine.images().await.map_err(engine_failure)?;
-            of_bases = Some(survey::recorded_identities(&listed, platform));
+            of_bases = Some(from_image::recorded_identities(&listed, platform));
         }
         if let Some(identity) = of_bases.as_ref().and_then(|known| known.get(&reference)) {
             known.insert(reference, identity.clone());
@@ -123,7 +123,7 @@ pub async fn recorded(
         };
         match remote.external_image(&reference).await {
             Ok(Some(image)) if same(&image.platform, platform) => {
-                drop(known.insert(reference, survey::content_identity(&image)))
+                drop(known.insert(reference, from_image::content_identity(&image)))
             }
             Ok(_) => left.push(reference),
             Err(error @ EngineError::Unsigned { .. }) => {
@@ -225,7 +225,16 @@ async fn checked_offers(
             Some(parent) => offers.get(&parent.key),
             None => None,
         };
-        let wrong = match check::check(offer, node.kind(), &node.key, below) {
+        let from = match parent {
+            Some(_) => Vec::new(),
+            None => match from_image::below(&**engine, Some(remote.as_ref()), offer).await {
+                Err(error) if prepared.insists => return Err(engine_failure(error)),
+                // As if the place did not have them.
+                from => from.unwrap_or_default(),
+            },
+        };
+        let below: Vec<&Image> = from.iter().chain(below).collect();
+        let wrong = match check::check(offer, node.kind(), &node.key, &below) {
             Ok(()) => continue,
             Err(wrong) => wrong,
         };

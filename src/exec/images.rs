@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use petgraph::graph::NodeIndex;
 
+use crate::cache::from_image;
 use crate::dataset::Patch;
 use crate::engine::{
     BuildRequest, EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink, label,
@@ -18,8 +19,8 @@ use crate::recipe::{BaseRecipe, CheckoutRecipe, EnvRecipe, InstanceRecipe, Recip
 use crate::source::{CheckoutOptions, PatchOutcome, PatchRequest, Submodule};
 use crate::tree;
 
+use super::NodeError;
 use super::worker::Worker;
-use super::{NodeError, survey};
 
 /// The name of the image of a checkout that is not installed yet: one of this process's own, since
 /// processes that share an engine need not share the locks of keys.
@@ -40,7 +41,7 @@ impl Worker {
             let image = image
                 .filter(|image| platform::same(&image.platform, &recipe.platform))
                 .ok_or_else(|| EngineError::NoSuchImage { reference: reference.clone() })?;
-            if planned.as_deref() != Some(survey::content_identity(&image).as_str()) {
+            if planned.as_deref() != Some(from_image::content_identity(&image).as_str()) {
                 return Err(NodeError::FromChanged { reference: reference.clone() });
             }
         }

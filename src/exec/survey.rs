@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use serde_json::json;
 
 use crate::bootstrap::{self, Bootstrap, BootstrapError};
 use crate::cache::check::{self, Wrong};
-use crate::engine::{Engine, EngineError, Image, ListedImage, LogSink, label};
-use crate::key::{Digest, Key, KeyDocument, Kind};
-use crate::plan::{Inventory, Plan, Present, name};
+use crate::cache::from_image::{self, content_identity};
+use crate::engine::{Engine, EngineError, Image, ListedImage, LogSink};
+use crate::key::Key;
+use crate::plan::{Inventory, Plan, Present};
 use crate::platform;
 use crate::recipe::Recipe;
-use crate::recipe::base::{BOOTSTRAPPED, PYTHON};
 use crate::store::{ImageRecord, Store, StoreError, disk};
 
 /// Why the survey could not be made.
@@ -25,97 +24,6 @@ pub enum SurveyError {
     /// The state could not be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-/// Returns what identifies the content of a `FROM` image on any engine: its layers and what a
-/// build inherits from its config, with its Python where it says one. One that was bootstrapped is
-/// known by its packages.
-pub fn content_identity(image: &Image) -> String {
-    let config = &image.config;
-    if let Some(made) = config.labels.get(bootstrap::LABEL) {
-        return format!("{BOOTSTRAPPED}{made}");
-    }
-    let document = json!({
-        "cmd": config.cmd,
-        "diff_ids": image.diff_ids,
-        "entrypoint": config.entrypoint,
-        "env": config.env,
-        "platform": image.platform,
-        "user": config.user,
-        "working_dir": config.working_dir,
-    });
-    let digest = Digest::of(document.to_string()).oci();
-    // As the official images say it.
-    match config.env.iter().find_map(|variable| variable.strip_prefix("PYTHON_VERSION=")) {
-        Some(version) => format!("{PYTHON}{version}: {digest}"),
-        None => digest,
-    }
-}
-
-/// What a base records of what it stands on.
-#[derive(serde::Deserialize)]
-struct BaseInputs {
-    from: BTreeMap<String, Option<String>>,
-    platform: String,
-}
-
-impl BaseInputs {
-    fn of(labels: &BTreeMap<String, String>) -> Option<BaseInputs> {
-        let base = labels.get(label::KIND).is_some_and(|kind| kind == Kind::Base.as_str());
-        let text = labels.get(label::INPUTS).filter(|_| base)?;
-        serde_json::from_str(text).ok()
-    }
-}
-
-/// Returns what a base recorded of the images that it stands on: their references and identities.
-pub fn from_of(base: &Image) -> Vec<(String, String)> {
-    let from = BaseInputs::of(&base.config.labels).map(|inputs| inputs.from);
-    let known = from.into_iter().flatten();
-    known.filter_map(|(reference, identity)| Some((reference, identity?))).collect()
-}
-
-/// Returns the `FROM` images that a base stands on, by reference, as far as the engine has them: one
-/// that has changed since the base was built is left out.
-pub async fn external_images(
-    engine: &dyn Engine,
-    base: &Image,
-) -> Result<Vec<(String, Image)>, EngineError> {
-    let mut found = Vec::new();
-    let inputs = BaseInputs::of(&base.config.labels);
-    for (reference, identity) in inputs.into_iter().flat_map(|inputs| inputs.from) {
-        let fits = |image: &Image| {
-            Some(content_identity(image)) == identity
-                && platform::same(&image.platform, &base.platform)
-        };
-        if let Some(image) = engine.inspect(&reference).await?.filter(fits) {
-            found.push((reference, image));
-        }
-    }
-    Ok(found)
-}
-
-/// Returns the identities that the bases on an engine recorded of what they stand on: the images
-/// themselves need not be there any more, or never were where the bases came from a registry.
-pub fn recorded_identities(listed: &[ListedImage], platform: &str) -> BTreeMap<String, String> {
-    let bases = listed.iter().filter(|image| {
-        // One that was replaced, or is being built, says nothing.
-        !image.tags.is_empty() && !image.labels.contains_key(label::SCRATCH)
-    });
-    let mut recorded = BTreeMap::new();
-    for image in bases {
-        let Some(inputs) = BaseInputs::of(&image.labels) else { continue };
-        // Under another name, or with other inputs than its key has, it is nothing of ours.
-        let text = image.labels.get(label::INPUTS).map_or("", String::as_str);
-        let key = KeyDocument::parse(Kind::Base, text).map(|document| document.key());
-        if !key.is_ok_and(|key| image.tags.contains(&name::image(Kind::Base, &key))) {
-            continue;
-        }
-        if inputs.platform == platform {
-            let known = inputs.from.into_iter().filter_map(|(name, known)| Some((name, known?)));
-            recorded.extend(known);
-        }
-    }
-    recorded
 }
 
 /// How `FROM` images are had that the engine does not have.
@@ -196,22 +104,6 @@ async fn fetched(
         fetch.log.write(format!("`{reference}` is {what}\n").as_bytes());
     }
     Ok(image)
-}
-
-/// Returns the platform that an image's key document says, where it has one.
-pub fn keyed_platform(labels: &BTreeMap<String, String>) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Inputs {
-        platform: Option<String>,
-    }
-    serde_json::from_str::<Inputs>(labels.get(label::INPUTS)?).ok()?.platform
-}
-
-/// Tells that an image is for another platform than its key document says: what it says, and the key.
-pub fn other_platform(image: &Image) -> Option<String> {
-    let keyed = keyed_platform(&image.config.labels)?;
-    let found = &image.platform;
-    (!platform::same(&keyed, found)).then(|| format!("it is for {found}, its key for {keyed}"))
 }
 
 /// Lists the published images of a plan that the engine has, for the plan's platform.
@@ -302,10 +194,17 @@ pub async fn inventory(
         {
             looked.insert(parent.key, image);
         }
-        let below = parent.and_then(|parent| looked.get(&parent.key));
+        let from = match parent {
+            Some(_) => Vec::new(),
+            None => from_image::below(engine, None, &image).await?,
+        };
+        let below: Vec<&Image> = match parent {
+            Some(parent) => looked.get(&parent.key).into_iter().collect(),
+            None => from.iter().collect(),
+        };
         let wrong = match platform::same(&image.platform, &plan.platform) {
             false => Some(format!("it is for {}, not for {}", image.platform, plan.platform)),
-            true => match (parent, check::check(&image, node.kind(), &node.key, below)) {
+            true => match (parent, check::check(&image, node.kind(), &node.key, &below)) {
                 (_, Ok(())) => None,
                 // The parent is here, and wrong itself.
                 (Some(parent), Err(Wrong::NoParent { .. })) if inventory.has_image(&parent.key) => {

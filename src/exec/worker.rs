@@ -13,6 +13,7 @@ use tokio::sync::{OnceCell, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::check::{self, Wrong};
+use crate::cache::from_image;
 use crate::cache::remote::Remote;
 use crate::engine::{Engine, EngineError, Image, LogSink, check_platform, label};
 use crate::event::Outcome;
@@ -367,11 +368,14 @@ impl Worker {
     ) -> Result<Option<Result<Image, Wrong>>, NodeError> {
         let node = &self.plan.graph[index];
         let Some(image) = self.engine.inspect(&node.image).await? else { return Ok(None) };
-        let parent = match self.plan.parent(index) {
-            Some(parent) => self.engine.inspect(&self.plan.graph[parent].image).await?,
-            None => None,
+        let below = match self.plan.parent(index) {
+            Some(parent) => {
+                self.engine.inspect(&self.plan.graph[parent].image).await?.into_iter().collect()
+            }
+            None => from_image::below(&*self.engine, self.remote.as_deref(), &image).await?,
         };
-        let checked = check::check(&image, node.kind(), &node.key, parent.as_ref());
+        let below: Vec<&Image> = below.iter().collect();
+        let checked = check::check(&image, node.kind(), &node.key, &below);
         Ok(Some(checked.map(|()| image)))
     }
 

@@ -126,7 +126,7 @@ async fn a_disk_that_fills_up_during_an_import_loses_nothing_that_is_done() {
     small.grow(200 << 20);
     let output = command(small.path(), &import).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
-    assert!(!text(&output).contains(" 0 were here"), "{}", text(&output));
+    assert!(!text(&output).contains(" 0 here before"), "{}", text(&output));
     let output = command(small.path(), &["cache", "ls", "--json"]).output().unwrap();
     let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(rows.len(), made.len());

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use imgforge::cache::archive::{self, Archive};
+use imgforge::cache::from_image::content_identity;
 use imgforge::cache::registry::{Pushed, RegistryCache, ToPush};
 use imgforge::cache::remote::{Brought, Target};
 use imgforge::engine::{Image, ImageConfig, LayerRequest, label};
@@ -14,6 +15,13 @@ use crate::common::{Machine, Made, layer, text};
 use crate::registry::Registry;
 
 const PLATFORM: &str = "linux/amd64";
+
+/// Takes nothing down.
+struct Quiet;
+
+impl imgforge::engine::LogSink for Quiet {
+    fn write(&self, _: &[u8]) {}
+}
 
 /// An image that somebody made by hand.
 struct Forged {
@@ -184,6 +192,133 @@ async fn an_image_whose_parent_is_nowhere_is_not_taken() {
     assert!(machine.run(&import).status.success());
 }
 
+const FROM: &str = "python:3.11.10-slim-bookworm";
+
+/// Puts an image that bases begin from onto a machine, of one layer that is named by its content.
+async fn put_from(machine: &Machine, layer_name: &str, config: ImageConfig) -> Image {
+    let scratch = tempfile::tempdir().unwrap();
+    let request = LayerRequest {
+        parent: Image { platform: PLATFORM.to_owned(), ..Image::default() },
+        layers: vec![layer(scratch.path(), layer_name, 5000)],
+        config,
+        tags: vec![FROM.to_owned()],
+    };
+    machine.engine.load(&request).await.unwrap()
+}
+
+fn base_from(identity: &str) -> KeyDocument {
+    KeyDocument::new(Kind::Base)
+        .with("from", BTreeMap::from([(FROM, identity)]))
+        .with("platform", PLATFORM)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_is_taken_only_where_it_is_seen_to_stand_on_its_from_image() {
+    let evil = Machine::new().await;
+    let from = put_from(&evil, "debian", ImageConfig::default()).await;
+    let document = base_from(&content_identity(&from));
+    let (key, name) = (document.key(), name::image(Kind::Base, &document.key()));
+    let good = || Forged::like(&document, None).with(|one| one.parent = Some(from.clone()));
+    let foreign = good().with(|one| one.parent = None);
+    let (file, without) = (evil.path().join("with.tar"), evil.path().join("without.tar"));
+    let export = async |file| {
+        archive::export(&*evil.engine, file, [(Kind::Base, key)].into_iter(), None).await.unwrap();
+    };
+    let import = |machine: &Machine, file: &std::path::Path| {
+        let output = machine.run(&["cache", "import", file.to_str().unwrap()]);
+        (output.status.code(), text(&output))
+    };
+    let not_on = format!("it does not begin with the layers of its FROM image `{FROM}`");
+    let unseen = format!("its FROM image `{FROM}` is not here");
+    let (nothing, with_from) = (Machine::new().await, Machine::new().await);
+    put_from(&with_from, "debian", ImageConfig::default()).await;
+
+    let image = foreign.put(&evil).await;
+    export(&file).await;
+    evil.engine.remove(FROM).await.unwrap();
+    export(&without).await;
+    for (machine, file, why) in [
+        (&nothing, &file, &not_on),
+        (&nothing, &without, &unseen),
+        (&with_from, &file, &not_on),
+        (&with_from, &without, &not_on),
+    ] {
+        let (code, said) = import(machine, file);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(why.as_str()), "{why}: {said}");
+        assert!(machine.engine.inspect(&name).await.unwrap().is_none(), "{said}");
+    }
+    // One that got here by hand is no better, whether its FROM image is here or not.
+    assert!(text(&evil.run(&["cache", "verify"])).contains(&unseen));
+    put_from(&evil, "debian", ImageConfig::default()).await;
+    assert!(text(&evil.run(&["cache", "verify"])).contains(&not_on));
+    evil.engine.remove(&image.id).await.unwrap();
+
+    // What a build makes is taken, where its FROM image is here or comes beside it.
+    good().put(&evil).await;
+    export(&file).await;
+    evil.engine.remove(FROM).await.unwrap();
+    export(&without).await;
+    let (code, said) = import(&nothing, &without);
+    assert!(code == Some(1) && said.contains(&unseen), "{said}");
+    assert_eq!(import(&with_from, &without).0, Some(0));
+    assert_eq!(import(&nothing, &file).0, Some(0));
+    let verified = nothing.run(&["cache", "verify"]);
+    assert!(verified.status.success(), "{}", text(&verified));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_from_images_that_were_made_of_the_same_packages_one_is_enough() {
+    let made = |machine| {
+        let label = (imgforge::bootstrap::LABEL.to_owned(), "debian bookworm: sha256:0".to_owned());
+        let labels = BTreeMap::from([label]);
+        put_from(machine, "made", ImageConfig { labels, ..ImageConfig::default() })
+    };
+    let (theirs, ours) = (Machine::new().await, Machine::new().await);
+    let from = made(&theirs).await;
+    let labels = from.config.labels.clone();
+    let other = put_from(&ours, "other", ImageConfig { labels, ..ImageConfig::default() }).await;
+    assert_eq!(content_identity(&from), content_identity(&other));
+    assert_ne!(from.diff_ids, other.diff_ids);
+    let document = base_from(&content_identity(&from));
+    Forged::like(&document, None).with(|one| one.parent = Some(from.clone())).put(&theirs).await;
+    let file = theirs.path().join("cache.tar");
+    let bases = [(Kind::Base, document.key())].into_iter();
+    archive::export(&*theirs.engine, &file, bases, None).await.unwrap();
+    let output = ours.run(&["cache", "import", file.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_of_a_registry_that_does_not_stand_on_its_from_image_is_not_taken() {
+    let Some(registry) = Registry::start() else { return };
+    let evil = Machine::new().await;
+    let from = put_from(&evil, "debian", ImageConfig::default()).await;
+    let document = base_from(&content_identity(&from));
+    let of = (Kind::Base, document.key());
+    let name = name::image(of.0, &of.1);
+    let good = Forged::like(&document, None).with(|one| one.parent = Some(from.clone()));
+    good.put(&evil).await;
+    let cache = RegistryCache::new(&registry.name(), PLATFORM, None).unwrap();
+    let to_push = [ToPush { kind: of.0, key: of.1 }];
+    let pushed = cache.push(&evil.checker(), &to_push, &|_| {}).await.unwrap();
+    assert!(matches!(pushed[0].outcome, Pushed::Pushed), "{pushed:?}");
+    let taker = Machine::new().await;
+    assert_eq!(target_bring(&taker, &cache, of).await, Brought::Brought);
+    // Somebody replaces the base, and leaves the FROM image.
+    let image = good.with(|one| one.parent = None).put(&evil).await;
+    let pushed = cache.push(&evil.checker(), &to_push, &|_| {}).await.unwrap();
+    assert!(matches!(&pushed[0].outcome, Pushed::Failed(_)), "{pushed:?}");
+    let reference = format!("{}/{name}", registry.name());
+    evil.engine.tag(&image.id, &reference).await.unwrap();
+    evil.engine.push(&reference, &[], &Quiet).await.unwrap();
+    let cache = RegistryCache::new(&registry.name(), PLATFORM, None).unwrap();
+    let machine = Machine::new().await;
+    let Brought::Failed(said) = target_bring(&machine, &cache, of).await else { panic!("taken") };
+    assert!(said.contains("does not begin with the layers"), "{said}");
+    assert!(machine.engine.inspect(&name).await.unwrap().is_none());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_forged_image_of_a_registry_is_taken_or_pushed_on() {
     let Some(registry) = Registry::start() else { return };
@@ -204,10 +339,6 @@ async fn no_forged_image_of_a_registry_is_taken_or_pushed_on() {
         // Somebody pushes it all the same.
         let reference = format!("{}/{name}", registry.name());
         evil.engine.tag(&image.id, &reference).await.unwrap();
-        struct Quiet;
-        impl imgforge::engine::LogSink for Quiet {
-            fn write(&self, _: &[u8]) {}
-        }
         evil.engine.push(&reference, &[], &Quiet).await.unwrap();
         let cache = RegistryCache::new(&registry.name(), PLATFORM, None).unwrap();
         let outcome = target_bring(&machine, &cache, (forged.kind, forged.key)).await;

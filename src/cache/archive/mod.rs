@@ -16,10 +16,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Engine, EngineError, Image, LayerTaker as _, check_platform};
-use crate::exec::survey;
 use crate::key::{Key, Kind};
 use crate::plan::name;
 use crate::sign::PrivateKey;
+
+use super::from_image;
 
 pub use read::Archive;
 pub use write::{Export, Written};
@@ -97,11 +98,11 @@ pub async fn export(
         let name = name::image(kind, &key);
         let missing = || EngineError::NoSuchImage { reference: name.clone() };
         let looked = engine.inspect(&name).await?.ok_or_else(missing)?;
-        if let Some(keyed) = survey::keyed_platform(&looked.config.labels) {
+        if let Some(keyed) = from_image::keyed_platform(&looked.config.labels) {
             check_platform(&name, &looked.platform, &keyed)?;
         }
         if kind == Kind::Base {
-            for (reference, image) in survey::external_images(engine, &looked).await? {
+            for (reference, image) in from_image::external_images(engine, &looked).await? {
                 let name = name::from_image(&reference, &image.platform);
                 named.push((name, Some(reference), image));
             }

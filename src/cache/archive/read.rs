@@ -12,7 +12,6 @@ use crate::engine::{
     Engine, EngineError, Image, LayerFile, LayerRequest, LogSink, Result, check_platform,
     read_config,
 };
-use crate::exec::survey;
 use crate::hashing::Hashing;
 use crate::key::{Digest, Key, Kind};
 use crate::plan::name;
@@ -23,6 +22,7 @@ use crate::traffic;
 
 use super::super::check;
 use super::super::contents::is_own_name;
+use super::super::from_image;
 use super::super::remote::{Offers, Remote};
 use super::signatures::{self, Signatures};
 use super::{ALIASES, ArchiveError, BLOBS, FORM, Form, Index, Manifest, NAME, REFERENCE, VERSION};
@@ -231,13 +231,13 @@ impl Archive {
         let mut known: HashMap<String, Vec<String>> = HashMap::new();
         for ((kind, key), held) in &self.images {
             if check::inputs(&held.image, *kind, key).is_ok() {
-                for (reference, identity) in survey::from_of(&held.image) {
+                for (reference, identity) in from_image::from_of(&held.image) {
                     known.entry(reference).or_default().push(identity);
                 }
             }
         }
         self.external.retain(|reference, held| {
-            let identity = survey::content_identity(&held.image);
+            let identity = from_image::content_identity(&held.image);
             !is_own_name(reference)
                 && known.get(reference).is_some_and(|recorded| recorded.contains(&identity))
         });
@@ -280,7 +280,7 @@ impl Archive {
         parent: Option<&Image>,
         tag: String,
     ) -> Result<()> {
-        if let Some(keyed) = survey::keyed_platform(&held.image.config.labels) {
+        if let Some(keyed) = from_image::keyed_platform(&held.image.config.labels) {
             check_platform(&tag, &held.image.platform, &keyed)?;
         }
         let below = parent.filter(|parent| {

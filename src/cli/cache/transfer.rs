@@ -15,6 +15,7 @@ use crate::key::{Key, Kind};
 use crate::plan::{Plan, name};
 use crate::sign::PublicKey;
 use crate::store::disk;
+use crate::words;
 
 use super::super::context::{self, Opened, Wanted};
 use super::super::help::heading;
@@ -121,7 +122,8 @@ pub(super) async fn push(global: &Global, args: PushArgs) -> CommandResult {
     let failed = push::report(global, &pushed);
     let missing = wanted.map_or(0, |wanted| wanted.len() - images.len());
     if missing > 0 {
-        render::warn(format!("{missing} images are not here: `imgforge build` makes them"));
+        let (images, are) = (words::count(missing, "image"), words::are(missing));
+        render::warn(format!("{images} {are} not here: `imgforge build` makes them"));
     }
     if global.json {
         let bytes: u64 = pushed.iter().map(|one| one.bytes).sum();
@@ -212,8 +214,11 @@ async fn bring(
     let _lease = opened.store.lease(keys).await.map_err(Failure::environment)?;
     let target =
         Target { engine: &*opened.engine, identity: &opened.identity, store: &opened.store };
-    let waiting =
-        progress::wait(format!("bringing {} images from {}", wanted.len(), remote.describe()));
+    let waiting = progress::wait(format!(
+        "bringing {} from {}",
+        words::count(wanted.len(), "image"),
+        remote.describe()
+    ));
     let told = |image: &BroughtImage| {
         let name = name::image(image.kind, &image.key);
         match &image.outcome {
@@ -249,7 +254,8 @@ async fn bring(
         let document = json!({ verb: new, "there": there, "failed": failed, "images": brought });
         render::json(&document);
     } else if !global.quiet {
-        errln!("{new} images {verb}, {there} were here, {failed} failed");
+        let new = words::count(new, "image");
+        errln!("{new} {verb}, {there} here before, {failed} failed");
         if unnamed > 0 {
             errln!(
                 "the names sweb.eval.… come with the dataset: `imgforge prewarm -d NAME` sets them"
@@ -298,13 +304,14 @@ pub(super) async fn export(global: &Global, args: ExportArgs) -> CommandResult {
         return Err(Failure::input(error).hint(Some(REPAIR.to_owned())));
     }
     let images = chosen.iter().map(|image| (image.kind, image.key));
-    let waiting = progress::wait(format!("writing {} images", chosen.len()));
+    let waiting = progress::wait(format!("writing {}", words::count(chosen.len(), "image")));
     let exported =
         archive::export(engine, &args.file, images, signer.as_ref().map(|of| &of.key)).await;
     drop(waiting);
     let written = exported.map_err(archive_failure)?;
     if missing > 0 {
-        render::warn(format!("{missing} images are not here: `imgforge build` makes them"));
+        let (images, are) = (words::count(missing, "image"), words::are(missing));
+        render::warn(format!("{images} {are} not here: `imgforge build` makes them"));
     }
     if global.json {
         let document = json!({
@@ -320,10 +327,10 @@ pub(super) async fn export(global: &Global, args: ExportArgs) -> CommandResult {
             count => format!(", {count} of an export that broke off"),
         };
         errln!(
-            "{} images in {}: {} layers{resumed}, {}",
-            chosen.len(),
+            "{} in {}: {}{resumed}, {}",
+            words::count(chosen.len(), "image"),
             args.file.display(),
-            written.layers,
+            words::count(written.layers, "layer"),
             disk::bytes_text(written.bytes)
         );
     }

@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 use crate::catalog::Defaults;
 use crate::engine::HostAccess;
 use crate::engine::reference::{self, NotAPlace};
+use crate::package_indexes;
 use crate::platform::Platform;
 use crate::proxy;
-
-pub mod indexes;
 
 /// Where repositories come from when nothing else is said.
 pub const GITHUB: &str = "https://github.com/{owner}/{name}.git";
@@ -103,10 +102,10 @@ pub fn host_access(
         }
         variables.insert(name.to_owned(), value);
     }
-    variables.extend(indexes::uv_variables(&variable));
+    variables.extend(package_indexes::uv_variables(&variable));
     for name in ["PIP_FIND_LINKS", "UV_FIND_LINKS"] {
         let Some(value) = variables.remove(name) else { continue };
-        let (seen, _) = indexes::links(&value);
+        let (seen, _) = package_indexes::links(&value);
         if !seen.is_empty() {
             variables.insert(name.to_owned(), seen);
         }

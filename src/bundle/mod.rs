@@ -243,11 +243,9 @@ pub fn unpack(path: &Path, dir: &Path) -> Result<Contents, BundleError> {
         }
         let mut out = File::create(&target).map_err(file_error(&target))?;
         let mut hashing = Hashing::new(&mut entry);
-        io::copy(&mut hashing, &mut out).map_err(|error| {
-            match crate::store::disk::is_full(&error) {
-                true => file_error(&target)(error),
-                false => broken(error.to_string()),
-            }
+        io::copy(&mut hashing, &mut out).map_err(|error| match crate::disk::is_full(&error) {
+            true => file_error(&target)(error),
+            false => broken(error.to_string()),
         })?;
         if hashing.finish().1 != digest {
             return Err(broken(format!("`{text}` is damaged")));

@@ -10,9 +10,10 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::disk;
 use crate::engine::{Engine, Swept};
 use crate::key::{Key, Kind};
-use crate::store::{Store, disk};
+use crate::store::Store;
 
 use super::contents::{CacheError, CachedImage, Contents, is_own_name, now};
 

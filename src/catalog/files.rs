@@ -5,8 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use include_dir::{Dir, include_dir};
 
-use super::ContextFile;
 use super::ignore::Ignore;
+use crate::context_file::ContextFile;
 
 pub(super) static CONFIG: &str = include_str!("../../images.toml");
 static DOCKERFILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/dockerfiles");

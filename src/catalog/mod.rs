@@ -3,6 +3,7 @@
 //! Reads and layers the files and answers one question, [`Catalog::environment`]; it does not know
 //! what an image is. Nothing is read after [`Catalog::load`].
 
+use crate::context_file::ContextFile;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -209,17 +210,6 @@ pub struct Base {
     pub context: Vec<ContextFile>,
     /// Build arguments.
     pub args: BTreeMap<String, String>,
-}
-
-/// A file of a build context.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContextFile {
-    /// Relative to the context, with `/`.
-    pub path: String,
-    /// Whether the owner may execute it.
-    pub executable: bool,
-    /// The bytes.
-    pub bytes: Vec<u8>,
 }
 
 /// A text file that a catalog entry names.

@@ -9,7 +9,7 @@ use crate::bootstrap::{Bootstrap, BootstrapError, LABEL};
 use crate::engine::LogSink;
 use crate::exec::survey::BOOTSTRAP_BYTES;
 use crate::platform::same;
-use crate::store::disk;
+use crate::store::space;
 
 use super::interrupt::unless_interrupted;
 use super::{CommandResult, Exit, Failure, Global, context, platform, progress, render};
@@ -77,7 +77,7 @@ pub(super) async fn run(global: &Global, command: BaseCommand) -> CommandResult 
                     Some(image) => (image, false),
                     None => {
                         let (dir, free) = (store.dir(), args.min_free << 30);
-                        let room = disk::guard(dir, free, BOOTSTRAP_BYTES);
+                        let room = space::guard(dir, free, BOOTSTRAP_BYTES);
                         room.map_err(|error| {
                             let hint = error.hint().to_owned();
                             Failure::environment(error).hint(Some(hint))

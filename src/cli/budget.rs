@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::cache::{Collector, Limits};
 use crate::catalog::CacheSettings;
-use crate::store::disk;
+use crate::disk;
 use crate::words;
 
 /// How often the budget is looked at while a plan runs.

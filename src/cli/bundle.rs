@@ -13,6 +13,7 @@ use crate::bundle::{self, BundleError, Contents};
 use crate::cache::archive;
 use crate::cache::remote::{Brought, Remote as _, Target};
 use crate::catalog::Catalog;
+use crate::disk;
 use crate::engine::embedded::{EmbeddedEngine, Settings};
 use crate::engine::{Engine, LogSink};
 use crate::exec::{NodeSummary, RunSummary};
@@ -21,7 +22,7 @@ use crate::plan::Plan;
 use crate::plan::check::Purpose;
 use crate::platform::same;
 use crate::recipe::Recipe;
-use crate::store::{Store, disk};
+use crate::store::Store;
 use crate::words;
 
 use super::context::{self, LogLines, Prepared, Wanted};

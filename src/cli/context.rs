@@ -811,7 +811,7 @@ pub fn collector<'a>(
     identity: &'a str,
     store: &'a Store,
 ) -> Collector<'a> {
-    let root = info.root.clone().filter(|root| store::disk::free(root).is_ok());
+    let root = info.root.clone().filter(|root| crate::disk::free(root).is_ok());
     Collector { engine, identity, root, store }
 }
 

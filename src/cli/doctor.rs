@@ -13,8 +13,8 @@ use crate::config;
 use crate::engine::{EngineError, EngineInfo};
 use crate::platform::Platform;
 use crate::proxy::Proxies;
-use crate::store::{self, disk};
 use crate::words;
+use crate::{disk, store};
 
 use super::context;
 use super::{CommandResult, Exit, Failure, Global};

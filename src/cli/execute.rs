@@ -1,6 +1,7 @@
 //! Running a plan: what `build` and `eval` share.
 
 use crate::cli::out::errln;
+use crate::package_indexes;
 use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use clap::Args;
 
 use crate::bundle::index::PackageIndex;
 use crate::config;
+use crate::disk;
 use crate::engine::{Engine, HostAccess, embedded};
 use crate::event::Reporter;
 use crate::exec::evaluate::Runs;
@@ -19,7 +21,6 @@ use crate::owner::{self, Liveness, Owner, Owners};
 use crate::plan::{Node, Plan, Status};
 use crate::progress::{Fanout, NdjsonReporter, PlainReporter, TtyReporter};
 use crate::recipe::Recipe;
-use crate::store::disk;
 
 use super::budget::Budget;
 use super::context::{self, Prepared};
@@ -233,7 +234,7 @@ fn warn_of_environments(plan: &Plan) {
     }
     let links = context::variable("UV_FIND_LINKS").or(context::variable("PIP_FIND_LINKS"));
     let links = links.filter(|_| made).unwrap_or_default();
-    for folder in config::indexes::links(&links).1 {
+    for folder in package_indexes::links(&links).1 {
         errln!(
             "warning: build steps do not see the folder `{folder}` of PIP_FIND_LINKS: packages come \
              from the index"

@@ -1,6 +1,7 @@
 //! `imgforge lock`.
 
 use crate::cli::out::{errln, out};
+use crate::package_indexes;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
@@ -75,8 +76,8 @@ pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
         requirements: Vec::new(),
         included: Vec::new(),
         uv: args.uv,
-        variables: config::indexes::uv_variables(&context::variable),
-        no_index: config::indexes::no_index(&context::variable),
+        variables: package_indexes::uv_variables(&context::variable),
+        no_index: package_indexes::no_index(&context::variable),
     };
     if global.offline {
         request.variables.insert("UV_OFFLINE".to_owned(), "1".to_owned());

@@ -10,13 +10,13 @@ use anyhow::anyhow;
 use clap::Args;
 
 use crate::cli::out::errln;
+use crate::disk::bytes_text;
 use crate::engine::{AttachRequest, Engine, EngineInfo, SandboxEnd, SandboxNetwork, label};
 use crate::key::Kind;
 use crate::nearest::nearest;
 use crate::plan::{EvaluateOptions, Node, Plan};
 use crate::recipe::{EvaluationRecipe, Recipe, RunLimits, RunNetwork};
 use crate::store::Store;
-use crate::store::disk::bytes_text;
 
 use super::attach::{self, Signals};
 use super::context::{self, Prepared, Wanted};

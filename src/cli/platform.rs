@@ -5,11 +5,11 @@ use std::path::Path;
 use anyhow::anyhow;
 
 use crate::config;
+use crate::disk;
 use crate::engine::emulation::{self, REGISTERED};
 use crate::engine::{Engine, EngineInfo};
 use crate::owner;
 use crate::platform::{self, Platform};
-use crate::store::disk;
 
 use super::Failure;
 use super::context::engine_failure;

@@ -4,10 +4,10 @@ use crate::cli::out::errln;
 
 use crate::cache::check::Checker;
 use crate::cache::registry::{Pushed, PushedImage, RegistryCache, ToPush};
+use crate::disk;
 use crate::engine::Result;
 use crate::exec::NodeSummary;
 use crate::plan::name;
-use crate::store::disk;
 use crate::words;
 
 use super::render::warn;

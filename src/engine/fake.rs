@@ -16,9 +16,9 @@ use super::{
     LayerTaker, ListedImage, LogSink, Removed, Result, SandboxEnd, SandboxRequest, Sent, Swept,
     check_platform, label,
 };
+use crate::dockerfile;
 use crate::key::Digest;
 use crate::owner::{Judge, Liveness};
-use crate::recipe::dockerfile;
 
 /// The methods of [`Engine`] that can be scripted and are recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

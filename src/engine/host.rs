@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use crate::catalog::ContextFile;
+use crate::context_file::ContextFile;
 use crate::engine::HostAccess;
 use crate::proxy::Proxies;
-use crate::recipe::shell_quote;
+use crate::quote::shell_quote;
 
 /// Where the files are mounted. `/dev` is a file system of the step's own, so that no mount point is
 /// left in a layer, whatever the image has.
@@ -45,7 +45,7 @@ fn apt_settings(host: &HostAccess) -> String {
 }
 
 fn no_index(host: &HostAccess) -> bool {
-    crate::config::indexes::no_index(&|name: &str| host.variables.get(name).cloned())
+    crate::package_indexes::no_index(&|name: &str| host.variables.get(name).cloned())
 }
 
 /// Writes the variables of a step as a shell script.

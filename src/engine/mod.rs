@@ -153,7 +153,7 @@ pub struct BuildRequest {
     /// CA bundle, proxy variables and package caches.
     pub dockerfile: String,
     /// Files beside the Dockerfile, sent with a constant time.
-    pub context: Vec<crate::catalog::ContextFile>,
+    pub context: Vec<crate::context_file::ContextFile>,
     /// Build arguments.
     pub args: BTreeMap<String, String>,
     /// Such as `linux/amd64`.

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use crate::disk;
 use crate::engine::EngineError;
 use crate::event::Outcome;
 use crate::grade::ReadError;
 use crate::run::RunError;
 use crate::source::{SourceError, Which};
-use crate::store::{StoreError, disk};
+use crate::store::StoreError;
 
 /// Why a node failed.
 #[derive(Debug, thiserror::Error)]

@@ -16,6 +16,7 @@ use petgraph::graph::NodeIndex;
 use tokio::sync::Notify;
 
 use crate::dataset::{Instance, Patch};
+use crate::disk;
 use crate::engine::{
     Image, LogSink, Quota, Quotas, SandboxEnd, SandboxNetwork, SandboxRequest, label,
 };
@@ -26,7 +27,7 @@ use crate::recipe::evaluation::{NO_SERVICE, NOT_READY, NOT_READY_MARK, PATCH_REF
 use crate::recipe::{EvaluationRecipe, Recipe, RunLimits, RunNetwork, strict as strict_script};
 use crate::report::{InstanceResult, Verdict, harness, milliseconds};
 use crate::run::{RunDir, file, write_whole};
-use crate::store::{RunRecord, StoreError, disk};
+use crate::store::{RunRecord, StoreError};
 use crate::tree::{self, Change, TreeNotes};
 
 use super::control::Control;

@@ -13,7 +13,7 @@ use crate::key::Key;
 use crate::plan::{Inventory, Plan, Present};
 use crate::platform;
 use crate::recipe::Recipe;
-use crate::store::{ImageRecord, Store, StoreError, disk};
+use crate::store::{ImageRecord, Store, StoreError, space};
 
 /// Why the survey could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +96,7 @@ async fn fetched(
     let (Some(dir), Some(bootstrap)) = (fetch.bootstrap, Bootstrap::of(reference)) else {
         return Err(pull.into());
     };
-    disk::guard(dir, fetch.min_free, BOOTSTRAP_BYTES)?;
+    space::guard(dir, fetch.min_free, BOOTSTRAP_BYTES)?;
     fetch.log.write(format!("{pull}: making it from Debian's packages\n").as_bytes());
     let made = bootstrap.have(engine, platform, dir, fetch.log).await;
     let image = made.map_err(|source| FetchError::Bootstrap { pull, source })?;

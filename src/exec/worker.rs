@@ -356,7 +356,7 @@ impl Worker {
     pub(super) fn guard_disk(&self) -> Result<(), NodeError> {
         let roots = [Some(self.store.dir().to_owned()), self.settings.engine_root.clone()];
         for root in roots.into_iter().flatten() {
-            crate::store::disk::guard(&root, self.settings.min_free, 0)?;
+            crate::store::space::guard(&root, self.settings.min_free, 0)?;
         }
         Ok(())
     }

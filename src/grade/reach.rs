@@ -447,7 +447,7 @@ mod tests {
                 let path = parts.join("/");
                 script.push_str(&format!(
                     "imgforge_reaches {letter} {} && echo 1 || echo 0\n",
-                    crate::recipe::shell_quote(&path)
+                    crate::quote::shell_quote(&path)
                 ));
                 let happened = if added { Happened::Added } else { Happened::Modified };
                 let found = reach(&Change { path: path.into_bytes(), happened });

@@ -7,6 +7,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::catalog::{Catalog, CatalogError, Environment, Network};
 use crate::dataset::{Instance, Patch};
+use crate::dockerfile;
 use crate::grade::Family;
 use crate::key::{Key, Kind};
 use crate::patch::touched;
@@ -17,7 +18,7 @@ use crate::recipe::script::{
 use crate::recipe::strict;
 use crate::recipe::{
     BaseRecipe, CheckoutRecipe, EnvRecipe, EvaluationRecipe, InstanceRecipe, PublishedRecipe,
-    Recipe, RunLimits, RunNetwork, TESTBED, dockerfile,
+    Recipe, RunLimits, RunNetwork, TESTBED,
 };
 use crate::size::Bound;
 

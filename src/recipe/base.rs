@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::catalog::{Base, ContextFile};
+use crate::catalog::Base;
+use crate::context_file::ContextFile;
 use crate::key::{Digest, Key, KeyDocument, Kind};
 
-use super::dockerfile;
+use crate::dockerfile;
 
 /// How the identity of an image begins that was made from Debian's packages; what it is follows.
 pub const BOOTSTRAPPED: &str = "bootstrapped: ";

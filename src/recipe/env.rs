@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::catalog::python::{minor, suits};
-use crate::catalog::{ContextFile, Environment, Network};
+use crate::catalog::{Environment, Network};
+use crate::context_file::ContextFile;
 use crate::key::{Digest, Key, KeyDocument, Kind};
+use crate::quote::shell_quote;
 use crate::requirements::is_pinned;
 
-use super::{VIRTUAL_ENV, shell_quote};
+use super::VIRTUAL_ENV;
 
 /// Where the files of an environment are in its image.
 const FILES: &str = "/opt/imgforge/env";

@@ -8,9 +8,10 @@ use std::collections::BTreeSet;
 use crate::catalog::Environment;
 use crate::dataset::{Instance, Patch};
 use crate::patch::{touched, touched_before};
+use crate::quote::shell_quote;
 
 use super::evaluation::{NOT_READY, NOT_READY_MARK, TEST_PATCH_FILE};
-use super::{TESTBED, shell, shell_quote};
+use super::{TESTBED, shell};
 
 /// Before the output of the tests.
 pub const START: &str = ">>>>> Start Test Output";

@@ -421,7 +421,7 @@ impl Separated {
              imgforge_list_modules\nimgforge_restore\nimgforge_prepare\ncd /\n{}\n\
              {{ imgforge_finish \"{nobody}\"; }} 2>/dev/null\n",
             reach::shell_function(),
-            super::shell_quote(directory),
+            crate::quote::shell_quote(directory),
             self.before,
         );
         let mut files = vec![

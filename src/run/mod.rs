@@ -89,7 +89,7 @@ pub enum RunError {
 impl RunError {
     /// Tells whether the disk is full.
     pub fn is_no_space(&self) -> bool {
-        matches!(self, RunError::File { source, .. } if crate::store::disk::is_full(source))
+        matches!(self, RunError::File { source, .. } if crate::disk::is_full(source))
     }
 }
 

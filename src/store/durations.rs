@@ -6,7 +6,7 @@ use rusqlite::params;
 
 use super::{Store, StoreError};
 
-/// The table. A name is that of [`crate::exec::durations`].
+/// The table. The name of a node leaves out what does not matter for its time.
 pub(super) const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS durations (
         engine TEXT NOT NULL, name TEXT NOT NULL, seconds REAL NOT NULL,

@@ -9,7 +9,6 @@
 //! and by whom; recorded runs of tests, with their logs in `blobs/`, are kept nowhere else.
 
 mod builds;
-pub mod disk;
 mod durations;
 mod images;
 mod lease;
@@ -17,12 +16,14 @@ mod lock;
 mod pins;
 mod records;
 mod results;
+pub mod space;
 mod usage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::atomic;
+use crate::disk;
 use crate::file_system;
 use crate::key::Digest;
 use crate::owner::{self, Held, Liveness, Owners};

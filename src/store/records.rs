@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use rusqlite::params;
 
-use super::{Gate, Store, StoreError, disk, file_error};
+use super::{Gate, Store, StoreError, file_error};
+use crate::disk;
 
 /// How old a blob must be that no row names: one that is younger may be on its way into a row.
 const BLOB_AGE: Duration = Duration::from_secs(3600);

@@ -294,5 +294,5 @@ pub fn files(dir: &Path, part: &str) -> Vec<PathBuf> {
 
 /// Bytes that a directory takes on its disk.
 pub fn usage(dir: &Path) -> u64 {
-    imgforge::store::disk::usage(dir).unwrap_or(0)
+    imgforge::disk::usage(dir).unwrap_or(0)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use imgforge::catalog::ContextFile;
+use imgforge::context_file::ContextFile;
 use imgforge::engine::docker::DockerEngine;
 use imgforge::engine::embedded::{EmbeddedEngine, Settings};
 use imgforge::engine::{

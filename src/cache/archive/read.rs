@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
+use crate::disk;
 use crate::engine::bounds::Bounded;
 use crate::engine::{
     Engine, EngineError, Image, LayerFile, LayerRequest, LogSink, Result, check_platform,
@@ -17,7 +18,6 @@ use crate::key::{Digest, Key, Kind};
 use crate::plan::name;
 use crate::platform;
 use crate::sign::{NotSigned, PublicKey};
-use crate::store::disk;
 use crate::traffic;
 
 use super::super::check;

@@ -10,8 +10,9 @@ use serde_json::json;
 
 use crate::cache::collect::Gone;
 use crate::cache::{CachedImage, Limits};
+use crate::disk;
 use crate::key::Key;
-use crate::store::{RecordLimits, RecordsGone, disk};
+use crate::store::{RecordLimits, RecordsGone};
 use crate::words::{are, count};
 
 use super::super::context;

@@ -10,8 +10,8 @@ use serde_json::json;
 use crate::cache::contents::now;
 use crate::cache::usage::{Group, age};
 use crate::cache::{CachedImage, Contents};
+use crate::disk;
 use crate::key::Kind;
-use crate::store::disk;
 use crate::words::count;
 
 use super::super::context::{self, Opened};

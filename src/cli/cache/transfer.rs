@@ -11,10 +11,10 @@ use crate::cache::archive::{self, Archive, ArchiveError};
 use crate::cache::registry::{Pushed, ToPush};
 use crate::cache::remote::{Brought, BroughtImage, Remote, Target};
 use crate::cache::{CacheError, CachedImage};
+use crate::disk;
 use crate::key::{Key, Kind};
 use crate::plan::{Plan, name};
 use crate::sign::PublicKey;
-use crate::store::disk;
 use crate::words;
 
 use super::super::context::{self, Opened, Wanted};

@@ -6,11 +6,11 @@ use bollard::models::BuildInfoAux;
 use bollard::query_parameters::{BuildImageOptionsBuilder, BuilderVersion};
 use futures_util::StreamExt as _;
 
+use crate::dockerfile::external_images;
 use crate::engine::host::FILE_TIME;
 use crate::engine::{
     BuildRequest, EngineError, Image, ImageConfig, LayerRequest, LogSink, Result, check_platform,
 };
-use crate::recipe::dockerfile::external_images;
 
 use super::DockerEngine;
 use super::dockerfile::{self, Prepared, USER};

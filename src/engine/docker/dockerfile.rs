@@ -7,9 +7,9 @@
 
 use std::fmt::Write as _;
 
-use crate::catalog::ContextFile;
+use crate::context_file::ContextFile;
+use crate::dockerfile::{Heredoc, heredocs, normalise};
 use crate::engine::{HostAccess, host};
-use crate::recipe::dockerfile::{Heredoc, heredocs, normalise};
 
 /// The stage that holds what build steps get from the host.
 const STAGE: &str = "imgforge-host";

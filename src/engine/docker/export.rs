@@ -12,8 +12,8 @@ use futures_util::StreamExt as _;
 use serde::Deserialize;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
+use crate::disk;
 use crate::engine::{EngineError, Image, LayerTaker, Result};
-use crate::store::disk;
 
 use super::DockerEngine;
 use super::archive::Descriptor;

@@ -28,7 +28,7 @@ use crate::engine::quota::LogQuota;
 use crate::engine::{
     EngineError, LogSink, NoLog, Quota, Result, SandboxEnd, SandboxNetwork, SandboxRequest,
 };
-use crate::recipe::shell_quote;
+use crate::quote::shell_quote;
 
 use super::DockerEngine;
 use super::errors::{failed, is_not_found};

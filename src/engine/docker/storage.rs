@@ -10,10 +10,10 @@ use std::time::Duration;
 use bollard::query_parameters::{ListContainersOptionsBuilder, PruneBuildOptionsBuilder};
 use serde::Deserialize;
 
+use crate::disk;
 use crate::engine::{EngineError, Result, Swept, host};
 use crate::key::Digest;
 use crate::retry::{Passing, Tries, retried};
-use crate::store::disk;
 
 use super::DockerEngine;
 use super::errors::failed;

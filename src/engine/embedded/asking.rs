@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 
+use crate::disk;
 use crate::engine::quota::LogQuota;
 use crate::engine::{EngineError, LogSink, Quota, Result};
-use crate::store::disk;
 
 use super::confinement::Confinement;
 use super::helper::ARGUMENT;

@@ -13,8 +13,8 @@ use std::time::SystemTime;
 
 use oci_spec::image::Descriptor;
 
+use crate::disk;
 use crate::engine::{EngineError, Image, LayerTaker, Result, Swept};
-use crate::store::disk;
 
 use super::EmbeddedEngine;
 use super::layers::layers_of;

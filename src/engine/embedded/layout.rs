@@ -91,7 +91,7 @@ pub(super) fn layer_type() -> MediaType {
 pub(super) fn file_error(action: &str, path: &Path) -> impl FnOnce(io::Error) -> EngineError {
     let (action, path) = (action.to_owned(), path.to_owned());
     move |source| {
-        if crate::store::disk::is_full(&source) {
+        if crate::disk::is_full(&source) {
             return EngineError::NoSpace { action };
         }
         EngineError::File { path, source }

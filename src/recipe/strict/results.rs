@@ -80,7 +80,7 @@ impl Results {
     /// Renders [`SCRIPT`]: each file as a line with its format and length, and its bytes. A file that
     /// is named and not there is a line with the word `missing`.
     pub fn script(&self, directory: &str) -> String {
-        let mut text = format!("cd {} || exit 1\n", crate::recipe::shell_quote(directory));
+        let mut text = format!("cd {} || exit 1\n", crate::quote::shell_quote(directory));
         text.push_str(
             "take() {\n\
              local file found=\n\
@@ -110,8 +110,8 @@ impl Results {
             text.push_str(&format!(
                 "take {} '{named}' {} {}\n",
                 written.format.as_str(),
-                crate::recipe::shell_quote(&pattern),
-                crate::recipe::shell_quote(&place),
+                crate::quote::shell_quote(&pattern),
+                crate::quote::shell_quote(&place),
             ));
         }
         text

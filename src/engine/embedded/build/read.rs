@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use parse_dockerfile::{Command, Flag, HereDoc, Instruction, JsonOrStringArray, Source};
 
-use crate::recipe::dockerfile::{heredocs, normalise};
+use crate::dockerfile::{heredocs, normalise};
 
 use super::plan::{Copy, Kind, Line, Origin, Stage, Step, arguments};
 use super::words::expand;

@@ -142,7 +142,7 @@ fn work(task: Task, requester: &mut Requester) -> Result<Answer, Failure> {
         }
         Work::Measure { paths } => {
             let bytes: Vec<Option<u64>> =
-                paths.iter().map(|path| crate::store::disk::usage(path)).collect();
+                paths.iter().map(|path| crate::disk::usage(path)).collect();
             let text = serde_json::to_vec(&bytes).expect("numbers are valid JSON");
             std::io::stdout().write_all(&text).because("answer")?;
             std::io::stdout().flush().because("answer")?;

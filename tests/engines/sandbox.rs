@@ -247,9 +247,12 @@ fn too_many_processes_are_refused() {
              started += 1\nexcept OSError: pass\nprint(started, flush=True)\nX\n",
         );
         request.pids = Some(40);
-        let (end, log, _) = run(&bench, &request).await;
+        let (end, log, control) = run(&bench, &request).await;
         let started: usize = log.lines().last().and_then(|l| l.trim().parse().ok()).unwrap_or(0);
-        assert!(started < 60, "{started} processes: {end:?} {log}");
+        // The kernel limits the number of root's processes in a control group only: that is told.
+        let told = control.contains("the number of processes is not limited as a whole");
+        let root_without_group = told && rustix::process::geteuid().is_root();
+        assert!(started < 60 || root_without_group, "{started} processes: {end:?} {log} {control}");
     });
 }
 

@@ -178,7 +178,7 @@ fn check(platform: &str, directory: &Path) -> Result<Platform, BootstrapError> {
 }
 
 /// Lists what can be made.
-fn known() -> Vec<String> {
+pub(crate) fn known() -> Vec<String> {
     let debian = SUITES.iter().map(|(suite, _)| format!("debian:{suite}"));
     let python = SUITES.iter().map(|(suite, python)| format!("python:{python}-slim-{suite}"));
     debian.chain(python).collect()

@@ -544,7 +544,13 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
             let hint = match &error {
                 FetchError::Bootstrap { source, .. } => source.hint(),
                 FetchError::Space(error) => Some(error.hint().to_owned()),
-                FetchError::Engine(_) => Some(
+                FetchError::Engine(error) => error.hint(),
+                FetchError::Pull { bootstrap: true, .. } => Some(format!(
+                    "of Debian's packages can be made {}: let one of these Pythons stand in, \
+                     `[stand-in]` in images.local.toml",
+                    crate::bootstrap::known().join(", ")
+                )),
+                FetchError::Pull { .. } => Some(
                     "`--bootstrap` makes Debian's own Pythons without a registry, as does \
                      `imgforge base bootstrap`; or let another Python stand in, `[stand-in]` in \
                      images.local.toml"

@@ -39,6 +39,17 @@ pub struct Fetch<'a> {
 /// Why a `FROM` image could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
+    /// No registry gave it.
+    #[error("cannot have the FROM image `{reference}`")]
+    Pull {
+        /// The image's reference.
+        reference: String,
+        /// Whether it was to be made of Debian's packages then: this one cannot be.
+        bootstrap: bool,
+        /// What the registry said.
+        #[source]
+        source: EngineError,
+    },
     /// No registry gave it, and it could not be made.
     #[error("{pull}, and it cannot be made here")]
     Bootstrap {
@@ -94,10 +105,13 @@ async fn fetched(
         Err(error) => error,
     };
     let (Some(dir), Some(bootstrap)) = (fetch.bootstrap, Bootstrap::of(reference)) else {
-        return Err(pull.into());
+        let (reference, bootstrap) = (reference.to_owned(), fetch.bootstrap.is_some());
+        return Err(FetchError::Pull { reference, bootstrap, source: pull });
     };
     space::guard(dir, fetch.min_free, BOOTSTRAP_BYTES)?;
-    fetch.log.write(format!("{pull}: making it from Debian's packages\n").as_bytes());
+    fetch
+        .log
+        .write(format!("`{reference}`: {pull}; it is made from Debian's packages\n").as_bytes());
     let made = bootstrap.have(engine, platform, dir, fetch.log).await;
     let image = made.map_err(|source| FetchError::Bootstrap { pull, source })?;
     if let Some(what) = image.config.labels.get(bootstrap::LABEL) {

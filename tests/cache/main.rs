@@ -9,6 +9,7 @@ mod answers;
 mod archive;
 mod bound;
 mod common;
+mod from;
 mod hostile;
 mod kills;
 mod poison;

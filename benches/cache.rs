@@ -136,7 +136,7 @@ async fn fill(state: &Path) -> (EmbeddedEngine, Store, String) {
     let engine = open(state).await;
     let store = Store::open(state).unwrap();
     let info = engine.info().await.unwrap();
-    let identity = format!("{} {} {}", info.name, info.store, info.root.unwrap().display());
+    let identity = format!("{} {} {}", info.kind, info.store, info.root.unwrap().display());
     let mut writer =
         Writer { state, manifests: Vec::new(), records: Vec::new(), identity: identity.clone() };
     let base_layer = writer.layer("base");

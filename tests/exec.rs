@@ -11,7 +11,7 @@ use imgforge::engine::{Engine, EngineError, HostAccess, Image, SandboxEnd};
 use imgforge::event::{Event, EventKind, Outcome, Reporter};
 use imgforge::exec::evaluate::{RunTarget, Runs};
 use imgforge::exec::output::{Lines, Told};
-use imgforge::exec::{ExecSettings, Executor, Interrupt, RunSummary, survey};
+use imgforge::exec::{ExecSettings, Executor, Interrupt, NodeStatus, RunSummary, survey};
 use imgforge::grade::Rules;
 use imgforge::key::Kind;
 use imgforge::plan::build::ModelPatch;
@@ -323,7 +323,7 @@ async fn a_base_that_is_gone_under_whole_images_is_neither_built_nor_pulled() {
     space.engine.forget_calls();
     let (summary, events) = space.run(2, &Interrupt::default()).await;
     assert_eq!((summary.built, summary.pulled, summary.failed), (0, 0, 0));
-    assert_eq!(summary.nodes[0].status, "unneeded");
+    assert_eq!(summary.nodes[0].status, NodeStatus::Unneeded);
     assert!(space.engine.called(Method::Build).is_empty());
     let to_run = events.iter().find_map(|event| match event {
         EventKind::RunStarted { to_run, nodes, fresh, .. } => Some((*to_run, *nodes, *fresh)),

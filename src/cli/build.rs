@@ -85,8 +85,7 @@ pub(super) async fn run(global: &Global, args: BuildArgs) -> CommandResult {
         let registry = remotes::registry_cache(registry, &prepared.platform)?
             .trusting(super::keys::trusted(sources, &prepared.catalog)?)
             .signing(super::keys::signer(sources)?);
-        let there = |status: &str| matches!(status, "fresh" | "built" | "pulled");
-        let nodes = summary.nodes.iter().filter(|node| there(node.status));
+        let nodes = summary.nodes.iter().filter(|node| node.status.is_there());
         let checker = prepared.checker()?;
         let failed = super::push::push_nodes(global, &checker, &registry, nodes).await;
         if failed > 0 && exit == Exit::Success {

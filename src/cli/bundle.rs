@@ -211,8 +211,7 @@ fn tell_created(
     if !global.json {
         return;
     }
-    let is_missing =
-        |node: &&NodeSummary| matches!(node.status, "failed" | "skipped" | "cancelled");
+    let is_missing = |node: &&NodeSummary| node.status.is_missing();
     let (file, instances, bytes) =
         written.map_or((None, 0, 0), |(file, count, bytes)| (Some(file), count, bytes));
     let document = json!({

@@ -384,7 +384,7 @@ impl LogSink for LogLines {
 /// Returns the name under which images of an engine are recorded.
 pub fn engine_identity(info: &EngineInfo) -> String {
     let root = info.root.as_ref().map_or(String::new(), |root| root.display().to_string());
-    format!("{} {} {root}", info.name, info.store)
+    format!("{} {} {root}", info.kind, info.store)
 }
 
 /// Returns the namespace of published images; `None` builds everything.
@@ -664,7 +664,7 @@ impl Prepared {
 
     /// Returns the engine's name, or `none`.
     pub fn engine_name(&self) -> &str {
-        self.engine.as_ref().map_or("none", |(_, info)| info.name.as_str())
+        self.engine.as_ref().map_or("none", |(_, info)| info.kind.name())
     }
 
     /// Returns what checks the engine's images.
@@ -787,7 +787,7 @@ fn say_elsewhere(
 ) -> Result<(), StoreError> {
     for (engine, images) in store.elsewhere(&engine_identity(info), keys)? {
         let name = engine.split(' ').next().unwrap_or_default();
-        if name == info.name || !matches!(name, "docker" | "embedded") {
+        if name == info.kind.name() || !matches!(name, "docker" | "embedded") {
             continue;
         }
         let of = if keys.is_some() { " of these" } else { "" };

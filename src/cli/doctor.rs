@@ -10,7 +10,7 @@ use console::style;
 use serde::Serialize;
 
 use crate::config;
-use crate::engine::{EngineError, EngineInfo};
+use crate::engine::{EngineError, EngineInfo, EngineKind};
 use crate::platform::Platform;
 use crate::proxy::Proxies;
 use crate::words;
@@ -150,9 +150,9 @@ fn engine_check(info: &Result<EngineInfo, EngineError>) -> Check {
         Ok(info) => ok(
             "engine",
             match info.api_version.as_str() {
-                "" => format!("{} {} ({})", info.name, info.version, info.store),
+                "" => format!("{} {} ({})", info.kind, info.version, info.store),
                 api => {
-                    format!("{} {} (API {api}, {}, BuildKit)", info.name, info.version, info.store)
+                    format!("{} {} (API {api}, {}, BuildKit)", info.kind, info.version, info.store)
                 }
             },
         ),
@@ -300,7 +300,7 @@ fn proxy_check(info: Option<&EngineInfo>) -> Check {
         return ok("proxy", "none");
     }
     // Steps of the embedded engine share the host's network.
-    if proxies.on_loopback() && info.is_none_or(|info| info.name != "embedded") {
+    if proxies.on_loopback() && info.is_none_or(|info| info.kind != EngineKind::Embedded) {
         return not_ok(
             Status::Warn,
             "proxy",

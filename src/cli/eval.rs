@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::dataset::Refused;
 use crate::exec::evaluate::{self, Evaluated, RunTarget, Runs};
-use crate::exec::{NodeError, RunSummary};
+use crate::exec::{NodeError, NodeStatus, RunSummary};
 use crate::grade::{GRADER, Rules};
 use crate::key::{Key, Kind};
 use crate::plan::check::Purpose;
@@ -527,13 +527,13 @@ async fn reuse(
 /// Says why an evaluation did not come to a verdict.
 fn failure(plan: &Plan, summary: &RunSummary, index: NodeIndex) -> (Verdict, String) {
     let own = &summary.nodes[index.index()];
-    if own.status == "cancelled" {
+    if own.status == NodeStatus::Cancelled {
         return (Verdict::NotRun, "the run was stopped".to_owned());
     }
     let mut next = Some(index);
     while let Some(at) = next {
         let node = &summary.nodes[at.index()];
-        if node.status == "failed" {
+        if node.status == NodeStatus::Failed {
             let error = node.error.clone().unwrap_or_default();
             let text = format!("{}: {error}", node.id);
             return (Verdict::Error, text);
@@ -559,7 +559,7 @@ fn seconds_of_images(plan: &Plan, summary: &RunSummary, index: NodeIndex) -> f64
 
 fn metadata(prepared: &Prepared, evaluation: &Evaluation<'_>) -> Metadata {
     let engine = prepared.engine.as_ref().map_or(String::new(), |(_, info)| {
-        format!("{} {} ({})", info.name, info.version, info.store)
+        format!("{} {} ({})", info.kind, info.version, info.store)
     });
     Metadata {
         dataset: evaluation.chosen.dataset.clone(),

@@ -12,10 +12,10 @@ use clap::Args;
 use crate::bundle::index::PackageIndex;
 use crate::config;
 use crate::disk;
-use crate::engine::{Engine, HostAccess, embedded};
+use crate::engine::{Engine, EngineKind, HostAccess, embedded};
 use crate::event::Reporter;
 use crate::exec::evaluate::Runs;
-use crate::exec::{ExecSettings, Executor, Interrupt, RunSummary};
+use crate::exec::{ExecSettings, Executor, Interrupt, NodeStatus, RunSummary};
 use crate::key::{Key, Kind};
 use crate::owner::{self, Liveness, Owner, Owners};
 use crate::plan::{Node, Plan, Status};
@@ -106,7 +106,7 @@ impl ExecArgs {
         }
         let mut reporter = self.reporters(global)?;
         reporter.0.extend(more);
-        if !global.quiet && info.name == "embedded" && embedded::ends_with_login() {
+        if !global.quiet && info.kind == EngineKind::Embedded && embedded::ends_with_login() {
             super::render::warn(format!(
                 "this run ends with your last login; {}",
                 embedded::LINGER
@@ -169,7 +169,7 @@ impl ExecArgs {
             let built = summary
                 .nodes
                 .iter()
-                .filter(|node| node.status == "built" && !patched.contains(&node.key));
+                .filter(|node| node.status == NodeStatus::Built && !patched.contains(&node.key));
             let checker = prepared.checker()?;
             super::push::push_nodes(global, &checker, registry, built).await;
         }

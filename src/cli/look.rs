@@ -11,7 +11,9 @@ use clap::Args;
 
 use crate::cli::out::errln;
 use crate::disk::bytes_text;
-use crate::engine::{AttachRequest, Engine, EngineInfo, SandboxEnd, SandboxNetwork, label};
+use crate::engine::{
+    AttachRequest, Engine, EngineInfo, EngineKind, SandboxEnd, SandboxNetwork, label,
+};
 use crate::key::Kind;
 use crate::nearest::nearest;
 use crate::plan::{EvaluateOptions, Node, Plan};
@@ -282,7 +284,7 @@ fn network(
         // Its service is started by what runs the tests.
         RunNetwork::None | RunNetwork::Httpbin => Ok(SandboxNetwork::None),
         RunNetwork::Host => Ok(SandboxNetwork::Host),
-        RunNetwork::Bridge if engine.name == "embedded" => {
+        RunNetwork::Bridge if engine.kind == EngineKind::Embedded => {
             let error = anyhow!("the embedded engine has no bridged network");
             Err(Failure::environment(error)
                 .hint(Some("use `--network host`, or `none`, or Docker".to_owned())))

@@ -39,7 +39,7 @@ pub async fn check(
     if platform::same(platform, &info.platform) {
         return Ok(None);
     }
-    let here = format!("the engine ({}) runs {}", info.name, info.platform);
+    let here = format!("the engine ({}) runs {}", info.kind, info.platform);
     if !emulate {
         return Err(foreign(&here, platform).hint(Some(
             "`--emulate` runs it under an emulator that the kernel has registered (binfmt_misc): \

@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 
-use crate::engine::EngineInfo;
+use crate::engine::{EngineInfo, EngineKind};
 use crate::plan::{Node, Plan, Status};
 use crate::recipe::{Recipe, RunNetwork};
 
@@ -32,7 +32,7 @@ pub fn check(plan: &Plan, engine: &EngineInfo) -> Result<(), Failure> {
     let evaluations = to_do.iter().filter(|node| matches!(node.recipe, Recipe::Evaluation(_)));
     let evaluations = evaluations.count();
     let without_network = to_do.iter().filter(bridged).count();
-    if engine.name == "embedded" && evaluations > 0 && without_network == evaluations {
+    if engine.kind == EngineKind::Embedded && evaluations > 0 && without_network == evaluations {
         let error =
             anyhow!("the embedded engine has no bridged network, and the tests are to have one");
         return Err(Failure::environment(error)

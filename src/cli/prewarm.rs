@@ -73,7 +73,7 @@ pub(super) async fn run(global: &Global, args: PrewarmArgs) -> CommandResult {
         let missing: Vec<&str> = summary
             .nodes
             .iter()
-            .filter(|node| matches!(node.status, "failed" | "skipped" | "cancelled"))
+            .filter(|node| node.status.is_missing())
             .map(|node| node.id.as_str())
             .collect();
         if !missing.is_empty() {

@@ -12,9 +12,9 @@ use async_trait::async_trait;
 use serde_json::json;
 
 use super::{
-    AttachRequest, Attached, BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest,
-    LayerTaker, ListedImage, LogSink, Removed, Result, SandboxEnd, SandboxRequest, Sent, Swept,
-    check_platform, label,
+    AttachRequest, Attached, BuildRequest, Engine, EngineError, EngineInfo, EngineKind, Image,
+    LayerRequest, LayerTaker, ListedImage, LogSink, Removed, Result, SandboxEnd, SandboxRequest,
+    Sent, Swept, check_platform, label,
 };
 use crate::dockerfile;
 use crate::key::Digest;
@@ -103,7 +103,7 @@ pub struct FakeEngine {
 impl Default for FakeEngine {
     fn default() -> Self {
         let info = EngineInfo {
-            name: "fake".to_owned(),
+            kind: EngineKind::Fake,
             version: "1.0".to_owned(),
             api_version: "1.41".to_owned(),
             platform: "linux/amd64".to_owned(),

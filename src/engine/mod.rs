@@ -65,8 +65,8 @@ pub mod label {
 /// What an engine is and how it stores images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineInfo {
-    /// `docker` or `embedded`.
-    pub name: String,
+    /// Which one it is.
+    pub kind: EngineKind,
     /// The engine's version, such as `20.10.24`.
     pub version: String,
     /// The API version, such as `1.41`.
@@ -83,6 +83,34 @@ pub struct EngineInfo {
     pub root: Option<PathBuf>,
     /// What cannot be had of it on this machine.
     pub limitations: Vec<Limitation>,
+}
+
+/// Which engine it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineKind {
+    /// Docker, over its socket.
+    Docker,
+    /// The engine of this program, without a daemon.
+    Embedded,
+    /// The engine of tests, in memory.
+    Fake,
+}
+
+impl EngineKind {
+    /// Returns its name, as `--engine` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            EngineKind::Docker => "docker",
+            EngineKind::Embedded => "embedded",
+            EngineKind::Fake => "fake",
+        }
+    }
+}
+
+impl std::fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// What cannot be had of an engine on this machine, and what to do.

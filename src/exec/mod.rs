@@ -37,7 +37,7 @@ use crate::source::Mirrors;
 use crate::store::Store;
 
 pub use error::NodeError;
-pub use summary::{NodeSummary, RunSummary};
+pub use summary::{NodeStatus, NodeSummary, RunSummary};
 
 use durations::Durations;
 use output::{NodeOutput, Told};

@@ -51,6 +51,42 @@ fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
+/// What became of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeStatus {
+    /// It needed nothing, or another process built it meanwhile.
+    Fresh,
+    /// Nothing that was wanted needs it.
+    Unneeded,
+    /// It was built.
+    Built,
+    /// It came from a registry or an archive.
+    Pulled,
+    /// It was run.
+    Evaluated,
+    /// A patch of it does not apply.
+    Refused,
+    /// It failed by itself.
+    Failed,
+    /// It was not started, since what it stands on failed.
+    Skipped,
+    /// It was not started, since the run was stopped.
+    Cancelled,
+}
+
+impl NodeStatus {
+    /// Tells whether the image is here at the end.
+    pub fn is_there(self) -> bool {
+        matches!(self, NodeStatus::Fresh | NodeStatus::Built | NodeStatus::Pulled)
+    }
+
+    /// Tells whether it was wanted and is not here at the end.
+    pub fn is_missing(self) -> bool {
+        matches!(self, NodeStatus::Failed | NodeStatus::Skipped | NodeStatus::Cancelled)
+    }
+}
+
 /// What happened to one node.
 #[derive(Debug, Clone, Serialize)]
 pub struct NodeSummary {
@@ -62,9 +98,8 @@ pub struct NodeSummary {
     pub key: Key,
     /// The image's name.
     pub image: String,
-    /// `fresh`, `built`, `pulled`, `evaluated`, `refused`, `failed`, `skipped`, `cancelled` or
-    /// `unneeded`.
-    pub status: &'static str,
+    /// What became of it.
+    pub status: NodeStatus,
     /// Seconds of all tries.
     pub seconds: f64,
     /// Bytes that the node added to the engine.
@@ -85,9 +120,9 @@ impl RunSummary {
                 key: node.key,
                 image: node.image.clone(),
                 status: match node.status {
-                    Status::Fresh => "fresh",
-                    Status::Unneeded => "unneeded",
-                    Status::Stale(_) | Status::Pull => "skipped",
+                    Status::Fresh => NodeStatus::Fresh,
+                    Status::Unneeded => NodeStatus::Unneeded,
+                    Status::Stale(_) | Status::Pull => NodeStatus::Skipped,
                 },
                 seconds: 0.0,
                 bytes: None,
@@ -97,7 +132,7 @@ impl RunSummary {
             .collect();
         RunSummary {
             built: 0,
-            fresh: nodes.iter().filter(|node| node.status == "fresh").count(),
+            fresh: nodes.iter().filter(|node| node.status == NodeStatus::Fresh).count(),
             pulled: 0,
             evaluated: 0,
             failed: 0,
@@ -129,14 +164,14 @@ impl RunSummary {
         let mut refused = 0;
         let (status, count) = match &finished.outcome {
             // Counted as what stands on it: as a result.
-            Outcome::PatchRefused { .. } => ("refused", &mut refused),
-            Outcome::Built => ("built", &mut self.built),
-            Outcome::Pulled => ("pulled", &mut self.pulled),
-            Outcome::FoundFresh => ("fresh", &mut self.fresh),
-            Outcome::Evaluated { .. } => ("evaluated", &mut self.evaluated),
-            Outcome::Failed { .. } => ("failed", &mut self.failed),
-            Outcome::Skipped { .. } => ("skipped", &mut self.skipped),
-            Outcome::Cancelled => ("cancelled", &mut self.skipped),
+            Outcome::PatchRefused { .. } => (NodeStatus::Refused, &mut refused),
+            Outcome::Built => (NodeStatus::Built, &mut self.built),
+            Outcome::Pulled => (NodeStatus::Pulled, &mut self.pulled),
+            Outcome::FoundFresh => (NodeStatus::Fresh, &mut self.fresh),
+            Outcome::Evaluated { .. } => (NodeStatus::Evaluated, &mut self.evaluated),
+            Outcome::Failed { .. } => (NodeStatus::Failed, &mut self.failed),
+            Outcome::Skipped { .. } => (NodeStatus::Skipped, &mut self.skipped),
+            Outcome::Cancelled => (NodeStatus::Cancelled, &mut self.skipped),
         };
         *count += 1;
         self.out_of_space |= finished.ends_run;

@@ -47,7 +47,7 @@ impl Machine {
         let engine = open_engine(dir.path()).await;
         let info = engine.info().await.unwrap();
         let root = info.root.as_ref().unwrap().display();
-        let identity = format!("{} {} {root}", info.name, info.store);
+        let identity = format!("{} {} {root}", info.kind, info.store);
         let store = Store::open(dir.path()).unwrap();
         Machine { dir, engine, store, identity }
     }

@@ -1,6 +1,7 @@
 //! `cache ls`, `cache du` and `cache why`.
 
 use crate::cli::out::{out, outln};
+use crate::engine::EngineKind;
 use std::fmt::Write as _;
 
 use clap::Args;
@@ -131,7 +132,7 @@ async fn others(opened: &Opened) -> Result<Vec<(&'static str, u64)>, Failure> {
         ("mirrors of repositories", usage("mirrors")),
         ("state and results", usage("blobs") + usage("state.db") + usage("state.db-wal")),
     ];
-    if opened.info.name == "embedded" {
+    if opened.info.kind == EngineKind::Embedded {
         others.push(("caches of package managers", usage("embedded/cache")));
         others.push(("downloads that broke off", usage("embedded/partial")));
     }

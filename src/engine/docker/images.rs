@@ -6,7 +6,7 @@ use bollard::query_parameters::{
 
 use crate::engine::config::platform;
 use crate::engine::reference::split_tag;
-use crate::engine::{EngineError, EngineInfo, Image, ImageConfig, ListedImage, Result};
+use crate::engine::{EngineError, EngineInfo, EngineKind, Image, ImageConfig, ListedImage, Result};
 
 use super::DockerEngine;
 use super::errors::{failed, is_not_found};
@@ -23,7 +23,7 @@ impl DockerEngine {
             .flatten()
             .any(|text| text.contains("io.containerd.snapshotter"));
         Ok(EngineInfo {
-            name: "docker".to_owned(),
+            kind: EngineKind::Docker,
             version: version.version.unwrap_or_default(),
             api_version: version.api_version.unwrap_or_default(),
             platform: platform(

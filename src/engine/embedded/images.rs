@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::engine::{EngineError, EngineInfo, Image, Limitation, ListedImage, Result};
+use crate::engine::{EngineError, EngineInfo, EngineKind, Image, Limitation, ListedImage, Result};
 
 use crate::platform::Platform;
 
@@ -14,7 +14,7 @@ use super::{EmbeddedEngine, delegation};
 impl EmbeddedEngine {
     pub(super) fn read_info(&self) -> Result<EngineInfo> {
         Ok(EngineInfo {
-            name: "embedded".to_owned(),
+            kind: EngineKind::Embedded,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             api_version: String::new(),
             platform: Platform::host().to_string(),

@@ -10,6 +10,8 @@
 //! [`run`] says where they are, [`report`] renders what they come to. Keys, recipes, plans, grades
 //! and reports are pure.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 mod atomic;
 pub mod bootstrap;
 pub mod bundle;

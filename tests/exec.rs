@@ -9,7 +9,7 @@ use imgforge::dataset::demo;
 use imgforge::engine::fake::{FakeEngine, Method};
 use imgforge::engine::{Engine, EngineError, HostAccess, Image, SandboxEnd};
 use imgforge::event::{Event, EventKind, Outcome, Reporter};
-use imgforge::exec::evaluate::{RunTarget, Runs};
+use imgforge::exec::evaluation::{RunTarget, Runs};
 use imgforge::exec::output::{Lines, Told};
 use imgforge::exec::{ExecSettings, Executor, Interrupt, NodeStatus, RunSummary, survey};
 use imgforge::grade::Rules;

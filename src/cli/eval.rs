@@ -11,7 +11,8 @@ use petgraph::graph::NodeIndex;
 use rayon::prelude::*;
 
 use crate::dataset::Refused;
-use crate::exec::evaluate::{self, Evaluated, RunTarget, Runs};
+use crate::exec::evaluation::{Evaluated, RunTarget, Runs};
+use crate::exec::evaluation_files;
 use crate::exec::{NodeError, NodeStatus, RunSummary};
 use crate::grade::{GRADER, Rules};
 use crate::key::{Key, Kind};
@@ -515,7 +516,7 @@ async fn reuse(
     let graded = tokio::task::spawn_blocking(move || {
         jobs.par_iter()
             .map(|(index, key, recipe, targets)| {
-                let one = evaluate::reuse(&store, *key, recipe, targets)?;
+                let one = evaluation_files::reuse(&store, *key, recipe, targets)?;
                 Ok(one.map(|one| (*index, one)))
             })
             .collect::<Result<Vec<Option<(NodeIndex, Evaluated)>>, NodeError>>()

@@ -14,7 +14,7 @@ use crate::config;
 use crate::disk;
 use crate::engine::{Engine, EngineKind, HostAccess, embedded};
 use crate::event::Reporter;
-use crate::exec::evaluate::Runs;
+use crate::exec::evaluation::Runs;
 use crate::exec::{ExecSettings, Executor, Interrupt, NodeStatus, RunSummary};
 use crate::key::{Key, Kind};
 use crate::owner::{self, Liveness, Owner, Owners};

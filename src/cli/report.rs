@@ -9,7 +9,8 @@ use anyhow::anyhow;
 use clap::{Args, ValueEnum as _};
 
 use crate::dataset::{Instance, Refused, nearest_id};
-use crate::exec::evaluate::{Evaluated, RunTarget, grade_file};
+use crate::exec::evaluation::{Evaluated, RunTarget};
+use crate::exec::evaluation_files::grade_file;
 use crate::grade::{Family, GRADER, Rules};
 use crate::report::compare::compare;
 use crate::report::{InstanceResult, RunReport, Verdict, harness};

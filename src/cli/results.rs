@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::dataset::{Instance, Refused};
-use crate::exec::evaluate::{Evaluated, RunTarget};
+use crate::exec::evaluation::{Evaluated, RunTarget};
 use crate::grade::GRADER;
 use crate::report::{
     InstanceResult, RunReport, Verdict, harness, html, junit, markdown, milliseconds, text,

@@ -4,131 +4,36 @@
 //! key when the script came to its end; what was killed from outside is never recorded and never
 //! scored.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use petgraph::graph::NodeIndex;
-use tokio::sync::Notify;
 
-use crate::dataset::{Instance, Patch};
 use crate::disk;
 use crate::engine::{
     Image, LogSink, Quota, Quotas, SandboxEnd, SandboxNetwork, SandboxRequest, label,
 };
-use crate::grade::{self, Rules};
+use crate::grade;
 use crate::key::Key;
 use crate::progress::NodeLog;
-use crate::recipe::evaluation::{NO_SERVICE, NOT_READY, NOT_READY_MARK, PATCH_REFUSED};
+use crate::recipe::evaluation::{NO_SERVICE, NOT_READY, PATCH_REFUSED};
 use crate::recipe::{EvaluationRecipe, Recipe, RunLimits, RunNetwork, strict as strict_script};
-use crate::report::{InstanceResult, Verdict, harness, milliseconds};
-use crate::run::{RunDir, file, write_whole};
-use crate::store::{RunRecord, StoreError};
+use crate::report::Verdict;
+use crate::run::{file, write_whole};
+use crate::store::RunRecord;
 use crate::tree::{self, Change, TreeNotes};
 
 use super::control::Control;
+use super::evaluation::{Evaluated, RunTarget, of_graded};
+use super::evaluation_files::{
+    Output, append, grade_file, not_ready, prepare, reuse, share, write_reports,
+};
 use super::strict_log::put_together;
 use super::worker::{Done, Refused, Worker};
 use super::{NodeError, Outcome};
-
-/// What evaluations need beside the plan.
-pub struct Runs {
-    /// Where they leave their files.
-    pub dir: RunDir,
-    /// What each evaluation is run for; the first has its log written as it comes.
-    pub targets: HashMap<NodeIndex, Vec<RunTarget>>,
-    /// Whether results of earlier runs count.
-    pub use_results: bool,
-}
-
-/// One prediction that an evaluation is run for.
-#[derive(Debug, Clone)]
-pub struct RunTarget {
-    /// The directory of the instance.
-    pub dir: PathBuf,
-    /// The instance.
-    pub instance: Arc<Instance>,
-    /// `model_name_or_path`.
-    pub model: String,
-    /// The model patch.
-    pub patch: Patch,
-    /// How its log is graded.
-    pub rules: Rules,
-    /// See [`EvaluationRecipe::emulator`].
-    pub emulator: Option<String>,
-}
-
-/// What an evaluation came to.
-#[derive(Debug, Clone)]
-pub struct Evaluated {
-    /// The verdict.
-    pub verdict: Verdict,
-    /// What the log says; absent when there is none to grade.
-    pub graded: Option<grade::Graded>,
-    /// Why there is no better verdict.
-    pub reason: Option<String>,
-    /// Seconds of the run.
-    pub seconds: f64,
-    /// Whether it is the result of an earlier run.
-    pub cached: bool,
-    /// The engine's id of the image.
-    pub image_id: String,
-    /// What its result is kept under, where that is known.
-    pub key: Option<Key>,
-    /// What is known of the tree.
-    pub notes: TreeNotes,
-}
-
-/// The output of a script, on disk as it comes. The first failure to write is kept.
-struct Output {
-    file: Mutex<File>,
-    failed: AtomicBool,
-    error: Mutex<Option<std::io::Error>>,
-    wake: Notify,
-    watcher: Option<Arc<dyn LogSink>>,
-}
-
-impl Output {
-    fn create(path: &Path, watcher: Option<Arc<dyn LogSink>>) -> std::io::Result<Output> {
-        Ok(Output {
-            file: Mutex::new(File::create(path)?),
-            failed: AtomicBool::new(false),
-            error: Mutex::new(None),
-            wake: Notify::new(),
-            watcher,
-        })
-    }
-
-    async fn failure(&self) -> std::io::Error {
-        loop {
-            if let Some(error) = self.error.lock().expect("no writer panicked").take() {
-                return error;
-            }
-            self.wake.notified().await;
-        }
-    }
-}
-
-impl LogSink for Output {
-    fn write(&self, bytes: &[u8]) {
-        if let Some(watcher) = &self.watcher {
-            watcher.write(bytes);
-        }
-        if self.failed.load(Ordering::Relaxed) {
-            return;
-        }
-        let written = self.file.lock().expect("no writer panicked").write_all(bytes);
-        if let Err(error) = written {
-            self.failed.store(true, Ordering::Relaxed);
-            *self.error.lock().expect("no writer panicked") = Some(error);
-            self.wake.notify_one();
-        }
-    }
-}
 
 fn network(network: RunNetwork) -> SandboxNetwork {
     match network {
@@ -248,7 +153,7 @@ impl Worker {
             source = control.failure() => return Err(file(source)),
             error = self.disk_fills() => return Err(error),
         };
-        if let Some(source) = output.error.into_inner().expect("no writer panicked") {
+        if let Some(source) = output.into_failure() {
             return Err(NodeError::File { path, source });
         }
         let (said, tests_began) = control.finish().map_err(file)?;
@@ -497,62 +402,9 @@ struct Ended {
     notes: TreeNotes,
 }
 
-fn of_graded(
-    graded: grade::Graded,
-    seconds: f64,
-    cached: bool,
-    image_id: String,
-    key: Key,
-    notes: TreeNotes,
-) -> Evaluated {
-    let verdict = if graded.resolved() { Verdict::Resolved } else { Verdict::Unresolved };
-    let reason = graded.not_found.as_ref().map(ToString::to_string);
-    let (graded, key) = (Some(graded), Some(key));
-    Evaluated { verdict, graded, reason, seconds, cached, image_id, key, notes }
-}
-
 fn note(log: &NodeLog, text: &str) {
     let now = jiff::Timestamp::now();
     log.write(format!("{now:.3} {text}\n").as_bytes());
-}
-
-/// Writes what is known before a run, and removes what an earlier one left.
-fn prepare(target: &RunTarget, recipe: &EvaluationRecipe) -> Result<(), NodeError> {
-    for name in [file::REPORT, file::OUTPUT] {
-        let path = target.dir.join(name);
-        match std::fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(source) => return Err(NodeError::File { path, source }),
-        }
-    }
-    write_whole(&target.dir.join(file::SCRIPT), recipe.script.as_bytes())?;
-    write_whole(&target.dir.join(file::PATCH), target.patch.as_bytes())?;
-    Ok(())
-}
-
-/// Returns what the end of a log says is wrong with the image.
-fn not_ready(path: &Path) -> Result<Option<String>, NodeError> {
-    let read = || -> std::io::Result<Option<String>> {
-        let mut log = File::open(path)?;
-        let length = log.metadata()?.len();
-        log.seek(SeekFrom::Start(length.saturating_sub(1000)))?;
-        let mut end = Vec::new();
-        log.read_to_end(&mut end)?;
-        let end = String::from_utf8_lossy(&end);
-        let mut said =
-            end.lines().rev().take(3).filter_map(|line| line.strip_prefix(NOT_READY_MARK));
-        Ok(said.next().map(str::to_owned))
-    };
-    read().map_err(|source| NodeError::File { path: path.to_owned(), source })
-}
-
-fn append(path: &Path, text: &str) -> Result<(), NodeError> {
-    let mut options = std::fs::OpenOptions::new();
-    let mut open = options.append(true).open(path);
-    let written = open.as_mut().map_err(|error| std::io::Error::from(error.kind()));
-    let written = written.and_then(|file| file.write_all(text.as_bytes()));
-    written.map_err(|source| NodeError::File { path: path.to_owned(), source })
 }
 
 /// Returns what the model patch changed in an image that was built here.
@@ -562,137 +414,4 @@ fn changes_of(image: &Image) -> Result<Vec<Change>, NodeError> {
         image: image.id.clone(),
         what: format!("its label `{}` does not list what the patch changed", label::CHANGED),
     })
-}
-
-/// Gives the logs of the first target to the others.
-fn share(targets: &[RunTarget]) -> Result<(), NodeError> {
-    for target in &targets[1..] {
-        for name in [file::OUTPUT, file::LOG] {
-            let path = target.dir.join(name);
-            std::fs::copy(targets[0].dir.join(name), &path)
-                .map_err(|source| NodeError::File { path, source })?;
-        }
-    }
-    Ok(())
-}
-
-/// Grades the log at `path`.
-pub fn grade_file(path: &Path, target: &RunTarget) -> Result<grade::Graded, NodeError> {
-    let error = |source| NodeError::File { path: path.to_owned(), source };
-    let mut log = BufReader::with_capacity(1 << 16, File::open(path).map_err(error)?);
-    let graded = grade::grade(&mut log, &target.rules, &target.instance);
-    graded.map_err(|source| NodeError::Grade { path: path.to_owned(), source })
-}
-
-/// Takes the result of an earlier run: writes its files and grades its log anew. `None` when there
-/// is none, or its log is damaged.
-pub fn reuse(
-    store: &crate::store::Store,
-    key: Key,
-    recipe: &EvaluationRecipe,
-    targets: &[RunTarget],
-) -> Result<Option<Evaluated>, NodeError> {
-    let Some(record) = store.result(&key)? else { return Ok(None) };
-    for target in targets {
-        prepare(target, recipe)?;
-    }
-    let first = &targets[0];
-    let path = first.dir.join(file::OUTPUT);
-    match store.write_log(&record.log, &path) {
-        Ok(()) => {}
-        Err(StoreError::Blob(_)) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    }
-    let text = format!(
-        "the log of an earlier run with the same inputs was graded\nkey {key}\nimage {}\n\
-         ended after {:.2} s with code {}\n>>>>> Applied Patch\n",
-        record.image_id, record.seconds, record.exit_code
-    );
-    write_whole(&first.dir.join(file::LOG), text.as_bytes())?;
-    share(targets)?;
-    let graded = grade_file(&path, first)?;
-    let evaluated = of_graded(graded, record.seconds, true, record.image_id, key, record.notes);
-    write_reports(targets, &evaluated)?;
-    Ok(Some(evaluated))
-}
-
-/// Writes `report.json` for every target, where the harness has one.
-fn write_reports(targets: &[RunTarget], evaluated: &Evaluated) -> Result<(), NodeError> {
-    for target in targets {
-        let result = target.result(evaluated);
-        if let Some(report) = harness::instance_report(&result, &grade::GRADER) {
-            let text = serde_json::to_vec_pretty(&report).expect("reports are plain values");
-            write_whole(&target.dir.join(file::REPORT), &text)?;
-        }
-    }
-    Ok(())
-}
-
-impl RunTarget {
-    /// Says what the strict rules changed.
-    fn strict_notes(&self, notes: &TreeNotes, graded: Option<&grade::Graded>) -> Vec<String> {
-        let mut said = Vec::new();
-        if !self.rules.strict {
-            return said;
-        }
-        for (changes, what) in [
-            (&notes.restored, "as it was before the patch"),
-            (&notes.removed, "removed: a command of the script had made it"),
-        ] {
-            let paths = changes.iter().filter_map(|text| Change::parse(text));
-            said.extend(paths.map(|change| {
-                format!("{} {what}", String::from_utf8_lossy(&change.path).escape_debug())
-            }));
-        }
-        let Some(graded) = graded else { return said };
-        if graded.forged > 0 {
-            said.push(format!("{} markers ignored that are not the frame's", graded.forged));
-        }
-        if graded.lenient && !graded.resolved() {
-            said.push("the default rules would call this log resolved".to_owned());
-        }
-        said
-    }
-
-    /// Joins what is known of the prediction with what its evaluation came to.
-    pub fn result(&self, evaluated: &Evaluated) -> InstanceResult {
-        let graded = evaluated.graded.as_ref();
-        let failure = match evaluated.verdict {
-            Verdict::OutOfMemory => Some(("out_of_memory".to_owned(), true)),
-            Verdict::OverQuota => Some(("over_quota".to_owned(), false)),
-            Verdict::TimedOut => Some(("tests_timed_out".to_owned(), false)),
-            _ => graded
-                .and_then(|graded| graded.infra.as_ref())
-                .map(|infra| (infra.reason.to_owned(), infra.tier == grade::Tier::Environment)),
-        };
-        InstanceResult {
-            instance_id: self.instance.instance_id.clone(),
-            model: self.model.clone(),
-            repo: self.instance.repo.clone(),
-            verdict: evaluated.verdict,
-            resolution: graded.and_then(|graded| graded.resolution),
-            tests: graded.and_then(|graded| graded.tests.clone()),
-            reason: evaluated.reason.clone(),
-            failure,
-            cached: evaluated.cached,
-            key: evaluated.key,
-            emulator: self.emulator.clone(),
-            image_id: Some(evaluated.image_id.clone()).filter(|id| !id.is_empty()),
-            build_seconds: 0.0,
-            test_seconds: milliseconds(evaluated.seconds),
-            patch: Some(self.patch.to_string_lossy().into_owned()),
-            log: None,
-            log_tail: Vec::new(),
-            reaches: grade::reach::reaches(&evaluated.notes.changes()),
-            suspicions: graded
-                .iter()
-                .flat_map(|graded| &graded.suspicions)
-                .map(ToString::to_string)
-                .collect(),
-            tree: evaluated.notes.clone(),
-            strict: self.strict_notes(&evaluated.notes, graded),
-            runs: Vec::new(),
-            flaky: Vec::new(),
-        }
-    }
 }

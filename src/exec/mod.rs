@@ -7,7 +7,9 @@
 mod control;
 pub mod durations;
 mod error;
-pub mod evaluate;
+mod evaluate;
+pub mod evaluation;
+pub mod evaluation_files;
 pub mod forecast;
 mod images;
 pub mod output;
@@ -94,7 +96,7 @@ pub struct Executor {
     /// How it is done.
     pub settings: ExecSettings,
     /// What the plan's evaluations need; `None` for a plan of images.
-    pub runs: Option<Arc<evaluate::Runs>>,
+    pub runs: Option<Arc<evaluation::Runs>>,
     /// Where images come from that the plan pulls by their keys.
     pub remote: Option<Arc<dyn Remote>>,
 }

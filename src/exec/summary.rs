@@ -10,7 +10,7 @@ use crate::event::Outcome;
 use crate::key::{Key, Kind};
 use crate::plan::{Plan, Status};
 
-use super::evaluate::Evaluated;
+use super::evaluation::Evaluated;
 use super::worker::Finished;
 
 /// What a run did.

@@ -26,7 +26,7 @@ use crate::source::{Mirror, Which};
 use crate::store::{BuildRecord, ImageRecord, Store};
 
 use super::error::chain;
-use super::evaluate::{Evaluated, Runs};
+use super::evaluation::{Evaluated, Runs};
 use super::output::{Lines, NodeOutput};
 use super::{ExecSettings, Executor, Message, NodeError};
 

@@ -1,0 +1,146 @@
+//! What an evaluation is run for, and what it came to.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use petgraph::graph::NodeIndex;
+
+use crate::dataset::{Instance, Patch};
+use crate::grade::{self, Rules};
+use crate::key::Key;
+use crate::report::{InstanceResult, Verdict, milliseconds};
+use crate::run::RunDir;
+use crate::tree::{Change, TreeNotes};
+
+/// What evaluations need beside the plan.
+pub struct Runs {
+    /// Where they leave their files.
+    pub dir: RunDir,
+    /// What each evaluation is run for; the first has its log written as it comes.
+    pub targets: HashMap<NodeIndex, Vec<RunTarget>>,
+    /// Whether results of earlier runs count.
+    pub use_results: bool,
+}
+
+/// One prediction that an evaluation is run for.
+#[derive(Debug, Clone)]
+pub struct RunTarget {
+    /// The directory of the instance.
+    pub dir: PathBuf,
+    /// The instance.
+    pub instance: Arc<Instance>,
+    /// `model_name_or_path`.
+    pub model: String,
+    /// The model patch.
+    pub patch: Patch,
+    /// How its log is graded.
+    pub rules: Rules,
+    /// See [`EvaluationRecipe::emulator`].
+    pub emulator: Option<String>,
+}
+
+/// What an evaluation came to.
+#[derive(Debug, Clone)]
+pub struct Evaluated {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What the log says; absent when there is none to grade.
+    pub graded: Option<grade::Graded>,
+    /// Why there is no better verdict.
+    pub reason: Option<String>,
+    /// Seconds of the run.
+    pub seconds: f64,
+    /// Whether it is the result of an earlier run.
+    pub cached: bool,
+    /// The engine's id of the image.
+    pub image_id: String,
+    /// What its result is kept under, where that is known.
+    pub key: Option<Key>,
+    /// What is known of the tree.
+    pub notes: TreeNotes,
+}
+
+/// Makes the result of a log that was graded.
+pub(super) fn of_graded(
+    graded: grade::Graded,
+    seconds: f64,
+    cached: bool,
+    image_id: String,
+    key: Key,
+    notes: TreeNotes,
+) -> Evaluated {
+    let verdict = if graded.resolved() { Verdict::Resolved } else { Verdict::Unresolved };
+    let reason = graded.not_found.as_ref().map(ToString::to_string);
+    let (graded, key) = (Some(graded), Some(key));
+    Evaluated { verdict, graded, reason, seconds, cached, image_id, key, notes }
+}
+
+impl RunTarget {
+    /// Says what the strict rules changed.
+    fn strict_notes(&self, notes: &TreeNotes, graded: Option<&grade::Graded>) -> Vec<String> {
+        let mut said = Vec::new();
+        if !self.rules.strict {
+            return said;
+        }
+        for (changes, what) in [
+            (&notes.restored, "as it was before the patch"),
+            (&notes.removed, "removed: a command of the script had made it"),
+        ] {
+            let paths = changes.iter().filter_map(|text| Change::parse(text));
+            said.extend(paths.map(|change| {
+                format!("{} {what}", String::from_utf8_lossy(&change.path).escape_debug())
+            }));
+        }
+        let Some(graded) = graded else { return said };
+        if graded.forged > 0 {
+            said.push(format!("{} markers ignored that are not the frame's", graded.forged));
+        }
+        if graded.lenient && !graded.resolved() {
+            said.push("the default rules would call this log resolved".to_owned());
+        }
+        said
+    }
+
+    /// Joins what is known of the prediction with what its evaluation came to.
+    pub fn result(&self, evaluated: &Evaluated) -> InstanceResult {
+        let graded = evaluated.graded.as_ref();
+        let failure = match evaluated.verdict {
+            Verdict::OutOfMemory => Some(("out_of_memory".to_owned(), true)),
+            Verdict::OverQuota => Some(("over_quota".to_owned(), false)),
+            Verdict::TimedOut => Some(("tests_timed_out".to_owned(), false)),
+            _ => graded
+                .and_then(|graded| graded.infra.as_ref())
+                .map(|infra| (infra.reason.to_owned(), infra.tier == grade::Tier::Environment)),
+        };
+        InstanceResult {
+            instance_id: self.instance.instance_id.clone(),
+            model: self.model.clone(),
+            repo: self.instance.repo.clone(),
+            verdict: evaluated.verdict,
+            resolution: graded.and_then(|graded| graded.resolution),
+            tests: graded.and_then(|graded| graded.tests.clone()),
+            reason: evaluated.reason.clone(),
+            failure,
+            cached: evaluated.cached,
+            key: evaluated.key,
+            emulator: self.emulator.clone(),
+            image_id: Some(evaluated.image_id.clone()).filter(|id| !id.is_empty()),
+            build_seconds: 0.0,
+            test_seconds: milliseconds(evaluated.seconds),
+            patch: Some(self.patch.to_string_lossy().into_owned()),
+            log: None,
+            log_tail: Vec::new(),
+            reaches: grade::reach::reaches(&evaluated.notes.changes()),
+            suspicions: graded
+                .iter()
+                .flat_map(|graded| &graded.suspicions)
+                .map(ToString::to_string)
+                .collect(),
+            tree: evaluated.notes.clone(),
+            strict: self.strict_notes(&evaluated.notes, graded),
+            runs: Vec::new(),
+            flaky: Vec::new(),
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! `imgforge base`: base images without a registry.
 
+use super::open;
 use crate::cli::out::errln;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
@@ -12,7 +13,7 @@ use crate::platform::same;
 use crate::store::space;
 
 use super::interrupt::unless_interrupted;
-use super::{CommandResult, Exit, Failure, Global, context, platform, progress, render};
+use super::{CommandResult, Exit, Failure, Global, platform, progress, render};
 
 /// Commands of `base`.
 #[derive(Debug, Subcommand)]
@@ -52,13 +53,13 @@ pub(super) async fn run(global: &Global, command: BaseCommand) -> CommandResult 
         wanted.push((image, bootstrap));
     }
     let platform = args.platform.as_deref().map(platform::read).transpose()?;
-    let store = context::open_store(global)?;
-    let engine = context::connect(global).await.map_err(context::engine_failure)?;
-    let info = engine.info().await.map_err(context::engine_failure)?;
+    let store = open::open_store(global)?;
+    let engine = open::connect(global).await.map_err(open::engine_failure)?;
+    let info = engine.info().await.map_err(open::engine_failure)?;
     let platform = platform.unwrap_or_else(|| info.platform.clone());
     let mut rows = Vec::new();
     for (name, bootstrap) in wanted {
-        let known = engine.inspect(name).await.map_err(context::engine_failure)?;
+        let known = engine.inspect(name).await.map_err(open::engine_failure)?;
         let (image, made) = match known {
             Some(image) if !args.force && same(&image.platform, &platform) => (image, false),
             known => {
@@ -87,7 +88,7 @@ pub(super) async fn run(global: &Global, command: BaseCommand) -> CommandResult 
                         }
                         let scratch = store.scratch_dir().map_err(Failure::environment)?;
                         let waiting = progress::wait(format!("making {name}"));
-                        let lines = context::LogLines::new(true);
+                        let lines = open::LogLines::new(true);
                         let log: &dyn LogSink = if global.verbose > 0 { &lines } else { &waiting };
                         let place = scratch.path();
                         let made = bootstrap.make(&*engine, &platform, place, log);

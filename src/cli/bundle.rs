@@ -1,5 +1,6 @@
 //! `imgforge bundle`.
 
+use super::open;
 use crate::cli::out::errln;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -25,8 +26,9 @@ use crate::recipe::Recipe;
 use crate::store::Store;
 use crate::words;
 
-use super::context::{self, LogLines, Prepared, Wanted};
+use super::context::{self, Prepared, Wanted};
 use super::execute::{ExecArgs, exit_of};
+use super::open::LogLines;
 use super::refusal;
 use super::{Chosen, CommandResult, Exit, Failure, Global, Sources, platform, progress, render};
 
@@ -290,16 +292,16 @@ async fn record_packages(
     let dir = work.join("bundle");
     let state = work.join("state");
     let store = Arc::new(Store::open(&state).map_err(Failure::environment)?);
-    let settings = context::embedded_settings(global).map_err(context::engine_failure)?;
+    let settings = open::embedded_settings(global).map_err(open::engine_failure)?;
     let engine = EmbeddedEngine::open(Settings { state_dir: state, ..settings }).await;
-    let engine: Arc<dyn Engine> = Arc::new(engine.map_err(context::engine_failure)?);
-    let info = engine.info().await.map_err(context::engine_failure)?;
+    let engine: Arc<dyn Engine> = Arc::new(engine.map_err(open::engine_failure)?);
+    let info = engine.info().await.map_err(open::engine_failure)?;
     let emulate = args.sources.emulate;
     platform::check(&*engine, &info, &prepared.platform, emulate, work).await?;
     bring_images(&*engine, &store, &dir.join(bundle::IMAGES), work).await?;
     let url = ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"]
         .into_iter()
-        .find_map(context::variable)
+        .find_map(open::variable)
         .unwrap_or_else(|| "https://pypi.org/simple".to_owned());
     let client = crate::http::client()
         .map_err(Failure::environment)?
@@ -323,15 +325,15 @@ async fn bring_images(
     scratch: &Path,
 ) -> Result<usize, Failure> {
     let archive = super::cache::transfer::open_archive(path, scratch)?;
-    let info = engine.info().await.map_err(context::engine_failure)?;
-    let identity = context::engine_identity(&info);
+    let info = engine.info().await.map_err(open::engine_failure)?;
+    let identity = open::engine_identity(&info);
     let quiet: &dyn LogSink = &LogLines::new(false);
     for reference in archive.externals() {
-        let here = engine.inspect(&reference).await.map_err(context::engine_failure)?;
+        let here = engine.inspect(&reference).await.map_err(open::engine_failure)?;
         // One for another platform is not it.
         if here.is_none_or(|image| !same(&image.platform, &info.platform)) {
             let brought = archive.bring_external(engine, &reference, quiet).await;
-            brought.map_err(context::engine_failure)?;
+            brought.map_err(open::engine_failure)?;
         }
     }
     let target = Target { engine, identity: &identity, store };
@@ -351,8 +353,8 @@ async fn unpack(global: &Global, args: UseArgs) -> CommandResult {
         let text = format!("cannot use `{}`", args.file.display());
         Failure::input(anyhow::Error::from(error).context(text))
     })?;
-    let opened = context::open(global).await?;
-    if context::catalog(global).is_ok_and(|catalog| !catalog.trusted_keys().is_empty()) {
+    let opened = open::open(global).await?;
+    if open::catalog(global).is_ok_and(|catalog| !catalog.trusted_keys().is_empty()) {
         render::warn(
             "a bundle has no signatures, and what is in it is taken as it is: check the file itself, \
              such as with `cosign verify-blob`",

@@ -1,5 +1,6 @@
 //! `imgforge clean`.
 
+use super::open;
 use crate::cli::out::errln;
 use anyhow::anyhow;
 use clap::Args;
@@ -8,7 +9,6 @@ use serde_json::json;
 use crate::engine::Removed;
 use crate::engine::embedded::EmbeddedEngine;
 
-use super::context;
 use super::{CommandResult, Exit, Failure, Global};
 
 /// Arguments of `clean`.
@@ -25,14 +25,14 @@ pub struct CleanArgs {
 /// Runs `clean`: removes what belongs to processes that ended, and names what may belong to others.
 pub(super) async fn run(global: &Global, args: CleanArgs) -> CommandResult {
     // Opening the state removes temporary files already; they are listed here.
-    let dir = context::state_dir(global);
+    let dir = open::state_dir(global);
     let before: Vec<_> = std::fs::read_dir(dir.join("tmp"))
         .into_iter()
         .flatten()
         .flatten()
         .map(|entry| entry.path())
         .collect();
-    let store = context::open_store(global)?;
+    let store = open::open_store(global)?;
     if args.embedded {
         let _gate = store.close_gate().await.map_err(Failure::environment)?;
         if !store.leased(true).map_err(Failure::environment)?.is_empty() {
@@ -40,9 +40,9 @@ pub(super) async fn run(global: &Global, args: CleanArgs) -> CommandResult {
             let hint = "wait for it, or end it".to_owned();
             return Err(Failure::environment(error).hint(Some(hint)));
         }
-        let settings = context::embedded_settings(global).map_err(context::engine_failure)?;
+        let settings = open::embedded_settings(global).map_err(open::engine_failure)?;
         let directory = EmbeddedEngine::destroy(settings).await;
-        let directory = directory.map_err(context::engine_failure)?;
+        let directory = directory.map_err(open::engine_failure)?;
         store.forget_engines("embedded ").map_err(Failure::environment)?;
         let removed = vec![directory.display().to_string()];
         return report(global, Removed { removed, kept: Vec::new() });
@@ -52,7 +52,7 @@ pub(super) async fn run(global: &Global, args: CleanArgs) -> CommandResult {
         .filter(|path| !path.exists())
         .map(|path| path.display().to_string())
         .collect();
-    let engine = context::connect(global).await.map_err(context::engine_failure)?;
+    let engine = open::connect(global).await.map_err(open::engine_failure)?;
     let judge = |name: &str, made| store.owners().judge(name, made);
     let mut found = Removed { removed, kept: Vec::new() };
     let mut add = |more: Removed| {
@@ -63,10 +63,10 @@ pub(super) async fn run(global: &Global, args: CleanArgs) -> CommandResult {
         found.kept.dedup();
     };
     let scratch = engine.remove_scratch(&judge).await;
-    add(scratch.map_err(context::engine_failure)?);
+    add(scratch.map_err(open::engine_failure)?);
     if let Some(run_id) = &args.run_id {
         let of_run = engine.remove_run(run_id, &judge).await;
-        add(of_run.map_err(context::engine_failure)?);
+        add(of_run.map_err(open::engine_failure)?);
     }
     report(global, found)
 }

@@ -13,7 +13,7 @@ use crate::grade;
 use crate::run::RUNS;
 use crate::store::{self, Store};
 
-use super::context::variable;
+use super::open::variable;
 use super::schema;
 
 /// The datasets that have a short name.

@@ -1,5 +1,7 @@
 //! `imgforge dataset`.
 
+use super::open;
+use super::rows;
 use crate::cli::out::{errln, outln};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,10 +22,11 @@ use crate::source::Mirrors;
 use crate::words;
 
 use super::chosen::Choice;
-use super::context::{self, ChosenInstances};
+use super::context::{self};
 use super::eval::{self, Evaluation, Finished};
 use super::execute::ExecArgs;
 use super::help::heading;
+use super::rows::ChosenInstances;
 use super::run_args::RunArgs;
 use super::{Chosen, CommandResult, Exit, Failure, Global, Sources};
 use super::{platform, refusal, results};
@@ -80,7 +83,7 @@ pub(super) async fn run(global: &Global, command: DatasetCommand) -> CommandResu
     match command {
         DatasetCommand::Ls { chosen } => {
             let ChosenInstances { instances, refused, .. } =
-                context::choose_rows(global, &chosen).await?;
+                rows::choose_rows(global, &chosen).await?;
             refusal::warn(global, &refused);
             if global.json {
                 super::render::json(&instances);
@@ -100,7 +103,7 @@ pub(super) async fn run(global: &Global, command: DatasetCommand) -> CommandResu
         DatasetCommand::Show { id, mut chosen } => {
             chosen.instance_ids = vec![id];
             let ChosenInstances { instances, refused, .. } =
-                context::choose_rows(global, &chosen).await?;
+                rows::choose_rows(global, &chosen).await?;
             let Some(instance) = instances.first() else {
                 return Err(refusal::all(&refused, None));
             };
@@ -180,7 +183,7 @@ async fn check_gold(global: &Global, args: &CheckArgs) -> Result<Vec<(String, St
         problems.push((result.instance_id.clone(), format!("{what}{more}")));
     }
     let path =
-        context::output_dir(global).join(results::DIRECTORY).join(&run_id).join("problems.jsonl");
+        open::output_dir(global).join(results::DIRECTORY).join(&run_id).join("problems.jsonl");
     let rows: String = problems
         .iter()
         .map(|(id, problem)| json!({ "instance_id": id, "problem": problem }).to_string() + "\n")
@@ -198,10 +201,10 @@ async fn check_gold(global: &Global, args: &CheckArgs) -> Result<Vec<(String, St
 
 async fn check(global: &Global, args: CheckArgs) -> CommandResult {
     let (chosen, git_mirror) = (&args.chosen, args.sources.git_mirror.clone());
-    let catalog = context::catalog(global)?;
-    let store = context::open_store(global)?;
+    let catalog = open::catalog(global)?;
+    let store = open::open_store(global)?;
     let ChosenInstances { instances, refused, mirrors: demo_mirrors, .. } =
-        context::choose(chosen, store.dir()).await?;
+        rows::choose(chosen, store.dir()).await?;
     let mut problems: Vec<(String, String)> =
         refused.into_iter().map(|one| (one.instance_id, one.why)).collect();
     let count = instances.len() + problems.len();

@@ -1,5 +1,6 @@
 //! `imgforge doctor`: can this machine do it, and what to do where not.
 
+use super::open;
 use crate::cli::out::outln;
 use std::path::Path;
 use std::process::Command;
@@ -16,7 +17,6 @@ use crate::proxy::Proxies;
 use crate::words;
 use crate::{disk, store};
 
-use super::context;
 use super::{CommandResult, Exit, Failure, Global};
 
 /// Bytes of disk that are advised for a whole benchmark.
@@ -70,8 +70,8 @@ pub(super) async fn run(global: &Global, args: DoctorArgs) -> CommandResult {
         return print_profile(global);
     }
     let mut checks = Vec::new();
-    let state = context::state_dir(global);
-    let info = match context::connect_to(global, true).await {
+    let state = open::state_dir(global);
+    let info = match open::connect_to(global, true).await {
         Err(error) => Err(error),
         Ok(engine) => engine.info().await,
     };
@@ -207,7 +207,7 @@ fn architecture_check(info: Option<&EngineInfo>) -> Check {
 }
 
 fn state_check(dir: &Path) -> Check {
-    match store::Store::open_on(dir, context::on_network()) {
+    match store::Store::open_on(dir, open::on_network()) {
         Ok(store) => match store.on_network() {
             None => ok("state", dir.display().to_string()),
             Some(kind) => {
@@ -255,7 +255,7 @@ fn program_check(name: &'static str, args: &[&str], status: Status, fix: &str) -
 }
 
 fn certificates_check() -> Check {
-    match config::host_access(context::variable, None, None) {
+    match config::host_access(open::variable, None, None) {
         Ok(host) => match host.ca_bundle {
             Some(bundle) => {
                 let count = String::from_utf8_lossy(&bundle).matches("BEGIN CERTIFICATE").count();
@@ -274,8 +274,8 @@ fn certificates_check() -> Check {
 
 /// Reads the files with credentials for registries.
 fn credentials_check() -> Option<Check> {
-    let directory = crate::engine::docker::config_directory(context::variable)?;
-    Some(match crate::engine::check_credentials(&directory, context::variable) {
+    let directory = crate::engine::docker::config_directory(open::variable)?;
+    Some(match crate::engine::check_credentials(&directory, open::variable) {
         Ok(files) if files.is_empty() => ok("credentials", "none"),
         Ok(files) => {
             let files = files.iter().map(|path| path.display().to_string());
@@ -311,7 +311,7 @@ fn proxy_check(info: Option<&EngineInfo>) -> Check {
     let names = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
     let names = names.map(|name| [name.to_owned(), name.to_ascii_lowercase()]).concat();
     let set: Vec<String> =
-        names.into_iter().filter(|name| context::variable(name).is_some()).collect();
+        names.into_iter().filter(|name| open::variable(name).is_some()).collect();
     let detail = format!("{} reach build steps", set.join(", "));
     match proxies.speaks_socks() {
         true => not_ok(

@@ -1,5 +1,6 @@
 //! `imgforge eval`.
 
+use super::open;
 use crate::cli::out::errln;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -172,8 +173,8 @@ pub(super) async fn run(global: &Global, args: EvalArgs) -> CommandResult {
         run: &args.run,
     };
     let Finished { report, exit, _lock } = evaluate(global, &evaluation).await?;
-    let written = results::write(&report, &args.outputs, &context::output_dir(global))
-        .map_err(run_failure)?;
+    let written =
+        results::write(&report, &args.outputs, &open::output_dir(global)).map_err(run_failure)?;
     results::write_step_summary(&report).map_err(run_failure)?;
     if !global.quiet {
         results::print(&report, &written);
@@ -263,7 +264,7 @@ pub(super) async fn evaluate(
     global: &Global,
     evaluation: &Evaluation<'_>,
 ) -> Result<Finished, Failure> {
-    let dir = RunDir::new(&context::output_dir(global).join(RUNS), evaluation.run_id)
+    let dir = RunDir::new(&open::output_dir(global).join(RUNS), evaluation.run_id)
         .map_err(run_failure)?;
     // Before anything is fetched; what else may differ is looked at once the predictions are read.
     if !evaluation.replace_run
@@ -289,7 +290,7 @@ pub(super) async fn evaluate(
     let prepared = context::prepare(global, &wanted).await?;
     options.emulator.clone_from(&prepared.emulator);
     if let (Some(_), Some((engine, _))) = (&prepared.namespace, &prepared.engine) {
-        let listed = engine.images().await.map_err(context::engine_failure)?;
+        let listed = engine.images().await.map_err(open::engine_failure)?;
         for image in listed {
             options.image_ids.extend(image.tags.into_iter().map(|tag| (tag, image.id.clone())));
         }

@@ -1,5 +1,6 @@
 //! Running a plan: what `build` and `eval` share.
 
+use super::open;
 use crate::cli::out::errln;
 use crate::package_indexes;
 use std::collections::HashSet;
@@ -23,7 +24,7 @@ use crate::progress::{Fanout, NdjsonReporter, PlainReporter, TtyReporter};
 use crate::recipe::Recipe;
 
 use super::budget::Budget;
-use super::context::{self, Prepared};
+use super::context::Prepared;
 use super::help::heading;
 use super::progress::Mode;
 use super::{Exit, Failure, Global};
@@ -115,16 +116,16 @@ impl ExecArgs {
         // What processes left that were killed.
         let owners = prepared.store.owners();
         let left = engine.remove_scratch(&|name, made| owners.judge(name, made)).await;
-        left.map_err(context::engine_failure)?;
+        left.map_err(open::engine_failure)?;
         let settings = ExecSettings {
             workers: prepared.workers,
             build_instead: prepared.build_instead,
             fail_fast: self.fail_fast,
             attempts: self.retries.map_or(self.attempts, |more| more.saturating_add(1)).max(1),
             host,
-            log_dir: context::output_dir(global).join(context::BUILD_LOGS),
+            log_dir: open::output_dir(global).join(open::BUILD_LOGS),
             min_free: self.min_free << 30,
-            engine: context::engine_identity(info),
+            engine: open::engine_identity(info),
             engine_root: info.root.clone().filter(|root| disk::free(root).is_ok()),
             owner: owner::name().to_owned(),
             told: global.progress_mode().told(global.verbose),
@@ -136,7 +137,7 @@ impl ExecArgs {
             prepared.store.record_use(&identity, &prepared.dataset, images)
         };
         note_use().map_err(Failure::environment)?;
-        let collector = context::collector(&**engine, info, &identity, &prepared.store);
+        let collector = open::collector(&**engine, info, &identity, &prepared.store);
         let budget = Budget::new(collector, prepared.catalog.cache(), global.quiet);
         budget.keep().await;
         let executor = Executor {
@@ -186,7 +187,7 @@ impl ExecArgs {
             true => Some("none".to_owned()),
             false => self.build_network.clone(),
         };
-        let host = config::host_access(context::variable, self.ca_bundle.as_deref(), network);
+        let host = config::host_access(open::variable, self.ca_bundle.as_deref(), network);
         host.map_err(|error| {
             let what = match &self.ca_bundle {
                 Some(path) => format!("cannot read the CA bundle `{}`", path.display()),
@@ -232,7 +233,7 @@ fn warn_of_environments(plan: &Plan) {
             errln!("warning: {}: {note}", node.id);
         }
     }
-    let links = context::variable("UV_FIND_LINKS").or(context::variable("PIP_FIND_LINKS"));
+    let links = open::variable("UV_FIND_LINKS").or(open::variable("PIP_FIND_LINKS"));
     let links = links.filter(|_| made).unwrap_or_default();
     for folder in package_indexes::links(&links).1 {
         errln!(

@@ -1,5 +1,6 @@
 //! `imgforge grade`.
 
+use super::rows;
 use crate::cli::out::{errln, outln};
 use std::fs::File;
 use std::io::{self, BufReader, Seek as _, SeekFrom};
@@ -13,8 +14,8 @@ use crate::dataset::Instance;
 use crate::grade::{self, Expected, ReadError, Rules, RulesError};
 
 use super::help::heading;
+use super::refusal;
 use super::{Chosen, CommandResult, Exit, Failure, Global};
-use super::{context, refusal};
 
 /// Arguments of `grade`.
 #[derive(Debug, Args)]
@@ -55,7 +56,7 @@ pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
         None => None,
         Some(dataset) => {
             let chosen = Chosen::one(dataset, &args.split, args.instance_id.as_deref());
-            let mut chosen = context::choose_rows(global, &chosen).await?;
+            let mut chosen = rows::choose_rows(global, &chosen).await?;
             if chosen.instances.is_empty() {
                 return Err(refusal::all(&chosen.refused, None));
             }

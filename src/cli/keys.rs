@@ -71,7 +71,7 @@ pub fn signer(sources: &Sources) -> Result<Option<Signer>, Failure> {
         Failed::Key(error) => key_failure(path, error),
         Failed::Asking(failure) => failure,
     })?;
-    Ok(Some(Signer { key, builder: builder(super::context::variable)? }))
+    Ok(Some(Signer { key, builder: builder(super::open::variable)? }))
 }
 
 /// Returns who builds: as the variable says, or the workflow of GitHub Actions in which this runs.

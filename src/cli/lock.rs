@@ -1,5 +1,6 @@
 //! `imgforge lock`.
 
+use super::open;
 use crate::cli::out::{errln, out};
 use crate::package_indexes;
 use std::path::PathBuf;
@@ -17,7 +18,6 @@ use crate::recipe::env::RepoFiles;
 use crate::requirements::pins;
 use crate::source::Mirrors;
 
-use super::context;
 use super::{CommandResult, Exit, Failure, Global, render};
 
 /// Arguments of `lock`.
@@ -62,7 +62,7 @@ pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
         let error = anyhow!("`--date {date}` is no date");
         return Err(Failure::input(error).hint(Some("write it as 2024-10-15".to_owned())));
     }
-    let catalog = context::catalog(global)?;
+    let catalog = open::catalog(global)?;
     let environment = catalog.unlocked(&args.repo, &args.version).map_err(|error| {
         let hint = error.hint();
         Failure::input(error).hint(hint)
@@ -76,16 +76,14 @@ pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
         requirements: Vec::new(),
         included: Vec::new(),
         uv: args.uv,
-        variables: package_indexes::uv_variables(&context::variable),
-        no_index: package_indexes::no_index(&context::variable),
+        variables: package_indexes::uv_variables(&open::variable),
+        no_index: package_indexes::no_index(&open::variable),
     };
     if global.offline {
         request.variables.insert("UV_OFFLINE".to_owned(), "1".to_owned());
     }
     // uv reads SSL_CERT_FILE.
-    if let (None, Some(bundle)) =
-        (context::variable("SSL_CERT_FILE"), context::variable("PIP_CERT"))
-    {
+    if let (None, Some(bundle)) = (open::variable("SSL_CERT_FILE"), open::variable("PIP_CERT")) {
         request.variables.insert("SSL_CERT_FILE".to_owned(), bundle);
     }
     if !environment.requirements.is_empty() {
@@ -94,7 +92,7 @@ pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
             let hint = "say with --commit where they are read".to_owned();
             Failure::input(anyhow!(what)).hint(Some(hint))
         })?;
-        let store = context::open_store(global)?;
+        let store = open::open_store(global)?;
         let templates = match args.git_mirror.as_slice() {
             [] => vec![config::GITHUB.to_owned()],
             templates => templates.to_vec(),

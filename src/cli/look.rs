@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use clap::Args;
 
+use super::open;
 use crate::cli::out::errln;
 use crate::disk::bytes_text;
 use crate::engine::{
@@ -229,9 +230,9 @@ async fn attend(
     let ended = async {
         let signals = Signals::take().map_err(Failure::environment)?;
         let attached = unless_interrupted(engine.attach(request)).await?;
-        let attached = attached.map_err(context::engine_failure)?;
+        let attached = attached.map_err(open::engine_failure)?;
         let joined = attach::join(attached, request.terminal.is_some(), signals).await;
-        joined.map_err(|error| Failure { exit: Exit::LOST, ..context::engine_failure(error) })
+        joined.map_err(|error| Failure { exit: Exit::LOST, ..open::engine_failure(error) })
     }
     .await;
     if ended.is_err() {
@@ -309,9 +310,9 @@ async fn make(
     // What processes left that were killed.
     let owners = prepared.store.owners();
     let left = engine.remove_scratch(&|name, made| owners.judge(name, made)).await;
-    left.map_err(context::engine_failure)?;
+    left.map_err(open::engine_failure)?;
     let images = plan.nodes().map(|(_, node)| (node.key, node.instances.as_slice()));
-    let identity = context::engine_identity(info);
+    let identity = open::engine_identity(info);
     let used = prepared.store.record_use(&identity, &prepared.dataset, images);
     used.map_err(Failure::environment)?;
     Ok(None)
@@ -319,7 +320,7 @@ async fn make(
 
 /// Returns what an image runs by itself.
 async fn default_command(engine: &dyn Engine, node: &Node) -> Result<Vec<String>, Failure> {
-    let image = engine.inspect(&node.image).await.map_err(context::engine_failure)?;
+    let image = engine.inspect(&node.image).await.map_err(open::engine_failure)?;
     let config = image.map(|image| image.config).unwrap_or_default();
     let words: Vec<String> = config.entrypoint.into_iter().chain(config.cmd).collect();
     if words.is_empty() {
@@ -339,7 +340,7 @@ fn variable(text: &str) -> Option<(String, String)> {
 
 /// Finds the dataset that an instance was built from before, or the bundled one that has it.
 fn dataset_of(global: &Global, id: &str) -> Result<String, Failure> {
-    let store = context::open_store(global)?;
+    let store = open::open_store(global)?;
     let uses = store.uses().map_err(Failure::environment)?;
     let mut uses: Vec<_> = uses.into_values().flatten().collect();
     uses.sort();

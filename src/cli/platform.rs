@@ -12,7 +12,7 @@ use crate::owner;
 use crate::platform::{self, Platform};
 
 use super::Failure;
-use super::context::engine_failure;
+use super::open::engine_failure;
 
 /// Reads a platform that a person wrote.
 pub fn read(text: &str) -> Result<String, Failure> {

@@ -16,7 +16,8 @@ use crate::plan::{Plan, Status};
 use crate::platform::same;
 
 use super::Failure;
-use super::context::{Prepared, Wanted, engine_failure, engine_identity, variable};
+use super::context::{Prepared, Wanted};
+use super::open::{engine_failure, engine_identity, variable};
 
 /// Where images come from, and where they go.
 pub type Remotes = (Option<Arc<dyn Remote>>, Option<RegistryCache>);

@@ -1,5 +1,7 @@
 //! `imgforge report`.
 
+use super::open;
+use super::rows;
 use crate::cli::out::out;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -16,11 +18,11 @@ use crate::report::compare::compare;
 use crate::report::{InstanceResult, RunReport, Verdict, harness};
 use crate::run::{Metadata, RUNS, RunDir, RunLock, Settings, file};
 
-use super::context::{self, ChosenInstances};
 use super::eval::{run_failure, say_left_out};
 use super::help::heading;
 use super::record::Record;
 use super::results::{self, Outputs};
+use super::rows::ChosenInstances;
 use super::{Chosen, CommandResult, Exit, Failure, Global};
 
 /// Arguments of `report`.
@@ -63,8 +65,8 @@ impl ReportArgs {
 /// Runs `report`.
 pub(super) async fn run(global: &Global, args: ReportArgs) -> CommandResult {
     let Saved { report, _lock } = load(global, &args.run_id, &args, true).await?;
-    let written = results::write(&report, &args.outputs, &context::output_dir(global))
-        .map_err(run_failure)?;
+    let written =
+        results::write(&report, &args.outputs, &open::output_dir(global)).map_err(run_failure)?;
     let Some(other) = &args.against else {
         results::write_step_summary(&report).map_err(run_failure)?;
         if !global.quiet {
@@ -108,7 +110,7 @@ async fn load(
     args: &ReportArgs,
     write: bool,
 ) -> Result<Saved, Failure> {
-    let dir = RunDir::new(&context::output_dir(global).join(RUNS), run_id).map_err(run_failure)?;
+    let dir = RunDir::new(&open::output_dir(global).join(RUNS), run_id).map_err(run_failure)?;
     let lock = dir.lock_existing().map_err(run_failure)?;
     let metadata = dir.metadata().map_err(run_failure)?;
     let recorded = |field: fn(&Metadata) -> &String| metadata.as_ref().map(|m| field(m).clone());
@@ -119,7 +121,7 @@ async fn load(
     let split = args.split.clone().or_else(|| recorded(|m| &m.split));
     let split = split.unwrap_or_else(|| "test".to_owned());
     let chosen = Chosen::one(&dataset, &split, None);
-    let ChosenInstances { instances, refused, .. } = context::choose_rows(global, &chosen).await?;
+    let ChosenInstances { instances, refused, .. } = rows::choose_rows(global, &chosen).await?;
     let refused: HashMap<String, Refused> =
         refused.into_iter().map(|one| (one.instance_id.clone(), one)).collect();
     let all: Vec<String> = instances

@@ -193,7 +193,7 @@ pub fn write(
 
 /// Adds the summary to that of the step, on GitHub's runners.
 pub fn write_step_summary(report: &RunReport) -> Result<(), RunError> {
-    let Some(path) = super::context::variable("GITHUB_STEP_SUMMARY") else { return Ok(()) };
+    let Some(path) = super::open::variable("GITHUB_STEP_SUMMARY") else { return Ok(()) };
     let mut options = std::fs::OpenOptions::new();
     let open = options.append(true).create(true).open(&path);
     let added = open.and_then(|mut file| file.write_all(markdown::summary(report).as_bytes()));

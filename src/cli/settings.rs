@@ -1,5 +1,6 @@
 //! `imgforge config show`: each setting, its value, and where that comes from.
 
+use super::open;
 use crate::cli::out::out;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,7 +17,7 @@ use super::execute::ExecArgs;
 use super::help::{self, heading};
 use super::results::Outputs;
 use super::run_args::RunArgs;
-use super::{CommandResult, Exit, Global, Sources, context, render};
+use super::{CommandResult, Exit, Global, Sources, render};
 
 /// Commands of `config`.
 #[derive(Debug, Subcommand)]
@@ -53,7 +54,7 @@ struct Setting {
 /// Runs `config`.
 pub(super) fn run(global: &Global, command: ConfigCommand) -> CommandResult {
     let ConfigCommand::Show(args) = command;
-    let catalog = context::catalog(global)?;
+    let catalog = open::catalog(global)?;
     let settings = settings(&help::command(), std::env::args_os().collect(), &catalog);
     let shown = settings.into_iter().filter(|one| args.all || one.value.is_some());
     let shown: Vec<Setting> = shown.collect();
@@ -142,7 +143,7 @@ fn of_catalog(catalog: &Catalog) -> BTreeMap<&'static str, String> {
 fn defaults() -> BTreeMap<&'static str, String> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     [
-        ("state_dir", store::default_dir(context::variable).display().to_string()),
+        ("state_dir", store::default_dir(open::variable).display().to_string()),
         ("max_workers", config::default_workers(cpus).to_string()),
         ("git_mirror", config::GITHUB.to_owned()),
     ]

@@ -149,7 +149,7 @@ fn names(command: &Command) -> BTreeSet<String> {
 /// A switch that is set to something else than on or off.
 pub fn check(command: &Command, quiet: bool) -> Result<(), Failure> {
     for name in SWITCHES {
-        if let Some(text) = super::context::variable(name) {
+        if let Some(text) = super::open::variable(name) {
             switch(&text)
                 .map_err(|what| Failure::input(anyhow!("{name} is `{text}`")).hint(Some(what)))?;
         }

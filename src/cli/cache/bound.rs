@@ -1,5 +1,6 @@
 //! `cache gc` and `cache rm`.
 
+use super::super::open;
 use crate::cli::out::errln;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -15,7 +16,6 @@ use crate::key::Key;
 use crate::store::{RecordLimits, RecordsGone};
 use crate::words::{are, count};
 
-use super::super::context;
 use super::super::{CommandResult, Exit, Failure, Global, budget, render};
 use super::{find, read};
 
@@ -41,13 +41,13 @@ pub struct GcArgs {
 
 /// Takes away what the state holds beside images.
 async fn collect_records(
-    opened: &context::Opened,
+    opened: &open::Opened,
     limits: &RecordLimits,
     dry_run: bool,
 ) -> Result<RecordsGone, Failure> {
     let store = &opened.store;
     let gate = store.close_gate().await.map_err(Failure::environment)?;
-    let images = opened.engine.images().await.map_err(context::engine_failure)?;
+    let images = opened.engine.images().await.map_err(open::engine_failure)?;
     let ids = images.into_iter().map(|image| image.id).collect();
     let gone = store.collect_records(&gate, &opened.identity, &ids, limits, dry_run);
     gone.map_err(Failure::environment)
@@ -79,8 +79,8 @@ fn tell_records(gone: &RecordsGone, verb: &str) {
 
 /// Runs `cache gc`.
 pub(super) async fn gc(global: &Global, args: GcArgs) -> CommandResult {
-    let settings = context::catalog(global)?.cache().clone();
-    let opened = context::open(global).await?;
+    let settings = open::catalog(global)?.cache().clone();
+    let opened = open::open(global).await?;
     let own = budget::limits(&settings);
     let days = |days: u32| Duration::from_secs(u64::from(days) * 86400);
     let limits = match (args.keep_bytes, args.keep_days) {
@@ -180,7 +180,7 @@ pub struct RmArgs {
 
 /// Runs `cache rm`.
 pub(super) async fn rm(global: &Global, args: RmArgs) -> CommandResult {
-    let opened = context::open(global).await?;
+    let opened = open::open(global).await?;
     let contents = read(&opened).await?;
     let mut chosen: HashSet<Key> = HashSet::new();
     for digits in &args.keys {
@@ -215,7 +215,7 @@ pub(super) async fn rm(global: &Global, args: RmArgs) -> CommandResult {
     let wanted = order.len();
     let removed = opened.collector().remove(&contents, order.into_iter()).await;
     let removed = removed.map_err(Failure::environment)?;
-    let swept = opened.engine.sweep(false).await.map_err(context::engine_failure)?;
+    let swept = opened.engine.sweep(false).await.map_err(open::engine_failure)?;
     if global.json {
         let rows: Vec<_> =
             removed.iter().map(|image| json!({"key": image.key, "kind": image.kind})).collect();

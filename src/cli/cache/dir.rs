@@ -2,7 +2,7 @@
 
 use crate::cli::out::outln;
 
-use super::super::context::state_dir;
+use super::super::open::state_dir;
 use super::super::{CommandResult, Exit, Global, render};
 
 /// Prints where state is kept, and the images of the embedded engine in it.

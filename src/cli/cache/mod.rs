@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::cache::{CachedImage, Contents};
 
-use super::context::Opened;
+use super::open::Opened;
 use super::{CommandResult, Failure, Global};
 
 /// Commands of `cache`.

@@ -1,5 +1,6 @@
 //! `cache pin` and `cache unpin`.
 
+use super::super::open;
 use crate::cli::out::{errln, outln};
 use std::collections::BTreeSet;
 
@@ -12,8 +13,9 @@ use crate::key::{Key, Kind};
 use crate::store::{Pinned, Pins};
 use crate::words;
 
-use super::super::context::{self, Opened, Wanted};
+use super::super::context::{self, Wanted};
 use super::super::help::heading;
+use super::super::open::Opened;
 use super::super::{Chosen, CommandResult, Exit, Failure, Global, Sources, render};
 use super::{find, read};
 
@@ -70,7 +72,7 @@ async fn wanted(global: &Global, args: &PinArgs, opened: &Opened) -> Result<Pins
 
 /// Runs `cache pin`.
 pub(super) async fn pin(global: &Global, args: PinArgs) -> CommandResult {
-    let opened = context::open(global).await?;
+    let opened = open::open(global).await?;
     let wanted = wanted(global, &args, &opened).await?;
     let added: Vec<Pinned> = wanted.keys().cloned().collect();
     let change = |pins: &mut Pins| {
@@ -129,7 +131,7 @@ async fn list(global: &Global, opened: &Opened, pins: &Pins) -> CommandResult {
 
 /// Runs `cache unpin`.
 pub(super) async fn unpin(global: &Global, args: PinArgs) -> CommandResult {
-    let opened = context::open(global).await?;
+    let opened = open::open(global).await?;
     let pins = opened.store.pins().map_err(Failure::environment)?;
     let mut gone: Vec<Pinned> = Vec::new();
     let mut unknown = Vec::new();

@@ -1,5 +1,6 @@
 //! `cache ls`, `cache du` and `cache why`.
 
+use super::super::open;
 use crate::cli::out::{out, outln};
 use crate::engine::EngineKind;
 use std::fmt::Write as _;
@@ -15,7 +16,7 @@ use crate::disk;
 use crate::key::Kind;
 use crate::words::count;
 
-use super::super::context::{self, Opened};
+use super::super::open::Opened;
 use super::super::render;
 use super::super::{CommandResult, Exit, Failure, Global};
 use super::{find, read, row, time};
@@ -53,7 +54,7 @@ enum Sort {
 
 /// Runs `cache ls`.
 pub(super) async fn ls(global: &Global, args: LsArgs) -> CommandResult {
-    let opened = context::open(global).await?;
+    let opened = open::open(global).await?;
     let contents = read(&opened).await?;
     let oldest = args.older_than.map(|days| now() - i64::from(days) * 86400);
     let dataset = args.dataset.as_deref().map(crate::dataset::full_name);
@@ -141,7 +142,7 @@ async fn others(opened: &Opened) -> Result<Vec<(&'static str, u64)>, Failure> {
 
 /// Runs `cache du`.
 pub(super) async fn du(global: &Global) -> CommandResult {
-    let opened = context::open(global).await?;
+    let opened = open::open(global).await?;
     let contents = read(&opened).await?;
     let now = now();
     let kinds = contents.grouped(|image| vec![image.kind_name().to_owned()]);
@@ -213,10 +214,10 @@ pub struct WhyArgs {
 
 /// Runs `cache why`.
 pub(super) async fn why(global: &Global, args: WhyArgs) -> CommandResult {
-    let opened = context::open(global).await?;
+    let opened = open::open(global).await?;
     let contents = read(&opened).await?;
     let image = find(&contents, &args.key)?[0];
-    let looked = opened.engine.inspect(&image.id).await.map_err(context::engine_failure)?;
+    let looked = opened.engine.inspect(&image.id).await.map_err(open::engine_failure)?;
     let inputs = looked
         .as_ref()
         .and_then(|looked| looked.config.labels.get(crate::engine::label::INPUTS))

@@ -1,5 +1,6 @@
 //! `cache push`, `cache pull`, `cache export` and `cache import`.
 
+use super::super::open;
 use crate::cli::out::errln;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -17,8 +18,9 @@ use crate::plan::{Plan, name};
 use crate::sign::PublicKey;
 use crate::words;
 
-use super::super::context::{self, Opened, Wanted};
+use super::super::context::{self, Wanted};
 use super::super::help::heading;
+use super::super::open::Opened;
 use super::super::{
     Chosen, CommandResult, Exit, Failure, Global, Sources, keys, progress, push, remotes, render,
 };
@@ -53,7 +55,7 @@ pub struct Which {
 impl Which {
     /// Returns the keys of which one must have signed what comes.
     fn trusted(&self, global: &Global) -> Result<Vec<PublicKey>, Failure> {
-        keys::trusted(&self.sources, &context::catalog(global)?)
+        keys::trusted(&self.sources, &open::catalog(global)?)
     }
 
     /// Returns the images of the chosen instances; `None` for every image.
@@ -98,7 +100,7 @@ pub struct PushArgs {
 
 /// Runs `cache push`.
 pub(super) async fn push(global: &Global, args: PushArgs) -> CommandResult {
-    let opened = context::open(global).await?;
+    let opened = open::open(global).await?;
     let wanted = args.which.keys(global).await?;
     let registry = remotes::registry_cache(&args.registry, &opened.info.platform)?
         .trusting(args.which.trusted(global)?)
@@ -118,7 +120,7 @@ pub(super) async fn push(global: &Global, args: PushArgs) -> CommandResult {
     let _lease = opened.store.lease(keys).await.map_err(Failure::environment)?;
     let checker = opened.checker()?;
     let pushed = push::push(global, &checker, &registry, &images).await;
-    let pushed = pushed.map_err(context::engine_failure)?;
+    let pushed = pushed.map_err(open::engine_failure)?;
     let failed = push::report(global, &pushed);
     let missing = wanted.map_or(0, |wanted| wanted.len() - images.len());
     if missing > 0 {
@@ -146,13 +148,13 @@ pub struct PullArgs {
 
 /// Runs `cache pull`: every image that the registry holds, or those of instances.
 pub(super) async fn pull(global: &Global, args: PullArgs) -> CommandResult {
-    let opened = context::open(global).await?;
+    let opened = open::open(global).await?;
     let keys = args.which.trusted(global)?;
     let registry = remotes::registry_cache(&args.registry, &opened.info.platform)?.trusting(keys);
     let plan = args.which.plan(global).await?;
     let wanted = match &plan {
         Some(plan) => keys_of(plan),
-        None => registry.list().await.map_err(context::engine_failure)?,
+        None => registry.list().await.map_err(open::engine_failure)?,
     };
     let names = |key: &Key| plan.as_ref().map(|plan| names_of(plan, key)).unwrap_or_default();
     bring(global, &opened, &registry, &wanted, "pulled", &names).await
@@ -169,7 +171,7 @@ pub struct ImportArgs {
 
 /// Runs `cache import`.
 pub(super) async fn import(global: &Global, args: ImportArgs) -> CommandResult {
-    let opened = context::open(global).await?;
+    let opened = open::open(global).await?;
     let scratch = opened.store.scratch_dir().map_err(Failure::environment)?;
     let waiting = progress::wait(format!("reading {}", args.file.display()));
     let archive = open_archive(&args.file, scratch.path())?.trusting(&args.which.trusted(global)?);
@@ -232,7 +234,7 @@ async fn bring(
     let brought = target.bring(remote, wanted, &told).await;
     drop(waiting);
     let brought = brought.map_err(|error| match error {
-        CacheError::Engine(error) => context::engine_failure(error),
+        CacheError::Engine(error) => open::engine_failure(error),
         other => Failure::environment(other),
     })?;
     let mut unnamed = 0;
@@ -244,7 +246,7 @@ async fn bring(
         unnamed += usize::from(image.kind == Kind::Checkout && names.is_empty());
         for name in names {
             let own = name::image(image.kind, &image.key);
-            opened.engine.tag(&own, &name).await.map_err(context::engine_failure)?;
+            opened.engine.tag(&own, &name).await.map_err(open::engine_failure)?;
         }
     }
     let count = |outcome: &Brought| brought.iter().filter(|one| one.outcome == *outcome).count();
@@ -276,7 +278,7 @@ pub struct ExportArgs {
 
 /// Runs `cache export`.
 pub(super) async fn export(global: &Global, args: ExportArgs) -> CommandResult {
-    let opened = context::open(global).await?;
+    let opened = open::open(global).await?;
     let wanted = args.which.keys(global).await?;
     let signer = keys::signer(&args.which.sources)?;
     let contents = read(&opened).await?;
@@ -349,7 +351,7 @@ async fn leave_out_wrong(
     let mut left_out = HashSet::new();
     for image in chosen.iter() {
         let checked = checker.here(image.kind, &image.key).await;
-        if let Some(Err(wrong)) = checked.map_err(context::engine_failure)? {
+        if let Some(Err(wrong)) = checked.map_err(open::engine_failure)? {
             render::warn(format!("{} is left out: {wrong}", image.image()));
             left_out.insert(image.key);
         }

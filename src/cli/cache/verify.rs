@@ -1,5 +1,6 @@
 //! `cache verify`.
 
+use super::super::open;
 use crate::cli::out::errln;
 use clap::Args;
 use serde_json::json;
@@ -7,7 +8,6 @@ use serde_json::json;
 use crate::cache::verify;
 use crate::words::count;
 
-use super::super::context;
 use super::super::{CommandResult, Exit, Failure, Global, render};
 
 /// Arguments of `cache verify`.
@@ -23,7 +23,7 @@ pub struct VerifyArgs {
 
 /// Runs `cache verify`.
 pub(super) async fn run(global: &Global, args: VerifyArgs) -> CommandResult {
-    let opened = context::open(global).await?;
+    let opened = open::open(global).await?;
     let (engine, identity, store) = (&*opened.engine, &opened.identity, &opened.store);
     let verified = verify::verify(engine, identity, store, !args.quick).await;
     let verified = verified.map_err(Failure::environment)?;

@@ -8,7 +8,7 @@ use crate::engine::{EngineError, EngineInfo, EngineKind, Image, Limitation, List
 use crate::platform::Platform;
 
 use super::layout::{Stored, familiar, matches};
-use super::task::Storage;
+use super::task::{Identity, Storage};
 use super::{EmbeddedEngine, delegation};
 
 impl EmbeddedEngine {
@@ -47,6 +47,9 @@ impl EmbeddedEngine {
             } else if super::confinement::has_no_new_privileges() {
                 "start imgforge where new privileges may be had: `no_new_privs` keeps `newuidmap` \
                  from working"
+            } else if matches!(super::machine::identity(), Identity::Range { .. }) {
+                "`newuidmap` may not give the range of /etc/subuid here: in a container, start that \
+                 with `--cap-add SYS_ADMIN`"
             } else {
                 "install `uidmap`, and give yourself a range of ids: \
                  `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`"

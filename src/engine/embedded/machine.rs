@@ -174,8 +174,9 @@ fn run(owner: &str, asking: &Asking, directory: &Path, storage: Storage) -> Resu
 /// to change owners, modes, groups and users, to bound capabilities, to make networks and mounts.
 const OF_ROOT: [u32; 9] = [0, 1, 3, 6, 7, 8, 12, 18, 21];
 
-/// Finds out who this process can be towards the files of images.
-fn identity() -> Identity {
+/// Finds out who this process should be able to be towards the files of images. The system may still
+/// refuse a range of ids that its files give.
+pub(super) fn identity() -> Identity {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     if uid == 0 {
         // Root of a user namespace alone, or without its capabilities, can do no more than a plain

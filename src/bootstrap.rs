@@ -283,7 +283,6 @@ impl Bootstrap {
         let status = directory.join("status");
         write(&directory.join("sources"), &sources)?;
         write(&directory.join("apt.conf"), APT)?;
-        write(&directory.join("finish"), &self.finish())?;
         self.debootstrap(directory, &wanted, time, log).await?;
         let packages = packages(&read(&status)?);
         let listed = Digest::of(packages.join("\n"));
@@ -364,7 +363,8 @@ impl Bootstrap {
                 "--customize-hook=upload {} /etc/apt/apt.conf.d/container-clean",
                 at("apt.conf")
             ))
-            .arg(format!("--customize-hook=sh {} \"$1\"", at("finish")))
+            // As text: root of a user namespace may not read the files of a private home.
+            .arg(format!("--customize-hook={}", self.finish()))
             .arg(format!("--customize-hook=download /var/lib/dpkg/status {}", at("status")))
             .args(proxies.apt_settings().lines().map(|line| format!("--aptopt={line}")))
             .args([self.suite, &at("base.tar"), &at("sources")])

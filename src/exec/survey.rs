@@ -51,8 +51,10 @@ pub enum FetchError {
         source: EngineError,
     },
     /// No registry gave it, and it could not be made.
-    #[error("{pull}, and it cannot be made here")]
+    #[error("cannot have the FROM image `{reference}`: {pull}, and it cannot be made here")]
     Bootstrap {
+        /// The image's reference.
+        reference: String,
         /// What the registry said.
         pull: EngineError,
         /// Why it could not be made.
@@ -113,7 +115,11 @@ async fn fetched(
         .log
         .write(format!("`{reference}`: {pull}; it is made from Debian's packages\n").as_bytes());
     let made = bootstrap.have(engine, platform, dir, fetch.log).await;
-    let image = made.map_err(|source| FetchError::Bootstrap { pull, source })?;
+    let image = made.map_err(|source| FetchError::Bootstrap {
+        reference: reference.to_owned(),
+        pull,
+        source,
+    })?;
     if let Some(what) = image.config.labels.get(bootstrap::LABEL) {
         fetch.log.write(format!("`{reference}` is {what}\n").as_bytes());
     }

@@ -364,7 +364,7 @@ impl Bootstrap {
                 at("apt.conf")
             ))
             // As text: root of a user namespace may not read the files of a private home.
-            .arg(format!("--customize-hook={}", self.finish()))
+            .arg(format!("--customize-hook={}", self.finish().join("; ")))
             .arg(format!("--customize-hook=download /var/lib/dpkg/status {}", at("status")))
             .args(proxies.apt_settings().lines().map(|line| format!("--aptopt={line}")))
             .args([self.suite, &at("base.tar"), &at("sources")])
@@ -431,22 +431,24 @@ impl Bootstrap {
         Ok((lines, time))
     }
 
-    /// What is done last in the tree, as a shell script. As in the official images, `python`,
+    /// What is done last in the tree, as commands of a shell. As in the official images, `python`,
     /// `python3` and `pip` are in /usr/local/bin and may install.
-    fn finish(&self) -> String {
-        let mut text = String::from("set -e\nrm -f \"$1\"/var/cache/apt/*.bin\n");
+    fn finish(&self) -> Vec<String> {
+        let mut commands = vec!["set -e".to_owned(), "rm -f \"$1\"/var/cache/apt/*.bin".to_owned()];
         if let Some(python) = self.python {
-            text += &format!(
-                "cd \"$1/usr/local/bin\"\n\
-                 ln -s /usr/bin/python{python} python{python}\n\
-                 ln -s python{python} python3\nln -s python{python} python\n\
-                 ln -s /usr/bin/pip3 pip3\nln -s pip3 pip\n\
-                 rm -f \"$1/usr/lib/python{python}/EXTERNALLY-MANAGED\"\n"
-            );
+            commands.extend([
+                "cd \"$1/usr/local/bin\"".to_owned(),
+                format!("ln -s /usr/bin/python{python} python{python}"),
+                format!("ln -s python{python} python3"),
+                format!("ln -s python{python} python"),
+                "ln -s /usr/bin/pip3 pip3".to_owned(),
+                "ln -s pip3 pip".to_owned(),
+                format!("rm -f \"$1/usr/lib/python{python}/EXTERNALLY-MANAGED\""),
+            ]);
         }
         // Docker's older builders leave the time of the build on /etc where they find none of these.
-        text += ": >\"$1/etc/resolv.conf\"\n: >\"$1/etc/hosts\"\n";
-        text
+        commands.extend(["resolv.conf", "hosts"].map(|file| format!(": >\"$1/etc/{file}\"")));
+        commands
     }
 }
 

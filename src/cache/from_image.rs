@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use crate::bootstrap;
-use crate::engine::{Engine, EngineError, Image, ListedImage, label};
+use crate::engine::{Engine, EngineError, Image, ListedImage, LogSink, label};
 use crate::key::{Digest, KeyDocument, Kind};
 use crate::plan::name;
 use crate::platform;
@@ -143,6 +143,30 @@ pub async fn below(
         }
     }
     Ok(found)
+}
+
+/// Brings the `FROM` images of a base that came from `remote`, as far as it has them and their names are
+/// free here: whoever hands the base on has to show what it stands on. Their layers came with the base.
+pub async fn bring(
+    engine: &dyn Engine,
+    remote: &dyn Remote,
+    base: &Image,
+    log: &dyn LogSink,
+) -> Result<(), EngineError> {
+    for (reference, identity) in from_of(base) {
+        if engine.inspect(&reference).await?.is_some() {
+            continue;
+        }
+        let known = match remote.external_image(&reference).await {
+            Err(EngineError::Unsigned { .. }) => None,
+            known => known?,
+        };
+        let fits = |from: &Image| content_identity(from) == identity && is_below(from, base);
+        if known.is_some_and(|from| fits(&from)) {
+            remote.bring_external(engine, &reference, log).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Tells whether an image's layers are the lowest of a base.

@@ -12,6 +12,7 @@ use crate::store::{ImageRecord, Store};
 
 use super::check::Checker;
 use super::contents::CacheError;
+use super::from_image;
 
 /// A place that holds images by their keys.
 #[async_trait]
@@ -157,7 +158,12 @@ impl Target<'_> {
             return Ok(Brought::Failed(wrong.to_string()));
         }
         let stands = checker.parent(offer, kind, key).await?;
-        let brought = remote.bring(self.engine, kind, key, stands.as_ref(), &NoLog).await;
+        let brought = match remote.bring(self.engine, kind, key, stands.as_ref(), &NoLog).await {
+            Ok(()) if kind == Kind::Base => {
+                from_image::bring(self.engine, remote, offer, &NoLog).await
+            }
+            brought => brought,
+        };
         match brought {
             Ok(()) => {}
             Err(error)

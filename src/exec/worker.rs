@@ -394,6 +394,11 @@ impl Worker {
             None => None,
         };
         remote.bring(&*self.engine, node.kind(), &node.key, parent.as_ref(), &**log).await?;
+        if node.kind() == Kind::Base
+            && let Some(base) = self.engine.inspect(&node.image).await?
+        {
+            from_image::bring(&*self.engine, remote, &base, &**log).await?;
+        }
         let why = match self.checked_image(index).await? {
             Some(Ok(image)) => return Ok((image, parent.map_or(0, |parent| parent.size))),
             Some(Err(wrong)) => wrong.to_string(),

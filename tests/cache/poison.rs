@@ -263,6 +263,11 @@ async fn a_base_is_taken_only_where_it_is_seen_to_stand_on_its_from_image() {
     assert!(code == Some(1) && said.contains(&unseen), "{said}");
     assert_eq!(import(&with_from, &without).0, Some(0));
     assert_eq!(import(&nothing, &file).0, Some(0));
+    // Whoever took it can hand it on: the FROM image came with it.
+    let output = nothing.run(&["cache", "export", "again.tar"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let (code, said) = import(&Machine::new().await, &nothing.path().join("again.tar"));
+    assert_eq!(code, Some(0), "{said}");
     let verified = nothing.run(&["cache", "verify"]);
     assert!(verified.status.success(), "{}", text(&verified));
 }
@@ -305,6 +310,7 @@ async fn a_base_of_a_registry_that_does_not_stand_on_its_from_image_is_not_taken
     assert!(matches!(pushed[0].outcome, Pushed::Pushed), "{pushed:?}");
     let taker = Machine::new().await;
     assert_eq!(target_bring(&taker, &cache, of).await, Brought::Brought);
+    assert!(taker.engine.inspect(FROM).await.unwrap().is_some(), "whoever took it can hand it on");
     // Somebody replaces the base, and leaves the FROM image.
     let image = good.with(|one| one.parent = None).put(&evil).await;
     let pushed = cache.push(&evil.checker(), &to_push, &|_| {}).await.unwrap();

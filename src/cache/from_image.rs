@@ -14,6 +14,7 @@ use crate::plan::name;
 use crate::platform;
 use crate::recipe::base::{BOOTSTRAPPED, PYTHON};
 
+use super::contents::is_own_name;
 use super::remote::Remote;
 
 /// Returns what identifies the content of a `FROM` image on any engine: its layers and what a
@@ -154,7 +155,8 @@ pub async fn bring(
     log: &dyn LogSink,
 ) -> Result<(), EngineError> {
     for (reference, identity) in from_of(base) {
-        if engine.inspect(&reference).await?.is_some() {
+        // A name of ours is given by a key alone.
+        if is_own_name(&reference) || engine.inspect(&reference).await?.is_some() {
             continue;
         }
         let known = match remote.external_image(&reference).await {

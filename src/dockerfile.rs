@@ -4,6 +4,7 @@
 //! does not see cannot change an image.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Returns the normal form: no byte order mark, `\n` line ends, no comments, no blank lines, no
 /// trailing spaces, a final newline. Parser directives (`# syntax=`, `# escape=`, `# check=`) stay,
@@ -83,44 +84,73 @@ pub(crate) fn heredocs(line: &str) -> Vec<Heredoc> {
     line.split_whitespace().filter_map(heredoc).collect()
 }
 
-/// One instruction with its continuation lines joined.
-fn instructions(text: &str) -> Vec<String> {
+/// One instruction of a normal form.
+struct Instruction {
+    /// Its text, continuation lines joined, without the bodies of heredocs.
+    text: String,
+    /// The lines that it is written on.
+    lines: Range<usize>,
+}
+
+fn instructions(normal: &str) -> Vec<Instruction> {
     let mut all = Vec::new();
-    let mut current = String::new();
-    for line in normalise(text).lines().filter(|line| !line.starts_with('#')) {
+    let mut open: Vec<Heredoc> = Vec::new();
+    let mut current: Option<Instruction> = None;
+    for (at, line) in normal.lines().enumerate() {
+        if let Some(first) = open.first() {
+            if first.ends_with(line) {
+                open.remove(0);
+            }
+            continue;
+        }
+        if line.starts_with('#') {
+            continue;
+        }
+        let begun = Instruction { text: String::new(), lines: at..at };
+        let mut instruction = current.take().unwrap_or(begun);
+        instruction.lines.end = at + 1;
         match line.strip_suffix('\\') {
             Some(start) => {
-                current.push_str(start);
-                current.push(' ');
+                instruction.text.push_str(start);
+                instruction.text.push(' ');
+                current = Some(instruction);
             }
             None => {
-                current.push_str(line);
-                all.push(std::mem::take(&mut current));
+                instruction.text.push_str(line);
+                open = heredocs(&instruction.text);
+                all.push(instruction);
             }
         }
     }
-    if !current.is_empty() {
-        all.push(current);
-    }
+    all.extend(current);
     all
 }
 
-/// Lists the images outside the Dockerfile that its `FROM` and `COPY --from` name, in order and
-/// each once, with the arguments before the first `FROM` expanded (`args` win over defaults).
-pub fn external_images(text: &str, args: &BTreeMap<String, String>) -> Vec<String> {
+/// Where a Dockerfile names an image that is not a stage of it.
+struct Reference {
+    /// The lines of the instruction.
+    lines: Range<usize>,
+    /// The word as it is written: `python:${VERSION}`, `--from=docker/uv:1`.
+    word: String,
+    /// The image that is meant.
+    image: String,
+}
+
+/// Reads where a normal form names images outside of it; see [`external_images`].
+fn references(normal: &str, args: &BTreeMap<String, String>) -> Vec<Reference> {
     let mut defaults: BTreeMap<String, String> = BTreeMap::new();
     let mut stages: Vec<String> = Vec::new();
-    let mut images: Vec<String> = Vec::new();
-    let mut add = |image: String, stages: &[String]| {
-        let internal = image == "scratch"
-            || image.parse::<usize>().is_ok()
-            || stages.iter().any(|stage| stage.eq_ignore_ascii_case(&image));
-        if !internal && !images.contains(&image) {
-            images.push(image);
-        }
-    };
-    for instruction in instructions(text) {
-        let mut words = instruction.split_whitespace();
+    let mut found: Vec<Reference> = Vec::new();
+    for Instruction { text, lines } in instructions(normal) {
+        let mut add = |word: &str, image: String, stages: &[String]| {
+            let internal = image == "scratch"
+                || image.parse::<usize>().is_ok()
+                || stages.iter().any(|stage| stage.eq_ignore_ascii_case(&image));
+            if !internal {
+                found.push(Reference { lines: lines.clone(), word: word.to_owned(), image });
+            }
+        };
+        let mut words = text.split_whitespace();
         match words.next().unwrap_or("").to_ascii_uppercase().as_str() {
             "ARG" if stages.is_empty() => {
                 for word in words {
@@ -133,7 +163,7 @@ pub fn external_images(text: &str, args: &BTreeMap<String, String>) -> Vec<Strin
             "FROM" => {
                 let words: Vec<&str> = words.filter(|word| !word.starts_with("--")).collect();
                 if let Some(image) = words.first() {
-                    add(expand(image, &defaults), &stages);
+                    add(image, expand(image, &defaults), &stages);
                 }
                 let named = words.get(1).is_some_and(|word| word.eq_ignore_ascii_case("as"));
                 stages.push(if named {
@@ -144,15 +174,58 @@ pub fn external_images(text: &str, args: &BTreeMap<String, String>) -> Vec<Strin
             }
             "COPY" | "ADD" => {
                 for word in words.take_while(|word| word.starts_with("--")) {
-                    if let Some(image) = word.strip_prefix("--from=") {
-                        add(image.to_owned(), &stages);
+                    if let Some(image) = word.strip_prefix(COPY_FROM) {
+                        add(word, image.to_owned(), &stages);
                     }
                 }
             }
             _ => {}
         }
     }
+    found
+}
+
+/// The option of `COPY` that names an image.
+const COPY_FROM: &str = "--from=";
+
+/// Lists the images outside the Dockerfile that its `FROM` and `COPY --from` name, in order and
+/// each once, with the arguments before the first `FROM` expanded (`args` win over defaults).
+pub fn external_images(text: &str, args: &BTreeMap<String, String>) -> Vec<String> {
+    let mut images: Vec<String> = Vec::new();
+    for Reference { image, .. } in references(&normalise(text), args) {
+        if !images.contains(&image) {
+            images.push(image);
+        }
+    }
     images
+}
+
+/// Returns the normal form with the names of `names` in place of the images outside the Dockerfile
+/// that are its keys; see [`external_images`].
+pub fn with_names(
+    text: &str,
+    args: &BTreeMap<String, String>,
+    names: &BTreeMap<String, String>,
+) -> String {
+    let normal = normalise(text);
+    let mut lines: Vec<String> = normal.lines().map(str::to_owned).collect();
+    for Reference { lines: at, word, image } in references(&normal, args) {
+        let Some(name) = names.get(&image) else { continue };
+        let option = if word.starts_with(COPY_FROM) { COPY_FROM } else { "" };
+        let renamed = format!("{option}{name}");
+        // Only the first such word: a stage may have the name of its image.
+        for line in &mut lines[at] {
+            let mut pieces = line.split_inclusive(char::is_whitespace);
+            if pieces.any(|piece| piece.trim_end() == word) {
+                let rest: String = pieces.collect();
+                let end = line.len() - rest.len();
+                let start = line[..end].trim_end().len() - word.len();
+                line.replace_range(start..start + word.len(), &renamed);
+                break;
+            }
+        }
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// Expands `$NAME`, `${NAME}`, `${NAME:-default}` and `${NAME:+other}`.
@@ -229,5 +302,28 @@ mod tests {
                     COPY --from=docker/uv:1 /uv /uv\nFROM scratch\n";
         let args = BTreeMap::from([("PYTHON".to_owned(), "3.9".to_owned())]);
         assert_eq!(external_images(text, &args), ["python:3.9-slim-bookworm", "docker/uv:1"]);
+    }
+
+    #[test]
+    fn the_body_of_a_heredoc_names_no_image() {
+        let text =
+            "FROM a\nRUN <<EOF python3\nfrom pathlib import Path\nEOF\nCOPY --from=b /b /b\n";
+        assert_eq!(external_images(text, &BTreeMap::new()), ["a", "b"]);
+    }
+
+    #[test]
+    fn images_outside_get_other_names_and_nothing_else_does() {
+        let text = "ARG V=3\n# why\nFROM --platform=x \\\n  python:$V   AS one\nRUN <<EOF\nFROM node\n\
+                    EOF\nFROM node AS node\nRUN echo node\nCOPY --from=one /a /a\n\
+                    COPY --chown=1 --from=uv:1 \\\n  uv:1 /b\nFROM other\n";
+        let name = |image: &str, name: &str| (image.to_owned(), name.to_owned());
+        let names = [name("python:3", "f:1"), name("node", "f:2"), name("uv:1", "f:3")].into();
+        assert_eq!(
+            with_names(text, &BTreeMap::new(), &names),
+            "ARG V=3\nFROM --platform=x \\\n  f:1   AS one\nRUN <<EOF\nFROM node\n\
+             EOF\nFROM f:2 AS node\nRUN echo node\nCOPY --from=one /a /a\n\
+             COPY --chown=1 --from=f:3 \\\n  uv:1 /b\nFROM other\n"
+        );
+        assert_eq!(with_names(text, &BTreeMap::new(), &BTreeMap::new()), normalise(text));
     }
 }

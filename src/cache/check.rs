@@ -5,7 +5,7 @@
 //! (its config): all three have to be what imgforge writes. That its own layers hold what they should
 //! is nothing that labels can prove.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::Mutex;
 
@@ -16,7 +16,7 @@ use crate::platform;
 use crate::recipe::TESTBED;
 use crate::store::{BuildRecord, VerifiedImage};
 
-use super::from_image::{self, content_identity, from_of, is_below};
+use super::from_image::{self, is_below};
 use super::remote::Remote;
 
 /// Labels that an image has which was built to its end.
@@ -118,6 +118,12 @@ fn parent_of(inputs: &KeyDocument) -> Option<(Kind, Key)> {
     Some((below, inputs.fields.get("parent")?.as_str()?.parse().ok()?))
 }
 
+/// Returns the platform that an image's key document says, where it has one.
+pub fn keyed_platform(image: &Image, kind: Kind) -> Option<String> {
+    let inputs = KeyDocument::parse(kind, image.config.labels.get(label::INPUTS)?).ok()?;
+    inputs.platform().map(str::to_owned)
+}
+
 /// Checks the labels of an image and its platform; returns what it was made from. The key is the hash
 /// of that, and so is the parent's key in it.
 ///
@@ -205,21 +211,16 @@ pub fn check(image: &Image, kind: Kind, key: &Key, below: &[&Image]) -> Result<(
 /// Checks that a base begins with the layers of an image that its key names: that of its last stage. Which
 /// one that is only the Dockerfile tells, whose digest alone is in the key.
 fn on_from(base: &Image, below: &[&Image]) -> Result<(), Wrong> {
-    let recorded: BTreeMap<String, String> = from_of(base).into_iter().collect();
-    let named = from_image::references(base);
+    let named = from_image::of_base(base);
     if named.is_empty() {
         return Ok(());
     }
     // Two machines can have made one of the same packages, each with layers of its own.
     let mut unseen = None;
-    for reference in &named {
-        let meant = |image: &&&Image| {
-            recorded.get(reference) == Some(&content_identity(image))
-                && platform::same(&image.platform, &base.platform)
-        };
-        let mut looked = below.iter().filter(meant).peekable();
+    for meant in &named {
+        let mut looked = below.iter().filter(|image| meant.is(image)).peekable();
         if looked.peek().is_none() {
-            unseen = unseen.or(Some(reference));
+            unseen = unseen.or(Some(&meant.reference));
         }
         if looked.any(|from| is_below(from, base)) {
             return Ok(());
@@ -227,7 +228,10 @@ fn on_from(base: &Image, below: &[&Image]) -> Result<(), Wrong> {
     }
     Err(match unseen {
         Some(reference) => Wrong::NoFrom { reference: reference.clone() },
-        None => Wrong::NotOnFrom { from: named },
+        None => {
+            let from = named.into_iter().map(|meant| meant.reference).collect();
+            Wrong::NotOnFrom { from }
+        }
     })
 }
 

@@ -147,14 +147,13 @@ fn ours(image: &ListedImage, engine: &dyn Engine) -> Option<Ours> {
 }
 
 /// Finds out whether an image without a key is there for imgforge's own: where others keep images as
-/// well, only one that was bootstrapped, and that has no other name.
+/// well, only one that was bootstrapped or came with a base, and that has no other name.
 fn external(image: &ListedImage, engine: &dyn Engine) -> Option<Ours> {
-    let bootstrapped = || {
-        image.labels.contains_key(bootstrap::LABEL)
-            && !image.tags.is_empty()
-            && image.tags.iter().all(|tag| Bootstrap::of(tag).is_some())
+    let bootstrapped = image.labels.contains_key(bootstrap::LABEL);
+    let ours = |tag: &String| {
+        name::is_kept_from_image(tag) || bootstrapped && Bootstrap::of(tag).is_some()
     };
-    if !engine.is_own() && !bootstrapped() {
+    if !engine.is_own() && (image.tags.is_empty() || !image.tags.iter().all(ours)) {
         return None;
     }
     let published = image.tags.iter().any(|tag| tag.contains("sweb.eval."));

@@ -12,9 +12,9 @@ use crate::engine::{Engine, EngineError, Image, ListedImage, LogSink, label};
 use crate::key::{Digest, KeyDocument, Kind};
 use crate::plan::name;
 use crate::platform;
+use crate::recipe::BaseRecipe;
 use crate::recipe::base::{BOOTSTRAPPED, PYTHON};
 
-use super::contents::is_own_name;
 use super::remote::Remote;
 
 /// Returns what identifies the content of a `FROM` image on any engine: its layers and what a
@@ -42,6 +42,48 @@ pub fn content_identity(image: &Image) -> String {
     }
 }
 
+/// A `FROM` image, as a base's key means it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FromImage {
+    /// The reference in the Dockerfile.
+    pub reference: String,
+    /// What identifies its content, see [`content_identity`]; `None` where that was not known.
+    pub identity: Option<String>,
+    /// The platform.
+    pub platform: String,
+}
+
+impl FromImage {
+    /// Tells whether an image is this one.
+    pub fn is(&self, image: &Image) -> bool {
+        self.identity.as_ref() == Some(&content_identity(image))
+            && platform::same(&image.platform, &self.platform)
+    }
+
+    /// Returns the name that the image has on an engine where it came with a base. It is a name of
+    /// ours: what an archive or a registry sends takes no other.
+    pub fn own_name(&self) -> String {
+        let identity = self.identity.as_deref().unwrap_or_default();
+        name::kept_from_image(&self.reference, &self.platform, identity)
+    }
+
+    /// Looks for the image on an engine, under its reference and under the name of ours; returns it with
+    /// the names that it was found by. The two can differ in layers where each was made of the same
+    /// packages.
+    ///
+    /// # Errors
+    /// The engine's own.
+    pub async fn find(&self, engine: &dyn Engine) -> Result<Vec<(String, Image)>, EngineError> {
+        let mut found = Vec::new();
+        for name in [self.reference.clone(), self.own_name()] {
+            if let Some(image) = engine.inspect(&name).await?.filter(|image| self.is(image)) {
+                found.push((name, image));
+            }
+        }
+        Ok(found)
+    }
+}
+
 /// What a base records of what it stands on.
 #[derive(serde::Deserialize)]
 struct BaseInputs {
@@ -57,35 +99,38 @@ impl BaseInputs {
     }
 }
 
-/// Returns the references of the images that a base stands on.
-pub fn references(base: &Image) -> Vec<String> {
-    let inputs = BaseInputs::of(&base.config.labels);
-    inputs.into_iter().flat_map(|inputs| inputs.from.into_keys()).collect()
+/// Returns the images that a base stands on, as it recorded them.
+pub fn of_base(base: &Image) -> Vec<FromImage> {
+    let Some(BaseInputs { from, platform }) = BaseInputs::of(&base.config.labels) else {
+        return Vec::new();
+    };
+    from.into_iter()
+        .map(|(reference, identity)| FromImage { reference, identity, platform: platform.clone() })
+        .collect()
 }
 
-/// Returns what a base recorded of the images that it stands on: their references and identities.
-pub fn from_of(base: &Image) -> Vec<(String, String)> {
-    let from = BaseInputs::of(&base.config.labels).map(|inputs| inputs.from);
-    let known = from.into_iter().flatten();
-    known.filter_map(|(reference, identity)| Some((reference, identity?))).collect()
+/// Returns the images that a base is to be built on.
+pub fn of_recipe(recipe: &BaseRecipe) -> Vec<FromImage> {
+    let from = recipe.from.iter().map(|(reference, identity)| FromImage {
+        reference: reference.clone(),
+        identity: identity.clone(),
+        platform: recipe.platform.clone(),
+    });
+    from.collect()
 }
 
-/// Returns the `FROM` images that a base stands on, by reference, as far as the engine has them: one
-/// that has changed since the base was built is left out.
+/// Returns the `FROM` images that a base stands on, each with its name there, as far as the engine has
+/// them: one that has changed since the base was built is left out.
 pub async fn external_images(
     engine: &dyn Engine,
     base: &Image,
-) -> Result<Vec<(String, Image)>, EngineError> {
+) -> Result<Vec<(FromImage, String, Image)>, EngineError> {
     let mut found = Vec::new();
-    let inputs = BaseInputs::of(&base.config.labels);
-    for (reference, identity) in inputs.into_iter().flat_map(|inputs| inputs.from) {
-        let fits = |image: &Image| {
-            Some(content_identity(image)) == identity
-                && platform::same(&image.platform, &base.platform)
-        };
-        if let Some(image) = engine.inspect(&reference).await?.filter(fits) {
-            found.push((reference, image));
-        }
+    for from in of_base(base) {
+        let mut here = from.find(engine).await?;
+        // What shows that the base stands on it, first.
+        here.sort_by_key(|(_, image)| !is_below(image, base));
+        found.extend(here.into_iter().next().map(|(name, image)| (from, name, image)));
     }
     Ok(found)
 }
@@ -114,15 +159,6 @@ pub fn recorded_identities(listed: &[ListedImage], platform: &str) -> BTreeMap<S
     recorded
 }
 
-/// Returns the platform that an image's key document says, where it has one.
-pub fn keyed_platform(labels: &BTreeMap<String, String>) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Inputs {
-        platform: Option<String>,
-    }
-    serde_json::from_str::<Inputs>(labels.get(label::INPUTS)?).ok()?.platform
-}
-
 /// Returns the `FROM` images that a base recorded, as far as the engine or the place that offers the base
 /// has them. The place is asked only where none of the engine's is below the base. One that nobody
 /// trusted signed is as if it were not there.
@@ -132,43 +168,53 @@ pub async fn below(
     base: &Image,
 ) -> Result<Vec<Image>, EngineError> {
     let here = external_images(engine, base).await?;
-    let mut found: Vec<Image> = here.into_iter().map(|(_, image)| image).collect();
+    let mut found: Vec<Image> = here.into_iter().map(|(_, _, image)| image).collect();
     let Some(remote) = offers.filter(|_| !found.iter().any(|from| is_below(from, base))) else {
         return Ok(found);
     };
-    for (reference, _) in from_of(base) {
-        match remote.external_image(&reference).await {
-            Ok(image) => found.extend(image),
-            Err(EngineError::Unsigned { .. }) => {}
-            Err(error) => return Err(error),
-        }
+    for from in of_base(base) {
+        found.extend(offered(remote, &from).await?);
     }
     Ok(found)
 }
 
-/// Brings the `FROM` images of a base that came from `remote`, as far as it has them and their names are
-/// free here: whoever hands the base on has to show what it stands on. Their layers came with the base.
+/// Asks a place for a `FROM` image. One that nobody trusted signed, and one that is not meant, is as if it
+/// were not there.
+async fn offered(remote: &dyn Remote, from: &FromImage) -> Result<Option<Image>, EngineError> {
+    match remote.external_images(&from.reference).await {
+        Err(EngineError::Unsigned { .. }) => Ok(None),
+        known => Ok(known?.into_iter().find(|image| from.is(image))),
+    }
+}
+
+/// Brings the `FROM` image that a base from `remote` begins with, where it is there and not here: whoever hands the base on has to show what it stands on. Their layers came with the base.
 pub async fn bring(
     engine: &dyn Engine,
     remote: &dyn Remote,
     base: &Image,
     log: &dyn LogSink,
 ) -> Result<(), EngineError> {
-    for (reference, identity) in from_of(base) {
-        // A name of ours is given by a key alone.
-        if is_own_name(&reference) || engine.inspect(&reference).await?.is_some() {
-            continue;
-        }
-        let known = match remote.external_image(&reference).await {
-            Err(EngineError::Unsigned { .. }) => None,
-            known => known?,
-        };
-        let fits = |from: &Image| content_identity(from) == identity && is_below(from, base);
-        if known.is_some_and(|from| fits(&from)) {
-            remote.bring_external(engine, &reference, log).await?;
+    for from in of_base(base) {
+        let shown = from.find(engine).await?.iter().any(|(_, image)| is_below(image, base));
+        if !shown && offered(remote, &from).await?.is_some_and(|image| is_below(&image, base)) {
+            remote.bring_external(engine, &from, log).await?;
         }
     }
     Ok(())
+}
+
+/// Brings a `FROM` image that a base is to be built on; tells whether `remote` has it.
+pub async fn bring_for_build(
+    engine: &dyn Engine,
+    remote: &dyn Remote,
+    from: &FromImage,
+    log: &dyn LogSink,
+) -> Result<bool, EngineError> {
+    let there = offered(remote, from).await?.is_some();
+    if there {
+        remote.bring_external(engine, from, log).await?;
+    }
+    Ok(there)
 }
 
 /// Tells whether an image's layers are the lowest of a base.

@@ -22,7 +22,7 @@ use crate::retry::QUESTION;
 use crate::sign::{NotSigned, PrivateKey, PublicKey};
 
 use super::check::Checker;
-use super::from_image;
+use super::from_image::{self, FromImage};
 use super::provenance::{self, PROVENANCE};
 use super::remote::{Offers, Remote, error_text};
 use super::sbom::{CYCLONEDX, Inventory};
@@ -481,15 +481,15 @@ impl Pushing<'_> {
     /// Pushes what a base stands on: whoever pulls the base has to know the identity of that.
     async fn push_externals(&self, base: &Image) -> Result<u64> {
         let mut bytes = 0;
-        for (reference, image) in from_image::external_images(self.engine, base).await? {
-            let name = name::from_image(&reference, &image.platform);
+        for (from, local, image) in from_image::external_images(self.engine, base).await? {
+            let name = name::from_image(&from.reference, &from.platform);
             let there = self.cache.ask(&name).await?;
             let other = |there: Described| {
                 there.image.diff_ids != image.diff_ids
                     || (self.cache.signer.is_some() && !is_same(&image, &there))
             };
             if there.is_none_or(other) {
-                bytes += self.send(&reference, &name).await?;
+                bytes += self.send(&local, &name).await?;
             }
             if let Some(there) = self.cache.ask(&name).await?
                 && let Some(Pushed::Failed(reason)) = self.sign(&name, &image, &there).await?
@@ -565,11 +565,14 @@ impl Remote for RegistryCache {
         asking.ended()
     }
 
-    async fn external_image(&self, reference: &str) -> Result<Option<Image>> {
+    async fn external_images(&self, reference: &str) -> Result<Vec<Image>> {
         let described = self.ask_trusted(&name::from_image(reference, &self.platform)).await?;
         let image = described.map(|described| described.image);
         // One that an older imgforge pushed may be for another platform than its name says.
-        Ok(image.filter(|image| platform::same(&image.platform, &self.platform)))
+        Ok(image
+            .into_iter()
+            .filter(|image| platform::same(&image.platform, &self.platform))
+            .collect())
     }
 
     async fn bring(
@@ -587,11 +590,11 @@ impl Remote for RegistryCache {
     async fn bring_external(
         &self,
         engine: &dyn Engine,
-        reference: &str,
+        from: &FromImage,
         log: &dyn LogSink,
     ) -> Result<()> {
-        let name = name::from_image(reference, &self.platform);
-        self.bring_as(engine, &name, reference, log).await
+        let name = name::from_image(&from.reference, &self.platform);
+        self.bring_as(engine, &name, &from.own_name(), log).await
     }
 }
 

@@ -12,7 +12,7 @@ use crate::store::{ImageRecord, Store};
 
 use super::check::Checker;
 use super::contents::CacheError;
-use super::from_image;
+use super::from_image::{self, FromImage};
 
 /// A place that holds images by their keys.
 #[async_trait]
@@ -24,8 +24,9 @@ pub trait Remote: Send + Sync {
     /// checked by it but that the label of the key is the one that was asked for.
     async fn offers(&self, images: &[(Kind, Key)]) -> Result<Offers>;
 
-    /// Returns what it knows of the `FROM` image of that reference.
-    async fn external_image(&self, reference: &str) -> Result<Option<Image>>;
+    /// Returns what it knows of the `FROM` image of that reference: none, the newest, or several that
+    /// bases were built on.
+    async fn external_images(&self, reference: &str) -> Result<Vec<Image>>;
 
     /// Brings an image onto an engine, where it gets the name of its key. `parent` is what it
     /// stands on there.
@@ -38,11 +39,11 @@ pub trait Remote: Send + Sync {
         log: &dyn LogSink,
     ) -> Result<()>;
 
-    /// Brings a `FROM` image onto an engine, where it gets its reference.
+    /// Brings a `FROM` image onto an engine, where it gets a name of ours: see [`FromImage::own_name`].
     async fn bring_external(
         &self,
         engine: &dyn Engine,
-        reference: &str,
+        from: &FromImage,
         log: &dyn LogSink,
     ) -> Result<()>;
 }

@@ -12,11 +12,11 @@ use serde_json::json;
 use crate::bundle::index::PackageIndex;
 use crate::bundle::{self, BundleError, Contents};
 use crate::cache::archive;
-use crate::cache::remote::{Brought, Remote as _, Target};
+use crate::cache::remote::{Brought, Target};
 use crate::catalog::Catalog;
 use crate::disk;
+use crate::engine::Engine;
 use crate::engine::embedded::{EmbeddedEngine, Settings};
-use crate::engine::{Engine, LogSink};
 use crate::exec::{NodeSummary, RunSummary};
 use crate::key::Kind;
 use crate::plan::Plan;
@@ -327,15 +327,6 @@ async fn bring_images(
     let archive = super::cache::transfer::open_archive(path, scratch)?;
     let info = engine.info().await.map_err(open::engine_failure)?;
     let identity = open::engine_identity(&info);
-    let quiet: &dyn LogSink = &LogLines::new(false);
-    for reference in archive.externals() {
-        let here = engine.inspect(&reference).await.map_err(open::engine_failure)?;
-        // One for another platform is not it.
-        if here.is_none_or(|image| !same(&image.platform, &info.platform)) {
-            let brought = archive.bring_external(engine, &reference, quiet).await;
-            brought.map_err(open::engine_failure)?;
-        }
-    }
     let target = Target { engine, identity: &identity, store };
     let brought = target.bring(&archive, &archive.images(), &|_| {}).await;
     let brought = brought.map_err(Failure::environment)?;

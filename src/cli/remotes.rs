@@ -122,11 +122,13 @@ pub async fn recorded(
             left.push(reference);
             continue;
         };
-        match remote.external_image(&reference).await {
-            Ok(Some(image)) if same(&image.platform, platform) => {
-                drop(known.insert(reference, from_image::content_identity(&image)))
-            }
-            Ok(_) => left.push(reference),
+        match remote.external_images(&reference).await {
+            Ok(images) => match images.iter().find(|image| same(&image.platform, platform)) {
+                Some(image) => {
+                    drop(known.insert(reference, from_image::content_identity(image)));
+                }
+                None => left.push(reference),
+            },
             Err(error @ EngineError::Unsigned { .. }) => {
                 super::render::warn(format!("{:#}", anyhow::Error::from(error)));
                 left.push(reference);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use petgraph::graph::NodeIndex;
 
-use crate::cache::from_image;
+use crate::cache::from_image::{self, FromImage};
 use crate::dataset::Patch;
 use crate::engine::{
     BuildRequest, EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink, label,
@@ -36,19 +36,18 @@ impl Worker {
         recipe: &BaseRecipe,
         log: &Arc<NodeLog>,
     ) -> Result<Image, NodeError> {
-        for (reference, planned) in &recipe.from {
-            let image = self.engine.inspect(reference).await?;
-            let image = image
-                .filter(|image| platform::same(&image.platform, &recipe.platform))
-                .ok_or_else(|| EngineError::NoSuchImage { reference: reference.clone() })?;
-            if planned.as_deref() != Some(from_image::content_identity(&image).as_str()) {
-                return Err(NodeError::FromChanged { reference: reference.clone() });
+        let mut names = BTreeMap::new();
+        for from in from_image::of_recipe(recipe) {
+            match from.find(&*self.engine).await?.into_iter().next() {
+                Some((name, _)) => drop(names.insert(from.reference, name)),
+                None => return Err(self.without_from(from).await?),
             }
         }
         self.step(index, format!("build {}", recipe.name));
         let node = &self.plan.graph[index];
         let request = BuildRequest {
-            dockerfile: recipe.dockerfile.clone(),
+            // One that came with a base has a name of ours.
+            dockerfile: recipe.dockerfile_with(&names),
             context: recipe.context.clone(),
             args: recipe.args.clone(),
             platform: recipe.platform.clone(),
@@ -57,7 +56,24 @@ impl Worker {
             host: self.settings.host.clone(),
             no_cache: node.status.is_forced(),
         };
-        Ok(self.engine.build(&request, &**log).await?)
+        match self.engine.build(&request, &**log).await {
+            Err(EngineError::NoSuchImage { reference: name }) => {
+                let meant = names.into_iter().find(|(_, known)| *known == name);
+                let reference = meant.map_or(name, |(reference, _)| reference);
+                Err(EngineError::NoSuchImage { reference }.into())
+            }
+            built => Ok(built?),
+        }
+    }
+
+    /// Says why a base cannot be built on a `FROM` image: it is not here, or is another one by now.
+    async fn without_from(&self, from: FromImage) -> Result<NodeError, NodeError> {
+        let FromImage { reference, platform, .. } = from;
+        let image = self.engine.inspect(&reference).await?;
+        Ok(match image.is_some_and(|image| platform::same(&image.platform, &platform)) {
+            true => NodeError::FromChanged { reference },
+            false => EngineError::NoSuchImage { reference }.into(),
+        })
     }
 
     pub(super) async fn build_env(

@@ -423,20 +423,19 @@ impl Worker {
                 self.once(parent, log).await?;
             }
             None => {
-                let known = match &self.remote {
-                    Some(remote) => match remote.external_image(reference).await {
-                        // As if it were not there.
-                        Err(EngineError::Unsigned { .. }) => None,
-                        known => known?,
-                    },
-                    None => None,
+                let from = match &self.plan.graph[index].recipe {
+                    Recipe::Base(base) => from_image::of_recipe(base),
+                    _ => Vec::new(),
                 };
-                if let Some(remote) = &self.remote
-                    && known
-                        .is_some_and(|image| platform::same(&image.platform, &self.plan.platform))
-                {
-                    remote.bring_external(&*self.engine, reference, &**log).await?;
-                } else {
+                let from = from.into_iter().find(|from| from.reference == reference);
+                let brought = match (&self.remote, from) {
+                    (Some(remote), Some(from)) => {
+                        let (engine, remote) = (&*self.engine, &**remote);
+                        from_image::bring_for_build(engine, remote, &from, &**log).await?
+                    }
+                    _ => false,
+                };
+                if !brought {
                     let platform = &self.plan.platform;
                     self.engine.pull(reference, platform, &**log).await?;
                 }

@@ -24,12 +24,23 @@ pub fn is_image(reference: &str) -> bool {
     known && parts.next() == Some("imgforge") && key.parse::<Key>().is_ok()
 }
 
-/// The repository of `FROM` images in a registry that is a cache.
+/// The repository of `FROM` images: in a registry that is a cache, and on an engine where they came with
+/// bases.
 pub const FROM: &str = "from";
 
 /// Returns the name of a `FROM` image in a registry that is a cache: a tag cannot hold a reference.
 pub fn from_image(reference: &str, platform: &str) -> String {
     format!("imgforge/{FROM}:{}", Digest::of(format!("{platform} {reference}")))
+}
+
+/// Returns the name of a `FROM` image on an engine where it came with a base: one for each content.
+pub fn kept_from_image(reference: &str, platform: &str, identity: &str) -> String {
+    format!("imgforge/{FROM}:{}", Digest::of(format!("{platform} {reference} {identity}")))
+}
+
+/// Tells whether a name is one that [`kept_from_image`] gives.
+pub fn is_kept_from_image(name: &str) -> bool {
+    name.strip_prefix("imgforge/from:").is_some_and(|key| key.parse::<Key>().is_ok())
 }
 
 /// Returns the architecture as the benchmark spells it in names: `x86_64` or `arm64`.

@@ -53,6 +53,12 @@ impl BaseRecipe {
         }
     }
 
+    /// Returns the Dockerfile as it is built where images that it stands on have other names; see
+    /// [`dockerfile::with_names`].
+    pub fn dockerfile_with(&self, names: &BTreeMap<String, String>) -> String {
+        dockerfile::with_names(&self.dockerfile, &self.args, names)
+    }
+
     /// Returns the Python of the images that it stands on, to the patch level, as they say it
     /// themselves; `None` where none does, or not all say the same.
     pub fn python(&self) -> Option<&str> {

@@ -212,6 +212,16 @@ fn base_from(identity: &str) -> KeyDocument {
         .with("platform", PLATFORM)
 }
 
+/// Checks that a `FROM` image came along under a name of ours and no other: what somebody sends must not
+/// become what `FROM` means in other builds.
+async fn only_kept(machine: &Machine, from: &Image) {
+    assert!(machine.engine.inspect(FROM).await.unwrap().is_none());
+    let kept = name::kept_from_image(FROM, PLATFORM, &content_identity(from));
+    let kept = machine.engine.inspect(&kept).await.unwrap().expect("it came along");
+    assert_eq!(kept.diff_ids, from.diff_ids);
+    assert!(kept.tags.iter().all(|tag| name::is_kept_from_image(tag)), "{:?}", kept.tags);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_base_is_taken_only_where_it_is_seen_to_stand_on_its_from_image() {
     let evil = Machine::new().await;
@@ -263,6 +273,7 @@ async fn a_base_is_taken_only_where_it_is_seen_to_stand_on_its_from_image() {
     assert!(code == Some(1) && said.contains(&unseen), "{said}");
     assert_eq!(import(&with_from, &without).0, Some(0));
     assert_eq!(import(&nothing, &file).0, Some(0));
+    only_kept(&nothing, &from).await;
     // Whoever took it can hand it on: the FROM image came with it.
     let output = nothing.run(&["cache", "export", "again.tar"]);
     assert!(output.status.success(), "{}", text(&output));
@@ -292,6 +303,71 @@ async fn of_two_from_images_that_were_made_of_the_same_packages_one_is_enough() 
     archive::export(&*theirs.engine, &file, bases, None).await.unwrap();
     let output = ours.run(&["cache", "import", file.to_str().unwrap()]);
     assert!(output.status.success(), "{}", text(&output));
+    // The one that the base stands on is handed on with it.
+    let output = ours.run(&["cache", "export", "again.tar"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let third = Machine::new().await;
+    let output = third.run(&["cache", "import", ours.path().join("again.tar").to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bases_of_an_archive_share_a_from_image_or_have_one_of_another_day_each() {
+    let theirs = Machine::new().await;
+    let mut bases = Vec::new();
+    for (day, number) in [("monday", 1), ("monday", 2), ("tuesday", 3)] {
+        let from = put_from(&theirs, day, ImageConfig::default()).await;
+        let document = base_from(&content_identity(&from)).with("number", number);
+        Forged::like(&document, None)
+            .with(|one| one.parent = Some(from.clone()))
+            .put(&theirs)
+            .await;
+        // As it is where it came with a base.
+        let kept = name::kept_from_image(FROM, PLATFORM, &content_identity(&from));
+        theirs.engine.tag(&from.id, &kept).await.unwrap();
+        bases.push((Kind::Base, document.key()));
+    }
+    let file = theirs.path().join("cache.tar");
+    archive::export(&*theirs.engine, &file, bases.iter().copied(), None).await.unwrap();
+    let machine = Machine::new().await;
+    let output = machine.run(&["cache", "import", file.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output));
+    for (kind, key) in bases {
+        assert!(machine.engine.inspect(&name::image(kind, &key)).await.unwrap().is_some());
+    }
+    let output = machine.run(&["cache", "verify"]);
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_is_built_on_the_from_image_of_a_registry_which_takes_no_name_but_ours() {
+    let Some(registry) = Registry::start() else { return };
+    let theirs = Machine::new().await;
+    let catalog = theirs.catalog().await.display().to_string();
+    let base = |machine: &Machine, catalog: &str, more: &[&str]| {
+        let build = ["--config", catalog, "build", "-d", "demo", "--layers", "base"];
+        let output = machine.run(&[&build, more].concat());
+        assert!(output.status.success(), "{}", text(&output));
+    };
+    base(&theirs, &catalog, &[]);
+    let output = theirs.run(&["cache", "push", &registry.name()]);
+    assert!(output.status.success(), "{}", text(&output));
+    let from = theirs.engine.inspect("imgforge-test/from:1").await.unwrap().unwrap();
+
+    // The same image below another base, which the registry does not have.
+    let ours = Machine::new().await;
+    let catalog = ours.catalog().await;
+    ours.engine.remove("imgforge-test/from:1").await.unwrap();
+    let dockerfile = "ARG V=1\nFROM imgforge-test/from:$V AS one\nENV A=b\n";
+    std::fs::write(catalog.with_file_name("Dockerfile"), dockerfile).unwrap();
+    let catalog = catalog.display().to_string();
+    base(&ours, &catalog, &["--cache-registry", &registry.name()]);
+    let built = node(&ours, &catalog, "base:");
+    assert_eq!(built["status"], "fresh");
+    let image = ours.engine.inspect(built["image"].as_str().unwrap()).await.unwrap().unwrap();
+    assert!(image.diff_ids.starts_with(&from.diff_ids));
+    assert!(image.config.env.contains(&"A=b".to_owned()));
+    assert!(ours.engine.inspect("imgforge-test/from:1").await.unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -310,7 +386,7 @@ async fn a_base_of_a_registry_that_does_not_stand_on_its_from_image_is_not_taken
     assert!(matches!(pushed[0].outcome, Pushed::Pushed), "{pushed:?}");
     let taker = Machine::new().await;
     assert_eq!(target_bring(&taker, &cache, of).await, Brought::Brought);
-    assert!(taker.engine.inspect(FROM).await.unwrap().is_some(), "whoever took it can hand it on");
+    only_kept(&taker, &from).await;
     // Somebody replaces the base, and leaves the FROM image.
     let image = good.with(|one| one.parent = None).put(&evil).await;
     let pushed = cache.push(&evil.checker(), &to_push, &|_| {}).await.unwrap();

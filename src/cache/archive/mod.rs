@@ -20,7 +20,7 @@ use crate::key::{Key, Kind};
 use crate::plan::name;
 use crate::sign::PrivateKey;
 
-use super::from_image;
+use super::{check, from_image};
 
 pub use read::Archive;
 pub use write::{Export, Written};
@@ -98,13 +98,16 @@ pub async fn export(
         let name = name::image(kind, &key);
         let missing = || EngineError::NoSuchImage { reference: name.clone() };
         let looked = engine.inspect(&name).await?.ok_or_else(missing)?;
-        if let Some(keyed) = from_image::keyed_platform(&looked.config.labels) {
+        if let Some(keyed) = check::keyed_platform(&looked, kind) {
             check_platform(&name, &looked.platform, &keyed)?;
         }
         if kind == Kind::Base {
-            for (reference, image) in from_image::external_images(engine, &looked).await? {
-                let name = name::from_image(&reference, &image.platform);
-                named.push((name, Some(reference), image));
+            for (from, _, image) in from_image::external_images(engine, &looked).await? {
+                let name = from.own_name();
+                // Bases share it.
+                if !named.iter().any(|(known, _, _)| *known == name) {
+                    named.push((name, Some(from.reference), image));
+                }
             }
         }
         named.push((name, None, looked));

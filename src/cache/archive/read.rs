@@ -21,8 +21,7 @@ use crate::sign::{NotSigned, PublicKey};
 use crate::traffic;
 
 use super::super::check;
-use super::super::contents::is_own_name;
-use super::super::from_image;
+use super::super::from_image::{self, FromImage};
 use super::super::remote::{Offers, Remote};
 use super::signatures::{self, Signatures};
 use super::{ALIASES, ArchiveError, BLOBS, FORM, Form, Index, Manifest, NAME, REFERENCE, VERSION};
@@ -50,7 +49,9 @@ pub struct Archive {
     /// Where blobs begin, and their bytes.
     blobs: HashMap<String, (u64, u64)>,
     images: BTreeMap<(Kind, Key), Held>,
-    external: BTreeMap<String, Held>,
+    /// The `FROM` images that its bases stand on, by reference: bases of another day can have another one
+    /// of the same reference.
+    external: BTreeMap<String, Vec<Held>>,
     /// The benchmark's names of its images.
     aliases: HashMap<Key, Vec<String>>,
     signatures: Signatures,
@@ -176,7 +177,10 @@ impl Archive {
                 return Err(archive.damaged(format!("`{}` has other layers", entry.digest)));
             }
             let twice = if let Some(reference) = entry.annotations.get(REFERENCE) {
-                archive.external.insert(reference.clone(), held).is_some()
+                let known = archive.external.entry(reference.clone()).or_default();
+                let twice = known.iter().any(|one| one.manifest == held.manifest);
+                known.push(held);
+                twice
             } else if let Some(name) = entry.annotations.get(NAME)
                 && let Some(of) = name::parse(name)
             {
@@ -207,7 +211,9 @@ impl Archive {
         let signatures = std::mem::take(&mut self.signatures);
         // A signature is of an image by its key, and says nothing of other names.
         self.aliases.clear();
-        self.external.retain(|_, held| signatures.verify(&held.manifest, keys).is_ok());
+        for held in self.external.values_mut() {
+            held.retain(|held| signatures.verify(&held.manifest, keys).is_ok());
+        }
         let unsigned = &mut self.unsigned;
         self.images.retain(|(kind, key), held| {
             let Err(why) = signatures.verify(&held.manifest, keys) else { return true };
@@ -226,31 +232,23 @@ impl Archive {
     }
 
     /// Keeps those `FROM` images that a base of the archive stands on, as it recorded them: no other
-    /// has anything to do here, least of all under a name of ours.
+    /// has anything to do here.
     fn keep_known_externals(&mut self) {
-        let mut known: HashMap<String, Vec<String>> = HashMap::new();
-        for ((kind, key), held) in &self.images {
-            if check::inputs(&held.image, *kind, key).is_ok() {
-                for (reference, identity) in from_image::from_of(&held.image) {
-                    known.entry(reference).or_default().push(identity);
-                }
-            }
-        }
-        self.external.retain(|reference, held| {
-            let identity = from_image::content_identity(&held.image);
-            !is_own_name(reference)
-                && known.get(reference).is_some_and(|recorded| recorded.contains(&identity))
+        let bases = self.images.iter().filter(|((kind, key), held)| {
+            *kind == Kind::Base && check::inputs(&held.image, *kind, key).is_ok()
         });
+        let known: Vec<FromImage> =
+            bases.flat_map(|(_, held)| from_image::of_base(&held.image)).collect();
+        for (reference, held) in &mut self.external {
+            held.retain(|held| {
+                known.iter().any(|meant| meant.reference == *reference && meant.is(&held.image))
+            });
+        }
     }
 
     /// Returns the benchmark's names of an image, where they can be believed.
     pub fn aliases(&self, key: &Key) -> &[String] {
         self.aliases.get(key).map_or(&[], Vec::as_slice)
-    }
-
-    /// Returns the references of the `FROM` images that it holds.
-    pub fn externals(&self) -> Vec<String> {
-        self.external.keys().cloned().collect()
     }
 
     fn damaged(&self, what: String) -> ArchiveError {
@@ -280,9 +278,6 @@ impl Archive {
         parent: Option<&Image>,
         tag: String,
     ) -> Result<()> {
-        if let Some(keyed) = from_image::keyed_platform(&held.image.config.labels) {
-            check_platform(&tag, &held.image.platform, &keyed)?;
-        }
         let below = parent.filter(|parent| {
             held.image.diff_ids.starts_with(&parent.diff_ids)
                 && platform::same(&parent.platform, &held.image.platform)
@@ -362,8 +357,9 @@ impl Remote for Archive {
         Ok(Offers { images: held.collect(), unsigned, untold: Vec::new() })
     }
 
-    async fn external_image(&self, reference: &str) -> Result<Option<Image>> {
-        Ok(self.external.get(reference).map(|held| held.image.clone()))
+    async fn external_images(&self, reference: &str) -> Result<Vec<Image>> {
+        let held = self.external.get(reference).into_iter().flatten();
+        Ok(held.map(|held| held.image.clone()).collect())
     }
 
     async fn bring(
@@ -377,17 +373,21 @@ impl Remote for Archive {
         let tag = name::image(kind, key);
         let missing = || EngineError::NoSuchImage { reference: tag.clone() };
         let held = self.images.get(&(kind, *key)).ok_or_else(missing)?;
+        if let Some(keyed) = check::keyed_platform(&held.image, kind) {
+            check_platform(&tag, &held.image.platform, &keyed)?;
+        }
         self.load(engine, held, parent, tag.clone()).await
     }
 
     async fn bring_external(
         &self,
         engine: &dyn Engine,
-        reference: &str,
+        from: &FromImage,
         _: &dyn LogSink,
     ) -> Result<()> {
-        let missing = || EngineError::NoSuchImage { reference: reference.to_owned() };
-        let held = self.external.get(reference).ok_or_else(missing)?;
-        self.load(engine, held, None, reference.to_owned()).await
+        let missing = || EngineError::NoSuchImage { reference: from.reference.clone() };
+        let held = self.external.get(&from.reference).into_iter().flatten();
+        let held = held.into_iter().find(|held| from.is(&held.image)).ok_or_else(missing)?;
+        self.load(engine, held, None, from.own_name()).await
     }
 }

@@ -38,8 +38,8 @@ impl Worker {
     ) -> Result<Image, NodeError> {
         let mut names = BTreeMap::new();
         for from in from_image::of_recipe(recipe) {
-            match from.find(&*self.engine).await?.into_iter().next() {
-                Some((name, _)) => drop(names.insert(from.reference, name)),
+            match self.name_of_from(index, &from, log).await? {
+                Some(name) => drop(names.insert(from.reference, name)),
                 None => return Err(self.without_from(from).await?),
             }
         }
@@ -64,6 +64,24 @@ impl Worker {
             }
             built => Ok(built?),
         }
+    }
+
+    /// Returns the name of a `FROM` image on the engine. It is brought where the images come from has it
+    /// and the engine has not.
+    pub(super) async fn name_of_from(
+        &self,
+        index: NodeIndex,
+        from: &FromImage,
+        log: &Arc<NodeLog>,
+    ) -> Result<Option<String>, NodeError> {
+        let mut here = from.find(&*self.engine).await?;
+        if let Some(remote) = self.remote.as_deref().filter(|_| here.is_empty()) {
+            self.step(index, format!("pull {} from {}", from.reference, remote.describe()));
+            if from_image::bring_for_build(&*self.engine, remote, from, &**log).await? {
+                here = from.find(&*self.engine).await?;
+            }
+        }
+        Ok(here.into_iter().next().map(|(name, _)| name))
     }
 
     /// Says why a base cannot be built on a `FROM` image: it is not here, or is another one by now.

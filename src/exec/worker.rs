@@ -77,7 +77,7 @@ pub(super) struct Worker {
     pub(super) plan: Arc<Plan>,
     pub(super) runs: Option<Arc<Runs>>,
     pub(super) settings: ExecSettings,
-    remote: Option<Arc<dyn Remote>>,
+    pub(super) remote: Option<Arc<dyn Remote>>,
     /// Set once that has no more answers: nobody waits for it again.
     remote_is_gone: AtomicBool,
     mirrors: Arc<crate::source::Mirrors>,
@@ -428,14 +428,11 @@ impl Worker {
                     _ => Vec::new(),
                 };
                 let from = from.into_iter().find(|from| from.reference == reference);
-                let brought = match (&self.remote, from) {
-                    (Some(remote), Some(from)) => {
-                        let (engine, remote) = (&*self.engine, &**remote);
-                        from_image::bring_for_build(engine, remote, &from, &**log).await?
-                    }
-                    _ => false,
+                let here = match from {
+                    Some(from) => self.name_of_from(index, &from, log).await?,
+                    None => None,
                 };
-                if !brought {
+                if here.is_none() {
                     let platform = &self.plan.platform;
                     self.engine.pull(reference, platform, &**log).await?;
                 }

@@ -1,7 +1,34 @@
 //! imgforge turns a benchmark dataset into layered container images, keeps them cached, and runs
 //! evaluations in them.
 //!
-//! The modules follow the flow: a [`dataset`] gives instances, the [`catalog`] says how each
+//! [`forge`] is the door: it opens the state and an engine, loads instances and predictions, plans,
+//! builds and evaluates. This builds the bundled dataset and evaluates its own patches:
+//!
+//! ```no_run
+//! use imgforge::forge::{Forge, ForgeOptions, LoadOptions, RunOptions, Selection, SourceOptions};
+//! use imgforge::plan::{EvaluateOptions, check::Purpose};
+//! use imgforge::progress::PlainReporter;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), imgforge::forge::Error> {
+//! let forge = Forge::open(ForgeOptions::default())?;
+//! let sources = SourceOptions { bootstrap: true, ..SourceOptions::default() };
+//! let load = LoadOptions {
+//!     predictions: vec!["gold".to_owned()],
+//!     purpose: Purpose::Run,
+//!     evaluate: Some(EvaluateOptions::default()),
+//!     ..LoadOptions::of_build(Selection::all("demo"), sources)
+//! };
+//! let reporter = || Ok(Box::new(PlainReporter::new(std::io::stderr(), false)) as _);
+//! let run = forge.evaluate(&load, &RunOptions::named("first"), reporter).await?;
+//! for result in &run.report.results {
+//!     println!("{}: {}", result.instance_id, result.verdict);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The rooms below follow the flow: a [`dataset`] gives instances, the [`catalog`] says how each
 //! (repo, version) is built, [`recipe`] states what every image is made of, [`plan`] keys and
 //! orders the images, [`exec`] builds the stale ones through an [`engine`], with what [`source`]
 //! brings from repositories, and runs evaluations in them; [`event`]s say what happened,
@@ -29,6 +56,7 @@ pub mod event;
 pub mod exec;
 mod file_lock;
 mod file_system;
+pub mod forge;
 pub mod grade;
 mod hashing;
 mod http;

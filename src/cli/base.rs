@@ -1,19 +1,20 @@
 //! `imgforge base`: base images without a registry.
 
-use super::open;
-use crate::cli::out::errln;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::bootstrap::{Bootstrap, BootstrapError, LABEL};
+use crate::cli::out::errln;
 use crate::engine::LogSink;
 use crate::exec::survey::BOOTSTRAP_BYTES;
+use crate::forge::platform;
 use crate::platform::same;
 use crate::store::space;
 
 use super::interrupt::unless_interrupted;
-use super::{CommandResult, Exit, Failure, Global, platform, progress, render};
+use super::open;
+use super::{CommandResult, Exit, Failure, Global, progress, render};
 
 /// Commands of `base`.
 #[derive(Debug, Subcommand)]

@@ -1,18 +1,15 @@
 //! `imgforge build`.
 
-use crate::cli::out::out;
-use std::sync::Arc;
-
 use clap::Args;
 
-use crate::plan::check::Purpose;
+use crate::cli::out::out;
+use crate::forge::LoadOptions;
 use crate::plan::render as plan_render;
 
 use super::chosen::Choice;
-use super::context::{self, Wanted};
 use super::execute::{ExecArgs, exit_of};
+use super::open;
 use super::refusal;
-use super::remotes;
 use super::swebench::SwebenchArgs;
 use super::{CommandResult, Exit, Global, Images, Sources};
 
@@ -48,46 +45,34 @@ pub struct BuildArgs {
 pub(super) async fn run(global: &Global, args: BuildArgs) -> CommandResult {
     args.swebench.check(global)?;
     args.chosen.say_default(global);
-    let wanted = Wanted {
-        chosen: &args.chosen,
-        sources: &args.sources,
-        predictions: args.images.predictions.as_slice(),
-        skip_empty: false,
-        workers: args.exec.max_workers,
+    let load = LoadOptions {
+        predictions: args.images.predictions(),
         build: !args.dry_run,
-        remote: None,
-        build_instead: true,
-        purpose: Purpose::Images,
-        evaluate: None,
-        min_free: args.exec.min_free,
+        ..args.exec.load_options(&args.chosen, &args.sources)
     };
-    let prepared = context::prepare(global, &wanted).await?;
+    let prepared = open::forge(global)?.load(&load).await?;
     // Also where nothing is built.
     args.exec.host()?;
-    let up_to = args.images.up_to();
-    let mut plan = prepared.plan(&prepared.work, up_to, None)?;
-    let tags = prepared.assess(&mut plan, args.force_rebuild, &Default::default()).await?;
+    let plan = prepared.plan(&prepared.work, args.images.up_to(), None)?;
+    let plan = prepared.assess(plan, args.force_rebuild, &Default::default()).await?;
     if args.dry_run {
         if global.json {
-            let document = plan_render::document(&plan, prepared.engine_name(), prepared.workers);
+            let document =
+                plan_render::document(plan.plan(), prepared.engine_name(), prepared.workers);
             let document = refusal::with(&document, &prepared.refused);
             super::render::json(&document);
         } else {
-            out!("{}", plan_render::table(&plan, false));
+            out!("{}", plan_render::table(plan.plan(), false));
         }
         return Ok(refusal::exit(Exit::Success, &prepared.refused));
     }
-    prepared.name_fresh(&plan, &tags).await?;
-    let summary = args.exec.run(global, &prepared, Arc::new(plan), None, Vec::new()).await?;
+    plan.name_fresh().await?;
+    let summary = args.exec.build(global, &plan).await?;
     let mut exit = exit_of(&summary);
     if let Some(registry) = args.push_to.as_deref().filter(|_| args.push) {
-        let sources = &args.sources;
-        let registry = remotes::registry_cache(registry, &prepared.platform)?
-            .trusting(super::keys::trusted(sources, &prepared.catalog)?)
-            .signing(super::keys::signer(sources)?);
+        let registry = prepared.registry(registry)?;
         let nodes = summary.nodes.iter().filter(|node| node.status.is_there());
-        let checker = prepared.checker()?;
-        let failed = super::push::push_nodes(global, &checker, &registry, nodes).await;
+        let failed = plan.push(&registry, nodes).await?;
         if failed > 0 && exit == Exit::Success {
             exit = Exit::SomeFailed;
         }

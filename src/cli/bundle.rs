@@ -1,7 +1,5 @@
 //! `imgforge bundle`.
 
-use super::open;
-use crate::cli::out::errln;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,23 +12,25 @@ use crate::bundle::{self, BundleError, Contents};
 use crate::cache::archive;
 use crate::cache::remote::{Brought, Target};
 use crate::catalog::Catalog;
+use crate::cli::out::errln;
 use crate::disk;
 use crate::engine::Engine;
 use crate::engine::embedded::{EmbeddedEngine, Settings};
 use crate::exec::{NodeSummary, RunSummary};
+use crate::forge::open::engine_identity;
+use crate::forge::{Workload, bundle_in_use, platform, remotes};
 use crate::key::Kind;
 use crate::plan::Plan;
-use crate::plan::check::Purpose;
 use crate::platform::same;
 use crate::recipe::Recipe;
 use crate::store::Store;
 use crate::words;
 
-use super::context::{self, Prepared, Wanted};
 use super::execute::{ExecArgs, exit_of};
+use super::open;
 use super::open::LogLines;
 use super::refusal;
-use super::{Chosen, CommandResult, Exit, Failure, Global, Sources, platform, progress, render};
+use super::{Chosen, CommandResult, Exit, Failure, Global, Sources, progress, render};
 
 /// Commands of `bundle`.
 #[derive(Debug, Subcommand)]
@@ -69,33 +69,6 @@ pub(super) async fn run(global: &Global, command: BundleCommand) -> CommandResul
     }
 }
 
-/// The dataset of the bundle that is in use.
-pub const DATASET: &str = "bundle";
-
-/// Returns where the bundle in use is unpacked.
-pub fn dir(state_dir: &Path) -> PathBuf {
-    state_dir.join("bundle")
-}
-
-/// Reads what the bundle in use holds.
-pub fn used(state_dir: &Path) -> Result<Contents, Failure> {
-    let contents = bundle::read(&dir(state_dir)).map_err(Failure::environment)?;
-    contents.ok_or_else(|| {
-        let error = anyhow::anyhow!("no bundle is in use");
-        Failure::input(error).hint(Some("`imgforge bundle use FILE` unpacks one".to_owned()))
-    })
-}
-
-/// Reads the catalog of the bundle in use.
-pub fn catalog(state_dir: &Path, contents: &Contents) -> Result<Catalog, Failure> {
-    let dir = dir(state_dir).join(bundle::CATALOG);
-    let overlays: Vec<PathBuf> = contents.overlays.iter().map(|name| dir.join(name)).collect();
-    Catalog::load(Some(&dir.join("images.toml")), &overlays).map_err(|error| {
-        let hint = error.hint();
-        Failure::input(error).hint(hint)
-    })
-}
-
 fn say(global: &Global, text: impl std::fmt::Display) {
     if !global.quiet {
         errln!("bundle: {text}");
@@ -123,29 +96,16 @@ fn file_failure(path: &Path) -> impl Fn(std::io::Error) -> Failure + '_ {
 }
 
 async fn create(global: &Global, args: CreateArgs) -> CommandResult {
-    let wanted = Wanted {
-        chosen: &args.chosen,
-        sources: &args.sources,
-        predictions: &[],
-        skip_empty: false,
-        workers: args.exec.max_workers,
-        build: true,
-        remote: None,
-        build_instead: true,
-        purpose: Purpose::Images,
-        evaluate: None,
-        min_free: args.exec.min_free,
-    };
-    let mut prepared = context::prepare(global, &wanted).await?;
+    let load = args.exec.load_options(&args.chosen, &args.sources);
+    let mut prepared = open::forge(global)?.load(&load).await?;
     prepared.namespace = None;
     // Bases need more than packages of Python: they go along as they are.
-    let mut bases = prepared.plan(&prepared.work, Kind::Base, None)?;
-    prepared.assess(&mut bases, false, &Default::default()).await?;
-    if bases.nodes().any(|(_, node)| node.status.runs()) {
+    let bases = prepared.plan(&prepared.work, Kind::Base, None)?;
+    let bases = prepared.assess(bases, false, &Default::default()).await?;
+    if bases.is_stale() {
         say(global, "building base images");
     }
-    let summary =
-        args.exec.run(global, &prepared, Arc::new(bases.clone()), None, Vec::new()).await?;
+    let summary = args.exec.build(global, &bases).await?;
     if exit_of(&summary) != Exit::Success {
         tell_created(global, &prepared, &summary, None);
         return Ok(exit_of(&summary));
@@ -165,7 +125,7 @@ async fn create(global: &Global, args: CreateArgs) -> CommandResult {
             .map_err(file_failure(&dir))?;
     write_rows(&prepared, &dir)?;
     let waiting = progress::wait("writing the base images");
-    export_bases(&prepared, &bases, &dir).await?;
+    export_bases(&prepared, bases.plan(), &dir).await?;
     drop(waiting);
 
     let plan = prepared.plan(&prepared.work, Kind::Instance, None)?;
@@ -206,7 +166,7 @@ async fn create(global: &Global, args: CreateArgs) -> CommandResult {
 /// Prints for programs what a bundle came to: file, instances and bytes where it was `written`.
 fn tell_created(
     global: &Global,
-    prepared: &Prepared,
+    prepared: &Workload,
     summary: &RunSummary,
     written: Option<(&Path, usize, u64)>,
 ) {
@@ -225,7 +185,7 @@ fn tell_created(
     render::json(&refusal::with(&document, &prepared.refused));
 }
 
-fn write_rows(prepared: &Prepared, dir: &Path) -> Result<(), Failure> {
+fn write_rows(prepared: &Workload, dir: &Path) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for instance in &prepared.instances {
         serde_json::to_writer(&mut rows, &**instance).expect("rows are valid JSON");
@@ -236,8 +196,8 @@ fn write_rows(prepared: &Prepared, dir: &Path) -> Result<(), Failure> {
 }
 
 /// Writes the base images, and what they stand on, to the bundle's archive.
-async fn export_bases(prepared: &Prepared, bases: &Plan, dir: &Path) -> Result<(), Failure> {
-    let (engine, _) = prepared.engine.as_ref().expect("a build has an engine");
+async fn export_bases(prepared: &Workload, bases: &Plan, dir: &Path) -> Result<(), Failure> {
+    let (engine, _) = prepared.engine();
     let images = bases.nodes().map(|(_, node)| (node.kind(), node.key));
     let path = dir.join(bundle::IMAGES);
     let exported = archive::export(&**engine, &path, images, None).await;
@@ -245,7 +205,7 @@ async fn export_bases(prepared: &Prepared, bases: &Plan, dir: &Path) -> Result<(
 }
 
 /// Writes the objects that the plan needs of each repository.
-async fn pack_repositories(prepared: &Prepared, plan: &Plan, dir: &Path) -> Result<(), Failure> {
+async fn pack_repositories(prepared: &Workload, plan: &Plan, dir: &Path) -> Result<(), Failure> {
     let mut needed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (_, node) in plan.nodes() {
         match &node.recipe {
@@ -286,7 +246,7 @@ async fn pack_repositories(prepared: &Prepared, plan: &Plan, dir: &Path) -> Resu
 async fn record_packages(
     global: &Global,
     args: &CreateArgs,
-    prepared: &Prepared,
+    prepared: &Workload,
     work: &Path,
 ) -> Result<RunSummary, Failure> {
     let dir = work.join("bundle");
@@ -311,10 +271,10 @@ async fn record_packages(
     let index = PackageIndex::start(&records, Some((client, &url))).await;
     let index = index.map_err(Failure::environment)?;
     let recording = prepared.in_engine(engine, info, store);
-    let mut plan = recording.plan(&recording.work, Kind::Checkout, None)?;
-    recording.assess(&mut plan, false, &Default::default()).await?;
-    let plan = Arc::new(plan);
-    args.exec.run_with(global, &recording, plan, None, Vec::new(), Some(index)).await
+    let plan = recording.plan(&recording.work, Kind::Checkout, None)?;
+    let plan = recording.assess(plan, false, &Default::default()).await?;
+    let (options, reporter) = (args.exec.options(global)?, args.exec.reporter(global)?);
+    Ok(plan.run(&options, None, Some(index), reporter).await?)
 }
 
 /// Brings the base images of an archive onto an engine.
@@ -324,9 +284,9 @@ async fn bring_images(
     path: &Path,
     scratch: &Path,
 ) -> Result<usize, Failure> {
-    let archive = super::cache::transfer::open_archive(path, scratch)?;
+    let archive = remotes::open_archive(path, scratch)?;
     let info = engine.info().await.map_err(open::engine_failure)?;
-    let identity = open::engine_identity(&info);
+    let identity = engine_identity(&info);
     let target = Target { engine, identity: &identity, store };
     let brought = target.bring(&archive, &archive.images(), &|_| {}).await;
     let brought = brought.map_err(Failure::environment)?;
@@ -351,7 +311,7 @@ async fn unpack(global: &Global, args: UseArgs) -> CommandResult {
              such as with `cosign verify-blob`",
         );
     }
-    let dir = self::dir(opened.store.dir());
+    let dir = bundle_in_use::dir(opened.store.dir());
     let scratch = opened.store.scratch_dir().map_err(Failure::environment)?;
     let aside = scratch.path().join("bundle");
     let (file, target) = (args.file.clone(), aside.clone());

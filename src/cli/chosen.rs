@@ -1,51 +1,14 @@
-//! Which instances a command is for: the dataset as an option or as the first word, and lists of
-//! ids with commas or from files.
+//! Which instances a command is for: the dataset as an option or as the first word.
 
 use std::ops::Deref;
 
-use anyhow::Context as _;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use super::help::heading;
 use super::swebench::DEFAULT_DATASET;
-use super::{Chosen, Failure, Global, render};
-
-/// Reads lists of ids as people write them: with commas or white space between them; `@FILE` is a
-/// file of them, and `@-` the standard input. What `is_id` knows is one id, whatever is in it.
-pub fn ids(texts: &[String], is_id: impl Fn(&str) -> bool) -> Result<Vec<String>, Failure> {
-    let mut ids = Vec::new();
-    for text in texts {
-        match text.strip_prefix('@') {
-            _ if is_id(text) => ids.push(text.clone()),
-            Some(file) => ids.extend(of_file(file)?),
-            None => ids.extend(split(text)),
-        }
-    }
-    Ok(ids)
-}
-
-/// Reads a file of ids: a list as JSON, or words; a line that begins with `#` is a comment.
-fn of_file(file: &str) -> Result<Vec<String>, Failure> {
-    let read = match file {
-        "-" => std::io::read_to_string(std::io::stdin()),
-        path => std::fs::read_to_string(path),
-    };
-    let text = read.with_context(|| format!("cannot read `{file}`")).map_err(Failure::input)?;
-    let text = text.trim_start_matches('\u{feff}').trim();
-    if text.starts_with(['[', '{']) {
-        return serde_json::from_str(text)
-            .with_context(|| format!("`{file}` is no list of ids"))
-            .map_err(Failure::input);
-    }
-    Ok(text.lines().filter(|line| !line.trim_start().starts_with('#')).flat_map(split).collect())
-}
-
-fn split(text: &str) -> impl Iterator<Item = String> {
-    let parts = text.split(|c: char| c == ',' || c.is_whitespace());
-    parts.filter(|part| !part.is_empty()).map(str::to_owned)
-}
+use super::{Chosen, Global, render};
 
 /// The chosen instances of a command whose dataset may be its first word: `eval verified` is
 /// `eval -d verified`.

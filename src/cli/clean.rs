@@ -1,14 +1,14 @@
 //! `imgforge clean`.
 
-use super::open;
-use crate::cli::out::errln;
 use anyhow::anyhow;
 use clap::Args;
 use serde_json::json;
 
+use crate::cli::out::errln;
 use crate::engine::Removed;
 use crate::engine::embedded::EmbeddedEngine;
 
+use super::open;
 use super::{CommandResult, Exit, Failure, Global};
 
 /// Arguments of `clean`.

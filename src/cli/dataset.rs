@@ -1,8 +1,5 @@
 //! `imgforge dataset`.
 
-use super::open;
-use super::rows;
-use crate::cli::out::{errln, outln};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,8 +7,12 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use crate::cli::out::{errln, outln};
 use crate::dataset::{Instance, full_name};
 use crate::engine::LogSink;
+use crate::forge::evaluate::run_error;
+use crate::forge::rows::{self, ChosenInstances};
+use crate::forge::{self, Ended, Evaluation, RunOptions, platform, unfit};
 use crate::key::{Digest, Kind};
 use crate::plan::PlanOptions;
 use crate::plan::check::Purpose;
@@ -22,14 +23,13 @@ use crate::source::Mirrors;
 use crate::words;
 
 use super::chosen::Choice;
-use super::context::{self};
-use super::eval::{self, Evaluation, Finished};
+use super::eval::Wanted;
 use super::execute::ExecArgs;
 use super::help::heading;
-use super::rows::ChosenInstances;
+use super::open;
 use super::run_args::RunArgs;
 use super::{Chosen, CommandResult, Exit, Failure, Global, Sources};
-use super::{platform, refusal, results};
+use super::{refusal, results};
 
 /// Commands of `dataset`.
 #[derive(Debug, Subcommand)]
@@ -83,8 +83,8 @@ pub(super) async fn run(global: &Global, command: DatasetCommand) -> CommandResu
     match command {
         DatasetCommand::Ls { chosen } => {
             let ChosenInstances { instances, refused, .. } =
-                rows::choose_rows(global, &chosen).await?;
-            refusal::warn(global, &refused);
+                global.forge_options().choose(&chosen.selection()).await?;
+            unfit::warn(&global.notices(), &refused);
             if global.json {
                 super::render::json(&instances);
             } else {
@@ -103,9 +103,9 @@ pub(super) async fn run(global: &Global, command: DatasetCommand) -> CommandResu
         DatasetCommand::Show { id, mut chosen } => {
             chosen.instance_ids = vec![id];
             let ChosenInstances { instances, refused, .. } =
-                rows::choose_rows(global, &chosen).await?;
+                global.forge_options().choose(&chosen.selection()).await?;
             let Some(instance) = instances.first() else {
-                return Err(refusal::all(&refused, None));
+                return Err(unfit::none_left(&refused, None).into());
             };
             if global.json {
                 super::render::json(instance);
@@ -151,19 +151,22 @@ fn check_run(chosen: &Chosen) -> String {
 /// Runs every instance with the gold patch and without, and lists what does not hold.
 async fn check_gold(global: &Global, args: &CheckArgs) -> Result<Vec<(String, String)>, Failure> {
     let run_id = args.run_id.clone().unwrap_or_else(|| check_run(&args.chosen));
-    let evaluation = Evaluation {
+    let wanted = Wanted {
         chosen: &args.chosen,
         sources: &args.sources,
         predictions: &["gold".to_owned(), "empty".to_owned()],
-        run_id: &run_id,
-        named_here: false,
-        replace_run: args.run_id.is_none(),
-        force_rebuild: false,
         exec: &args.exec,
         run: &args.run,
     };
-    let Finished { report, exit, _lock } = eval::evaluate(global, &evaluation).await?;
-    if matches!(exit, Exit::Interrupted | Exit::Environment) {
+    let options =
+        RunOptions { replace: args.run_id.is_none(), ..wanted.options(global, run_id.clone())? };
+    let Evaluation { report, ended, .. } = &wanted.evaluate(global, &options).await?;
+    let exit = match ended {
+        Ended::Complete | Ended::SomeFailed => None,
+        Ended::Impossible => Some(Exit::Environment),
+        Ended::Interrupted => Some(Exit::Interrupted),
+    };
+    if let Some(exit) = exit {
         let error = anyhow!("the check did not come to its end");
         return Err(Failure { exit, error, hint: None });
     }
@@ -188,7 +191,7 @@ async fn check_gold(global: &Global, args: &CheckArgs) -> Result<Vec<(String, St
         .iter()
         .map(|(id, problem)| json!({ "instance_id": id, "problem": problem }).to_string() + "\n")
         .collect();
-    write_whole(&path, rows.as_bytes()).map_err(eval::run_failure)?;
+    write_whole(&path, rows.as_bytes()).map_err(run_error)?;
     if !global.quiet {
         match problems.len() {
             0 => errln!("every instance holds: its own patch resolves it, and nothing else does"),
@@ -204,24 +207,24 @@ async fn check(global: &Global, args: CheckArgs) -> CommandResult {
     let catalog = open::catalog(global)?;
     let store = open::open_store(global)?;
     let ChosenInstances { instances, refused, mirrors: demo_mirrors, .. } =
-        rows::choose(chosen, store.dir()).await?;
+        rows::choose(&chosen.selection(), store.dir(), &global.notices()).await?;
     let mut problems: Vec<(String, String)> =
         refused.into_iter().map(|one| (one.instance_id, one.why)).collect();
     let count = instances.len() + problems.len();
     let instances: Vec<Arc<Instance>> = instances.into_iter().map(Arc::new).collect();
-    let (sources, defaults) = (&args.sources, catalog.defaults());
+    let (sources, defaults) = (args.sources.options(), catalog.defaults());
     let platform = sources.platform.as_ref().or(defaults.platform.as_ref());
     let platform = platform.map(|text| platform::read(text)).transpose()?;
     let platform = platform.unwrap_or_else(|| Platform::host().to_string());
     let options = PlanOptions {
-        namespace: context::namespace(sources, chosen, defaults, &platform)?,
+        namespace: forge::namespace(&sources, &chosen.selection(), defaults, &platform)?,
         platform,
         derive_images: args.sources.derive_images,
-        image_tag: args.sources.image_tag().map(str::to_owned),
+        image_tag: sources.image_tag,
         up_to: Kind::Instance,
         evaluate: Some(args.run.options()),
     };
-    let check = refusal::Check { catalog: &catalog, options, purpose: Purpose::Run };
+    let check = unfit::Check { catalog: &catalog, options, purpose: Purpose::Run };
     let mut unfit = check.unfit(&instances);
     let mut commits: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
     for (at, instance) in instances.iter().enumerate() {

@@ -1,7 +1,5 @@
 //! `imgforge doctor`: can this machine do it, and what to do where not.
 
-use super::open;
-use crate::cli::out::outln;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -10,6 +8,7 @@ use clap::Args;
 use console::style;
 use serde::Serialize;
 
+use crate::cli::out::outln;
 use crate::config;
 use crate::engine::{EngineError, EngineInfo, EngineKind};
 use crate::platform::Platform;
@@ -17,6 +16,7 @@ use crate::proxy::Proxies;
 use crate::words;
 use crate::{disk, store};
 
+use super::open;
 use super::{CommandResult, Exit, Failure, Global};
 
 /// Bytes of disk that are advised for a whole benchmark.
@@ -81,7 +81,7 @@ pub(super) async fn run(global: &Global, args: DoctorArgs) -> CommandResult {
         checks.push(not_ok(Status::Warn, "containers", &limitation.what, limitation.fix));
     }
     checks.push(architecture_check(info.as_ref()));
-    checks.push(state_check(&state));
+    checks.push(state_check(global, &state));
     checks.push(disk_check("state disk", &state));
     if let Some(root) = info.as_ref().and_then(|info| info.root.as_deref()) {
         checks.push(disk_check("engine disk", root));
@@ -206,8 +206,8 @@ fn architecture_check(info: Option<&EngineInfo>) -> Check {
     }
 }
 
-fn state_check(dir: &Path) -> Check {
-    match store::Store::open_on(dir, open::on_network()) {
+fn state_check(global: &Global, dir: &Path) -> Check {
+    match store::Store::open_on(dir, global.forge_options().on_network()) {
         Ok(store) => match store.on_network() {
             None => ok("state", dir.display().to_string()),
             Some(kind) => {

@@ -1,33 +1,21 @@
 //! Running a plan: what `build` and `eval` share.
 
-use super::open;
-use crate::cli::out::errln;
-use crate::package_indexes;
-use std::collections::HashSet;
 use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::bundle::index::PackageIndex;
 use crate::config;
-use crate::disk;
-use crate::engine::{Engine, EngineKind, HostAccess, embedded};
+use crate::engine::HostAccess;
 use crate::event::Reporter;
-use crate::exec::evaluation::Runs;
-use crate::exec::{ExecSettings, Executor, Interrupt, NodeStatus, RunSummary};
-use crate::key::{Key, Kind};
-use crate::owner::{self, Liveness, Owner, Owners};
-use crate::plan::{Node, Plan, Status};
+use crate::exec::RunSummary;
+use crate::forge::{self, AssessedPlan, BuildOptions, LoadOptions};
 use crate::progress::{Fanout, NdjsonReporter, PlainReporter, TtyReporter};
-use crate::recipe::Recipe;
 
-use super::budget::Budget;
-use super::context::Prepared;
 use super::help::heading;
+use super::open;
 use super::progress::Mode;
-use super::{Exit, Failure, Global};
+use super::{Chosen, Exit, Failure, Global, Sources};
 
 /// How a plan is run.
 #[derive(Debug, Args)]
@@ -68,114 +56,37 @@ pub struct ExecArgs {
 }
 
 impl ExecArgs {
-    /// Runs a plan. `more` is told of every event beside the reporters that the options ask for.
-    pub async fn run(
-        &self,
-        global: &Global,
-        prepared: &Prepared,
-        plan: Arc<Plan>,
-        runs: Option<Arc<Runs>>,
-        more: Vec<Box<dyn Reporter>>,
-    ) -> Result<RunSummary, Failure> {
-        let index = match &prepared.package_index {
-            Some(records) => Some(serve_index(records).await?),
-            None => None,
-        };
-        self.run_with(global, prepared, plan, runs, more, index).await
+    /// Returns what is loaded for a build of instances.
+    pub fn load_options(&self, chosen: &Chosen, sources: &Sources) -> LoadOptions {
+        LoadOptions {
+            workers: self.max_workers,
+            min_free: self.min_free << 30,
+            ..LoadOptions::of_build(chosen.selection(), sources.options())
+        }
     }
 
-    /// The same, with a package index of this process that build steps ask.
-    pub async fn run_with(
+    /// Builds a plan.
+    pub async fn build(
         &self,
         global: &Global,
-        prepared: &Prepared,
-        plan: Arc<Plan>,
-        runs: Option<Arc<Runs>>,
-        more: Vec<Box<dyn Reporter>>,
-        index: Option<PackageIndex>,
+        plan: &AssessedPlan<'_>,
     ) -> Result<RunSummary, Failure> {
-        let host = self.host()?;
-        if !global.quiet {
-            warn_of_environments(&plan);
-        }
-        let (engine, info) =
-            prepared.engine.as_ref().expect("what runs has an engine, or it would have ended");
-        super::preflight::check(&plan, info)?;
-        let mut host = HostAccess { secrets: self.secret.iter().cloned().collect(), ..host };
-        if let Some(index) = &index {
-            lead_to(index, &mut host);
-        }
-        let mut reporter = self.reporters(global)?;
-        reporter.0.extend(more);
-        if !global.quiet && info.kind == EngineKind::Embedded && embedded::ends_with_login() {
-            super::render::warn(format!(
-                "this run ends with your last login; {}",
-                embedded::LINGER
-            ));
-        }
-        // What processes left that were killed.
-        let owners = prepared.store.owners();
-        let left = engine.remove_scratch(&|name, made| owners.judge(name, made)).await;
-        left.map_err(open::engine_failure)?;
-        let settings = ExecSettings {
-            workers: prepared.workers,
-            build_instead: prepared.build_instead,
+        let (options, reporter) = (self.options(global)?, self.reporter(global)?);
+        Ok(plan.build(&options, reporter).await?)
+    }
+
+    /// Returns how a plan is run.
+    ///
+    /// # Errors
+    /// A bundle of certificates that cannot be read.
+    pub fn options(&self, global: &Global) -> Result<BuildOptions, Failure> {
+        Ok(BuildOptions {
             fail_fast: self.fail_fast,
-            attempts: self.retries.map_or(self.attempts, |more| more.saturating_add(1)).max(1),
-            host,
-            log_dir: open::output_dir(global).join(open::BUILD_LOGS),
+            attempts: self.retries.map_or(self.attempts, |more| more.saturating_add(1)),
+            host: HostAccess { secrets: self.secret.iter().cloned().collect(), ..self.host()? },
             min_free: self.min_free << 30,
-            engine: open::engine_identity(info),
-            engine_root: info.root.clone().filter(|root| disk::free(root).is_ok()),
-            owner: owner::name().to_owned(),
             told: global.progress_mode().told(global.verbose),
-        };
-        let identity = settings.engine.clone();
-        let note_use = || {
-            let kept = plan.nodes().filter(|(_, node)| node.kind() != Kind::Evaluation);
-            let images = kept.map(|(_, node)| (node.key, node.instances.as_slice()));
-            prepared.store.record_use(&identity, &prepared.dataset, images)
-        };
-        note_use().map_err(Failure::environment)?;
-        let collector = open::collector(&**engine, info, &identity, &prepared.store);
-        let budget = Budget::new(collector, prepared.catalog.cache(), global.quiet);
-        budget.keep().await;
-        let executor = Executor {
-            engine: engine.clone(),
-            store: prepared.store.clone(),
-            mirrors: prepared.mirrors.clone(),
-            settings,
-            runs,
-            remote: prepared.remote.clone(),
-        };
-        let interrupt = Interrupt::default();
-        super::interrupt::watch_signals(interrupt.clone());
-        let summary = tokio::select! {
-            biased;
-            summary = executor.run(plan.clone(), &mut reporter, &interrupt) => summary,
-            () = budget.keep_meanwhile() => unreachable!("it goes on for ever"),
-        };
-        drop(reporter);
-        drop(index);
-        if !global.quiet && prepared.fetched.as_secs() > 0 {
-            let took = crate::progress::seconds(prepared.fetched.as_secs_f64());
-            errln!("and {took} for the FROM images before");
-        }
-        remove_own(&**engine, owners).await;
-        note_use().map_err(Failure::environment)?;
-        if let Some(registry) = &prepared.push_to {
-            // Images of model patches are made in less time than they travel, and seldom needed twice.
-            let patched: HashSet<Key> =
-                plan.nodes().filter_map(|(_, node)| of_model(node)).collect();
-            let built = summary
-                .nodes
-                .iter()
-                .filter(|node| node.status == NodeStatus::Built && !patched.contains(&node.key));
-            let checker = prepared.checker()?;
-            super::push::push_nodes(global, &checker, registry, built).await;
-        }
-        budget.keep().await;
-        Ok(summary)
+        })
     }
 
     /// Reads what build steps get from the host.
@@ -197,7 +108,11 @@ impl ExecArgs {
         })
     }
 
-    fn reporters(&self, global: &Global) -> Result<Fanout, Failure> {
+    /// Returns what shows the events of a run, and writes them where that was asked for.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn reporter(&self, global: &Global) -> Result<Box<dyn Reporter>, forge::Error> {
         let mut reporters: Vec<Box<dyn Reporter>> = Vec::new();
         let output = global.verbose > 0;
         match global.progress_mode() {
@@ -212,80 +127,13 @@ impl ExecArgs {
             } else {
                 let file = File::create(path).map_err(|error| {
                     let text = format!("cannot write `{}`", path.display());
-                    Failure::input(anyhow::Error::from(error).context(text))
+                    forge::Error::input(anyhow::Error::from(error).context(text))
                 })?;
                 reporters.push(Box::new(NdjsonReporter::new(file, false)));
             }
         }
-        Ok(Fanout(reporters))
+        Ok(Box::new(Fanout(reporters)))
     }
-}
-
-/// Says of the environments that will be made what was replaced in them, and what they do not see.
-fn warn_of_environments(plan: &Plan) {
-    let mut made = false;
-    for (_, node) in plan.nodes() {
-        let (Recipe::Env(recipe), Status::Stale(_)) = (&node.recipe, &node.status) else {
-            continue;
-        };
-        made = true;
-        for note in &recipe.replaced {
-            errln!("warning: {}: {note}", node.id);
-        }
-    }
-    let links = open::variable("UV_FIND_LINKS").or(open::variable("PIP_FIND_LINKS"));
-    let links = links.filter(|_| made).unwrap_or_default();
-    for folder in package_indexes::links(&links).1 {
-        errln!(
-            "warning: build steps do not see the folder `{folder}` of PIP_FIND_LINKS: packages come \
-             from the index"
-        );
-    }
-}
-
-/// Returns the key of an image with a model patch.
-fn of_model(node: &Node) -> Option<Key> {
-    match &node.recipe {
-        Recipe::Instance(recipe) => recipe.model_patch.as_ref().map(|_| node.key),
-        _ => None,
-    }
-}
-
-/// Starts what answers for the package index from the records of a bundle.
-async fn serve_index(records: &Path) -> Result<PackageIndex, Failure> {
-    PackageIndex::start(records, None).await.map_err(|error| {
-        let error = anyhow::Error::from(error).context("cannot serve the packages of the bundle");
-        Failure::environment(error)
-    })
-}
-
-/// Leads build steps to an index on this machine, and nowhere else.
-fn lead_to(index: &PackageIndex, host: &mut HostAccess) {
-    for name in [
-        "PIP_EXTRA_INDEX_URL",
-        "PIP_FIND_LINKS",
-        "PIP_NO_INDEX",
-        "UV_EXTRA_INDEX_URL",
-        "UV_FIND_LINKS",
-        "UV_INDEX",
-        "UV_INDEX_STRATEGY",
-    ] {
-        host.variables.remove(name);
-    }
-    for (name, value) in index.variables() {
-        host.variables.insert(name.to_owned(), value);
-    }
-    host.network = Some("host".to_owned());
-}
-
-/// Removes the containers and images of work that this very process dropped, or that the engine
-/// lost on the way.
-pub async fn remove_own(engine: &dyn Engine, owners: &Owners) {
-    let judge = |name: &str, made| match Owner::parse(name) {
-        Some(owner) if owner == *Owner::this() => Liveness::Dead,
-        _ => owners.judge(name, made),
-    };
-    let _ = engine.remove_scratch(&judge).await;
 }
 
 /// Returns how a run ends the process.

@@ -1,7 +1,5 @@
 //! `imgforge grade`.
 
-use super::rows;
-use crate::cli::out::{errln, outln};
 use std::fs::File;
 use std::io::{self, BufReader, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -10,11 +8,12 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use serde_json::json;
 
+use crate::cli::out::{errln, outln};
 use crate::dataset::Instance;
+use crate::forge::unfit;
 use crate::grade::{self, Expected, ReadError, Rules, RulesError};
 
 use super::help::heading;
-use super::refusal;
 use super::{Chosen, CommandResult, Exit, Failure, Global};
 
 /// Arguments of `grade`.
@@ -56,9 +55,9 @@ pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
         None => None,
         Some(dataset) => {
             let chosen = Chosen::one(dataset, &args.split, args.instance_id.as_deref());
-            let mut chosen = rows::choose_rows(global, &chosen).await?;
+            let mut chosen = global.forge_options().choose(&chosen.selection()).await?;
             if chosen.instances.is_empty() {
-                return Err(refusal::all(&chosen.refused, None));
+                return Err(unfit::none_left(&chosen.refused, None).into());
             }
             chosen.instances.pop()
         }

@@ -36,9 +36,16 @@ pub async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, F
     Err(Failure { exit: Exit::Interrupted, error, hint: None })
 }
 
+/// Returns what the signals end from now on; see [`watch_signals`].
+pub fn watched() -> Interrupt {
+    let interrupt = Interrupt::default();
+    watch_signals(interrupt.clone());
+    interrupt
+}
+
 /// The first Ctrl-C stops what has not started, the second drops what runs; SIGTERM does both at
 /// once: whoever sends it does not wait for tests, which may be stopped themselves.
-pub fn watch_signals(interrupt: Interrupt) {
+fn watch_signals(interrupt: Interrupt) {
     let Some(mut seen) = signals() else { return };
     tokio::spawn(async move {
         let stop = |seen: &Seen| seen.interrupts + seen.terminations > 0;

@@ -1,8 +1,5 @@
 //! `imgforge lock`.
 
-use super::open;
-use crate::cli::out::{errln, out};
-use crate::package_indexes;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
@@ -11,13 +8,16 @@ use serde_json::json;
 
 use crate::catalog::TextFile;
 use crate::catalog::lock::{LockRequest, lock};
+use crate::cli::out::{errln, out};
 use crate::config;
 use crate::engine::LogSink;
 use crate::exec::requirements;
+use crate::package_indexes;
 use crate::recipe::env::RepoFiles;
 use crate::requirements::pins;
 use crate::source::Mirrors;
 
+use super::open;
 use super::{CommandResult, Exit, Failure, Global, render};
 
 /// Arguments of `lock`.

@@ -4,17 +4,16 @@
 //! command's own.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::anyhow;
 use clap::Args;
 
-use super::open;
 use crate::cli::out::errln;
 use crate::disk::bytes_text;
 use crate::engine::{
     AttachRequest, Engine, EngineInfo, EngineKind, SandboxEnd, SandboxNetwork, label,
 };
+use crate::forge::{self, AssessedPlan, LoadOptions, Workload};
 use crate::key::Kind;
 use crate::nearest::nearest;
 use crate::plan::{EvaluateOptions, Node, Plan};
@@ -22,10 +21,10 @@ use crate::recipe::{EvaluationRecipe, Recipe, RunLimits, RunNetwork};
 use crate::store::Store;
 
 use super::attach::{self, Signals};
-use super::context::{self, Prepared, Wanted};
-use super::execute::{self, ExecArgs, exit_of};
+use super::execute::{ExecArgs, exit_of};
 use super::help::heading;
 use super::interrupt::unless_interrupted;
+use super::open;
 use super::render::warn;
 use super::{Chosen, CommandResult, Exit, Failure, Global, Sources};
 
@@ -146,19 +145,17 @@ async fn look(global: &Global, args: LookArgs, wish: Wish) -> CommandResult {
         None => dataset_of(global, &args.id)?,
     };
     let chosen = Chosen::one(&dataset, &args.split, Some(&args.id));
-    let wanted = Wanted {
-        predictions: args.predictions.as_slice(),
-        workers: args.exec.max_workers,
-        build: true,
-        min_free: args.exec.min_free,
-        ..Wanted::images(&chosen, &args.sources)
+    let load = LoadOptions {
+        predictions: args.predictions.iter().cloned().collect(),
+        ..args.exec.load_options(&chosen, &args.sources)
     };
-    let prepared = context::prepare(global, &wanted).await?;
-    let (engine, info) = prepared.engine.as_ref().expect("a build has an engine");
-    let mut plan = prepared.plan(&prepared.work, args.layer, None)?;
-    let tags = prepared.assess(&mut plan, false, &Default::default()).await?;
-    prepared.name_fresh(&plan, &tags).await?;
-    let node = target(&plan, &args)?.clone();
+    let prepared = open::forge(global)?.load(&load).await?;
+    let (engine, info) = prepared.engine();
+    let plan = prepared.plan(&prepared.work, args.layer, None)?;
+    // Its lease keeps the image as long as the command runs.
+    let assessed = prepared.assess(plan, false, &Default::default()).await?;
+    assessed.name_fresh().await?;
+    let node = target(assessed.plan(), &args)?.clone();
     let evaluation = evaluation(&prepared, &args);
     let published = matches!(node.recipe, Recipe::Published(_));
     let evaluation = match evaluation {
@@ -168,7 +165,7 @@ async fn look(global: &Global, args: LookArgs, wish: Wish) -> CommandResult {
         Err(_) => None,
     };
     let network = network(&args, evaluation.as_ref(), info)?;
-    if let Some(exit) = make(global, &args, &prepared, plan).await? {
+    if let Some(exit) = make(global, &args, &assessed).await? {
         return Ok(exit);
     }
     let mut command = match wish {
@@ -223,7 +220,7 @@ fn exit(code: i64) -> Exit {
 
 /// Runs the command to its end; its container is gone afterwards.
 async fn attend(
-    prepared: &Prepared,
+    prepared: &Workload,
     engine: &dyn Engine,
     request: &AttachRequest,
 ) -> Result<SandboxEnd, Failure> {
@@ -236,7 +233,7 @@ async fn attend(
     }
     .await;
     if ended.is_err() {
-        execute::remove_own(engine, prepared.store.owners()).await;
+        forge::remove_own(engine, prepared.store.owners()).await;
     }
     ended
 }
@@ -264,7 +261,7 @@ fn target<'a>(plan: &'a Plan, args: &LookArgs) -> Result<&'a Node, Failure> {
 }
 
 /// Returns how the tests of the instance are run: the command is run so too.
-fn evaluation(prepared: &Prepared, args: &LookArgs) -> Result<Option<EvaluationRecipe>, Failure> {
+fn evaluation(prepared: &Workload, args: &LookArgs) -> Result<Option<EvaluationRecipe>, Failure> {
     let options = EvaluateOptions { network: args.network, ..EvaluateOptions::default() };
     let plan = prepared.plan(&prepared.work, Kind::Instance, Some(options))?;
     let recipe = plan.targets.first().map(|target| &plan.graph[target.node].recipe);
@@ -298,23 +295,14 @@ fn network(
 async fn make(
     global: &Global,
     args: &LookArgs,
-    prepared: &Prepared,
-    plan: Plan,
+    assessed: &AssessedPlan<'_>,
 ) -> Result<Option<Exit>, Failure> {
-    let (engine, info) = prepared.engine.as_ref().expect("a build has an engine");
-    if plan.nodes().any(|(_, node)| node.status.runs()) {
-        let summary = args.exec.run(global, prepared, Arc::new(plan), None, Vec::new()).await?;
+    if assessed.is_stale() {
+        let summary = args.exec.build(global, assessed).await?;
         let exit = exit_of(&summary);
         return Ok((exit != Exit::Success).then_some(exit));
     }
-    // What processes left that were killed.
-    let owners = prepared.store.owners();
-    let left = engine.remove_scratch(&|name, made| owners.judge(name, made)).await;
-    left.map_err(open::engine_failure)?;
-    let images = plan.nodes().map(|(_, node)| (node.key, node.instances.as_slice()));
-    let identity = open::engine_identity(info);
-    let used = prepared.store.record_use(&identity, &prepared.dataset, images);
-    used.map_err(Failure::environment)?;
+    assessed.note_use().await?;
     Ok(None)
 }
 

@@ -1,6 +1,5 @@
 //! `imgforge man`: manual pages, made from the command line as it is parsed.
 
-use crate::cli::out::{errln, out};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -10,6 +9,7 @@ use clap::{Args, Command, ValueHint};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
+use crate::cli::out::{errln, out};
 use crate::words::count;
 
 use super::{CommandResult, Exit, Failure, Global, help};

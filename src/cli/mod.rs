@@ -4,7 +4,6 @@
 
 mod attach;
 mod base;
-mod budget;
 mod build;
 mod bundle;
 mod cache;
@@ -12,7 +11,6 @@ mod chosen;
 mod clean;
 mod complete;
 mod completions;
-mod context;
 mod dataset;
 mod doctor;
 mod eval;
@@ -29,22 +27,15 @@ mod open;
 mod out;
 mod parsers;
 mod plan;
-mod platform;
-mod preflight;
 mod prewarm;
 mod progress;
-mod push;
-mod record;
 mod refusal;
-mod remotes;
 mod render;
 mod report;
 mod results;
-mod rows;
 mod run_args;
 mod schema;
 mod settings;
-mod submission;
 mod swebench;
 mod variables;
 mod words;
@@ -55,6 +46,8 @@ use clap::{Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use regex::Regex;
 
 use help::heading;
+
+use crate::forge::{EngineChoice, Selection, SourceOptions};
 
 pub use exit::Exit;
 pub use help::command;
@@ -134,17 +127,6 @@ struct Global {
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum, PartialEq, Eq)]
-enum EngineChoice {
-    /// Docker where one is chosen or answers, else embedded; Podman's socket is passed by
-    #[default]
-    Auto,
-    /// Docker's API: DOCKER_HOST, a context, or its sockets
-    Docker,
-    /// Without a daemon: containers from Linux namespaces
-    Embedded,
-}
-
-#[derive(Debug, Clone, Copy, Default, ValueEnum, PartialEq, Eq)]
 enum ColorChoice {
     /// On a terminal, unless NO_COLOR is set
     #[default]
@@ -183,6 +165,19 @@ struct Chosen {
 }
 
 impl Chosen {
+    /// Returns the choice as the library takes it.
+    fn selection(&self) -> Selection {
+        Selection {
+            dataset: self.dataset.clone(),
+            split: self.split.clone(),
+            instance_ids: self.instance_ids.clone(),
+            exclude: self.exclude.clone(),
+            filter: self.filter.clone(),
+            repo: self.repo.clone(),
+            limit: self.limit,
+        }
+    }
+
     /// Chooses instances of a dataset by their ids; all where there are none.
     fn ids(dataset: &str, split: &str, ids: &[String]) -> Self {
         let instance_ids = ids.to_vec();
@@ -251,9 +246,22 @@ struct Sources {
 }
 
 impl Sources {
-    /// Returns the tag of published images, where that is not `latest`.
-    fn image_tag(&self) -> Option<&str> {
-        self.instance_image_tag.as_deref().filter(|tag| *tag != "latest")
+    /// Returns the options as the library takes them.
+    fn options(&self) -> SourceOptions {
+        let tag = self.instance_image_tag.as_ref().filter(|tag| *tag != "latest");
+        SourceOptions {
+            git_mirrors: self.git_mirror.clone(),
+            namespace: self.namespace.clone(),
+            derive_images: self.derive_images,
+            image_tag: tag.cloned(),
+            platform: self.platform.clone(),
+            emulate: self.emulate,
+            bootstrap: self.bootstrap,
+            cache_registry: self.cache_registry.clone(),
+            cache_mode: self.cache_mode,
+            verify: self.verify.clone(),
+            sign: self.sign.clone(),
+        }
     }
 }
 
@@ -276,6 +284,11 @@ struct Images {
 }
 
 impl Images {
+    /// Returns the predictions: one file at most.
+    fn predictions(&self) -> Vec<String> {
+        self.predictions.iter().cloned().collect()
+    }
+
     /// Returns the last layer that is wanted.
     fn up_to(&self) -> crate::key::Kind {
         self.layers.iter().copied().max().unwrap_or(crate::key::Kind::Instance)

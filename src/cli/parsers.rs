@@ -1,8 +1,8 @@
 //! `imgforge parsers`.
 
-use crate::cli::out::outln;
 use serde_json::json;
 
+use crate::cli::out::outln;
 use crate::grade;
 
 use super::{CommandResult, Exit, Global, render};

@@ -1,15 +1,16 @@
 //! `imgforge plan`.
 
-use crate::cli::out::out;
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 
+use crate::cli::out::out;
+use crate::forge::LoadOptions;
 use crate::plan::check::Purpose;
 use crate::plan::render;
 
 use super::chosen::Choice;
-use super::context::{self, Wanted};
 use super::help::heading;
+use super::open;
 use super::refusal;
 use super::swebench::SwebenchArgs;
 use super::{CommandResult, Exit, Failure, Global, Images, Sources};
@@ -57,35 +58,28 @@ pub(super) async fn run(global: &Global, args: PlanArgs) -> CommandResult {
     }
     args.swebench.check(global)?;
     args.chosen.say_default(global);
-    let wanted = Wanted {
-        chosen: &args.chosen,
-        sources: &args.sources,
-        predictions: args.images.predictions.as_slice(),
-        skip_empty: false,
+    let load = LoadOptions {
+        predictions: args.images.predictions(),
         workers: args.max_workers,
-        build: false,
-        remote: None,
-        build_instead: true,
         purpose: Purpose::Plan,
-        evaluate: None,
-        min_free: 0,
+        ..LoadOptions::of_images(args.chosen.selection(), args.sources.options())
     };
-    let prepared = context::prepare(global, &wanted).await?;
-    let up_to = args.images.up_to();
-    let mut plan = prepared.plan(&prepared.work, up_to, None)?;
-    prepared.assess(&mut plan, args.force_rebuild, &Default::default()).await?;
+    let prepared = open::forge(global)?.load(&load).await?;
+    let plan = prepared.plan(&prepared.work, args.images.up_to(), None)?;
+    let assessed = prepared.assess(plan, args.force_rebuild, &Default::default()).await?;
+    let plan = assessed.plan();
     let engine = prepared.engine_name();
     let format = if global.json { Format::Json } else { args.format };
     let text = match format {
         Format::Json => {
-            let document = render::document(&plan, engine, prepared.workers);
+            let document = render::document(plan, engine, prepared.workers);
             let document = refusal::with(&document, &prepared.refused);
             super::render::json(&document);
             return Ok(refusal::exit(Exit::Success, &prepared.refused));
         }
-        Format::Dot => render::dot(&plan),
-        Format::Mermaid => render::mermaid(&plan),
-        Format::Table => render::table(&plan, args.explain),
+        Format::Dot => render::dot(plan),
+        Format::Mermaid => render::mermaid(plan),
+        Format::Table => render::table(plan, args.explain),
     };
     out!("{text}");
     Ok(refusal::exit(Exit::Success, &prepared.refused))

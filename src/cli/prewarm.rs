@@ -1,16 +1,14 @@
 //! `imgforge prewarm`.
 
-use crate::cli::out::errln;
-use std::sync::Arc;
-
 use clap::Args;
 
-use crate::plan::check::Purpose;
+use crate::cli::out::errln;
+use crate::forge::LoadOptions;
 use crate::words;
 
 use super::chosen::Choice;
-use super::context::{self, Wanted};
 use super::execute::{ExecArgs, exit_of};
+use super::open;
 use super::refusal;
 use super::swebench::SwebenchArgs;
 use super::{CommandResult, Exit, Failure, Global, Images, Sources};
@@ -41,20 +39,14 @@ pub struct PrewarmArgs {
 pub(super) async fn run(global: &Global, args: PrewarmArgs) -> CommandResult {
     args.swebench.check(global)?;
     args.chosen.say_default(global);
-    let wanted = Wanted {
-        chosen: &args.chosen,
-        sources: &args.sources,
-        predictions: args.images.predictions.as_slice(),
+    let load = LoadOptions {
+        predictions: args.images.predictions(),
         skip_empty: true,
-        workers: args.exec.max_workers,
-        build: true,
-        remote: args.from.as_deref(),
+        remote: args.from.clone(),
         build_instead: !args.no_build,
-        purpose: Purpose::Images,
-        evaluate: None,
-        min_free: args.exec.min_free,
+        ..args.exec.load_options(&args.chosen, &args.sources)
     };
-    let prepared = context::prepare(global, &wanted).await?;
+    let prepared = open::forge(global)?.load(&load).await?;
     let mut work = prepared.work.clone();
     if let Some(file) = &args.images.predictions {
         // Just the instances that it names.
@@ -64,11 +56,11 @@ pub(super) async fn run(global: &Global, args: PrewarmArgs) -> CommandResult {
             return Err(Failure::input(error));
         }
     }
-    let mut plan = prepared.plan(&work, args.images.up_to(), None)?;
-    let tags = prepared.assess(&mut plan, false, &Default::default()).await?;
-    prepared.name_fresh(&plan, &tags).await?;
-    let warm = !plan.nodes().any(|(_, node)| node.status.runs());
-    let summary = args.exec.run(global, &prepared, Arc::new(plan), None, Vec::new()).await?;
+    let plan = prepared.plan(&work, args.images.up_to(), None)?;
+    let plan = prepared.assess(plan, false, &Default::default()).await?;
+    plan.name_fresh().await?;
+    let warm = !plan.is_stale();
+    let summary = args.exec.build(global, &plan).await?;
     if !global.quiet && !warm {
         let missing: Vec<&str> = summary
             .nodes

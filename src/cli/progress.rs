@@ -69,7 +69,12 @@ pub(super) fn decide(global: &Global) {
     });
 }
 
+/// Returns how what is waited for is said.
+pub(super) fn waiting() -> Waiting {
+    WAITING.get().copied().unwrap_or(Waiting::Silent)
+}
+
 /// Says after a second what is waited for, until the value is dropped.
 pub(super) fn wait(what: impl Into<String>) -> Wait {
-    Wait::begin(WAITING.get().copied().unwrap_or(Waiting::Silent), what)
+    Wait::begin(waiting(), what)
 }

@@ -1,9 +1,11 @@
 //! Errors and hints, as people see them.
 
-use crate::cli::out::{errln, outln};
 use std::fmt::Display;
 
 use console::style;
+
+use crate::cli::out::{errln, outln};
+use crate::forge::{self, ErrorKind};
 
 use super::Exit;
 
@@ -72,6 +74,18 @@ impl Failure {
                 "hint": self.hint,
             }
         }));
+    }
+}
+
+impl From<forge::Error> for Failure {
+    fn from(error: forge::Error) -> Failure {
+        let exit = match error.kind() {
+            ErrorKind::Input => Exit::BadInput,
+            ErrorKind::Environment => Exit::Environment,
+            ErrorKind::Interrupted => Exit::Interrupted,
+        };
+        let (error, hint) = error.into_parts();
+        Failure { exit, error, hint }
     }
 }
 

@@ -1,13 +1,12 @@
 //! `imgforge schema`: the JSON Schemas of what `--json` prints, and of the files beside it. They are
 //! files in `schemas/`, and part of the program.
 
-use crate::cli::out::{out, outln};
-
 use anyhow::anyhow;
 use clap::Args;
 use include_dir::{Dir, include_dir};
 use serde_json::{Value, json};
 
+use crate::cli::out::{out, outln};
 use crate::nearest::nearest;
 
 use super::{CommandResult, Exit, Failure, Global, render};

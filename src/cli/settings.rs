@@ -1,7 +1,5 @@
 //! `imgforge config show`: each setting, its value, and where that comes from.
 
-use super::open;
-use crate::cli::out::out;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -10,11 +8,13 @@ use clap::{Args, Command, Subcommand};
 use serde::Serialize;
 
 use crate::catalog::Catalog;
+use crate::cli::out::out;
 use crate::config;
 use crate::store;
 
 use super::execute::ExecArgs;
 use super::help::{self, heading};
+use super::open;
 use super::results::Outputs;
 use super::run_args::RunArgs;
 use super::{CommandResult, Exit, Global, Sources, render};

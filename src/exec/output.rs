@@ -16,9 +16,10 @@ const MOST_WAITING: usize = 2_000;
 const LONGEST: usize = 2_000;
 
 /// Which lines of a node are told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Lines {
     /// None.
+    #[default]
     None,
     /// The last one, now and then.
     Last,
@@ -27,7 +28,7 @@ pub enum Lines {
 }
 
 /// Which lines are told of nodes that make images, and of nodes that run tests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Told {
     /// Of images.
     pub images: Lines,

@@ -1,7 +1,5 @@
 //! `cache gc` and `cache rm`.
 
-use super::super::open;
-use crate::cli::out::errln;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -11,12 +9,15 @@ use serde_json::json;
 
 use crate::cache::collect::Gone;
 use crate::cache::{CachedImage, Limits};
+use crate::cli::out::errln;
 use crate::disk;
+use crate::forge;
 use crate::key::Key;
 use crate::store::{RecordLimits, RecordsGone};
 use crate::words::{are, count};
 
-use super::super::{CommandResult, Exit, Failure, Global, budget, render};
+use super::super::open;
+use super::super::{CommandResult, Exit, Failure, Global, render};
 use super::{find, read};
 
 /// Arguments of `cache gc`.
@@ -41,7 +42,7 @@ pub struct GcArgs {
 
 /// Takes away what the state holds beside images.
 async fn collect_records(
-    opened: &open::Opened,
+    opened: &forge::Opened,
     limits: &RecordLimits,
     dry_run: bool,
 ) -> Result<RecordsGone, Failure> {
@@ -81,7 +82,7 @@ fn tell_records(gone: &RecordsGone, verb: &str) {
 pub(super) async fn gc(global: &Global, args: GcArgs) -> CommandResult {
     let settings = open::catalog(global)?.cache().clone();
     let opened = open::open(global).await?;
-    let own = budget::limits(&settings);
+    let own = forge::limits(&settings);
     let days = |days: u32| Duration::from_secs(u64::from(days) * 86400);
     let limits = match (args.keep_bytes, args.keep_days) {
         (None, None) => own,

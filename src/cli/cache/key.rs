@@ -1,6 +1,5 @@
 //! `cache key`: a pair of keys for signing images.
 
-use crate::cli::out::errln;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -9,6 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
+use crate::cli::out::errln;
 use crate::sign::PrivateKey;
 
 use super::super::{CommandResult, Exit, Failure, Global, keys, render};

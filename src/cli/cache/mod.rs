@@ -12,8 +12,8 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use crate::cache::{CachedImage, Contents};
+use crate::forge::Opened;
 
-use super::open::Opened;
 use super::{CommandResult, Failure, Global};
 
 /// Commands of `cache`.

@@ -1,7 +1,5 @@
 //! `cache pin` and `cache unpin`.
 
-use super::super::open;
-use crate::cli::out::{errln, outln};
 use std::collections::BTreeSet;
 
 use anyhow::anyhow;
@@ -9,13 +7,14 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cache::Contents;
+use crate::cli::out::{errln, outln};
+use crate::forge::{LoadOptions, Opened};
 use crate::key::{Key, Kind};
 use crate::store::{Pinned, Pins};
 use crate::words;
 
-use super::super::context::{self, Wanted};
 use super::super::help::heading;
-use super::super::open::Opened;
+use super::super::open;
 use super::super::{Chosen, CommandResult, Exit, Failure, Global, Sources, render};
 use super::{find, read};
 
@@ -56,8 +55,8 @@ async fn wanted(global: &Global, args: &PinArgs, opened: &Opened) -> Result<Pins
         return Ok(pins);
     };
     let chosen = Chosen::ids(dataset, &args.split, &args.instance_ids);
-    let wanted = Wanted::images(&chosen, &args.sources);
-    let prepared = context::prepare(global, &wanted).await?;
+    let load = LoadOptions::of_images(chosen.selection(), args.sources.options());
+    let prepared = open::forge(global)?.load(&load).await?;
     let plan = prepared.plan(&prepared.work, Kind::Instance, None)?;
     if args.instance_ids.is_empty() {
         let keys = plan.nodes().map(|(_, node)| node.key).collect();

@@ -1,8 +1,5 @@
 //! `cache ls`, `cache du` and `cache why`.
 
-use super::super::open;
-use crate::cli::out::{out, outln};
-use crate::engine::EngineKind;
 use std::fmt::Write as _;
 
 use clap::Args;
@@ -12,11 +9,14 @@ use serde_json::json;
 use crate::cache::contents::now;
 use crate::cache::usage::{Group, age};
 use crate::cache::{CachedImage, Contents};
+use crate::cli::out::{out, outln};
 use crate::disk;
+use crate::engine::EngineKind;
+use crate::forge::Opened;
 use crate::key::Kind;
 use crate::words::count;
 
-use super::super::open::Opened;
+use super::super::open;
 use super::super::render;
 use super::super::{CommandResult, Exit, Failure, Global};
 use super::{find, read, row, time};

@@ -1,29 +1,28 @@
 //! `cache push`, `cache pull`, `cache export` and `cache import`.
 
-use super::super::open;
-use crate::cli::out::errln;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
 
-use crate::cache::archive::{self, Archive, ArchiveError};
+use crate::cache::archive;
+use crate::cache::registry::Signer;
 use crate::cache::registry::{Pushed, ToPush};
 use crate::cache::remote::{Brought, BroughtImage, Remote, Target};
 use crate::cache::{CacheError, CachedImage};
+use crate::cli::out::errln;
 use crate::disk;
+use crate::forge::push::{push_images, say_pushed};
+use crate::forge::{LoadOptions, Opened, keys, remotes};
 use crate::key::{Key, Kind};
 use crate::plan::{Plan, name};
 use crate::sign::PublicKey;
 use crate::words;
 
-use super::super::context::{self, Wanted};
 use super::super::help::heading;
-use super::super::open::Opened;
-use super::super::{
-    Chosen, CommandResult, Exit, Failure, Global, Sources, keys, progress, push, remotes, render,
-};
+use super::super::open;
+use super::super::{Chosen, CommandResult, Exit, Failure, Global, Sources, progress, render};
 use super::read;
 
 /// Which images.
@@ -55,7 +54,12 @@ pub struct Which {
 impl Which {
     /// Returns the keys of which one must have signed what comes.
     fn trusted(&self, global: &Global) -> Result<Vec<PublicKey>, Failure> {
-        keys::trusted(&self.sources, &open::catalog(global)?)
+        Ok(keys::trusted(&self.sources.options(), &open::catalog(global)?)?)
+    }
+
+    /// Returns what signs.
+    fn signer(&self) -> Result<Option<Signer>, Failure> {
+        Ok(keys::signer(&self.sources.options(), &|| super::super::keys::password(false))?)
     }
 
     /// Returns the images of the chosen instances; `None` for every image.
@@ -73,9 +77,9 @@ impl Which {
             limit: self.limit,
             ..Chosen::ids(dataset, &self.split, &self.instance_ids)
         };
-        let wanted = Wanted::images(&chosen, &self.sources);
-        let prepared = context::prepare(global, &wanted).await?;
-        prepared.plan(&prepared.work, Kind::Instance, None).map(Some)
+        let load = LoadOptions::of_images(chosen.selection(), self.sources.options());
+        let prepared = open::forge(global)?.load(&load).await?;
+        Ok(Some(prepared.plan(&prepared.work, Kind::Instance, None)?))
     }
 }
 
@@ -104,7 +108,7 @@ pub(super) async fn push(global: &Global, args: PushArgs) -> CommandResult {
     let wanted = args.which.keys(global).await?;
     let registry = remotes::registry_cache(&args.registry, &opened.info.platform)?
         .trusting(args.which.trusted(global)?)
-        .signing(keys::signer(&args.which.sources)?);
+        .signing(args.which.signer()?);
     let contents = read(&opened).await?;
     let mut images: Vec<ToPush> = contents
         .images
@@ -119,9 +123,9 @@ pub(super) async fn push(global: &Global, args: PushArgs) -> CommandResult {
     let keys = images.iter().map(|image| image.key);
     let _lease = opened.store.lease(keys).await.map_err(Failure::environment)?;
     let checker = opened.checker()?;
-    let pushed = push::push(global, &checker, &registry, &images).await;
+    let pushed = push_images(&global.notices(), &checker, &registry, &images).await;
     let pushed = pushed.map_err(open::engine_failure)?;
-    let failed = push::report(global, &pushed);
+    let failed = say_pushed(&global.notices(), &pushed);
     let missing = wanted.map_or(0, |wanted| wanted.len() - images.len());
     if missing > 0 {
         let (images, are) = (words::count(missing, "image"), words::are(missing));
@@ -174,7 +178,8 @@ pub(super) async fn import(global: &Global, args: ImportArgs) -> CommandResult {
     let opened = open::open(global).await?;
     let scratch = opened.store.scratch_dir().map_err(Failure::environment)?;
     let waiting = progress::wait(format!("reading {}", args.file.display()));
-    let archive = open_archive(&args.file, scratch.path())?.trusting(&args.which.trusted(global)?);
+    let archive =
+        remotes::open_archive(&args.file, scratch.path())?.trusting(&args.which.trusted(global)?);
     drop(waiting);
     let plan = args.which.plan(global).await?;
     let wanted = plan.as_ref().map_or_else(|| archive.images(), keys_of);
@@ -183,24 +188,6 @@ pub(super) async fn import(global: &Global, args: ImportArgs) -> CommandResult {
         None => archive.aliases(key).to_vec(),
     };
     bring(global, &opened, &archive, &wanted, "imported", &names).await
-}
-
-/// Opens an archive.
-pub(in super::super) fn open_archive(file: &Path, scratch: &Path) -> Result<Archive, Failure> {
-    Archive::open(file, scratch).map_err(archive_failure)
-}
-
-fn archive_failure(error: ArchiveError) -> Failure {
-    let hint = error.hint();
-    match error {
-        ArchiveError::Engine(_) | ArchiveError::Busy { .. } => {
-            Failure::environment(error).hint(hint)
-        }
-        ArchiveError::File { ref source, .. } if disk::is_full(source) => {
-            Failure::environment(error).hint(hint)
-        }
-        _ => Failure::input(error).hint(hint),
-    }
 }
 
 /// Brings images, gives them their `names` as a build does, and says how it went.
@@ -280,7 +267,7 @@ pub struct ExportArgs {
 pub(super) async fn export(global: &Global, args: ExportArgs) -> CommandResult {
     let opened = open::open(global).await?;
     let wanted = args.which.keys(global).await?;
-    let signer = keys::signer(&args.which.sources)?;
+    let signer = args.which.signer()?;
     let contents = read(&opened).await?;
     let mut chosen: Vec<&CachedImage> = contents
         .images
@@ -310,7 +297,7 @@ pub(super) async fn export(global: &Global, args: ExportArgs) -> CommandResult {
     let exported =
         archive::export(engine, &args.file, images, signer.as_ref().map(|of| &of.key)).await;
     drop(waiting);
-    let written = exported.map_err(archive_failure)?;
+    let written = exported.map_err(remotes::archive_error)?;
     if missing > 0 {
         let (images, are) = (words::count(missing, "image"), words::are(missing));
         render::warn(format!("{images} {are} not here: `imgforge build` makes them"));

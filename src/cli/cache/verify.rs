@@ -1,13 +1,13 @@
 //! `cache verify`.
 
-use super::super::open;
-use crate::cli::out::errln;
 use clap::Args;
 use serde_json::json;
 
 use crate::cache::verify;
+use crate::cli::out::errln;
 use crate::words::count;
 
+use super::super::open;
 use super::super::{CommandResult, Exit, Failure, Global, render};
 
 /// Arguments of `cache verify`.

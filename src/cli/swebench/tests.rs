@@ -124,7 +124,7 @@ fn add_chosen(parts: &mut Vec<String>, chosen: &Chosen) {
 }
 
 fn add_ids(parts: &mut Vec<String>, ids: &[String]) {
-    let ids = super::super::chosen::ids(ids, |text| text.starts_with('@')).unwrap();
+    let ids = crate::forge::rows::ids(ids, |text| text.starts_with('@')).unwrap();
     add(parts, "ids", (!ids.is_empty()).then(|| ids.join(",")));
 }
 
@@ -137,7 +137,7 @@ fn add_sources(parts: &mut Vec<String>, sources: &Sources) {
 }
 
 fn add_end(parts: &mut Vec<String>, sources: &Sources, by_default: bool, swebench: &SwebenchArgs) {
-    add(parts, "tag", sources.image_tag());
+    add(parts, "tag", sources.options().image_tag.as_deref());
     parts.extend(by_default.then(|| "by-default".to_owned()));
     for note in swebench.notes() {
         let words: Vec<&str> = note.split(' ').take(3).collect();

@@ -4,34 +4,39 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::cache::archive::{Archive, ArchiveError};
 use crate::cache::check::{self, Wrong};
 use crate::cache::from_image;
 use crate::cache::registry::RegistryCache;
 use crate::cache::remote::{Offers, Remote};
 use crate::catalog::{Catalog, RegistryMode};
+use crate::disk;
 use crate::engine::reference::{self, NotAPlace};
 use crate::engine::{Engine, EngineError, Image, docker};
 use crate::key::Key;
 use crate::plan::{Plan, Status};
 use crate::platform::same;
 
-use super::Failure;
-use super::context::{Prepared, Wanted};
-use super::open::{engine_failure, engine_identity, variable};
+use super::Error;
+use super::keys;
+use super::open::{engine_error, engine_identity, variable};
+use super::workload::Workload;
+use super::{ForgeOptions, LoadOptions, Notices};
 
 /// Where images come from, and where they go.
 pub type Remotes = (Option<Arc<dyn Remote>>, Option<RegistryCache>);
 
 /// Returns where images come from and where they go.
 pub fn open(
-    wanted: &Wanted<'_>,
+    forge: &ForgeOptions,
+    wanted: &LoadOptions,
     catalog: &Catalog,
     platform: &str,
     scratch: &Path,
-) -> Result<Remotes, Failure> {
-    let (sources, settings) = (wanted.sources, catalog.cache());
-    let keys = super::keys::trusted(sources, catalog)?;
-    let registry = |name: &str| -> Result<RegistryCache, Failure> {
+) -> Result<Remotes, Error> {
+    let (sources, settings) = (&wanted.sources, catalog.cache());
+    let keys = keys::trusted(sources, catalog)?;
+    let registry = |name: &str| -> Result<RegistryCache, Error> {
         Ok(registry_cache(name, platform)?.trusting(keys.clone()))
     };
     let named = sources.cache_registry.as_ref().or(settings.registry.as_ref());
@@ -39,14 +44,14 @@ pub fn open(
     let writes = named.filter(|name| mode.writes() && !name.is_empty());
     let push_to = writes.map(|name| registry(name)).transpose()?;
     let push_to = match push_to {
-        Some(to) if wanted.build => Some(to.signing(super::keys::signer(sources)?)),
+        Some(to) if wanted.build => Some(to.signing(keys::signer(sources, &*forge.password)?)),
         to => to,
     };
-    if let Some(from) = wanted.remote {
+    if let Some(from) = wanted.remote.as_deref() {
         let remote: Arc<dyn Remote> = match is_file(from) {
             false => Arc::new(registry(from)?),
             true => {
-                let archive = super::cache::transfer::open_archive(Path::new(from), scratch)?;
+                let archive = open_archive(Path::new(from), scratch)?;
                 Arc::new(archive.trusting(&keys))
             }
         };
@@ -66,7 +71,7 @@ fn is_file(from: &str) -> bool {
 }
 
 /// Opens a registry as a cache.
-pub fn registry_cache(registry: &str, platform: &str) -> Result<RegistryCache, Failure> {
+pub fn registry_cache(registry: &str, platform: &str) -> Result<RegistryCache, Error> {
     let client_config = docker::config_directory(variable);
     RegistryCache::new(registry, platform, client_config).map_err(|wrong| {
         let no_host = wrong == NotAPlace::NoHost;
@@ -78,8 +83,27 @@ pub fn registry_cache(registry: &str, platform: &str) -> Result<RegistryCache, F
             }
             false => "name the host, and a path: ghcr.io/me, 127.0.0.1:5000",
         };
-        Failure::input(error).hint(Some(hint.to_owned()))
+        Error::input(error).with_hint(Some(hint.to_owned()))
     })
+}
+
+/// Opens an archive.
+pub fn open_archive(file: &Path, scratch: &Path) -> Result<Archive, Error> {
+    Archive::open(file, scratch).map_err(archive_error)
+}
+
+/// Makes the error of an archive.
+pub fn archive_error(error: ArchiveError) -> Error {
+    let hint = error.hint();
+    match error {
+        ArchiveError::Engine(_) | ArchiveError::Busy { .. } => {
+            Error::environment(error).with_hint(hint)
+        }
+        ArchiveError::File { ref source, .. } if disk::is_full(source) => {
+            Error::environment(error).with_hint(hint)
+        }
+        _ => Error::input(error).with_hint(hint),
+    }
 }
 
 /// Finds out what the `FROM` images are that the engine does not have: its bases know what they
@@ -90,19 +114,20 @@ pub async fn recorded(
     remote: Option<&dyn Remote>,
     images: Vec<String>,
     (platform, native): (&str, &str),
-    wanted: &Wanted<'_>,
-) -> Result<(BTreeMap<String, String>, Vec<String>), Failure> {
+    wanted: &LoadOptions,
+    notices: &Notices,
+) -> Result<(BTreeMap<String, String>, Vec<String>), Error> {
     let (mut known, mut left) = (BTreeMap::new(), Vec::new());
     let mut of_bases = None;
     // That a registry answers nothing is told where the images themselves are looked for.
     let mut gone = false;
     for reference in images {
-        match engine.inspect(&reference).await.map_err(engine_failure)? {
+        match engine.inspect(&reference).await.map_err(engine_error)? {
             Some(image) if same(&image.platform, platform) => {
                 left.push(reference);
                 continue;
             }
-            Some(image) => super::render::warn(format!(
+            Some(image) => notices.warn(format!(
                 "`{reference}` here is for {}: for {platform} it counts as absent{}",
                 image.platform,
                 if wanted.build { ", and what comes instead takes the name" } else { "" }
@@ -111,7 +136,7 @@ pub async fn recorded(
         }
         // What bases for another platform recorded may be wrong: an older imgforge built them here.
         if of_bases.is_none() && same(platform, native) {
-            let listed = engine.images().await.map_err(engine_failure)?;
+            let listed = engine.images().await.map_err(engine_error)?;
             of_bases = Some(from_image::recorded_identities(&listed, platform));
         }
         if let Some(identity) = of_bases.as_ref().and_then(|known| known.get(&reference)) {
@@ -130,10 +155,10 @@ pub async fn recorded(
                 None => left.push(reference),
             },
             Err(error @ EngineError::Unsigned { .. }) => {
-                super::render::warn(format!("{:#}", anyhow::Error::from(error)));
+                notices.warn(format!("{:#}", anyhow::Error::from(error)));
                 left.push(reference);
             }
-            Err(error) if wanted.remote.is_some() => return Err(engine_failure(error)),
+            Err(error) if wanted.remote.is_some() => return Err(engine_error(error)),
             Err(error) => {
                 gone = error.is_of_registry();
                 left.push(reference);
@@ -145,44 +170,45 @@ pub async fn recorded(
 
 /// Lets stale images come from elsewhere. A registry that does not answer is a warning, unless it
 /// was named for this very command: everything can be built.
-pub async fn take_offers(prepared: &Prepared, plan: &mut Plan) -> Result<(), Failure> {
-    let (Some(remote), Some((_, info))) = (&prepared.remote, &prepared.engine) else {
+pub async fn take_offers(workload: &Workload, plan: &mut Plan) -> Result<(), Error> {
+    let (Some(remote), Some((_, info))) = (&workload.remote, &workload.engine) else {
         return Ok(());
     };
+    let notices = &workload.notices;
     let wanted = plan.wanted();
     if wanted.is_empty() {
         return Ok(());
     }
     let Offers { images, unsigned, untold } = match remote.offers(&wanted).await {
         Ok(offers) => offers,
-        Err(error) if prepared.insists => return Err(engine_failure(error)),
+        Err(error) if workload.insists => return Err(engine_error(error)),
         Err(error) => {
             let hint = error.hint().map_or(String::new(), |hint| format!(" ({hint})"));
             let error = anyhow::Error::from(error);
-            super::render::warn(format!("everything is built: {error:#}{hint}"));
+            notices.warn(format!("everything is built: {error:#}{hint}"));
             return Ok(());
         }
     };
-    if prepared.insists
+    if workload.insists
         && let Some(at) = untold.iter().position(EngineError::is_of_registry)
     {
         let mut untold = untold;
-        return Err(engine_failure(untold.swap_remove(at)));
+        return Err(engine_error(untold.swap_remove(at)));
     }
     if let Some(first) = untold.into_iter().next() {
         let hint = first.hint().map_or(String::new(), |hint| format!(" ({hint})"));
         let (what, error) = (remote.describe(), anyhow::Error::from(first));
-        super::render::warn(format!("{what} does not tell all that it has: {error:#}{hint}"));
+        notices.warn(format!("{what} does not tell all that it has: {error:#}{hint}"));
     }
-    note_unsigned(plan, unsigned);
-    let layers = checked_offers(prepared, plan, images).await?;
-    let local = prepared.store.indexed(&engine_identity(info)).map_err(Failure::environment)?;
+    note_unsigned(&workload.notices, plan, unsigned);
+    let layers = checked_offers(workload, plan, images).await?;
+    let local = workload.store.indexed(&engine_identity(info)).map_err(Error::environment)?;
     plan.take_offers(&layers, |key| local.get(key).map(|known| known.diff_ids.clone()));
     Ok(())
 }
 
 /// Says of each node that there is an image of it which no trusted key signed.
-fn note_unsigned(plan: &mut Plan, unsigned: HashMap<Key, EngineError>) {
+fn note_unsigned(notices: &Notices, plan: &mut Plan, unsigned: HashMap<Key, EngineError>) {
     let notes: HashMap<Key, String> = unsigned
         .into_iter()
         .map(|(key, error)| (key, format!("{:#}", anyhow::Error::from(error))))
@@ -192,11 +218,11 @@ fn note_unsigned(plan: &mut Plan, unsigned: HashMap<Key, EngineError>) {
         .filter_map(|(index, node)| Some((index, node.id.clone(), notes.get(&node.key)?)))
         .collect();
     for (_, id, note) in nodes.iter().take(SHOWN) {
-        super::render::warn(format!("{id}: {note}"));
+        notices.warn(format!("{id}: {note}"));
     }
     if nodes.len() > SHOWN {
         let more = nodes.len() - SHOWN;
-        super::render::warn(format!("{more} more images are as if they were not there"));
+        notices.warn(format!("{more} more images are as if they were not there"));
     }
     for (index, _, note) in nodes {
         plan.graph[index].notes.push(note.clone());
@@ -206,13 +232,14 @@ fn note_unsigned(plan: &mut Plan, unsigned: HashMap<Key, EngineError>) {
 /// Checks what is offered with what it will stand on here; returns the layers of what is what its name
 /// says. What is not is as if it were not there, and its node says so.
 async fn checked_offers(
-    prepared: &Prepared,
+    workload: &Workload,
     plan: &mut Plan,
     mut offers: HashMap<Key, Image>,
-) -> Result<HashMap<Key, Vec<String>>, Failure> {
-    let (Some(remote), Some((engine, _))) = (&prepared.remote, &prepared.engine) else {
+) -> Result<HashMap<Key, Vec<String>>, Error> {
+    let (Some(remote), Some((engine, _))) = (&workload.remote, &workload.engine) else {
         return Ok(HashMap::new());
     };
+    let notices = &workload.notices;
     let mut here: HashMap<Key, Option<Image>> = HashMap::new();
     let (mut notes, mut foreign) = (Vec::new(), Vec::new());
     for (index, node) in plan.nodes() {
@@ -221,7 +248,7 @@ async fn checked_offers(
         let below = match parent {
             Some(parent) if parent.status == Status::Fresh => {
                 if let std::collections::hash_map::Entry::Vacant(place) = here.entry(parent.key) {
-                    place.insert(engine.inspect(&parent.image).await.map_err(engine_failure)?);
+                    place.insert(engine.inspect(&parent.image).await.map_err(engine_error)?);
                 }
                 here.get(&parent.key).and_then(Option::as_ref)
             }
@@ -231,7 +258,7 @@ async fn checked_offers(
         let from = match parent {
             Some(_) => Vec::new(),
             None => match from_image::below(&**engine, Some(remote.as_ref()), offer).await {
-                Err(error) if prepared.insists => return Err(engine_failure(error)),
+                Err(error) if workload.insists => return Err(engine_error(error)),
                 // As if the place did not have them.
                 from => from.unwrap_or_default(),
             },
@@ -253,10 +280,10 @@ async fn checked_offers(
         offers.remove(&node.key);
     }
     for warning in foreign.iter().take(SHOWN) {
-        super::render::warn(warning);
+        notices.warn(warning);
     }
     if foreign.len() > SHOWN {
-        super::render::warn(format!("and {} more are not taken", foreign.len() - SHOWN));
+        notices.warn(format!("and {} more are not taken", foreign.len() - SHOWN));
     }
     for (index, note) in notes {
         plan.graph[index].notes.push(note);

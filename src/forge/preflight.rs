@@ -6,13 +6,13 @@ use crate::engine::{EngineInfo, EngineKind};
 use crate::plan::{Node, Plan, Status};
 use crate::recipe::{Recipe, RunNetwork};
 
-use super::Failure;
+use super::Error;
 
 /// Checks that this machine has what the plan needs.
 ///
 /// # Errors
 /// Exit code 3: a program is missing, or no evaluation can have its network on this engine.
-pub fn check(plan: &Plan, engine: &EngineInfo) -> Result<(), Failure> {
+pub fn check(plan: &Plan, engine: &EngineInfo) -> Result<(), Error> {
     let to_do: Vec<&Node> =
         plan.nodes().map(|(_, node)| node).filter(|node| node.status.runs()).collect();
     let with_git = to_do.iter().find(|node| {
@@ -23,7 +23,7 @@ pub fn check(plan: &Plan, engine: &EngineInfo) -> Result<(), Failure> {
         && !is_in_path("git")
     {
         let error = anyhow!("`{}` needs `git`, which is not in PATH", node.id);
-        return Err(Failure::environment(error).hint(Some("install git".to_owned())));
+        return Err(Error::environment(error).with_hint(Some("install git".to_owned())));
     }
     let bridged = |node: &&&Node| match &node.recipe {
         Recipe::Evaluation(recipe) => recipe.network == RunNetwork::Bridge,
@@ -35,8 +35,8 @@ pub fn check(plan: &Plan, engine: &EngineInfo) -> Result<(), Failure> {
     if engine.kind == EngineKind::Embedded && evaluations > 0 && without_network == evaluations {
         let error =
             anyhow!("the embedded engine has no bridged network, and the tests are to have one");
-        return Err(Failure::environment(error)
-            .hint(Some("use `--network host`, or `none`, or Docker".to_owned())));
+        return Err(Error::environment(error)
+            .with_hint(Some("use `--network host`, or `none`, or Docker".to_owned())));
     }
     Ok(())
 }

@@ -13,8 +13,8 @@ use crate::plan::build::ModelPatch;
 use crate::run::{PatchState, Submitted};
 use crate::words;
 
-use super::Failure;
-use super::render::warn;
+use super::Error;
+use super::Notices;
 
 /// What the predictions of a run were.
 #[derive(Debug, Clone, Default)]
@@ -44,7 +44,8 @@ pub fn read(
     refused: &[Refused],
     all: &HashSet<String>,
     skip_empty: bool,
-) -> Result<(Vec<Work>, Submission), Failure> {
+    notices: &Notices,
+) -> Result<(Vec<Work>, Submission), Error> {
     let instances: Vec<Arc<Instance>> = instances.iter().cloned().map(Arc::new).collect();
     if names.is_empty() {
         let work = instances.into_iter().map(|instance| Work { instance, prediction: None });
@@ -66,10 +67,10 @@ pub fn read(
         };
         let read = prediction::read(name, &plain).map_err(|error| {
             let hint = error.hint();
-            Failure::input(error).hint(hint)
+            Error::input(error).with_hint(hint)
         })?;
         for twice in &read.duplicates {
-            warn(format!(
+            notices.warn(format!(
                 "{name}: `{}` has two predictions for `{}`, at {} and {}; the last counts",
                 words::shown(&twice.model),
                 words::shown(&twice.instance_id),
@@ -129,7 +130,7 @@ pub fn read(
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        warn(format!(
+        notices.warn(format!(
             "{} {} for {} that the dataset does not have: {}{more}",
             words::count(unknown.len(), "prediction"),
             words::are(unknown.len()),
@@ -143,12 +144,12 @@ pub fn read(
             1 => "an instance that is",
             _ => "instances that are",
         };
-        warn(format!("{predictions} {are} for {what} not chosen"));
+        notices.warn(format!("{predictions} {are} for {what} not chosen"));
     }
     if submission.submitted.is_empty() || (work.is_empty() && !skip_empty && refused.is_empty()) {
         let error =
             anyhow!("no prediction of `{}` is for an instance that is chosen", names.join("`, `"));
-        return Err(Failure::input(error));
+        return Err(Error::input(error));
     }
     work.sort_by_key(|(model, at, _)| (*model, *at));
     Ok((work.into_iter().map(|(_, _, work)| work).collect(), submission))

@@ -11,20 +11,21 @@ use crate::engine::{Engine, EngineInfo};
 use crate::owner;
 use crate::platform::{self, Platform};
 
-use super::Failure;
-use super::open::engine_failure;
+use super::Error;
+use super::open::engine_error;
 
 /// Reads a platform that a person wrote.
-pub fn read(text: &str) -> Result<String, Failure> {
+pub fn read(text: &str) -> Result<String, Error> {
     config::platform(text).map_err(|text| {
         let error = anyhow!("`{text}` is not a platform that imgforge makes images for");
-        Failure::input(error).hint(Some(format!("known are {}", config::PLATFORMS.join(" and "))))
+        Error::input(error)
+            .with_hint(Some(format!("known are {}", config::PLATFORMS.join(" and "))))
     })
 }
 
 /// Makes the failure of what does not run on a machine.
-fn foreign(here: &str, platform: &str) -> Failure {
-    Failure::environment(anyhow!("{here}; {platform} needs another machine"))
+fn foreign(here: &str, platform: &str) -> Error {
+    Error::environment(anyhow!("{here}; {platform} needs another machine"))
 }
 
 /// Checks that what is for a platform runs on an engine: natively, or, where that is allowed, under
@@ -35,19 +36,19 @@ pub async fn check(
     platform: &str,
     emulate: bool,
     scratch: &Path,
-) -> Result<Option<String>, Failure> {
+) -> Result<Option<String>, Error> {
     if platform::same(platform, &info.platform) {
         return Ok(None);
     }
     let here = format!("the engine ({}) runs {}", info.kind, info.platform);
     if !emulate {
-        return Err(foreign(&here, platform).hint(Some(
+        return Err(foreign(&here, platform).with_hint(Some(
             "`--emulate` runs it under an emulator that the kernel has registered (binfmt_misc): \
              slowly, and reports say so"
                 .to_owned(),
         )));
     }
-    let wanted: Platform = platform.parse().map_err(Failure::input)?;
+    let wanted: Platform = platform.parse().map_err(Error::input)?;
     // Where the engine's directory is on this machine, so is its kernel.
     let near = info.root.as_ref().is_some_and(|root| disk::free(root).is_ok());
     let handlers = match near {
@@ -55,7 +56,7 @@ pub async fn check(
         false => Vec::new(),
     };
     let ran = emulation::runs(engine, &wanted, owner::name(), scratch).await;
-    if ran.map_err(engine_failure)? {
+    if ran.map_err(engine_error)? {
         let names: Vec<String> = handlers
             .iter()
             .map(|handler| format!("{} ({})", handler.name, handler.interpreter))
@@ -74,7 +75,7 @@ pub async fn check(
         ),
         Some(one) => format!("`{}` is registered, and a program did not run under it", one.name),
     };
-    Err(foreign(&format!("{here}, and {why}"), platform).hint(Some(
+    Err(foreign(&format!("{here}, and {why}"), platform).with_hint(Some(
         "register an emulator on the engine's machine, such as Debian's `qemu-user-static` or \
          `qemu-user-binfmt`"
             .to_owned(),

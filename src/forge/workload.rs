@@ -1,9 +1,8 @@
-//! What a run is prepared with: from flags to instances, engine, remote and plan.
+//! What is loaded into a forge: from options to instances, engine, sources of images, and plans.
 
-use crate::cli::out::errln;
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use anyhow::anyhow;
 
@@ -14,7 +13,8 @@ use crate::cache::remote::Remote;
 use crate::catalog::{Catalog, Defaults};
 use crate::config;
 use crate::dataset::{Instance, Refused};
-use crate::engine::{Engine, EngineInfo, LogSink};
+use crate::engine::{Engine, EngineInfo};
+use crate::exec::Interrupt;
 use crate::exec::survey::{self, Fetch, FetchError};
 use crate::key::{Key, Kind};
 use crate::plan::build::from_images;
@@ -22,18 +22,19 @@ use crate::plan::check::Purpose;
 use crate::plan::{EvaluateOptions, Inventory, Plan, PlanOptions, Planner, Status, Work};
 use crate::platform::Platform;
 use crate::source::{Mirrors, local_path};
-use crate::store::{Lease, Store};
+use crate::store::Store;
 
-use super::open::{
-    LogLines, catalog, connect, engine_failure, engine_identity, open_store, say_elsewhere,
-};
+use super::assessed::AssessedPlan;
+use super::open::{engine_error, engine_identity, say_elsewhere};
 use super::rows::{ChosenInstances, choose};
 use super::submission::{self, Submission};
-use super::{Chosen, Failure, Global, Sources};
-use super::{bundle, platform, refusal, remotes};
+use super::{
+    Error, Forge, LoadOptions, Notices, Password, Selection, SourceOptions, bundle_in_use, keys,
+    platform, remotes, unfit,
+};
 
-/// What plans are made from.
-pub struct Prepared {
+/// Instances with their predictions, and all that plans of them are made from.
+pub struct Workload {
     /// The catalog.
     pub catalog: Catalog,
     /// The engine, when one answers.
@@ -73,82 +74,38 @@ pub struct Prepared {
     /// Where images go that were built here.
     pub push_to: Option<RegistryCache>,
     from: BTreeMap<String, String>,
-    /// What keeps the images of assessed plans as long as this lives.
-    leases: Mutex<Vec<Lease>>,
-    /// Whether nothing but errors is said.
-    quiet: bool,
+    pub(super) notices: Notices,
+    pub(super) interrupts: Arc<dyn Fn() -> Interrupt + Send + Sync>,
+    pub(super) output_dir: PathBuf,
+    sources: SourceOptions,
+    password: Arc<Password>,
     /// The records that answer for the package index; the network does where there are none.
     pub package_index: Option<PathBuf>,
     /// How long the `FROM` images took, before there was a plan.
     pub fetched: std::time::Duration,
     /// Where what comes from an archive is unpacked.
-    _scratch: tempfile::TempDir,
-}
-
-/// What plans are made for.
-pub struct Wanted<'a> {
-    /// Which instances.
-    pub chosen: &'a Chosen,
-    /// Where things come from.
-    pub sources: &'a Sources,
-    /// Files of predictions, `gold` or `empty`; without any, every instance is wanted once.
-    pub predictions: &'a [String],
-    /// Whether predictions without a patch are left out.
-    pub skip_empty: bool,
-    /// `-j`.
-    pub workers: Option<usize>,
-    /// Whether an engine must answer, and missing `FROM` images are pulled.
-    pub build: bool,
-    /// Where images come from, instead of the registry of options and catalog.
-    pub remote: Option<&'a str>,
-    /// Whether what cannot be had from there is built.
-    pub build_instead: bool,
-    /// What the instances must be good for.
-    pub purpose: Purpose,
-    /// How they are run.
-    pub evaluate: Option<EvaluateOptions>,
-    /// GiB that must stay free.
-    pub min_free: u64,
-}
-
-impl<'a> Wanted<'a> {
-    /// Wants to know the images of instances, and nothing built.
-    pub fn images(chosen: &'a Chosen, sources: &'a Sources) -> Self {
-        Wanted {
-            chosen,
-            sources,
-            predictions: &[],
-            skip_empty: false,
-            workers: None,
-            build: false,
-            remote: None,
-            build_instead: true,
-            purpose: Purpose::Images,
-            evaluate: None,
-            min_free: 0,
-        }
-    }
+    _scratch: Arc<tempfile::TempDir>,
 }
 
 /// Returns the namespace of published images; `None` builds everything.
 pub fn namespace(
-    sources: &Sources,
-    chosen: &Chosen,
+    sources: &SourceOptions,
+    selection: &Selection,
     defaults: &Defaults,
     platform: &str,
-) -> Result<Option<String>, Failure> {
-    if matches!(chosen.dataset.as_str(), "demo" | bundle::DATASET) {
+) -> Result<Option<String>, Error> {
+    if matches!(selection.dataset.as_str(), "demo" | bundle_in_use::DATASET) {
         return Ok(None);
     }
     let named = sources.namespace.as_deref();
     config::namespace(named, defaults, platform == "linux/amd64").map_err(|(named, wrong)| {
         let error = anyhow::Error::new(wrong);
-        Failure::input(error.context(format!("`{named}` is not a namespace of images")))
+        Error::input(error.context(format!("`{named}` is not a namespace of images")))
     })
 }
 
 /// Checks that a source of repositories that is on this machine is there.
-fn check_mirror(template: &str) -> Result<(), Failure> {
+fn check_mirror(template: &str) -> Result<(), Error> {
     let Some(path) = local_path(template) else { return Ok(()) };
     // What comes before the first name of a repository.
     let whole = path.display().to_string();
@@ -163,7 +120,7 @@ fn check_mirror(template: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let error = anyhow!("`{}`, where --git-mirror looks, is no directory", place.display());
-    Err(Failure::input(error).hint(Some(
+    Err(Error::input(error).with_hint(Some(
         "name a URL or a directory that is there; {owner}, {name} and {repo} stand for the \
          repository"
             .to_owned(),
@@ -171,70 +128,68 @@ fn check_mirror(template: &str) -> Result<(), Failure> {
 }
 
 /// Reads everything that a plan is made from.
-pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, Failure> {
-    let store = open_store(global)?;
-    let in_bundle = wanted.chosen.dataset == bundle::DATASET;
-    let bundled = in_bundle.then(|| bundle::used(store.dir())).transpose()?;
+pub(super) async fn load(forge: &Forge, wanted: &LoadOptions) -> Result<Workload, Error> {
+    let (options, store) = (&forge.options, forge.store.clone());
+    let notices = &options.notices;
+    let in_bundle = wanted.selection.dataset == bundle_in_use::DATASET;
+    let bundled = in_bundle.then(|| bundle_in_use::used(store.dir())).transpose()?;
     let catalog = match &bundled {
-        Some(contents) => bundle::catalog(store.dir(), contents)?,
-        None => catalog(global)?,
+        Some(contents) => bundle_in_use::catalog(store.dir(), contents)?,
+        None => options.catalog()?,
     };
-    let sources = wanted.sources;
+    let sources = &wanted.sources;
     let defaults = catalog.defaults();
     let platform = sources.platform.as_ref().or(defaults.platform.as_ref());
     let platform = platform.map(|text| platform::read(text)).transpose()?;
-    for template in &sources.git_mirror {
+    for template in &sources.git_mirrors {
         check_mirror(template)?;
     }
     let ChosenInstances { instances, mut refused, all, origin: dataset, mirrors: demo_mirrors } =
-        choose(wanted.chosen, store.dir()).await?;
+        choose(&wanted.selection, store.dir(), notices).await?;
     if instances.is_empty() {
-        return Err(refusal::all(&refused, None));
+        return Err(unfit::none_left(&refused, None));
     }
+    let (names, skip_empty) = (&wanted.predictions, wanted.skip_empty);
     let (mut work, submission) =
-        submission::read(wanted.predictions, &instances, &refused, &all, wanted.skip_empty)?;
+        submission::read(names, &instances, &refused, &all, skip_empty, notices)?;
     let instances: Vec<Arc<Instance>> = instances.into_iter().map(Arc::new).collect();
 
-    let engine = match connect(global).await {
+    let engine = match options.connect().await {
         Ok(engine) => {
-            let info = engine.info().await.map_err(engine_failure)?;
+            let info = engine.info().await.map_err(engine_error)?;
             Some((engine, info))
         }
-        Err(error) if wanted.build => return Err(engine_failure(error)),
+        Err(error) if wanted.build => return Err(engine_error(error)),
         Err(error) => {
-            if !global.quiet {
-                super::render::warn(format!("{error}, so every image is taken for stale"));
-            }
+            notices.advise(format!("{error}, so every image is taken for stale"));
             None
         }
     };
     let native = engine.as_ref().map(|(_, info)| info.platform.clone());
     let native = native.unwrap_or_else(|| Platform::host().to_string());
     let platform = platform.unwrap_or(native);
-    let scratch = store.scratch_dir().map_err(Failure::environment)?;
+    let scratch = store.scratch_dir().map_err(Error::environment)?;
     let emulator = match &engine {
         Some((engine, info)) if wanted.build => {
             platform::check(&**engine, info, &platform, sources.emulate, scratch.path()).await?
         }
         _ => None,
     };
-    if let Some(emulator) = &emulator
-        && !global.quiet
-    {
-        super::render::warn(format!(
+    if let Some(emulator) = &emulator {
+        notices.advise(format!(
             "{platform} runs under {emulator}: slowly, and tests may do otherwise than on such a \
              machine"
         ));
     }
-    let namespace = namespace(sources, wanted.chosen, defaults, &platform)?;
-    let image_tag = sources.image_tag().map(str::to_owned);
-    if image_tag.is_some() && namespace.is_none() && !global.quiet {
-        super::render::warn(
+    let namespace = namespace(sources, &wanted.selection, defaults, &platform)?;
+    let image_tag = sources.image_tag.clone();
+    if image_tag.is_some() && namespace.is_none() {
+        notices.advise(
             "--instance-image-tag does nothing where images are built here: without --namespace",
         );
     }
     let (up_to, evaluate) = (Kind::Instance, wanted.evaluate.clone());
-    let options = PlanOptions {
+    let plan_options = PlanOptions {
         platform: platform.clone(),
         namespace: namespace.clone(),
         derive_images: sources.derive_images,
@@ -242,45 +197,42 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         up_to,
         evaluate,
     };
-    let check = refusal::Check { catalog: &catalog, options, purpose: wanted.purpose };
+    let check = unfit::Check { catalog: &catalog, options: plan_options, purpose: wanted.purpose };
     let (found, hint) = check.leave_out(&instances, &mut work);
     refused.extend(found);
     let is_refused = |id: &str| refused.iter().any(|one| one.instance_id == id);
     let none_left = submission.submitted.iter().all(|one| is_refused(&one.instance_id));
     if work.is_empty() && !refused.is_empty() && none_left {
-        return Err(refusal::all(&refused, hint));
+        return Err(unfit::none_left(&refused, hint));
     }
-    refusal::warn(global, &refused);
+    unfit::warn(notices, &refused);
     let rows = work.iter().map(|work| &*work.instance);
-    let run = matches!(wanted.purpose, Purpose::Run) && !global.quiet;
-    if let Some(warning) = refusal::nothing_to_fix(rows).filter(|_| run) {
-        super::render::warn(warning);
+    let run = matches!(wanted.purpose, Purpose::Run);
+    if let Some(warning) = unfit::nothing_to_fix(rows).filter(|_| run) {
+        notices.advise(warning);
     }
-    let (remote, push_to) = remotes::open(wanted, &catalog, &platform, scratch.path())?;
+    let (remote, push_to) = remotes::open(options, wanted, &catalog, &platform, scratch.path())?;
     let mut from = BTreeMap::new();
     let mut fetched = std::time::Duration::ZERO;
     if namespace.is_none()
         && let Some((engine, info)) = &engine
     {
-        let images = from_images(&catalog, &work).map_err(Failure::input)?;
+        let images = from_images(&catalog, &work).map_err(Error::input)?;
         let platforms = (platform.as_str(), info.platform.as_str());
-        let (elsewhere, images) =
-            remotes::recorded(&**engine, remote.as_deref(), images, platforms, wanted).await?;
+        let remote = remote.as_deref();
+        let recorded = remotes::recorded(&**engine, remote, images, platforms, wanted, notices);
+        let (elsewhere, images) = recorded.await?;
         let start = std::time::Instant::now();
-        let waiting = super::progress::wait("bringing the FROM images");
-        let lines = LogLines::new(!global.quiet);
-        // Where nothing is drawn the lines themselves say what goes on.
-        let log: &dyn LogSink = match global.progress_mode() {
-            super::progress::Mode::Tty => &waiting,
-            _ => &lines,
-        };
+        let waiting = notices.wait("bringing the FROM images");
+        let log = notices.log(&waiting);
         let bootstrap = sources.bootstrap || defaults.bootstrap == Some(true);
-        let min_free = wanted.min_free << 30;
+        let min_free = wanted.min_free;
         let bootstrap = bootstrap.then_some(scratch.path());
         let fetch = Fetch { log, bootstrap, min_free };
         let fetch = wanted.build.then_some(&fetch);
         let known = survey::from_identities(&**engine, &images, &platform, fetch);
-        let known = super::interrupt::unless_interrupted(known).await?;
+        let interrupt = (options.interrupts)();
+        let known = unless_stopped(&interrupt, known).await?;
         drop(waiting);
         fetched = start.elapsed();
         from = known.map_err(|error| {
@@ -300,7 +252,7 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
                         .to_owned(),
                 ),
             };
-            Failure::environment(error).hint(hint)
+            Error::environment(error).with_hint(hint)
         })?;
         from.extend(elsewhere);
     }
@@ -310,22 +262,22 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
     );
     let named = wanted.workers.or(defaults.max_workers);
     let workers = named.unwrap_or_else(|| config::default_workers(cpus)).max(1);
-    if wanted.build && named.is_none() && workers == 1 && cpus > 1 && !global.quiet {
-        errln!("1 worker, for {cpus} processors: -j does more at once");
+    if wanted.build && named.is_none() && workers == 1 && cpus > 1 {
+        notices.remark(format!("1 worker, for {cpus} processors: -j does more at once"));
     }
     let mut map = if in_bundle { BTreeMap::new() } else { catalog.mirrors().clone() };
     map.extend(demo_mirrors);
-    let index = in_bundle.then(|| bundle::dir(store.dir()).join(form::INDEX));
+    let index = in_bundle.then(|| bundle_in_use::dir(store.dir()).join(form::INDEX));
     let repositories =
-        bundle::dir(store.dir()).join(form::REPOSITORIES).join("{owner}__{name}.git");
-    let templates = match (sources.git_mirror.as_slice(), &defaults.git_mirrors) {
+        bundle_in_use::dir(store.dir()).join(form::REPOSITORIES).join("{owner}__{name}.git");
+    let templates = match (sources.git_mirrors.as_slice(), &defaults.git_mirrors) {
         _ if in_bundle => vec![repositories.display().to_string()],
         ([], Some(defaults)) => defaults.clone(),
         ([], None) => vec![config::GITHUB.to_owned()],
         (flags, _) => flags.to_vec(),
     };
     let mirrors = Arc::new(Mirrors::new(store.dir(), templates, map));
-    Ok(Prepared {
+    Ok(Workload {
         catalog,
         engine,
         store,
@@ -346,15 +298,34 @@ pub async fn prepare(global: &Global, wanted: &Wanted<'_>) -> Result<Prepared, F
         build_instead: wanted.build_instead,
         push_to,
         from,
-        leases: Mutex::default(),
-        quiet: global.quiet,
+        notices: notices.clone(),
+        interrupts: options.interrupts.clone(),
+        output_dir: options.output_dir.clone(),
+        sources: sources.clone(),
+        password: options.password.clone(),
         package_index: index,
         fetched,
-        _scratch: scratch,
+        _scratch: Arc::new(scratch),
     })
 }
 
-impl Prepared {
+/// Does work until it is done.
+///
+/// # Errors
+/// It was stopped: then the work is dropped.
+async fn unless_stopped<T>(
+    interrupt: &Interrupt,
+    work: impl Future<Output = T>,
+) -> Result<T, Error> {
+    tokio::select! {
+        biased;
+        () = interrupt.stop.cancelled() => {}
+        done = work => return Ok(done),
+    }
+    Err(Error::interrupted(anyhow!("interrupted, and nothing of it is kept")))
+}
+
+impl Workload {
     /// Returns the ids of the chosen instances, those included that are left out, in the order of
     /// the dataset.
     pub fn chosen(&self) -> Vec<String> {
@@ -375,8 +346,7 @@ impl Prepared {
 
     /// Returns the same in another engine and state, where nothing comes from elsewhere.
     pub fn in_engine(&self, engine: Arc<dyn Engine>, info: EngineInfo, store: Arc<Store>) -> Self {
-        let scratch = store.scratch_dir().expect("the state was opened");
-        Prepared {
+        Workload {
             catalog: self.catalog.clone(),
             engine: Some((engine, info)),
             store,
@@ -397,12 +367,35 @@ impl Prepared {
             build_instead: true,
             push_to: None,
             from: self.from.clone(),
-            leases: Mutex::default(),
-            quiet: self.quiet,
+            notices: self.notices.clone(),
+            interrupts: self.interrupts.clone(),
+            output_dir: self.output_dir.clone(),
+            sources: self.sources.clone(),
+            password: self.password.clone(),
             package_index: None,
             fetched: std::time::Duration::ZERO,
-            _scratch: scratch,
+            _scratch: self._scratch.clone(),
         }
+    }
+
+    /// Returns the engine.
+    ///
+    /// # Panics
+    /// The workload was loaded for something that builds nothing, and no engine answered.
+    pub fn engine(&self) -> (&Arc<dyn Engine>, &EngineInfo) {
+        let (engine, info) =
+            self.engine.as_ref().expect("what is loaded for a build has an engine");
+        (engine, info)
+    }
+
+    /// Opens a registry that images are pushed to, with the keys of the options.
+    ///
+    /// # Errors
+    /// It is no registry, or a key cannot be used.
+    pub fn registry(&self, name: &str) -> Result<RegistryCache, Error> {
+        let keys = keys::trusted(&self.sources, &self.catalog)?;
+        let signer = keys::signer(&self.sources, &*self.password)?;
+        Ok(remotes::registry_cache(name, &self.platform)?.trusting(keys).signing(signer))
     }
 
     /// Returns the engine's name, or `none`.
@@ -411,10 +404,10 @@ impl Prepared {
     }
 
     /// Returns what checks the engine's images.
-    pub fn checker(&self) -> Result<Checker<'_>, Failure> {
-        let (engine, info) = self.engine.as_ref().expect("what is checked was built");
+    pub fn checker(&self) -> Result<Checker<'_>, Error> {
+        let (engine, info) = self.engine();
         let known = self.store.verified_images(&engine_identity(info));
-        Ok(Checker::new(&**engine, known.map_err(Failure::environment)?))
+        Ok(Checker::new(&**engine, known.map_err(Error::environment)?))
     }
 
     /// Plans `work`.
@@ -423,7 +416,7 @@ impl Prepared {
         work: &[Work],
         up_to: Kind,
         evaluate: Option<EvaluateOptions>,
-    ) -> Result<Plan, Failure> {
+    ) -> Result<Plan, Error> {
         let (platform, namespace) = (self.platform.clone(), self.namespace.clone());
         let (derive_images, image_tag) = (self.derive_images, self.image_tag.clone());
         let options =
@@ -442,58 +435,43 @@ impl Prepared {
             if count > 10 {
                 texts.push(format!("and {} more", count - 10));
             }
-            Failure::input(anyhow!("{}", texts.join("\n  "))).hint(Some(
+            Error::input(anyhow!("{}", texts.join("\n  "))).with_hint(Some(
                 "add the version to images.toml, or to images.local.toml beside it".to_owned(),
             ))
         })
     }
 
-    /// Sets the status of every node from what exists; returns the image id behind each name that
-    /// the engine has. From then on no collection of any process takes the plan's images away.
+    /// Sets the status of every node from what exists here and elsewhere. From then on, as long as the
+    /// result lives, no collection of any process takes the plan's images away. With `force` every image
+    /// counts as stale; `results` are evaluations whose result is known.
     pub async fn assess(
         &self,
-        plan: &mut Plan,
+        mut plan: Plan,
         force: bool,
         results: &HashSet<Key>,
-    ) -> Result<BTreeMap<String, String>, Failure> {
-        let (mut inventory, tags) = match &self.engine {
+    ) -> Result<AssessedPlan<'_>, Error> {
+        let (mut inventory, tags, lease) = match &self.engine {
             Some((engine, info)) => {
                 let keys = plan.nodes().map(|(_, node)| node.key);
-                let lease = self.store.lease(keys).await.map_err(Failure::environment)?;
-                self.leases.lock().expect("no holder panics").push(lease);
+                let lease = self.store.lease(keys).await.map_err(Error::environment)?;
                 let identity = engine_identity(info);
-                let surveyed = survey::inventory(&**engine, &identity, &self.store, plan).await;
-                surveyed.map_err(Failure::environment)?
+                let surveyed = survey::inventory(&**engine, &identity, &self.store, &plan).await;
+                let (inventory, tags) = surveyed.map_err(Error::environment)?;
+                (inventory, tags, Some(lease))
             }
-            None => (Inventory::default(), BTreeMap::new()),
+            None => (Inventory::default(), BTreeMap::new(), None),
         };
         for key in results {
             inventory.add_result(*key);
         }
         plan.assess(&inventory, force);
-        remotes::take_offers(self, plan).await?;
-        if let Some((_, info)) = self.engine.as_ref().filter(|_| !force && !self.quiet) {
+        remotes::take_offers(self, &mut plan).await?;
+        if let Some((_, info)) = self.engine.as_ref().filter(|_| !force) {
             let stale = plan.nodes().filter(|(_, node)| matches!(node.status, Status::Stale(_)));
             let stale: HashSet<Key> = stale.map(|(_, node)| node.key).collect();
-            say_elsewhere(&self.store, info, Some(&stale)).map_err(Failure::environment)?;
+            say_elsewhere(&self.notices, &self.store, info, Some(&stale))
+                .map_err(Error::environment)?;
         }
-        Ok(tags)
-    }
-
-    /// Gives the images of a plan that are here their further names, wherever they came from; `tags`
-    /// are those that [`Prepared::assess`] found.
-    pub async fn name_fresh(
-        &self,
-        plan: &Plan,
-        tags: &BTreeMap<String, String>,
-    ) -> Result<(), Failure> {
-        let Some((engine, _)) = &self.engine else { return Ok(()) };
-        for node in plan.graph.node_weights().filter(|node| node.status == Status::Fresh) {
-            let Some(id) = tags.get(&node.image) else { continue };
-            for alias in node.aliases.iter().filter(|alias| tags.get(*alias) != Some(id)) {
-                engine.tag(&node.image, alias).await.map_err(engine_failure)?;
-            }
-        }
-        Ok(())
+        Ok(AssessedPlan::new(self, plan, tags, lease))
     }
 }

@@ -1,12 +1,13 @@
 //! The budget of `images.toml`, which every build keeps by itself.
 
-use crate::cli::out::errln;
 use std::time::Duration;
 
 use crate::cache::{Collector, Limits};
 use crate::catalog::CacheSettings;
 use crate::disk;
 use crate::words;
+
+use super::Notices;
 
 /// How often the budget is looked at while a plan runs.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -15,7 +16,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 pub struct Budget<'a> {
     collector: Collector<'a>,
     limits: Limits,
-    quiet: bool,
+    notices: Notices,
 }
 
 /// Returns the limits of `[cache]`.
@@ -26,13 +27,13 @@ pub fn limits(settings: &CacheSettings) -> Limits {
 
 impl<'a> Budget<'a> {
     /// Makes the budget of a catalog.
-    pub fn new(collector: Collector<'a>, settings: &CacheSettings, quiet: bool) -> Self {
-        Budget { collector, limits: limits(settings), quiet }
+    pub fn new(collector: Collector<'a>, settings: &CacheSettings, notices: &Notices) -> Self {
+        Budget { collector, limits: limits(settings), notices: notices.clone() }
     }
 
     /// Takes away what is over the budget. A failure is a warning: the images are there.
     pub async fn keep(&self) {
-        self.keep_and_say(!self.quiet).await;
+        self.keep_and_say(true).await;
     }
 
     async fn keep_and_say(&self, say: bool) {
@@ -43,17 +44,18 @@ impl<'a> Budget<'a> {
             Ok(collected) => collected,
             Err(error) => {
                 let error = anyhow::Error::from(error).context("cannot keep the cache's budget");
-                return super::render::warn(format!("{error:#}"));
+                return self.notices.warn(format!("{error:#}"));
             }
         };
         if say && !collected.removed.is_empty() {
             let freed = disk::bytes_text(collected.freed.unwrap_or(collected.promised));
             let images = words::count(collected.removed.len(), "image");
-            errln!("cache: removed {images} to keep the budget, {freed} freed");
+            self.notices
+                .remark(format!("cache: removed {images} to keep the budget, {freed} freed"));
         }
         if say && collected.kept > 0 {
             let over = collected.choice.after - self.limits.keep_bytes.unwrap_or(0);
-            super::render::warn(format!(
+            self.notices.advise(format!(
                 "the cache is {} over its budget: {} {} in use or pinned",
                 disk::bytes_text(over),
                 words::count(collected.kept, "image"),

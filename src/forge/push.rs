@@ -1,7 +1,5 @@
 //! Pushing images to a registry that is a cache, and saying how it went.
 
-use crate::cli::out::errln;
-
 use crate::cache::check::Checker;
 use crate::cache::registry::{Pushed, PushedImage, RegistryCache, ToPush};
 use crate::disk;
@@ -10,28 +8,28 @@ use crate::exec::NodeSummary;
 use crate::plan::name;
 use crate::words;
 
-use super::render::warn;
-use super::{Global, progress};
+use super::Notices;
 
 /// Pushes images, with progress.
-pub async fn push(
-    global: &Global,
+pub async fn push_images(
+    notices: &Notices,
     checker: &Checker<'_>,
     registry: &RegistryCache,
     images: &[ToPush],
 ) -> Result<Vec<PushedImage>> {
-    let waiting = progress::wait(format!("pushing {}", words::count(images.len(), "image")));
+    let waiting = notices.wait(format!("pushing {}", words::count(images.len(), "image")));
     let told = |image: &PushedImage| {
-        if !global.quiet && image.outcome == Pushed::Pushed {
+        if image.outcome == Pushed::Pushed {
             let name = name::image(image.kind, &image.key);
-            waiting.say(&format!("   pushed {name} ({})", disk::bytes_text(image.bytes)));
+            let text = format!("   pushed {name} ({})", disk::bytes_text(image.bytes));
+            waiting.apart(|| notices.remark(text));
         }
     };
     registry.push(checker, images, &told).await
 }
 
 /// Says what was pushed; returns how many images could not be.
-pub fn report(global: &Global, pushed: &[PushedImage]) -> usize {
+pub fn say_pushed(notices: &Notices, pushed: &[PushedImage]) -> usize {
     let count = |wanted: &Pushed| pushed.iter().filter(|one| one.outcome == *wanted).count();
     let failed: Vec<(&PushedImage, &String)> = pushed
         .iter()
@@ -40,21 +38,19 @@ pub fn report(global: &Global, pushed: &[PushedImage]) -> usize {
             _ => None,
         })
         .collect();
-    if !global.quiet {
-        let bytes: u64 = pushed.iter().map(|one| one.bytes).sum();
-        let (sent, there) = (count(&Pushed::Pushed), count(&Pushed::There));
-        let sent = words::count(sent, "image");
-        errln!("{sent} pushed, {there} there before: {} sent", disk::bytes_text(bytes));
-    }
+    let bytes: u64 = pushed.iter().map(|one| one.bytes).sum();
+    let (sent, there) = (count(&Pushed::Pushed), count(&Pushed::There));
+    let (sent, bytes) = (words::count(sent, "image"), disk::bytes_text(bytes));
+    notices.remark(format!("{sent} pushed, {there} there before: {bytes} sent"));
     let other = count(&Pushed::Differs) + count(&Pushed::OnOther);
     if other > 0 {
-        warn(format!(
+        notices.warn(format!(
             "{other} images are, or stand on, other builds than the registry has: those stay. \
              `imgforge cache rm` and `prewarm` exchange the ones here"
         ));
     }
     for (image, why) in failed.iter().take(10) {
-        warn(format!("{} was not pushed: {why}", name::image(image.kind, &image.key)));
+        notices.warn(format!("{} was not pushed: {why}", name::image(image.kind, &image.key)));
     }
     failed.len()
 }
@@ -62,7 +58,7 @@ pub fn report(global: &Global, pushed: &[PushedImage]) -> usize {
 /// Pushes the images of a run. A registry that fails is a warning: the images are here. Returns how
 /// many could not be pushed.
 pub async fn push_nodes<'a>(
-    global: &Global,
+    notices: &Notices,
     checker: &Checker<'_>,
     registry: &RegistryCache,
     nodes: impl Iterator<Item = &'a NodeSummary>,
@@ -73,11 +69,11 @@ pub async fn push_nodes<'a>(
     if images.is_empty() {
         return 0;
     }
-    match push(global, checker, registry, &images).await {
-        Ok(pushed) => report(global, &pushed),
+    match push_images(notices, checker, registry, &images).await {
+        Ok(pushed) => say_pushed(notices, &pushed),
         Err(error) => {
             let error = anyhow::Error::from(error);
-            warn(format!("the images are not pushed: {error:#}"));
+            notices.warn(format!("the images are not pushed: {error:#}"));
             images.len()
         }
     }

@@ -1,0 +1,301 @@
+//! A plan with the status of every node, and building it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::bundle::index::PackageIndex;
+use crate::cache::registry::RegistryCache;
+use crate::disk;
+use crate::engine::{Engine, EngineKind, HostAccess, embedded};
+use crate::event::Reporter;
+use crate::exec::evaluation::Runs;
+use crate::exec::output::Told;
+use crate::exec::{ExecSettings, Executor, NodeStatus, NodeSummary, RunSummary};
+use crate::key::{Key, Kind};
+use crate::owner::{self, Liveness, Owner, Owners};
+use crate::package_indexes;
+use crate::plan::{Node, Plan, Status};
+use crate::recipe::Recipe;
+use crate::store::Lease;
+
+use super::budget::Budget;
+use super::open::{collector, engine_error, engine_identity, variable};
+use super::workload::Workload;
+use super::{Error, preflight, push};
+
+/// Where build logs are, below the directory of what runs leave.
+pub const BUILD_LOGS: &str = "logs/build_images";
+
+/// How a plan is run.
+#[derive(Debug, Clone)]
+pub struct BuildOptions {
+    /// Whether nothing more is started after the first failure.
+    pub fail_fast: bool,
+    /// How often something is tried that fails for a passing reason; at least once.
+    pub attempts: u32,
+    /// What build steps get from the host.
+    pub host: HostAccess,
+    /// Bytes of the disk that stay free: the run stops before.
+    pub min_free: u64,
+    /// Which output of steps and tests the reporters hear.
+    pub told: Told,
+}
+
+impl Default for BuildOptions {
+    fn default() -> Self {
+        BuildOptions {
+            fail_fast: false,
+            attempts: 4,
+            host: HostAccess::default(),
+            min_free: 2 << 30,
+            told: Told::default(),
+        }
+    }
+}
+
+/// A plan whose nodes are fresh, stale, to be pulled or not needed. Its images are leased as long as it
+/// lives: nobody's collection takes them away.
+pub struct AssessedPlan<'w> {
+    workload: &'w Workload,
+    plan: Arc<Plan>,
+    tags: BTreeMap<String, String>,
+    _lease: Option<Lease>,
+}
+
+impl<'w> AssessedPlan<'w> {
+    pub(super) fn new(
+        workload: &'w Workload,
+        plan: Plan,
+        tags: BTreeMap<String, String>,
+        lease: Option<Lease>,
+    ) -> AssessedPlan<'w> {
+        AssessedPlan { workload, plan: Arc::new(plan), tags, _lease: lease }
+    }
+
+    /// Returns the plan.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// Tells whether something is to be done.
+    pub fn is_stale(&self) -> bool {
+        self.plan.nodes().any(|(_, node)| node.status.runs())
+    }
+
+    /// Gives the images that are here their further names, wherever they came from.
+    ///
+    /// # Errors
+    /// The engine's own.
+    pub async fn name_fresh(&self) -> Result<(), Error> {
+        let (plan, tags) = (&self.plan, &self.tags);
+        let Some((engine, _)) = &self.workload.engine else { return Ok(()) };
+        for node in plan.graph.node_weights().filter(|node| node.status == Status::Fresh) {
+            let Some(id) = tags.get(&node.image) else { continue };
+            for alias in node.aliases.iter().filter(|alias| tags.get(*alias) != Some(id)) {
+                engine.tag(&node.image, alias).await.map_err(engine_error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what processes left that were killed, and records that the images are needed: what a
+    /// build does where nothing is to be built.
+    ///
+    /// # Errors
+    /// Those of the engine and of the state.
+    pub async fn note_use(&self) -> Result<(), Error> {
+        self.remove_left().await?;
+        self.record_use()
+    }
+
+    async fn remove_left(&self) -> Result<(), Error> {
+        let (engine, _) = self.workload.engine();
+        let owners = self.workload.store.owners();
+        let left = engine.remove_scratch(&|name, made| owners.judge(name, made)).await;
+        left.map(drop).map_err(engine_error)
+    }
+
+    fn record_use(&self) -> Result<(), Error> {
+        let (_, info) = self.workload.engine();
+        let kept = self.plan.nodes().filter(|(_, node)| node.kind() != Kind::Evaluation);
+        let images = kept.map(|(_, node)| (node.key, node.instances.as_slice()));
+        let (identity, dataset) = (engine_identity(info), &self.workload.dataset);
+        self.workload.store.record_use(&identity, dataset, images).map_err(Error::environment)
+    }
+
+    /// Builds what is not fresh, and pushes it where the workload says so.
+    ///
+    /// # Errors
+    /// What keeps the run from beginning; that nodes failed is part of the summary.
+    pub async fn build(
+        &self,
+        options: &BuildOptions,
+        reporter: Box<dyn Reporter>,
+    ) -> Result<RunSummary, Error> {
+        self.run(options, None, None, reporter).await
+    }
+
+    /// Builds it, and runs its evaluations as `runs` say. Build steps ask `index` for packages, or what is
+    /// in the bundle, or the network.
+    pub(crate) async fn run(
+        &self,
+        options: &BuildOptions,
+        runs: Option<Arc<Runs>>,
+        index: Option<PackageIndex>,
+        mut reporter: Box<dyn Reporter>,
+    ) -> Result<RunSummary, Error> {
+        let workload = self.workload;
+        let index = match (index, &workload.package_index) {
+            (None, Some(records)) => Some(serve_index(records).await?),
+            (index, _) => index,
+        };
+        self.warn_of_environments();
+        let (engine, info) = workload.engine();
+        preflight::check(&self.plan, info)?;
+        let mut host = options.host.clone();
+        if let Some(index) = &index {
+            lead_to(index, &mut host);
+        }
+        if info.kind == EngineKind::Embedded && embedded::ends_with_login() {
+            workload
+                .notices
+                .advise(format!("this run ends with your last login; {}", embedded::LINGER));
+        }
+        self.remove_left().await?;
+        let settings = ExecSettings {
+            workers: workload.workers,
+            build_instead: workload.build_instead,
+            fail_fast: options.fail_fast,
+            attempts: options.attempts.max(1),
+            host,
+            log_dir: workload.output_dir.join(BUILD_LOGS),
+            min_free: options.min_free,
+            engine: engine_identity(info),
+            engine_root: info.root.clone().filter(|root| disk::free(root).is_ok()),
+            owner: owner::name().to_owned(),
+            told: options.told,
+        };
+        let identity = settings.engine.clone();
+        self.record_use()?;
+        let collector = collector(&**engine, info, &identity, &workload.store);
+        let budget = Budget::new(collector, workload.catalog.cache(), &workload.notices);
+        budget.keep().await;
+        let executor = Executor {
+            engine: engine.clone(),
+            store: workload.store.clone(),
+            mirrors: workload.mirrors.clone(),
+            settings,
+            runs,
+            remote: workload.remote.clone(),
+        };
+        let interrupt = (workload.interrupts)();
+        let summary = tokio::select! {
+            biased;
+            summary = executor.run(self.plan.clone(), &mut *reporter, &interrupt) => summary,
+            () = budget.keep_meanwhile() => unreachable!("it goes on for ever"),
+        };
+        drop(reporter);
+        drop(index);
+        if workload.fetched.as_secs() > 0 {
+            let took = crate::progress::seconds(workload.fetched.as_secs_f64());
+            workload.notices.remark(format!("and {took} for the FROM images before"));
+        }
+        remove_own(&**engine, workload.store.owners()).await;
+        self.record_use()?;
+        if let Some(registry) = &workload.push_to {
+            // Images of model patches are made in less time than they travel, and seldom needed twice.
+            let patched: HashSet<Key> =
+                self.plan.nodes().filter_map(|(_, node)| of_model(node)).collect();
+            let built = summary
+                .nodes
+                .iter()
+                .filter(|node| node.status == NodeStatus::Built && !patched.contains(&node.key));
+            self.push(registry, built).await?;
+        }
+        budget.keep().await;
+        Ok(summary)
+    }
+
+    /// Pushes images of a run. Returns how many could not be: the images are here, so that this is no
+    /// error.
+    ///
+    /// # Errors
+    /// Those of the state.
+    pub async fn push<'a>(
+        &self,
+        registry: &RegistryCache,
+        nodes: impl Iterator<Item = &'a NodeSummary>,
+    ) -> Result<usize, Error> {
+        let checker = self.workload.checker()?;
+        Ok(push::push_nodes(&self.workload.notices, &checker, registry, nodes).await)
+    }
+
+    /// Says of the environments that will be made what was replaced in them, and what they do not see.
+    fn warn_of_environments(&self) {
+        let notices = &self.workload.notices;
+        let mut made = false;
+        for (_, node) in self.plan.nodes() {
+            let (Recipe::Env(recipe), Status::Stale(_)) = (&node.recipe, &node.status) else {
+                continue;
+            };
+            made = true;
+            for note in &recipe.replaced {
+                notices.advise(format!("{}: {note}", node.id));
+            }
+        }
+        let links = variable("UV_FIND_LINKS").or(variable("PIP_FIND_LINKS"));
+        let links = links.filter(|_| made).unwrap_or_default();
+        for folder in package_indexes::links(&links).1 {
+            notices.advise(format!(
+                "build steps do not see the folder `{folder}` of PIP_FIND_LINKS: packages come from \
+                 the index"
+            ));
+        }
+    }
+}
+
+/// Returns the key of an image with a model patch.
+fn of_model(node: &Node) -> Option<Key> {
+    match &node.recipe {
+        Recipe::Instance(recipe) => recipe.model_patch.as_ref().map(|_| node.key),
+        _ => None,
+    }
+}
+
+/// Starts what answers for the package index from the records of a bundle.
+async fn serve_index(records: &Path) -> Result<PackageIndex, Error> {
+    PackageIndex::start(records, None).await.map_err(|error| {
+        let error = anyhow::Error::from(error).context("cannot serve the packages of the bundle");
+        Error::environment(error)
+    })
+}
+
+/// Leads build steps to an index on this machine, and nowhere else.
+fn lead_to(index: &PackageIndex, host: &mut HostAccess) {
+    for name in [
+        "PIP_EXTRA_INDEX_URL",
+        "PIP_FIND_LINKS",
+        "PIP_NO_INDEX",
+        "UV_EXTRA_INDEX_URL",
+        "UV_FIND_LINKS",
+        "UV_INDEX",
+        "UV_INDEX_STRATEGY",
+    ] {
+        host.variables.remove(name);
+    }
+    for (name, value) in index.variables() {
+        host.variables.insert(name.to_owned(), value);
+    }
+    host.network = Some("host".to_owned());
+}
+
+/// Removes the containers and images of work that this very process dropped, or that the engine
+/// lost on the way.
+pub async fn remove_own(engine: &dyn Engine, owners: &Owners) {
+    let judge = |name: &str, made| match Owner::parse(name) {
+        Some(owner) if owner == *Owner::this() => Liveness::Dead,
+        _ => owners.judge(name, made),
+    };
+    let _ = engine.remove_scratch(&judge).await;
+}

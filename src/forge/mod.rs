@@ -1,0 +1,78 @@
+//! The library's door: what the command line, a server or a binding for another language does with
+//! imgforge.
+//!
+//! A [`Forge`] is opened with options, and instances of a dataset are loaded into it. Their images are
+//! planned, assessed against what is here, and built; predictions are evaluated.
+//!
+//! Nothing is printed: warnings and remarks go to [`Notices`], what happens in a run to a
+//! [`Reporter`](crate::event::Reporter).
+
+mod assessed;
+mod budget;
+pub(crate) mod bundle_in_use;
+mod error;
+pub(crate) mod evaluate;
+pub(crate) mod keys;
+mod notices;
+pub(crate) mod open;
+mod options;
+pub(crate) mod platform;
+mod preflight;
+pub(crate) mod push;
+pub(crate) mod record;
+pub(crate) mod remotes;
+pub(crate) mod results;
+pub(crate) mod rows;
+mod saved_run;
+mod submission;
+pub(crate) mod unfit;
+mod workload;
+
+use std::sync::Arc;
+
+use crate::store::Store;
+
+pub(crate) use assessed::remove_own;
+pub use assessed::{AssessedPlan, BUILD_LOGS, BuildOptions};
+pub(crate) use budget::limits;
+pub use error::{Error, ErrorKind};
+pub use evaluate::{Ended, Evaluation, RunOptions};
+pub use notices::{Notice, Notices};
+pub use open::Opened;
+pub use options::{EngineChoice, ForgeOptions, LoadOptions, Password, Selection, SourceOptions};
+pub use saved_run::{SavedRun, SavedRunOptions};
+pub use submission::Submission;
+pub use workload::Workload;
+pub(crate) use workload::namespace;
+
+/// A state directory that is open, with the options of everything that is done in it.
+pub struct Forge {
+    options: ForgeOptions,
+    store: Arc<Store>,
+}
+
+impl Forge {
+    /// Opens the state directory.
+    ///
+    /// # Errors
+    /// It cannot be used, or a newer imgforge wrote it.
+    pub fn open(options: ForgeOptions) -> Result<Forge, Error> {
+        let store = options.open_store()?;
+        Ok(Forge { options, store })
+    }
+
+    /// Returns the options.
+    pub fn options(&self) -> &ForgeOptions {
+        &self.options
+    }
+
+    /// Reads the catalog, the rows and the predictions, connects to the engine, and finds out what the
+    /// `FROM` images are.
+    ///
+    /// # Errors
+    /// Bad input, before anything is started; an engine or a `FROM` image that a build needs and that
+    /// cannot be had.
+    pub async fn load(&self, options: &LoadOptions) -> Result<Workload, Error> {
+        workload::load(self, options).await
+    }
+}

@@ -256,8 +256,9 @@ fn hunk_lines(ranges: &[u8]) -> (usize, usize) {
 fn git_names(names: &[u8]) -> Vec<Vec<u8>> {
     if names.starts_with(b"\"") {
         let end = closing_quote(names);
-        let rest = names.get(end + 2..).unwrap_or_default();
-        return vec![unquote(&names[..=end.min(names.len() - 1)]), unquote(rest)];
+        let (first, rest) = names.split_at(end + 1);
+        let second = rest.strip_prefix(b" ");
+        return second.map_or_else(Vec::new, |second| vec![unquote(first), unquote(second)]);
     }
     if let Some(at) = names.windows(2).position(|pair| pair == b" \"") {
         return vec![names[..at].to_vec(), unquote(&names[at + 1..])];
@@ -268,7 +269,7 @@ fn git_names(names: &[u8]) -> Vec<Vec<u8>> {
         && names
             .iter()
             .position(|byte| *byte == b'/')
-            .is_some_and(|at| names[at..half] == names[half + 1 + at..]);
+            .is_some_and(|at| at < half && names[at..half] == names[half + 1 + at..]);
     if same {
         return vec![names[..half].to_vec()];
     }
@@ -428,6 +429,14 @@ mod tests {
             assert!(mentioned.contains(path.as_bytes()), "{path}");
         }
         assert!(super::mentioned(b"--- a/../x\n").is_empty());
+    }
+
+    #[test]
+    fn a_line_of_two_names_that_is_none_is_read() {
+        assert_eq!(paths("diff --git a /\n"), ["a"]);
+        for line in ["  /", "\"", "\"\\", "\"a", "", " "] {
+            assert!(paths(&format!("diff --git {line}\n")).is_empty(), "{line}");
+        }
     }
 
     #[test]

@@ -191,32 +191,47 @@ const BEFORE_NAMES: [&[u8]; 11] = [
     b"copy to ",
 ];
 
+/// After how many blanks of a line a name may end. Lines are as long as whoever wrote the patch wants.
+const BLANKS: usize = 50;
+
+/// Bytes of a path: what Linux can open.
+pub(crate) const PATH: usize = 4096;
+
 /// Lists every path that `git apply` or `patch -p1` could read from the patch: more than it
 /// touches, for hunks are not counted, and a line that has several readings gives each of them.
 pub fn mentioned(patch: &[u8]) -> BTreeSet<Vec<u8>> {
     let mut paths = BTreeSet::new();
-    let mut add = |name: &[u8]| {
-        let name = unquote(name.trim_ascii());
+    let mut add_name = |name: &[u8]| {
+        let name = unquote(name);
         for path in [Some(name.as_slice()), stripped(&name)].into_iter().flatten() {
             let path = folded(path);
-            if !path.is_empty() && path.split(|byte| *byte == b'/').all(|part| part != b"..") {
+            let fits = !path.is_empty() && path.len() <= PATH;
+            if fits && path.split(|byte| *byte == b'/').all(|part| part != b"..") {
                 paths.insert(path);
             }
         }
     };
+    // Blanks around a name may be its own.
+    let mut add = |name: &[u8]| {
+        add_name(name);
+        add_name(name.trim_ascii());
+    };
     for line in patch.split(|byte| *byte == b'\n') {
         // `patch` takes patches that are indented as a whole.
-        let line = line.trim_ascii();
+        let line = line.strip_suffix(b"\r").unwrap_or(line).trim_ascii_start();
         let Some(names) = BEFORE_NAMES.iter().find_map(|before| line.strip_prefix(*before)) else {
             continue;
         };
         add(names);
-        for (at, byte) in names.iter().enumerate() {
-            if byte.is_ascii_whitespace() {
-                add(&names[..at]);
-                if line.starts_with(b"diff") {
-                    add(&names[at + 1..]);
-                }
+        match line.strip_prefix(b"diff --git ") {
+            Some(names) => git_names(names).iter().for_each(|name| add(name)),
+            None => add(names.split(|byte| *byte == b'\t').next().unwrap_or(names)),
+        }
+        let blanks = names.iter().enumerate().filter(|(_, byte)| byte.is_ascii_whitespace());
+        for (at, _) in blanks.take(BLANKS) {
+            add(&names[..at]);
+            if line.starts_with(b"diff") {
+                add(&names[at + 1..]);
             }
         }
     }
@@ -432,11 +447,36 @@ mod tests {
     }
 
     #[test]
+    fn a_name_with_blanks_around_it_is_mentioned_and_so_is_every_one_that_is_touched() {
+        for patch in [
+            "rename from  begins with a blank\n",
+            "rename to ends with a blank \n",
+            "+++ b/x \t2020-01-01\n",
+            "diff --git \"a/x\"y/z\n",
+        ] {
+            let mentioned = mentioned(patch.as_bytes());
+            let touched = touched(patch.as_bytes());
+            assert!(touched.paths.is_subset(&mentioned), "{patch}: {touched:?} {mentioned:?}");
+        }
+        assert_eq!(paths("diff --git \"a/x\" b/y\n"), ["x", "y"]);
+    }
+
+    #[test]
     fn a_line_of_two_names_that_is_none_is_read() {
         assert_eq!(paths("diff --git a /\n"), ["a"]);
         for line in ["  /", "\"", "\"\\", "\"a", "", " "] {
             assert!(paths(&format!("diff --git {line}\n")).is_empty(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_line_of_many_blanks_takes_little() {
+        let patch =
+            ["--- ", "diff --git "].map(|start| format!("{start}{}\n", "x ".repeat(500_000)));
+        let start = std::time::Instant::now();
+        let bytes: usize = mentioned(patch.concat().as_bytes()).iter().map(Vec::len).sum();
+        assert!(bytes < 1 << 20, "{bytes} bytes");
+        assert!(start.elapsed() < std::time::Duration::from_secs(20), "{:?}", start.elapsed());
     }
 
     #[test]

@@ -6,15 +6,18 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Returns the normal form: no byte order mark, `\n` line ends, no comments, no blank lines, no
+/// Returns the normal form, whose own normal form it is: no byte order mark, `\n` line ends, no comments, no blank lines, no
 /// trailing spaces, a final newline. Parser directives (`# syntax=`, `# escape=`, `# check=`) stay,
 /// and comment-like lines inside a heredoc stay.
 pub fn normalise(text: &str) -> String {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut normal = String::with_capacity(text.len());
     let mut directives = true;
     let mut open: Vec<Heredoc> = Vec::new();
+    // The instruction that goes on in the next line.
+    let mut begun = String::new();
     for line in text.lines() {
+        let line = line.trim_end_matches('\r');
+        let line = if normal.is_empty() { line.trim_start_matches('\u{feff}') } else { line };
         if let Some(first) = open.first() {
             if first.ends_with(line) {
                 open.remove(0);
@@ -37,9 +40,13 @@ pub fn normalise(text: &str) -> String {
         if trimmed.is_empty() {
             continue;
         }
-        open = heredocs(line);
-        normal.push_str(line.trim_end());
+        let line = line.trim_end();
+        normal.push_str(line);
         normal.push('\n');
+        match line.strip_suffix('\\') {
+            Some(start) => begun = begun + start + " ",
+            None => open = heredocs(&(std::mem::take(&mut begun) + line)),
+        }
     }
     normal
 }
@@ -281,6 +288,24 @@ mod tests {
     fn heredoc_bodies_are_kept_to_the_letter() {
         let text = "FROM a\nRUN <<EOF\n# not a comment\n\n  x  \nEOF\n# comment\nRUN b\n";
         assert_eq!(normalise(text), "FROM a\nRUN <<EOF\n# not a comment\n\n  x  \nEOF\nRUN b\n");
+    }
+
+    #[test]
+    fn a_heredoc_of_an_instruction_of_several_lines_is_kept_to_the_letter() {
+        let text = "FROM a\nRUN b && \\\n# why\n  cat <<EOF \\\n  > /c\n# kept\n\nEOF\n# comment\n";
+        assert_eq!(normalise(text), "FROM a\nRUN b && \\\n  cat <<EOF \\\n  > /c\n# kept\n\nEOF\n");
+    }
+
+    #[test]
+    fn the_normal_form_has_no_other_one() {
+        for text in [
+            "\n\u{feff}FROM a\n",
+            "\u{feff}\u{feff}# why\n\u{feff}FROM a\n",
+            "FROM a\nRUN <<EOF\nx\r\r\nEOF\r\r\nRUN b",
+        ] {
+            let normal = normalise(text);
+            assert_eq!(normalise(&normal), normal, "{text:?}");
+        }
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! Words of a Dockerfile: quotes, escapes and variables, as Docker's own shell lexer takes them
 //! (<https://github.com/moby/buildkit/blob/master/frontend/dockerfile/shell/lex.go>).
 
+/// How deep variables may lie in the defaults of others.
+const DEEPEST: usize = 32;
+
 /// Splits text into words, without their quotes and with variables expanded.
 pub fn words(text: &str, value: &dyn Fn(&str) -> Option<String>) -> Result<Vec<String>, String> {
-    let mut lexer = Lexer { rest: text, value };
+    let mut lexer = Lexer { rest: text, value, depth: 0 };
     let mut words = Vec::new();
     loop {
         lexer.rest = lexer.rest.trim_start();
@@ -16,7 +19,7 @@ pub fn words(text: &str, value: &dyn Fn(&str) -> Option<String>) -> Result<Vec<S
 
 /// Expands variables and removes quotes in text that is one word, whatever is in it.
 pub fn expand(text: &str, value: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
-    Lexer { rest: text, value }.word(false)
+    Lexer { rest: text, value, depth: 0 }.word(false)
 }
 
 /// Splits `NAME=value …`, or the older `NAME value`, into pairs.
@@ -42,6 +45,7 @@ pub fn pairs(
 struct Lexer<'a> {
     rest: &'a str,
     value: &'a dyn Fn(&str) -> Option<String>,
+    depth: usize,
 }
 
 impl Lexer<'_> {
@@ -119,7 +123,13 @@ impl Lexer<'_> {
         let (name, modifier) = inside.split_at(end);
         let found = (self.value)(name);
         let full = found.clone().filter(|value| !value.is_empty());
-        let other = |text: &str| expand(text, self.value);
+        let other = |text: &str| {
+            let depth = self.depth + 1;
+            match depth > DEEPEST {
+                true => Err(format!("variables are nested more than {DEEPEST} times")),
+                false => Lexer { rest: text, value: self.value, depth }.word(false),
+            }
+        };
         if modifier.is_empty() {
             return Ok(found.unwrap_or_default());
         }
@@ -171,6 +181,14 @@ mod tests {
         assert_eq!(of("${A:+yes}${EMPTY:+no}${EMPTY+set}"), "yesset");
         assert_eq!(expand("${NO:?is needed}", &value).unwrap_err(), "`NO`: is needed");
         assert!(expand("${A/x/y}", &value).is_err());
+    }
+
+    #[test]
+    fn variables_are_nested_only_so_deep() {
+        let nested = |times: usize| "${NO:-".repeat(times) + "x" + &"}".repeat(times);
+        assert_eq!(expand(&nested(DEEPEST), &value).unwrap(), "x");
+        let error = expand(&nested(20_000), &value).unwrap_err();
+        assert_eq!(error, "variables are nested more than 32 times");
     }
 
     #[test]

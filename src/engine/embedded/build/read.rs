@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use parse_dockerfile::{Command, Flag, HereDoc, Instruction, JsonOrStringArray, Source};
 
-use crate::dockerfile::{heredocs, normalise};
+use crate::dockerfile::{external_images, heredocs, normalise};
 
-use super::plan::{Copy, Kind, Line, Origin, Stage, Step, arguments};
+use super::plan::{Copy, Kind, Line, Origin, Stage, Step, arguments, images};
 use super::words::expand;
 
-/// Reads the stages that the last one needs.
+/// Reads the stages that the last one needs. They stand on no image that [`external_images`] does not
+/// find: it would be in no key.
 pub fn stages(text: &str, args: &BTreeMap<String, String>) -> Result<Vec<Stage>, String> {
+    let known = external_images(text, args);
     let (text, added) = alone(&normalise(text));
     let parsed = parse_dockerfile::parse(&text).map_err(|error| error.to_string())?;
     let line_of = |at: usize| {
@@ -59,7 +61,11 @@ pub fn stages(text: &str, args: &BTreeMap<String, String>) -> Result<Vec<Stage>,
         );
         stages.push(Stage { origin, steps, global: global.clone(), given: args.clone() });
     }
-    Ok(needed(stages))
+    let stages = needed(stages);
+    match images(&stages).iter().find(|image| !known.contains(image)) {
+        Some(image) => Err(format!("write the name of the image `{image}` as one plain word")),
+        None => Ok(stages),
+    }
 }
 
 /// Makes every heredoc the whole of its `RUN`: the parser knows no other, and a command with
@@ -324,7 +330,7 @@ fn copy_of(
 #[cfg(test)]
 mod tests {
     use super::super::Built;
-    use super::super::plan::{Action, images};
+    use super::super::plan::Action;
     use super::*;
 
     fn none() -> BTreeMap<String, String> {
@@ -353,6 +359,15 @@ mod tests {
         );
         assert!(error("FROM a\nRUNN b\n").contains("RUNN"), "{}", error("FROM a\nRUNN b\n"));
         assert!(error("FROM a\nADD https://x/y /z\n").contains("fetch it in a RUN"));
+    }
+
+    #[test]
+    fn an_image_that_the_key_does_not_see_is_refused() {
+        for text in ["FROM py\\\nthon:3\n", "FROM \"python:3\"\n", "FROM pytho'n':3\n"] {
+            let error = stages(text, &none()).err().unwrap();
+            assert_eq!(error, "write the name of the image `python:3` as one plain word", "{text}");
+        }
+        assert_eq!(images(&stages("FROM python:3\n", &none()).unwrap()), ["python:3"]);
     }
 
     #[test]

@@ -512,13 +512,14 @@ impl Pushing<'_> {
         let travelled: u64 = match &sent.layers {
             Some(layers) => {
                 let sizes = there.image.diff_ids.iter().zip(&there.layers);
-                sizes.filter(|(id, _)| layers.contains(*id)).map(|(_, (_, size))| size).sum()
+                let sizes = sizes.filter(|(id, _)| layers.contains(*id));
+                sizes.map(|(_, (_, size))| *size).fold(0, u64::saturating_add)
             }
             // The engine does not tell: what no image of the registry had, as far as it is known.
             None => {
                 let blobs = self.blobs.lock().expect("no holder panics");
                 let new = there.layers.iter().filter(|(digest, _)| !blobs.contains(digest));
-                new.map(|(_, size)| size).sum()
+                new.map(|(_, size)| *size).fold(0, u64::saturating_add)
             }
         };
         let mut blobs = self.blobs.lock().expect("no holder panics");

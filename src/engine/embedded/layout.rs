@@ -65,7 +65,8 @@ impl Stored {
             let unpacked = layer.annotations().as_ref().and_then(|all| all.get(UNPACKED));
             unpacked.and_then(|text| text.parse().ok()).unwrap_or(layer.size())
         };
-        self.manifest.layers().iter().map(size).sum()
+        // What a manifest says of sizes may be anything.
+        self.manifest.layers().iter().map(size).fold(0, u64::saturating_add)
     }
 }
 

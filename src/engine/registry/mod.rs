@@ -255,8 +255,7 @@ impl Remote {
             return Err(self.damaged("its config is not what its digest says".to_owned()));
         }
         let read = config::read(&config).map_err(unreadable)?;
-        let layer = |layer: &Descriptor| (layer.digest().to_string(), layer.size());
-        let layers: Vec<(String, u64)> = manifest.layers().iter().map(layer).collect();
+        let (layers, size) = layers_of(&manifest);
         let repository = &self.parts.repository;
         let image = Image {
             id: digest_of_config,
@@ -264,7 +263,7 @@ impl Remote {
             repo_digests: vec![format!("{}/{repository}@{digest}", self.parts.registry)],
             diff_ids: read.diff_ids,
             platform: read.platform,
-            size: layers.iter().map(|(_, size)| size).sum(),
+            size,
             config: read.config,
         };
         Ok(Described { manifest: digest, image, layers })
@@ -373,6 +372,15 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Returns the digests and sizes of the layers, and what they come to.
+fn layers_of(manifest: &ImageManifest) -> (Vec<(String, u64)>, u64) {
+    let layer = |layer: &Descriptor| (layer.digest().to_string(), layer.size());
+    let layers: Vec<(String, u64)> = manifest.layers().iter().map(layer).collect();
+    // What a registry says of sizes may be anything.
+    let size = layers.iter().map(|(_, size)| *size).fold(0, u64::saturating_add);
+    (layers, size)
+}
+
 /// Chooses the manifest of a platform.
 fn choose(index: &ImageIndex, platform: &str) -> Option<String> {
     let wanted: Platform = platform.parse().ok()?;
@@ -401,6 +409,18 @@ mod tests {
 
     impl LogSink for Quiet {
         fn write(&self, _: &[u8]) {}
+    }
+
+    #[test]
+    fn sizes_that_no_number_holds_together_are_the_largest_one() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let part =
+            |size: u64| serde_json::json!({"mediaType": "m", "digest": digest, "size": size});
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "config": part(1), "layers": [part(7), part(u64::MAX)],
+        });
+        let manifest: ImageManifest = serde_json::from_value(manifest).unwrap();
+        assert_eq!(layers_of(&manifest).1, u64::MAX);
     }
 
     #[test]

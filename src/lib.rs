@@ -57,6 +57,8 @@ pub mod exec;
 mod file_lock;
 mod file_system;
 pub mod forge;
+#[doc(hidden)]
+pub mod fuzz_targets;
 pub mod grade;
 mod hashing;
 mod http;

@@ -25,7 +25,7 @@ pub fn registry(reference: &str) -> &str {
 
 /// A reference, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Parts {
+pub(crate) struct Parts {
     /// The registry's host.
     pub registry: String,
     /// Below it.
@@ -35,7 +35,7 @@ pub(super) struct Parts {
 }
 
 /// Takes a reference apart; `None` where it is none.
-pub(super) fn parts(reference: &str) -> Option<Parts> {
+pub(crate) fn parts(reference: &str) -> Option<Parts> {
     let (name, version) = split_tag(reference);
     // Of a tag and a digest the digest counts.
     let name = if version.contains(':') { split_tag(name).0 } else { name };

@@ -39,10 +39,12 @@ use super::{
 use asking::Asking;
 use layout::{Layout, file_error};
 use snapshots::Snapshots;
-use task::{Identity, Work};
+use task::Work;
 
+pub(crate) use build::{Built, images, stages};
 pub use confinement::{Confinement, ContainerKind};
 pub use delegation::{LINGER, ends_with_login};
+pub(crate) use task::Identity;
 pub use task::Storage;
 
 /// The time of files that a step made.

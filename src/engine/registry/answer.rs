@@ -93,7 +93,7 @@ impl Answer {
         Answer::new(status, wait, &body)
     }
 
-    fn new(status: u16, wait: Option<Duration>, body: &[u8]) -> Answer {
+    pub(super) fn new(status: u16, wait: Option<Duration>, body: &[u8]) -> Answer {
         let document = serde_json::from_slice::<Document>(body);
         let errors = document.map_or_else(|_| Vec::new(), |document| document.errors);
         let text = String::from_utf8_lossy(body).trim().to_owned();

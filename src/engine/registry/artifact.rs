@@ -64,7 +64,7 @@ pub(crate) struct Part {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Index {
+pub(super) struct Index {
     schema_version: u32,
     media_type: String,
     manifests: Vec<Part>,

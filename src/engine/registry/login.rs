@@ -78,7 +78,7 @@ struct Token {
 }
 
 #[derive(Deserialize)]
-struct Granted {
+pub(super) struct Granted {
     token: Option<String>,
     access_token: Option<String>,
     expires_in: Option<u64>,

@@ -11,7 +11,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
-use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RANGE};
+use reqwest::header::{
+    ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RANGE,
+    RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 
@@ -146,12 +149,7 @@ impl Remote {
             if asked.contains(':') && asked != digest {
                 return Err(self.damaged(format!("manifest `{asked}` came as `{digest}`")));
             }
-            #[derive(Deserialize)]
-            struct Kind {
-                manifests: Option<serde_json::Value>,
-            }
-            let listed = serde_json::from_slice::<Kind>(&text).is_ok_and(|k| k.manifests.is_some());
-            if !listed {
+            if !is_list(&text) {
                 return Ok((text, digest));
             }
             let index: ImageIndex = serde_json::from_slice(&text)
@@ -271,10 +269,6 @@ impl Remote {
 
     /// Returns the tags of the repository; none when the registry does not have it.
     pub async fn tags(&self) -> Result<Vec<String>> {
-        #[derive(Deserialize)]
-        struct Listed {
-            tags: Option<Vec<String>>,
-        }
         let mut tags: Vec<String> = Vec::new();
         loop {
             let last = tags.last().cloned();
@@ -379,6 +373,47 @@ fn layers_of(manifest: &ImageManifest) -> (Vec<(String, u64)>, u64) {
     // What a registry says of sizes may be anything.
     let size = layers.iter().map(|(_, size)| *size).fold(0, u64::saturating_add);
     (layers, size)
+}
+
+/// A page of the tags of a repository.
+#[derive(Deserialize)]
+struct Listed {
+    tags: Option<Vec<String>>,
+}
+
+/// Tells whether a manifest is a list of manifests.
+fn is_list(text: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Kind {
+        manifests: Option<serde_json::Value>,
+    }
+    serde_json::from_slice::<Kind>(text).is_ok_and(|kind| kind.manifests.is_some())
+}
+
+/// Reads a header and a body as everything that a registry can answer with; only for
+/// [`crate::fuzz_targets`].
+pub(crate) fn read_every_answer(header: &[u8], body: &[u8]) {
+    if let Ok(value) = HeaderValue::from_bytes(header) {
+        let value = |name: HeaderName| HeaderMap::from_iter([(name, value.clone())]);
+        let _ = login::Challenge::of(&value(WWW_AUTHENTICATE));
+        let _ = crate::retry::retry_after(&value(RETRY_AFTER));
+    }
+    for status in [400, 401, 403, 404, 429, 500] {
+        let answer = Answer::new(status, None, body);
+        let _ = (answer.meaning(false), answer.meaning(true), answer.to_string());
+    }
+    let _ = serde_json::from_slice::<Listed>(body);
+    let _ = serde_json::from_slice::<artifact::Artifact>(body);
+    let _ = serde_json::from_slice::<artifact::Index>(body);
+    let _ = serde_json::from_slice::<login::Granted>(body);
+    let _ = config::read(body);
+    if is_list(body) {
+        if let Ok(index) = serde_json::from_slice::<ImageIndex>(body) {
+            let _ = choose(&index, "linux/amd64");
+        }
+    } else if let Ok(manifest) = serde_json::from_slice::<ImageManifest>(body) {
+        let _ = layers_of(&manifest);
+    }
 }
 
 /// Chooses the manifest of a platform.

@@ -22,13 +22,15 @@ use crate::key::Digest;
 use super::EmbeddedEngine;
 use super::layers::layers_of;
 use super::layout::file_error;
+pub(crate) use plan::images;
 use plan::{Action, Origin, Stage};
+pub(crate) use read::stages;
 
 const ACTION: &str = "build a Dockerfile";
 
 /// What a stage has come to.
 #[derive(Clone, Default)]
-struct Built {
+pub(crate) struct Built {
     layers: Vec<(String, Descriptor)>,
     config: ImageConfig,
 }
@@ -63,10 +65,10 @@ impl EmbeddedEngine {
         request: &BuildRequest,
         log: &dyn LogSink,
     ) -> Result<Image> {
-        let stages = read::stages(&request.dockerfile, &request.args).map_err(refused)?;
+        let stages = stages(&request.dockerfile, &request.args).map_err(refused)?;
         // A build pulls nothing: what it stands on is here, or the build does not begin.
         let mut parents = BTreeMap::new();
-        for reference in plan::images(&stages) {
+        for reference in images(&stages) {
             let stored = self.needed(&reference)?;
             check_platform(&reference, &stored.platform, &request.platform)?;
             self.unpack(&stored, log).await?;

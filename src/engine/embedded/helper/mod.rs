@@ -37,6 +37,8 @@ pub(super) use cgroup::{
     parent as groups_parent, pass_on,
 };
 
+pub(crate) use unpack::unpack as unpack_layer;
+
 /// Brings up the loopback of this process's network namespace, where that is a new one.
 pub(crate) fn bring_loopback_up() -> std::io::Result<()> {
     network::make(super::task::Network::None)

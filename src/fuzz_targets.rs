@@ -30,7 +30,7 @@ use crate::engine::registry::read_every_answer;
 use crate::engine::{LogSink, reference};
 use crate::grade::results::{Format, ResultsFile};
 use crate::grade::{
-    EvalType, Family, NotFound, Rules, classify, grade, parser, parsers, read_log, strict,
+    EvalType, Family, NotFound, Rules, classify, grade, parser, parsers, read_log, sentinel,
 };
 use crate::key::Digest;
 use crate::patch::{PATH, blob_ids, mentioned, touched, touched_before};
@@ -424,8 +424,8 @@ pub fn strict_logs(input: &[u8]) {
         let files = [ResultsFile::Written(format, results.to_vec())];
         for exit_code in [None, Some(0), Some(7)] {
             let mut log = Vec::new();
-            let tests = strict::Tests { output: &mut &*output, exit_code, results: &files };
-            strict::compose(&mut &*before, Some(tests), &mut log).expect("it is in memory");
+            let tests = sentinel::Tests { output: &mut &*output, exit_code, results: &files };
+            sentinel::compose(&mut &*before, Some(tests), &mut log).expect("it is in memory");
             for strict in [true, false] {
                 let reading = read_log(&mut Cursor::new(&log), parser, &context(strict))
                     .expect("what is in memory can be read");
@@ -443,7 +443,7 @@ pub fn strict_logs(input: &[u8]) {
                 let ended = reading.not_found != Some(NotFound::NoMarkers);
                 assert_eq!(ended, exit_code.is_some(), "the end of the tests is forged");
             }
-            strict::forged(&mut Cursor::new(&log)).expect("what is in memory can be read");
+            sentinel::forged(&mut Cursor::new(&log)).expect("what is in memory can be read");
         }
     }
 }

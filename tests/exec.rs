@@ -91,7 +91,7 @@ impl Space {
     fn executor(&self, change: impl FnOnce(&mut ExecSettings)) -> Executor {
         let mut settings = ExecSettings {
             workers: 2,
-            build_instead: true,
+            fallback_to_build: true,
             fail_fast: false,
             attempts: 3,
             host: HostAccess::default(),

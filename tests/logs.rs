@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufReader, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use imgforge::grade::{self, Context, EvalType, Expected, LogReading, Resolution, Tier};
+use imgforge::grade::{self, Context, EvalType, Expected, ParsedLog, Resolution, Tier};
 use serde_json::{Value, json};
 
 fn folders(path: &Path) -> Vec<PathBuf> {
@@ -137,7 +137,7 @@ fn every_format_has_a_log_of_its_own_and_every_log_a_format() {
 }
 
 /// Grades a log by its row's lists; `None` where it shows no results.
-fn resolved(reading: &LogReading, case: &Value) -> Option<bool> {
+fn resolved(reading: &ParsedLog, case: &Value) -> Option<bool> {
     if !reading.found {
         return None;
     }

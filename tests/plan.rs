@@ -171,7 +171,7 @@ fn what_nothing_needs_is_not_made() {
         plan.assess(&inventory, false);
         assert_eq!(stale(&plan), made, "{name}");
         assert_eq!(unneeded(&plan), left_out, "{name}");
-        let asked: Vec<Kind> = plan.wanted().into_iter().map(|(kind, _)| kind).collect();
+        let asked: Vec<Kind> = plan.pullable().into_iter().map(|(kind, _)| kind).collect();
         assert_eq!(asked.len(), made.len(), "{name}: a registry is asked for no more");
     }
 }
@@ -216,7 +216,7 @@ fn a_forced_rebuild_rebuilds_every_image_and_says_so() {
     for (_, node) in plan.nodes() {
         assert_eq!(node.status, Status::Stale(vec![Reason::Forced]), "{}", node.id);
     }
-    assert!(plan.wanted().is_empty(), "what is to be rebuilt is not pulled");
+    assert!(plan.pullable().is_empty(), "what is to be rebuilt is not pulled");
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn a_base_on_an_image_that_is_not_here_is_built_whatever_else_is() {
     let inventory = inventory(&plan, |id| id.starts_with("base:"));
     plan.assess(&inventory, false);
     assert_eq!(reasons(&plan, "base:python"), [Reason::Unresolved { reference: FROM.to_owned() }]);
-    assert!(!plan.wanted().iter().any(|(kind, _)| *kind == Kind::Base), "its key is not known");
+    assert!(!plan.pullable().iter().any(|(kind, _)| *kind == Kind::Base), "its key is not known");
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn what_is_offered_comes_where_it_fits_on_what_is_below() {
             .filter(|(_, node)| offered.iter().any(|of| node.id.starts_with(of)))
             .map(|(_, node)| (node.key, elsewhere[&node.key].clone()))
             .collect();
-        plan.take_offers(&offers, |key| local.get(key).cloned());
+        plan.apply_remote_images(&offers, |key| local.get(key).cloned());
         assert_eq!(of(&plan, |status| *status == Status::Pull), comes, "{name}");
     }
 }

@@ -17,7 +17,7 @@ use crate::recipe::TESTBED;
 use crate::store::{BuildRecord, VerifiedImage};
 
 use super::from_image::{self, is_below};
-use super::remote::Remote;
+use super::image_source::ImageSource;
 
 /// Labels that an image has which was built to its end.
 const LABELS: [&str; 5] = [label::KEY, label::KIND, label::SCHEMA, label::INPUTS, label::PARENT];
@@ -299,7 +299,7 @@ pub struct Checker<'a> {
     /// What was built here, or passed before.
     known: HashMap<Key, VerifiedImage>,
     /// What images come from, where they come from elsewhere.
-    offers: Option<&'a dyn Remote>,
+    offers: Option<&'a dyn ImageSource>,
     passed: Mutex<HashMap<Key, Image>>,
 }
 
@@ -311,7 +311,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Lets `FROM` images of bases be looked at where the bases come from.
-    pub fn of_offers(mut self, remote: &'a dyn Remote) -> Checker<'a> {
+    pub fn of_offers(mut self, remote: &'a dyn ImageSource) -> Checker<'a> {
         self.offers = Some(remote);
         self
     }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::disk;
-use crate::engine::{Engine, Swept};
+use crate::engine::{Engine, Pruned};
 use crate::key::{Key, Kind};
 use crate::store::Store;
 
@@ -51,7 +51,7 @@ pub struct Removal {
 
 /// What goes and what that comes to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Choice {
+pub struct GcPlan {
     /// In the order in which they go.
     pub removals: Vec<Removal>,
     /// Bytes of the cache before.
@@ -67,7 +67,7 @@ pub fn choose(
     limits: &Limits,
     now: i64,
     kept: impl Fn(&CachedImage) -> bool,
-) -> Choice {
+) -> GcPlan {
     let named: HashMap<Key, usize> = contents
         .images
         .iter()
@@ -84,7 +84,7 @@ pub fn choose(
     }
     let mut users: Vec<u32> = contents.layers.iter().map(|layer| layer.users).collect();
     let before = contents.total();
-    let mut choice = Choice { removals: Vec::new(), before, after: before };
+    let mut choice = GcPlan { removals: Vec::new(), before, after: before };
     // Images of one run were used at one time: among them an environment goes with all that stands
     // on it, before the next one is touched.
     let environment = |at: usize| -> Key {
@@ -147,7 +147,7 @@ pub fn choose(
 
 /// An image that went, or would.
 #[derive(Debug, Clone)]
-pub struct Gone {
+pub struct Evicted {
     /// The image.
     pub image: CachedImage,
     /// Why.
@@ -160,11 +160,11 @@ pub struct Gone {
 #[derive(Debug, Clone, Default)]
 pub struct Collected {
     /// What was chosen.
-    pub choice: Choice,
+    pub choice: GcPlan,
     /// Images that are gone, or with a dry run would be.
-    pub removed: Vec<Gone>,
+    pub removed: Vec<Evicted>,
     /// What the engine kept that no image needed before this.
-    pub unneeded: Swept,
+    pub unneeded: Pruned,
     /// Bytes that were to go, with what no image needed.
     pub promised: u64,
     /// How much more room there is on the disk than before: what other processes wrote and removed
@@ -196,14 +196,14 @@ impl Collector<'_> {
             !image.pins.is_empty() || image.is_leased(&leased) || used.contains(&image.id)
         };
         let choice = choose(&contents, limits, now(), kept);
-        let unneeded = self.engine.sweep(true).await?;
+        let unneeded = self.engine.prune(true).await?;
         let promised = choice.before - choice.after + unneeded.bytes;
         let over = limits.keep_bytes.is_some_and(|keep| choice.after > keep);
         let kept =
             if over { contents.images.iter().filter(|image| kept(image)).count() } else { 0 };
         let chosen = || choice.removals.iter().map(|removal| &contents.images[removal.image]);
         let mut collected = Collected { unneeded, promised, kept, ..Collected::default() };
-        let gone = |removal: &Removal| Gone {
+        let gone = |removal: &Removal| Evicted {
             image: contents.images[removal.image].clone(),
             why: removal.why,
             frees: removal.frees,
@@ -213,7 +213,7 @@ impl Collector<'_> {
         } else if promised > 0 || !choice.removals.is_empty() {
             let before = self.free();
             let removed = self.remove(&contents, chosen()).await?;
-            self.engine.sweep(false).await?;
+            self.engine.prune(false).await?;
             self.forget_layers(&contents, &removed)?;
             let went: HashSet<&str> = removed.iter().map(|image| image.id.as_str()).collect();
             let of = |removal: &&Removal| went.contains(contents.images[removal.image].id.as_str());
@@ -251,7 +251,7 @@ impl Collector<'_> {
             if named && children.get(&image.key).is_some_and(|children| !children.is_empty()) {
                 continue;
             }
-            let gate = self.store.close_gate().await?;
+            let gate = self.store.lock_for_gc().await?;
             let leased = named && image.is_leased(&self.store.leased(false)?);
             if leased || self.engine.images_in_use().await?.contains(&image.id) {
                 continue;
@@ -304,7 +304,7 @@ mod tests {
 
     const DAY: u64 = 86400;
 
-    fn positions(choice: &Choice) -> Vec<usize> {
+    fn positions(choice: &GcPlan) -> Vec<usize> {
         choice.removals.iter().map(|removal| removal.image).collect()
     }
 
@@ -374,7 +374,7 @@ mod tests {
         let mut listed_otherwise = tree.clone();
         listed_otherwise.images.reverse();
         let again = choose(&listed_otherwise, &bytes(5), 0, |_| false);
-        let key = |tree: &Contents, choice: &Choice| -> Vec<Key> {
+        let key = |tree: &Contents, choice: &GcPlan| -> Vec<Key> {
             positions(choice).into_iter().map(|at| tree.images[at].key).collect()
         };
         assert_eq!(key(&listed_otherwise, &again), key(&tree, &choice));

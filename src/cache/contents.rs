@@ -101,7 +101,7 @@ pub fn is_own_name(tag: &str) -> bool {
 /// A stored layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
-    /// The engine's name of it; see [`Engine::storage_names`].
+    /// The engine's name of it; see [`Engine::layer_storage_ids`].
     pub name: String,
     /// Bytes on the disk.
     pub bytes: u64,
@@ -213,7 +213,7 @@ impl Contents {
         let mut sizes = Vec::new();
         let mut held = Vec::new();
         for Found { listed, ours, diff_ids } in found {
-            let names = engine.storage_names(&diff_ids);
+            let names = engine.layer_storage_ids(&diff_ids);
             let Some(ours) = ours else {
                 // Where nobody else keeps images, it is one of a build that is under way.
                 if !engine.is_own() {
@@ -303,7 +303,7 @@ impl Contents {
             .collect();
         let bytes = match unknown.is_empty() {
             true => Vec::new(),
-            false => engine.storage_bytes(&unknown).await?,
+            false => engine.layer_disk_usage(&unknown).await?,
         };
         let measured: Vec<(String, u64)> = unknown
             .into_iter()

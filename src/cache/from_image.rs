@@ -15,7 +15,7 @@ use crate::platform;
 use crate::recipe::BaseRecipe;
 use crate::recipe::base::{BOOTSTRAPPED, PYTHON};
 
-use super::remote::Remote;
+use super::image_source::ImageSource;
 
 /// Returns what identifies the content of a `FROM` image on any engine: its layers and what a
 /// build inherits from its config, with its Python where it says one. One that was bootstrapped is
@@ -164,7 +164,7 @@ pub fn recorded_identities(listed: &[ListedImage], platform: &str) -> BTreeMap<S
 /// trusted signed is as if it were not there.
 pub async fn below(
     engine: &dyn Engine,
-    offers: Option<&dyn Remote>,
+    offers: Option<&dyn ImageSource>,
     base: &Image,
 ) -> Result<Vec<Image>, EngineError> {
     let here = external_images(engine, base).await?;
@@ -180,7 +180,7 @@ pub async fn below(
 
 /// Asks a place for a `FROM` image. One that nobody trusted signed, and one that is not meant, is as if it
 /// were not there.
-async fn offered(remote: &dyn Remote, from: &FromImage) -> Result<Option<Image>, EngineError> {
+async fn offered(remote: &dyn ImageSource, from: &FromImage) -> Result<Option<Image>, EngineError> {
     match remote.external_images(&from.reference).await {
         Err(EngineError::Unsigned { .. }) => Ok(None),
         known => Ok(known?.into_iter().find(|image| from.is(image))),
@@ -190,7 +190,7 @@ async fn offered(remote: &dyn Remote, from: &FromImage) -> Result<Option<Image>,
 /// Brings the `FROM` image that a base from `remote` begins with, where it is there and not here: whoever hands the base on has to show what it stands on. Their layers came with the base.
 pub async fn bring(
     engine: &dyn Engine,
-    remote: &dyn Remote,
+    remote: &dyn ImageSource,
     base: &Image,
     log: &dyn LogSink,
 ) -> Result<(), EngineError> {
@@ -206,7 +206,7 @@ pub async fn bring(
 /// Brings a `FROM` image that a base is to be built on; tells whether `remote` has it.
 pub async fn bring_for_build(
     engine: &dyn Engine,
-    remote: &dyn Remote,
+    remote: &dyn ImageSource,
     from: &FromImage,
     log: &dyn LogSink,
 ) -> Result<bool, EngineError> {

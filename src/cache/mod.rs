@@ -8,9 +8,9 @@ pub mod check;
 pub mod collect;
 pub mod contents;
 pub mod from_image;
+pub mod image_source;
 pub mod provenance;
 pub mod registry;
-pub mod remote;
 pub mod sbom;
 mod signature;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::engine::reference::{self, NotAPlace};
-use crate::engine::registry::{self, Access, Described, Registry, Remote as Asked};
+use crate::engine::registry::{self, Access, Described, Registry, RegistryClient};
 use crate::engine::retry::retried;
 use crate::engine::{Engine, EngineError, Image, LogSink, NoLog, Result, label};
 use crate::key::{Key, Kind};
@@ -23,8 +23,8 @@ use crate::sign::{NotSigned, PrivateKey, PublicKey};
 
 use super::check::Checker;
 use super::from_image::{self, FromImage};
+use super::image_source::{ImageSource, Offers, error_text};
 use super::provenance::{self, PROVENANCE};
-use super::remote::{Offers, Remote, error_text};
 use super::sbom::{CYCLONEDX, Inventory};
 use super::signature;
 
@@ -160,15 +160,15 @@ impl RegistryCache {
     }
 
     /// Opens a repository, to read of it; all share one client.
-    async fn open(&self, image: &str) -> Result<Asked> {
+    async fn open(&self, image: &str) -> Result<RegistryClient> {
         self.open_for(Access::Pull, image).await
     }
 
-    async fn open_for(&self, access: Access, image: &str) -> Result<Asked> {
+    async fn open_for(&self, access: Access, image: &str) -> Result<RegistryClient> {
         let reference = self.reference(image);
         let open = || registry::open(self.client_config.as_ref(), &reference, &NoLog);
         let registry = self.registry.get_or_try_init(open).await?.clone();
-        Asked::of(registry, access, &reference)
+        RegistryClient::of(registry, access, &reference)
     }
 
     /// Asks for an image that a trusted key signed, where images need that.
@@ -535,7 +535,7 @@ fn is_same(local: &Image, there: &Described) -> bool {
 }
 
 #[async_trait]
-impl Remote for RegistryCache {
+impl ImageSource for RegistryCache {
     fn describe(&self) -> String {
         format!("registry `{}`", self.base)
     }

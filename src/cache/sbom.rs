@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use packageurl::PackageUrl;
 use serde_json::{Value, json};
 
-use crate::engine::{Image, LayerTaker};
+use crate::engine::{Image, LayerConsumer};
 use crate::hashing::Hashing;
 
 /// What the document is, in a statement.
@@ -53,12 +53,12 @@ struct Layer {
 #[derive(Debug, Default)]
 pub struct Inventory(Mutex<HashMap<String, Layer>>);
 
-impl LayerTaker for Inventory {
+impl LayerConsumer for Inventory {
     fn wants(&self, diff_id: &str) -> bool {
         !self.0.lock().expect("no holder panics").contains_key(diff_id)
     }
 
-    fn take(&self, diff_id: Option<&str>, tar: &mut dyn Read) -> io::Result<()> {
+    fn consume(&self, diff_id: Option<&str>, tar: &mut dyn Read) -> io::Result<()> {
         let mut hashing = Hashing::new(tar);
         let layer = read(&mut hashing)?;
         io::copy(&mut hashing, &mut io::sink())?;
@@ -303,7 +303,7 @@ mod tests {
         for (number, files) in layers.iter().enumerate() {
             let diff_id = format!("sha256:{number}");
             assert!(inventory.wants(&diff_id));
-            inventory.take(Some(&diff_id), &mut tar_of(files).as_slice()).unwrap();
+            inventory.consume(Some(&diff_id), &mut tar_of(files).as_slice()).unwrap();
             assert!(!inventory.wants(&diff_id));
             image.diff_ids.push(diff_id);
         }

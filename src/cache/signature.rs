@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::engine::registry::Remote;
+use crate::engine::registry::RegistryClient;
 use crate::engine::registry::artifact::{Artifact, MANIFEST, Part, tag_of};
 use crate::engine::retry::retried;
 use crate::engine::{EngineError, Result};
@@ -35,7 +35,7 @@ const MOST: usize = 32;
 /// # Errors
 /// A registry that does not answer. That nothing good is there is the inner error.
 pub(super) async fn verify(
-    remote: &Remote,
+    remote: &RegistryClient,
     digest: &str,
     keys: &[PublicKey],
 ) -> Result<std::result::Result<(), NotSigned>> {
@@ -48,7 +48,7 @@ pub(super) async fn verify(
 
 /// A search for a signature.
 struct Looking<'a> {
-    remote: &'a Remote,
+    remote: &'a RegistryClient,
     digest: &'a str,
     keys: &'a [PublicKey],
 }
@@ -159,7 +159,7 @@ impl Looking<'_> {
 ///
 /// # Errors
 /// A registry that does not answer, or does not take it.
-pub(super) async fn sign(remote: &Remote, digest: &str, key: &PrivateKey) -> Result<()> {
+pub(super) async fn sign(remote: &RegistryClient, digest: &str, key: &PrivateKey) -> Result<()> {
     let keys = [key.public()];
     let looked = Looking { remote, digest, keys: &keys };
     if looked.tagged().await?.is_err() {
@@ -176,7 +176,7 @@ pub(super) async fn sign(remote: &Remote, digest: &str, key: &PrivateKey) -> Res
 }
 
 /// Adds a layer to the manifest of a tag; those of others stay.
-async fn add_layer(remote: &Remote, tag: &str, layer: Part) -> Result<()> {
+async fn add_layer(remote: &RegistryClient, tag: &str, layer: Part) -> Result<()> {
     let asked = retried(&NoLog, QUESTION, || remote.artifact(tag)).await;
     // What is no manifest gives way.
     let before = of_answer(asked)?.ok().flatten();
@@ -196,7 +196,7 @@ async fn add_layer(remote: &Remote, tag: &str, layer: Part) -> Result<()> {
 /// # Errors
 /// A registry that does not answer, or does not take it.
 pub(super) async fn attest(
-    remote: &Remote,
+    remote: &RegistryClient,
     digest: &str,
     predicate_type: &str,
     predicate: Value,
@@ -212,7 +212,7 @@ pub(super) async fn attest(
 /// # Errors
 /// A registry that does not answer.
 pub(super) async fn is_attested(
-    remote: &Remote,
+    remote: &RegistryClient,
     digest: &str,
     predicate_type: &str,
     key: &PrivateKey,
@@ -223,7 +223,12 @@ pub(super) async fn is_attested(
 }
 
 /// Attaches a bundle to the manifest of that digest.
-async fn refer(remote: &Remote, digest: &str, bundle: &Bundle, predicate: &str) -> Result<()> {
+async fn refer(
+    remote: &RegistryClient,
+    digest: &str,
+    bundle: &Bundle,
+    predicate: &str,
+) -> Result<()> {
     let subject = retried(&NoLog, QUESTION, || remote.manifest_bytes(digest)).await?;
     let subject = subject.ok_or_else(|| remote.refused(format!("`{digest}` is not there")))?;
     let kind = serde_json::from_slice::<Value>(&subject).ok();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::engine::{Engine, Image, LayerTaker, ListedImage, label};
+use crate::engine::{Engine, Image, LayerConsumer, ListedImage, label};
 use crate::key::{Digest, Key, Kind};
 use crate::plan::name;
 use crate::platform;
@@ -15,7 +15,7 @@ use crate::store::{ImageRecord, Store};
 use super::check::{self, Wrong};
 use super::contents::CacheError;
 use super::from_image;
-use super::remote::error_text;
+use super::image_source::error_text;
 
 /// What is wrong with an image.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -105,12 +105,12 @@ impl Hashing {
     }
 }
 
-impl LayerTaker for Hashing {
+impl LayerConsumer for Hashing {
     fn wants(&self, diff_id: &str) -> bool {
         !self.seen.lock().expect("no holder panics").contains_key(diff_id)
     }
 
-    fn take(&self, diff_id: Option<&str>, tar: &mut dyn Read) -> std::io::Result<()> {
+    fn consume(&self, diff_id: Option<&str>, tar: &mut dyn Read) -> std::io::Result<()> {
         match (Digest::of_reader(tar), diff_id) {
             (Ok((found, _)), None) => self.note(found.oci(), None),
             (Ok((found, _)), Some(diff_id)) => {
@@ -243,7 +243,7 @@ pub async fn repair(
         verified.findings.iter().filter(|finding| finding.problem.is_broken()).collect();
     broken.sort_by_key(|finding| std::cmp::Reverse(finding.kind));
     for finding in broken {
-        let _gate = store.close_gate().await?;
+        let _gate = store.lock_for_gc().await?;
         // All of its names: that of the benchmark leads to the same bytes. An image that has a name
         // which is not its own keeps the others.
         if !matches!(finding.problem, Problem::Labels(_))
@@ -264,7 +264,7 @@ pub async fn repair(
         .collect();
     store.forget_images(identity, &gone)?;
     store.restore_images(&verified.whole)?;
-    engine.sweep(false).await?;
+    engine.prune(false).await?;
     Ok(())
 }
 

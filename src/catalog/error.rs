@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// A place in a catalog file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct At {
+pub struct SourceLocation {
     /// The file, as it was named.
     pub file: String,
     /// The line, from 1.
@@ -14,7 +14,7 @@ pub struct At {
     pub key: String,
 }
 
-impl fmt::Display for At {
+impl fmt::Display for SourceLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: `{}`", self.file, self.line, self.key)
     }
@@ -47,7 +47,7 @@ pub enum CatalogError {
     #[error("{at}: cannot read `{path}`")]
     MissingFile {
         /// Where it is named.
-        at: At,
+        at: SourceLocation,
         /// As it is spelled there.
         path: String,
         /// Why.
@@ -57,7 +57,7 @@ pub enum CatalogError {
     #[error("{at}: there is no base `{name}`")]
     UnknownBase {
         /// Where it is named.
-        at: At,
+        at: SourceLocation,
         /// The name.
         name: String,
         /// The base that resembles it.
@@ -67,7 +67,7 @@ pub enum CatalogError {
     #[error("{at}: the base stands on itself: {}", chain.join(" -> "))]
     BaseCycle {
         /// One `from` of the cycle.
-        at: At,
+        at: SourceLocation,
         /// The names along the cycle, the first one again at the end.
         chain: Vec<String>,
     },
@@ -75,13 +75,13 @@ pub enum CatalogError {
     #[error("{at}: the base has no `dockerfile`")]
     NoDockerfile {
         /// The base.
-        at: At,
+        at: SourceLocation,
     },
     /// No base offers the Python that an entry asks for.
     #[error("{at}: no base has Python {python}")]
     PythonWithoutBase {
         /// Where it is asked for.
-        at: At,
+        at: SourceLocation,
         /// The version.
         python: String,
     },
@@ -89,7 +89,7 @@ pub enum CatalogError {
     #[error("{at}: version `{version}` says neither `python` nor `base`")]
     NoPython {
         /// Where the version is defined.
-        at: At,
+        at: SourceLocation,
         /// The version.
         version: String,
     },
@@ -97,7 +97,7 @@ pub enum CatalogError {
     #[error("{at}: version `{version}` is defined before, in line {first}")]
     DuplicateVersion {
         /// The second definition.
-        at: At,
+        at: SourceLocation,
         /// The version.
         version: String,
         /// The line of the first.

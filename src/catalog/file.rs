@@ -15,7 +15,7 @@ use super::{Limits, Network};
 /// One catalog file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct FileForm {
+pub(super) struct CatalogSchema {
     pub defaults: Defaults,
     pub cache: CacheSettings,
     pub mirrors: BTreeMap<String, Vec<String>>,
@@ -246,7 +246,7 @@ pub(super) enum LockForm {
 }
 
 /// Reads the text of a catalog file.
-pub(super) fn parse(file: &str, text: &str) -> Result<FileForm, CatalogError> {
+pub(super) fn parse(file: &str, text: &str) -> Result<CatalogSchema, CatalogError> {
     toml::from_str(text).map_err(|error| {
         let message = error.message().to_owned();
         CatalogError::Form {

@@ -8,8 +8,10 @@ use toml::Spanned;
 
 use crate::nearest::nearest;
 
-use super::error::{At, CatalogError};
-use super::file::{BaseForm, CacheSettings, Defaults, Entry, FileForm, LockForm, line_of, parse};
+use super::error::{CatalogError, SourceLocation};
+use super::file::{
+    BaseForm, CacheSettings, CatalogSchema, Defaults, Entry, LockForm, line_of, parse,
+};
 use super::files::Root;
 use super::python::minor;
 use super::{Base, Limits, Network, TextFile};
@@ -18,7 +20,7 @@ use super::{Base, Limits, Network, TextFile};
 #[derive(Debug, Clone)]
 pub(super) struct Located<T> {
     pub value: T,
-    pub at: At,
+    pub at: SourceLocation,
 }
 
 /// Lockfiles by Python; the key `""` is for the Python that the entry asks for.
@@ -55,7 +57,7 @@ pub(super) struct Overlay {
 }
 
 /// One catalog file, parsed.
-pub(super) struct Layer {
+pub(super) struct CatalogFile {
     pub file: String,
     pub text: String,
     pub root: Root,
@@ -63,12 +65,12 @@ pub(super) struct Layer {
 
 /// The files laid over each other.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Merged {
+pub(super) struct MergedCatalog {
     pub defaults: Defaults,
     pub cache: CacheSettings,
     /// Public keys, each with where it is named. They are read where they are needed: a catalog that
     /// travels in a bundle does without.
-    pub trusted_keys: Vec<(At, PathBuf)>,
+    pub trusted_keys: Vec<(SourceLocation, PathBuf)>,
     pub mirrors: BTreeMap<String, Vec<String>>,
     pub stand_in: BTreeMap<String, Located<String>>,
     pub bases: BTreeMap<String, (Base, Option<String>)>,
@@ -91,9 +93,13 @@ struct BaseLines {
     dockerfile: usize,
 }
 
-impl Layer {
-    fn at<T>(&self, key: String, value: &Spanned<T>) -> At {
-        At { file: self.file.clone(), line: line_of(&self.text, value.span().start), key }
+impl CatalogFile {
+    fn at<T>(&self, key: String, value: &Spanned<T>) -> SourceLocation {
+        SourceLocation {
+            file: self.file.clone(),
+            line: line_of(&self.text, value.span().start),
+            key,
+        }
     }
 
     fn locks(
@@ -125,10 +131,10 @@ impl Layer {
     }
 }
 
-impl Merged {
+impl MergedCatalog {
     /// Lays one more file over the others.
-    pub fn add(&mut self, layer: &Layer) -> Result<(), CatalogError> {
-        let mut form: FileForm = parse(&layer.file, &layer.text)?;
+    pub fn add(&mut self, layer: &CatalogFile) -> Result<(), CatalogError> {
+        let mut form: CatalogSchema = parse(&layer.file, &layer.text)?;
         if let Some(keys) = form.cache.verify.take() {
             let located = |key: Spanned<String>| {
                 let at = layer.at("cache.verify".to_owned(), &key);
@@ -160,7 +166,12 @@ impl Merged {
         Ok(())
     }
 
-    fn add_repo(&mut self, layer: &Layer, repo: &str, entry: &Entry) -> Result<(), CatalogError> {
+    fn add_repo(
+        &mut self,
+        layer: &CatalogFile,
+        repo: &str,
+        entry: &Entry,
+    ) -> Result<(), CatalogError> {
         let key = format!("repo.\"{repo}\"");
         let versions = self.repos.entry(repo.to_owned()).or_default();
         let common = self.common.entry(repo.to_owned()).or_default();
@@ -252,7 +263,7 @@ impl Merged {
         exact.or_else(of_minor)
     }
 
-    fn unknown_base(&self, name: &str, at: At) -> CatalogError {
+    fn unknown_base(&self, name: &str, at: SourceLocation) -> CatalogError {
         let nearest = nearest(name, self.forms.keys().map(String::as_str));
         CatalogError::UnknownBase { at, name: name.to_owned(), nearest }
     }
@@ -273,7 +284,7 @@ impl Merged {
             });
             let Some(from) = &entry.form.from else { break };
             let from = from.get_ref().clone();
-            let at = At {
+            let at = SourceLocation {
                 file: entry.file.clone(),
                 line: entry.text_lines.from,
                 key: format!("base.{current}.from"),
@@ -292,7 +303,7 @@ impl Merged {
             return Err(CatalogError::NoDockerfile { at: self.forms[name].at.clone() });
         };
         let missing = |source| CatalogError::MissingFile {
-            at: At {
+            at: SourceLocation {
                 file: entry.file.clone(),
                 line: entry.text_lines.dockerfile,
                 key: format!("base.{name}.dockerfile"),
@@ -322,7 +333,7 @@ fn flatten<'a>(entry: &'a Entry, around: &[&'a Entry], into: &mut Vec<Vec<&'a En
 impl Settings {
     fn apply(
         &mut self,
-        layer: &Layer,
+        layer: &CatalogFile,
         key: &str,
         entry: &Entry,
         version: &str,

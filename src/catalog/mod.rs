@@ -19,16 +19,16 @@ mod row;
 #[cfg(test)]
 mod tests;
 
-pub use error::{At, CatalogError};
+pub use error::{CatalogError, SourceLocation};
 pub use file::{CacheSettings, Defaults, RegistryMode};
 
 use files::Root;
-use layer::{Layer, Merged};
+use layer::{CatalogFile, MergedCatalog};
 
 /// The catalog, read and checked.
 #[derive(Debug, Clone)]
 pub struct Catalog {
-    merged: Merged,
+    merged: MergedCatalog,
 }
 
 impl Catalog {
@@ -39,15 +39,15 @@ impl Catalog {
         let here = Path::new("images.toml");
         let config = config.or_else(|| here.is_file().then_some(here));
         let (first, local) = match config {
-            Some(path) => (Layer::read(path)?, path.with_file_name("images.local.toml")),
-            None => (Layer::embedded(), PathBuf::from("images.local.toml")),
+            Some(path) => (CatalogFile::read(path)?, path.with_file_name("images.local.toml")),
+            None => (CatalogFile::embedded(), PathBuf::from("images.local.toml")),
         };
         let mut layers = vec![first];
         if local.is_file() {
-            layers.push(Layer::read(&local)?);
+            layers.push(CatalogFile::read(&local)?);
         }
         for path in overlays {
-            layers.push(Layer::read(path)?);
+            layers.push(CatalogFile::read(path)?);
         }
         Catalog::from_layers(&layers)
     }
@@ -86,11 +86,11 @@ impl Catalog {
 
     /// Reads the copy in the binary and nothing else.
     pub fn embedded() -> Result<Catalog, CatalogError> {
-        Catalog::from_layers(&[Layer::embedded()])
+        Catalog::from_layers(&[CatalogFile::embedded()])
     }
 
-    fn from_layers(layers: &[Layer]) -> Result<Catalog, CatalogError> {
-        let mut merged = Merged::default();
+    fn from_layers(layers: &[CatalogFile]) -> Result<Catalog, CatalogError> {
+        let mut merged = MergedCatalog::default();
         for layer in layers {
             merged.add(layer)?;
         }
@@ -114,7 +114,7 @@ impl Catalog {
     }
 
     /// Returns the files of the public keys that images need a signature of, each with where it is named.
-    pub fn trusted_keys(&self) -> &[(At, PathBuf)] {
+    pub fn trusted_keys(&self) -> &[(SourceLocation, PathBuf)] {
         &self.merged.trusted_keys
     }
 
@@ -136,20 +136,20 @@ impl Catalog {
     }
 }
 
-impl Layer {
-    fn embedded() -> Layer {
-        Layer {
+impl CatalogFile {
+    fn embedded() -> CatalogFile {
+        CatalogFile {
             file: "images.toml".to_owned(),
             text: files::CONFIG.to_owned(),
             root: Root::Embedded,
         }
     }
 
-    fn read(path: &Path) -> Result<Layer, CatalogError> {
+    fn read(path: &Path) -> Result<CatalogFile, CatalogError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| CatalogError::Read { path: path.to_owned(), source })?;
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-        Ok(Layer { file: path.display().to_string(), text, root: Root::Folder(folder) })
+        Ok(CatalogFile { file: path.display().to_string(), text, root: Root::Folder(folder) })
     }
 }
 

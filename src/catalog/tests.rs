@@ -98,7 +98,8 @@ fn every_verified_instance_gets_the_pins_that_it_was_verified_with() {
 #[test]
 fn the_embedded_copy_equals_the_files() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let files = Catalog::from_layers(&[Layer::read(&root.join("images.toml")).unwrap()]).unwrap();
+    let files =
+        Catalog::from_layers(&[CatalogFile::read(&root.join("images.toml")).unwrap()]).unwrap();
     let embedded = Catalog::embedded().unwrap();
     for (repo, versions) in files.versions() {
         for version in versions {

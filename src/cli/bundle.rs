@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::bundle::index::PackageIndex;
 use crate::bundle::{self, BundleError, Contents};
 use crate::cache::archive;
-use crate::cache::remote::{Brought, Target};
+use crate::cache::image_source::{Destination, FetchOutcome};
 use crate::catalog::Catalog;
 use crate::cli::out::errln;
 use crate::disk;
@@ -287,11 +287,11 @@ async fn bring_images(
     let archive = remotes::open_archive(path, scratch)?;
     let info = engine.info().await.map_err(open::engine_failure)?;
     let identity = engine_identity(&info);
-    let target = Target { engine, identity: &identity, store };
+    let target = Destination { engine, identity: &identity, store };
     let brought = target.bring(&archive, &archive.images(), &|_| {}).await;
     let brought = brought.map_err(Failure::environment)?;
     for one in &brought {
-        if let Brought::Failed(why) = &one.outcome {
+        if let FetchOutcome::Failed(why) = &one.outcome {
             let error = anyhow::anyhow!("base image {}: {why}", one.key.short());
             return Err(Failure::environment(error));
         }

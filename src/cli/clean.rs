@@ -34,7 +34,7 @@ pub(super) async fn run(global: &Global, args: CleanArgs) -> CommandResult {
         .collect();
     let store = open::open_store(global)?;
     if args.embedded {
-        let _gate = store.close_gate().await.map_err(Failure::environment)?;
+        let _gate = store.lock_for_gc().await.map_err(Failure::environment)?;
         if !store.leased(true).map_err(Failure::environment)?.is_empty() {
             let error = anyhow!("another imgforge uses the images of this state directory");
             let hint = "wait for it, or end it".to_owned();

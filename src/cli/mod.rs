@@ -159,7 +159,7 @@ struct Chosen {
     /// Instances of this repository
     #[arg(long, value_name = "OWNER/NAME", env = "IMGFORGE_REPO")]
     repo: Option<String>,
-    /// At most so many
+    /// SourceLocation most so many
     #[arg(long, value_name = "N", env = "IMGFORGE_LIMIT")]
     limit: Option<usize>,
 }

@@ -43,7 +43,7 @@ pub(super) async fn run(global: &Global, args: PrewarmArgs) -> CommandResult {
         predictions: args.images.predictions(),
         skip_empty: true,
         remote: args.from.clone(),
-        build_instead: !args.no_build,
+        fallback_to_build: !args.no_build,
         ..args.exec.load_options(&args.chosen, &args.sources)
     };
     let prepared = open::forge(global)?.load(&load).await?;

@@ -13,8 +13,8 @@ use serde_json::json;
 
 use super::{
     AttachRequest, Attached, BuildRequest, Engine, EngineError, EngineInfo, EngineKind, Image,
-    LayerRequest, LayerTaker, ListedImage, LogSink, Removed, Result, SandboxEnd, SandboxRequest,
-    Sent, Swept, check_platform, label,
+    LayerConsumer, LayerRequest, ListedImage, LogSink, Pruned, PushSummary, Removed, Result,
+    SandboxEnd, SandboxRequest, check_platform, label,
 };
 use crate::dockerfile;
 use crate::key::Digest;
@@ -39,7 +39,7 @@ pub enum Method {
     Remove,
     /// [`Engine::push`].
     Push,
-    /// [`Engine::sweep`]; its reference is empty.
+    /// [`Engine::prune`]; its reference is empty.
     Sweep,
     /// [`Engine::run`].
     Run,
@@ -412,17 +412,17 @@ impl Engine for FakeEngine {
         Ok(())
     }
 
-    async fn push(&self, reference: &str, _: &[String], log: &dyn LogSink) -> Result<Sent> {
+    async fn push(&self, reference: &str, _: &[String], log: &dyn LogSink) -> Result<PushSummary> {
         let _running = self.enter(Method::Push, reference).await?;
         let missing = || EngineError::NoSuchImage { reference: reference.to_owned() };
         let image = self.find(reference).ok_or_else(missing)?;
         log.write(format!("pushed {reference}\n").as_bytes());
-        let sent = Sent { layers: Some(image.diff_ids.clone()) };
+        let sent = PushSummary { layers: Some(image.diff_ids.clone()) };
         self.lock().registry.insert(reference.to_owned(), image);
         Ok(sent)
     }
 
-    async fn read_layers(&self, _: &[Image], _: Arc<dyn LayerTaker>) -> Result<()> {
+    async fn read_layers(&self, _: &[Image], _: Arc<dyn LayerConsumer>) -> Result<()> {
         Err(EngineError::Refused {
             action: "read layers".to_owned(),
             reason: "they are names only".to_owned(),
@@ -433,17 +433,17 @@ impl Engine for FakeEngine {
         Ok(self.lock().in_use.clone())
     }
 
-    fn storage_names(&self, diff_ids: &[String]) -> Vec<String> {
+    fn layer_storage_ids(&self, diff_ids: &[String]) -> Vec<String> {
         diff_ids.to_vec()
     }
 
-    async fn storage_bytes(&self, names: &[String]) -> Result<Vec<Option<u64>>> {
+    async fn layer_disk_usage(&self, names: &[String]) -> Result<Vec<Option<u64>>> {
         Ok(names.iter().map(|_| Some(1 << 20)).collect())
     }
 
-    async fn sweep(&self, _: bool) -> Result<Swept> {
+    async fn prune(&self, _: bool) -> Result<Pruned> {
         let _running = self.enter(Method::Sweep, "").await?;
-        Ok(Swept::default())
+        Ok(Pruned::default())
     }
 
     async fn run(&self, reference: &str, command: &[String], log: &dyn LogSink) -> Result<i64> {

@@ -12,12 +12,12 @@ pub mod docker;
 pub mod embedded;
 pub(crate) mod emulation;
 pub mod fake;
-mod host;
 mod meter;
 mod quota;
 pub mod reference;
 pub(crate) mod registry;
 pub(crate) mod retry;
+mod step_mounts;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -310,7 +310,7 @@ impl LogSink for NoLog {
 }
 
 /// Takes layers that an engine gives out. Called on a thread that may block.
-pub trait LayerTaker: Send + Sync {
+pub trait LayerConsumer: Send + Sync {
     /// Tells whether a layer is wanted whose digest is known before its bytes.
     fn wants(&self, diff_id: &str) -> bool;
 
@@ -318,19 +318,19 @@ pub trait LayerTaker: Send + Sync {
     ///
     /// # Errors
     /// Ends the reading of layers with [`EngineError::File`], or [`EngineError::NoSpace`].
-    fn take(&self, diff_id: Option<&str>, tar: &mut dyn std::io::Read) -> std::io::Result<()>;
+    fn consume(&self, diff_id: Option<&str>, tar: &mut dyn std::io::Read) -> std::io::Result<()>;
 }
 
 /// What of an image travelled to a registry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sent {
+pub struct PushSummary {
     /// The layers, by their digests as tars; `None` where the engine does not tell.
     pub layers: Option<Vec<String>>,
 }
 
 /// What an engine keeps that no image needs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Swept {
+pub struct Pruned {
     /// Layers, blobs and records of builds.
     pub objects: usize,
     /// Bytes on the disk.
@@ -638,14 +638,19 @@ pub trait Engine: Send + Sync {
 
     /// Pushes an image to the registry that its name says; what is there does not travel. Layers
     /// that one of `siblings`, other repositories of the registry, has are taken from it.
-    async fn push(&self, reference: &str, siblings: &[String], log: &dyn LogSink) -> Result<Sent>;
+    async fn push(
+        &self,
+        reference: &str,
+        siblings: &[String],
+        log: &dyn LogSink,
+    ) -> Result<PushSummary>;
 
-    /// Gives the layers of images to `taker`, each at least once unless it is not wanted, in an
+    /// Gives the layers of images to `consumer`, each at least once unless it is not wanted, in an
     /// order of the engine's own.
     async fn read_layers(
         &self,
         images: &[Image],
-        taker: std::sync::Arc<dyn LayerTaker>,
+        consumer: std::sync::Arc<dyn LayerConsumer>,
     ) -> Result<()>;
 
     /// Tells whether nobody but imgforge keeps images there.
@@ -658,15 +663,15 @@ pub trait Engine: Send + Sync {
 
     /// Returns under which names the engine stores an image's layers, the lowest first: images
     /// share the bytes of a layer when its names are equal.
-    fn storage_names(&self, diff_ids: &[String]) -> Vec<String>;
+    fn layer_storage_ids(&self, diff_ids: &[String]) -> Vec<String>;
 
     /// Measures what stored layers take on the disk, by their names, in bytes; `None` where it is
     /// not there, or this process cannot see it.
-    async fn storage_bytes(&self, names: &[String]) -> Result<Vec<Option<u64>>>;
+    async fn layer_disk_usage(&self, names: &[String]) -> Result<Vec<Option<u64>>>;
 
     /// Removes what no image needs and no running call of any process uses: layers of images that
     /// were removed, records of builds. With `dry_run` it is told and stays.
-    async fn sweep(&self, dry_run: bool) -> Result<Swept>;
+    async fn prune(&self, dry_run: bool) -> Result<Pruned>;
 
     /// Runs a command in a fresh container without network and returns its exit code; the output
     /// goes to `log`. The container is gone afterwards.

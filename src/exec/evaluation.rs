@@ -131,7 +131,7 @@ impl RunTarget {
             patch: Some(self.patch.to_string_lossy().into_owned()),
             log: None,
             log_tail: Vec::new(),
-            reaches: grade::reach::reaches(&evaluated.notes.changes()),
+            reaches: grade::test_config::reaches(&evaluated.notes.changes()),
             suspicions: graded
                 .iter()
                 .flat_map(|graded| &graded.suspicions)

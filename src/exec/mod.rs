@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::remote::Remote;
+use crate::cache::image_source::ImageSource;
 use crate::engine::{Engine, HostAccess};
 use crate::event::{EVENT_SCHEMA, Event, EventKind, NodeRef, Outcome, Reporter};
 use crate::key::Kind;
@@ -55,7 +55,7 @@ pub struct ExecSettings {
     /// How many nodes run at once, at least 1; what is pulled does not count.
     pub workers: usize,
     /// Whether an image is built that was to be pulled and cannot be.
-    pub build_instead: bool,
+    pub fallback_to_build: bool,
     /// Whether the first failure ends the run.
     pub fail_fast: bool,
     /// How often a node is tried when it fails for a reason that may pass.
@@ -98,7 +98,7 @@ pub struct Executor {
     /// What the plan's evaluations need; `None` for a plan of images.
     pub runs: Option<Arc<evaluation::Runs>>,
     /// Where images come from that the plan pulls by their keys.
-    pub remote: Option<Arc<dyn Remote>>,
+    pub remote: Option<Arc<dyn ImageSource>>,
 }
 
 /// What a worker tells the run loop.

@@ -6,7 +6,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::grade::results::ResultsFile;
-use crate::grade::strict;
+use crate::grade::sentinel;
 use crate::recipe::strict::results;
 use crate::run::file;
 
@@ -32,12 +32,12 @@ pub(super) async fn put_together(
             false => (u64::MAX, Vec::new()),
         };
         let mut output = theirs.take(length);
-        let tests = tests.map(|exit_code| strict::Tests {
+        let tests = tests.map(|exit_code| sentinel::Tests {
             output: &mut output,
             exit_code,
             results: &files,
         });
-        strict::compose(&mut before, tests, &mut out)?;
+        sentinel::compose(&mut before, tests, &mut out)?;
         out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
         std::fs::rename(&whole, &path)?;
         std::fs::remove_file(&aside)

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::check::{self, Wrong};
 use crate::cache::from_image;
-use crate::cache::remote::Remote;
+use crate::cache::image_source::ImageSource;
 use crate::engine::{Engine, EngineError, Image, LogSink, check_platform, label};
 use crate::event::Outcome;
 use crate::key::{Kind, SCHEMA};
@@ -77,7 +77,7 @@ pub(super) struct Worker {
     pub(super) plan: Arc<Plan>,
     pub(super) runs: Option<Arc<Runs>>,
     pub(super) settings: ExecSettings,
-    pub(super) remote: Option<Arc<dyn Remote>>,
+    pub(super) remote: Option<Arc<dyn ImageSource>>,
     /// Set once that has no more answers: nobody waits for it again.
     remote_is_gone: AtomicBool,
     mirrors: Arc<crate::source::Mirrors>,
@@ -275,7 +275,7 @@ impl Worker {
                         self.record(node, &image, None, start.elapsed().as_secs_f64())?;
                         return Ok(Done { outcome: Outcome::Pulled, bytes });
                     }
-                    Err(error) if error.ends_run() || !self.settings.build_instead => {
+                    Err(error) if error.ends_run() || !self.settings.fallback_to_build => {
                         return Err(error);
                     }
                     Err(error) => {
@@ -295,7 +295,7 @@ impl Worker {
                     }
                 }
             }
-            if !self.settings.build_instead {
+            if !self.settings.fallback_to_build {
                 let remote =
                     self.remote.as_ref().map_or("nothing".to_owned(), |one| one.describe());
                 return Err(NodeError::NotOffered { remote });
@@ -384,7 +384,7 @@ impl Worker {
     async fn bring(
         &self,
         index: NodeIndex,
-        remote: &dyn Remote,
+        remote: &dyn ImageSource,
         log: &Arc<NodeLog>,
     ) -> Result<(Image, u64), NodeError> {
         let node = &self.plan.graph[index];

@@ -165,7 +165,7 @@ impl<'w> AssessedPlan<'w> {
         self.remove_left().await?;
         let settings = ExecSettings {
             workers: workload.workers,
-            build_instead: workload.build_instead,
+            fallback_to_build: workload.fallback_to_build,
             fail_fast: options.fail_fast,
             attempts: options.attempts.max(1),
             host,

@@ -30,7 +30,7 @@ pub fn password_of_environment() -> Result<String, Error> {
 pub fn trusted(sources: &SourceOptions, catalog: &Catalog) -> Result<Vec<PublicKey>, Error> {
     let named: Vec<&String> = sources.verify.iter().filter(|named| !named.is_empty()).collect();
     if named.is_empty() {
-        let read = |(at, path): &(crate::catalog::At, std::path::PathBuf)| {
+        let read = |(at, path): &(crate::catalog::SourceLocation, std::path::PathBuf)| {
             public(path).map_err(|error| error.in_place(&at.to_string()))
         };
         return catalog.trusted_keys().iter().map(read).collect();

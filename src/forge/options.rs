@@ -85,7 +85,7 @@ pub struct Selection {
     pub filter: Option<Regex>,
     /// Instances of this repository, `owner/name`.
     pub repo: Option<String>,
-    /// At most so many.
+    /// SourceLocation most so many.
     pub limit: Option<usize>,
 }
 
@@ -153,7 +153,7 @@ pub struct LoadOptions {
     /// A registry or an archive that images come from, instead of that of sources and catalog.
     pub remote: Option<String>,
     /// Whether what cannot be had from there is built.
-    pub build_instead: bool,
+    pub fallback_to_build: bool,
     /// What the instances must be good for.
     pub purpose: Purpose,
     /// How the tests are run.
@@ -173,7 +173,7 @@ impl LoadOptions {
             workers: None,
             build: false,
             remote: None,
-            build_instead: true,
+            fallback_to_build: true,
             purpose: Purpose::Images,
             evaluate: None,
             min_free: 0,

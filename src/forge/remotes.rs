@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::cache::archive::{Archive, ArchiveError};
 use crate::cache::check::{self, Wrong};
 use crate::cache::from_image;
+use crate::cache::image_source::{ImageSource, Offers};
 use crate::cache::registry::RegistryCache;
-use crate::cache::remote::{Offers, Remote};
 use crate::catalog::{Catalog, RegistryMode};
 use crate::disk;
 use crate::engine::reference::{self, NotAPlace};
@@ -24,7 +24,7 @@ use super::workload::Workload;
 use super::{ForgeOptions, LoadOptions, Notices};
 
 /// Where images come from, and where they go.
-pub type Remotes = (Option<Arc<dyn Remote>>, Option<RegistryCache>);
+pub type Remotes = (Option<Arc<dyn ImageSource>>, Option<RegistryCache>);
 
 /// Returns where images come from and where they go.
 pub fn open(
@@ -48,7 +48,7 @@ pub fn open(
         to => to,
     };
     if let Some(from) = wanted.remote.as_deref() {
-        let remote: Arc<dyn Remote> = match is_file(from) {
+        let remote: Arc<dyn ImageSource> = match is_file(from) {
             false => Arc::new(registry(from)?),
             true => {
                 let archive = open_archive(Path::new(from), scratch)?;
@@ -59,7 +59,7 @@ pub fn open(
     }
     let reads = named.filter(|name| mode.reads() && !name.is_empty());
     let remote = reads.map(|name| registry(name)).transpose()?;
-    Ok((remote.map(|remote| Arc::new(remote) as Arc<dyn Remote>), push_to))
+    Ok((remote.map(|remote| Arc::new(remote) as Arc<dyn ImageSource>), push_to))
 }
 
 /// Tells whether somebody means a file and not a registry: one that is there, or what is written
@@ -111,7 +111,7 @@ pub fn archive_error(error: ArchiveError) -> Error {
 /// are still to be found. `platform` is what is planned for, `native` the engine's own.
 pub async fn recorded(
     engine: &dyn Engine,
-    remote: Option<&dyn Remote>,
+    remote: Option<&dyn ImageSource>,
     images: Vec<String>,
     (platform, native): (&str, &str),
     wanted: &LoadOptions,
@@ -170,18 +170,18 @@ pub async fn recorded(
 
 /// Lets stale images come from elsewhere. A registry that does not answer is a warning, unless it
 /// was named for this very command: everything can be built.
-pub async fn take_offers(workload: &Workload, plan: &mut Plan) -> Result<(), Error> {
+pub async fn apply_remote_images(workload: &Workload, plan: &mut Plan) -> Result<(), Error> {
     let (Some(remote), Some((_, info))) = (&workload.remote, &workload.engine) else {
         return Ok(());
     };
     let notices = &workload.notices;
-    let wanted = plan.wanted();
+    let wanted = plan.pullable();
     if wanted.is_empty() {
         return Ok(());
     }
     let Offers { images, unsigned, untold } = match remote.offers(&wanted).await {
         Ok(offers) => offers,
-        Err(error) if workload.insists => return Err(engine_error(error)),
+        Err(error) if workload.remote_required => return Err(engine_error(error)),
         Err(error) => {
             let hint = error.hint().map_or(String::new(), |hint| format!(" ({hint})"));
             let error = anyhow::Error::from(error);
@@ -189,7 +189,7 @@ pub async fn take_offers(workload: &Workload, plan: &mut Plan) -> Result<(), Err
             return Ok(());
         }
     };
-    if workload.insists
+    if workload.remote_required
         && let Some(at) = untold.iter().position(EngineError::is_of_registry)
     {
         let mut untold = untold;
@@ -203,7 +203,7 @@ pub async fn take_offers(workload: &Workload, plan: &mut Plan) -> Result<(), Err
     note_unsigned(&workload.notices, plan, unsigned);
     let layers = checked_offers(workload, plan, images).await?;
     let local = workload.store.indexed(&engine_identity(info)).map_err(Error::environment)?;
-    plan.take_offers(&layers, |key| local.get(key).map(|known| known.diff_ids.clone()));
+    plan.apply_remote_images(&layers, |key| local.get(key).map(|known| known.diff_ids.clone()));
     Ok(())
 }
 
@@ -258,7 +258,7 @@ async fn checked_offers(
         let from = match parent {
             Some(_) => Vec::new(),
             None => match from_image::below(&**engine, Some(remote.as_ref()), offer).await {
-                Err(error) if workload.insists => return Err(engine_error(error)),
+                Err(error) if workload.remote_required => return Err(engine_error(error)),
                 // As if the place did not have them.
                 from => from.unwrap_or_default(),
             },

@@ -8,8 +8,8 @@ use anyhow::anyhow;
 
 use crate::bundle as form;
 use crate::cache::check::Checker;
+use crate::cache::image_source::ImageSource;
 use crate::cache::registry::RegistryCache;
-use crate::cache::remote::Remote;
 use crate::catalog::{Catalog, Defaults};
 use crate::config;
 use crate::dataset::{Instance, Refused};
@@ -66,11 +66,11 @@ pub struct Workload {
     /// Their tag, where that is not `latest`.
     pub image_tag: Option<String>,
     /// Where images come from that are not built here.
-    pub remote: Option<Arc<dyn Remote>>,
+    pub remote: Option<Arc<dyn ImageSource>>,
     /// Whether that was named for this very command.
-    pub insists: bool,
+    pub remote_required: bool,
     /// Whether what cannot be had from there is built.
-    pub build_instead: bool,
+    pub fallback_to_build: bool,
     /// Where images go that were built here.
     pub push_to: Option<RegistryCache>,
     from: BTreeMap<String, String>,
@@ -294,8 +294,8 @@ pub(super) async fn load(forge: &Forge, wanted: &LoadOptions) -> Result<Workload
         derive_images: sources.derive_images,
         image_tag,
         remote,
-        insists: wanted.remote.is_some(),
-        build_instead: wanted.build_instead,
+        remote_required: wanted.remote.is_some(),
+        fallback_to_build: wanted.fallback_to_build,
         push_to,
         from,
         notices: notices.clone(),
@@ -363,8 +363,8 @@ impl Workload {
             derive_images: false,
             image_tag: None,
             remote: None,
-            insists: false,
-            build_instead: true,
+            remote_required: false,
+            fallback_to_build: true,
             push_to: None,
             from: self.from.clone(),
             notices: self.notices.clone(),
@@ -465,7 +465,7 @@ impl Workload {
             inventory.add_result(*key);
         }
         plan.assess(&inventory, force);
-        remotes::take_offers(self, &mut plan).await?;
+        remotes::apply_remote_images(self, &mut plan).await?;
         if let Some((_, info)) = self.engine.as_ref().filter(|_| !force) {
             let stale = plan.nodes().filter(|(_, node)| matches!(node.status, Status::Stale(_)));
             let stale: HashSet<Key> = stale.map(|(_, node)| node.key).collect();

@@ -9,7 +9,7 @@ use super::closing::runs;
 use super::infra::TREE_VANISHED;
 use super::{
     Context, EvalType, Expected, Family, InfraFailure, NotFound, Parser, ReadError, Resolution,
-    Suspicion, TestsStatus, Tier, classify, family, parser, parsers, read_log, strict,
+    Suspicion, TestsStatus, Tier, classify, family, parser, parsers, read_log, sentinel,
     tests_status,
 };
 
@@ -273,7 +273,7 @@ pub fn grade(
     }
     if rules.strict {
         log.seek(SeekFrom::Start(0))?;
-        graded.forged = strict::forged(log)?;
+        graded.forged = sentinel::forged(log)?;
         log.seek(SeekFrom::Start(0))?;
         let lenient = Rules { strict: false, ..*rules };
         graded.lenient = grade(log, &lenient, instance)?.resolved();

@@ -10,12 +10,12 @@ pub mod family;
 mod graded;
 mod infra;
 mod lines;
+mod log_reader;
 pub mod logs;
-pub mod reach;
-mod reading;
 pub mod results;
-pub mod strict;
+pub mod sentinel;
 mod suspicion;
+pub mod test_config;
 mod verdict;
 
 use std::fmt;
@@ -26,8 +26,8 @@ pub use closing::Fault;
 pub use family::Family;
 pub use graded::{Graded, Rules, RulesError, grade};
 pub use infra::{InfraFailure, Tier, classify};
+pub use log_reader::{NotFound, ParsedLog, ReadError, read_log};
 pub use logs::{Context, Parser, parser, parsers};
-pub use reading::{LogReading, NotFound, ReadError, read_log};
 pub use suspicion::Suspicion;
 pub use verdict::{EvalType, Expected, Outcome, Resolution, TestsStatus, tests_status};
 

@@ -132,7 +132,7 @@ impl fmt::Display for Reason {
 }
 
 /// Tells whether a stale image could come from elsewhere.
-fn can_come(node: &Node) -> bool {
+fn is_pullable(node: &Node) -> bool {
     let Status::Stale(reasons) = &node.status else { return false };
     let own = |reason: &Reason| matches!(reason, Reason::Forced | Reason::Unresolved { .. });
     node.kind() != Kind::Evaluation && !reasons.iter().any(own)
@@ -236,22 +236,24 @@ impl Plan {
     }
 
     /// Lists the images that would be built and could come from elsewhere instead.
-    pub fn wanted(&self) -> Vec<(Kind, Key)> {
-        let wanted = self.nodes().filter(|(_, node)| can_come(node));
+    pub fn pullable(&self) -> Vec<(Kind, Key)> {
+        let wanted = self.nodes().filter(|(_, node)| is_pullable(node));
         wanted.map(|(_, node)| (node.kind(), node.key)).collect()
     }
 
     /// Lets those stale images come from elsewhere that are `offered` there, by their layers, and
     /// stand on what their parent is here or comes as. `local` returns the layers of an image that
     /// is here.
-    pub fn take_offers(
+    pub fn apply_remote_images(
         &mut self,
         offered: &HashMap<Key, Vec<String>>,
         local: impl Fn(&Key) -> Option<Vec<String>>,
     ) {
         for index in self.graph.node_indices() {
             let node = &self.graph[index];
-            let Some(layers) = offered.get(&node.key).filter(|_| can_come(node)) else { continue };
+            let Some(layers) = offered.get(&node.key).filter(|_| is_pullable(node)) else {
+                continue;
+            };
             let parent = self.parent(index).map(|parent| &self.graph[parent]);
             let fits = match parent {
                 None => true,

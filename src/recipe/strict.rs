@@ -12,7 +12,7 @@ pub mod results;
 
 use tree_sitter::{Node, Parser};
 
-use crate::grade::reach;
+use crate::grade::test_config;
 use crate::tree::Change;
 
 use super::evaluation::{NOT_READY, NOT_READY_MARK};
@@ -420,7 +420,7 @@ impl Separated {
             "{ROOT}\n{}\nimgforge_directory={}\ncd \"$imgforge_directory\" || exit 1\n\
              imgforge_list_modules\nimgforge_restore\nimgforge_prepare\ncd /\n{}\n\
              {{ imgforge_finish \"{nobody}\"; }} 2>/dev/null\n",
-            reach::shell_function(),
+            test_config::shell_function(),
             crate::quote::shell_quote(directory),
             self.before,
         );

@@ -1,7 +1,7 @@
 //! Leases: the images that a running process needs, which nothing may take away meanwhile.
 //!
 //! A lease is a file `leases/<process>-…` with one key a line, locked as long as its process lives:
-//! the kernel frees what a kill leaves. Whoever takes images away asks under the [`Gate`], which no
+//! the kernel frees what a kill leaves. Whoever takes images away asks under the [`GcLock`], which no
 //! new lease passes: a process sees an image either after it leased it or after it is gone.
 
 use std::collections::HashSet;
@@ -30,7 +30,7 @@ impl Drop for Lease {
 
 /// Keeps new leases out until it is dropped.
 #[derive(Debug)]
-pub struct Gate {
+pub struct GcLock {
     _file: File,
 }
 
@@ -56,10 +56,10 @@ impl Store {
     }
 
     /// Keeps new leases out, and other collections. Waits for another that does.
-    pub async fn close_gate(&self) -> Result<Gate, StoreError> {
+    pub async fn lock_for_gc(&self) -> Result<GcLock, StoreError> {
         let gate = self.open_gate()?;
         self.wait_for(|| gate.try_lock()).await?;
-        Ok(Gate { _file: gate })
+        Ok(GcLock { _file: gate })
     }
 
     /// Returns the keys that live processes lease, but for those of this one when `others` alone
@@ -142,7 +142,7 @@ mod tests {
         let lease = store.lease([key(1), key(2)]).await.unwrap();
         assert_eq!(store.leased(false).unwrap(), HashSet::from([key(1), key(2)]));
         assert!(store.leased(true).unwrap().is_empty(), "it is this process's own");
-        let gate = store.close_gate().await.unwrap();
+        let gate = store.lock_for_gc().await.unwrap();
         let wait = Duration::from_millis(50);
         assert!(tokio::time::timeout(wait, store.lease([key(3)])).await.is_err());
         drop(gate);

@@ -30,7 +30,7 @@ use crate::owner::{self, Held, Liveness, Owners};
 
 pub use builds::BuildRecord;
 pub use images::{ImageRecord, VerifiedImage};
-pub use lease::{Gate, Lease};
+pub use lease::{GcLock, Lease};
 pub use lock::KeyLock;
 pub use pins::{Pinned, Pins};
 pub(crate) use records::note_mirror_use;

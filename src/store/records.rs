@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use rusqlite::params;
 
-use super::{Gate, Store, StoreError, file_error};
+use super::{GcLock, Store, StoreError, file_error};
 use crate::disk;
 
 /// How old a blob must be that no row names: one that is younger may be on its way into a row.
@@ -56,7 +56,7 @@ impl Store {
     /// of all images that `engine` has. With `dry_run` it is told and stays.
     pub fn collect_records(
         &self,
-        _: &Gate,
+        _: &GcLock,
         engine: &str,
         others: &HashSet<String>,
         limits: &RecordLimits,
@@ -278,7 +278,7 @@ mod tests {
         let lease = store.lease([key(3)]).await.unwrap();
         let blob = |digest: &Digest| dir.path().join("blobs").join(digest.to_string());
         let limits = RecordLimits { results_for: Some(DAY * 30), ..RecordLimits::default() };
-        let gate = store.close_gate().await.unwrap();
+        let gate = store.lock_for_gc().await.unwrap();
         let collect = |limits: &RecordLimits, dry_run| {
             store.collect_records(&gate, "docker", &HashSet::new(), limits, dry_run).unwrap()
         };
@@ -305,7 +305,7 @@ mod tests {
         run(&store, 1, 0);
         store.with(|database| database.execute("UPDATE results SET schema = 1", [])).unwrap();
         run(&store, 2, 0);
-        let gate = store.close_gate().await.unwrap();
+        let gate = store.lock_for_gc().await.unwrap();
         let limits = RecordLimits::default();
         let gone = store.collect_records(&gate, "docker", &HashSet::new(), &limits, false).unwrap();
         assert_eq!(gone.results, 1);
@@ -322,7 +322,7 @@ mod tests {
         lock.lock().unwrap();
         let limits = RecordLimits { mirrors_for: Some(DAY * 30), ..RecordLimits::default() };
         let lease = store.lease([key(1)]).await.unwrap();
-        let gate = store.close_gate().await.unwrap();
+        let gate = store.lock_for_gc().await.unwrap();
         let collect = |dry_run| {
             store.collect_records(&gate, "docker", &HashSet::new(), &limits, dry_run).unwrap()
         };
@@ -348,7 +348,7 @@ mod tests {
         store.set_other_layers("docker", "sha256:gone", &["sha256:1".to_owned()]).unwrap();
         store.set_other_layers("docker", "sha256:here", &["sha256:2".to_owned()]).unwrap();
         store.set_other_layers("embedded", "sha256:gone", &["sha256:3".to_owned()]).unwrap();
-        let gate = store.close_gate().await.unwrap();
+        let gate = store.lock_for_gc().await.unwrap();
         let here = HashSet::from(["sha256:here".to_owned()]);
         let gone =
             store.collect_records(&gate, "docker", &here, &RecordLimits::default(), false).unwrap();

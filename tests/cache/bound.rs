@@ -175,13 +175,13 @@ async fn a_running_container_keeps_its_files_when_its_image_is_removed() {
     });
     tokio::time::sleep(std::time::Duration::from_millis(700)).await;
     engine.remove(&image).await.unwrap();
-    let swept = engine.sweep(false).await.unwrap();
-    assert_eq!(swept.bytes, 0, "the container stands on the layers");
+    let pruned = engine.prune(false).await.unwrap();
+    assert_eq!(pruned.bytes, 0, "the container stands on the layers");
     let (ended, output) = running.await.unwrap();
     assert_eq!(ended, imgforge::engine::SandboxEnd::Exited(0), "{output}");
     assert_eq!(output.lines().count(), 2, "{output}");
-    let swept = engine.sweep(false).await.unwrap();
-    assert!(swept.bytes > 50 << 20, "{swept:?}");
+    let pruned = engine.prune(false).await.unwrap();
+    assert!(pruned.bytes > 50 << 20, "{pruned:?}");
 }
 
 /// A machine with a Debian of its own, from the one that the tests of engines stand on.
@@ -199,11 +199,11 @@ async fn debian() -> Option<(Machine, String)> {
         return None;
     };
     let machine = Machine::new().await;
-    let taker = Arc::new(Keep(machine.path().join("base.tar")));
-    source.read_layers(std::slice::from_ref(&image), taker.clone()).await.unwrap();
-    let bytes = std::fs::read(&taker.0).unwrap();
+    let consumer = Arc::new(Keep(machine.path().join("base.tar")));
+    source.read_layers(std::slice::from_ref(&image), consumer.clone()).await.unwrap();
+    let bytes = std::fs::read(&consumer.0).unwrap();
     let layer = imgforge::engine::LayerFile {
-        path: taker.0.clone(),
+        path: consumer.0.clone(),
         diff_id: imgforge::key::Digest::of(&bytes),
         size: bytes.len() as u64,
     };
@@ -214,18 +214,18 @@ async fn debian() -> Option<(Machine, String)> {
         tags: vec!["debian:test".to_owned()],
     };
     machine.engine.load(&request).await.unwrap();
-    std::fs::remove_file(&taker.0).unwrap();
+    std::fs::remove_file(&consumer.0).unwrap();
     Some((machine, "debian:test".to_owned()))
 }
 
 struct Keep(std::path::PathBuf);
 
-impl imgforge::engine::LayerTaker for Keep {
+impl imgforge::engine::LayerConsumer for Keep {
     fn wants(&self, _: &str) -> bool {
         true
     }
 
-    fn take(&self, _: Option<&str>, tar: &mut dyn std::io::Read) -> std::io::Result<()> {
+    fn consume(&self, _: Option<&str>, tar: &mut dyn std::io::Read) -> std::io::Result<()> {
         std::io::copy(tar, &mut std::fs::File::create(&self.0)?).map(drop)
     }
 }

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use imgforge::cache::archive::Archive;
+use imgforge::cache::image_source::ImageSource as _;
 use imgforge::cache::registry::RegistryCache;
-use imgforge::cache::remote::Remote as _;
 use imgforge::engine::{ImageConfig, LayerRequest, LogSink, label};
 use imgforge::key::{Digest, Key, KeyDocument, Kind, SCHEMA};
 use imgforge::plan::name;

@@ -48,8 +48,8 @@ async fn a_collection() {
     assert!(kills > 0);
     assert_eq!(machine.count(&made).await, 0);
     assert!(machine.run(&["clean"]).status.success());
-    let swept = machine.engine.sweep(true).await.unwrap();
-    assert_eq!(swept.objects, 0, "nothing is left");
+    let pruned = machine.engine.prune(true).await.unwrap();
+    assert_eq!(pruned.objects, 0, "nothing is left");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,7 +66,7 @@ async fn an_export_and_an_import() {
     assert_eq!(second.count(&made).await, made.len());
     assert!(second.run(&["clean"]).status.success());
     assert!(second.run(&["cache", "gc"]).status.success());
-    assert_eq!(second.engine.sweep(true).await.unwrap().objects, 0, "nothing is left");
+    assert_eq!(second.engine.prune(true).await.unwrap().objects, 0, "nothing is left");
 }
 
 #[tokio::test(flavor = "multi_thread")]

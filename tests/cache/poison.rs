@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use imgforge::cache::archive::{self, Archive};
 use imgforge::cache::from_image::content_identity;
+use imgforge::cache::image_source::{Destination, FetchOutcome};
 use imgforge::cache::registry::{Pushed, RegistryCache, ToPush};
-use imgforge::cache::remote::{Brought, Target};
 use imgforge::engine::{Image, ImageConfig, LayerRequest, label};
 use imgforge::key::{Key, KeyDocument, Kind, SCHEMA};
 use imgforge::plan::name;
@@ -137,9 +137,12 @@ fn forgeries(base: &Made, other: &Made) -> Vec<(Forged, &'static str)> {
     ]
 }
 
-async fn target_bring(machine: &Machine, remote: &RegistryCache, of: (Kind, Key)) -> Brought {
-    let target =
-        Target { engine: &*machine.engine, identity: &machine.identity, store: &machine.store };
+async fn target_bring(machine: &Machine, remote: &RegistryCache, of: (Kind, Key)) -> FetchOutcome {
+    let target = Destination {
+        engine: &*machine.engine,
+        identity: &machine.identity,
+        store: &machine.store,
+    };
     target.bring(remote, &[of], &|_| {}).await.unwrap().remove(0).outcome
 }
 
@@ -385,7 +388,7 @@ async fn a_base_of_a_registry_that_does_not_stand_on_its_from_image_is_not_taken
     let pushed = cache.push(&evil.checker(), &to_push, &|_| {}).await.unwrap();
     assert!(matches!(pushed[0].outcome, Pushed::Pushed), "{pushed:?}");
     let taker = Machine::new().await;
-    assert_eq!(target_bring(&taker, &cache, of).await, Brought::Brought);
+    assert_eq!(target_bring(&taker, &cache, of).await, FetchOutcome::Fetched);
     only_kept(&taker, &from).await;
     // Somebody replaces the base, and leaves the FROM image.
     let image = good.with(|one| one.parent = None).put(&evil).await;
@@ -396,7 +399,9 @@ async fn a_base_of_a_registry_that_does_not_stand_on_its_from_image_is_not_taken
     evil.engine.push(&reference, &[], &Quiet).await.unwrap();
     let cache = RegistryCache::new(&registry.name(), PLATFORM, None).unwrap();
     let machine = Machine::new().await;
-    let Brought::Failed(said) = target_bring(&machine, &cache, of).await else { panic!("taken") };
+    let FetchOutcome::Failed(said) = target_bring(&machine, &cache, of).await else {
+        panic!("taken")
+    };
     assert!(said.contains("does not begin with the layers"), "{said}");
     assert!(machine.engine.inspect(&name).await.unwrap().is_none());
 }
@@ -424,7 +429,7 @@ async fn no_forged_image_of_a_registry_is_taken_or_pushed_on() {
         evil.engine.push(&reference, &[], &Quiet).await.unwrap();
         let cache = RegistryCache::new(&registry.name(), PLATFORM, None).unwrap();
         let outcome = target_bring(&machine, &cache, (forged.kind, forged.key)).await;
-        let Brought::Failed(said) = &outcome else { panic!("{number}: {outcome:?}") };
+        let FetchOutcome::Failed(said) = &outcome else { panic!("{number}: {outcome:?}") };
         assert!(said.contains(why), "{number}: {said}");
         assert!(machine.engine.inspect(&name).await.unwrap().is_none(), "{number}");
         evil.engine.remove(&image.id).await.unwrap();

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use imgforge::cache::image_source::{Destination, FetchOutcome, ImageSource as _};
 use imgforge::cache::registry::{Pushed, RegistryCache, ToPush};
-use imgforge::cache::remote::{Brought, Remote as _, Target};
 use imgforge::key::{Key, Kind};
 
 use crate::common::{Machine, Made, files, text};
@@ -28,9 +28,12 @@ async fn push(machine: &Machine, name: &str, made: &[Made]) -> (Vec<Pushed>, u64
     (pushed.into_iter().map(|one| one.outcome).collect(), bytes)
 }
 
-async fn pull(machine: &Machine, name: &str, made: &[Made]) -> Vec<Brought> {
-    let target =
-        Target { engine: &*machine.engine, identity: &machine.identity, store: &machine.store };
+async fn pull(machine: &Machine, name: &str, made: &[Made]) -> Vec<FetchOutcome> {
+    let target = Destination {
+        engine: &*machine.engine,
+        identity: &machine.identity,
+        store: &machine.store,
+    };
     let brought = target.bring(&cache(name), &keys(made), &|_| {}).await.unwrap();
     brought.into_iter().map(|one| one.outcome).collect()
 }
@@ -57,14 +60,14 @@ async fn only_what_is_missing_travels_and_a_second_machine_gets_the_same() {
 
     let second = Machine::new().await;
     let brought = pull(&second, &registry.name(), &made).await;
-    assert!(brought.iter().all(|one| *one == Brought::Brought), "{brought:?}");
+    assert!(brought.iter().all(|one| *one == FetchOutcome::Fetched), "{brought:?}");
     for one in &made {
         let image = second.engine.inspect(&one.name()).await.unwrap().unwrap();
         assert_eq!(image.id, one.image.id);
         assert_eq!(image.tags, [one.name()], "no name of the registry stays");
     }
     let brought = pull(&second, &registry.name(), &made).await;
-    assert!(brought.iter().all(|one| *one == Brought::There));
+    assert!(brought.iter().all(|one| *one == FetchOutcome::There));
     let listed = cache(&registry.name()).list().await.unwrap();
     assert_eq!(listed.len(), made.len() + 1);
 }
@@ -85,7 +88,7 @@ async fn what_passes_is_tried_again_and_what_comes_broken_is_never_kept() {
         let proxy = Proxy::start(registry.port, part, fault, times);
         let second = Machine::new().await;
         let brought = pull(&second, &proxy.name(), &made).await;
-        assert!(brought.iter().all(|one| *one == Brought::Brought), "{fault:?}: {brought:?}");
+        assert!(brought.iter().all(|one| *one == FetchOutcome::Fetched), "{fault:?}: {brought:?}");
         assert!(proxy.hit.load(Ordering::SeqCst) >= times);
         let output = second.run(&["cache", "verify"]);
         assert!(output.status.success(), "{fault:?}: {}", text(&output));
@@ -94,12 +97,12 @@ async fn what_passes_is_tried_again_and_what_comes_broken_is_never_kept() {
     let proxy = Proxy::start(registry.port, "/imgforge/env/blobs/", Fault::Flipped, usize::MAX);
     let second = Machine::new().await;
     let outcome =
-        Target { engine: &*second.engine, identity: &second.identity, store: &second.store };
+        Destination { engine: &*second.engine, identity: &second.identity, store: &second.store };
     let brought = outcome.bring(&cache(&proxy.name()), &keys(&made), &|_| {}).await;
     assert!(
         brought.is_err()
             || brought.is_ok_and(|all| {
-                all.iter().any(|one| matches!(one.outcome, Brought::Failed(_)))
+                all.iter().any(|one| matches!(one.outcome, FetchOutcome::Failed(_)))
             })
     );
     assert!(!second.has(&made[1]).await);
@@ -112,7 +115,7 @@ async fn a_registry_that_refuses_is_named_with_what_it_said() {
     let machine = Machine::new().await;
     let made = machine.tree(1, 4096).await;
     let absent = pull(&machine, &registry.name(), &[fake()]).await;
-    assert!(matches!(&absent[0], Brought::Failed(why) if why.contains("does not have it")));
+    assert!(matches!(&absent[0], FetchOutcome::Failed(why) if why.contains("does not have it")));
     push(&machine, &registry.name(), &made).await;
     let data = registry.stop();
 
@@ -138,7 +141,7 @@ async fn a_registry_that_refuses_is_named_with_what_it_said() {
     assert_eq!(image.tags, [more.name()], "the name of the registry is taken away again");
     let second = Machine::new().await;
     let brought = pull(&second, &closed.name(), &made).await;
-    assert!(brought.iter().all(|one| *one == Brought::Brought), "{brought:?}");
+    assert!(brought.iter().all(|one| *one == FetchOutcome::Fetched), "{brought:?}");
 }
 
 fn fake() -> Made {
@@ -166,7 +169,7 @@ async fn two_runners_that_push_one_key_leave_a_registry_that_fits_together() {
     assert_eq!(pushed, [Pushed::There, Pushed::Differs, Pushed::OnOther]);
     let third = Machine::new().await;
     let brought = pull(&third, &registry.name(), &first).await;
-    assert!(brought.iter().all(|one| *one == Brought::Brought));
+    assert!(brought.iter().all(|one| *one == FetchOutcome::Fetched));
     let env = third.engine.inspect(&env_one.name()).await.unwrap().unwrap();
     assert_eq!(env.diff_ids, env_one.image.diff_ids, "the first stays");
 
@@ -179,7 +182,7 @@ async fn two_runners_that_push_one_key_leave_a_registry_that_fits_together() {
     assert!(pushed_one.0.iter().chain(&pushed_two.0).all(fine));
     let fourth = Machine::new().await;
     let brought = pull(&fourth, &name, &first).await;
-    assert!(brought.iter().all(|one| *one == Brought::Brought));
+    assert!(brought.iter().all(|one| *one == FetchOutcome::Fetched));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,7 +197,7 @@ async fn an_image_on_another_build_of_its_parent_is_not_taken() {
     two.make(Kind::Env, 1, Some(&base), 7000).await;
     let brought = pull(&two, &registry.name(), std::slice::from_ref(&leaf)).await;
     assert!(
-        matches!(&brought[0], Brought::Failed(why) if why.contains("other layers than its parent"))
+        matches!(&brought[0], FetchOutcome::Failed(why) if why.contains("other layers than its parent"))
     );
     assert!(!two.has(&leaf).await);
     let offers = cache(&registry.name()).offers(&[(leaf.kind, leaf.key)]).await.unwrap();

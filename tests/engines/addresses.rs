@@ -143,7 +143,7 @@ fn an_engine_behind_tls_is_used_with_the_certificates_of_the_docker_command() {
         assert_eq!(end, SandboxEnd::Exited(3));
         assert_eq!(log.text(), "out\n");
         assert!(control.text().starts_with("control\n"), "{}", control.text());
-        engine.sweep(true).await.unwrap();
+        engine.prune(true).await.unwrap();
     });
 }
 

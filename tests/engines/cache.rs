@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 
-use imgforge::engine::{LayerTaker, Quotas, SandboxNetwork, SandboxRequest};
+use imgforge::engine::{LayerConsumer, Quotas, SandboxNetwork, SandboxRequest};
 use imgforge::key::Digest;
 
 use crate::common::{Log, layer, on_every_engine};
@@ -13,12 +13,12 @@ use crate::common::{Log, layer, on_every_engine};
 #[derive(Default)]
 struct Digests(Mutex<BTreeMap<String, u64>>);
 
-impl LayerTaker for Digests {
+impl LayerConsumer for Digests {
     fn wants(&self, diff_id: &str) -> bool {
         !self.0.lock().unwrap().contains_key(diff_id)
     }
 
-    fn take(&self, diff_id: Option<&str>, tar: &mut dyn Read) -> std::io::Result<()> {
+    fn consume(&self, diff_id: Option<&str>, tar: &mut dyn Read) -> std::io::Result<()> {
         let (found, size) = Digest::of_reader(tar)?;
         assert!(diff_id.is_none_or(|diff_id| diff_id == found.oci()));
         self.0.lock().unwrap().insert(found.oci(), size);
@@ -44,18 +44,18 @@ fn the_layers_of_images_are_given_with_their_bytes_and_their_room() {
             assert!(image.diff_ids.iter().all(|diff_id| given.contains_key(diff_id)));
         }
         let names: Vec<Vec<String>> =
-            images.iter().map(|image| bench.engine.storage_names(&image.diff_ids)).collect();
+            images.iter().map(|image| bench.engine.layer_storage_ids(&image.diff_ids)).collect();
         let base = bench.base.diff_ids.len();
         assert_eq!(names[0][..base], names[1][..base], "what they share has one name");
         assert_ne!(names[0][base], names[1][base]);
-        let bytes = bench.engine.storage_bytes(&names[0]).await.unwrap();
+        let bytes = bench.engine.layer_disk_usage(&names[0]).await.unwrap();
         let Some(all) = bytes.iter().copied().collect::<Option<Vec<u64>>>() else {
             eprintln!("{}: the disk of its engine cannot be seen", bench.name("one"));
             return;
         };
         assert!(all[base] >= 60_000 && all[base] < 200_000, "{all:?}");
         assert!(all[..base].iter().sum::<u64>() > 50 << 20, "{all:?}");
-        let unknown = bench.engine.storage_bytes(&["sha256:00".to_owned()]).await.unwrap();
+        let unknown = bench.engine.layer_disk_usage(&["sha256:00".to_owned()]).await.unwrap();
         assert_eq!(unknown, [None]);
     });
 }
@@ -91,7 +91,7 @@ fn the_image_of_a_running_container_is_in_use() {
         }
         // The embedded engine holds the layers of what runs by itself.
         assert_eq!(used, bench.state().is_none());
-        bench.engine.sweep(true).await.unwrap();
+        bench.engine.prune(true).await.unwrap();
         running.await.unwrap();
     });
 }
@@ -102,10 +102,10 @@ fn several_may_ask_at_once_what_builds_have_left() {
         let mut asked = tokio::task::JoinSet::new();
         for _ in 0..4 {
             let engine = bench.another_engine().await;
-            asked.spawn(async move { engine.sweep(true).await });
+            asked.spawn(async move { engine.prune(true).await });
         }
-        for swept in asked.join_all().await {
-            swept.unwrap();
+        for pruned in asked.join_all().await {
+            pruned.unwrap();
         }
     });
 }

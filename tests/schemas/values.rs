@@ -1,8 +1,8 @@
 //! Documents that no short run has: every event, every verdict, and every way in which an image is
 //! wrong or did not come.
 
+use imgforge::cache::image_source::{FetchOutcome, FetchedImage};
 use imgforge::cache::registry::{Pushed, PushedImage};
-use imgforge::cache::remote::{Brought, BroughtImage};
 use imgforge::cache::verify::{Finding, Problem};
 use imgforge::event::{Event, EventKind, NodeRef, Outcome};
 use imgforge::grade::{GRADER, Resolution, TestsStatus};
@@ -237,12 +237,13 @@ fn every_end_of_an_image_follows_the_schemas_of_the_cache() {
     });
     check("cache-verify", &verified);
 
-    let ends = [Brought::Brought, Brought::There, Brought::Failed(why())].map(|outcome| {
-        match outcome {
-            Brought::Brought | Brought::There | Brought::Failed(_) => {}
-        }
-        json!(BroughtImage { key: key(), kind: Kind::Base, outcome })
-    });
+    let ends =
+        [FetchOutcome::Fetched, FetchOutcome::There, FetchOutcome::Failed(why())].map(|outcome| {
+            match outcome {
+                FetchOutcome::Fetched | FetchOutcome::There | FetchOutcome::Failed(_) => {}
+            }
+            json!(FetchedImage { key: key(), kind: Kind::Base, outcome })
+        });
     check("cache-pull", &json!({ "pulled": 1, "there": 1, "failed": 1, "images": ends }));
     check("cache-import", &json!({ "imported": 1, "there": 1, "failed": 1, "images": ends }));
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Engine, EngineError, Image, LayerTaker as _, check_platform};
+use crate::engine::{Engine, EngineError, Image, LayerConsumer as _, check_platform};
 use crate::key::{Key, Kind};
 use crate::plan::name;
 use crate::sign::PrivateKey;
@@ -215,9 +215,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::cache::remote::Remote as _;
+    use crate::cache::image_source::ImageSource as _;
     use crate::engine::fake::FakeEngine;
-    use crate::engine::{Image, ImageConfig, LayerTaker, label};
+    use crate::engine::{Image, ImageConfig, LayerConsumer, label};
     use crate::key::{Digest, Key, KeyDocument, Kind};
     use crate::plan::name;
 
@@ -235,11 +235,11 @@ mod tests {
         (key, image)
     }
 
-    fn feed(taker: &dyn LayerTaker, layers: &[&[u8]]) {
+    fn feed(consumer: &dyn LayerConsumer, layers: &[&[u8]]) {
         for layer in layers {
             let diff_id = Digest::of(layer).oci();
-            if taker.wants(&diff_id) {
-                taker.take(Some(&diff_id), &mut &**layer).unwrap();
+            if consumer.wants(&diff_id) {
+                consumer.consume(Some(&diff_id), &mut &**layer).unwrap();
             }
         }
     }

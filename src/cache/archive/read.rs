@@ -22,7 +22,7 @@ use crate::traffic;
 
 use super::super::check;
 use super::super::from_image::{self, FromImage};
-use super::super::remote::{Offers, Remote};
+use super::super::image_source::{ImageSource, Offers};
 use super::signatures::{self, Signatures};
 use super::{ALIASES, ArchiveError, BLOBS, FORM, Form, Index, Manifest, NAME, REFERENCE, VERSION};
 
@@ -342,7 +342,7 @@ fn read_at(mut file: &File, (at, size): (u64, u64)) -> io::Result<Vec<u8>> {
 }
 
 #[async_trait]
-impl Remote for Archive {
+impl ImageSource for Archive {
     fn describe(&self) -> String {
         format!("archive `{}`", self.path.display())
     }

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use serde::Serialize;
 
-use crate::engine::{Image, LayerTaker, config_json};
+use crate::engine::{Image, LayerConsumer, config_json};
 use crate::hashing::Hashing;
 use crate::key::Digest;
 use crate::plan::name::is_alias;
@@ -167,13 +167,13 @@ pub(super) fn descriptor(media_type: &str, document: &[u8]) -> Descriptor {
     }
 }
 
-impl LayerTaker for Export {
+impl LayerConsumer for Export {
     fn wants(&self, diff_id: &str) -> bool {
         let state = self.state.lock().expect("no holder panics");
         self.needed.contains(diff_id) && !state.layers.contains_key(diff_id)
     }
 
-    fn take(&self, diff_id: Option<&str>, tar: &mut dyn Read) -> io::Result<()> {
+    fn consume(&self, diff_id: Option<&str>, tar: &mut dyn Read) -> io::Result<()> {
         // The size of an entry comes before its bytes.
         let directory = self.partial.parent().filter(|dir| !dir.as_os_str().is_empty());
         let aside = tempfile::tempfile_in(directory.unwrap_or(Path::new(".")))?;

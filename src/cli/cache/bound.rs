@@ -7,7 +7,7 @@ use anyhow::anyhow;
 use clap::Args;
 use serde_json::json;
 
-use crate::cache::collect::Gone;
+use crate::cache::collect::Evicted;
 use crate::cache::{CachedImage, Limits};
 use crate::cli::out::errln;
 use crate::disk;
@@ -47,7 +47,7 @@ async fn collect_records(
     dry_run: bool,
 ) -> Result<RecordsGone, Failure> {
     let store = &opened.store;
-    let gate = store.close_gate().await.map_err(Failure::environment)?;
+    let gate = store.lock_for_gc().await.map_err(Failure::environment)?;
     let images = opened.engine.images().await.map_err(open::engine_failure)?;
     let ids = images.into_iter().map(|image| image.id).collect();
     let gone = store.collect_records(&gate, &opened.identity, &ids, limits, dry_run);
@@ -127,7 +127,7 @@ pub(super) async fn gc(global: &Global, args: GcArgs) -> CommandResult {
     }
     if !global.quiet {
         let verb = if args.dry_run { "would remove" } else { "removed" };
-        for Gone { image, frees, .. } in &collected.removed {
+        for Evicted { image, frees, .. } in &collected.removed {
             let title = match (&image.node, image.external) {
                 (Some(node), false) => node.clone(),
                 (_, true) => image.image(),
@@ -216,7 +216,7 @@ pub(super) async fn rm(global: &Global, args: RmArgs) -> CommandResult {
     let wanted = order.len();
     let removed = opened.collector().remove(&contents, order.into_iter()).await;
     let removed = removed.map_err(Failure::environment)?;
-    let swept = opened.engine.sweep(false).await.map_err(open::engine_failure)?;
+    let pruned = opened.engine.prune(false).await.map_err(open::engine_failure)?;
     if global.json {
         let rows: Vec<_> =
             removed.iter().map(|image| json!({"key": image.key, "kind": image.kind})).collect();
@@ -225,8 +225,8 @@ pub(super) async fn rm(global: &Global, args: RmArgs) -> CommandResult {
         for image in &removed {
             errln!("removed {}", image.image());
         }
-        if swept.bytes > 0 {
-            errln!("removed what no image needs any more: {}", disk::bytes_text(swept.bytes));
+        if pruned.bytes > 0 {
+            errln!("removed what no image needs any more: {}", disk::bytes_text(pruned.bytes));
         }
     }
     if removed.len() < wanted {

@@ -125,11 +125,11 @@ fn table(contents: &Contents, images: &[&CachedImage]) -> String {
 
 /// What takes room beside images.
 async fn others(opened: &Opened) -> Result<Vec<(&'static str, u64)>, Failure> {
-    let swept = opened.engine.sweep(true).await.map_err(Failure::environment)?;
+    let pruned = opened.engine.prune(true).await.map_err(Failure::environment)?;
     let dir = opened.store.dir();
     let usage = |name: &str| disk::usage(&dir.join(name)).unwrap_or(0);
     let mut others = vec![
-        ("kept by the engine, needed by no image", swept.bytes),
+        ("kept by the engine, needed by no image", pruned.bytes),
         ("mirrors of repositories", usage("mirrors")),
         ("state and results", usage("blobs") + usage("state.db") + usage("state.db-wal")),
     ];

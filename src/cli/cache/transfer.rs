@@ -7,9 +7,9 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cache::archive;
+use crate::cache::image_source::{Destination, FetchOutcome, FetchedImage, ImageSource};
 use crate::cache::registry::Signer;
 use crate::cache::registry::{Pushed, ToPush};
-use crate::cache::remote::{Brought, BroughtImage, Remote, Target};
 use crate::cache::{CacheError, CachedImage};
 use crate::cli::out::errln;
 use crate::disk;
@@ -44,7 +44,7 @@ pub struct Which {
     /// Instances of this repository
     #[arg(long, value_name = "OWNER/NAME", requires = "dataset")]
     repo: Option<String>,
-    /// At most so many
+    /// SourceLocation most so many
     #[arg(long, value_name = "N", requires = "dataset")]
     limit: Option<usize>,
     #[command(flatten)]
@@ -194,7 +194,7 @@ pub(super) async fn import(global: &Global, args: ImportArgs) -> CommandResult {
 async fn bring(
     global: &Global,
     opened: &Opened,
-    remote: &dyn Remote,
+    remote: &dyn ImageSource,
     wanted: &[(Kind, Key)],
     verb: &str,
     names: &dyn Fn(&Key) -> Vec<String>,
@@ -202,17 +202,17 @@ async fn bring(
     let keys = wanted.iter().map(|(_, key)| *key);
     let _lease = opened.store.lease(keys).await.map_err(Failure::environment)?;
     let target =
-        Target { engine: &*opened.engine, identity: &opened.identity, store: &opened.store };
+        Destination { engine: &*opened.engine, identity: &opened.identity, store: &opened.store };
     let waiting = progress::wait(format!(
         "bringing {} from {}",
         words::count(wanted.len(), "image"),
         remote.describe()
     ));
-    let told = |image: &BroughtImage| {
+    let told = |image: &FetchedImage| {
         let name = name::image(image.kind, &image.key);
         match &image.outcome {
-            Brought::Brought if !global.quiet => waiting.say(&format!("   {verb} {name}")),
-            Brought::Failed(why) => {
+            FetchOutcome::Fetched if !global.quiet => waiting.say(&format!("   {verb} {name}")),
+            FetchOutcome::Failed(why) => {
                 waiting.apart(|| render::warn(format!("{name} was not {verb}: {why}")));
             }
             _ => {}
@@ -226,7 +226,7 @@ async fn bring(
     })?;
     let mut unnamed = 0;
     for image in &brought {
-        if matches!(image.outcome, Brought::Failed(_)) {
+        if matches!(image.outcome, FetchOutcome::Failed(_)) {
             continue;
         }
         let names = names(&image.key);
@@ -236,8 +236,9 @@ async fn bring(
             opened.engine.tag(&own, &name).await.map_err(open::engine_failure)?;
         }
     }
-    let count = |outcome: &Brought| brought.iter().filter(|one| one.outcome == *outcome).count();
-    let (new, there) = (count(&Brought::Brought), count(&Brought::There));
+    let count =
+        |outcome: &FetchOutcome| brought.iter().filter(|one| one.outcome == *outcome).count();
+    let (new, there) = (count(&FetchOutcome::Fetched), count(&FetchOutcome::There));
     let failed = brought.len() - new - there;
     if global.json {
         let document = json!({ verb: new, "there": there, "failed": failed, "images": brought });

@@ -131,7 +131,7 @@ fn archive(files: &[(String, Vec<u8>)]) -> Result<Bytes> {
             let mut header = tar::Header::new_gnu();
             header.set_size(bytes.len() as u64);
             header.set_mode(0o600);
-            header.set_mtime(crate::engine::host::FILE_TIME);
+            header.set_mtime(crate::engine::step_mounts::FILE_TIME);
             archive.append_data(&mut header, path.trim_start_matches('/'), bytes.as_slice())?;
         }
         archive.finish()?;

@@ -7,7 +7,7 @@ use bollard::query_parameters::{BuildImageOptionsBuilder, BuilderVersion};
 use futures_util::StreamExt as _;
 
 use crate::dockerfile::external_images;
-use crate::engine::host::FILE_TIME;
+use crate::engine::step_mounts::FILE_TIME;
 use crate::engine::{
     BuildRequest, EngineError, Image, ImageConfig, LayerRequest, LogSink, Result, check_platform,
 };

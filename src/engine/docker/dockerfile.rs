@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use crate::context_file::ContextFile;
 use crate::dockerfile::{Heredoc, heredocs, normalise};
-use crate::engine::{HostAccess, host};
+use crate::engine::{HostAccess, step_mounts};
 
 /// The stage that holds what build steps get from the host.
 const STAGE: &str = "imgforge-host";
@@ -99,7 +99,7 @@ pub(super) fn prepare(
         ..file.clone()
     };
     let mut files: Vec<ContextFile> =
-        host::files(host).iter().map(|file| within(HOST, file)).collect();
+        step_mounts::files(host).iter().map(|file| within(HOST, file)).collect();
     files.push(ContextFile {
         path: format!("{HOST}/copy"),
         executable: false,
@@ -144,7 +144,7 @@ pub(super) fn prepare(
                         let path = format!("{HOST}/{name}");
                         let bytes = text.into_bytes();
                         files.push(ContextFile { path, executable: true, bytes });
-                        vec![format!("{}/{name}", host::MOUNT)]
+                        vec![format!("{}/{name}", step_mounts::MOUNT)]
                     }
                     None => words(command, &shell),
                 };
@@ -155,7 +155,7 @@ pub(super) fn prepare(
                 match words.filter(|_| has_shell && instruction.word == "COPY") {
                     Some(words) => {
                         let mut command =
-                            vec!["/bin/sh".to_owned(), format!("{}/copy", host::MOUNT)];
+                            vec!["/bin/sh".to_owned(), format!("{}/copy", step_mounts::MOUNT)];
                         command.extend(words.into_iter().map(str::to_owned));
                         let context =
                             format!("--mount=type=bind,source={USER},target={} ", CONTEXT);
@@ -263,7 +263,7 @@ fn keep(later: &[Instruction]) -> String {
 
 /// Renders a step that runs `command` in what the host gives.
 fn step(keep: &str, flags: &str, command: &[String]) -> String {
-    let (mount, cache) = (host::MOUNT, host::CACHE);
+    let (mount, cache) = (step_mounts::MOUNT, step_mounts::CACHE);
     let mut words = vec!["/bin/sh".to_owned(), format!("{mount}/step"), keep.to_owned()];
     words.extend_from_slice(command);
     let list = serde_json::to_string(&words).expect("a list of strings is valid JSON");

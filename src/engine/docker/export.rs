@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use crate::disk;
-use crate::engine::{EngineError, Image, LayerTaker, Result};
+use crate::engine::{EngineError, Image, LayerConsumer, Result};
 
 use super::DockerEngine;
 use super::archive::Descriptor;
@@ -60,18 +60,18 @@ impl DockerEngine {
         known.insert(id.to_owned(), layers);
     }
 
-    /// Gives the layers of images to a taker.
+    /// Gives the layers of images to a consumer.
     pub(super) async fn export_layers(
         &self,
         images: &[Image],
-        taker: Arc<dyn LayerTaker>,
+        consumer: Arc<dyn LayerConsumer>,
     ) -> Result<()> {
         let action = "export layers";
         let ids: Vec<&str> = images.iter().map(|image| image.id.as_str()).collect();
         let export = self.docker.export_images(&ids).boxed();
         let reader = StreamReader::new(export.map(|piece| piece.map_err(std::io::Error::other)));
         let mut bridge = SyncIoBridge::new(reader);
-        let given = tokio::task::spawn_blocking(move || give_layers(&mut bridge, &*taker));
+        let given = tokio::task::spawn_blocking(move || give_layers(&mut bridge, &*consumer));
         given.await.expect("reading an export does not panic").map_err(|error| match disk::is_full(
             &error,
         ) {
@@ -104,7 +104,10 @@ impl DockerEngine {
 }
 
 /// Gives every layer of an archive: `<id>/layer.tar` of Docker's own form, blobs of an OCI layout.
-fn give_layers(archive: &mut dyn std::io::Read, taker: &dyn LayerTaker) -> std::io::Result<()> {
+fn give_layers(
+    archive: &mut dyn std::io::Read,
+    consumer: &dyn LayerConsumer,
+) -> std::io::Result<()> {
     let mut archive = tar::Archive::new(archive);
     for entry in archive.entries()? {
         let mut entry = entry?;
@@ -113,7 +116,7 @@ fn give_layers(archive: &mut dyn std::io::Read, taker: &dyn LayerTaker) -> std::
         }
         let path = entry.path()?.display().to_string();
         if path.ends_with("/layer.tar") {
-            taker.take(None, &mut entry)?;
+            consumer.consume(None, &mut entry)?;
             continue;
         }
         let Some(digest) = path.strip_prefix("blobs/sha256/") else { continue };
@@ -124,16 +127,16 @@ fn give_layers(archive: &mut dyn std::io::Read, taker: &dyn LayerTaker) -> std::
         match head {
             [b'{', ..] => {}
             [0x1f, 0x8b, ..] => {
-                taker.take(None, &mut flate2::read::MultiGzDecoder::new(whole))?;
+                consumer.consume(None, &mut flate2::read::MultiGzDecoder::new(whole))?;
             }
             [0x28, 0xb5, 0x2f, 0xfd] => {
-                taker.take(None, &mut zstd::stream::read::Decoder::new(whole)?)?;
+                consumer.consume(None, &mut zstd::stream::read::Decoder::new(whole)?)?;
             }
             _ => {
                 // A graph driver's layer is not compressed: its name is its digest.
                 let digest = format!("sha256:{digest}");
-                if taker.wants(&digest) {
-                    taker.take(Some(&digest), &mut whole)?;
+                if consumer.wants(&digest) {
+                    consumer.consume(Some(&digest), &mut whole)?;
                 }
             }
         }

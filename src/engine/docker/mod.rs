@@ -46,8 +46,9 @@ use crate::owner::Judge;
 use choice::{Choice, Endpoint};
 
 use super::{
-    AttachRequest, Attached, BuildRequest, Engine, EngineError, EngineInfo, Image, LayerRequest,
-    LayerTaker, ListedImage, LogSink, Removed, Result, SandboxEnd, SandboxRequest, Sent, Swept,
+    AttachRequest, Attached, BuildRequest, Engine, EngineError, EngineInfo, Image, LayerConsumer,
+    LayerRequest, ListedImage, LogSink, Pruned, PushSummary, Removed, Result, SandboxEnd,
+    SandboxRequest,
 };
 
 /// Tells whether somebody chose an engine, rightly or not: by `DOCKER_HOST`, by a context, or by
@@ -170,28 +171,28 @@ impl Engine for DockerEngine {
         self.remove_image(reference).await
     }
 
-    async fn push(&self, reference: &str, _: &[String], log: &dyn LogSink) -> Result<Sent> {
+    async fn push(&self, reference: &str, _: &[String], log: &dyn LogSink) -> Result<PushSummary> {
         self.push_image(reference, log).await
     }
 
-    async fn read_layers(&self, images: &[Image], taker: Arc<dyn LayerTaker>) -> Result<()> {
-        self.export_layers(images, taker).await
+    async fn read_layers(&self, images: &[Image], consumer: Arc<dyn LayerConsumer>) -> Result<()> {
+        self.export_layers(images, consumer).await
     }
 
     async fn images_in_use(&self) -> Result<HashSet<String>> {
         self.images_of_containers().await
     }
 
-    fn storage_names(&self, diff_ids: &[String]) -> Vec<String> {
+    fn layer_storage_ids(&self, diff_ids: &[String]) -> Vec<String> {
         storage::chain_ids(diff_ids)
     }
 
-    async fn storage_bytes(&self, names: &[String]) -> Result<Vec<Option<u64>>> {
+    async fn layer_disk_usage(&self, names: &[String]) -> Result<Vec<Option<u64>>> {
         self.layer_bytes(names).await
     }
 
-    async fn sweep(&self, dry_run: bool) -> Result<Swept> {
-        self.sweep_builds(dry_run).await
+    async fn prune(&self, dry_run: bool) -> Result<Pruned> {
+        self.prune_builds(dry_run).await
     }
 
     async fn run(&self, reference: &str, command: &[String], log: &dyn LogSink) -> Result<i64> {

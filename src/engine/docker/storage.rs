@@ -11,7 +11,7 @@ use bollard::query_parameters::{ListContainersOptionsBuilder, PruneBuildOptionsB
 use serde::Deserialize;
 
 use crate::disk;
-use crate::engine::{EngineError, Result, Swept, host};
+use crate::engine::{EngineError, Pruned, Result, step_mounts};
 use crate::key::Digest;
 use crate::retry::{Passing, Tries, retried};
 
@@ -91,15 +91,15 @@ impl DockerEngine {
 
     /// Removes the records of imgforge's build steps that no image shares and no build uses. The
     /// builder keeps the layers of images that were removed by them.
-    pub(super) async fn sweep_builds(&self, dry_run: bool) -> Result<Swept> {
-        let mut swept = Swept::default();
+    pub(super) async fn prune_builds(&self, dry_run: bool) -> Result<Pruned> {
+        let mut pruned = Pruned::default();
         // What a record stands on is free when the record is gone.
         loop {
             let records = self.own_records().await?;
             if dry_run || records.is_empty() {
-                swept.objects += records.len();
-                swept.bytes += records.values().sum::<u64>();
-                return Ok(swept);
+                pruned.objects += records.len();
+                pruned.bytes += records.values().sum::<u64>();
+                return Ok(pruned);
             }
             let mut gone = 0;
             let ids: Vec<&str> = records.keys().map(String::as_str).collect();
@@ -107,16 +107,16 @@ impl DockerEngine {
                 // The engine takes one value, as a regular expression.
                 let filters = HashMap::from([("id", vec![format!("^({})$", ids.join("|"))])]);
                 let options = PruneBuildOptionsBuilder::new().all(true).filters(&filters).build();
-                let pruned = self.docker.prune_build(Some(options)).await;
-                let pruned = pruned.map_err(|error| failed("prune its build cache", error))?;
-                for id in pruned.caches_deleted.unwrap_or_default() {
+                let answer = self.docker.prune_build(Some(options)).await;
+                let answer = answer.map_err(|error| failed("prune its build cache", error))?;
+                for id in answer.caches_deleted.unwrap_or_default() {
                     gone += 1;
-                    swept.bytes += records.get(&id).copied().unwrap_or(0);
+                    pruned.bytes += records.get(&id).copied().unwrap_or(0);
                 }
             }
-            swept.objects += gone;
+            pruned.objects += gone;
             if gone == 0 {
-                return Ok(swept);
+                return Ok(pruned);
             }
         }
     }
@@ -151,7 +151,7 @@ impl DockerEngine {
         let answer =
             retried(OTHERS_ASK, |_, _| {}, told).await.map_err(|NotTold(error)| lost(error))?;
         let usage: Usage = serde_json::from_slice(&answer).map_err(|error| lost(error.into()))?;
-        let marker = format!("{}/step", host::MOUNT);
+        let marker = format!("{}/step", step_mounts::MOUNT);
         let all: HashMap<String, Record> = usage
             .build_cache
             .unwrap_or_default()

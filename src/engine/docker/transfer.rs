@@ -9,7 +9,9 @@ use futures_util::StreamExt as _;
 
 use crate::engine::reference::{self, split_tag};
 use crate::engine::retry::retried;
-use crate::engine::{EngineError, Image, LogSink, Result, Sent, check_platform, credentials};
+use crate::engine::{
+    EngineError, Image, LogSink, PushSummary, Result, check_platform, credentials,
+};
 use crate::retry::TRANSFER;
 
 use super::DockerEngine;
@@ -84,9 +86,13 @@ impl DockerEngine {
 
     /// Pushes an image. The engine itself finds what other repositories have; of what travels it
     /// tells no more than how far it is.
-    pub(super) async fn push_image(&self, reference: &str, log: &dyn LogSink) -> Result<Sent> {
+    pub(super) async fn push_image(
+        &self,
+        reference: &str,
+        log: &dyn LogSink,
+    ) -> Result<PushSummary> {
         retried(log, TRANSFER, || self.push_once(reference, log)).await?;
-        Ok(Sent { layers: None })
+        Ok(PushSummary { layers: None })
     }
 
     async fn push_once(&self, reference: &str, log: &dyn LogSink) -> Result<()> {

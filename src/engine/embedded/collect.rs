@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use oci_spec::image::Descriptor;
 
 use crate::disk;
-use crate::engine::{EngineError, Image, LayerTaker, Result, Swept};
+use crate::engine::{EngineError, Image, LayerConsumer, Pruned, Result};
 
 use super::EmbeddedEngine;
 use super::layers::layers_of;
@@ -68,16 +68,16 @@ impl EmbeddedEngine {
     }
 
     /// Removes what no image needs. Blocks.
-    pub(super) fn collect(&self, dry_run: bool) -> Result<Swept> {
+    pub(super) fn collect(&self, dry_run: bool) -> Result<Pruned> {
         let gate = self.gate()?;
         gate.lock().map_err(file_error(ACTION, &self.dir))?;
         let garbage = self.garbage()?;
-        let mut swept = Swept { objects: garbage.files.len() + garbage.trees.len(), bytes: 0 };
-        swept.bytes += garbage.files.iter().filter_map(|path| disk::usage(path)).sum::<u64>();
+        let mut pruned = Pruned { objects: garbage.files.len() + garbage.trees.len(), bytes: 0 };
+        pruned.bytes += garbage.files.iter().filter_map(|path| disk::usage(path)).sum::<u64>();
         if dry_run {
             drop(gate);
-            swept.bytes += self.measure(&garbage.trees)?.into_iter().flatten().sum::<u64>();
-            return Ok(swept);
+            pruned.bytes += self.measure(&garbage.trees)?.into_iter().flatten().sum::<u64>();
+            return Ok(pruned);
         }
         // Records go before what they name.
         for path in garbage.records.iter().chain(&garbage.files) {
@@ -102,10 +102,10 @@ impl EmbeddedEngine {
         }
         drop(gate);
         for trees in aside.chunks(64) {
-            swept.bytes += self.measure(trees)?.into_iter().flatten().sum::<u64>();
+            pruned.bytes += self.measure(trees)?.into_iter().flatten().sum::<u64>();
             self.snapshots.remove(trees)?;
         }
-        Ok(swept)
+        Ok(pruned)
     }
 
     /// Lists what no image and no operation needs.
@@ -233,17 +233,21 @@ impl EmbeddedEngine {
         Ok(measured)
     }
 
-    /// Gives the layers of images to a taker. Blocks.
-    pub(super) fn give_layers(&self, images: &[Image], taker: &Arc<dyn LayerTaker>) -> Result<()> {
+    /// Gives the layers of images to a consumer. Blocks.
+    pub(super) fn give_layers(
+        &self,
+        images: &[Image],
+        consumer: &Arc<dyn LayerConsumer>,
+    ) -> Result<()> {
         let mut given = HashSet::new();
         for image in images {
             for (diff_id, layer) in layers_of(&*self.needed(&image.id)?) {
-                if !given.insert(diff_id.clone()) || !taker.wants(&diff_id) {
+                if !given.insert(diff_id.clone()) || !consumer.wants(&diff_id) {
                     continue;
                 }
                 let path = self.layout.blob(layer.digest().as_ref());
                 let tar = decompressed(layer.media_type(), open(&path)?);
-                let taken = tar.and_then(|mut tar| taker.take(Some(&diff_id), &mut tar));
+                let taken = tar.and_then(|mut tar| consumer.consume(Some(&diff_id), &mut tar));
                 taken.map_err(|source| match disk::is_full(&source) {
                     true => EngineError::NoSpace { action: "read layers".to_owned() },
                     false => EngineError::File { path, source },

@@ -33,8 +33,8 @@ use async_trait::async_trait;
 use crate::owner::{Held, Judge, Owners};
 
 use super::{
-    AttachRequest, Attached, BuildRequest, Engine, EngineInfo, Image, LayerRequest, LayerTaker,
-    ListedImage, LogSink, Removed, Result, SandboxEnd, SandboxRequest, Sent, Swept,
+    AttachRequest, Attached, BuildRequest, Engine, EngineInfo, Image, LayerConsumer, LayerRequest,
+    ListedImage, LogSink, Pruned, PushSummary, Removed, Result, SandboxEnd, SandboxRequest,
 };
 use asking::Asking;
 use layout::{Layout, file_error};
@@ -48,7 +48,7 @@ pub(crate) use task::Identity;
 pub use task::Storage;
 
 /// The time of files that a step made.
-const FILE_TIME: i64 = super::host::FILE_TIME as i64;
+const FILE_TIME: i64 = super::step_mounts::FILE_TIME as i64;
 
 /// What the engine is opened with.
 #[derive(Debug, Clone)]
@@ -199,14 +199,19 @@ impl Engine for EmbeddedEngine {
         self.remove_image(reference)
     }
 
-    async fn push(&self, reference: &str, siblings: &[String], log: &dyn LogSink) -> Result<Sent> {
+    async fn push(
+        &self,
+        reference: &str,
+        siblings: &[String],
+        log: &dyn LogSink,
+    ) -> Result<PushSummary> {
         let _operation = self.begin()?;
         self.push_image(reference, siblings, log).await
     }
 
-    async fn read_layers(&self, images: &[Image], taker: Arc<dyn LayerTaker>) -> Result<()> {
+    async fn read_layers(&self, images: &[Image], consumer: Arc<dyn LayerConsumer>) -> Result<()> {
         let _operation = self.begin()?;
-        tokio::task::block_in_place(|| self.give_layers(images, &taker))
+        tokio::task::block_in_place(|| self.give_layers(images, &consumer))
     }
 
     fn is_own(&self) -> bool {
@@ -218,15 +223,15 @@ impl Engine for EmbeddedEngine {
         Ok(HashSet::new())
     }
 
-    fn storage_names(&self, diff_ids: &[String]) -> Vec<String> {
+    fn layer_storage_ids(&self, diff_ids: &[String]) -> Vec<String> {
         diff_ids.to_vec()
     }
 
-    async fn storage_bytes(&self, names: &[String]) -> Result<Vec<Option<u64>>> {
+    async fn layer_disk_usage(&self, names: &[String]) -> Result<Vec<Option<u64>>> {
         tokio::task::block_in_place(|| self.measure_layers(names))
     }
 
-    async fn sweep(&self, dry_run: bool) -> Result<Swept> {
+    async fn prune(&self, dry_run: bool) -> Result<Pruned> {
         tokio::task::block_in_place(|| self.collect(dry_run))
     }
 

@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use oci_spec::image::{Descriptor, ImageManifest, MediaType};
 
-use crate::engine::registry::{Access, Remote};
+use crate::engine::registry::{Access, RegistryClient};
 use crate::engine::retry::retried;
-use crate::engine::{EngineError, Image, LogSink, Result, Sent, check_platform, config};
+use crate::engine::{EngineError, Image, LogSink, PushSummary, Result, check_platform, config};
 use crate::key::Digest;
 use crate::retry::TRANSFER;
 
@@ -54,7 +54,7 @@ impl EmbeddedEngine {
 
     async fn pull_once(
         &self,
-        remote: &Remote,
+        remote: &RegistryClient,
         reference: &str,
         platform: &str,
         log: &dyn LogSink,
@@ -96,7 +96,12 @@ impl EmbeddedEngine {
     }
 
     /// Fetches a blob, going on where an earlier try broke off.
-    async fn fetch(&self, remote: &Remote, blob: &Descriptor, log: &dyn LogSink) -> Result<()> {
+    async fn fetch(
+        &self,
+        remote: &RegistryClient,
+        blob: &Descriptor,
+        log: &dyn LogSink,
+    ) -> Result<()> {
         let action = "keep a blob";
         let digest = blob.digest().to_string();
         let partial = self.partial(&digest)?;
@@ -183,7 +188,7 @@ impl EmbeddedEngine {
         reference: &str,
         siblings: &[String],
         log: &dyn LogSink,
-    ) -> Result<Sent> {
+    ) -> Result<PushSummary> {
         let stored = self.needed(reference)?;
         let remote = self.remote(Access::Push, reference, log).await?;
         let sent = Mutex::default();
@@ -196,12 +201,12 @@ impl EmbeddedEngine {
             .into_iter()
             .filter(|(_, layer)| sent.contains(layer.digest().as_ref()))
             .map(|(diff_id, _)| diff_id);
-        Ok(Sent { layers: Some(travelled.collect()) })
+        Ok(PushSummary { layers: Some(travelled.collect()) })
     }
 
     async fn push_once(
         &self,
-        remote: &Remote,
+        remote: &RegistryClient,
         stored: &Stored,
         siblings: &[String],
         sent: &Mutex<HashSet<String>>,
@@ -233,7 +238,7 @@ impl EmbeddedEngine {
     /// Brings a blob to a registry; tells whether it travelled.
     async fn send(
         &self,
-        remote: &Remote,
+        remote: &RegistryClient,
         blob: &Descriptor,
         siblings: &[String],
         log: &dyn LogSink,
@@ -257,8 +262,13 @@ impl EmbeddedEngine {
         remote.push_blob(&digest, blob.size(), body).await.map(|()| true)
     }
 
-    async fn remote(&self, access: Access, reference: &str, log: &dyn LogSink) -> Result<Remote> {
-        Remote::open(self.client_config.as_ref(), access, reference, log).await
+    async fn remote(
+        &self,
+        access: Access,
+        reference: &str,
+        log: &dyn LogSink,
+    ) -> Result<RegistryClient> {
+        RegistryClient::open(self.client_config.as_ref(), access, reference, log).await
     }
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{EngineError, Result};
 use crate::key::Digest;
 
-use super::{MANIFESTS, Remote};
+use super::{MANIFESTS, RegistryClient};
 
 /// The media type of a manifest.
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -112,7 +112,7 @@ pub(crate) fn tag_of(digest: &str, suffix: &str) -> String {
     format!("{}{suffix}", digest.replacen(':', "-", 1))
 }
 
-impl Remote {
+impl RegistryClient {
     /// Returns the repository's name, with its registry.
     pub fn repository(&self) -> String {
         format!("{}/{}", self.registry.name(), self.parts.repository)

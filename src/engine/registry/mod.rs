@@ -48,7 +48,7 @@ pub(crate) enum Access {
 }
 
 /// A repository of a registry, and what is done there.
-pub(crate) struct Remote {
+pub(crate) struct RegistryClient {
     parts: Parts,
     registry: Arc<Registry>,
     access: Access,
@@ -94,27 +94,27 @@ fn parse(action: &str, reference: &str) -> Result<Parts> {
     })
 }
 
-impl Remote {
+impl RegistryClient {
     /// Opens the repository of a reference.
     pub async fn open(
         client_config: Option<&PathBuf>,
         access: Access,
         reference: &str,
         log: &dyn LogSink,
-    ) -> Result<Remote> {
+    ) -> Result<RegistryClient> {
         let registry = open(client_config, reference, log).await?;
-        Remote::of(registry, access, reference)
+        RegistryClient::of(registry, access, reference)
     }
 
     /// Makes the repository of a reference in an open registry.
-    pub fn of(registry: Arc<Registry>, access: Access, reference: &str) -> Result<Remote> {
+    pub fn of(registry: Arc<Registry>, access: Access, reference: &str) -> Result<RegistryClient> {
         let verb = match access {
             Access::Pull => "pull",
             Access::Push => "push",
         };
         let action = format!("{verb} `{reference}`");
         let parsed = parse(&action, reference)?;
-        Ok(Remote { parts: parsed, registry, access, action, name: reference.to_owned() })
+        Ok(RegistryClient { parts: parsed, registry, access, action, name: reference.to_owned() })
     }
 
     fn scope(&self, access: Access) -> String {
@@ -486,9 +486,9 @@ mod tests {
         assert_eq!(choose(&index, "linux/riscv64"), None);
     }
 
-    async fn remote(server: &Server, access: Access) -> Remote {
+    async fn remote(server: &Server, access: Access) -> RegistryClient {
         let reference = format!("{}/me/imgforge/env:tag", server.host);
-        Remote::open(None, access, &reference, &Quiet).await.unwrap()
+        RegistryClient::open(None, access, &reference, &Quiet).await.unwrap()
     }
 
     const PAGE: &str = "<html><body><h1>Sorry</h1></body></html>";
@@ -619,7 +619,7 @@ mod tests {
     async fn no_connection_and_no_host_are_told_from_a_refusal() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let closed = format!("127.0.0.1:{port}/a/b:c");
-        let remote = Remote::open(None, Access::Pull, &closed, &Quiet).await.unwrap();
+        let remote = RegistryClient::open(None, Access::Pull, &closed, &Quiet).await.unwrap();
         let error = remote.describe("linux/amd64").await.err().unwrap();
         assert!(matches!(error, EngineError::Offline { .. }), "{error:?}");
     }
@@ -633,7 +633,7 @@ mod tests {
         .await;
         let name = |repository: &str| format!("{}/{repository}/x:tag", server.host);
         let registry = open(None, &name("first"), &Quiet).await.unwrap();
-        let of = |repository| Remote::of(registry.clone(), Access::Pull, &name(repository));
+        let of = |repository| RegistryClient::of(registry.clone(), Access::Pull, &name(repository));
         let first = of("first").unwrap().describe("linux/amd64").await;
         assert_eq!(class(&first), "limited");
         assert!(of("second").unwrap().describe("linux/amd64").await.unwrap().is_none());

@@ -1,9 +1,9 @@
 //! Closings of runners, as they are and as somebody would have them.
 
 use super::Fault;
-use crate::grade::{Context, LogReading, NotFound, parser, read_log};
+use crate::grade::{Context, NotFound, ParsedLog, parser, read_log};
 
-fn read(name: &str, output: &str, strict: bool) -> LogReading {
+fn read(name: &str, output: &str, strict: bool) -> ParsedLog {
     let log = format!(
         ">>>>> Start Test Output\n{output}\n>>>>> End Test Output\n>>>>> Test Exit Code: 0\n"
     );

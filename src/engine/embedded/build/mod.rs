@@ -15,7 +15,7 @@ use oci_spec::image::Descriptor;
 use tempfile::TempDir;
 
 use crate::engine::{
-    BuildRequest, EngineError, Image, ImageConfig, LogSink, Result, check_platform, host,
+    BuildRequest, EngineError, Image, ImageConfig, LogSink, Result, check_platform, step_mounts,
 };
 use crate::key::Digest;
 
@@ -156,7 +156,7 @@ impl EmbeddedEngine {
     }
 
     fn write_host(&self, building: &Building<'_>) -> Result<()> {
-        for mut file in host::files(&building.request.host) {
+        for mut file in step_mounts::files(&building.request.host) {
             if file.path == "apt.conf" && self.asking.identity.one_owner() {
                 // There is no user `_apt` to become.
                 file.bytes.extend_from_slice(b"APT::Sandbox::User \"root\";\n");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::engine::{EngineError, Quotas, Result, host};
+use crate::engine::{EngineError, Quotas, Result, step_mounts};
 use crate::file_lock::FileLock;
 use crate::key::Digest;
 
@@ -53,9 +53,9 @@ impl EmbeddedEngine {
         if let Some(program) = &run.program {
             let name = format!("program-{}", Digest::of(program));
             super::write(&building.host.path().join(&name), program.as_bytes(), true)?;
-            words = vec![format!("{}/{name}", host::MOUNT)];
+            words = vec![format!("{}/{name}", step_mounts::MOUNT)];
         }
-        let step = format!("{}/step", host::MOUNT);
+        let step = format!("{}/step", step_mounts::MOUNT);
         let mut command = vec!["/bin/sh".to_owned(), step, keep];
         command.append(&mut words);
         let root = self.snapshots.root(&built.diff_ids(), false)?;
@@ -207,8 +207,8 @@ impl EmbeddedEngine {
             read_only,
         };
         let mut binds = vec![
-            bind(building.host.path().to_owned(), host::MOUNT, true),
-            bind(self.cache("packages")?, host::CACHE, false),
+            bind(building.host.path().to_owned(), step_mounts::MOUNT, true),
+            bind(self.cache("packages")?, step_mounts::CACHE, false),
         ];
         let mut locks = Vec::new();
         for mount in &run.mounts {

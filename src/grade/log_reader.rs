@@ -12,7 +12,7 @@ use super::closing::Fault;
 use super::lines::Lines;
 use super::logs::{Context, Parser, Reader};
 use super::results;
-use super::strict::{self, ResultsFiles};
+use super::sentinel::{self, ResultsFiles};
 use super::suspicion::{Frames, Suspicion};
 use super::{StatusMap, TestStatus};
 
@@ -32,7 +32,7 @@ const BAD: [(&str, NotFound); 4] = [
 
 /// What a log says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LogReading {
+pub struct ParsedLog {
     /// Whether it shows results that count.
     pub found: bool,
     /// Why not.
@@ -117,14 +117,14 @@ pub fn read_log(
     log: &mut (impl BufRead + Seek),
     parser: &Parser,
     context: &Context<'_>,
-) -> Result<LogReading, ReadError> {
+) -> Result<ParsedLog, ReadError> {
     let mut scan = Scan::new(parser.reader(context)?);
     let mut lines = Lines::new(log);
     while let Some(piece) = lines.next()? {
         scan.piece(piece.bytes, piece.seen);
     }
     let Scan { start, end, bad, exit_code, reader, frames, results, .. } = scan;
-    let mut reading = LogReading { not_found: bad, exit_code, ..LogReading::default() };
+    let mut reading = ParsedLog { not_found: bad, exit_code, ..ParsedLog::default() };
     reading.suspicions = frames.suspicions();
     if bad.is_some() {
         return Ok(reading);
@@ -305,7 +305,7 @@ impl Scan {
 
     /// Takes a line after the end of the tests.
     fn results(&mut self, bytes: &[u8], seen: usize) {
-        match bytes.strip_prefix(strict::RESULTS.as_bytes()) {
+        match bytes.strip_prefix(sentinel::RESULTS.as_bytes()) {
             Some(rest) if seen == 0 => {
                 self.part = Part::Results;
                 self.results.begin(rest);
@@ -345,7 +345,7 @@ mod tests {
     use super::*;
     use crate::grade::parser;
 
-    fn read(log: &str) -> LogReading {
+    fn read(log: &str) -> ParsedLog {
         let context = Context { instance_id: "a__b-1", version: "1", strict: false, runs: None };
         let parser = parser("parse_log_pytest").unwrap();
         read_log(&mut io::Cursor::new(log.as_bytes()), parser, &context).unwrap()

@@ -16,7 +16,7 @@ use super::from_image::{self, FromImage};
 
 /// A place that holds images by their keys.
 #[async_trait]
-pub trait Remote: Send + Sync {
+pub trait ImageSource: Send + Sync {
     /// Says what it is, such as ``registry `ghcr.io/me` ``.
     fn describe(&self) -> String;
 
@@ -66,9 +66,10 @@ const AT_ONCE: usize = 4;
 /// What became of an image that was to come.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case", tag = "status", content = "reason")]
-pub enum Brought {
+pub enum FetchOutcome {
     /// It is here now.
-    Brought,
+    #[serde(rename = "brought")]
+    Fetched,
     /// It was here.
     There,
     /// It could not be had, or was not what its name says.
@@ -77,18 +78,18 @@ pub enum Brought {
 
 /// An image that was to come, with what became of it.
 #[derive(Debug, Clone, serde::Serialize)]
-pub struct BroughtImage {
+pub struct FetchedImage {
     /// The key.
     pub key: Key,
     /// The kind.
     pub kind: Kind,
     /// What became of it.
     #[serde(flatten)]
-    pub outcome: Brought,
+    pub outcome: FetchOutcome,
 }
 
 /// Where images are brought to.
-pub struct Target<'a> {
+pub struct Destination<'a> {
     /// The engine.
     pub engine: &'a dyn Engine,
     /// Its name in the index.
@@ -97,16 +98,16 @@ pub struct Target<'a> {
     pub store: &'a Store,
 }
 
-impl Target<'_> {
+impl Destination<'_> {
     /// Brings images, parents before children, several at once; what is here is left alone. `told`
     /// hears of each as it ends. A full disk and a registry that answers no more end the call; other failures
     /// are those of one image.
     pub async fn bring(
         &self,
-        remote: &dyn Remote,
+        remote: &dyn ImageSource,
         images: &[(Kind, Key)],
-        told: &(dyn Fn(&BroughtImage) + Sync),
-    ) -> std::result::Result<Vec<BroughtImage>, CacheError> {
+        told: &(dyn Fn(&FetchedImage) + Sync),
+    ) -> std::result::Result<Vec<FetchedImage>, CacheError> {
         let Offers { images: offers, unsigned, untold } = remote.offers(images).await?;
         if let Some(why) = untold.into_iter().find(EngineError::is_of_registry) {
             return Err(why.into());
@@ -118,14 +119,14 @@ impl Target<'_> {
             let level: Vec<Key> =
                 images.iter().filter(|of| of.0 == kind).map(|(_, key)| *key).collect();
             let (offers, unsigned) = (&offers, &unsigned);
-            let brought: Vec<BroughtImage> = stream::iter(level)
+            let brought: Vec<FetchedImage> = stream::iter(level)
                 .map(|key| async move {
                     let offer = offers.get(&key).ok_or_else(|| match unsigned.get(&key) {
                         Some(error) => error_text(error),
                         None => format!("{} does not have it", remote.describe()),
                     });
                     let outcome = self.one(remote, checker, kind, &key, offer).await?;
-                    let brought = BroughtImage { key, kind, outcome };
+                    let brought = FetchedImage { key, kind, outcome };
                     told(&brought);
                     Ok::<_, CacheError>(brought)
                 })
@@ -139,24 +140,24 @@ impl Target<'_> {
 
     async fn one(
         &self,
-        remote: &dyn Remote,
+        remote: &dyn ImageSource,
         checker: &Checker<'_>,
         kind: Kind,
         key: &Key,
         offer: std::result::Result<&Image, String>,
-    ) -> std::result::Result<Brought, CacheError> {
+    ) -> std::result::Result<FetchOutcome, CacheError> {
         let name = name::image(kind, key);
         let _lock = self.store.lock_key(key).await?;
         if let Some(Ok(_)) = checker.here(kind, key).await? {
-            return Ok(Brought::There);
+            return Ok(FetchOutcome::There);
         }
         let offer = match offer {
             Ok(offer) => offer,
-            Err(why) => return Ok(Brought::Failed(why)),
+            Err(why) => return Ok(FetchOutcome::Failed(why)),
         };
         // Before anything of it comes.
         if let Err(wrong) = checker.offered(offer, kind, key).await? {
-            return Ok(Brought::Failed(wrong.to_string()));
+            return Ok(FetchOutcome::Failed(wrong.to_string()));
         }
         let stands = checker.parent(offer, kind, key).await?;
         let brought = match remote.bring(self.engine, kind, key, stands.as_ref(), &NoLog).await {
@@ -172,7 +173,7 @@ impl Target<'_> {
             {
                 return Err(error.into());
             }
-            Err(error) => return Ok(Brought::Failed(error_text(&error))),
+            Err(error) => return Ok(FetchOutcome::Failed(error_text(&error))),
         }
         // And what came: it may be something else by now.
         let image = match checker.here(kind, key).await? {
@@ -183,7 +184,7 @@ impl Target<'_> {
                     Some(Err(wrong)) => wrong.to_string(),
                     _ => "it is not here afterwards".to_owned(),
                 };
-                return Ok(Brought::Failed(format!("what came is another image: {why}")));
+                return Ok(FetchOutcome::Failed(format!("what came is another image: {why}")));
             }
         };
         let parent = image.config.labels.get(label::PARENT).and_then(|text| text.parse().ok());
@@ -200,7 +201,7 @@ impl Target<'_> {
             bytes: 0,
             seconds: 0.0,
         }])?;
-        Ok(Brought::Brought)
+        Ok(FetchOutcome::Fetched)
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use imgforge::cache::Contents;
+use imgforge::cache::CacheInventory;
 use imgforge::engine::embedded::{EmbeddedEngine, Settings};
 use imgforge::engine::{Engine, label};
 use imgforge::key::{Digest, Key, KeyDocument, Kind, SCHEMA};
@@ -176,13 +176,13 @@ fn cache(criterion: &mut Criterion) {
             runtime.block_on(async {
                 // As a command does: nothing is known yet of what is on the disk.
                 let engine = open(state).await;
-                Contents::read(&engine, &identity, &store).await.unwrap()
+                CacheInventory::read(&engine, &identity, &store).await.unwrap()
             })
         });
     });
     let contents = runtime.block_on(async {
         let engine = open(state).await;
-        Contents::read(&engine, &identity, &store).await.unwrap()
+        CacheInventory::read(&engine, &identity, &store).await.unwrap()
     });
     assert_eq!(contents.images.len(), IMAGES);
     group.bench_function("bytes by repository", |bencher| {

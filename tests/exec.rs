@@ -9,7 +9,7 @@ use imgforge::dataset::demo;
 use imgforge::engine::fake::{FakeEngine, Method};
 use imgforge::engine::{Engine, EngineError, HostAccess, Image, SandboxEnd};
 use imgforge::event::{Event, EventKind, Outcome, Reporter};
-use imgforge::exec::evaluation::{RunTarget, Runs};
+use imgforge::exec::evaluation::{EvaluationContext, RunTarget};
 use imgforge::exec::output::{Lines, Told};
 use imgforge::exec::{ExecSettings, Executor, Interrupt, NodeStatus, RunSummary, survey};
 use imgforge::grade::Rules;
@@ -394,7 +394,7 @@ impl Space {
             (one.node, vec![target])
         };
         let targets = plan.targets.iter().map(target).collect();
-        let runs = Runs { dir: dir.clone(), targets, use_results: true };
+        let runs = EvaluationContext { dir: dir.clone(), targets, use_results: true };
         let mut executor = self.executor(|settings| settings.workers = 2);
         executor.runs = Some(Arc::new(runs));
         let mut recorder = Recorder::default();

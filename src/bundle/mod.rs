@@ -2,7 +2,7 @@
 //!
 //! A bundle is a directory packed as a tar of zstd: the rows of the dataset, the catalog with its
 //! lockfiles and Dockerfiles, the objects of repositories at the commits that are needed, the
-//! answers of the package index, and the base images. [`FORM`] comes first and says what is in it;
+//! answers of the package index, and the base images. [`MANIFEST`] comes first and says what is in it;
 //! every file is checked against it when the bundle is unpacked.
 
 pub mod index;
@@ -25,7 +25,7 @@ use crate::traffic;
 pub const VERSION: u32 = 1;
 
 /// The file that says what a bundle holds.
-pub const FORM: &str = "bundle.json";
+pub const MANIFEST: &str = "bundle.json";
 
 /// The rows of the dataset.
 pub const ROWS: &str = "instances.jsonl";
@@ -50,7 +50,7 @@ const LEVEL: i32 = 3;
 
 /// What a bundle holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Contents {
+pub struct BundleManifest {
     /// The version of the form.
     pub version: u32,
     /// The imgforge that made it.
@@ -151,7 +151,7 @@ pub fn pack_repository(
 }
 
 /// Packs a directory to a bundle.
-pub fn pack(dir: &Path, mut contents: Contents, path: &Path) -> Result<u64, BundleError> {
+pub fn pack(dir: &Path, mut contents: BundleManifest, path: &Path) -> Result<u64, BundleError> {
     let mut files = Vec::new();
     for entry in walkdir::WalkDir::new(dir).sort_by_file_name() {
         let entry = entry.map_err(|error| file_error(dir)(error.into()))?;
@@ -180,7 +180,7 @@ pub fn pack(dir: &Path, mut contents: Contents, path: &Path) -> Result<u64, Bund
             header
         };
         let mut first = header(form.len() as u64);
-        archive.append_data(&mut first, FORM, &form[..])?;
+        archive.append_data(&mut first, MANIFEST, &form[..])?;
         for (name, file) in &files {
             let file = File::open(file)?;
             let mut header = header(file.metadata()?.len());
@@ -198,25 +198,25 @@ pub fn pack(dir: &Path, mut contents: Contents, path: &Path) -> Result<u64, Bund
 }
 
 /// Unpacks a bundle to a directory, which must not exist; every file is checked.
-pub fn unpack(path: &Path, dir: &Path) -> Result<Contents, BundleError> {
+pub fn unpack(path: &Path, dir: &Path) -> Result<BundleManifest, BundleError> {
     let broken = |why: String| BundleError::Broken { path: path.to_owned(), why };
     let file = File::open(path).map_err(file_error(path))?;
     let length = file.metadata().map_err(file_error(path))?.len();
     let decoder = zstd::stream::read::Decoder::new(traffic::Counted(file))
         .map_err(|error| broken(error.to_string()))?;
     let mut archive = tar::Archive::new(Bounded::new(decoder, length));
-    let mut contents: Option<Contents> = None;
+    let mut contents: Option<BundleManifest> = None;
     let mut left: BTreeMap<String, Digest> = BTreeMap::new();
     for entry in archive.entries().map_err(|error| broken(error.to_string()))? {
         let mut entry = entry.map_err(|error| broken(error.to_string()))?;
         let name = entry.path().map_err(|error| broken(error.to_string()))?.into_owned();
         let text = name.to_string_lossy().into_owned();
         if contents.is_none() {
-            if text != FORM {
+            if text != MANIFEST {
                 return Err(broken(format!("it begins with `{text}`")));
             }
             if entry.size() > FORM_LIMIT {
-                return Err(broken(format!("`{FORM}` is too large")));
+                return Err(broken(format!("`{MANIFEST}` is too large")));
             }
             let mut form = Vec::new();
             entry.read_to_end(&mut form).map_err(|error| broken(error.to_string()))?;
@@ -226,7 +226,7 @@ pub fn unpack(path: &Path, dir: &Path) -> Result<Contents, BundleError> {
             if found > VERSION {
                 return Err(BundleError::Newer { path: path.to_owned(), found });
             }
-            let read: Contents =
+            let read: BundleManifest =
                 serde_json::from_slice(&form).map_err(|error| broken(error.to_string()))?;
             left = read.files.clone();
             contents = Some(read);
@@ -256,14 +256,14 @@ pub fn unpack(path: &Path, dir: &Path) -> Result<Contents, BundleError> {
     }
     let contents = contents.ok_or_else(|| broken("it is empty".to_owned()))?;
     let form = serde_json::to_vec_pretty(&contents).expect("plain values");
-    let at = dir.join(FORM);
+    let at = dir.join(MANIFEST);
     crate::atomic::write(&at, &form, true).map_err(file_error(&at))?;
     Ok(contents)
 }
 
 /// Reads what an unpacked bundle holds; `None` where there is none.
-pub fn read(dir: &Path) -> Result<Option<Contents>, BundleError> {
-    let path = dir.join(FORM);
+pub fn read(dir: &Path) -> Result<Option<BundleManifest>, BundleError> {
+    let path = dir.join(MANIFEST);
     match std::fs::read(&path) {
         Ok(text) => serde_json::from_slice(&text)
             .map(Some)
@@ -278,8 +278,8 @@ mod tests {
     use super::*;
     use crate::source::Mirrors;
 
-    fn contents() -> Contents {
-        Contents {
+    fn contents() -> BundleManifest {
+        BundleManifest {
             version: VERSION,
             imgforge: "0".to_owned(),
             dataset: "d".to_owned(),

@@ -15,7 +15,7 @@ use crate::engine::{Engine, Pruned};
 use crate::key::{Key, Kind};
 use crate::store::Store;
 
-use super::contents::{CacheError, CachedImage, Contents, is_own_name, now};
+use super::inventory::{CacheError, CacheInventory, CachedImage, is_own_name, now};
 
 /// What the cache is bounded to; both hold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,10 +26,10 @@ pub struct Limits {
     pub keep_for: Option<Duration>,
 }
 
-/// Why an image goes.
+/// Why an image is evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Why {
+pub enum EvictionReason {
     /// Another image of its key took its place.
     Replaced,
     /// It was not used for too long.
@@ -41,10 +41,10 @@ pub enum Why {
 /// An image that goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Removal {
-    /// Its position in [`Contents::images`].
+    /// Its position in [`CacheInventory::images`].
     pub image: usize,
     /// Why.
-    pub why: Why,
+    pub why: EvictionReason,
     /// Bytes that go with it, after those before it went.
     pub frees: u64,
 }
@@ -63,7 +63,7 @@ pub struct GcPlan {
 /// Chooses what goes. `kept` are images that stay whatever the limits say; so does what they stand
 /// on.
 pub fn choose(
-    contents: &Contents,
+    contents: &CacheInventory,
     limits: &Limits,
     now: i64,
     kept: impl Fn(&CachedImage) -> bool,
@@ -113,11 +113,11 @@ pub fn choose(
         let image = &contents.images[at];
         let age = Duration::from_secs(u64::try_from(now.saturating_sub(used)).unwrap_or(0));
         let why = if used == i64::MIN {
-            Why::Replaced
+            EvictionReason::Replaced
         } else if limits.keep_for.is_some_and(|keep| age > keep) {
-            Why::Unused
+            EvictionReason::Unused
         } else if limits.keep_bytes.is_some_and(|keep| choice.after > keep) {
-            Why::Budget
+            EvictionReason::Budget
         } else {
             // All others are younger.
             break;
@@ -151,7 +151,7 @@ pub struct Evicted {
     /// The image.
     pub image: CachedImage,
     /// Why.
-    pub why: Why,
+    pub why: EvictionReason,
     /// Bytes that went with it.
     pub frees: u64,
 }
@@ -189,7 +189,7 @@ pub struct Collector<'a> {
 impl Collector<'_> {
     /// Bounds the cache. What is taken into use while this runs stays.
     pub async fn collect(&self, limits: &Limits, dry_run: bool) -> Result<Collected, CacheError> {
-        let contents = Contents::read(self.engine, self.identity, self.store).await?;
+        let contents = CacheInventory::read(self.engine, self.identity, self.store).await?;
         let leased = self.store.leased(false)?;
         let used = self.engine.images_in_use().await?;
         let kept = |image: &CachedImage| {
@@ -236,7 +236,7 @@ impl Collector<'_> {
     /// keeps its parents.
     pub async fn remove<'i>(
         &self,
-        contents: &Contents,
+        contents: &CacheInventory,
         images: impl Iterator<Item = &'i CachedImage>,
     ) -> Result<Vec<CachedImage>, CacheError> {
         let mut children: HashMap<Key, HashSet<Key>> = HashMap::new();
@@ -277,7 +277,7 @@ impl Collector<'_> {
     /// Forgets the sizes of layers that went.
     fn forget_layers(
         &self,
-        contents: &Contents,
+        contents: &CacheInventory,
         removed: &[CachedImage],
     ) -> Result<(), CacheError> {
         let gone: HashSet<&str> = removed.iter().map(|image| image.id.as_str()).collect();
@@ -317,7 +317,7 @@ mod tests {
     }
 
     /// A base, two envs, and an instance on each; used on days 0, 1, 2, 3, 4.
-    fn tree() -> Contents {
+    fn tree() -> CacheInventory {
         contents(&[(None, 1), (Some(0), 10), (Some(0), 100), (Some(2), 1000), (Some(1), 10_000)])
     }
 
@@ -352,8 +352,11 @@ mod tests {
     fn both_limits_hold() {
         let limits = Limits { keep_bytes: Some(2_000), ..days(2) };
         let choice = choose(&tree(), &limits, 6 * DAY as i64, |_| false);
-        let why: Vec<Why> = choice.removals.iter().map(|removal| removal.why).collect();
-        assert_eq!(why[..3], [Why::Unused, Why::Unused, Why::Budget]);
+        let why: Vec<EvictionReason> = choice.removals.iter().map(|removal| removal.why).collect();
+        assert_eq!(
+            why[..3],
+            [EvictionReason::Unused, EvictionReason::Unused, EvictionReason::Budget]
+        );
         assert!(choose(&tree(), &Limits::default(), 0, |_| false).removals.is_empty());
     }
 
@@ -374,7 +377,7 @@ mod tests {
         let mut listed_otherwise = tree.clone();
         listed_otherwise.images.reverse();
         let again = choose(&listed_otherwise, &bytes(5), 0, |_| false);
-        let key = |tree: &Contents, choice: &GcPlan| -> Vec<Key> {
+        let key = |tree: &CacheInventory, choice: &GcPlan| -> Vec<Key> {
             positions(choice).into_iter().map(|at| tree.images[at].key).collect()
         };
         assert_eq!(key(&listed_otherwise, &again), key(&tree, &choice));
@@ -386,7 +389,7 @@ mod tests {
         tree.images[4].tags.clear();
         let choice = choose(&tree, &Limits::default(), 0, |_| false);
         assert_eq!(positions(&choice), [4]);
-        assert_eq!(choice.removals[0].why, Why::Replaced);
+        assert_eq!(choice.removals[0].why, EvictionReason::Replaced);
     }
 
     #[test]

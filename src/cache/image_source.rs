@@ -11,8 +11,8 @@ use crate::plan::name;
 use crate::store::{ImageRecord, Store};
 
 use super::check::Checker;
-use super::contents::CacheError;
 use super::from_image::{self, FromImage};
+use super::inventory::CacheError;
 
 /// A place that holds images by their keys.
 #[async_trait]

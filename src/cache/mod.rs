@@ -6,9 +6,9 @@
 pub mod archive;
 pub mod check;
 pub mod collect;
-pub mod contents;
 pub mod from_image;
 pub mod image_source;
+pub mod inventory;
 pub mod provenance;
 pub mod registry;
 pub mod sbom;
@@ -19,4 +19,4 @@ pub mod usage;
 pub mod verify;
 
 pub use collect::{Collected, Collector, Limits};
-pub use contents::{CacheError, CachedImage, Contents};
+pub use inventory::{CacheError, CacheInventory, CachedImage};

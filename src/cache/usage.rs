@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::contents::{CachedImage, Contents};
+use super::inventory::{CacheInventory, CachedImage};
 
 /// Bytes on the disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -25,7 +25,7 @@ pub struct Group {
     pub bytes: Bytes,
 }
 
-impl Contents {
+impl CacheInventory {
     /// Returns the bytes of one image.
     pub fn bytes_of(&self, image: &CachedImage) -> Bytes {
         let mut bytes = Bytes::default();

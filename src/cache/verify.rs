@@ -13,9 +13,9 @@ use crate::platform;
 use crate::store::{ImageRecord, Store};
 
 use super::check::{self, Wrong};
-use super::contents::CacheError;
 use super::from_image;
 use super::image_source::error_text;
+use super::inventory::CacheError;
 
 /// What is wrong with an image.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -250,7 +250,7 @@ pub async fn repair(
             && let Some(id) = &finding.id
             && let Some(image) = engine.inspect(id).await?
         {
-            for tag in image.tags.iter().filter(|tag| super::contents::is_own_name(tag)) {
+            for tag in image.tags.iter().filter(|tag| super::inventory::is_own_name(tag)) {
                 engine.remove(tag).await?;
             }
         }

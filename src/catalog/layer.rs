@@ -28,7 +28,7 @@ pub(super) type Locks = BTreeMap<String, TextFile>;
 
 /// What the catalog says of one (repo, version), with its files read.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Settings {
+pub(super) struct EnvironmentSpec {
     pub base: Option<Located<String>>,
     pub python: Option<Located<String>>,
     pub locks: Locks,
@@ -74,9 +74,9 @@ pub(super) struct MergedCatalog {
     pub mirrors: BTreeMap<String, Vec<String>>,
     pub stand_in: BTreeMap<String, Located<String>>,
     pub bases: BTreeMap<String, (Base, Option<String>)>,
-    pub repos: BTreeMap<String, BTreeMap<String, Settings>>,
+    pub repos: BTreeMap<String, BTreeMap<String, EnvironmentSpec>>,
     forms: BTreeMap<String, Located<BaseEntry>>,
-    common: BTreeMap<String, Settings>,
+    common: BTreeMap<String, EnvironmentSpec>,
 }
 
 #[derive(Debug, Clone)]
@@ -223,7 +223,7 @@ impl MergedCatalog {
         Ok(())
     }
 
-    fn check(&self, settings: &Settings) -> Result<(), CatalogError> {
+    fn check(&self, settings: &EnvironmentSpec) -> Result<(), CatalogError> {
         for python in settings.instance_python.values() {
             self.check_python(python)?;
         }
@@ -330,7 +330,7 @@ fn flatten<'a>(entry: &'a Entry, around: &[&'a Entry], into: &mut Vec<Vec<&'a En
     }
 }
 
-impl Settings {
+impl EnvironmentSpec {
     fn apply(
         &mut self,
         layer: &CatalogFile,

@@ -6,7 +6,7 @@ use crate::dataset::{InstallConfig, Instance};
 use crate::nearest::nearest;
 
 use super::error::CatalogError;
-use super::layer::Settings;
+use super::layer::EnvironmentSpec;
 use super::python::minor;
 use super::{Base, Catalog, Environment, TextFile, row};
 
@@ -23,7 +23,9 @@ impl Catalog {
         let config = row.and_then(|row| row.install_config.as_ref());
         let mut settings = match self.settings(repo, version) {
             Ok(settings) => settings.clone(),
-            Err(_) if config.is_some_and(|config| config.python.is_some()) => Settings::default(),
+            Err(_) if config.is_some_and(|config| config.python.is_some()) => {
+                EnvironmentSpec::default()
+            }
             Err(error) => return Err(error),
         };
         let mut notes = Vec::new();
@@ -86,7 +88,7 @@ impl Catalog {
         Ok(environment)
     }
 
-    fn settings(&self, repo: &str, version: &str) -> Result<&Settings, CatalogError> {
+    fn settings(&self, repo: &str, version: &str) -> Result<&EnvironmentSpec, CatalogError> {
         let names =
             |map: Vec<&String>, name: &str| nearest(name, map.into_iter().map(|n| n.as_str()));
         let Some(versions) = self.merged.repos.get(repo) else {
@@ -102,7 +104,7 @@ impl Catalog {
 
     fn base_and_python(
         &self,
-        settings: &Settings,
+        settings: &EnvironmentSpec,
         row: Option<&Instance>,
         config: Option<&InstallConfig>,
     ) -> Result<(&Base, String, String), CatalogError> {
@@ -128,7 +130,7 @@ impl Catalog {
     }
 }
 
-impl Settings {
+impl EnvironmentSpec {
     fn lock_for(&self, row: Option<&Instance>, wanted: &str, python: &str) -> Vec<TextFile> {
         let own = row.and_then(|row| self.instances.get(&row.instance_id));
         let locks = own.unwrap_or(&self.locks);

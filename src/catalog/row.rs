@@ -10,7 +10,7 @@ use crate::requirements::{Source, clean, normal_name, refused_text};
 
 use super::TextFile;
 use super::error::CatalogError;
-use super::layer::Settings;
+use super::layer::EnvironmentSpec;
 
 /// The oldest Python that these rows are given, as their own harness does.
 const OLDEST: (u32, u32) = (3, 6);
@@ -22,7 +22,7 @@ pub(super) fn python(config: &InstallConfig) -> Option<String> {
     Some(if below { format!("{}.{}", OLDEST.0, OLDEST.1) } else { asked.to_owned() })
 }
 
-impl Settings {
+impl EnvironmentSpec {
     /// Takes what a row says of its own installation; every key that it leaves out stays. Returns
     /// what a person should know.
     ///
@@ -170,7 +170,7 @@ fn frozen(row: &Instance) -> Option<&str> {
     row.requirements.as_deref().filter(|text| !text.trim().is_empty())
 }
 
-fn source<'a>(row: &'a Instance, settings: &Settings) -> Source<'a> {
+fn source<'a>(row: &'a Instance, settings: &EnvironmentSpec) -> Source<'a> {
     Source {
         repo: &row.repo,
         in_repository: false,

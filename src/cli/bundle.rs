@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::bundle::index::PackageIndex;
-use crate::bundle::{self, BundleError, Contents};
+use crate::bundle::{self, BundleError, BundleManifest};
 use crate::cache::archive;
 use crate::cache::image_source::{Destination, FetchOutcome};
 use crate::catalog::Catalog;
@@ -18,7 +18,7 @@ use crate::engine::Engine;
 use crate::engine::embedded::{EmbeddedEngine, Settings};
 use crate::exec::{NodeSummary, RunSummary};
 use crate::forge::open::engine_identity;
-use crate::forge::{Workload, bundle_in_use, platform, remotes};
+use crate::forge::{Workload, bundle_in_use, platform, registries};
 use crate::key::Kind;
 use crate::plan::Plan;
 use crate::platform::same;
@@ -139,7 +139,7 @@ async fn create(global: &Global, args: CreateArgs) -> CommandResult {
         tell_created(global, &prepared, &summary, None);
         return Ok(exit_of(&summary));
     }
-    let contents = Contents {
+    let contents = BundleManifest {
         version: bundle::VERSION,
         imgforge: env!("CARGO_PKG_VERSION").to_owned(),
         dataset: prepared.dataset.clone(),
@@ -284,7 +284,7 @@ async fn bring_images(
     path: &Path,
     scratch: &Path,
 ) -> Result<usize, Failure> {
-    let archive = remotes::open_archive(path, scratch)?;
+    let archive = registries::open_archive(path, scratch)?;
     let info = engine.info().await.map_err(open::engine_failure)?;
     let identity = engine_identity(&info);
     let target = Destination { engine, identity: &identity, store };

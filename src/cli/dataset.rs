@@ -24,10 +24,10 @@ use crate::words;
 
 use super::chosen::Choice;
 use super::eval::Wanted;
+use super::eval_options::EvalOptions;
 use super::execute::ExecArgs;
 use super::help::heading;
 use super::open;
-use super::run_args::RunArgs;
 use super::{Chosen, CommandResult, Exit, Failure, Global, Sources};
 use super::{refusal, results};
 
@@ -64,7 +64,7 @@ pub struct CheckArgs {
     #[arg(long, alias = "run_id", value_name = "ID", help_heading = heading::RUN)]
     run_id: Option<String>,
     #[command(flatten)]
-    run: RunArgs,
+    run: EvalOptions,
     #[command(flatten)]
     // Without --git-mirror commits are not looked for.
     sources: Sources,

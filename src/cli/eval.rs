@@ -9,11 +9,11 @@ use crate::plan::check::Purpose;
 use crate::report::harness;
 
 use super::chosen::Choice;
+use super::eval_options::EvalOptions;
 use super::execute::ExecArgs;
 use super::help::heading;
 use super::open;
 use super::results::{self, Outputs};
-use super::run_args::RunArgs;
 use super::swebench::SwebenchArgs;
 use super::{Chosen, CommandResult, Exit, Failure, Global, Sources, report};
 
@@ -56,7 +56,7 @@ pub struct EvalArgs {
     #[arg(long, help_heading = heading::RUN)]
     pub(super) rewrite_reports: bool,
     #[command(flatten)]
-    pub(super) run: RunArgs,
+    pub(super) run: EvalOptions,
     #[command(flatten)]
     pub(super) sources: Sources,
     #[command(flatten)]
@@ -135,7 +135,7 @@ pub(super) struct Wanted<'a> {
     /// How what is missing is built.
     pub exec: &'a ExecArgs,
     /// How tests are run.
-    pub run: &'a RunArgs,
+    pub run: &'a EvalOptions,
 }
 
 impl Wanted<'_> {

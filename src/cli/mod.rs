@@ -14,6 +14,7 @@ mod completions;
 mod dataset;
 mod doctor;
 mod eval;
+mod eval_options;
 mod execute;
 mod exit;
 mod grade;
@@ -33,7 +34,6 @@ mod refusal;
 mod render;
 mod report;
 mod results;
-mod run_args;
 mod schema;
 mod settings;
 mod swebench;
@@ -159,7 +159,7 @@ struct Chosen {
     /// Instances of this repository
     #[arg(long, value_name = "OWNER/NAME", env = "IMGFORGE_REPO")]
     repo: Option<String>,
-    /// SourceLocation most so many
+    /// At most so many
     #[arg(long, value_name = "N", env = "IMGFORGE_LIMIT")]
     limit: Option<usize>,
 }

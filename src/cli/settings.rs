@@ -12,11 +12,11 @@ use crate::cli::out::out;
 use crate::config;
 use crate::store;
 
+use super::eval_options::EvalOptions;
 use super::execute::ExecArgs;
 use super::help::{self, heading};
 use super::open;
 use super::results::Outputs;
-use super::run_args::RunArgs;
 use super::{CommandResult, Exit, Global, Sources, render};
 
 /// Commands of `config`.
@@ -33,7 +33,7 @@ pub struct ShowArgs {
     #[arg(long, help_heading = heading::OUTPUT)]
     all: bool,
     #[command(flatten)]
-    run: RunArgs,
+    run: EvalOptions,
     #[command(flatten)]
     sources: Sources,
     #[command(flatten)]

@@ -27,12 +27,12 @@ use crate::store::RunRecord;
 use crate::tree::{self, Change, TreeNotes};
 
 use super::control::Control;
-use super::evaluation::{Evaluated, RunTarget, of_graded};
+use super::evaluation::{EvaluationResult, RunTarget, of_graded};
 use super::evaluation_files::{
     Output, append, grade_file, not_ready, prepare, reuse, share, write_reports,
 };
 use super::strict_log::put_together;
-use super::worker::{Done, Refused, Worker};
+use super::worker::{AttemptOk, PatchRejection, Worker};
 use super::{NodeError, Outcome};
 
 fn network(network: RunNetwork) -> SandboxNetwork {
@@ -66,7 +66,7 @@ impl Worker {
         index: NodeIndex,
         recipe: &EvaluationRecipe,
         log: &Arc<NodeLog>,
-    ) -> Result<Done, NodeError> {
+    ) -> Result<AttemptOk, NodeError> {
         let runs = self.runs.as_ref().expect("a plan with evaluations is run with their targets");
         self.guard_disk()?;
         let node = &self.plan.graph[index];
@@ -184,7 +184,7 @@ impl Worker {
                 let text =
                     format!("\n\nTimeout error: {} seconds exceeded.", recipe.limits.timeout);
                 append(&path, &text)?;
-                Evaluated {
+                EvaluationResult {
                     verdict: Verdict::TimedOut,
                     graded: None,
                     reason: Some(format!("killed after {} s", recipe.limits.timeout)),
@@ -195,7 +195,7 @@ impl Worker {
                     notes,
                 }
             }
-            SandboxEnd::OverQuota(quota) => Evaluated {
+            SandboxEnd::OverQuota(quota) => EvaluationResult {
                 verdict: Verdict::OverQuota,
                 graded: None,
                 reason: Some(over_quota(quota, &quotas, &recipe.limits)),
@@ -211,7 +211,7 @@ impl Worker {
                 return Err(NodeError::NoService { said: log.tail().pop().unwrap_or_default() });
             }
             SandboxEnd::Exited(PATCH_REFUSED) if recipe.patch.is_some() && !tests_began => {
-                Evaluated {
+                EvaluationResult {
                     verdict: Verdict::PatchRefused,
                     graded: None,
                     reason: Some(log.tail().join("\n")),
@@ -225,7 +225,7 @@ impl Worker {
             SandboxEnd::Exited(code) | SandboxEnd::OutOfMemory(code) => {
                 self.step(index, "grade");
                 let out_of_memory = matches!(end, SandboxEnd::OutOfMemory(_));
-                let ended = Ended {
+                let ended = ScriptExit {
                     exit_code: code,
                     out_of_memory,
                     seconds,
@@ -246,7 +246,7 @@ impl Worker {
     pub(super) fn refused(
         &self,
         index: NodeIndex,
-        refusal: &Refused,
+        refusal: &PatchRejection,
     ) -> Result<Outcome, NodeError> {
         let node = &self.plan.graph[index];
         let Recipe::Evaluation(recipe) = &node.recipe else {
@@ -257,7 +257,7 @@ impl Worker {
             let text = format!(">>>>> Patch Apply Failed:\n{}", refusal.text);
             write_whole(&target.dir.join(file::LOG), text.as_bytes())?;
         }
-        let evaluated = Evaluated {
+        let evaluated = EvaluationResult {
             verdict: Verdict::PatchRefused,
             graded: None,
             reason: Some(refusal.failures.join("\n")),
@@ -319,16 +319,16 @@ impl Worker {
         &self,
         index: NodeIndex,
         path: &Path,
-        ended: Ended,
-    ) -> Result<Evaluated, NodeError> {
+        ended: ScriptExit,
+    ) -> Result<EvaluationResult, NodeError> {
         let (target, store) = (self.targets(index)[0].clone(), self.store.clone());
         let path = path.to_owned();
-        let work = move || -> Result<Evaluated, NodeError> {
+        let work = move || -> Result<EvaluationResult, NodeError> {
             let graded = grade_file(&path, &target)?;
-            let Ended { exit_code, out_of_memory, seconds, image_id, key, notes } = ended;
+            let ScriptExit { exit_code, out_of_memory, seconds, image_id, key, notes } = ended;
             if out_of_memory && !graded.resolved() {
                 let reason = "the kernel killed processes of the tests at the memory limit";
-                return Ok(Evaluated {
+                return Ok(EvaluationResult {
                     verdict: Verdict::OutOfMemory,
                     graded: None,
                     reason: Some(reason.to_owned()),
@@ -361,13 +361,13 @@ impl Worker {
         tokio::task::spawn_blocking(work).await.expect("grading does not panic")
     }
 
-    fn evaluated(&self, index: NodeIndex, evaluated: Evaluated) -> Done {
+    fn evaluated(&self, index: NodeIndex, evaluated: EvaluationResult) -> AttemptOk {
         let verdict = evaluated.verdict;
         let cached = evaluated.cached;
         let tests = evaluated.graded.as_ref().and_then(grade::Graded::counts);
         let reason = evaluated.reason.clone();
         self.record_evaluated(index, evaluated);
-        Done { outcome: Outcome::Evaluated { verdict, cached, tests, reason }, bytes: None }
+        AttemptOk { outcome: Outcome::Evaluated { verdict, cached, tests, reason }, bytes: None }
     }
 }
 
@@ -393,7 +393,7 @@ fn over_quota(quota: Quota, quotas: &Quotas, limits: &RunLimits) -> String {
 }
 
 /// A script that came to its end.
-struct Ended {
+struct ScriptExit {
     exit_code: i64,
     out_of_memory: bool,
     seconds: f64,

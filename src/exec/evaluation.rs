@@ -14,7 +14,7 @@ use crate::run::RunDir;
 use crate::tree::{Change, TreeNotes};
 
 /// What evaluations need beside the plan.
-pub struct Runs {
+pub struct EvaluationContext {
     /// Where they leave their files.
     pub dir: RunDir,
     /// What each evaluation is run for; the first has its log written as it comes.
@@ -42,7 +42,7 @@ pub struct RunTarget {
 
 /// What an evaluation came to.
 #[derive(Debug, Clone)]
-pub struct Evaluated {
+pub struct EvaluationResult {
     /// The verdict.
     pub verdict: Verdict,
     /// What the log says; absent when there is none to grade.
@@ -69,11 +69,11 @@ pub(super) fn of_graded(
     image_id: String,
     key: Key,
     notes: TreeNotes,
-) -> Evaluated {
+) -> EvaluationResult {
     let verdict = if graded.resolved() { Verdict::Resolved } else { Verdict::Unresolved };
     let reason = graded.not_found.as_ref().map(ToString::to_string);
     let (graded, key) = (Some(graded), Some(key));
-    Evaluated { verdict, graded, reason, seconds, cached, image_id, key, notes }
+    EvaluationResult { verdict, graded, reason, seconds, cached, image_id, key, notes }
 }
 
 impl RunTarget {
@@ -103,7 +103,7 @@ impl RunTarget {
     }
 
     /// Joins what is known of the prediction with what its evaluation came to.
-    pub fn result(&self, evaluated: &Evaluated) -> InstanceResult {
+    pub fn result(&self, evaluated: &EvaluationResult) -> InstanceResult {
         let graded = evaluated.graded.as_ref();
         let failure = match evaluated.verdict {
             Verdict::OutOfMemory => Some(("out_of_memory".to_owned(), true)),

@@ -19,7 +19,7 @@ use crate::run::{file, write_whole};
 use crate::store::StoreError;
 
 use super::NodeError;
-use super::evaluation::{Evaluated, RunTarget, of_graded};
+use super::evaluation::{EvaluationResult, RunTarget, of_graded};
 
 /// The output of a script, on disk as it comes. The first failure to write is kept.
 pub(super) struct Output {
@@ -143,7 +143,7 @@ pub fn reuse(
     key: Key,
     recipe: &EvaluationRecipe,
     targets: &[RunTarget],
-) -> Result<Option<Evaluated>, NodeError> {
+) -> Result<Option<EvaluationResult>, NodeError> {
     let Some(record) = store.result(&key)? else { return Ok(None) };
     for target in targets {
         prepare(target, recipe)?;
@@ -169,7 +169,10 @@ pub fn reuse(
 }
 
 /// Writes `report.json` for every target, where the harness has one.
-pub(super) fn write_reports(targets: &[RunTarget], evaluated: &Evaluated) -> Result<(), NodeError> {
+pub(super) fn write_reports(
+    targets: &[RunTarget],
+    evaluated: &EvaluationResult,
+) -> Result<(), NodeError> {
     for target in targets {
         let result = target.result(evaluated);
         if let Some(report) = harness::instance_report(&result, &grade::GRADER) {

@@ -96,7 +96,7 @@ pub struct Executor {
     /// How it is done.
     pub settings: ExecSettings,
     /// What the plan's evaluations need; `None` for a plan of images.
-    pub runs: Option<Arc<evaluation::Runs>>,
+    pub runs: Option<Arc<evaluation::EvaluationContext>>,
     /// Where images come from that the plan pulls by their keys.
     pub remote: Option<Arc<dyn ImageSource>>,
 }
@@ -171,7 +171,7 @@ impl Executor {
         let mut schedule = Schedule::new(&plan, self.settings.workers, expected);
         let (messages, mut inbox) = mpsc::unbounded_channel();
         let worker = Arc::new(Worker::new(self, plan.clone(), messages));
-        let mut tasks: JoinSet<(NodeIndex, usize, worker::Finished)> = JoinSet::new();
+        let mut tasks: JoinSet<(NodeIndex, usize, worker::NodeReport)> = JoinSet::new();
         let workers = self.settings.workers;
         let mut free: Vec<usize> = (0..workers).rev().collect();
         let mut free_pulls: Vec<usize> = (workers..workers + PULLS_AT_ONCE).rev().collect();
@@ -211,7 +211,7 @@ impl Executor {
                 tasks.spawn(async move {
                     let finished = tokio::select! {
                         finished = worker.run(index, &stop) => finished,
-                        () = kill.cancelled() => worker::Finished::of(Outcome::Cancelled),
+                        () = kill.cancelled() => worker::NodeReport::of(Outcome::Cancelled),
                     };
                     (index, slot, finished)
                 });
@@ -330,7 +330,7 @@ impl Executor {
         index: NodeIndex,
         outcome: Outcome,
     ) {
-        let finished = worker::Finished::of(outcome);
+        let finished = worker::NodeReport::of(outcome);
         summary.finish(plan, index, &finished, 0.0);
         stream.send(EventKind::NodeFinished {
             node: reference(&plan.graph[index]),

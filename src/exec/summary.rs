@@ -10,8 +10,8 @@ use crate::event::Outcome;
 use crate::key::{Key, Kind};
 use crate::plan::{Plan, Status};
 
-use super::evaluation::Evaluated;
-use super::worker::Finished;
+use super::evaluation::EvaluationResult;
+use super::worker::NodeReport;
 
 /// What a run did.
 #[derive(Debug, Clone, Serialize)]
@@ -42,7 +42,7 @@ pub struct RunSummary {
     pub out_of_reach: usize,
     /// What the evaluations came to.
     #[serde(skip)]
-    pub evaluations: HashMap<NodeIndex, Evaluated>,
+    pub evaluations: HashMap<NodeIndex, EvaluationResult>,
     /// All nodes, parents before children.
     pub nodes: Vec<NodeSummary>,
 }
@@ -157,7 +157,7 @@ impl RunSummary {
         &mut self,
         plan: &Plan,
         index: NodeIndex,
-        finished: &Finished,
+        finished: &NodeReport,
         seconds: f64,
     ) {
         debug_assert_eq!(plan.graph[index].id, self.nodes[index.index()].id);

@@ -26,12 +26,12 @@ use crate::source::{Mirror, Which};
 use crate::store::{BuildRecord, ImageRecord, Store};
 
 use super::error::chain;
-use super::evaluation::{Evaluated, Runs};
+use super::evaluation::{EvaluationContext, EvaluationResult};
 use super::output::{Lines, NodeOutput};
 use super::{ExecSettings, Executor, Message, NodeError};
 
 /// How a node ended.
-pub(super) struct Finished {
+pub(super) struct NodeReport {
     pub outcome: Outcome,
     pub bytes: Option<u64>,
     pub log: Option<PathBuf>,
@@ -40,12 +40,12 @@ pub(super) struct Finished {
     /// Whether this machine, and not the node, is at fault: what it needs is not reached here.
     pub out_of_reach: bool,
     /// The model patch does not apply.
-    pub refused: Option<Refused>,
+    pub refused: Option<PatchRejection>,
 }
 
-impl Finished {
+impl NodeReport {
     pub fn of(outcome: Outcome) -> Self {
-        Finished {
+        NodeReport {
             outcome,
             bytes: None,
             log: None,
@@ -57,7 +57,7 @@ impl Finished {
 }
 
 /// Why a model patch does not apply.
-pub(super) struct Refused {
+pub(super) struct PatchRejection {
     /// The hunks that failed, with file and line.
     pub failures: Vec<String>,
     /// What every attempt printed.
@@ -65,7 +65,7 @@ pub(super) struct Refused {
 }
 
 /// What a try came to.
-pub(super) struct Done {
+pub(super) struct AttemptOk {
     pub outcome: Outcome,
     pub bytes: Option<u64>,
 }
@@ -75,7 +75,7 @@ pub(super) struct Worker {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) store: Arc<Store>,
     pub(super) plan: Arc<Plan>,
-    pub(super) runs: Option<Arc<Runs>>,
+    pub(super) runs: Option<Arc<EvaluationContext>>,
     pub(super) settings: ExecSettings,
     pub(super) remote: Option<Arc<dyn ImageSource>>,
     /// Set once that has no more answers: nobody waits for it again.
@@ -83,7 +83,7 @@ pub(super) struct Worker {
     mirrors: Arc<crate::source::Mirrors>,
     messages: mpsc::UnboundedSender<Message>,
     opened: Mutex<HashMap<String, Arc<OnceCell<Arc<Mirror>>>>>,
-    evaluated: Mutex<HashMap<NodeIndex, Evaluated>>,
+    evaluated: Mutex<HashMap<NodeIndex, EvaluationResult>>,
 }
 
 impl Worker {
@@ -108,12 +108,12 @@ impl Worker {
     }
 
     /// Keeps what an evaluation came to.
-    pub(super) fn record_evaluated(&self, index: NodeIndex, evaluated: Evaluated) {
+    pub(super) fn record_evaluated(&self, index: NodeIndex, evaluated: EvaluationResult) {
         self.evaluated.lock().expect("no holder of the lock panics").insert(index, evaluated);
     }
 
     /// Hands over what the evaluations came to.
-    pub(super) fn take_evaluated(&self) -> HashMap<NodeIndex, Evaluated> {
+    pub(super) fn take_evaluated(&self) -> HashMap<NodeIndex, EvaluationResult> {
         std::mem::take(&mut *self.evaluated.lock().expect("no holder of the lock panics"))
     }
 
@@ -146,7 +146,7 @@ impl Worker {
     }
 
     /// Brings a node onto the engine, trying again what may pass, until `stop`.
-    pub async fn run(&self, index: NodeIndex, stop: &CancellationToken) -> Finished {
+    pub async fn run(&self, index: NodeIndex, stop: &CancellationToken) -> NodeReport {
         let node = &self.plan.graph[index];
         let log = match node.kind() {
             Kind::Evaluation => self.run_log(index),
@@ -161,12 +161,12 @@ impl Worker {
         };
         let mut attempt = 1;
         loop {
-            let error = match self.once(index, &log).await {
+            let error = match self.attempt(index, &log).await {
                 Ok(done) => {
-                    return Finished {
+                    return NodeReport {
                         bytes: done.bytes,
                         log: Some(log.path().to_owned()),
-                        ..Finished::of(done.outcome)
+                        ..NodeReport::of(done.outcome)
                     };
                 }
                 Err(error) => error,
@@ -179,7 +179,7 @@ impl Worker {
                 return self.failed(node, &error, log.tail(), path);
             }
             if stop.is_cancelled() {
-                return Finished::of(Outcome::Cancelled);
+                return NodeReport::of(Outcome::Cancelled);
             }
             let delay = backoff(attempt);
             self.send(Message::Retry {
@@ -190,7 +190,7 @@ impl Worker {
             });
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
-                () = stop.cancelled() => return Finished::of(Outcome::Cancelled),
+                () = stop.cancelled() => return NodeReport::of(Outcome::Cancelled),
             }
             attempt += 1;
         }
@@ -202,8 +202,8 @@ impl Worker {
         error: &NodeError,
         tail: Vec<String>,
         log: Option<PathBuf>,
-    ) -> Finished {
-        Finished {
+    ) -> NodeReport {
+        NodeReport {
             outcome: super::error::outcome(error, tail, node.instances.clone()),
             bytes: None,
             log,
@@ -211,7 +211,7 @@ impl Worker {
             out_of_reach: error.is_out_of_reach(),
             refused: match error {
                 NodeError::PatchRefused { which: Which::Model, failures, text } => {
-                    Some(Refused { failures: failures.clone(), text: text.clone() })
+                    Some(PatchRejection { failures: failures.clone(), text: text.clone() })
                 }
                 _ => None,
             },
@@ -234,11 +234,11 @@ impl Worker {
 
     /// One try: under the key's lock, unless the image came to be meanwhile. A parent that somebody
     /// removed is built again, once.
-    fn once<'a>(
+    fn attempt<'a>(
         &'a self,
         index: NodeIndex,
         log: &'a Arc<NodeLog>,
-    ) -> Pin<Box<dyn Future<Output = Result<Done, NodeError>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<AttemptOk, NodeError>> + Send + 'a>> {
         Box::pin(async move {
             let node = &self.plan.graph[index];
             match &node.recipe {
@@ -259,21 +259,21 @@ impl Worker {
             let forced = matches!(&node.status, Status::Stale(reasons)
                 if reasons.contains(&Reason::Forced));
             if !forced && let Some(Ok(image)) = self.checked_image(index).await? {
-                self.name(node, &image).await?;
+                self.apply_aliases(node, &image).await?;
                 self.record(node, &image, None, 0.0)?;
-                return Ok(Done { outcome: Outcome::FoundFresh, bytes: None });
+                return Ok(AttemptOk { outcome: Outcome::FoundFresh, bytes: None });
             }
             let (start, started) = (Instant::now(), jiff::Timestamp::now().as_second());
             if node.status == Status::Pull
                 && let Some(remote) = self.remote.clone()
                 && !self.remote_is_gone.load(Ordering::Relaxed)
             {
-                match self.bring(index, &*remote, log).await {
+                match self.fetch_remote(index, &*remote, log).await {
                     Ok((image, below)) => {
-                        self.name(node, &image).await?;
+                        self.apply_aliases(node, &image).await?;
                         let bytes = Some(image.size.saturating_sub(below));
                         self.record(node, &image, None, start.elapsed().as_secs_f64())?;
-                        return Ok(Done { outcome: Outcome::Pulled, bytes });
+                        return Ok(AttemptOk { outcome: Outcome::Pulled, bytes });
                     }
                     Err(error) if error.ends_run() || !self.settings.fallback_to_build => {
                         return Err(error);
@@ -305,7 +305,7 @@ impl Worker {
                     self.send(Message::Warning(format!(
                         "`{reference}` was removed while it was needed; building it again"
                     )));
-                    self.restore(index, &reference, log).await?;
+                    self.rebuild_parent(index, &reference, log).await?;
                     self.build(index, log).await?
                 }
                 built => built?,
@@ -333,7 +333,7 @@ impl Worker {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             };
             self.store.note_build(&self.settings.engine, &node.key, &image.id, &build)?;
-            Ok(Done { outcome: Outcome::Built, bytes: Some(bytes) })
+            Ok(AttemptOk { outcome: Outcome::Built, bytes: Some(bytes) })
         })
     }
 
@@ -343,10 +343,10 @@ impl Worker {
         index: NodeIndex,
         recipe: &EvaluationRecipe,
         log: &Arc<NodeLog>,
-    ) -> Result<Done, NodeError> {
+    ) -> Result<AttemptOk, NodeError> {
         match self.evaluate(index, recipe, log).await {
             Err(NodeError::Engine(EngineError::NoSuchImage { reference })) => {
-                self.restore(index, &reference, log).await?;
+                self.rebuild_parent(index, &reference, log).await?;
                 self.evaluate(index, recipe, log).await
             }
             done => done,
@@ -381,7 +381,7 @@ impl Worker {
 
     /// Brings an image from elsewhere; returns it with the bytes of its parent. What comes and is not
     /// what was meant is removed.
-    async fn bring(
+    async fn fetch_remote(
         &self,
         index: NodeIndex,
         remote: &dyn ImageSource,
@@ -412,7 +412,7 @@ impl Worker {
     }
 
     /// Builds again what `index` stands on, after the engine said that `reference` is not there.
-    async fn restore(
+    async fn rebuild_parent(
         &self,
         index: NodeIndex,
         reference: &str,
@@ -420,7 +420,7 @@ impl Worker {
     ) -> Result<(), NodeError> {
         match self.plan.parent(index) {
             Some(parent) => {
-                self.once(parent, log).await?;
+                self.attempt(parent, log).await?;
             }
             None => {
                 let from = match &self.plan.graph[index].recipe {
@@ -441,7 +441,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn name(&self, node: &Node, image: &Image) -> Result<(), NodeError> {
+    async fn apply_aliases(&self, node: &Node, image: &Image) -> Result<(), NodeError> {
         for alias in &node.aliases {
             if !image.tags.contains(alias) {
                 self.engine.tag(&image.id, alias).await?;
@@ -518,10 +518,10 @@ impl Worker {
         node: &Node,
         recipe: &PublishedRecipe,
         log: &Arc<NodeLog>,
-    ) -> Result<Done, NodeError> {
+    ) -> Result<AttemptOk, NodeError> {
         let image = self.engine.pull(&recipe.reference, &recipe.platform, &**log).await?;
-        self.name(node, &image).await?;
-        Ok(Done { outcome: Outcome::Pulled, bytes: Some(image.size) })
+        self.apply_aliases(node, &image).await?;
+        Ok(AttemptOk { outcome: Outcome::Pulled, bytes: Some(image.size) })
     }
 
     /// Opens the mirror of `repo` with every commit that the plan needs of it.

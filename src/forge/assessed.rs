@@ -9,7 +9,7 @@ use crate::cache::registry::RegistryCache;
 use crate::disk;
 use crate::engine::{Engine, EngineKind, HostAccess, embedded};
 use crate::event::Reporter;
-use crate::exec::evaluation::Runs;
+use crate::exec::evaluation::EvaluationContext;
 use crate::exec::output::Told;
 use crate::exec::{ExecSettings, Executor, NodeStatus, NodeSummary, RunSummary};
 use crate::key::{Key, Kind};
@@ -141,7 +141,7 @@ impl<'w> AssessedPlan<'w> {
     pub(crate) async fn run(
         &self,
         options: &BuildOptions,
-        runs: Option<Arc<Runs>>,
+        runs: Option<Arc<EvaluationContext>>,
         index: Option<PackageIndex>,
         mut reporter: Box<dyn Reporter>,
     ) -> Result<RunSummary, Error> {

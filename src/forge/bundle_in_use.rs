@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::bundle::{self, Contents};
+use crate::bundle::{self, BundleManifest};
 use crate::catalog::Catalog;
 
 use super::Error;
@@ -16,7 +16,7 @@ pub fn dir(state_dir: &Path) -> PathBuf {
 }
 
 /// Reads what the bundle in use holds.
-pub fn used(state_dir: &Path) -> Result<Contents, Error> {
+pub fn used(state_dir: &Path) -> Result<BundleManifest, Error> {
     let contents = bundle::read(&dir(state_dir)).map_err(Error::environment)?;
     contents.ok_or_else(|| {
         let error = anyhow::anyhow!("no bundle is in use");
@@ -25,7 +25,7 @@ pub fn used(state_dir: &Path) -> Result<Contents, Error> {
 }
 
 /// Reads the catalog of the bundle in use.
-pub fn catalog(state_dir: &Path, contents: &Contents) -> Result<Catalog, Error> {
+pub fn catalog(state_dir: &Path, contents: &BundleManifest) -> Result<Catalog, Error> {
     let dir = dir(state_dir).join(bundle::CATALOG);
     let overlays: Vec<PathBuf> = contents.overlays.iter().map(|name| dir.join(name)).collect();
     Catalog::load(Some(&dir.join("images.toml")), &overlays).map_err(|error| {

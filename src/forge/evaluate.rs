@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::dataset::Refused;
 use crate::event::Reporter;
-use crate::exec::evaluation::{Evaluated, RunTarget, Runs};
+use crate::exec::evaluation::{EvaluationContext, EvaluationResult, RunTarget};
 use crate::exec::evaluation_files;
 use crate::exec::{NodeError, NodeStatus, RunSummary};
 use crate::grade::{GRADER, Rules};
@@ -241,7 +241,7 @@ async fn evaluate(
     }
 
     let use_results = run.use_results && !run.force_rebuild;
-    let mut evaluated: HashMap<(usize, u32), Evaluated> = HashMap::new();
+    let mut evaluated: HashMap<(usize, u32), EvaluationResult> = HashMap::new();
     let mut known = HashSet::new();
     if use_results {
         let keys = targets.keys().map(|index| all.graph[*index].key);
@@ -305,7 +305,7 @@ async fn evaluate(
             let (known, all) = (evaluated.len(), all.targets.len());
             notices.remark(format!("{known} of {all} results are known"));
         }
-        let runs = Runs { dir: dir.clone(), targets, use_results };
+        let runs = EvaluationContext { dir: dir.clone(), targets, use_results };
         let spans = Arc::new(Mutex::new(Vec::new()));
         let timeline = Timeline::new(spans.clone());
         let reporter = Box::new(Fanout(vec![reporter()?, Box::new(timeline)]));
@@ -327,7 +327,7 @@ async fn evaluate(
         let prediction = work.prediction.as_ref().expect("every work of a run has a prediction");
         let rules = rules[&work.instance.instance_id];
         let target = target(work, rules, &dir, 0, &workload.emulator)?;
-        let runs: Vec<&Evaluated> =
+        let runs: Vec<&EvaluationResult> =
             (0..options.repeat).filter_map(|repeat| evaluated.get(&(at, repeat))).collect();
         let mut result = match failures.remove(&at) {
             Some((verdict, reason)) => {
@@ -432,7 +432,7 @@ async fn reuse(
     plan: &Plan,
     targets: &HashMap<NodeIndex, Vec<RunTarget>>,
     found: &HashSet<Key>,
-) -> Result<Vec<(NodeIndex, Evaluated)>, Error> {
+) -> Result<Vec<(NodeIndex, EvaluationResult)>, Error> {
     let jobs: Vec<(NodeIndex, Key, EvaluationRecipe, Vec<RunTarget>)> = targets
         .iter()
         .filter_map(|(index, targets)| {
@@ -449,7 +449,7 @@ async fn reuse(
                 let one = evaluation_files::reuse(&store, *key, recipe, targets)?;
                 Ok(one.map(|one| (*index, one)))
             })
-            .collect::<Result<Vec<Option<(NodeIndex, Evaluated)>>, NodeError>>()
+            .collect::<Result<Vec<Option<(NodeIndex, EvaluationResult)>>, NodeError>>()
     });
     let graded = graded.await.expect("grading does not panic").map_err(Error::environment)?;
     Ok(graded.into_iter().flatten().collect())

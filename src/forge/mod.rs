@@ -17,14 +17,14 @@ mod notices;
 pub(crate) mod open;
 mod options;
 pub(crate) mod platform;
+mod predictions;
 mod preflight;
 pub(crate) mod push;
 pub(crate) mod record;
-pub(crate) mod remotes;
+pub(crate) mod registries;
 pub(crate) mod results;
 pub(crate) mod rows;
 mod saved_run;
-mod submission;
 pub(crate) mod unfit;
 mod workload;
 
@@ -40,8 +40,8 @@ pub use evaluate::{Ended, Evaluation, RunOptions};
 pub use notices::{Notice, Notices};
 pub use open::Opened;
 pub use options::{EngineChoice, ForgeOptions, LoadOptions, Password, Selection, SourceOptions};
+pub use predictions::Submission;
 pub use saved_run::{SavedRun, SavedRunOptions};
-pub use submission::Submission;
 pub use workload::Workload;
 pub(crate) use workload::namespace;
 

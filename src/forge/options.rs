@@ -85,7 +85,7 @@ pub struct Selection {
     pub filter: Option<Regex>,
     /// Instances of this repository, `owner/name`.
     pub repo: Option<String>,
-    /// SourceLocation most so many.
+    /// At most so many.
     pub limit: Option<usize>,
 }
 

@@ -4,7 +4,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use crate::dataset::{Instance, Refused};
-use crate::exec::evaluation::{Evaluated, RunTarget};
+use crate::exec::evaluation::{EvaluationResult, RunTarget};
 use crate::grade::GRADER;
 use crate::report::{InstanceResult, Verdict, harness, milliseconds};
 use crate::run::{RunError, file, write_changed};
@@ -16,7 +16,7 @@ const TAIL_BYTES: u64 = 16 << 10;
 
 /// Joins the runs of a prediction. It is resolved when every run of it is; otherwise the first
 /// run that is not speaks for it.
-pub fn join(target: &RunTarget, runs: &[&Evaluated]) -> InstanceResult {
+pub fn join(target: &RunTarget, runs: &[&EvaluationResult]) -> InstanceResult {
     let chosen = runs.iter().find(|one| one.verdict != Verdict::Resolved).or(runs.first());
     let evaluated = chosen.expect("a prediction that did not fail has a run");
     let mut result = target.result(evaluated);
@@ -30,7 +30,7 @@ pub fn join(target: &RunTarget, runs: &[&Evaluated]) -> InstanceResult {
 }
 
 /// Lists the expected tests that did not do the same in every run.
-fn flaky(runs: &[&Evaluated]) -> Vec<String> {
+fn flaky(runs: &[&EvaluationResult]) -> Vec<String> {
     let mut tests: std::collections::BTreeMap<&str, [usize; 2]> = Default::default();
     let graded = runs.iter().filter_map(|one| one.graded.as_ref()?.tests.as_ref());
     for status in graded {

@@ -8,7 +8,7 @@ use anyhow::anyhow;
 use clap::ValueEnum as _;
 
 use crate::dataset::{Instance, Refused, nearest_id};
-use crate::exec::evaluation::{Evaluated, RunTarget};
+use crate::exec::evaluation::{EvaluationResult, RunTarget};
 use crate::exec::evaluation_files::grade_file;
 use crate::grade::{Family, GRADER, Rules};
 use crate::report::{InstanceResult, RunReport, Verdict};
@@ -334,7 +334,7 @@ fn grade_saved(
             runs.push(run_of(&further, &target)?);
         }
     }
-    let runs: Vec<&Evaluated> = runs.iter().collect();
+    let runs: Vec<&EvaluationResult> = runs.iter().collect();
     let mut result = results::join(&target, &runs);
     results::add_log(&mut result, dir);
     Ok(result)
@@ -347,10 +347,10 @@ fn kept_facts(dir: &Path, id: &str) -> Option<serde_json::Value> {
     Some(report.get(id)?.get("imgforge")?.clone())
 }
 
-fn run_of(dir: &Path, target: &RunTarget) -> Result<Evaluated, Error> {
+fn run_of(dir: &Path, target: &RunTarget) -> Result<EvaluationResult, Error> {
     let kept = kept_facts(dir, &target.instance.instance_id);
     let text = |name: &str| kept.as_ref().and_then(|kept| Some(kept[name].as_str()?.to_owned()));
-    let mut evaluated = Evaluated {
+    let mut evaluated = EvaluationResult {
         verdict: Verdict::Error,
         graded: None,
         reason: None,

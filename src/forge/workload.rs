@@ -26,11 +26,11 @@ use crate::store::Store;
 
 use super::assessed::AssessedPlan;
 use super::open::{engine_error, engine_identity, say_elsewhere};
+use super::predictions::{self, Submission};
 use super::rows::{ChosenInstances, choose};
-use super::submission::{self, Submission};
 use super::{
     Error, Forge, LoadOptions, Notices, Password, Selection, SourceOptions, bundle_in_use, keys,
-    platform, remotes, unfit,
+    platform, registries, unfit,
 };
 
 /// Instances with their predictions, and all that plans of them are made from.
@@ -151,7 +151,7 @@ pub(super) async fn load(forge: &Forge, wanted: &LoadOptions) -> Result<Workload
     }
     let (names, skip_empty) = (&wanted.predictions, wanted.skip_empty);
     let (mut work, submission) =
-        submission::read(names, &instances, &refused, &all, skip_empty, notices)?;
+        predictions::read(names, &instances, &refused, &all, skip_empty, notices)?;
     let instances: Vec<Arc<Instance>> = instances.into_iter().map(Arc::new).collect();
 
     let engine = match options.connect().await {
@@ -211,7 +211,7 @@ pub(super) async fn load(forge: &Forge, wanted: &LoadOptions) -> Result<Workload
     if let Some(warning) = unfit::nothing_to_fix(rows).filter(|_| run) {
         notices.advise(warning);
     }
-    let (remote, push_to) = remotes::open(options, wanted, &catalog, &platform, scratch.path())?;
+    let (remote, push_to) = registries::open(options, wanted, &catalog, &platform, scratch.path())?;
     let mut from = BTreeMap::new();
     let mut fetched = std::time::Duration::ZERO;
     if namespace.is_none()
@@ -220,7 +220,7 @@ pub(super) async fn load(forge: &Forge, wanted: &LoadOptions) -> Result<Workload
         let images = from_images(&catalog, &work).map_err(Error::input)?;
         let platforms = (platform.as_str(), info.platform.as_str());
         let remote = remote.as_deref();
-        let recorded = remotes::recorded(&**engine, remote, images, platforms, wanted, notices);
+        let recorded = registries::recorded(&**engine, remote, images, platforms, wanted, notices);
         let (elsewhere, images) = recorded.await?;
         let start = std::time::Instant::now();
         let waiting = notices.wait("bringing the FROM images");
@@ -395,7 +395,7 @@ impl Workload {
     pub fn registry(&self, name: &str) -> Result<RegistryCache, Error> {
         let keys = keys::trusted(&self.sources, &self.catalog)?;
         let signer = keys::signer(&self.sources, &*self.password)?;
-        Ok(remotes::registry_cache(name, &self.platform)?.trusting(keys).signing(signer))
+        Ok(registries::registry_cache(name, &self.platform)?.trusting(keys).signing(signer))
     }
 
     /// Returns the engine's name, or `none`.
@@ -465,7 +465,7 @@ impl Workload {
             inventory.add_result(*key);
         }
         plan.assess(&inventory, force);
-        remotes::apply_remote_images(self, &mut plan).await?;
+        registries::apply_remote_images(self, &mut plan).await?;
         if let Some((_, info)) = self.engine.as_ref().filter(|_| !force) {
             let stale = plan.nodes().filter(|(_, node)| matches!(node.status, Status::Stale(_)));
             let stale: HashSet<Key> = stale.map(|(_, node)| node.key).collect();

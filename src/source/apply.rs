@@ -12,10 +12,10 @@ use crate::engine::LayerFile;
 
 use super::SourceError;
 use super::checkout::{EntryKind, Listing, layer_time};
-use super::difference::{ancestors, difference};
 use super::layer::LayerWriter;
 use super::mirror::Mirror;
 use super::scratch::{Content, Entries, Scratch, Tree};
+use super::tree_diff::{ancestors, difference};
 use super::worktree::ATTRIBUTES;
 use crate::patch::{Touched, blob_ids, mentioned, touched};
 use crate::tree::{Change, Happened};

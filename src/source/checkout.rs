@@ -19,8 +19,8 @@ use crate::engine::LayerFile;
 
 use super::git_index::{self, IndexEntry};
 use super::layer::{FileMode, LayerWriter};
+use super::layer_diff::BelowState;
 use super::mirror::{Commit, Mirror};
-use super::step::Held;
 use super::{SourceError, Submodule, history};
 
 /// How a checkout layer is written.
@@ -244,9 +244,9 @@ impl Mirror {
         root: &str,
         directory: &Path,
         cut: &mut BTreeSet<[u8; 20]>,
-    ) -> Result<(Vec<LayerFile>, Held), SourceError> {
+    ) -> Result<(Vec<LayerFile>, BelowState), SourceError> {
         let mut layers = Vec::new();
-        let mut held = Held::default();
+        let mut held = BelowState::default();
         for ancestor in self.shared_line(head) {
             let step = self.step(&ancestor, &held, false, directory)?;
             let mut commits = self.commits(&ancestor, &held.commits)?;

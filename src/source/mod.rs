@@ -5,16 +5,16 @@
 mod apply;
 mod blobs;
 mod checkout;
-mod difference;
 mod fetch;
 mod git_index;
 mod history;
 mod layer;
+mod layer_diff;
 mod mirror;
 mod origin;
 mod pack;
 mod scratch;
-mod step;
+mod tree_diff;
 mod worktree;
 
 use std::path::PathBuf;

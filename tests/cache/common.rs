@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use imgforge::cache::check::Checker;
-use imgforge::cache::{Collected, Collector, Contents, Limits};
+use imgforge::cache::{CacheInventory, Collected, Collector, Limits};
 use imgforge::engine::embedded::{EmbeddedEngine, Settings};
 use imgforge::engine::{Engine, Image, ImageConfig, LayerFile, LayerRequest, label};
 use imgforge::key::{Digest, Key, KeyDocument, Kind, SCHEMA};
@@ -199,8 +199,8 @@ impl Machine {
         self.collector().collect(&limits, false).await.unwrap()
     }
 
-    pub async fn contents(&self) -> Contents {
-        Contents::read(&*self.engine, &self.identity, &self.store).await.unwrap()
+    pub async fn contents(&self) -> CacheInventory {
+        CacheInventory::read(&*self.engine, &self.identity, &self.store).await.unwrap()
     }
 
     pub async fn has(&self, made: &Made) -> bool {

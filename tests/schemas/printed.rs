@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use imgforge::bundle::{self, Contents};
+use imgforge::bundle::{self, BundleManifest};
 use imgforge::cache::archive;
 use serde_json::{Value, json};
 
@@ -216,7 +216,7 @@ async fn bundles(printed: &mut Printed) {
     let images = std::iter::once((base.kind, base.key));
     let path = inside.join(bundle::IMAGES);
     archive::export(&*machine.engine, &path, images, None).await.unwrap();
-    let contents = Contents {
+    let contents = BundleManifest {
         version: bundle::VERSION,
         imgforge: env!("CARGO_PKG_VERSION").to_owned(),
         dataset: "demo".to_owned(),

@@ -1,17 +1,17 @@
 //! `imgforge cache`: one file for each group of commands.
 
-mod bound;
 mod dir;
+mod gc;
 mod key;
+mod ls;
 mod pin;
-mod see;
 pub mod transfer;
 mod verify;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use crate::cache::{CachedImage, Contents};
+use crate::cache::{CacheInventory, CachedImage};
 use crate::forge::Opened;
 
 use super::{CommandResult, Failure, Global};
@@ -20,16 +20,16 @@ use super::{CommandResult, Failure, Global};
 #[derive(Debug, Subcommand)]
 pub enum CacheCommand {
     /// List the images, with what each takes and shares
-    Ls(see::LsArgs),
+    Ls(ls::LsArgs),
     /// Say what takes room: by kind, repository, dataset and age
     Du,
     /// Say what an image was built from, who needs it, and when it was used last
-    Why(see::WhyArgs),
+    Why(ls::WhyArgs),
     /// Remove what was not used for longest, to a number of bytes or an age
     #[command(visible_alias = "prune")]
-    Gc(bound::GcArgs),
+    Gc(gc::GcArgs),
     /// Remove images
-    Rm(bound::RmArgs),
+    Rm(gc::RmArgs),
     /// Keep images whatever the cache is bounded to; without arguments, list what is kept
     Pin(pin::PinArgs),
     /// Keep them no longer
@@ -53,11 +53,11 @@ pub enum CacheCommand {
 /// Runs `cache`.
 pub(super) async fn run(global: &Global, command: CacheCommand) -> CommandResult {
     match command {
-        CacheCommand::Ls(args) => see::ls(global, args).await,
-        CacheCommand::Du => see::du(global).await,
-        CacheCommand::Why(args) => see::why(global, args).await,
-        CacheCommand::Gc(args) => bound::gc(global, args).await,
-        CacheCommand::Rm(args) => bound::rm(global, args).await,
+        CacheCommand::Ls(args) => ls::ls(global, args).await,
+        CacheCommand::Du => ls::du(global).await,
+        CacheCommand::Why(args) => ls::why(global, args).await,
+        CacheCommand::Gc(args) => gc::gc(global, args).await,
+        CacheCommand::Rm(args) => gc::rm(global, args).await,
         CacheCommand::Pin(args) => pin::pin(global, args).await,
         CacheCommand::Unpin(args) => pin::unpin(global, args).await,
         CacheCommand::Verify(args) => verify::run(global, args).await,
@@ -71,13 +71,16 @@ pub(super) async fn run(global: &Global, command: CacheCommand) -> CommandResult
 }
 
 /// Reads the cache of an engine.
-async fn read(opened: &Opened) -> Result<Contents, Failure> {
-    let read = Contents::read(&*opened.engine, &opened.identity, &opened.store).await;
+async fn read(opened: &Opened) -> Result<CacheInventory, Failure> {
+    let read = CacheInventory::read(&*opened.engine, &opened.identity, &opened.store).await;
     read.map_err(Failure::environment)
 }
 
 /// Finds the images of a key, or of the first digits of one.
-fn find<'a>(contents: &'a Contents, digits: &'a str) -> Result<Vec<&'a CachedImage>, Failure> {
+fn find<'a>(
+    contents: &'a CacheInventory,
+    digits: &'a str,
+) -> Result<Vec<&'a CachedImage>, Failure> {
     let found: Vec<&CachedImage> = contents.find(digits).collect();
     let is_hex = digits.rsplit(':').next().is_some_and(|digits| {
         !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -103,7 +106,7 @@ fn find<'a>(contents: &'a Contents, digits: &'a str) -> Result<Vec<&'a CachedIma
 }
 
 /// Returns an image as programs read it.
-fn row(contents: &Contents, image: &CachedImage) -> Value {
+fn row(contents: &CacheInventory, image: &CachedImage) -> Value {
     let bytes = contents.bytes_of(image);
     let mut datasets: Vec<&str> = image.uses.iter().map(|one| one.dataset.as_str()).collect();
     datasets.sort_unstable();

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::cache::Contents;
+use crate::cache::CacheInventory;
 use crate::cli::out::{errln, outln};
 use crate::forge::{LoadOptions, Opened};
 use crate::key::{Key, Kind};
@@ -102,13 +102,13 @@ pub(super) async fn pin(global: &Global, args: PinArgs) -> CommandResult {
 }
 
 /// Counts the images that a pin holds.
-fn held(contents: &Contents, pin: &Pinned) -> usize {
+fn held(contents: &CacheInventory, pin: &Pinned) -> usize {
     let name = pin.to_string();
     contents.images.iter().filter(|image| image.pins.contains(&name)).count()
 }
 
 /// Returns a pin as programs read it.
-fn row(contents: &Contents, pin: &Pinned, keys: &BTreeSet<Key>) -> Value {
+fn row(contents: &CacheInventory, pin: &Pinned, keys: &BTreeSet<Key>) -> Value {
     json!({ "pin": pin, "keys": keys, "images": held(contents, pin) })
 }
 

@@ -14,7 +14,7 @@ use crate::cache::{CacheError, CachedImage};
 use crate::cli::out::errln;
 use crate::disk;
 use crate::forge::push::{push_images, say_pushed};
-use crate::forge::{LoadOptions, Opened, keys, remotes};
+use crate::forge::{LoadOptions, Opened, keys, registries};
 use crate::key::{Key, Kind};
 use crate::plan::{Plan, name};
 use crate::sign::PublicKey;
@@ -44,7 +44,7 @@ pub struct Which {
     /// Instances of this repository
     #[arg(long, value_name = "OWNER/NAME", requires = "dataset")]
     repo: Option<String>,
-    /// SourceLocation most so many
+    /// At most so many
     #[arg(long, value_name = "N", requires = "dataset")]
     limit: Option<usize>,
     #[command(flatten)]
@@ -106,7 +106,7 @@ pub struct PushArgs {
 pub(super) async fn push(global: &Global, args: PushArgs) -> CommandResult {
     let opened = open::open(global).await?;
     let wanted = args.which.keys(global).await?;
-    let registry = remotes::registry_cache(&args.registry, &opened.info.platform)?
+    let registry = registries::registry_cache(&args.registry, &opened.info.platform)?
         .trusting(args.which.trusted(global)?)
         .signing(args.which.signer()?);
     let contents = read(&opened).await?;
@@ -154,7 +154,8 @@ pub struct PullArgs {
 pub(super) async fn pull(global: &Global, args: PullArgs) -> CommandResult {
     let opened = open::open(global).await?;
     let keys = args.which.trusted(global)?;
-    let registry = remotes::registry_cache(&args.registry, &opened.info.platform)?.trusting(keys);
+    let registry =
+        registries::registry_cache(&args.registry, &opened.info.platform)?.trusting(keys);
     let plan = args.which.plan(global).await?;
     let wanted = match &plan {
         Some(plan) => keys_of(plan),
@@ -178,8 +179,8 @@ pub(super) async fn import(global: &Global, args: ImportArgs) -> CommandResult {
     let opened = open::open(global).await?;
     let scratch = opened.store.scratch_dir().map_err(Failure::environment)?;
     let waiting = progress::wait(format!("reading {}", args.file.display()));
-    let archive =
-        remotes::open_archive(&args.file, scratch.path())?.trusting(&args.which.trusted(global)?);
+    let archive = registries::open_archive(&args.file, scratch.path())?
+        .trusting(&args.which.trusted(global)?);
     drop(waiting);
     let plan = args.which.plan(global).await?;
     let wanted = plan.as_ref().map_or_else(|| archive.images(), keys_of);
@@ -298,7 +299,7 @@ pub(super) async fn export(global: &Global, args: ExportArgs) -> CommandResult {
     let exported =
         archive::export(engine, &args.file, images, signer.as_ref().map(|of| &of.key)).await;
     drop(waiting);
-    let written = exported.map_err(remotes::archive_error)?;
+    let written = exported.map_err(registries::archive_error)?;
     if missing > 0 {
         let (images, are) = (words::count(missing, "image"), words::are(missing));
         render::warn(format!("{images} {are} not here: `imgforge build` makes them"));

@@ -25,11 +25,11 @@ use crate::engine::{
 };
 
 use super::EmbeddedEngine;
-use super::asking::Asking;
-use super::collect::Operation;
+use super::collect::OperationGuard;
+use super::helper_client::HelperClient;
 use super::passing::{self, Received};
+use super::protocol::{Ends, Operation, Response};
 use super::snapshots::vanished;
-use super::task::{Answer, Ends, Work};
 
 const ACTION: &str = "run a container";
 
@@ -55,19 +55,20 @@ impl EmbeddedEngine {
         let has_terminal = request.terminal.is_some();
         let (ours, theirs) = UnixStream::pair().map_err(lost)?;
         ours.set_nonblocking(true).map_err(lost)?;
-        let mut command = tokio::process::Command::from(self.asking.command(theirs));
+        let mut command = tokio::process::Command::from(self.helper_client.command(theirs));
         command.stdout(if has_terminal { Stdio::null() } else { Stdio::piped() });
         command.stderr(Stdio::piped());
-        let child = command.spawn().map_err(|error| self.asking.not_started(error))?;
+        let child = command.spawn().map_err(|error| self.helper_client.not_started(error))?;
         drop(command);
         let mut socket = tokio::net::UnixStream::from_std(ours).map_err(lost)?;
-        let mut text = self.asking.request(Work::Run(Box::new(container)));
+        let mut text = self.helper_client.request(Operation::Run(Box::new(container)));
         for (_, bytes) in &request.files {
             text.extend_from_slice(bytes);
         }
         // Whatever it does not take, its answer says why.
         let _ = socket.write_all(&text).await;
-        let under_way = UnderWay { asking: self.asking.clone(), child, socket, operation };
+        let under_way =
+            UnderWay { helper_client: self.helper_client.clone(), child, socket, operation };
         match has_terminal {
             true => under_way.with_terminal().await,
             false => under_way.with_pipes().await,
@@ -81,10 +82,10 @@ fn lost(error: io::Error) -> EngineError {
 
 /// A helper that has its request.
 struct UnderWay {
-    asking: Asking,
+    helper_client: HelperClient,
     child: Child,
     socket: tokio::net::UnixStream,
-    operation: Operation,
+    operation: OperationGuard,
 }
 
 impl UnderWay {
@@ -127,7 +128,7 @@ impl UnderWay {
     fn command(self, terminal: Option<Arc<Terminal>>, said: Vec<u8>) -> Arc<Command> {
         let (read, write) = self.socket.into_split();
         Arc::new(Command {
-            asking: self.asking,
+            helper_client: self.helper_client,
             terminal,
             signals: Mutex::new(write),
             helper: Mutex::new(Helper { answer: read, said, child: self.child }),
@@ -138,11 +139,11 @@ impl UnderWay {
 
 /// A command of a container. The helper ends it when this is gone.
 struct Command {
-    asking: Asking,
+    helper_client: HelperClient,
     terminal: Option<Arc<Terminal>>,
     signals: Mutex<OwnedWriteHalf>,
     helper: Mutex<Helper>,
-    _operation: Operation,
+    _operation: OperationGuard,
 }
 
 struct Helper {
@@ -191,15 +192,15 @@ impl AttachedCommand for Command {
             let _ = stderr.read_to_string(&mut words).await;
         }
         let status = child.wait().await.map_err(lost)?;
-        match self.asking.answer(said, &words, Some(status))? {
-            Answer::Ended { code, out_of_memory: true, .. } => Ok(SandboxEnd::OutOfMemory(code)),
-            Answer::Ended { code, killed: true, .. } => Ok(SandboxEnd::Killed(code)),
-            Answer::Ended { code, .. } => Ok(SandboxEnd::Exited(code)),
-            Answer::Failed { step, action, errno, reason } => {
-                Err(self.asking.failure(step, action, errno, reason))
+        match self.helper_client.answer(said, &words, Some(status))? {
+            Response::Ended { code, out_of_memory: true, .. } => Ok(SandboxEnd::OutOfMemory(code)),
+            Response::Ended { code, killed: true, .. } => Ok(SandboxEnd::Killed(code)),
+            Response::Ended { code, .. } => Ok(SandboxEnd::Exited(code)),
+            Response::Failed { step, action, errno, reason } => {
+                Err(self.helper_client.failure(step, action, errno, reason))
             }
-            Answer::Vanished => Err(vanished()),
-            Answer::Done => Err(lost(io::Error::other("the helper did not run it"))),
+            Response::Vanished => Err(vanished()),
+            Response::Done => Err(lost(io::Error::other("the helper did not run it"))),
         }
     }
 }

@@ -19,8 +19,8 @@ use crate::engine::{EngineError, Image, LayerConsumer, Pruned, Result};
 use super::EmbeddedEngine;
 use super::layers::layers_of;
 use super::layout::{Stored, decompressed, file_error, open};
+use super::protocol::Operation;
 use super::snapshots::Snapshots;
-use super::task::Work;
 
 /// For how long the first part of a blob is kept that nobody goes on with.
 const PARTIAL_DAYS: u64 = 7;
@@ -28,12 +28,12 @@ const PARTIAL_DAYS: u64 = 7;
 const ACTION: &str = "collect what no image needs";
 
 /// A call that is under way; over when it is dropped.
-pub(super) struct Operation {
+pub(super) struct OperationGuard {
     path: PathBuf,
     _file: File,
 }
 
-impl Drop for Operation {
+impl Drop for OperationGuard {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
@@ -41,7 +41,7 @@ impl Drop for Operation {
 
 impl EmbeddedEngine {
     /// Begins an operation. Blocks while a collection looks at what there is.
-    pub(super) fn begin(&self) -> Result<Operation> {
+    pub(super) fn begin(&self) -> Result<OperationGuard> {
         let action = "begin an operation";
         let gate = self.gate()?;
         tokio::task::block_in_place(|| gate.lock_shared())
@@ -53,7 +53,7 @@ impl EmbeddedEngine {
             .keep()
             .map_err(|error| EngineError::File { path: dir.clone(), source: error.error })?;
         file.lock().map_err(file_error(action, &path))?;
-        Ok(Operation { path, _file: file })
+        Ok(OperationGuard { path, _file: file })
     }
 
     fn gate(&self) -> Result<File> {
@@ -223,8 +223,8 @@ impl EmbeddedEngine {
         let mut measured = Vec::with_capacity(trees.len());
         for trees in trees.chunks(4096) {
             let mut answer = Vec::new();
-            let work = Work::Measure { paths: trees.to_vec() };
-            self.asking.ask(work, None, Some(&mut answer))?;
+            let work = Operation::Measure { paths: trees.to_vec() };
+            self.helper_client.call(work, None, Some(&mut answer))?;
             let bytes: Vec<Option<u64>> = serde_json::from_slice(&answer).map_err(|error| {
                 EngineError::Transient { action: "measure layers".to_owned(), source: error.into() }
             })?;

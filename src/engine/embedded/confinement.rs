@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::task::Step;
+use super::protocol::Step;
 
 /// What lets this process make no containers.
 #[derive(Debug, Clone, PartialEq, Eq)]

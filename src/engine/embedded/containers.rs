@@ -13,7 +13,7 @@ use crate::engine::{
 use crate::owner::{Judge, Liveness, Owner, proc_is_ours};
 
 use super::layout::{Stored, file_error};
-use super::task::{Container, Ends, Limits, Network};
+use super::protocol::{Container, Ends, Limits, Network};
 use super::{EmbeddedEngine, delegation};
 
 /// Capabilities by their numbers; see `capabilities(7)`.
@@ -73,7 +73,7 @@ impl EmbeddedEngine {
             limits: Limits::default(),
             quotas: Quotas::default(),
         };
-        Ok(self.asking.run(container, &[], None, log, None).await?.code)
+        Ok(self.helper_client.run(container, &[], None, log, None).await?.code)
     }
 
     pub(super) async fn run_in_sandbox(
@@ -85,7 +85,7 @@ impl EmbeddedEngine {
         let stored = self.needed(&request.image)?;
         self.unpack(&stored, control).await?;
         let container = self.sandbox(request, &stored)?;
-        let ran = self.asking.run(
+        let ran = self.helper_client.run(
             container,
             &request.files,
             Some(request.time_limit),
@@ -143,7 +143,7 @@ impl EmbeddedEngine {
         let limited =
             request.memory.is_some() || request.milli_cpus.is_some() || request.pids.is_some();
         if limited {
-            tokio::task::block_in_place(|| delegation::prepare(&self.asking, &self.dir));
+            tokio::task::block_in_place(|| delegation::prepare(&self.helper_client, &self.dir));
         }
         let name = scratch.file_name().expect("a container has a name").to_string_lossy();
         Ok(Container {

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use crate::key::Digest;
 use crate::owner::{Judge, Liveness};
 
-use super::asking::Asking;
 use super::helper;
+use super::helper_client::HelperClient;
 
 /// How long the move may take.
 const WAIT: Duration = Duration::from_secs(5);
@@ -27,8 +27,8 @@ const RECORDS: &str = "groups";
 pub const LINGER: &str = "`sudo loginctl enable-linger $USER` lets it go on";
 
 /// Makes ready where the groups of containers are made, once in a process. Blocks.
-pub(super) fn prepare(asking: &Asking, dir: &Path) {
-    let identity = &asking.identity;
+pub(super) fn prepare(helper_client: &HelperClient, dir: &Path) {
+    let identity = &helper_client.identity;
     static PREPARED: OnceLock<()> = OnceLock::new();
     PREPARED.get_or_init(|| {
         if !helper::is_unified() {
@@ -36,7 +36,7 @@ pub(super) fn prepare(asking: &Asking, dir: &Path) {
         }
         if in_login() && helper::groups_parent(identity).is_err() {
             // Without a scope the limits are those of single processes, and a warning says so.
-            let _ = move_to_scope(asking);
+            let _ = move_to_scope(helper_client);
         }
         if let Ok(parent) = helper::groups_parent(identity) {
             record(dir, &parent);
@@ -96,9 +96,9 @@ fn stays() -> bool {
 ///
 /// A helper stays behind where the login put it, until this process ends: a login with a process is
 /// not over, and so the user's systemd stays, as it would without the move.
-fn move_to_scope(asking: &Asking) -> Option<()> {
+fn move_to_scope(helper_client: &HelperClient) -> Option<()> {
     let bus = bus()?;
-    std::mem::forget(asking.wait_with_us().ok()?);
+    std::mem::forget(helper_client.wait_with_us().ok()?);
     let process = std::process::id().to_string();
     let scope = format!("imgforge-{process}.scope");
     let asked = Command::new("busctl")

@@ -8,7 +8,7 @@ use crate::engine::{EngineError, EngineInfo, EngineKind, Image, Limitation, List
 use crate::platform::Platform;
 
 use super::layout::{Stored, familiar, matches};
-use super::task::{Identity, Storage};
+use super::protocol::{Identity, Storage};
 use super::{EmbeddedEngine, delegation};
 
 impl EmbeddedEngine {
@@ -41,7 +41,7 @@ impl EmbeddedEngine {
             };
             add("every container begins with a copy of its files: there is no overlayfs here", fix);
         }
-        if self.asking.identity.one_owner() {
+        if self.helper_client.identity.one_owner() {
             let fix = if rustix::process::geteuid().is_root() {
                 "run as root with all capabilities, in a container with `--privileged`"
             } else if super::confinement::has_no_new_privileges() {
@@ -57,8 +57,8 @@ impl EmbeddedEngine {
             add("containers have one user: other owners of files are kept, and not enforced", fix);
         }
         let ends_with_login = delegation::ends_with_login();
-        delegation::prepare(&self.asking, &self.dir);
-        if let Err(why) = super::helper::limits_groups(&self.asking.identity, &self.owner) {
+        delegation::prepare(&self.helper_client, &self.dir);
+        if let Err(why) = super::helper::limits_groups(&self.helper_client.identity, &self.owner) {
             let fix = match container || rustix::process::geteuid().is_root() {
                 true => "start the container with `--privileged`, or use the engine's socket",
                 false => {

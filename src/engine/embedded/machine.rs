@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{EngineError, NoLog, Quotas, Result};
 
-use super::asking::Asking;
 use super::confinement::Confinement;
 use super::containers;
+use super::helper_client::HelperClient;
 use super::layout::file_error;
+use super::protocol::{Container, Ends, Identity, Limits, Network, Operation, Storage};
 use super::snapshots::Snapshots;
-use super::task::{Container, Ends, Identity, Limits, Network, Storage, Work};
 use super::trial;
 
 /// What was found out, in the engine's directory.
@@ -44,47 +44,46 @@ pub(super) struct Wish<'a> {
 }
 
 /// Returns what asks helpers, before it is known whether they can make containers.
-pub(super) fn asking(dir: &Path, program: PathBuf) -> Asking {
-    Asking { program, identity: identity(), findings: dir.join("machine.json") }
+pub(super) fn helper_client(dir: &Path, program: PathBuf) -> HelperClient {
+    HelperClient { program, identity: identity(), findings: dir.join("machine.json") }
 }
 
 /// Finds who containers run as here, and how layers are put together. Blocks; within a runtime.
 ///
 /// # Errors
 /// [`EngineError::Confined`] where this process may make no containers.
-pub(super) fn find(wish: Wish<'_>) -> Result<(Asking, Storage)> {
-    let asking = asking(wish.dir, wish.program.clone());
+pub(super) fn find(wish: Wish<'_>) -> Result<(HelperClient, Storage)> {
+    let helper_client = helper_client(wish.dir, wish.program.clone());
     if let (Some(storage), false) = (wish.storage, wish.anew) {
-        return Ok((asking, storage));
+        return Ok((helper_client, storage));
     }
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let machine = format!("{kernel}, imgforge {}", env!("CARGO_PKG_VERSION"));
-    let preferred = asking.identity.clone();
+    let preferred = helper_client.identity.clone();
     if !wish.anew
-        && let Ok(text) = std::fs::read(&asking.findings)
+        && let Ok(text) = std::fs::read(&helper_client.findings)
         && let Ok(known) = serde_json::from_slice::<Findings>(&text)
         && (&known.machine, &known.preferred) == (&machine, &preferred)
     {
-        return Ok((Asking { identity: known.identity, ..asking }, known.storage));
+        return Ok((HelperClient { identity: known.identity, ..helper_client }, known.storage));
     }
     // The first refusal is of what a user would expect to work.
     let mut refusal = None;
     for identity in candidates(&preferred) {
-        let asking = Asking { identity, ..asking.clone() };
+        let helper_client = HelperClient { identity, ..helper_client.clone() };
         for storage in [Storage::Overlay, Storage::Copy] {
             if wish.storage.is_some_and(|wanted| wanted != storage) {
                 continue;
             }
-            match try_out(&wish, &asking, storage) {
+            match try_out(&wish, &helper_client, storage) {
                 Ok(()) => {
-                    let identity = asking.identity.clone();
+                    let identity = helper_client.identity.clone();
                     let found = Findings { machine, preferred, identity, storage };
                     let text = serde_json::to_vec(&found).expect("names are valid JSON");
-                    crate::atomic::write(&asking.findings, &text, false).map_err(file_error(
-                        "remember what this machine allows",
-                        &asking.findings,
-                    ))?;
-                    return Ok((asking, storage));
+                    crate::atomic::write(&helper_client.findings, &text, false).map_err(
+                        file_error("remember what this machine allows", &helper_client.findings),
+                    )?;
+                    return Ok((helper_client, storage));
                 }
                 Err(error @ EngineError::NoSpace { .. }) => return Err(error),
                 // Without overlayfs there are copies: of these two the last refusal tells.
@@ -120,14 +119,15 @@ fn candidates(preferred: &Identity) -> Vec<Identity> {
 }
 
 /// Tries one way to put layers together, and to run what is in them, in a directory of its own.
-fn try_out(wish: &Wish<'_>, asking: &Asking, storage: Storage) -> Result<()> {
+fn try_out(wish: &Wish<'_>, helper_client: &HelperClient, storage: Storage) -> Result<()> {
     let action = "try what this machine allows";
     let directory = tempfile::Builder::new().prefix("probe-").tempdir_in(wish.dir);
     let directory = directory.map_err(file_error(action, wish.dir))?.keep();
-    let tried = asking
-        .ask(Work::Probe { directory: directory.clone(), storage }, None, None)
-        .and_then(|()| run(wish.owner, asking, &directory, storage));
-    let removed = asking.ask(Work::Remove { paths: vec![directory.clone()] }, None, None);
+    let tried = helper_client
+        .call(Operation::Probe { directory: directory.clone(), storage }, None, None)
+        .and_then(|()| run(wish.owner, helper_client, &directory, storage));
+    let removed =
+        helper_client.call(Operation::Remove { paths: vec![directory.clone()] }, None, None);
     if removed.is_err() {
         // Where no helper can work, nothing in it belongs to another user.
         let _ = std::fs::remove_dir_all(&directory);
@@ -136,8 +136,13 @@ fn try_out(wish: &Wish<'_>, asking: &Asking, storage: Storage) -> Result<()> {
 }
 
 /// Runs a program in a sandbox as evaluations have it, and with the network of build steps.
-fn run(owner: &str, asking: &Asking, directory: &Path, storage: Storage) -> Result<()> {
-    let snapshots = Snapshots::open(directory, storage, asking.clone(), owner)?;
+fn run(
+    owner: &str,
+    helper_client: &HelperClient,
+    directory: &Path,
+    storage: Storage,
+) -> Result<()> {
+    let snapshots = Snapshots::open(directory, storage, helper_client.clone(), owner)?;
     let layer = "sha256:trial";
     trial::write(&snapshots.layers().join(Snapshots::name(layer)))
         .map_err(file_error("try what this machine allows", directory))?;
@@ -158,7 +163,7 @@ fn run(owner: &str, asking: &Asking, directory: &Path, storage: Storage) -> Resu
             limits: Limits::default(),
             quotas: Quotas::default(),
         };
-        let ran = asking.run(container, &[], None, &NoLog, None);
+        let ran = helper_client.run(container, &[], None, &NoLog, None);
         let ended = tokio::runtime::Handle::current().block_on(ran)?;
         if ended.code != 0 {
             return Err(EngineError::Refused {

@@ -1,11 +1,10 @@
 //! The engine without a daemon: images in an OCI layout below the state directory, containers from
 //! Linux namespaces over overlayfs, as root or as a plain user.
 //!
-//! [`layout`] holds images, [`snapshots`] their unpacked layers; [`asking`] starts the [`helper`]
+//! [`layout`] holds images, [`snapshots`] their unpacked layers; [`helper_client`] starts the [`helper`]
 //! process, which alone enters other namespaces. Nothing runs between two calls, and what a killed
 //! process leaves is found by the next.
 
-mod asking;
 mod attach;
 mod build;
 mod collect;
@@ -13,14 +12,15 @@ mod confinement;
 mod containers;
 mod delegation;
 pub mod helper;
+mod helper_client;
 mod images;
 mod layers;
 mod layout;
 mod machine;
 mod passing;
+mod protocol;
 mod registry;
 mod snapshots;
-mod task;
 mod trial;
 
 use std::collections::HashSet;
@@ -36,16 +36,16 @@ use super::{
     AttachRequest, Attached, BuildRequest, Engine, EngineInfo, Image, LayerConsumer, LayerRequest,
     ListedImage, LogSink, Pruned, PushSummary, Removed, Result, SandboxEnd, SandboxRequest,
 };
-use asking::Asking;
+use helper_client::HelperClient;
 use layout::{Layout, file_error};
+use protocol::Operation;
 use snapshots::Snapshots;
-use task::Work;
 
 pub(crate) use build::{Built, images, stages};
 pub use confinement::{Confinement, ContainerKind};
 pub use delegation::{LINGER, ends_with_login};
-pub(crate) use task::Identity;
-pub use task::Storage;
+pub(crate) use protocol::Identity;
+pub use protocol::Storage;
 
 /// The time of files that a step made.
 const FILE_TIME: i64 = super::step_mounts::FILE_TIME as i64;
@@ -74,7 +74,7 @@ pub struct EmbeddedEngine {
     client_config: Option<PathBuf>,
     layout: Layout,
     snapshots: Snapshots,
-    asking: Asking,
+    helper_client: HelperClient,
     /// What this machine allows was tried, and what it does not is told.
     probed: bool,
     /// What containers and layers under way are known to be alive by.
@@ -104,7 +104,7 @@ impl EmbeddedEngine {
         let dir = dir.canonicalize().map_err(file_error("find the engine's directory", &dir))?;
         let held = Owners::of(&settings.state_dir).hold();
         let held = held.map_err(file_error("make the engine's directory", &dir))?;
-        let (asking, storage) = machine::find(machine::Wish {
+        let (helper_client, storage) = machine::find(machine::Wish {
             dir: &dir,
             program: settings.helper,
             owner: &settings.owner,
@@ -112,7 +112,7 @@ impl EmbeddedEngine {
             anew: settings.probe,
         })?;
         let layout = Layout::open(&dir.join("oci"))?;
-        let snapshots = Snapshots::open(&dir, storage, asking.clone(), &settings.owner)?;
+        let snapshots = Snapshots::open(&dir, storage, helper_client.clone(), &settings.owner)?;
         let Settings { owner, client_config, probe: probed, .. } = settings;
         Ok(EmbeddedEngine {
             dir,
@@ -120,7 +120,7 @@ impl EmbeddedEngine {
             client_config,
             layout,
             snapshots,
-            asking,
+            helper_client,
             probed,
             _held: held,
         })
@@ -131,8 +131,8 @@ impl EmbeddedEngine {
         blocking(move || {
             let dir = settings.state_dir.join("embedded");
             let _gate = collect::unused(&dir)?;
-            let asking = machine::asking(&dir, settings.helper);
-            asking.ask(Work::Remove { paths: vec![dir.clone()] }, None, None)?;
+            let helper_client = machine::helper_client(&dir, settings.helper);
+            helper_client.call(Operation::Remove { paths: vec![dir.clone()] }, None, None)?;
             Ok(dir)
         })
         .await
@@ -140,7 +140,7 @@ impl EmbeddedEngine {
 
     /// Says who containers run as and how layers are put together, for people.
     pub fn describe(&self) -> String {
-        let who = match self.asking.identity {
+        let who = match self.helper_client.identity {
             Identity::Root => "as root",
             Identity::Range { .. } => "as a plain user with a range of ids",
             Identity::Single { .. } => "as a plain user with one id",

@@ -16,9 +16,9 @@ use crate::hashing::Hashing;
 use crate::key::Digest;
 use crate::owner::{Judge, Liveness};
 
-use super::asking::Asking;
+use super::helper_client::HelperClient;
 use super::layout::file_error;
-use super::task::{Identity, Root, Storage, Work, directory_id};
+use super::protocol::{Identity, Operation, Root, Storage, directory_id};
 
 /// The layer below all others; see [`super::helper`].
 const LOWEST: &str = "lowest";
@@ -30,14 +30,19 @@ const DIGITS: usize = 30;
 pub(super) struct Snapshots {
     dir: PathBuf,
     storage: Storage,
-    asking: Asking,
+    helper_client: HelperClient,
     owner: String,
 }
 
 impl Snapshots {
     /// Opens the directory below `dir` that belongs to this identity and way to store.
-    pub fn open(dir: &Path, storage: Storage, asking: Asking, owner: &str) -> Result<Snapshots> {
-        let who = match asking.identity {
+    pub fn open(
+        dir: &Path,
+        storage: Storage,
+        helper_client: HelperClient,
+        owner: &str,
+    ) -> Result<Snapshots> {
+        let who = match helper_client.identity {
             Identity::Root => "root",
             Identity::Range { .. } => "range",
             Identity::Single { .. } => "single",
@@ -47,7 +52,8 @@ impl Snapshots {
             Storage::Copy => "copy",
         };
         let dir = dir.join(format!("{who}-{form}"));
-        let snapshots = Snapshots { dir: dir.clone(), storage, asking, owner: owner.to_owned() };
+        let snapshots =
+            Snapshots { dir: dir.clone(), storage, helper_client, owner: owner.to_owned() };
         let action = "make the directory of layers";
         let make = |path: &Path| fs::create_dir_all(path).map_err(file_error(action, path));
         for name in ["s", "c", "l"] {
@@ -130,8 +136,8 @@ impl Snapshots {
         }
         let mut tar = Hashing::new(tar()?);
         let aside = self.aside()?;
-        let work = Work::Unpack { directory: aside.clone(), storage: self.storage };
-        let unpacked = self.asking.ask(work, Some(&mut tar), None);
+        let work = Operation::Unpack { directory: aside.clone(), storage: self.storage };
+        let unpacked = self.helper_client.call(work, Some(&mut tar), None);
         let (_, found, _) = tar.finish();
         let ended = match unpacked {
             Ok(()) if found.oci() == diff_id => {
@@ -211,8 +217,8 @@ impl Snapshots {
         let mut lowers: Vec<PathBuf> =
             root.lowers.iter().map(|name| self.layers().join(name)).collect();
         lowers.push(self.layers().join(LOWEST));
-        let work = Work::Pack { directory, lowers, storage: self.storage, since, into };
-        self.asking.ask(work, None, Some(output))
+        let work = Operation::Pack { directory, lowers, storage: self.storage, since, into };
+        self.helper_client.call(work, None, Some(output))
     }
 
     /// Keeps what a container changed as the unpacked layer that it was packed to.
@@ -226,7 +232,7 @@ impl Snapshots {
 
     /// Removes trees that containers made. Blocks.
     pub fn remove(&self, paths: &[PathBuf]) -> Result<()> {
-        self.asking.ask(Work::Remove { paths: paths.to_vec() }, None, None)
+        self.helper_client.call(Operation::Remove { paths: paths.to_vec() }, None, None)
     }
 
     /// Takes away the directory of a container that is nobody's. It leaves its name at once: whoever

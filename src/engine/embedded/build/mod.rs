@@ -3,10 +3,10 @@
 //! The text is read by [`read`], and [`plan`] says what its steps mean; neither knows files. Here the
 //! steps are done.
 
-mod plan;
-mod read;
+mod parse;
+mod shell_lexer;
+mod stage;
 mod step;
-mod words;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,9 +22,9 @@ use crate::key::Digest;
 use super::EmbeddedEngine;
 use super::layers::layers_of;
 use super::layout::file_error;
-pub(crate) use plan::images;
-use plan::{Action, Origin, Stage};
-pub(crate) use read::stages;
+pub(crate) use parse::stages;
+pub(crate) use stage::images;
+use stage::{Action, Origin, Stage};
 
 const ACTION: &str = "build a Dockerfile";
 
@@ -157,7 +157,7 @@ impl EmbeddedEngine {
 
     fn write_host(&self, building: &Building<'_>) -> Result<()> {
         for mut file in step_mounts::files(&building.request.host) {
-            if file.path == "apt.conf" && self.asking.identity.one_owner() {
+            if file.path == "apt.conf" && self.helper_client.identity.one_owner() {
                 // There is no user `_apt` to become.
                 file.bytes.extend_from_slice(b"APT::Sandbox::User \"root\";\n");
             }

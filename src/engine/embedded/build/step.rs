@@ -12,10 +12,10 @@ use crate::key::Digest;
 use super::super::containers::{DEFAULT, with_path};
 use super::super::layers::LayerSink;
 use super::super::layout::file_error;
+use super::super::protocol::{Bind, Container, CopySource, Ends, Limits, Network, Operation, Root};
 use super::super::snapshots::Snapshots;
-use super::super::task::{Bind, Container, CopySource, Ends, Limits, Network, Root, Work};
-use super::super::{EmbeddedEngine, FILE_TIME, task};
-use super::plan::{Copy, Mount, Run, Step, Variables};
+use super::super::{EmbeddedEngine, FILE_TIME, protocol};
+use super::stage::{CopySpec, Mount, Run, Step, Variables};
 use super::{ACTION, Building, Built, refused};
 
 impl EmbeddedEngine {
@@ -81,7 +81,7 @@ impl EmbeddedEngine {
             limits: Limits::default(),
             quotas: Quotas::default(),
         };
-        let ended = self.asking.run(container, &[], None, building.log, None).await?;
+        let ended = self.helper_client.run(container, &[], None, building.log, None).await?;
         if ended.code != 0 {
             return Err(EngineError::Step { step: text.to_owned(), code: ended.code });
         }
@@ -94,7 +94,7 @@ impl EmbeddedEngine {
         &self,
         building: &Building<'_>,
         built: &mut Built,
-        copy: &Copy,
+        copy: &CopySpec,
         from: Option<&Built>,
     ) -> Result<()> {
         let source = match from {
@@ -122,7 +122,7 @@ impl EmbeddedEngine {
             None => CopySource::Directory(building.context.path().to_owned()),
             Some(stage) => CopySource::Layers(Snapshots::lowers(&stage.diff_ids())),
         };
-        let work = Work::Copy(Box::new(task::Copy {
+        let work = Operation::Copy(Box::new(protocol::Copy {
             root: root.clone(),
             from,
             sources: copy.sources.clone(),
@@ -132,7 +132,7 @@ impl EmbeddedEngine {
             time: FILE_TIME,
             unpack: copy.unpack,
         }));
-        let copied = tokio::task::block_in_place(|| self.asking.ask(work, None, None));
+        let copied = tokio::task::block_in_place(|| self.helper_client.call(work, None, None));
         self.snapshots.prove(&root)?;
         copied?;
         self.commit(&key, &root, since, built)?;

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::super::task::{Identity, Limits};
+use super::super::protocol::{Identity, Limits};
 use super::failure::{Context as _, Failure};
 
 const MOUNT: &str = "/sys/fs/cgroup";

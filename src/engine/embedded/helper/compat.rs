@@ -15,7 +15,7 @@ use syscalls::arm::Sysno;
 #[cfg(target_arch = "x86_64")]
 use syscalls::x86::Sysno;
 
-use super::seccomp::{Answer, FAMILIES, NAMESPACES, PERSONALITIES, answer};
+use super::seccomp::{FAMILIES, NAMESPACES, PERSONALITIES, Response, answer};
 
 /// `AUDIT_ARCH_…` of `linux/audit.h`: this machine's, and its other one.
 #[cfg(target_arch = "x86_64")]
@@ -181,10 +181,10 @@ pub fn filter(one_owner: bool) -> BpfProgram {
             "socket" | "socketpair" => {
                 one_of(FAMILIES.map(|family| family.unsigned_abs()), libc::EAFNOSUPPORT)
             }
-            _ if answer(name) == Answer::Allowed || ALLOWED.contains(&name) => {
+            _ if answer(name) == Response::Allowed || ALLOWED.contains(&name) => {
                 vec![give(SECCOMP_RET_ALLOW)]
             }
-            _ if answer(name) == Answer::Refused || REFUSED.contains(&name) => {
+            _ if answer(name) == Response::Refused || REFUSED.contains(&name) => {
                 vec![give(errno(libc::EPERM))]
             }
             // As what no list has.

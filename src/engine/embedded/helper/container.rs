@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
 
-use super::super::task::{Answer, Container, Ends, Identity, Network, Step, Storage};
+use super::super::protocol::{Container, Ends, Identity, Network, Response, Step, Storage};
 use super::failure::{Context as _, During as _, Failure};
 use super::init::{Forked, Inherited, fork};
 use super::kills::Kills;
@@ -22,7 +22,7 @@ pub fn run(
     request: Container,
     identity: &Identity,
     requester: &mut Requester,
-) -> Result<Answer, Failure> {
+) -> Result<Response, Failure> {
     let mut files = Vec::new();
     for (path, size) in &request.files {
         let mut bytes = vec![0; *size];
@@ -52,13 +52,13 @@ pub fn run(
     let warnings = std::mem::take(&mut group.warnings);
     group.remove();
     if !request.root.is_there() {
-        return Ok(Answer::Vanished);
+        return Ok(Response::Vanished);
     }
     if request.root.throw_away {
         remove::tree(&request.root.scratch)?;
     }
     let Watched { code, killed, over, .. } = ended?;
-    Ok(Answer::Ended { code, out_of_memory, killed, over, warnings })
+    Ok(Response::Ended { code, out_of_memory, killed, over, warnings })
 }
 
 struct Started {
@@ -98,7 +98,7 @@ fn start(
                 engine: requester.0.as_fd(),
             };
             if let Err(failure) = unshared.because("make namespaces").during(Step::Namespaces) {
-                let answer = serde_json::to_vec(&Answer::from(failure)).unwrap_or_default();
+                let answer = serde_json::to_vec(&Response::from(failure)).unwrap_or_default();
                 let mut failures = inherited.failures;
                 let _ = failures.write_all(&answer);
                 std::process::exit(255);
@@ -207,7 +207,7 @@ fn watch(
     failures.read_to_end(&mut text).because(action)?;
     if !text.is_empty() && !killed {
         return Err(match serde_json::from_slice(&text) {
-            Ok(Answer::Failed { step, action, errno, reason }) => {
+            Ok(Response::Failed { step, action, errno, reason }) => {
                 Failure::again(step, action, errno, reason)
             }
             _ => Failure::new(action, String::from_utf8_lossy(&text)),

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Timespec;
 use rustix::mount::{MountFlags, mount, mount_bind};
 
-use super::super::task::{Copy, CopySource, Identity};
+use super::super::protocol::{Copy, CopySource, Identity};
 use super::failure::{Context as _, Failure};
 use super::unpack::{Marks, extract, set_owner, set_time};
 use super::{merge, remove, root, users};
@@ -38,11 +38,11 @@ pub fn copy(request: Copy, identity: &Identity) -> Result<(), Failure> {
             mount_bind(directory, &source).at("mount", directory)?;
         }
         CopySource::Layers(lowers) => match request.root.storage {
-            super::super::task::Storage::Copy => {
+            super::super::protocol::Storage::Copy => {
                 let layers: Vec<&Path> = lowers.iter().rev().map(Path::new).collect();
                 merge::copy_layers(&layers, &source)?;
             }
-            super::super::task::Storage::Overlay => {
+            super::super::protocol::Storage::Overlay => {
                 // With one layer alone the kernel mounts no overlay.
                 let mut lowers = lowers.clone();
                 lowers.push(root::LOWEST.to_owned());

@@ -12,7 +12,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use crate::engine::WindowSize;
 
 use super::super::passing;
-use super::super::task::Identity;
+use super::super::protocol::Identity;
 use super::failure::{Context as _, Failure};
 use super::users::User;
 

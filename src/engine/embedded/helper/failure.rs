@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::super::task::{Answer, Step};
+use super::super::protocol::{Response, Step};
 
 /// What was tried, and why it did not work.
 #[derive(Debug)]
@@ -36,10 +36,10 @@ impl Failure {
     }
 }
 
-impl From<Failure> for Answer {
-    fn from(failure: Failure) -> Answer {
+impl From<Failure> for Response {
+    fn from(failure: Failure) -> Response {
         let Failure { step, action, errno, reason } = failure;
-        Answer::Failed { step, action, errno, reason }
+        Response::Failed { step, action, errno, reason }
     }
 }
 

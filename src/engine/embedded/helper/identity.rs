@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use rustix::thread::UnshareFlags;
 
-use super::super::task::{Identity, Step};
+use super::super::protocol::{Identity, Step};
 use super::failure::{Context as _, During as _, Failure};
 use super::init::{Forked, fork};
 

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
-use super::super::task::{Container, Ends, Identity, Network, Step};
+use super::super::protocol::{Container, Ends, Identity, Network, Step};
 use super::ends::{self, Taken};
 use super::failure::{Context as _, During as _, Failure};
 use super::{cgroup, network, privileges, root, users};
@@ -55,7 +55,7 @@ pub fn main(
     let code = match live(request, identity, files, &mut go, group, engine) {
         Ok(code) => code,
         Err(failure) => {
-            let answer = serde_json::to_vec(&super::Answer::from(failure));
+            let answer = serde_json::to_vec(&super::Response::from(failure));
             let _ = failures.write_all(&answer.expect("an answer is valid JSON"));
             255
         }

@@ -29,7 +29,7 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::process::ExitCode;
 
 use super::passing::{self, Received};
-use super::task::{Answer, Task, Work};
+use super::protocol::{Operation, Request, Response};
 use failure::{Context as _, Failure};
 
 pub(super) use cgroup::{
@@ -41,7 +41,7 @@ pub(crate) use unpack::unpack as unpack_layer;
 
 /// Brings up the loopback of this process's network namespace, where that is a new one.
 pub(crate) fn bring_loopback_up() -> std::io::Result<()> {
-    network::make(super::task::Network::None)
+    network::make(super::protocol::Network::None)
         .map_err(|failure| std::io::Error::other(failure.text()))
 }
 
@@ -57,7 +57,7 @@ pub fn main() -> Option<ExitCode> {
         return None;
     }
     let answer = run();
-    let failed = matches!(answer, Answer::Failed { .. });
+    let failed = matches!(answer, Response::Failed { .. });
     Some(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -65,7 +65,7 @@ pub fn main() -> Option<ExitCode> {
 struct Requester(std::os::unix::net::UnixStream);
 
 impl Requester {
-    fn answer(&mut self, answer: &Answer) {
+    fn answer(&mut self, answer: &Response) {
         let text = serde_json::to_vec(answer).expect("an answer is valid JSON");
         // Whoever is not there any more does not wait for it.
         let _ = self.0.write_all(&text);
@@ -81,7 +81,7 @@ impl Requester {
         }
     }
 
-    fn task(&mut self) -> Result<Task, Failure> {
+    fn task(&mut self) -> Result<Request, Failure> {
         let mut length = [0; 4];
         self.0.read_exact(&mut length).because("read the request")?;
         let length = u32::from_be_bytes(length) as usize;
@@ -95,7 +95,7 @@ impl Requester {
     }
 }
 
-fn run() -> Answer {
+fn run() -> Response {
     let mut requester = match take_requester() {
         Ok(requester) => requester,
         Err(failure) => return failure.into(),
@@ -119,40 +119,40 @@ fn take_requester() -> Result<Requester, Failure> {
     Ok(Requester(take().because("take the request")?.into()))
 }
 
-fn work(task: Task, requester: &mut Requester) -> Result<Answer, Failure> {
+fn work(task: Request, requester: &mut Requester) -> Result<Response, Failure> {
     identity::assume(&task.identity)?;
     let identity = &task.identity;
     match task.work {
-        Work::Run(request) => container::run(*request, identity, requester),
-        Work::Unpack { directory, storage } => {
+        Operation::Run(request) => container::run(*request, identity, requester),
+        Operation::Unpack { directory, storage } => {
             unpack::unpack(&directory, storage, identity, &mut requester.0)?;
-            Ok(Answer::Done)
+            Ok(Response::Done)
         }
-        Work::Pack { directory, lowers, storage, since, into } => {
+        Operation::Pack { directory, lowers, storage, since, into } => {
             pack::pack(&directory, &lowers, storage, since, into.as_deref(), identity)?;
-            Ok(Answer::Done)
+            Ok(Response::Done)
         }
-        Work::Copy(request) => {
+        Operation::Copy(request) => {
             copy::copy(*request, identity)?;
-            Ok(Answer::Done)
+            Ok(Response::Done)
         }
-        Work::Remove { paths } => {
+        Operation::Remove { paths } => {
             for path in &paths {
                 remove::tree(path)?;
             }
-            Ok(Answer::Done)
+            Ok(Response::Done)
         }
-        Work::Measure { paths } => {
+        Operation::Measure { paths } => {
             let bytes: Vec<Option<u64>> =
                 paths.iter().map(|path| crate::disk::usage(path)).collect();
             let text = serde_json::to_vec(&bytes).expect("numbers are valid JSON");
             std::io::stdout().write_all(&text).because("answer")?;
             std::io::stdout().flush().because("answer")?;
-            Ok(Answer::Done)
+            Ok(Response::Done)
         }
-        Work::Probe { directory, storage } => {
+        Operation::Probe { directory, storage } => {
             root::probe(&directory, storage, identity)?;
-            Ok(Answer::Done)
+            Ok(Response::Done)
         }
     }
 }

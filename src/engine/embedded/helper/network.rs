@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd as _;
 
 use rustix::net::{AddressFamily, SocketType};
 
-use super::super::task::Network;
+use super::super::protocol::Network;
 use super::failure::{Context as _, Failure};
 
 /// Brings loopback up, with `::1` where the kernel has it. For silent peers their addresses lead

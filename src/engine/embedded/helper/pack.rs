@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Timespec;
 
-use super::super::task::{Identity, Storage};
+use super::super::protocol::{Identity, Storage};
 use super::failure::{Context as _, Failure};
 use super::merge;
 use super::unpack::{OPAQUE, OWNER, WHITEOUT, opaque_attribute, set_time};

@@ -3,7 +3,7 @@
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::super::task::{Container, Identity};
+use super::super::protocol::{Container, Identity};
 use super::failure::{Context as _, Failure};
 use super::users::User;
 

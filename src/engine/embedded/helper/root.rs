@@ -15,7 +15,7 @@ use rustix::mount::{
 };
 use rustix::thread::UnshareFlags;
 
-use super::super::task::{Bind, Container, Identity, Network, Root, Step, Storage};
+use super::super::protocol::{Bind, Container, Identity, Network, Root, Step, Storage};
 use super::failure::{Context as _, During as _, Failure};
 use super::merge;
 

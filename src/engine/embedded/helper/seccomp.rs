@@ -15,7 +15,7 @@ use seccompiler::{
     SeccompCondition as Condition, SeccompFilter, SeccompRule,
 };
 
-use super::super::task::Identity;
+use super::super::protocol::Identity;
 use super::compat;
 use super::failure::{Context as _, Failure};
 
@@ -198,7 +198,7 @@ fn programs(identity: &Identity) -> Result<Vec<BpfProgram>, seccompiler::Error> 
 
 /// What is done with a call of a name, without `SYS_`, whatever its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum Response {
     Allowed,
     Refused,
     /// Neither.
@@ -206,17 +206,17 @@ pub(super) enum Answer {
 }
 
 /// Tells what is done with a call of a name.
-pub(super) fn answer(name: &str) -> Answer {
+pub(super) fn answer(name: &str) -> Response {
     let in_any = |lists: [&[Call]; 2]| {
         let mut calls = lists.into_iter().flatten();
         calls.any(|(known, _)| known.strip_prefix("SYS_") == Some(name))
     };
     if in_any([ALLOWED, ALLOWED_HERE]) {
-        Answer::Allowed
+        Response::Allowed
     } else if in_any([REFUSED, REFUSED_HERE]) {
-        Answer::Refused
+        Response::Refused
     } else {
-        Answer::Unknown
+        Response::Unknown
     }
 }
 

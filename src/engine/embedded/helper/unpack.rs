@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 
 use super::super::super::bounds::BYTES;
-use super::super::task::{Identity, Storage};
+use super::super::protocol::{Identity, Storage};
 use super::failure::{Context as _, Failure};
 use super::remove;
 

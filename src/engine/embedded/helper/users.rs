@@ -1,6 +1,6 @@
 //! Users and groups as the files of an image name them.
 
-use super::super::task::Identity;
+use super::super::protocol::Identity;
 use super::failure::{Context as _, Failure};
 
 /// Whom a command runs as.

@@ -17,8 +17,8 @@ use crate::engine::{EngineError, LogSink, Quota, Result};
 
 use super::confinement::Confinement;
 use super::helper::ARGUMENT;
+use super::protocol::{Container, Identity, Operation, Request, Response, Step};
 use super::snapshots::vanished;
-use super::task::{Answer, Container, Identity, Step, Task, Work};
 
 /// The name that a helper, and the first process of a container, is known by.
 const NAME: &str = "imgforge";
@@ -32,7 +32,7 @@ const NOT_STARTED: i32 = 127;
 
 /// Starts helpers.
 #[derive(Debug, Clone)]
-pub(super) struct Asking {
+pub(super) struct HelperClient {
     /// The program that becomes a helper when it is asked to.
     pub program: PathBuf,
     /// Who it is.
@@ -51,7 +51,7 @@ pub(super) struct Ended {
     pub warnings: Vec<String>,
 }
 
-impl Asking {
+impl HelperClient {
     pub(super) fn command(&self, socket: UnixStream) -> Command {
         let mut command = Command::new(&self.program);
         // A container reads the arguments of its first process: no path of the host is one.
@@ -69,8 +69,8 @@ impl Asking {
         Ok((ours, command.spawn()?))
     }
 
-    pub(super) fn request(&self, work: Work) -> Vec<u8> {
-        let task = Task { identity: self.identity.clone(), work };
+    pub(super) fn request(&self, work: Operation) -> Vec<u8> {
+        let task = Request { identity: self.identity.clone(), work };
         let text = serde_json::to_vec(&task).expect("a task is valid JSON");
         let mut request =
             u32::try_from(text.len()).expect("a task is small").to_be_bytes().to_vec();
@@ -94,7 +94,7 @@ impl Asking {
         text: &[u8],
         words: &str,
         status: Option<ExitStatus>,
-    ) -> Result<Answer> {
+    ) -> Result<Response> {
         if let Ok(answer) = serde_json::from_slice(text) {
             return Ok(answer);
         }
@@ -137,9 +137,9 @@ impl Asking {
     }
 
     /// Asks for something that takes bytes (`input`) and gives bytes (to `output`). Blocks.
-    pub fn ask(
+    pub fn call(
         &self,
-        work: Work,
+        work: Operation,
         input: Option<&mut dyn Read>,
         output: Option<&mut dyn io::Write>,
     ) -> Result<()> {
@@ -186,11 +186,11 @@ impl Asking {
             });
         }
         match self.answer(&text, &words, status.ok())? {
-            Answer::Failed { step, action, errno, reason } => {
+            Response::Failed { step, action, errno, reason } => {
                 Err(self.failure(step, action, errno, reason))
             }
-            Answer::Vanished => Err(vanished()),
-            Answer::Done | Answer::Ended { .. } => Ok(()),
+            Response::Vanished => Err(vanished()),
+            Response::Done | Response::Ended { .. } => Ok(()),
         }
     }
 
@@ -217,7 +217,7 @@ impl Asking {
         let mut child = command.spawn().map_err(|error| self.not_started(error))?;
         drop(command);
         let mut socket = tokio::net::UnixStream::from_std(ours).map_err(lost)?;
-        let mut request = self.request(Work::Run(Box::new(container)));
+        let mut request = self.request(Operation::Run(Box::new(container)));
         for (_, bytes) in files {
             request.extend_from_slice(bytes);
         }
@@ -266,15 +266,15 @@ impl Asking {
         let status = child.wait().await.map_err(lost)?;
         let words = words.0.into_inner().expect("no holder panics");
         match self.answer(&text, &String::from_utf8_lossy(&words), Some(status))? {
-            Answer::Ended { code, out_of_memory, killed, over, warnings } => {
+            Response::Ended { code, out_of_memory, killed, over, warnings } => {
                 let over = written.is_over().then_some(Quota::Log).or(over);
                 Ok(Ended { code, out_of_memory, timed_out, killed, over, warnings })
             }
-            Answer::Failed { step, action, errno, reason } => {
+            Response::Failed { step, action, errno, reason } => {
                 Err(self.failure(step, action, errno, reason))
             }
-            Answer::Vanished => Err(vanished()),
-            Answer::Done => Err(lost(io::Error::other("the helper did not run it"))),
+            Response::Vanished => Err(vanished()),
+            Response::Done => Err(lost(io::Error::other("the helper did not run it"))),
         }
     }
 }
@@ -322,8 +322,10 @@ mod tests {
             std::fs::write(&path, program).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
             let findings = dir.path().join("findings");
-            let asking = Asking { program: path, identity: Identity::Root, findings };
-            let error = asking.ask(Work::Remove { paths: Vec::new() }, None, None).unwrap_err();
+            let helper_client = HelperClient { program: path, identity: Identity::Root, findings };
+            let error = helper_client
+                .call(Operation::Remove { paths: Vec::new() }, None, None)
+                .unwrap_err();
             (error.is_transient(), format!("{error:?}"))
         };
         for (program, reason) in [

@@ -39,7 +39,7 @@ pub struct CachedImage {
     pub tags: Vec<String>,
     /// The parent's key.
     pub parent: Option<Key>,
-    /// Positions in [`Contents::layers`], the lowest first.
+    /// Positions in [`CacheInventory::layers`], the lowest first.
     pub layers: Vec<u32>,
     /// Seconds since 1970 when a run needed it last, or when it was first seen.
     pub last_used: i64,
@@ -113,7 +113,7 @@ pub struct Layer {
 
 /// All images of imgforge's on an engine, with their layers.
 #[derive(Debug, Clone, Default)]
-pub struct Contents {
+pub struct CacheInventory {
     /// The images.
     pub images: Vec<CachedImage>,
     /// The layers that they have.
@@ -161,14 +161,14 @@ fn external(image: &ListedImage, engine: &dyn Engine) -> Option<Ours> {
     Some(Ours { key: image.id.parse().ok()?, kind, external: true })
 }
 
-impl Contents {
+impl CacheInventory {
     /// Reads what an engine has, from one listing. Images that the index does not know are looked at
     /// one by one, and layers that were never measured are measured; both are remembered.
     pub async fn read(
         engine: &dyn Engine,
         identity: &str,
         store: &Store,
-    ) -> Result<Contents, CacheError> {
+    ) -> Result<CacheInventory, CacheError> {
         let listed = engine.images().await?;
         let mut index = store.indexed(identity)?;
         let others = store.other_layers(identity)?;
@@ -208,7 +208,7 @@ impl Contents {
                 by_key.entry(*key).or_default().push(pin.to_string());
             }
         }
-        let mut contents = Contents::default();
+        let mut contents = CacheInventory::default();
         let mut layers: HashMap<String, u32> = HashMap::new();
         let mut sizes = Vec::new();
         let mut held = Vec::new();

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::Built;
-use super::words::{expand, pairs, words};
+use super::shell_lexer::{expand, pairs, words};
 
 /// Where files come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,26 +36,26 @@ pub struct Step {
     pub line: usize,
     /// The text, continued lines joined.
     pub text: String,
-    pub(super) kind: Kind,
+    pub(super) kind: Instruction,
 }
 
-pub(super) enum Kind {
+pub(super) enum Instruction {
     Arg(String),
     Env(String),
     Label,
-    Run { mounts: Vec<String>, command: Line },
-    Copy(Copy),
+    Run { mounts: Vec<String>, command: CommandForm },
+    Copy(CopySpec),
     Workdir(String),
     User(String),
     Shell(Vec<String>),
-    Entrypoint(Line),
-    Cmd(Line),
+    Entrypoint(CommandForm),
+    Cmd(CommandForm),
     WithoutEffect,
 }
 
 /// A command in one of its forms.
 #[derive(Clone)]
-pub(super) enum Line {
+pub(super) enum CommandForm {
     Exec(Vec<String>),
     Shell(String),
     /// A heredoc that names its interpreter.
@@ -69,7 +69,7 @@ pub enum Action {
     /// It runs a command.
     Run(Run),
     /// It copies files.
-    Copy(Copy),
+    Copy(CopySpec),
 }
 
 /// A `RUN`.
@@ -119,7 +119,7 @@ pub enum Mount {
 
 /// A `COPY`, `ADD` or `WORKDIR`.
 #[derive(Debug, Clone)]
-pub struct Copy {
+pub struct CopySpec {
     /// Where the files are; none is the context.
     pub from: Option<Origin>,
     /// Patterns; none makes a directory.
@@ -175,7 +175,7 @@ pub fn images(stages: &[Stage]) -> Vec<String> {
     let mut images = Vec::new();
     for stage in stages {
         let copied = stage.steps.iter().filter_map(|step| match &step.kind {
-            Kind::Copy(copy) => copy.from.as_ref(),
+            Instruction::Copy(copy) => copy.from.as_ref(),
             _ => None,
         });
         for origin in copied.chain([&stage.origin]) {
@@ -206,8 +206,8 @@ impl Step {
     pub fn action(&self, variables: &mut Variables, built: &mut Built) -> Result<Action, String> {
         let value = |name: &str| variables.get(name);
         match &self.kind {
-            Kind::Label | Kind::WithoutEffect => {}
-            Kind::Arg(text) => {
+            Instruction::Label | Instruction::WithoutEffect => {}
+            Instruction::Arg(text) => {
                 for (name, default) in arguments(text, &value)? {
                     let set = variables.given.get(&name).cloned();
                     let inherited = || variables.global.get(&name).cloned();
@@ -217,7 +217,7 @@ impl Step {
                     }
                 }
             }
-            Kind::Env(text) => {
+            Instruction::Env(text) => {
                 for (name, value) in pairs(text, &value)? {
                     let start = format!("{name}=");
                     let set = format!("{start}{value}");
@@ -229,18 +229,18 @@ impl Step {
                 }
                 variables.env.clone_from(&built.config.env);
             }
-            Kind::User(user) => built.config.user = expand(user, &value)?,
-            Kind::Shell(words) => built.config.shell.clone_from(words),
-            Kind::Entrypoint(line) => {
+            Instruction::User(user) => built.config.user = expand(user, &value)?,
+            Instruction::Shell(words) => built.config.shell.clone_from(words),
+            Instruction::Entrypoint(line) => {
                 built.config.entrypoint = in_shell(line, &built.config.shell);
                 // As Docker does: the command of the image below belonged to its entrypoint.
                 built.config.cmd.clear();
             }
-            Kind::Cmd(line) => built.config.cmd = in_shell(line, &built.config.shell),
-            Kind::Workdir(path) => {
+            Instruction::Cmd(line) => built.config.cmd = in_shell(line, &built.config.shell),
+            Instruction::Workdir(path) => {
                 let path = absolute(&expand(path, &value)?, &built.config.working_dir);
                 built.config.working_dir.clone_from(&path);
-                return Ok(Action::Copy(Copy {
+                return Ok(Action::Copy(CopySpec {
                     from: None,
                     sources: Vec::new(),
                     destination: path,
@@ -249,7 +249,7 @@ impl Step {
                     unpack: false,
                 }));
             }
-            Kind::Copy(copy) => {
+            Instruction::Copy(copy) => {
                 let mut copy = copy.clone();
                 for source in &mut copy.sources {
                     *source = expand(source, &value)?;
@@ -264,13 +264,13 @@ impl Step {
                 copy.owner = expand(&copy.owner, &value)?;
                 return Ok(Action::Copy(copy));
             }
-            Kind::Run { mounts, command } => {
+            Instruction::Run { mounts, command } => {
                 let mut read = Vec::new();
                 for mount in mounts {
                     read.push(mount_of(&expand(mount, &value)?, &built.config.working_dir)?);
                 }
                 let program = match command {
-                    Line::Program(text) => Some(text.clone()),
+                    CommandForm::Program(text) => Some(text.clone()),
                     _ => None,
                 };
                 let words = in_shell(command, &built.config.shell);
@@ -283,24 +283,25 @@ impl Step {
     /// Tells whether the instruction names something.
     pub fn mentions(&self, text: &str) -> bool {
         match &self.kind {
-            Kind::Run { command: Line::Shell(line) | Line::Program(line), .. } => {
-                line.contains(text) || self.text.contains(text)
-            }
+            Instruction::Run {
+                command: CommandForm::Shell(line) | CommandForm::Program(line),
+                ..
+            } => line.contains(text) || self.text.contains(text),
             _ => self.text.contains(text),
         }
     }
 
     /// Tells whether it is a `RUN`.
     pub fn runs(&self) -> bool {
-        matches!(self.kind, Kind::Run { .. })
+        matches!(self.kind, Instruction::Run { .. })
     }
 }
 
-fn in_shell(line: &Line, shell: &[String]) -> Vec<String> {
+fn in_shell(line: &CommandForm, shell: &[String]) -> Vec<String> {
     match line {
-        Line::Exec(words) => words.clone(),
-        Line::Program(_) => Vec::new(),
-        Line::Shell(text) => {
+        CommandForm::Exec(words) => words.clone(),
+        CommandForm::Program(_) => Vec::new(),
+        CommandForm::Shell(text) => {
             let mut words = match shell {
                 [] => vec!["/bin/sh".to_owned(), "-c".to_owned()],
                 shell => shell.to_vec(),
@@ -375,7 +376,7 @@ fn mount_of(text: &str, working_dir: &str) -> Result<Mount, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::read::stages;
+    use super::super::parse::stages;
     use super::*;
 
     #[test]

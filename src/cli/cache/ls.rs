@@ -6,9 +6,9 @@ use clap::Args;
 use console::style;
 use serde_json::json;
 
-use crate::cache::contents::now;
+use crate::cache::inventory::now;
 use crate::cache::usage::{Group, age};
-use crate::cache::{CachedImage, Contents};
+use crate::cache::{CacheInventory, CachedImage};
 use crate::cli::out::{out, outln};
 use crate::disk;
 use crate::engine::EngineKind;
@@ -91,7 +91,7 @@ fn title(image: &CachedImage) -> String {
     }
 }
 
-fn table(contents: &Contents, images: &[&CachedImage]) -> String {
+fn table(contents: &CacheInventory, images: &[&CachedImage]) -> String {
     let width = images.iter().map(|image| title(image).len()).max().unwrap_or(0).clamp(8, 60);
     let mut text = format!(
         "{:<width$}  {:<12}  {:>11}  {:>11}  {:<16}\n",

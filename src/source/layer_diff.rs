@@ -11,11 +11,11 @@ use crate::engine::LayerFile;
 
 use super::SourceError;
 use super::checkout::{EntryKind, Listing, layer_time};
-use super::difference::{Difference, difference};
 use super::history::{self, Commits, Objects};
 use super::layer::{FileMode, LayerWriter, is_whiteout};
 use super::mirror::{Commit, Mirror};
 use super::pack::{self, ObjectKind};
+use super::tree_diff::{Difference, difference};
 use super::worktree::Converted;
 
 /// A file of a work tree, and how it is on disk.
@@ -33,7 +33,7 @@ pub struct OnDisk {
 
 /// What the layers so far hold: the files of a work tree, and git objects, one file each.
 #[derive(Debug, Default)]
-pub struct Held {
+pub struct BelowState {
     pub files: BTreeMap<Vec<u8>, OnDisk>,
     objects: BTreeSet<[u8; 20]>,
     /// Commits before the step, and the paths of the packs that they are in. Later layers keep them:
@@ -43,8 +43,8 @@ pub struct Held {
 }
 
 /// A commit's tree on top of what the layers below hold.
-pub struct Step<'a> {
-    below: &'a Held,
+pub struct LayerDelta<'a> {
+    below: &'a BelowState,
     listing: Listing,
     mtime: i64,
     /// Blobs that are new, as objects or as files.
@@ -62,10 +62,10 @@ impl Mirror {
     pub(super) fn step<'a>(
         &self,
         commit: &Commit,
-        below: &'a Held,
+        below: &'a BelowState,
         last: bool,
         scratch: &Path,
-    ) -> Result<Step<'a>, SourceError> {
+    ) -> Result<LayerDelta<'a>, SourceError> {
         let listing = self.list(commit.tree)?;
         if let Some(path) = listing.files.keys().find(|path| is_whiteout(path)) {
             let path = String::from_utf8_lossy(path).into_owned();
@@ -86,7 +86,7 @@ impl Mirror {
             .par_iter()
             .map_init(|| self.local(), |repo, id| Ok((*id, repo.object(id)?)))
             .collect::<Result<_, SourceError>>()?;
-        let mut step = Step {
+        let mut step = LayerDelta {
             below,
             listing,
             mtime: layer_time(commit.time),
@@ -108,7 +108,7 @@ impl Mirror {
     }
 }
 
-impl Held {
+impl BelowState {
     fn has(&self, path: &[u8], entry: &(EntryKind, [u8; 20]), converted: &Converted) -> bool {
         let file = self.files.get(path);
         file.is_some_and(|file| file.entry == *entry && file.converted == digest(converted, path))
@@ -120,7 +120,7 @@ fn digest(converted: &Converted, path: &[u8]) -> Option<[u8; 20]> {
     converted.files.get(path).map(|bytes| Sha1::digest(bytes).into())
 }
 
-impl Step<'_> {
+impl LayerDelta<'_> {
     /// Returns everything below the commit's tree.
     pub fn listing(&self) -> &Listing {
         &self.listing
@@ -197,7 +197,7 @@ impl Step<'_> {
         commits: &Commits,
         root: &str,
         out: &Path,
-    ) -> std::io::Result<(LayerFile, Held)> {
+    ) -> std::io::Result<(LayerFile, BelowState)> {
         let mut objects: Vec<(String, Vec<u8>)> = self
             .new_objects()
             .par_iter()
@@ -229,7 +229,7 @@ impl Step<'_> {
     }
 
     /// Returns what the layers hold with this one.
-    pub fn held(&self) -> Held {
+    pub fn held(&self) -> BelowState {
         let file = |(path, entry): (&Vec<u8>, &(EntryKind, [u8; 20]))| {
             if self.below.has(path, entry, &self.converted) {
                 return (path.clone(), self.below.files[path]);
@@ -238,7 +238,7 @@ impl Step<'_> {
             let size = self.content(path, &entry.1).len() as u64;
             (path.clone(), OnDisk { entry: *entry, converted, mtime: self.mtime, size })
         };
-        Held {
+        BelowState {
             files: self.listing.files.iter().map(file).collect(),
             objects: self.objects(),
             commits: self.below.commits.clone(),

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use parse_dockerfile::{Command, Flag, HereDoc, Instruction, JsonOrStringArray, Source};
+use parse_dockerfile::{
+    Command, Flag, HereDoc, Instruction as ParsedInstruction, JsonOrStringArray, Source,
+};
 
 use crate::dockerfile::{external_images, heredocs, normalise};
 
-use super::plan::{Copy, Kind, Line, Origin, Stage, Step, arguments, images};
-use super::words::expand;
+use super::shell_lexer::expand;
+use super::stage::{CommandForm, CopySpec, Instruction, Origin, Stage, Step, arguments, images};
 
 /// Reads the stages that the last one needs. They stand on no image that [`external_images`] does not
 /// find: it would be in no key.
@@ -131,7 +133,7 @@ fn needed(mut stages: Vec<Stage>) -> Vec<Stage> {
             continue;
         }
         let copied = stages[index].steps.iter().filter_map(|step| match &step.kind {
-            Kind::Copy(copy) => copy.from.as_ref(),
+            Instruction::Copy(copy) => copy.from.as_ref(),
             _ => None,
         });
         for origin in copied.chain([&stages[index].origin]) {
@@ -161,26 +163,26 @@ fn origin(name: &str, stages: &[String], by_number: bool) -> Origin {
     }
 }
 
-fn instruction_span(instruction: &Instruction<'_>, end: usize) -> usize {
+fn instruction_span(instruction: &ParsedInstruction<'_>, end: usize) -> usize {
     match instruction {
-        Instruction::Add(i) => i.add.span.start,
-        Instruction::Arg(i) => i.arg.span.start,
-        Instruction::Cmd(i) => i.cmd.span.start,
-        Instruction::Copy(i) => i.copy.span.start,
-        Instruction::Entrypoint(i) => i.entrypoint.span.start,
-        Instruction::Env(i) => i.env.span.start,
-        Instruction::Expose(i) => i.expose.span.start,
-        Instruction::From(i) => i.from.span.start,
-        Instruction::Healthcheck(i) => i.healthcheck.span.start,
-        Instruction::Label(i) => i.label.span.start,
-        Instruction::Maintainer(i) => i.maintainer.span.start,
-        Instruction::Onbuild(i) => i.onbuild.span.start,
-        Instruction::Run(i) => i.run.span.start,
-        Instruction::Shell(i) => i.shell.span.start,
-        Instruction::Stopsignal(i) => i.stopsignal.span.start,
-        Instruction::User(i) => i.user.span.start,
-        Instruction::Volume(i) => i.volume.span.start,
-        Instruction::Workdir(i) => i.workdir.span.start,
+        ParsedInstruction::Add(i) => i.add.span.start,
+        ParsedInstruction::Arg(i) => i.arg.span.start,
+        ParsedInstruction::Cmd(i) => i.cmd.span.start,
+        ParsedInstruction::Copy(i) => i.copy.span.start,
+        ParsedInstruction::Entrypoint(i) => i.entrypoint.span.start,
+        ParsedInstruction::Env(i) => i.env.span.start,
+        ParsedInstruction::Expose(i) => i.expose.span.start,
+        ParsedInstruction::From(i) => i.from.span.start,
+        ParsedInstruction::Healthcheck(i) => i.healthcheck.span.start,
+        ParsedInstruction::Label(i) => i.label.span.start,
+        ParsedInstruction::Maintainer(i) => i.maintainer.span.start,
+        ParsedInstruction::Onbuild(i) => i.onbuild.span.start,
+        ParsedInstruction::Run(i) => i.run.span.start,
+        ParsedInstruction::Shell(i) => i.shell.span.start,
+        ParsedInstruction::Stopsignal(i) => i.stopsignal.span.start,
+        ParsedInstruction::User(i) => i.user.span.start,
+        ParsedInstruction::Volume(i) => i.volume.span.start,
+        ParsedInstruction::Workdir(i) => i.workdir.span.start,
         _ => end,
     }
 }
@@ -200,13 +202,13 @@ fn joined(text: &str) -> String {
     joined
 }
 
-fn kind(instruction: &Instruction<'_>, stages: &[String]) -> Result<Kind, String> {
+fn kind(instruction: &ParsedInstruction<'_>, stages: &[String]) -> Result<Instruction, String> {
     Ok(match instruction {
-        Instruction::Arg(arg) => Kind::Arg(arg.arguments.value.to_string()),
-        Instruction::Env(env) => Kind::Env(env.arguments.value.to_string()),
+        ParsedInstruction::Arg(arg) => Instruction::Arg(arg.arguments.value.to_string()),
+        ParsedInstruction::Env(env) => Instruction::Env(env.arguments.value.to_string()),
         // The labels of an image are those that were asked for.
-        Instruction::Label(_) => Kind::Label,
-        Instruction::Run(run) => {
+        ParsedInstruction::Label(_) => Instruction::Label,
+        ParsedInstruction::Run(run) => {
             let mut mounts = Vec::new();
             for flag in &run.options {
                 match (flag.name.value.as_ref(), value_of(flag)) {
@@ -219,31 +221,35 @@ fn kind(instruction: &Instruction<'_>, stages: &[String]) -> Result<Kind, String
                     }
                 }
             }
-            Kind::Run { mounts, command: run_line(&run.arguments, &run.here_docs) }
+            Instruction::Run { mounts, command: run_line(&run.arguments, &run.here_docs) }
         }
-        Instruction::Copy(copy) => {
-            Kind::Copy(copy_of(&copy.options, &copy.src, &copy.dest.value, stages, false)?)
+        ParsedInstruction::Copy(copy) => {
+            Instruction::Copy(copy_of(&copy.options, &copy.src, &copy.dest.value, stages, false)?)
         }
-        Instruction::Add(add) => {
-            Kind::Copy(copy_of(&add.options, &add.src, &add.dest.value, stages, true)?)
+        ParsedInstruction::Add(add) => {
+            Instruction::Copy(copy_of(&add.options, &add.src, &add.dest.value, stages, true)?)
         }
-        Instruction::Workdir(workdir) => Kind::Workdir(workdir.arguments.value.to_string()),
-        Instruction::User(user) => Kind::User(user.arguments.value.to_string()),
-        Instruction::Shell(shell) => {
-            Kind::Shell(shell.arguments.iter().map(|word| word.value.to_string()).collect())
+        ParsedInstruction::Workdir(workdir) => {
+            Instruction::Workdir(workdir.arguments.value.to_string())
         }
-        Instruction::Entrypoint(entrypoint) => Kind::Entrypoint(line(&entrypoint.arguments)),
-        Instruction::Cmd(cmd) => Kind::Cmd(line(&cmd.arguments)),
+        ParsedInstruction::User(user) => Instruction::User(user.arguments.value.to_string()),
+        ParsedInstruction::Shell(shell) => {
+            Instruction::Shell(shell.arguments.iter().map(|word| word.value.to_string()).collect())
+        }
+        ParsedInstruction::Entrypoint(entrypoint) => {
+            Instruction::Entrypoint(line(&entrypoint.arguments))
+        }
+        ParsedInstruction::Cmd(cmd) => Instruction::Cmd(line(&cmd.arguments)),
         // imgforge writes the config of its images without them.
-        Instruction::Expose(_)
-        | Instruction::Healthcheck(_)
-        | Instruction::Maintainer(_)
-        | Instruction::Stopsignal(_) => Kind::WithoutEffect,
-        Instruction::Volume(volume) => {
+        ParsedInstruction::Expose(_)
+        | ParsedInstruction::Healthcheck(_)
+        | ParsedInstruction::Maintainer(_)
+        | ParsedInstruction::Stopsignal(_) => Instruction::WithoutEffect,
+        ParsedInstruction::Volume(volume) => {
             let (JsonOrStringArray::Json(_) | JsonOrStringArray::String(_)) = &volume.arguments;
-            Kind::WithoutEffect
+            Instruction::WithoutEffect
         }
-        Instruction::Onbuild(_) => {
+        ParsedInstruction::Onbuild(_) => {
             return Err("`ONBUILD` is not known to the embedded engine".to_owned());
         }
         _ => return Err("this instruction is not known to the embedded engine".to_owned()),
@@ -254,13 +260,13 @@ fn value_of<'a>(flag: &'a Flag<'_>) -> &'a str {
     flag.value.as_ref().map_or("", |value| value.value.as_ref())
 }
 
-fn line(command: &Command<'_>) -> Line {
+fn line(command: &Command<'_>) -> CommandForm {
     match command {
         Command::Exec(words) => {
-            Line::Exec(words.value.iter().map(|word| word.value.to_string()).collect())
+            CommandForm::Exec(words.value.iter().map(|word| word.value.to_string()).collect())
         }
-        Command::Shell(text) => Line::Shell(continued(text.value)),
-        _ => Line::Shell(String::new()),
+        Command::Shell(text) => CommandForm::Shell(continued(text.value)),
+        _ => CommandForm::Shell(String::new()),
     }
 }
 
@@ -269,10 +275,10 @@ fn continued(text: &str) -> String {
     text.replace("\\\n", "").trim().to_owned()
 }
 
-fn run_line(command: &Command<'_>, docs: &[HereDoc<'_>]) -> Line {
+fn run_line(command: &Command<'_>, docs: &[HereDoc<'_>]) -> CommandForm {
     let [first, ..] = docs else { return line(command) };
     let body = first.value.to_string();
-    if body.starts_with("#!") { Line::Program(body) } else { Line::Shell(body) }
+    if body.starts_with("#!") { CommandForm::Program(body) } else { CommandForm::Shell(body) }
 }
 
 fn copy_of(
@@ -281,8 +287,8 @@ fn copy_of(
     destination: &str,
     stages: &[String],
     add: bool,
-) -> Result<Copy, String> {
-    let mut copy = Copy {
+) -> Result<CopySpec, String> {
+    let mut copy = CopySpec {
         from: None,
         sources: Vec::new(),
         destination: destination.to_owned(),
@@ -330,7 +336,7 @@ fn copy_of(
 #[cfg(test)]
 mod tests {
     use super::super::Built;
-    use super::super::plan::Action;
+    use super::super::stage::Action;
     use super::*;
 
     fn none() -> BTreeMap<String, String> {

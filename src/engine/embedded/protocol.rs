@@ -59,16 +59,16 @@ pub enum Storage {
 
 /// A request.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Task {
+pub struct Request {
     /// Who does it.
     pub identity: Identity,
     /// What is done.
-    pub work: Work,
+    pub work: Operation,
 }
 
 /// What a helper does.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Work {
+pub enum Operation {
     /// Runs a container. The bytes of its files follow the request.
     Run(Box<Container>),
     /// Unpacks the tar that follows the request, until the end of the socket's input.
@@ -292,7 +292,7 @@ pub enum Step {
 
 /// The answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Answer {
+pub enum Response {
     /// A container ended.
     Ended {
         /// Its exit code, 128 and the signal where it was killed.

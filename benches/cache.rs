@@ -10,7 +10,7 @@ use std::path::Path;
 use criterion::{Criterion, criterion_group, criterion_main};
 use imgforge::cache::CacheInventory;
 use imgforge::engine::embedded::{EmbeddedEngine, Settings};
-use imgforge::engine::{Engine, label};
+use imgforge::engine::{Runner as _, label};
 use imgforge::key::{Digest, Key, KeyDocument, Kind, SCHEMA};
 use imgforge::plan::name;
 use imgforge::store::{ImageRecord, Store};

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use imgforge::engine::docker::DockerEngine;
 use imgforge::engine::embedded::{EmbeddedEngine, Settings};
-use imgforge::engine::{Engine, LogSink, SandboxNetwork, SandboxRequest};
+use imgforge::engine::{Engine, Images as _, LogSink, SandboxNetwork, SandboxRequest};
 
 const IMAGE: &str = "python:3.11-slim-bookworm";
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use imgforge::engine::Engine as _;
+use imgforge::engine::Images as _;
 use imgforge::engine::embedded::{EmbeddedEngine, Settings};
 use imgforge::plan::name::{alias, published};
 use imgforge::platform::Platform;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use imgforge::catalog::Catalog;
 use imgforge::dataset::demo;
 use imgforge::engine::fake::{FakeEngine, Method};
-use imgforge::engine::{Engine, EngineError, HostAccess, Image, SandboxEnd};
+use imgforge::engine::{EngineError, HostAccess, Image, Images as _, SandboxEnd};
 use imgforge::event::{Event, EventKind, Outcome, Reporter};
 use imgforge::exec::evaluation::{EvaluationContext, RunTarget};
 use imgforge::exec::output::{Lines, Told};

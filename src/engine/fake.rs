@@ -12,9 +12,9 @@ use async_trait::async_trait;
 use serde_json::json;
 
 use super::{
-    AttachRequest, Attached, BuildRequest, Engine, EngineError, EngineInfo, EngineKind, Image,
-    LayerConsumer, LayerRequest, ListedImage, LogSink, Pruned, PushSummary, Removed, Result,
-    SandboxEnd, SandboxRequest, check_platform, label,
+    AttachRequest, Attached, BuildRequest, Builder, EngineError, EngineInfo, EngineKind, Image,
+    Images, LayerConsumer, LayerRequest, LayerStorage, ListedImage, LogSink, Pruned, PushSummary,
+    Removed, Result, Runner, SandboxEnd, SandboxRequest, check_platform, label,
 };
 use crate::dockerfile;
 use crate::key::Digest;
@@ -303,11 +303,7 @@ fn first(tags: &[String]) -> String {
 }
 
 #[async_trait]
-impl Engine for FakeEngine {
-    async fn info(&self) -> Result<EngineInfo> {
-        Ok(self.info.clone())
-    }
-
+impl Images for FakeEngine {
     async fn images(&self) -> Result<Vec<ListedImage>> {
         let _running = self.enter(Method::Images, "").await?;
         let listed = |image: &Image| ListedImage {
@@ -336,6 +332,39 @@ impl Engine for FakeEngine {
         Ok(self.add(image))
     }
 
+    async fn push(&self, reference: &str, _: &[String], log: &dyn LogSink) -> Result<PushSummary> {
+        let _running = self.enter(Method::Push, reference).await?;
+        let missing = || EngineError::NoSuchImage { reference: reference.to_owned() };
+        let image = self.find(reference).ok_or_else(missing)?;
+        log.write(format!("pushed {reference}\n").as_bytes());
+        let sent = PushSummary { layers: Some(image.diff_ids.clone()) };
+        self.lock().registry.insert(reference.to_owned(), image);
+        Ok(sent)
+    }
+
+    async fn tag(&self, id: &str, reference: &str) -> Result<()> {
+        let _running = self.enter(Method::Tag, reference).await?;
+        let found = self.find(id);
+        let image = found.ok_or_else(|| EngineError::NoSuchImage { reference: id.to_owned() })?;
+        self.add(Image { tags: vec![reference.to_owned()], ..image });
+        Ok(())
+    }
+
+    async fn remove(&self, reference: &str) -> Result<()> {
+        let _running = self.enter(Method::Remove, reference).await?;
+        let mut state = self.lock();
+        state.images.remove(reference);
+        state.images.retain(|_, image| {
+            let before = image.tags.len();
+            image.tags.retain(|tag| tag != reference);
+            image.tags.len() == before || !image.tags.is_empty()
+        });
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Builder for FakeEngine {
     async fn build(&self, request: &BuildRequest, log: &dyn LogSink) -> Result<Image> {
         let _running = self.enter(Method::Build, &first(&request.tags)).await?;
         let mut image = Image::default();
@@ -392,36 +421,21 @@ impl Engine for FakeEngine {
         Ok(self.add(image))
     }
 
-    async fn tag(&self, id: &str, reference: &str) -> Result<()> {
-        let _running = self.enter(Method::Tag, reference).await?;
-        let found = self.find(id);
-        let image = found.ok_or_else(|| EngineError::NoSuchImage { reference: id.to_owned() })?;
-        self.add(Image { tags: vec![reference.to_owned()], ..image });
-        Ok(())
+    async fn run(&self, reference: &str, command: &[String], log: &dyn LogSink) -> Result<i64> {
+        let _running = self.enter(Method::Run, reference).await?;
+        if self.find(reference).is_none() {
+            return Err(EngineError::NoSuchImage { reference: reference.to_owned() });
+        }
+        let state = self.lock();
+        let meant = |answer: &&Answer| command.iter().any(|word| word.contains(&answer.word));
+        let Some(answer) = state.answers.iter().find(meant) else { return Ok(0) };
+        log.write(&answer.output);
+        Ok(answer.code)
     }
+}
 
-    async fn remove(&self, reference: &str) -> Result<()> {
-        let _running = self.enter(Method::Remove, reference).await?;
-        let mut state = self.lock();
-        state.images.remove(reference);
-        state.images.retain(|_, image| {
-            let before = image.tags.len();
-            image.tags.retain(|tag| tag != reference);
-            image.tags.len() == before || !image.tags.is_empty()
-        });
-        Ok(())
-    }
-
-    async fn push(&self, reference: &str, _: &[String], log: &dyn LogSink) -> Result<PushSummary> {
-        let _running = self.enter(Method::Push, reference).await?;
-        let missing = || EngineError::NoSuchImage { reference: reference.to_owned() };
-        let image = self.find(reference).ok_or_else(missing)?;
-        log.write(format!("pushed {reference}\n").as_bytes());
-        let sent = PushSummary { layers: Some(image.diff_ids.clone()) };
-        self.lock().registry.insert(reference.to_owned(), image);
-        Ok(sent)
-    }
-
+#[async_trait]
+impl LayerStorage for FakeEngine {
     async fn read_layers(&self, _: &[Image], _: Arc<dyn LayerConsumer>) -> Result<()> {
         Err(EngineError::Refused {
             action: "read layers".to_owned(),
@@ -445,17 +459,12 @@ impl Engine for FakeEngine {
         let _running = self.enter(Method::Sweep, "").await?;
         Ok(Pruned::default())
     }
+}
 
-    async fn run(&self, reference: &str, command: &[String], log: &dyn LogSink) -> Result<i64> {
-        let _running = self.enter(Method::Run, reference).await?;
-        if self.find(reference).is_none() {
-            return Err(EngineError::NoSuchImage { reference: reference.to_owned() });
-        }
-        let state = self.lock();
-        let meant = |answer: &&Answer| command.iter().any(|word| word.contains(&answer.word));
-        let Some(answer) = state.answers.iter().find(meant) else { return Ok(0) };
-        log.write(&answer.output);
-        Ok(answer.code)
+#[async_trait]
+impl Runner for FakeEngine {
+    async fn info(&self) -> Result<EngineInfo> {
+        Ok(self.info.clone())
     }
 
     async fn run_sandboxed(

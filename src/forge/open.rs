@@ -11,7 +11,7 @@ use crate::cache::check::Checker;
 use crate::catalog::Catalog;
 use crate::engine::docker::{self, DockerEngine};
 use crate::engine::embedded::{EmbeddedEngine, Settings, Storage};
-use crate::engine::{Engine, EngineError, EngineInfo};
+use crate::engine::{Engine, EngineError, EngineInfo, Runner as _};
 use crate::file_system;
 use crate::key::Key;
 use crate::owner;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use imgforge::engine::docker::{DockerEngine, Refusal};
-use imgforge::engine::{Engine, EngineError, SandboxEnd};
+use imgforge::engine::{Builder as _, EngineError, LayerStorage as _, Runner as _, SandboxEnd};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };

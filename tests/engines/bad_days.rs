@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use imgforge::engine::docker::DockerEngine;
-use imgforge::engine::{Engine as _, EngineError, SandboxEnd};
+use imgforge::engine::{Builder as _, EngineError, Runner as _, SandboxEnd};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use imgforge::engine::embedded::{EmbeddedEngine, Settings, Storage};
-use imgforge::engine::{Engine, EngineError, Image, ImageConfig, LayerFile, LayerRequest, Quotas};
+use imgforge::engine::{
+    Builder as _, Engine, EngineError, Image, ImageConfig, Images as _, LayerFile, LayerRequest,
+    Quotas, Runner as _,
+};
 use imgforge::key::Digest;
 use imgforge::owner::Liveness;
 use imgforge::platform::Platform;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use imgforge::engine::embedded::Storage;
-use imgforge::engine::{Engine, Image, LayerRequest};
+use imgforge::engine::{Builder as _, Engine, Image, Images as _, LayerRequest};
 
 use crate::common::{Log, layer, left_out, on_every_engine};
 use crate::embedded::open;

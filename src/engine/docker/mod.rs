@@ -46,9 +46,9 @@ use crate::owner::Judge;
 use choice::{Choice, Endpoint};
 
 use super::{
-    AttachRequest, Attached, BuildRequest, Engine, EngineError, EngineInfo, Image, LayerConsumer,
-    LayerRequest, ListedImage, LogSink, Pruned, PushSummary, Removed, Result, SandboxEnd,
-    SandboxRequest,
+    AttachRequest, Attached, BuildRequest, Builder, EngineError, EngineInfo, Image, Images,
+    LayerConsumer, LayerRequest, LayerStorage, ListedImage, LogSink, Pruned, PushSummary, Removed,
+    Result, Runner, SandboxEnd, SandboxRequest,
 };
 
 /// Tells whether somebody chose an engine, rightly or not: by `DOCKER_HOST`, by a context, or by
@@ -138,11 +138,7 @@ impl DockerEngine {
 }
 
 #[async_trait]
-impl Engine for DockerEngine {
-    async fn info(&self) -> Result<EngineInfo> {
-        self.read_info().await
-    }
-
+impl Images for DockerEngine {
     async fn images(&self) -> Result<Vec<ListedImage>> {
         self.list_images().await
     }
@@ -155,12 +151,8 @@ impl Engine for DockerEngine {
         self.pull_image(reference, platform, log).await
     }
 
-    async fn build(&self, request: &BuildRequest, log: &dyn LogSink) -> Result<Image> {
-        self.build_image(request, log).await
-    }
-
-    async fn load(&self, request: &LayerRequest) -> Result<Image> {
-        self.load_layer(request).await
+    async fn push(&self, reference: &str, _: &[String], log: &dyn LogSink) -> Result<PushSummary> {
+        self.push_image(reference, log).await
     }
 
     async fn tag(&self, id: &str, reference: &str) -> Result<()> {
@@ -170,11 +162,25 @@ impl Engine for DockerEngine {
     async fn remove(&self, reference: &str) -> Result<()> {
         self.remove_image(reference).await
     }
+}
 
-    async fn push(&self, reference: &str, _: &[String], log: &dyn LogSink) -> Result<PushSummary> {
-        self.push_image(reference, log).await
+#[async_trait]
+impl Builder for DockerEngine {
+    async fn build(&self, request: &BuildRequest, log: &dyn LogSink) -> Result<Image> {
+        self.build_image(request, log).await
     }
 
+    async fn load(&self, request: &LayerRequest) -> Result<Image> {
+        self.load_layer(request).await
+    }
+
+    async fn run(&self, reference: &str, command: &[String], log: &dyn LogSink) -> Result<i64> {
+        self.run_command(reference, command, log).await
+    }
+}
+
+#[async_trait]
+impl LayerStorage for DockerEngine {
     async fn read_layers(&self, images: &[Image], consumer: Arc<dyn LayerConsumer>) -> Result<()> {
         self.export_layers(images, consumer).await
     }
@@ -194,9 +200,12 @@ impl Engine for DockerEngine {
     async fn prune(&self, dry_run: bool) -> Result<Pruned> {
         self.prune_builds(dry_run).await
     }
+}
 
-    async fn run(&self, reference: &str, command: &[String], log: &dyn LogSink) -> Result<i64> {
-        self.run_command(reference, command, log).await
+#[async_trait]
+impl Runner for DockerEngine {
+    async fn info(&self) -> Result<EngineInfo> {
+        self.read_info().await
     }
 
     async fn run_sandboxed(

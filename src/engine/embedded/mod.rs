@@ -33,8 +33,9 @@ use async_trait::async_trait;
 use crate::owner::{Held, Judge, Owners};
 
 use super::{
-    AttachRequest, Attached, BuildRequest, Engine, EngineInfo, Image, LayerConsumer, LayerRequest,
-    ListedImage, LogSink, Pruned, PushSummary, Removed, Result, SandboxEnd, SandboxRequest,
+    AttachRequest, Attached, BuildRequest, Builder, EngineInfo, Image, Images, LayerConsumer,
+    LayerRequest, LayerStorage, ListedImage, LogSink, Pruned, PushSummary, Removed, Result, Runner,
+    SandboxEnd, SandboxRequest,
 };
 use helper_client::HelperClient;
 use layout::{Layout, file_error};
@@ -163,11 +164,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 #[async_trait]
-impl Engine for EmbeddedEngine {
-    async fn info(&self) -> Result<EngineInfo> {
-        self.read_info()
-    }
-
+impl Images for EmbeddedEngine {
     async fn images(&self) -> Result<Vec<ListedImage>> {
         self.list_images()
     }
@@ -181,24 +178,6 @@ impl Engine for EmbeddedEngine {
         self.pull_image(reference, platform, log).await
     }
 
-    async fn build(&self, request: &BuildRequest, log: &dyn LogSink) -> Result<Image> {
-        let _operation = self.begin()?;
-        self.build_image(request, log).await
-    }
-
-    async fn load(&self, request: &LayerRequest) -> Result<Image> {
-        let _operation = self.begin()?;
-        self.load_layers(request).await
-    }
-
-    async fn tag(&self, id: &str, reference: &str) -> Result<()> {
-        self.tag_image(id, reference)
-    }
-
-    async fn remove(&self, reference: &str) -> Result<()> {
-        self.remove_image(reference)
-    }
-
     async fn push(
         &self,
         reference: &str,
@@ -209,6 +188,35 @@ impl Engine for EmbeddedEngine {
         self.push_image(reference, siblings, log).await
     }
 
+    async fn tag(&self, id: &str, reference: &str) -> Result<()> {
+        self.tag_image(id, reference)
+    }
+
+    async fn remove(&self, reference: &str) -> Result<()> {
+        self.remove_image(reference)
+    }
+}
+
+#[async_trait]
+impl Builder for EmbeddedEngine {
+    async fn build(&self, request: &BuildRequest, log: &dyn LogSink) -> Result<Image> {
+        let _operation = self.begin()?;
+        self.build_image(request, log).await
+    }
+
+    async fn load(&self, request: &LayerRequest) -> Result<Image> {
+        let _operation = self.begin()?;
+        self.load_layers(request).await
+    }
+
+    async fn run(&self, reference: &str, command: &[String], log: &dyn LogSink) -> Result<i64> {
+        let _operation = self.begin()?;
+        self.run_command(reference, command, log).await
+    }
+}
+
+#[async_trait]
+impl LayerStorage for EmbeddedEngine {
     async fn read_layers(&self, images: &[Image], consumer: Arc<dyn LayerConsumer>) -> Result<()> {
         let _operation = self.begin()?;
         tokio::task::block_in_place(|| self.give_layers(images, &consumer))
@@ -234,10 +242,12 @@ impl Engine for EmbeddedEngine {
     async fn prune(&self, dry_run: bool) -> Result<Pruned> {
         tokio::task::block_in_place(|| self.collect(dry_run))
     }
+}
 
-    async fn run(&self, reference: &str, command: &[String], log: &dyn LogSink) -> Result<i64> {
-        let _operation = self.begin()?;
-        self.run_command(reference, command, log).await
+#[async_trait]
+impl Runner for EmbeddedEngine {
+    async fn info(&self) -> Result<EngineInfo> {
+        self.read_info()
     }
 
     async fn run_sandboxed(

@@ -1,0 +1,54 @@
+//! Images, as engines tell of them.
+
+use std::collections::BTreeMap;
+
+/// An image as the listing of an engine shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ListedImage {
+    /// The engine's id: the digest of the config, or of the manifest on a containerd store.
+    pub id: String,
+    /// `repository:tag` references.
+    pub tags: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Bytes of all layers, shared ones included.
+    pub size: u64,
+}
+
+/// An image looked at closely.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Image {
+    /// The engine's id.
+    pub id: String,
+    /// `repository:tag` references.
+    pub tags: Vec<String>,
+    /// `repository@sha256:…` of registries that it was pulled from or pushed to.
+    pub repo_digests: Vec<String>,
+    /// The sha256 of every uncompressed layer, lowest first.
+    pub diff_ids: Vec<String>,
+    /// Such as `linux/amd64`.
+    pub platform: String,
+    /// Bytes of all layers.
+    pub size: u64,
+    /// Labels, environment, entrypoint and so on.
+    pub config: ImageConfig,
+}
+
+/// The runtime part of an image's config.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImageConfig {
+    /// `NAME=value`, in order.
+    pub env: Vec<String>,
+    /// The default command.
+    pub cmd: Vec<String>,
+    /// The entrypoint.
+    pub entrypoint: Vec<String>,
+    /// The working directory; empty for `/`.
+    pub working_dir: String,
+    /// The user; empty for root.
+    pub user: String,
+    /// What runs the shell form of `RUN` in a Dockerfile on top; empty for `/bin/sh -c`.
+    pub shell: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}

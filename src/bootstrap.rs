@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 
 use crate::catalog::python::minor;
 use crate::engine::{
-    Engine, EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink, emulation, label,
+    Builder, EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink, emulation, label,
 };
 use crate::key::Digest;
 use crate::offline;
@@ -224,7 +224,7 @@ impl Bootstrap {
     /// all stand on the same packages; else it is made.
     pub async fn have(
         &self,
-        engine: &dyn Engine,
+        engine: &dyn Builder,
         platform: &str,
         directory: &Path,
         log: &dyn LogSink,
@@ -242,7 +242,7 @@ impl Bootstrap {
     /// has one, and returns it.
     pub async fn sibling(
         &self,
-        engine: &dyn Engine,
+        engine: &dyn Builder,
         platform: &str,
     ) -> Result<Option<Image>, BootstrapError> {
         let Some(python) = self.python else { return Ok(None) };
@@ -272,7 +272,7 @@ impl Bootstrap {
     /// Makes the image in `directory`, gives it to the engine, and returns it.
     pub async fn make(
         &self,
-        engine: &dyn Engine,
+        engine: &dyn Builder,
         platform: &str,
         directory: &Path,
         log: &dyn LogSink,

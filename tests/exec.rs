@@ -104,7 +104,8 @@ impl Space {
         };
         change(&mut settings);
         Executor {
-            engine: self.engine.clone(),
+            builder: self.engine.clone(),
+            runner: self.engine.clone(),
             store: self.store.clone(),
             mirrors: self.mirrors.clone(),
             settings,

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::Mutex;
 
-use crate::engine::{Engine, Image, ImageConfig, Result as EngineResult, label};
+use crate::engine::{Image, ImageConfig, LayerStorage, Result as EngineResult, label};
 use crate::key::{Key, KeyDocument, Kind, SCHEMA};
 use crate::plan::name;
 use crate::platform;
@@ -295,7 +295,7 @@ fn same_config(found: &ImageConfig, wanted: &ImageConfig) -> Result<(), Wrong> {
 
 /// Checks images of an engine, each with what it stands on down to its base.
 pub struct Checker<'a> {
-    engine: &'a dyn Engine,
+    engine: &'a dyn LayerStorage,
     /// What was built here, or passed before.
     known: HashMap<Key, VerifiedImage>,
     /// What images come from, where they come from elsewhere.
@@ -306,7 +306,7 @@ pub struct Checker<'a> {
 impl<'a> Checker<'a> {
     /// Makes a checker that takes the images of `known` for checked, see
     /// [`crate::store::Store::verified_images`].
-    pub fn new(engine: &'a dyn Engine, known: HashMap<Key, VerifiedImage>) -> Checker<'a> {
+    pub fn new(engine: &'a dyn LayerStorage, known: HashMap<Key, VerifiedImage>) -> Checker<'a> {
         Checker { engine, known, offers: None, passed: Mutex::default() }
     }
 
@@ -317,7 +317,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Returns the engine.
-    pub fn engine(&self) -> &'a dyn Engine {
+    pub fn engine(&self) -> &'a dyn LayerStorage {
         self.engine
     }
 

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::disk;
-use crate::engine::{Engine, Pruned};
+use crate::engine::{LayerStorage, Pruned};
 use crate::key::{Key, Kind};
 use crate::store::Store;
 
@@ -177,7 +177,7 @@ pub struct Collected {
 /// Takes images away.
 pub struct Collector<'a> {
     /// The engine.
-    pub engine: &'a dyn Engine,
+    pub engine: &'a dyn LayerStorage,
     /// Its name in the index.
     pub identity: &'a str,
     /// The directory of its images, where it is on this machine.

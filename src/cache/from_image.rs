@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use crate::bootstrap;
-use crate::engine::{Engine, EngineError, Image, ListedImage, LogSink, label};
+use crate::engine::{Builder, EngineError, Image, Images, ListedImage, LogSink, label};
 use crate::key::{Digest, KeyDocument, Kind};
 use crate::plan::name;
 use crate::platform;
@@ -73,7 +73,7 @@ impl FromImage {
     ///
     /// # Errors
     /// The engine's own.
-    pub async fn find(&self, engine: &dyn Engine) -> Result<Vec<(String, Image)>, EngineError> {
+    pub async fn find(&self, engine: &dyn Images) -> Result<Vec<(String, Image)>, EngineError> {
         let mut found = Vec::new();
         for name in [self.reference.clone(), self.own_name()] {
             if let Some(image) = engine.inspect(&name).await?.filter(|image| self.is(image)) {
@@ -122,7 +122,7 @@ pub fn of_recipe(recipe: &BaseRecipe) -> Vec<FromImage> {
 /// Returns the `FROM` images that a base stands on, each with its name there, as far as the engine has
 /// them: one that has changed since the base was built is left out.
 pub async fn external_images(
-    engine: &dyn Engine,
+    engine: &dyn Images,
     base: &Image,
 ) -> Result<Vec<(FromImage, String, Image)>, EngineError> {
     let mut found = Vec::new();
@@ -163,7 +163,7 @@ pub fn recorded_identities(listed: &[ListedImage], platform: &str) -> BTreeMap<S
 /// has them. The place is asked only where none of the engine's is below the base. One that nobody
 /// trusted signed is as if it were not there.
 pub async fn below(
-    engine: &dyn Engine,
+    engine: &dyn Images,
     offers: Option<&dyn ImageSource>,
     base: &Image,
 ) -> Result<Vec<Image>, EngineError> {
@@ -189,7 +189,7 @@ async fn offered(remote: &dyn ImageSource, from: &FromImage) -> Result<Option<Im
 
 /// Brings the `FROM` image that a base from `remote` begins with, where it is there and not here: whoever hands the base on has to show what it stands on. Their layers came with the base.
 pub async fn bring(
-    engine: &dyn Engine,
+    engine: &dyn Builder,
     remote: &dyn ImageSource,
     base: &Image,
     log: &dyn LogSink,
@@ -205,7 +205,7 @@ pub async fn bring(
 
 /// Brings a `FROM` image that a base is to be built on; tells whether `remote` has it.
 pub async fn bring_for_build(
-    engine: &dyn Engine,
+    engine: &dyn Builder,
     remote: &dyn ImageSource,
     from: &FromImage,
     log: &dyn LogSink,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::engine::{Engine, EngineError, Image, LogSink, NoLog, Result, label};
+use crate::engine::{Builder, Engine, EngineError, Image, LogSink, NoLog, Result, label};
 use crate::key::{Key, Kind};
 use crate::plan::name;
 use crate::store::{ImageRecord, Store};
@@ -32,7 +32,7 @@ pub trait ImageSource: Send + Sync {
     /// stands on there.
     async fn bring(
         &self,
-        engine: &dyn Engine,
+        engine: &dyn Builder,
         kind: Kind,
         key: &Key,
         parent: Option<&Image>,
@@ -42,7 +42,7 @@ pub trait ImageSource: Send + Sync {
     /// Brings a `FROM` image onto an engine, where it gets a name of ours: see [`FromImage::own_name`].
     async fn bring_external(
         &self,
-        engine: &dyn Engine,
+        engine: &dyn Builder,
         from: &FromImage,
         log: &dyn LogSink,
     ) -> Result<()>;

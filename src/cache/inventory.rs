@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::bootstrap::{self, Bootstrap};
-use crate::engine::{Engine, EngineError, Image, ListedImage, label};
+use crate::engine::{EngineError, Image, LayerStorage, ListedImage, label};
 use crate::key::{Key, Kind};
 use crate::plan::name;
 use crate::store::{Indexed, Pinned, Store, StoreError, Use};
@@ -136,7 +136,7 @@ struct Ours {
     external: bool,
 }
 
-fn ours(image: &ListedImage, engine: &dyn Engine) -> Option<Ours> {
+fn ours(image: &ListedImage, engine: &dyn LayerStorage) -> Option<Ours> {
     if image.labels.contains_key(label::SCRATCH) {
         return None;
     }
@@ -148,7 +148,7 @@ fn ours(image: &ListedImage, engine: &dyn Engine) -> Option<Ours> {
 
 /// Finds out whether an image without a key is there for imgforge's own: where others keep images as
 /// well, only one that was bootstrapped or came with a base, and that has no other name.
-fn external(image: &ListedImage, engine: &dyn Engine) -> Option<Ours> {
+fn external(image: &ListedImage, engine: &dyn LayerStorage) -> Option<Ours> {
     let bootstrapped = image.labels.contains_key(bootstrap::LABEL);
     let ours = |tag: &String| {
         name::is_kept_from_image(tag) || bootstrapped && Bootstrap::of(tag).is_some()
@@ -165,7 +165,7 @@ impl CacheInventory {
     /// Reads what an engine has, from one listing. Images that the index does not know are looked at
     /// one by one, and layers that were never measured are measured; both are remembered.
     pub async fn read(
-        engine: &dyn Engine,
+        engine: &dyn LayerStorage,
         identity: &str,
         store: &Store,
     ) -> Result<CacheInventory, CacheError> {
@@ -289,7 +289,7 @@ impl CacheInventory {
     /// engine tells of whole images are shared out.
     async fn measure(
         &mut self,
-        engine: &dyn Engine,
+        engine: &dyn LayerStorage,
         identity: &str,
         store: &Store,
         sizes: &[u64],

@@ -14,7 +14,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use crate::engine::reference::{self, NotAPlace};
 use crate::engine::registry::{self, Access, Described, Registry, RegistryClient};
 use crate::engine::retry::retried;
-use crate::engine::{Engine, EngineError, Image, LogSink, NoLog, Result, label};
+use crate::engine::{Builder, EngineError, Image, LayerStorage, LogSink, NoLog, Result, label};
 use crate::key::{Key, Kind};
 use crate::plan::name;
 use crate::platform;
@@ -286,7 +286,7 @@ struct Unlisted {
 struct Pushing<'a> {
     cache: &'a RegistryCache,
     checker: &'a Checker<'a>,
-    engine: &'a dyn Engine,
+    engine: &'a dyn LayerStorage,
     siblings: Vec<String>,
     /// Blobs that the registry is known to have.
     blobs: Mutex<HashSet<String>>,
@@ -578,7 +578,7 @@ impl ImageSource for RegistryCache {
 
     async fn bring(
         &self,
-        engine: &dyn Engine,
+        engine: &dyn Builder,
         kind: Kind,
         key: &Key,
         _: Option<&Image>,
@@ -590,7 +590,7 @@ impl ImageSource for RegistryCache {
 
     async fn bring_external(
         &self,
-        engine: &dyn Engine,
+        engine: &dyn Builder,
         from: &FromImage,
         log: &dyn LogSink,
     ) -> Result<()> {
@@ -672,7 +672,7 @@ impl RegistryCache {
 
     async fn bring_as(
         &self,
-        engine: &dyn Engine,
+        engine: &dyn Builder,
         name: &str,
         local: &str,
         log: &dyn LogSink,

@@ -148,7 +148,7 @@ impl Worker {
         let control = Control::new(log, tests);
         let began = Instant::now();
         let end = tokio::select! {
-            end = self.engine.run_sandboxed(&request, &output, &control) => end?,
+            end = self.runner.run_sandboxed(&request, &output, &control) => end?,
             source = output.failure() => return Err(NodeError::File { path, source }),
             source = control.failure() => return Err(file(source)),
             error = self.disk_fills() => return Err(error),

@@ -56,7 +56,7 @@ impl Worker {
             host: self.settings.host.clone(),
             no_cache: node.status.is_forced(),
         };
-        match self.engine.build(&request, &**log).await {
+        match self.builder.build(&request, &**log).await {
             Err(EngineError::NoSuchImage { reference: name }) => {
                 let meant = names.into_iter().find(|(_, known)| *known == name);
                 let reference = meant.map_or(name, |(reference, _)| reference);
@@ -74,11 +74,11 @@ impl Worker {
         from: &FromImage,
         log: &Arc<NodeLog>,
     ) -> Result<Option<String>, NodeError> {
-        let mut here = from.find(&*self.engine).await?;
+        let mut here = from.find(&*self.builder).await?;
         if let Some(remote) = self.remote.as_deref().filter(|_| here.is_empty()) {
             self.step(index, format!("pull {} from {}", from.reference, remote.describe()));
-            if from_image::bring_for_build(&*self.engine, remote, from, &**log).await? {
-                here = from.find(&*self.engine).await?;
+            if from_image::bring_for_build(&*self.builder, remote, from, &**log).await? {
+                here = from.find(&*self.builder).await?;
             }
         }
         Ok(here.into_iter().next().map(|(name, _)| name))
@@ -87,7 +87,7 @@ impl Worker {
     /// Says why a base cannot be built on a `FROM` image: it is not here, or is another one by now.
     async fn without_from(&self, from: FromImage) -> Result<NodeError, NodeError> {
         let FromImage { reference, platform, .. } = from;
-        let image = self.engine.inspect(&reference).await?;
+        let image = self.builder.inspect(&reference).await?;
         Ok(match image.is_some_and(|image| platform::same(&image.platform, &platform)) {
             true => NodeError::FromChanged { reference },
             false => EngineError::NoSuchImage { reference }.into(),
@@ -130,7 +130,7 @@ impl Worker {
             host: self.settings.host.clone(),
             no_cache: node.status.is_forced(),
         };
-        Ok(self.engine.build(&request, &**log).await?)
+        Ok(self.builder.build(&request, &**log).await?)
     }
 
     pub(super) async fn build_checkout(
@@ -187,7 +187,7 @@ impl Worker {
         if !recipe.needs_container() {
             config.labels = self.labels(index);
             let request = LayerRequest { parent, layers, config, tags: Self::tags(node) };
-            return Ok(self.engine.load(&request).await?);
+            return Ok(self.builder.load(&request).await?);
         }
         let uninstalled = uninstalled(&node.key, &self.settings.owner);
         config.labels = BTreeMap::from([
@@ -195,7 +195,7 @@ impl Worker {
             (label::MADE.to_owned(), jiff::Timestamp::now().as_second().to_string()),
         ]);
         let request = LayerRequest { parent, layers, config, tags: vec![uninstalled.clone()] };
-        self.engine.load(&request).await?;
+        self.builder.load(&request).await?;
         drop(scratch);
         self.step(index, "install the checkout");
         let request = BuildRequest {
@@ -209,8 +209,8 @@ impl Worker {
             no_cache: node.status.is_forced(),
         };
         let watched = Watch { log: &**log, seen: Mutex::new(Vec::new()) };
-        let built = self.engine.build(&request, &watched).await;
-        let removed = self.engine.remove(&uninstalled).await;
+        let built = self.builder.build(&request, &watched).await;
+        let removed = self.builder.remove(&uninstalled).await;
         let image = built.map_err(|error| of_commands(error, recipe))?;
         removed?;
         if watched.saw(SETUP_CHANGED) {
@@ -232,7 +232,7 @@ impl Worker {
             ["git", "-C", TESTBED, "diff", "--binary", "--full-index", &recipe.base_commit, "HEAD"];
         let command = command.map(str::to_owned);
         let output = Collect::default();
-        let code = self.engine.run(&node.image, &command, &output).await?;
+        let code = self.builder.run(&node.image, &command, &output).await?;
         if code != 0 {
             let step = command.join(" ");
             return Err(EngineError::Step { step, code }.into());
@@ -294,7 +294,7 @@ impl Worker {
         let config = ImageConfig { labels, ..parent.config.clone() };
         self.step(index, "load the patches");
         let request = LayerRequest { parent, layers, config, tags: Self::tags(node) };
-        Ok(self.engine.load(&request).await?)
+        Ok(self.builder.load(&request).await?)
     }
 
     /// Returns what the installation of a checkout changed in tracked files.

@@ -1,4 +1,4 @@
-//! The executor: builds the stale nodes of a plan, in parallel, through an engine.
+//! The executor: builds the stale nodes of a plan, in parallel, through a builder and a runner.
 //!
 //! [`Executor::run`] asks the [`schedule`] what is next, gives it to a [`worker`], and tells the
 //! reporter what happened. It knows nothing of arguments and terminals. What was finished stays
@@ -31,7 +31,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::image_source::ImageSource;
-use crate::engine::{Engine, HostAccess};
+use crate::engine::{Builder, HostAccess, Runner};
 use crate::event::{EVENT_SCHEMA, Event, EventKind, NodeRef, Outcome, Reporter};
 use crate::key::Kind;
 use crate::plan::{Node, Plan, Status};
@@ -87,8 +87,10 @@ pub struct Interrupt {
 
 /// Builds plans.
 pub struct Executor {
-    /// Where images are built.
-    pub engine: Arc<dyn Engine>,
+    /// What makes images.
+    pub builder: Arc<dyn Builder>,
+    /// What runs evaluations in them.
+    pub runner: Arc<dyn Runner>,
     /// The state between runs.
     pub store: Arc<Store>,
     /// Where repositories come from.

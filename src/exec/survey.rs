@@ -8,7 +8,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use crate::bootstrap::{self, Bootstrap, BootstrapError};
 use crate::cache::check::{self, Wrong};
 use crate::cache::from_image::{self, content_identity};
-use crate::engine::{Engine, EngineError, Image, ListedImage, LogSink};
+use crate::engine::{Builder, EngineError, Image, Images, ListedImage, LogSink};
 use crate::key::Key;
 use crate::plan::{Inventory, Plan, Present};
 use crate::platform;
@@ -75,7 +75,7 @@ pub const BOOTSTRAP_BYTES: u64 = 1 << 30;
 /// Returns the identity of every `FROM` image that the engine has for a platform; with `fetch` the
 /// others are pulled first, or made.
 pub async fn from_identities(
-    engine: &dyn Engine,
+    engine: &dyn Builder,
     references: &[String],
     platform: &str,
     fetch: Option<&Fetch<'_>>,
@@ -96,7 +96,7 @@ pub async fn from_identities(
 }
 
 async fn fetched(
-    engine: &dyn Engine,
+    engine: &dyn Builder,
     reference: &str,
     platform: &str,
     fetch: &Fetch<'_>,
@@ -128,7 +128,7 @@ async fn fetched(
 
 /// Lists the published images of a plan that the engine has, for the plan's platform.
 async fn published(
-    engine: &dyn Engine,
+    engine: &dyn Images,
     plan: &Plan,
     named: &BTreeMap<&str, &ListedImage>,
 ) -> Result<Vec<String>, EngineError> {
@@ -161,7 +161,7 @@ const LOOKS_AT_ONCE: usize = 8;
 /// with its parent. Whether an image stands on its parent is compared every time: that may be another
 /// by now.
 pub async fn inventory(
-    engine: &dyn Engine,
+    engine: &dyn Images,
     identity: &str,
     store: &Store,
     plan: &Plan,

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::check::{self, Wrong};
 use crate::cache::from_image;
 use crate::cache::image_source::ImageSource;
-use crate::engine::{Engine, EngineError, Image, LogSink, check_platform, label};
+use crate::engine::{Builder, EngineError, Image, LogSink, Runner, check_platform, label};
 use crate::event::Outcome;
 use crate::key::{Kind, SCHEMA};
 use crate::plan::{Node, Plan, Reason, Status};
@@ -72,7 +72,8 @@ pub(super) struct AttemptOk {
 
 /// Builds nodes of one plan. Shared by all slots.
 pub(super) struct Worker {
-    pub(super) engine: Arc<dyn Engine>,
+    pub(super) builder: Arc<dyn Builder>,
+    pub(super) runner: Arc<dyn Runner>,
     pub(super) store: Arc<Store>,
     pub(super) plan: Arc<Plan>,
     pub(super) runs: Option<Arc<EvaluationContext>>,
@@ -93,7 +94,8 @@ impl Worker {
         messages: mpsc::UnboundedSender<Message>,
     ) -> Self {
         Worker {
-            engine: executor.engine.clone(),
+            builder: executor.builder.clone(),
+            runner: executor.runner.clone(),
             store: executor.store.clone(),
             plan,
             runs: executor.runs.clone(),
@@ -317,12 +319,12 @@ impl Worker {
             if let Some(parent) = &parent
                 && !image.diff_ids.starts_with(&parent.diff_ids)
             {
-                let _ = self.engine.remove(&node.image).await;
+                let _ = self.builder.remove(&node.image).await;
                 let parent = parent.tags.first().unwrap_or(&parent.id).clone();
                 return Err(NodeError::NotOnParent { parent });
             }
             if let Err(error) = check_platform(&node.image, &image.platform, &self.plan.platform) {
-                let _ = self.engine.remove(&node.image).await;
+                let _ = self.builder.remove(&node.image).await;
                 return Err(error.into());
             }
             let bytes = image.size.saturating_sub(parent.as_ref().map_or(0, |parent| parent.size));
@@ -367,12 +369,12 @@ impl Worker {
         index: NodeIndex,
     ) -> Result<Option<Result<Image, Wrong>>, NodeError> {
         let node = &self.plan.graph[index];
-        let Some(image) = self.engine.inspect(&node.image).await? else { return Ok(None) };
+        let Some(image) = self.builder.inspect(&node.image).await? else { return Ok(None) };
         let below = match self.plan.parent(index) {
             Some(parent) => {
-                self.engine.inspect(&self.plan.graph[parent].image).await?.into_iter().collect()
+                self.builder.inspect(&self.plan.graph[parent].image).await?.into_iter().collect()
             }
-            None => from_image::below(&*self.engine, self.remote.as_deref(), &image).await?,
+            None => from_image::below(&*self.builder, self.remote.as_deref(), &image).await?,
         };
         let below: Vec<&Image> = below.iter().collect();
         let checked = check::check(&image, node.kind(), &node.key, &below);
@@ -393,18 +395,18 @@ impl Worker {
             Some(parent) => Some(self.image_of(&self.plan.graph[parent]).await?),
             None => None,
         };
-        remote.bring(&*self.engine, node.kind(), &node.key, parent.as_ref(), &**log).await?;
+        remote.bring(&*self.builder, node.kind(), &node.key, parent.as_ref(), &**log).await?;
         if node.kind() == Kind::Base
-            && let Some(base) = self.engine.inspect(&node.image).await?
+            && let Some(base) = self.builder.inspect(&node.image).await?
         {
-            from_image::bring(&*self.engine, remote, &base, &**log).await?;
+            from_image::bring(&*self.builder, remote, &base, &**log).await?;
         }
         let why = match self.checked_image(index).await? {
             Some(Ok(image)) => return Ok((image, parent.map_or(0, |parent| parent.size))),
             Some(Err(wrong)) => wrong.to_string(),
             None => "it is not here afterwards".to_owned(),
         };
-        self.engine.remove(&node.image).await?;
+        self.builder.remove(&node.image).await?;
         Err(NodeError::Engine(EngineError::Pull {
             reference: node.image.clone(),
             reason: format!("what {} has of it is not taken: {why}", remote.describe()),
@@ -434,7 +436,7 @@ impl Worker {
                 };
                 if here.is_none() {
                     let platform = &self.plan.platform;
-                    self.engine.pull(reference, platform, &**log).await?;
+                    self.builder.pull(reference, platform, &**log).await?;
                 }
             }
         }
@@ -444,7 +446,7 @@ impl Worker {
     async fn apply_aliases(&self, node: &Node, image: &Image) -> Result<(), NodeError> {
         for alias in &node.aliases {
             if !image.tags.contains(alias) {
-                self.engine.tag(&image.id, alias).await?;
+                self.builder.tag(&image.id, alias).await?;
             }
         }
         Ok(())
@@ -495,7 +497,7 @@ impl Worker {
     /// Looks at a node's image; one for another platform, which took its name, is not it.
     pub(super) async fn image_of(&self, node: &Node) -> Result<Image, NodeError> {
         let reference = node.image.clone();
-        let image = self.engine.inspect(&reference).await?;
+        let image = self.builder.inspect(&reference).await?;
         let image = image.filter(|image| platform::same(&image.platform, &self.plan.platform));
         image.ok_or(NodeError::Engine(EngineError::NoSuchImage { reference }))
     }
@@ -507,7 +509,7 @@ impl Worker {
             Recipe::Checkout(recipe) => self.build_checkout(index, recipe, log).await,
             Recipe::Instance(recipe) => self.build_instance(index, recipe, log).await,
             Recipe::Published(recipe) => {
-                Ok(self.engine.pull(&recipe.reference, &recipe.platform, &**log).await?)
+                Ok(self.builder.pull(&recipe.reference, &recipe.platform, &**log).await?)
             }
             Recipe::Evaluation(_) => unreachable!("an evaluation builds nothing"),
         }
@@ -519,7 +521,7 @@ impl Worker {
         recipe: &PublishedRecipe,
         log: &Arc<NodeLog>,
     ) -> Result<AttemptOk, NodeError> {
-        let image = self.engine.pull(&recipe.reference, &recipe.platform, &**log).await?;
+        let image = self.builder.pull(&recipe.reference, &recipe.platform, &**log).await?;
         self.apply_aliases(node, &image).await?;
         Ok(AttemptOk { outcome: Outcome::Pulled, bytes: Some(image.size) })
     }

@@ -182,7 +182,8 @@ impl<'w> AssessedPlan<'w> {
         let budget = Budget::new(collector, workload.catalog.cache(), &workload.notices);
         budget.keep().await;
         let executor = Executor {
-            engine: engine.clone(),
+            builder: engine.clone(),
+            runner: engine.clone(),
             store: workload.store.clone(),
             mirrors: workload.mirrors.clone(),
             settings,

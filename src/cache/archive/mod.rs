@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Engine, EngineError, Image, LayerConsumer as _, check_platform};
+use crate::engine::{EngineError, Image, LayerConsumer as _, LayerStorage, check_platform};
 use crate::key::{Key, Kind};
 use crate::plan::name;
 use crate::sign::PrivateKey;
@@ -88,7 +88,7 @@ struct Index {
 /// Writes images of an engine to an archive, with the `FROM` images that their bases stand on. One
 /// that broke off is gone on with. With a key each is signed.
 pub async fn export(
-    engine: &dyn Engine,
+    engine: &dyn LayerStorage,
     path: &Path,
     images: impl Iterator<Item = (Kind, Key)>,
     signer: Option<&PrivateKey>,

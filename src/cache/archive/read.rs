@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use crate::disk;
 use crate::engine::bounds::Bounded;
 use crate::engine::{
-    Engine, EngineError, Image, LayerFile, LayerRequest, LogSink, Result, check_platform,
+    Builder, EngineError, Image, LayerFile, LayerRequest, LogSink, Result, check_platform,
     read_config,
 };
 use crate::hashing::Hashing;
@@ -273,7 +273,7 @@ impl Archive {
 
     async fn load(
         &self,
-        engine: &dyn Engine,
+        engine: &dyn Builder,
         held: &Held,
         parent: Option<&Image>,
         tag: String,
@@ -364,7 +364,7 @@ impl ImageSource for Archive {
 
     async fn bring(
         &self,
-        engine: &dyn Engine,
+        engine: &dyn Builder,
         kind: Kind,
         key: &Key,
         parent: Option<&Image>,
@@ -381,7 +381,7 @@ impl ImageSource for Archive {
 
     async fn bring_external(
         &self,
-        engine: &dyn Engine,
+        engine: &dyn Builder,
         from: &FromImage,
         _: &dyn LogSink,
     ) -> Result<()> {

@@ -395,7 +395,7 @@ fn bundles() {
     let content = "content";
     let form = json!({
         "version": 1, "imgforge": "0.1.0", "dataset": "lite", "split": "test",
-        "platform": "linux/amd64", "instances": ["a__b-1"], "repositories": {}, "notes": [],
+        "platform": "linux/amd64", "instances": ["a__b-1"], "overlays": [],
         "files": {"sources/a": Digest::of(content), "../b": Digest::of(content)},
     });
     let form = form.to_string();
@@ -416,7 +416,7 @@ fn dockerfiles() {
          COPY --from=docker/uv:1 \\\n  /uv /bin/\nWORKDIR x/../y\nUSER ${USER:-root}\n\
          SHELL [\"/bin/bash\", \"-c\"]\nRUN cat > /x <<-'END' && true\n\tx\n\tEND\n\
          ENTRYPOINT [\"/bin/x\"]\nCMD echo $VERSION\n",
-        "\u{feff}FROM a\r\nRUN a \\\r\n # comment\r\n  && b\r\nLABEL a=b\r\nEXPOSE 80\r\n",
+        "\u{feff}FROM a\r\nRUN a \\\r\n # comment\r\n  && b\r\nLABEL a=b\r\nEXPOSE 80\r\nRUN <<E\r\nx\r\r\nE\r\n",
         "FROM a\nRUN true && \\\n cat <<EOF\n# kept\n\nEOF\nADD x.tar /y\nSTOPSIGNAL 9\n\
          HEALTHCHECK NONE\nVOLUME [\"/x\"]\nONBUILD RUN x\n",
         "FROM a\nRUN --mount=type=secret,id=s --mount=type=bind,source=.,target=/m \
@@ -436,7 +436,7 @@ fn dockerfiles() {
 #[test]
 fn rows() {
     let row = demo("demo/test.jsonl").remove(0);
-    let lines = format!("{row}\n{}\n", row.to_string().replace("abacus-1", "abacus-2"));
+    let lines = format!("{row}\n{row}\n{}\n", row.to_string().replace("abacus-1", "abacus-2"));
     let mut small = json!({
         "instance_id": "a__b-1", "repo": "a/b", "version": "1.0", "base_commit": "0".repeat(40),
         "patch": "", "test_patch": "caf\u{e9}", "FAIL_TO_PASS": "['x', \"y\"]",

@@ -197,7 +197,11 @@ impl<'a> Parser<'a> {
             }
             self.at += 1;
         }
-        let quote = self.peek().map_or('"', char::from);
+        let quote = match self.peek() {
+            Some(b'\'') => '\'',
+            Some(b'"') => '"',
+            _ => return Err(self.wrong("a string without a quote")),
+        };
         let long = quote.to_string().repeat(3);
         let close = if self.rest().starts_with(&long) { long } else { quote.to_string() };
         self.at += close.len();
@@ -332,6 +336,8 @@ mod tests {
             ("['a\n']", "a line ends in a string"),
             ("[b'a']", "another kind than text"),
             ("[f'a']", "another kind than text"),
+            ("['x', \u{a5c}\"]", "a string without a quote"),
+            ("[_'a'_]", "a string without a quote"),
             ("['\\x4']", "a cut-off escape"),
             ("['\\N{DASH}']", "by its name"),
             ("['a'] + ['b']", "after the value"),

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Returns the normal form, whose own normal form it is: no byte order mark, `\n` line ends, no comments, no blank lines, no
+/// Returns the normal form: no byte order mark, `\n` line ends, no comments, no blank lines, no
 /// trailing spaces, a final newline. Parser directives (`# syntax=`, `# escape=`, `# check=`) stay,
-/// and comment-like lines inside a heredoc stay.
+/// and comment-like lines inside a heredoc stay. The normal form of a normal form is itself.
 pub fn normalise(text: &str) -> String {
     let mut normal = String::with_capacity(text.len());
     let mut directives = true;

@@ -117,9 +117,9 @@ fn instructions(normal: &str) -> Vec<Instruction> {
         let mut instruction = current.take().unwrap_or(begun);
         instruction.lines.end = at + 1;
         match line.strip_suffix('\\') {
+            // A word may go on in the next line.
             Some(start) => {
                 instruction.text.push_str(start);
-                instruction.text.push(' ');
                 current = Some(instruction);
             }
             None => {
@@ -221,18 +221,29 @@ pub fn with_names(
         let option = if word.starts_with(COPY_FROM) { COPY_FROM } else { "" };
         let renamed = format!("{option}{name}");
         // Only the first such word: a stage may have the name of its image.
-        for line in &mut lines[at] {
-            let mut pieces = line.split_inclusive(char::is_whitespace);
-            if pieces.any(|piece| piece.trim_end() == word) {
-                let rest: String = pieces.collect();
-                let end = line.len() - rest.len();
-                let start = line[..end].trim_end().len() - word.len();
-                line.replace_range(start..start + word.len(), &renamed);
-                break;
-            }
+        if !lines[at.clone()].iter_mut().any(|line| replace_word(line, &word, &renamed)) {
+            // It is written over several lines.
+            let joined: String =
+                lines[at.clone()].iter().map(|line| line.trim_end_matches('\\')).collect();
+            lines[at.clone()].fill(String::new());
+            lines[at.start] = joined;
+            replace_word(&mut lines[at.start], &word, &renamed);
         }
     }
-    lines.iter().map(|line| format!("{line}\n")).collect()
+    normalise(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())
+}
+
+/// Replaces the first word of a line that is `word`; tells whether there is one.
+fn replace_word(line: &mut String, word: &str, new: &str) -> bool {
+    let mut pieces = line.split_inclusive(char::is_whitespace);
+    if !pieces.any(|piece| piece.trim_end() == word) {
+        return false;
+    }
+    let rest: String = pieces.collect();
+    let end = line.len() - rest.len();
+    let start = line[..end].trim_end().len() - word.len();
+    line.replace_range(start..start + word.len(), new);
+    true
 }
 
 /// Expands `$NAME`, `${NAME}`, `${NAME:-default}` and `${NAME:+other}`.
@@ -350,5 +361,8 @@ mod tests {
              COPY --chown=1 --from=f:3 \\\n  uv:1 /b\nFROM other\n"
         );
         assert_eq!(with_names(text, &BTreeMap::new(), &BTreeMap::new()), normalise(text));
+        let text = "FROM a\nFROM py\\\nthon:3 AS x\nRUN b\n";
+        assert_eq!(external_images(text, &BTreeMap::new()), ["a", "python:3"]);
+        assert_eq!(with_names(text, &BTreeMap::new(), &names), "FROM a\nFROM f:1 AS x\nRUN b\n");
     }
 }

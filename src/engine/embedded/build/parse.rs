@@ -369,7 +369,7 @@ mod tests {
 
     #[test]
     fn an_image_that_the_key_does_not_see_is_refused() {
-        for text in ["FROM py\\\nthon:3\n", "FROM \"python:3\"\n", "FROM pytho'n':3\n"] {
+        for text in ["FROM \"python:3\"\n", "FROM pytho'n':3\n"] {
             let error = stages(text, &none()).err().unwrap();
             assert_eq!(error, "write the name of the image `python:3` as one plain word", "{text}");
         }

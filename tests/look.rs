@@ -44,6 +44,33 @@ fn imgforge(args: &[&str]) -> Command {
 }
 
 #[test]
+fn a_command_inherits_nothing_of_whoever_started_imgforge() {
+    if !has_base() {
+        return;
+    }
+    // As `nohup` and a script's `&` ignore some signals: a test that raises one would not see it.
+    let start = "trap '' ALRM VTALRM XCPU; umask 077; ulimit -S -s 4096; exec setarch -R \"$@\"";
+    let show = "umask; ulimit -S -s; cat /proc/self/personality; \
+                grep -E 'Sig(Ign|Blk)' /proc/self/status";
+    let command = imgforge(&["run", ID, "--", "bash", "-c", show]);
+    let mut shell = Command::new("bash");
+    shell.args(["-c", start, "bash"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    let output = shell.current_dir(std::env::temp_dir()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "0022\n8192\n00000000\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n",
+        "{said}"
+    );
+}
+
+#[test]
 fn every_shell_of_an_image_finds_the_environment_and_the_status_is_the_command_s() {
     if !has_base() {
         return;

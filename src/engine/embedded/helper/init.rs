@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use super::super::protocol::{Container, Ends, Identity, Network, Step};
 use super::ends::{self, Taken};
 use super::failure::{Context as _, During as _, Failure};
-use super::{cgroup, network, privileges, root, users};
+use super::{cgroup, inherited, network, privileges, root, users};
 
 /// Which of the two a process is after a fork.
 pub enum Forked {
@@ -163,6 +163,8 @@ fn start(request: &Container, identity: &Identity, user: &users::User, grouped: 
         "" => "/",
         named => named,
     };
+    // Before limits are set, and calls are filtered.
+    inherited::reset();
     let moved = rustix::process::chdir(working_dir).at("change to", working_dir);
     let limited = moved
         .and_then(|()| rustix::thread::set_name(c"imgforge-run").because("name the command"))

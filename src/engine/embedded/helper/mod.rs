@@ -11,6 +11,7 @@ mod copy;
 mod ends;
 mod failure;
 mod identity;
+mod inherited;
 mod init;
 mod kills;
 mod memory;

@@ -10,7 +10,7 @@ use crate::patch::mentioned;
 use super::strict;
 
 /// Name and version of the way in which scripts are run; part of the key.
-const RUNNER: &str = "sandbox/2";
+const RUNNER: &str = "sandbox/3";
 
 /// The exit code by which a container says that the model patch does not apply.
 pub const PATCH_REFUSED: i64 = 97;

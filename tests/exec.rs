@@ -109,7 +109,7 @@ impl Space {
             store: self.store.clone(),
             mirrors: self.mirrors.clone(),
             settings,
-            runs: None,
+            evaluations: None,
             remote: None,
         }
     }
@@ -397,7 +397,7 @@ impl Space {
         let targets = plan.targets.iter().map(target).collect();
         let runs = EvaluationContext { dir: dir.clone(), targets, use_results: true };
         let mut executor = self.executor(|settings| settings.workers = 2);
-        executor.runs = Some(Arc::new(runs));
+        executor.evaluations = Some(Arc::new(runs));
         let mut recorder = Recorder::default();
         let summary = executor.run(Arc::new(plan), &mut recorder, &Interrupt::default()).await;
         let events = recorder.0.lock().unwrap().clone();

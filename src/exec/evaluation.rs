@@ -61,19 +61,40 @@ pub struct EvaluationResult {
     pub notes: TreeNotes,
 }
 
-/// Makes the result of a log that was graded.
-pub(super) fn of_graded(
-    graded: grade::Graded,
-    seconds: f64,
-    cached: bool,
-    image_id: String,
-    key: Key,
-    notes: TreeNotes,
-) -> EvaluationResult {
-    let verdict = if graded.resolved() { Verdict::Resolved } else { Verdict::Unresolved };
-    let reason = graded.not_found.as_ref().map(ToString::to_string);
-    let (graded, key) = (Some(graded), Some(key));
-    EvaluationResult { verdict, graded, reason, seconds, cached, image_id, key, notes }
+/// The facts of a run, whatever its verdict.
+pub(super) struct RunFacts {
+    pub seconds: f64,
+    /// Whether it is an earlier run.
+    pub cached: bool,
+    pub image_id: String,
+    /// The key that the result is recorded by.
+    pub key: Key,
+    pub notes: TreeNotes,
+}
+
+impl RunFacts {
+    /// Makes the result of a run whose log was graded.
+    pub fn graded(self, graded: grade::Graded) -> EvaluationResult {
+        let verdict = if graded.resolved() { Verdict::Resolved } else { Verdict::Unresolved };
+        let reason = graded.not_found.as_ref().map(ToString::to_string);
+        self.result(verdict, Some(graded), reason)
+    }
+
+    /// Makes the result of a run that has no log to grade.
+    pub fn ungraded(self, verdict: Verdict, reason: String) -> EvaluationResult {
+        self.result(verdict, None, Some(reason))
+    }
+
+    fn result(
+        self,
+        verdict: Verdict,
+        graded: Option<grade::Graded>,
+        reason: Option<String>,
+    ) -> EvaluationResult {
+        let RunFacts { seconds, cached, image_id, key, notes } = self;
+        let key = Some(key);
+        EvaluationResult { verdict, graded, reason, seconds, cached, image_id, key, notes }
+    }
 }
 
 impl RunTarget {

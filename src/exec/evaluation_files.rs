@@ -19,7 +19,7 @@ use crate::run::{file, write_whole};
 use crate::store::StoreError;
 
 use super::NodeError;
-use super::evaluation::{EvaluationResult, RunTarget, of_graded};
+use super::evaluation::{EvaluationResult, RunFacts, RunTarget};
 
 /// The output of a script, on disk as it comes. The first failure to write is kept.
 pub(super) struct Output {
@@ -163,7 +163,14 @@ pub fn reuse(
     write_whole(&first.dir.join(file::LOG), text.as_bytes())?;
     share(targets)?;
     let graded = grade_file(&path, first)?;
-    let evaluated = of_graded(graded, record.seconds, true, record.image_id, key, record.notes);
+    let facts = RunFacts {
+        seconds: record.seconds,
+        cached: true,
+        image_id: record.image_id,
+        key,
+        notes: record.notes,
+    };
+    let evaluated = facts.graded(graded);
     write_reports(targets, &evaluated)?;
     Ok(Some(evaluated))
 }

@@ -136,12 +136,12 @@ impl<'w> AssessedPlan<'w> {
         self.run(options, None, None, reporter).await
     }
 
-    /// Builds it, and runs its evaluations as `runs` say. Build steps ask `index` for packages, or what is
-    /// in the bundle, or the network.
+    /// Builds the plan, and runs its evaluations for the targets in `evaluations`. Build steps get
+    /// packages from `index`, else from the bundle, else from the network.
     pub(crate) async fn run(
         &self,
         options: &BuildOptions,
-        runs: Option<Arc<EvaluationContext>>,
+        evaluations: Option<Arc<EvaluationContext>>,
         index: Option<PackageIndex>,
         mut reporter: Box<dyn Reporter>,
     ) -> Result<RunSummary, Error> {
@@ -187,7 +187,7 @@ impl<'w> AssessedPlan<'w> {
             store: workload.store.clone(),
             mirrors: workload.mirrors.clone(),
             settings,
-            runs,
+            evaluations,
             remote: workload.remote.clone(),
         };
         let interrupt = (workload.interrupts)();

@@ -11,16 +11,18 @@ use crate::engine::{Engine, EngineKind, HostAccess, embedded};
 use crate::event::Reporter;
 use crate::exec::evaluation::EvaluationContext;
 use crate::exec::output::Told;
+use crate::exec::survey;
 use crate::exec::{ExecSettings, Executor, NodeStatus, NodeSummary, RunSummary};
 use crate::key::{Key, Kind};
 use crate::owner::{self, Liveness, Owner, Owners};
 use crate::package_indexes;
-use crate::plan::{Node, Plan, Status};
+use crate::plan::{Inventory, Node, Plan, Status};
 use crate::recipe::Recipe;
 use crate::store::Lease;
 
 use super::budget::Budget;
-use super::open::{collector, engine_error, engine_identity, variable};
+use super::open::{collector, engine_error, engine_identity, say_elsewhere, variable};
+use super::remote_images::apply_remote_images;
 use super::workload::Workload;
 use super::{Error, preflight, push};
 
@@ -253,6 +255,42 @@ impl<'w> AssessedPlan<'w> {
                  the index"
             ));
         }
+    }
+}
+
+impl Workload {
+    /// Sets the status of every node from what exists here and elsewhere. From then on, as long as the
+    /// result lives, no collection of any process takes the plan's images away. With `force` every image
+    /// counts as stale; `results` are evaluations whose result is known.
+    pub async fn assess(
+        &self,
+        mut plan: Plan,
+        force: bool,
+        results: &HashSet<Key>,
+    ) -> Result<AssessedPlan<'_>, Error> {
+        let (mut inventory, tags, lease) = match &self.engine {
+            Some((engine, info)) => {
+                let keys = plan.nodes().map(|(_, node)| node.key);
+                let lease = self.store.lease(keys).await.map_err(Error::environment)?;
+                let identity = engine_identity(info);
+                let surveyed = survey::inventory(&**engine, &identity, &self.store, &plan).await;
+                let (inventory, tags) = surveyed.map_err(Error::environment)?;
+                (inventory, tags, Some(lease))
+            }
+            None => (Inventory::default(), BTreeMap::new(), None),
+        };
+        for key in results {
+            inventory.add_result(*key);
+        }
+        plan.assess(&inventory, force);
+        apply_remote_images(self, &mut plan).await?;
+        if let Some((_, info)) = self.engine.as_ref().filter(|_| !force) {
+            let stale = plan.nodes().filter(|(_, node)| matches!(node.status, Status::Stale(_)));
+            let stale: HashSet<Key> = stale.map(|(_, node)| node.key).collect();
+            say_elsewhere(&self.notices, &self.store, info, Some(&stale))
+                .map_err(Error::environment)?;
+        }
+        Ok(AssessedPlan::new(self, plan, tags, lease))
     }
 }
 

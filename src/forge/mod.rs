@@ -12,7 +12,9 @@ mod budget;
 pub(crate) mod bundle_in_use;
 mod error;
 pub(crate) mod evaluate;
+mod from_images;
 pub(crate) mod keys;
+mod load;
 mod notices;
 pub(crate) mod open;
 mod options;
@@ -22,6 +24,7 @@ mod preflight;
 pub(crate) mod push;
 pub(crate) mod record;
 pub(crate) mod registries;
+mod remote_images;
 pub(crate) mod results;
 pub(crate) mod rows;
 mod saved_run;
@@ -37,13 +40,13 @@ pub use assessed::{AssessedPlan, BUILD_LOGS, BuildOptions};
 pub(crate) use budget::limits;
 pub use error::{Error, ErrorKind};
 pub use evaluate::{Ended, Evaluation, RunOptions};
+pub(crate) use load::namespace;
 pub use notices::{Notice, Notices};
 pub use open::Opened;
 pub use options::{EngineChoice, ForgeOptions, LoadOptions, Password, Selection, SourceOptions};
 pub use predictions::Submission;
 pub use saved_run::{SavedRun, SavedRunOptions};
 pub use workload::Workload;
-pub(crate) use workload::namespace;
 
 /// A state directory that is open, with the options of everything that is done in it.
 pub struct Forge {
@@ -73,6 +76,6 @@ impl Forge {
     /// Bad input, before anything is started; an engine or a `FROM` image that a build needs and that
     /// cannot be had.
     pub async fn load(&self, options: &LoadOptions) -> Result<Workload, Error> {
-        workload::load(self, options).await
+        load::load(&self.options, self.store.clone(), options).await
     }
 }

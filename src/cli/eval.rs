@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use clap::Args;
 
-use crate::forge::evaluate::run_error;
+use crate::forge::run_directory::run_error;
 use crate::forge::{Ended, Evaluation, LoadOptions, RunOptions};
 use crate::plan::check::Purpose;
 use crate::report::harness;

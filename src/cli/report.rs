@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::out::out;
-use crate::forge::evaluate::run_error;
+use crate::forge::run_directory::run_error;
 use crate::forge::{SavedRun, SavedRunOptions};
 use crate::report::compare::compare;
 use crate::report::{RunReport, harness};

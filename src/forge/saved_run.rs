@@ -14,9 +14,9 @@ use crate::grade::{Family, GRADER, Rules};
 use crate::report::{InstanceResult, RunReport, Verdict};
 use crate::run::{Metadata, RUNS, RunDir, RunLock, Settings, file};
 
-use super::evaluate::{run_error, say_left_out};
 use super::record::Record;
 use super::rows::{self, ChosenInstances};
+use super::run_directory::{run_error, say_left_out};
 use super::{Error, ForgeOptions, Notices, Selection, results};
 
 /// What of a run is graded again.

@@ -1,0 +1,95 @@
+//! The directory of a run: taken for rows and predictions, and refused for others.
+
+use crate::run::{Changes, Metadata, RunDir, RunError, RunLock, same_predictions, same_rows};
+use crate::words;
+
+use super::record::Record;
+use super::{Error, Notices};
+
+/// Makes the error of a run's directory.
+pub(crate) fn run_error(error: RunError) -> Error {
+    match &error {
+        RunError::Name { .. } => Error::input(error).with_hint(Some(
+            "such a name has 1 to 200 bytes, no `/`, and is not `.` or `..`".to_owned(),
+        )),
+        RunError::Metadata { .. } => Error::input(error),
+        RunError::Other { .. } => Error::input(error).with_hint(Some(
+            "name another --run-id: results are shared; or start it anew with --replace-run"
+                .to_owned(),
+        )),
+        RunError::UnderWay { .. } => Error::input(error).with_hint(Some(
+            "wait for it, or name another --run-id: results are shared".to_owned(),
+        )),
+        RunError::Unknown { known, .. } => {
+            let hint = match known.as_slice() {
+                [] => "runs are looked for below the current directory".to_owned(),
+                known => format!("there are {}", known.join(", ")),
+            };
+            Error::input(error).with_hint(Some(hint))
+        }
+        RunError::File { .. } => Error::environment(error).with_hint(Some(
+            "`--output-dir` names another directory for logs and results".to_owned(),
+        )),
+    }
+}
+
+/// Takes the directory of a run whose rows and predictions are to be `metadata`'s.
+pub(super) fn begin(
+    dir: &RunDir,
+    metadata: &Metadata,
+    replace: bool,
+    notices: &Notices,
+) -> Result<RunLock, RunError> {
+    let lock = dir.lock()?;
+    let run_id = dir.run_id();
+    let known = match dir.metadata() {
+        Err(RunError::Metadata { .. }) if replace => {
+            dir.clear()?;
+            None
+        }
+        known => known?,
+    };
+    if let Some(known) = known {
+        let changes =
+            same_rows(run_id, &known, &metadata.dataset, &metadata.split).and_then(|()| {
+                match (&known.imgforge, &metadata.imgforge) {
+                    (Some(known), Some(now)) => same_predictions(run_id, known, now),
+                    _ => Ok(Changes::default()),
+                }
+            });
+        match changes {
+            Err(RunError::Other { .. }) if replace => dir.clear()?,
+            changes => say_changes(run_id, &changes?, notices),
+        }
+    }
+    Record::remove(dir)?;
+    dir.write_metadata(metadata)?;
+    Ok(lock)
+}
+
+/// Says that the reports of a run are of a part of it now.
+pub(crate) fn say_left_out(run_id: &str, count: usize, notices: &Notices) {
+    if count > 0 {
+        notices.advise(format!(
+            "run `{run_id}` had {} that {} not chosen now; its reports are of the chosen ones",
+            words::count(count, "instance"),
+            words::are(count)
+        ));
+    }
+}
+
+/// Says what is not as it was when the run began.
+fn say_changes(run_id: &str, changes: &Changes, notices: &Notices) {
+    if !changes.changed.is_empty() {
+        let shown: Vec<&str> = changes.changed.iter().take(10).map(String::as_str).collect();
+        let more = match changes.changed.len() - shown.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        notices.advise(format!(
+            "predictions have changed since run `{run_id}` began, and are run again: {}{more}",
+            shown.join(", ")
+        ));
+    }
+    say_left_out(run_id, changes.left_out, notices);
+}

@@ -14,7 +14,7 @@ use imgforge::exec::output::{Lines, Told};
 use imgforge::exec::{ExecSettings, Executor, Interrupt, NodeStatus, RunSummary, survey};
 use imgforge::grade::Rules;
 use imgforge::key::Kind;
-use imgforge::plan::build::ModelPatch;
+use imgforge::plan::ModelPatch;
 use imgforge::plan::{EvaluateOptions, Plan, PlanOptions, Planner, Status, Work};
 use imgforge::report::Verdict;
 use imgforge::run::RunDir;

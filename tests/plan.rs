@@ -7,7 +7,7 @@ use std::sync::Arc;
 use imgforge::catalog::Catalog;
 use imgforge::dataset::Instance;
 use imgforge::key::{Key, Kind};
-use imgforge::plan::build::ModelPatch;
+use imgforge::plan::ModelPatch;
 use imgforge::plan::{
     EvaluateOptions, Inventory, Plan, PlanOptions, Planner, Present, Reason, Status, Work, render,
 };

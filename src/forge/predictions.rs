@@ -8,8 +8,8 @@ use anyhow::anyhow;
 use crate::dataset::prediction::{self, Prediction};
 use crate::dataset::{Instance, Refused};
 use crate::key::Digest;
+use crate::plan::ModelPatch;
 use crate::plan::Work;
-use crate::plan::build::ModelPatch;
 use crate::run::{PatchState, Submitted};
 use crate::words;
 
@@ -46,106 +46,20 @@ pub fn read(
     skip_empty: bool,
     notices: &Notices,
 ) -> Result<(Vec<Work>, Submission), Error> {
-    let instances: Vec<Arc<Instance>> = instances.iter().cloned().map(Arc::new).collect();
     if names.is_empty() {
-        let work = instances.into_iter().map(|instance| Work { instance, prediction: None });
+        let all = instances.iter().cloned().map(Arc::new);
+        let work = all.map(|instance| Work { instance, prediction: None });
         return Ok((work.collect(), Submission::default()));
     }
-    let order: HashMap<&str, usize> = instances
-        .iter()
-        .enumerate()
-        .map(|(at, instance)| (instance.instance_id.as_str(), at))
-        .collect();
-    let mut work: Vec<(usize, usize, Work)> = Vec::new();
-    let mut models: HashMap<String, usize> = HashMap::new();
-    let mut submission = Submission::default();
-    let mut not_chosen = 0;
+    let mut join = Join::new(instances, refused, all, skip_empty);
     for name in names {
-        let plain: Vec<Instance> = match name.as_str() {
-            "gold" | "empty" => instances.iter().map(|instance| (**instance).clone()).collect(),
-            _ => Vec::new(),
-        };
-        let read = prediction::read(name, &plain).map_err(|error| {
-            let hint = error.hint();
-            Error::input(error).with_hint(hint)
-        })?;
-        for twice in &read.duplicates {
-            notices.warn(format!(
-                "{name}: `{}` has two predictions for `{}`, at {} and {}; the last counts",
-                words::shown(&twice.model),
-                words::shown(&twice.instance_id),
-                twice.first,
-                twice.second
-            ));
-        }
-        let own = match name.as_str() {
-            "gold" | "empty" => refused,
-            _ => &[],
-        };
-        let own = own.iter().map(|refused| Prediction {
-            instance_id: refused.instance_id.clone(),
-            model_patch: None,
-            model_name_or_path: name.clone(),
-        });
-        for prediction in read.list.into_iter().chain(own) {
-            if !all.contains(&prediction.instance_id) {
-                submission.unknown_ids.push(prediction.instance_id);
-                continue;
-            }
-            let patch = match &prediction.model_patch {
-                _ if name == "empty" => PatchState::None,
-                None => PatchState::Null,
-                Some(patch) if patch.is_blank() => PatchState::Empty,
-                Some(_) => PatchState::Text,
-            };
-            submission.submitted.push(Submitted {
-                instance_id: prediction.instance_id.clone(),
-                model_name_or_path: prediction.model_name_or_path.clone(),
-                patch,
-                digest: prediction.model_patch.as_ref().map(|patch| Digest::of(patch.as_bytes())),
-            });
-            let Some(&at) = order.get(prediction.instance_id.as_str()) else {
-                let is_refused =
-                    refused.iter().any(|one| one.instance_id == prediction.instance_id);
-                not_chosen += usize::from(!is_refused);
-                continue;
-            };
-            if skip_empty && matches!(patch, PatchState::Null | PatchState::Empty) {
-                continue;
-            }
-            let count = models.len();
-            let model = *models.entry(prediction.model_name_or_path.clone()).or_insert(count);
-            let model_patch = ModelPatch {
-                model: prediction.model_name_or_path,
-                patch: prediction.model_patch.unwrap_or_default(),
-            };
-            let one = Work { instance: instances[at].clone(), prediction: Some(model_patch) };
-            work.push((model, at, one));
+        for prediction in of_name(name, instances, refused, notices)? {
+            join.add(name, prediction);
         }
     }
-    let unknown = &submission.unknown_ids;
-    if !unknown.is_empty() {
-        let shown: Vec<String> = unknown.iter().take(10).map(|id| words::shown(id)).collect();
-        let more = match unknown.len().saturating_sub(10) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        notices.warn(format!(
-            "{} {} for {} that the dataset does not have: {}{more}",
-            words::count(unknown.len(), "prediction"),
-            words::are(unknown.len()),
-            if unknown.len() == 1 { "an instance" } else { "instances" },
-            shown.join(", ")
-        ));
-    }
-    if not_chosen > 0 {
-        let (predictions, are) = (words::count(not_chosen, "prediction"), words::are(not_chosen));
-        let what = match not_chosen {
-            1 => "an instance that is",
-            _ => "instances that are",
-        };
-        notices.warn(format!("{predictions} {are} for {what} not chosen"));
-    }
+    let Join { mut work, submission, not_chosen, .. } = join;
+    warn_unknown(&submission.unknown_ids, notices);
+    warn_not_chosen(not_chosen, notices);
     if submission.submitted.is_empty() || (work.is_empty() && !skip_empty && refused.is_empty()) {
         let error =
             anyhow!("no prediction of `{}` is for an instance that is chosen", names.join("`, `"));
@@ -153,4 +67,139 @@ pub fn read(
     }
     work.sort_by_key(|(model, at, _)| (*model, *at));
     Ok((work.into_iter().map(|(_, _, work)| work).collect(), submission))
+}
+
+/// Reads the predictions of one name: a file, or `gold` or `empty`, which also have one for each refused
+/// instance.
+fn of_name(
+    name: &str,
+    instances: &[Instance],
+    refused: &[Refused],
+    notices: &Notices,
+) -> Result<Vec<Prediction>, Error> {
+    let (instances, refused): (&[Instance], &[Refused]) = match name {
+        "gold" | "empty" => (instances, refused),
+        _ => (&[], &[]),
+    };
+    let read = prediction::read(name, instances).map_err(|error| {
+        let hint = error.hint();
+        Error::input(error).with_hint(hint)
+    })?;
+    for twice in &read.duplicates {
+        notices.warn(format!(
+            "{name}: `{}` has two predictions for `{}`, at {} and {}; the last counts",
+            words::shown(&twice.model),
+            words::shown(&twice.instance_id),
+            twice.first,
+            twice.second
+        ));
+    }
+    let of_refused = refused.iter().map(|refused| Prediction {
+        instance_id: refused.instance_id.clone(),
+        model_patch: None,
+        model_name_or_path: name.to_owned(),
+    });
+    Ok(read.list.into_iter().chain(of_refused).collect())
+}
+
+/// Predictions that are being joined with instances.
+struct Join<'a> {
+    instances: Vec<Arc<Instance>>,
+    /// The positions of the instances, by their ids.
+    order: HashMap<&'a str, usize>,
+    refused: HashSet<&'a str>,
+    all: &'a HashSet<String>,
+    skip_empty: bool,
+    /// The numbers of the models, in the order in which they came.
+    models: HashMap<String, usize>,
+    /// Each work with the number of its model and the position of its instance.
+    work: Vec<(usize, usize, Work)>,
+    submission: Submission,
+    /// Predictions for instances of the dataset that are not chosen.
+    not_chosen: usize,
+}
+
+impl<'a> Join<'a> {
+    fn new(
+        instances: &'a [Instance],
+        refused: &'a [Refused],
+        all: &'a HashSet<String>,
+        skip_empty: bool,
+    ) -> Join<'a> {
+        let ids = instances.iter().map(|instance| instance.instance_id.as_str());
+        Join {
+            instances: instances.iter().cloned().map(Arc::new).collect(),
+            order: ids.enumerate().map(|(at, id)| (id, at)).collect(),
+            refused: refused.iter().map(|one| one.instance_id.as_str()).collect(),
+            all,
+            skip_empty,
+            models: HashMap::new(),
+            work: Vec::new(),
+            submission: Submission::default(),
+            not_chosen: 0,
+        }
+    }
+
+    /// Adds a prediction that was read by `name`.
+    fn add(&mut self, name: &str, prediction: Prediction) {
+        let Prediction { instance_id, model_patch, model_name_or_path: model } = prediction;
+        if !self.all.contains(&instance_id) {
+            self.submission.unknown_ids.push(instance_id);
+            return;
+        }
+        let patch = match &model_patch {
+            _ if name == "empty" => PatchState::None,
+            None => PatchState::Null,
+            Some(patch) if patch.is_blank() => PatchState::Empty,
+            Some(_) => PatchState::Text,
+        };
+        self.submission.submitted.push(Submitted {
+            instance_id: instance_id.clone(),
+            model_name_or_path: model.clone(),
+            patch,
+            digest: model_patch.as_ref().map(|patch| Digest::of(patch.as_bytes())),
+        });
+        let Some(&at) = self.order.get(instance_id.as_str()) else {
+            self.not_chosen += usize::from(!self.refused.contains(instance_id.as_str()));
+            return;
+        };
+        if self.skip_empty && matches!(patch, PatchState::Null | PatchState::Empty) {
+            return;
+        }
+        let count = self.models.len();
+        let number = *self.models.entry(model.clone()).or_insert(count);
+        let prediction = ModelPatch { model, patch: model_patch.unwrap_or_default() };
+        let instance = self.instances[at].clone();
+        self.work.push((number, at, Work { instance, prediction: Some(prediction) }));
+    }
+}
+
+fn warn_unknown(unknown: &[String], notices: &Notices) {
+    if unknown.is_empty() {
+        return;
+    }
+    let shown: Vec<String> = unknown.iter().take(10).map(|id| words::shown(id)).collect();
+    let more = match unknown.len().saturating_sub(10) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    notices.warn(format!(
+        "{} {} for {} that the dataset does not have: {}{more}",
+        words::count(unknown.len(), "prediction"),
+        words::are(unknown.len()),
+        if unknown.len() == 1 { "an instance" } else { "instances" },
+        shown.join(", ")
+    ));
+}
+
+fn warn_not_chosen(count: usize, notices: &Notices) {
+    if count == 0 {
+        return;
+    }
+    let (predictions, are) = (words::count(count, "prediction"), words::are(count));
+    let what = match count {
+        1 => "an instance that is",
+        _ => "instances that are",
+    };
+    notices.warn(format!("{predictions} {are} for {what} not chosen"));
 }

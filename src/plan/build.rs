@@ -5,134 +5,25 @@ use std::sync::Arc;
 
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use crate::catalog::{Catalog, CatalogError, Environment, Network};
-use crate::dataset::{Instance, Patch};
+use crate::catalog::{Catalog, CatalogError, Environment};
+use crate::dataset::Instance;
 use crate::dockerfile;
-use crate::grade::Family;
 use crate::key::{Key, Kind};
-use crate::patch::touched;
 use crate::recipe::base::BOOTSTRAPPED;
-use crate::recipe::script::{
-    Place, enter, eval_script, reset_tests, restore_tests, test_patch_file,
-};
-use crate::recipe::strict;
 use crate::recipe::{
-    BaseRecipe, CheckoutRecipe, EnvRecipe, EvaluationRecipe, InstanceRecipe, PublishedRecipe,
-    Recipe, RunLimits, RunNetwork, TESTBED,
+    BaseRecipe, CheckoutRecipe, EnvRecipe, InstanceRecipe, PublishedRecipe, Recipe,
 };
-use crate::size::Bound;
 
-use super::{Node, Plan, Status, Target, name};
-
-/// One image to be had: an instance, with a model patch or without.
-#[derive(Debug, Clone)]
-pub struct Work {
-    /// The instance.
-    pub instance: Arc<Instance>,
-    /// The prediction's patch and model.
-    pub prediction: Option<ModelPatch>,
-}
-
-/// The part of a prediction that an image is made of.
-#[derive(Debug, Clone)]
-pub struct ModelPatch {
-    /// `model_name_or_path`: for the node's id, not for the key.
-    pub model: String,
-    /// The patch.
-    pub patch: Patch,
-}
-
-/// How a plan is made.
-#[derive(Debug, Clone)]
-pub struct PlanOptions {
-    /// Such as `linux/amd64`.
-    pub platform: String,
-    /// Where published images come from; `None` builds everything.
-    pub namespace: Option<String>,
-    /// Whether published images are named by the namespace even where rows name their own.
-    pub derive_images: bool,
-    /// The tag of images that are named by the namespace, where that is not `latest`; then they are
-    /// named by it even where rows name their own.
-    pub image_tag: Option<String>,
-    /// The last layer that is wanted: nodes above it are left out.
-    pub up_to: Kind,
-    /// How instances are evaluated; `None` stops at their images.
-    pub evaluate: Option<EvaluateOptions>,
-}
-
-/// How instances are evaluated.
-#[derive(Debug, Clone, Default)]
-pub struct EvaluateOptions {
-    /// Seconds, instead of the catalog's.
-    pub timeout: Option<u64>,
-    /// Bytes of memory, instead of the catalog's.
-    pub memory: Option<u64>,
-    /// Thousandths of a processor, instead of the catalog's.
-    pub milli_cpus: Option<u64>,
-    /// Processes, instead of the catalog's.
-    pub pids: Option<u64>,
-    /// Bytes of files, instead of what is built in.
-    pub disk: Option<Bound>,
-    /// Files, instead of what is built in.
-    pub files: Option<Bound>,
-    /// Bytes of the log, instead of what is built in.
-    pub log_size: Option<Bound>,
-    /// The network, instead of the catalog's.
-    pub network: Option<RunNetwork>,
-    /// See [`EvaluationRecipe::strict`].
-    pub strict: bool,
-    /// How often every instance is run, at least once.
-    pub repeat: u32,
-    /// Whose rules the tests are prepared for.
-    pub family: Family,
-    /// See [`EvaluationRecipe::emulator`].
-    pub emulator: Option<String>,
-    /// The ids of published images that are here, by reference.
-    pub image_ids: BTreeMap<String, String>,
-}
-
-/// An instance that cannot be planned.
-#[derive(Debug, thiserror::Error)]
-pub enum PlanError {
-    /// The catalog does not say how it is built.
-    #[error("instance `{instance_id}` cannot be planned")]
-    Catalog {
-        /// The instance.
-        instance_id: String,
-        /// Why.
-        #[source]
-        source: Box<CatalogError>,
-    },
-    /// Images come from the rows alone, and this one names none.
-    #[error("instance `{instance_id}` names no image for this platform")]
-    NoImage {
-        /// The instance.
-        instance_id: String,
-    },
-    /// The published name is not one that an engine takes.
-    #[error("instance `{instance_id}`: `{reference}` is not a valid image name")]
-    Name {
-        /// The instance.
-        instance_id: String,
-        /// The name.
-        reference: String,
-    },
-    /// The strict rules need the parts of its script.
-    #[error("instance `{instance_id}` cannot be evaluated under `--strict`")]
-    Script {
-        /// The instance.
-        instance_id: String,
-        /// What is not read.
-        #[source]
-        source: strict::UnreadableScript,
-    },
-}
+use super::error::PlanError;
+use super::options::{EvaluateOptions, PlanOptions};
+use super::work::Work;
+use super::{Node, Plan, Status, Target, evaluation, name};
 
 /// Makes plans.
 pub struct Planner<'a> {
     catalog: &'a Catalog,
     options: PlanOptions,
-    from: &'a BTreeMap<String, String>,
+    base_identities: &'a BTreeMap<String, String>,
     graph: DiGraph<Node, ()>,
     by_key: HashMap<Key, NodeIndex>,
     ids: HashMap<String, NodeIndex>,
@@ -141,16 +32,16 @@ pub struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// Starts a plan. `from` gives the identity of the content of every `FROM` image that is known.
+    /// Starts a plan. `base_identities` are those of the `FROM` images that are known, by reference.
     pub fn new(
         catalog: &'a Catalog,
         options: PlanOptions,
-        from: &'a BTreeMap<String, String>,
+        base_identities: &'a BTreeMap<String, String>,
     ) -> Self {
         Planner {
             catalog,
             options,
-            from,
+            base_identities,
             graph: DiGraph::new(),
             by_key: HashMap::new(),
             ids: HashMap::new(),
@@ -219,111 +110,14 @@ impl<'a> Planner<'a> {
         options: &EvaluateOptions,
         repeat: u32,
     ) -> Result<NodeIndex, PlanError> {
-        let instance = &*work.instance;
-        let environment =
-            self.catalog.environment(&instance.repo, &instance.version, Some(instance));
-        let published = match &self.graph[image].recipe {
-            Recipe::Published(recipe) => Some(recipe.reference.clone()),
-            _ => None,
-        };
-        let environment = match environment {
-            Ok(environment) => Some(environment),
-            // A published image with a script of its own needs nothing of the catalog.
-            Err(_) if published.is_some() && instance.eval_script.is_some() => None,
-            Err(source) => {
-                let instance_id = instance.instance_id.clone();
-                return Err(PlanError::Catalog { instance_id, source: Box::new(source) });
-            }
-        };
-        let defaults = self.catalog.defaults();
-        let set = environment.as_ref().map(|environment| environment.limits);
-        let set = set.unwrap_or_else(|| defaults.limits());
-        let default = RunLimits::default();
-        let network = environment.as_ref().map(|environment| environment.network);
-        let network = match network.or(defaults.network) {
-            None | Some(Network::None) => RunNetwork::None,
-            Some(Network::Bridge) => RunNetwork::Bridge,
-            Some(Network::Host) => RunNetwork::Host,
-            // The service is part of the environment that is built here.
-            Some(Network::Httpbin) if published.is_some() => RunNetwork::Bridge,
-            Some(Network::Httpbin) => RunNetwork::Httpbin,
-        };
-        let network = options.network.unwrap_or(network);
-        let model_patch =
-            work.prediction.as_ref().map(|model| model.patch.clone()).unwrap_or_default();
-        let directory = match published {
-            Some(_) => instance.workdir.as_deref().unwrap_or(TESTBED),
-            None => TESTBED,
-        };
-        let place = match published {
-            Some(_) => Place::Published {
-                directory,
-                model_patch: &model_patch,
-                network: matches!(network, RunNetwork::Bridge | RunNetwork::Host),
-            },
-            None => Place::Built,
-        };
-        let script = eval_script(instance, environment.as_ref(), place)
-            .expect("there is a script or an environment");
-        let mut prologue = reset_tests(instance, place).unwrap_or_default();
-        if options.family == Family::Swesmith {
-            prologue.push_str(&restore_tests(instance).unwrap_or_default());
-        }
-        let separated = match options.strict {
-            true => Some(Arc::new(strict::separate(&script, directory).map_err(|source| {
-                let instance_id = instance.instance_id.clone();
-                PlanError::Script { instance_id, source }
-            })?)),
-            false => None,
-        };
-        let test_paths = match options.strict {
-            true => touched(instance.test_patch.as_bytes()).paths.into_iter().collect(),
-            false => Vec::new(),
-        };
-        let patch = published.as_ref().and_then(|_| model_patch.non_blank());
-        // A row's own script goes where it wants; all else happens in the repository.
-        let inside = patch.is_some()
-            || !prologue.is_empty()
-            || instance.eval_script.is_none()
-            || options.strict;
-        let enter = if inside { enter(place, instance) } else { String::new() };
-        let recipe = EvaluationRecipe {
-            parent: self.graph[image].key,
-            instance_id: instance.instance_id.clone(),
-            script: script.into(),
-            directory: directory.into(),
-            enter: enter.into(),
-            prologue: (!prologue.is_empty()).then(|| prologue.into()),
-            patch,
-            test_patch: test_patch_file(instance, place),
-            image_id: published.and_then(|reference| options.image_ids.get(&reference).cloned()),
-            limits: RunLimits {
-                timeout: options.timeout.or(set.timeout).unwrap_or(default.timeout),
-                memory: options.memory.or(set.memory).or(default.memory),
-                milli_cpus: options.milli_cpus.or(set.milli_cpus).or(default.milli_cpus),
-                pids: options.pids.or(set.pids).or(default.pids),
-                disk: options.disk.map_or(default.disk, Bound::most),
-                files: options.files.map_or(default.files, Bound::most),
-                log_size: options.log_size.map_or(default.log_size, Bound::most),
-            },
-            network,
-            strict: separated,
-            test_paths: test_paths.into(),
-            repeat,
-            platform: self.options.platform.clone(),
-            emulator: options.emulator.clone(),
-        };
-        let mut id = format!("evaluation:{}", instance.instance_id);
-        if let Some(prediction) = &work.prediction {
-            id.push('+');
-            id.push_str(&prediction.model);
-        }
-        if repeat > 0 {
-            id.push_str(&format!(" (run {})", repeat + 1));
-        }
-        let name = self.graph[image].image.clone();
-        Ok(self
-            .node(id, Recipe::Evaluation(recipe), Some(image), || (name, Vec::new(), Vec::new())))
+        let below = &self.graph[image];
+        let recipe =
+            evaluation::recipe(self.catalog, &self.options.platform, work, below, options, repeat)?;
+        Ok(self.node(Draft {
+            id: evaluation::id(work, repeat),
+            image: Some(below.image.clone()),
+            ..Draft::new(Recipe::Evaluation(recipe), Some(image))
+        }))
     }
 
     fn add_published(&mut self, instance: &Instance) -> Result<NodeIndex, PlanError> {
@@ -355,8 +149,8 @@ impl<'a> Planner<'a> {
         let aliases = vec![name::alias(&instance.instance_id, &platform)];
         let recipe = Recipe::Published(PublishedRecipe { reference: reference.clone(), platform });
         let id = format!("instance:{}", instance.instance_id);
-        let index = self.node(id, recipe, None, || (reference, aliases, Vec::new()));
-        Ok(index)
+        let image = Some(reference);
+        Ok(self.node(Draft { id, image, aliases, ..Draft::new(recipe, None) }))
     }
 
     fn add_built(&mut self, work: &Work) -> Result<NodeIndex, PlanError> {
@@ -372,7 +166,7 @@ impl<'a> Planner<'a> {
         let checkout = CheckoutRecipe::new(&environment, parent, &instance.base_commit, &platform);
         let commit = instance.base_commit.get(..12).unwrap_or(&instance.base_commit);
         let id = format!("checkout:{}@{commit}", instance.repo);
-        let checkout = self.named(id, Recipe::Checkout(checkout), Some(env), Vec::new());
+        let checkout = self.node(Draft { id, ..Draft::new(Recipe::Checkout(checkout), Some(env)) });
         let alias = name::alias(&instance.instance_id, &platform);
         let aliases = &mut self.graph[checkout].aliases;
         if !aliases.contains(&alias) {
@@ -394,7 +188,7 @@ impl<'a> Planner<'a> {
             Some(prediction) => format!("instance:{}+{}", instance.instance_id, prediction.model),
             None => format!("instance:{}", instance.instance_id),
         };
-        Ok(self.named(id, Recipe::Instance(recipe), Some(checkout), Vec::new()))
+        Ok(self.node(Draft { id, ..Draft::new(Recipe::Instance(recipe), Some(checkout)) }))
     }
 
     /// Returns the environment of an instance, and its node; only the base's where no more is wanted.
@@ -425,16 +219,16 @@ impl<'a> Planner<'a> {
             Some(instance),
         )?);
         let platform = self.options.platform.clone();
-        let identity = |reference: &str| self.from.get(reference).cloned();
+        let identity = |reference: &str| self.base_identities.get(reference).cloned();
         let base = BaseRecipe::new(&environment.base, &platform, &identity);
-        let base_id = format!("base:{}", base.name);
+        let id = format!("base:{}", base.name);
         let made = |(reference, identity): (&String, &Option<String>)| {
             let what = identity.as_deref()?.strip_prefix(BOOTSTRAPPED)?;
             Some(format!("`{reference}` is {what}"))
         };
-        let made = base.from.iter().filter_map(made).collect();
+        let notes = base.from.iter().filter_map(made).collect();
         let said = base.python().map(str::to_owned);
-        let base = self.named(base_id, Recipe::Base(base), None, made);
+        let base = self.node(Draft { id, notes, ..Draft::new(Recipe::Base(base), None) });
         if self.options.up_to == Kind::Base {
             self.environments.insert(found, (environment.clone(), base));
             return Ok((environment, base));
@@ -446,57 +240,24 @@ impl<'a> Planner<'a> {
         if env.is_unlocked() {
             notes.push("unlocked: packages depend on the day of the build".to_owned());
         }
-        let env_id = format!("env:{}@{}", instance.repo, version);
-        let node = self.named(env_id, Recipe::Env(env), Some(base), notes);
+        let id = format!("env:{}@{}", instance.repo, version);
+        let node = self.node(Draft { id, notes, ..Draft::new(Recipe::Env(env), Some(base)) });
         self.environments.insert(found, (environment.clone(), node));
         Ok((environment, node))
     }
 
-    /// Adds a node with a name of ours.
-    fn named(
-        &mut self,
-        id: String,
-        recipe: Recipe,
-        parent: Option<NodeIndex>,
-        notes: Vec<String>,
-    ) -> NodeIndex {
-        let kind = recipe.kind();
-        let document = recipe.document();
+    /// Returns the node of a draft, new or not: equal keys are one node, whatever they are called.
+    fn node(&mut self, draft: Draft) -> NodeIndex {
+        let document = draft.recipe.document();
         let key = document.key();
-        self.keyed(id, recipe, parent, key, document, || {
-            (name::image(kind, &key), Vec::new(), notes)
-        })
-    }
-
-    fn node(
-        &mut self,
-        id: String,
-        recipe: Recipe,
-        parent: Option<NodeIndex>,
-        names: impl FnOnce() -> (String, Vec<String>, Vec<String>),
-    ) -> NodeIndex {
-        let document = recipe.document();
-        let key = document.key();
-        self.keyed(id, recipe, parent, key, document, names)
-    }
-
-    /// Returns the node of a key, new or not: equal keys are one node, whatever they are called.
-    fn keyed(
-        &mut self,
-        id: String,
-        recipe: Recipe,
-        parent: Option<NodeIndex>,
-        key: Key,
-        document: crate::key::KeyDocument,
-        names: impl FnOnce() -> (String, Vec<String>, Vec<String>),
-    ) -> NodeIndex {
         if let Some(index) = self.by_key.get(&key) {
             return *index;
         }
-        let (image, aliases, notes) = names();
+        let Draft { id, recipe, parent, image, aliases, notes } = draft;
         // One name can stand for two keys: one commit in two environments.
         let id = if self.ids.contains_key(&id) { format!("{id}#{}", key.short()) } else { id };
-        let node = Node {
+        let image = image.unwrap_or_else(|| name::image(recipe.kind(), &key));
+        let index = self.graph.add_node(Node {
             id: id.clone(),
             recipe,
             key,
@@ -506,14 +267,37 @@ impl<'a> Planner<'a> {
             status: Status::Stale(Vec::new()),
             instances: Vec::new(),
             notes,
-        };
-        let index = self.graph.add_node(node);
+        });
         if let Some(parent) = parent {
             self.graph.add_edge(parent, index, ());
         }
         self.by_key.insert(key, index);
         self.ids.insert(id, index);
         index
+    }
+}
+
+/// A node before its key is known.
+struct Draft {
+    id: String,
+    recipe: Recipe,
+    parent: Option<NodeIndex>,
+    /// The name of its image; `None` is the one that follows from the key.
+    image: Option<String>,
+    aliases: Vec<String>,
+    notes: Vec<String>,
+}
+
+impl Draft {
+    fn new(recipe: Recipe, parent: Option<NodeIndex>) -> Draft {
+        Draft {
+            id: String::new(),
+            recipe,
+            parent,
+            image: None,
+            aliases: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::catalog::Catalog;
 use crate::grade::{Rules, RulesError};
 
-use super::build::PlanError;
+use super::error::PlanError;
 use super::{PlanOptions, Planner, Work};
 
 /// What an instance must be good for.

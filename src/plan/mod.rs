@@ -5,11 +5,15 @@
 
 pub mod build;
 pub mod check;
+mod error;
+mod evaluation;
 mod inventory;
 pub mod name;
+mod options;
 pub mod render;
 #[cfg(test)]
 pub(crate) mod testing;
+mod work;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -21,8 +25,11 @@ use serde::Serialize;
 use crate::key::{FieldChange, Key, KeyDocument, Kind};
 use crate::recipe::Recipe;
 
-pub use build::{EvaluateOptions, PlanError, PlanOptions, Planner, Work};
+pub use build::Planner;
+pub use error::PlanError;
 pub use inventory::{Inventory, Present};
+pub use options::{EvaluateOptions, PlanOptions};
+pub use work::{ModelPatch, Work};
 
 /// One image of the plan, or one run in an image.
 #[derive(Debug, Clone)]

@@ -11,7 +11,7 @@ use imgforge::dataset::Instance;
 use imgforge::exec::forecast::{Forecast, Order, forecast};
 use imgforge::exec::schedule::{Lane, Schedule};
 use imgforge::key::Kind;
-use imgforge::plan::build::ModelPatch;
+use imgforge::plan::ModelPatch;
 use imgforge::plan::{EvaluateOptions, Inventory, Plan, PlanOptions, Planner, Work};
 use petgraph::Direction;
 use petgraph::graph::NodeIndex;

@@ -24,7 +24,9 @@ use super::super::check;
 use super::super::from_image::{self, FromImage};
 use super::super::image_source::{ImageSource, Offers};
 use super::signatures::{self, Signatures};
-use super::{ALIASES, ArchiveError, BLOBS, FORM, Form, Index, Manifest, NAME, REFERENCE, VERSION};
+use super::{
+    ALIASES, ArchiveError, BLOBS, Descriptor, FORM, Form, Index, Manifest, NAME, REFERENCE, VERSION,
+};
 
 /// Nothing that is larger is a manifest, a config or an index.
 const DOCUMENT_LIMIT: u64 = 64 << 20;
@@ -62,17 +64,24 @@ pub struct Archive {
 /// An image that no trusted key signed: its name, the digest of its manifest, and why.
 type Unsigned = (String, String, NotSigned);
 
-impl Archive {
-    /// Opens an archive: reads where everything is, and every document. `scratch` is where layers
-    /// are unpacked to on their way.
-    pub fn open(path: &Path, scratch: &Path) -> std::result::Result<Archive, ArchiveError> {
+/// The entries of the tar of an archive, each with the position and the bytes of its content.
+struct Entries {
+    blobs: HashMap<String, (u64, u64)>,
+    /// The other files, by name.
+    documents: HashMap<String, (u64, u64)>,
+}
+
+impl Entries {
+    /// Reads the headers of all entries.
+    ///
+    /// # Errors
+    /// The file is no archive, one of a newer imgforge, or does not end where it should.
+    fn read(path: &Path, file: &File) -> std::result::Result<Entries, ArchiveError> {
         let file_error = |source| ArchiveError::File { path: path.to_owned(), source };
         let foreign = |why: String| ArchiveError::Foreign { path: path.to_owned(), why };
         let cut_off = |what: String| ArchiveError::CutOff { path: path.to_owned(), what };
-        let file = File::open(path).map_err(file_error)?;
         let length = file.metadata().map_err(file_error)?.len();
-        let mut blobs = HashMap::new();
-        let mut documents: HashMap<String, (u64, u64)> = HashMap::new();
+        let mut found = Entries { blobs: HashMap::new(), documents: HashMap::new() };
         // The position of one is where the tar is read.
         let reader = File::open(path).map_err(file_error)?;
         let mut tar = tar::Archive::new(&reader);
@@ -100,33 +109,50 @@ impl Archive {
                 return Err(cut_off(format!("`{name}` ends behind the file")));
             }
             if first {
-                if name != FORM {
-                    return Err(foreign(format!("it begins with `{name}`")));
-                }
-                let text = read_at(&file, at).map_err(file_error)?;
-                let form: Form =
-                    serde_json::from_slice(&text).map_err(|error| foreign(error.to_string()))?;
-                if form.version > VERSION {
-                    let (path, found) = (path.to_owned(), form.version);
-                    return Err(ArchiveError::Newer { path, found });
-                }
+                check_form(path, &name, || read_at(file, at).map_err(file_error))?;
             }
             first = false;
             let known = match name.strip_prefix(BLOBS) {
-                Some(digest) => blobs.insert(format!("sha256:{digest}"), at),
-                None => documents.insert(name.clone(), at),
+                Some(digest) => found.blobs.insert(format!("sha256:{digest}"), at),
+                None => found.documents.insert(name.clone(), at),
             };
             // Which of them counts is another thing for every program.
             if known.is_some() {
                 return Err(foreign(format!("`{name}` is in it twice")));
             }
         }
-        if first {
-            return Err(foreign("it is empty".to_owned()));
+        match first {
+            true => Err(foreign("it is empty".to_owned())),
+            false => Ok(found),
         }
-        let Some(index) = documents.get("index.json") else {
-            return Err(cut_off("its index is missing".to_owned()));
-        };
+    }
+}
+
+/// Checks that the first entry of a tar is the form of an archive that this imgforge reads.
+fn check_form(
+    path: &Path,
+    name: &str,
+    read: impl FnOnce() -> std::result::Result<Vec<u8>, ArchiveError>,
+) -> std::result::Result<(), ArchiveError> {
+    let foreign = |why: String| ArchiveError::Foreign { path: path.to_owned(), why };
+    if name != FORM {
+        return Err(foreign(format!("it begins with `{name}`")));
+    }
+    let form: Form =
+        serde_json::from_slice(&read()?).map_err(|error| foreign(error.to_string()))?;
+    if form.version > VERSION {
+        return Err(ArchiveError::Newer { path: path.to_owned(), found: form.version });
+    }
+    Ok(())
+}
+
+impl Archive {
+    /// Opens an archive: reads where everything is, and every document. `scratch` is where layers
+    /// are unpacked to on their way.
+    pub fn open(path: &Path, scratch: &Path) -> std::result::Result<Archive, ArchiveError> {
+        let file_error = |source| ArchiveError::File { path: path.to_owned(), source };
+        let file = File::open(path).map_err(file_error)?;
+        let Entries { blobs, documents } = Entries::read(path, &file)?;
         let mut archive = Archive {
             path: path.to_owned(),
             scratch: scratch.to_owned(),
@@ -137,68 +163,97 @@ impl Archive {
             signatures: Signatures::default(),
             unsigned: HashMap::new(),
         };
+        let Some(index) = documents.get("index.json") else {
+            return Err(archive.cut_off("its index is missing".to_owned()));
+        };
         if index.1 > DOCUMENT_LIMIT {
-            return Err(foreign("its index is too large".to_owned()));
+            let why = "its index is too large".to_owned();
+            return Err(ArchiveError::Foreign { path: path.to_owned(), why });
         }
         let text = read_at(&file, *index).map_err(file_error)?;
         let index: Index = serde_json::from_slice(&text)
             .map_err(|error| archive.damaged(format!("its index: {error}")))?;
         for entry in index.manifests {
-            let text = archive.document(&file, &entry.digest)?;
-            let unreadable =
-                |error: serde_json::Error| archive.damaged(format!("`{}`: {error}", entry.digest));
-            let manifest: Manifest = serde_json::from_slice(&text).map_err(unreadable)?;
-            if let Some(signed) = signatures::signed(&entry) {
-                for layer in &manifest.layers {
-                    let payload = archive.document(&file, &layer.digest)?;
-                    archive.signatures.add(signed.clone(), layer, payload);
-                }
-                continue;
-            }
-            let text = archive.document(&file, &manifest.config.digest)?;
-            let config = read_config(&text).map_err(unreadable)?;
-            let layers: Vec<(String, u64)> =
-                manifest.layers.iter().map(|layer| (layer.digest.clone(), layer.size)).collect();
-            for (digest, size) in &layers {
-                if archive.blobs.get(digest).is_none_or(|(_, found)| found != size) {
-                    return Err(cut_off(format!("layer `{digest}` is missing")));
-                }
-            }
-            let image = Image {
-                id: manifest.config.digest,
-                diff_ids: config.diff_ids,
-                platform: config.platform,
-                size: layers.iter().map(|(_, size)| size).sum(),
-                config: config.config,
-                ..Image::default()
-            };
-            let held = Held { manifest: entry.digest.clone(), image, layers };
-            if held.image.diff_ids.len() != held.layers.len() {
-                return Err(archive.damaged(format!("`{}` has other layers", entry.digest)));
-            }
-            let twice = if let Some(reference) = entry.annotations.get(REFERENCE) {
-                let known = archive.external.entry(reference.clone()).or_default();
-                let twice = known.iter().any(|one| one.manifest == held.manifest);
-                known.push(held);
-                twice
-            } else if let Some(name) = entry.annotations.get(NAME)
-                && let Some(of) = name::parse(name)
-            {
-                let names = entry.annotations.get(ALIASES).map_or("", String::as_str);
-                let names = names.split(' ').filter(|name| name::is_alias(name));
-                archive.aliases.insert(of.1, names.map(str::to_owned).collect());
-                archive.images.insert(of, held).is_some()
-            } else {
-                false
-            };
-            if twice {
-                return Err(
-                    archive.damaged(format!("two images have the name of `{}`", entry.digest))
-                );
-            }
+            archive.add_manifest(&file, &entry)?;
         }
         archive.keep_known_externals();
         Ok(archive)
+    }
+
+    /// Adds what an entry of the index names: an image, or signatures.
+    fn add_manifest(
+        &mut self,
+        file: &File,
+        entry: &Descriptor,
+    ) -> std::result::Result<(), ArchiveError> {
+        let text = self.document(file, &entry.digest)?;
+        let manifest: Manifest =
+            serde_json::from_slice(&text).map_err(|error| self.unreadable(entry, &error))?;
+        if let Some(signed) = signatures::signed(entry) {
+            for layer in &manifest.layers {
+                let payload = self.document(file, &layer.digest)?;
+                self.signatures.add(signed.clone(), layer, payload);
+            }
+            return Ok(());
+        }
+        let held = self.held(file, entry, manifest)?;
+        let twice = if let Some(reference) = entry.annotations.get(REFERENCE) {
+            let known = self.external.entry(reference.clone()).or_default();
+            let twice = known.iter().any(|one| one.manifest == held.manifest);
+            known.push(held);
+            twice
+        } else if let Some(name) = entry.annotations.get(NAME)
+            && let Some(of) = name::parse(name)
+        {
+            let names = entry.annotations.get(ALIASES).map_or("", String::as_str);
+            let names = names.split(' ').filter(|name| name::is_alias(name));
+            self.aliases.insert(of.1, names.map(str::to_owned).collect());
+            self.images.insert(of, held).is_some()
+        } else {
+            false
+        };
+        match twice {
+            true => Err(self.damaged(format!("two images have the name of `{}`", entry.digest))),
+            false => Ok(()),
+        }
+    }
+
+    /// Reads the image of a manifest; all its layers are in the archive.
+    fn held(
+        &self,
+        file: &File,
+        entry: &Descriptor,
+        manifest: Manifest,
+    ) -> std::result::Result<Held, ArchiveError> {
+        let text = self.document(file, &manifest.config.digest)?;
+        let config = read_config(&text).map_err(|error| self.unreadable(entry, &error))?;
+        let layers: Vec<(String, u64)> =
+            manifest.layers.iter().map(|layer| (layer.digest.clone(), layer.size)).collect();
+        for (digest, size) in &layers {
+            if self.blobs.get(digest).is_none_or(|(_, found)| found != size) {
+                return Err(self.cut_off(format!("layer `{digest}` is missing")));
+            }
+        }
+        let image = Image {
+            id: manifest.config.digest,
+            diff_ids: config.diff_ids,
+            platform: config.platform,
+            size: layers.iter().map(|(_, size)| size).sum(),
+            config: config.config,
+            ..Image::default()
+        };
+        if image.diff_ids.len() != layers.len() {
+            return Err(self.damaged(format!("`{}` has other layers", entry.digest)));
+        }
+        Ok(Held { manifest: entry.digest.clone(), image, layers })
+    }
+
+    fn unreadable(&self, entry: &Descriptor, error: &serde_json::Error) -> ArchiveError {
+        self.damaged(format!("`{}`: {error}", entry.digest))
+    }
+
+    fn cut_off(&self, what: String) -> ArchiveError {
+        ArchiveError::CutOff { path: self.path.clone(), what }
     }
 
     /// Makes every image that none of `keys` signed as if it were not there; without keys nothing has to

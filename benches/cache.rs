@@ -190,7 +190,7 @@ fn cache(criterion: &mut Criterion) {
     });
     group.bench_function("what would go", |bencher| {
         let limits = imgforge::cache::Limits { keep_bytes: Some(0), keep_for: None };
-        bencher.iter(|| imgforge::cache::collect::choose(&contents, &limits, 0, |_| false));
+        bencher.iter(|| imgforge::cache::eviction::plan_eviction(&contents, &limits, 0, |_| false));
     });
     group.finish();
 }

@@ -8,7 +8,7 @@ use crate::bootstrap::{self, Bootstrap};
 use crate::engine::{EngineError, Image, LayerStorage, ListedImage, label};
 use crate::key::{Key, Kind};
 use crate::plan::name;
-use crate::store::{Indexed, Pinned, Store, StoreError, Use};
+use crate::store::{Indexed, Pinned, Pins, Store, StoreError, Use};
 
 /// How many images are looked at, at once.
 const LOOKS_AT_ONCE: usize = 8;
@@ -169,47 +169,11 @@ impl CacheInventory {
         identity: &str,
         store: &Store,
     ) -> Result<CacheInventory, CacheError> {
-        let listed = engine.images().await?;
-        let mut index = store.indexed(identity)?;
-        let others = store.other_layers(identity)?;
-        let mut uses = store.uses()?;
-        let (mut found, mut unknown) = (Vec::with_capacity(listed.len()), Vec::new());
-        for listed in listed {
-            let ours = ours(&listed, engine);
-            let known = match &ours {
-                Some(Ours { key, .. }) => {
-                    index.get(key).filter(|known| known.image_id == listed.id)
-                }
-                None => None,
-            };
-            let diff_ids = known.map(|known| &known.diff_ids).or(others.get(&listed.id));
-            match diff_ids.cloned() {
-                Some(diff_ids) => found.push(Found { listed, ours, diff_ids }),
-                None => unknown.push((listed, ours)),
-            }
-        }
-        let looked: Vec<Option<Found>> = stream::iter(unknown)
-            .map(|(listed, ours)| async move {
-                let image: Option<Image> = engine.inspect(&listed.id).await?;
-                let Some(Image { diff_ids, .. }) = image else { return Ok(None) };
-                Ok::<_, EngineError>(Some(Found { listed, ours, diff_ids }))
-            })
-            .buffered(LOOKS_AT_ONCE)
-            .try_collect()
-            .await?;
-        for looked in looked.into_iter().flatten() {
-            store.set_other_layers(identity, &looked.listed.id, &looked.diff_ids)?;
-            found.push(looked);
-        }
-        let pins = store.pins()?;
-        let mut by_key: HashMap<Key, Vec<String>> = HashMap::new();
-        for (pin, keys) in &pins {
-            for key in keys {
-                by_key.entry(*key).or_default().push(pin.to_string());
-            }
-        }
+        let index = store.indexed(identity)?;
+        let found = find_images(engine, identity, store, &index).await?;
+        let facts = Facts { index, uses: store.uses()?, pins: store.pins()? };
         let mut contents = CacheInventory::default();
-        let mut layers: HashMap<String, u32> = HashMap::new();
+        let mut layers = LayerPositions::default();
         let mut sizes = Vec::new();
         let mut held = Vec::new();
         for Found { listed, ours, diff_ids } in found {
@@ -221,26 +185,12 @@ impl CacheInventory {
                 }
                 continue;
             };
-            let mut positions: Vec<u32> = Vec::with_capacity(names.len());
-            for name in names {
-                let next = contents.layers.len() as u32;
-                let at = *layers.entry(name).or_insert_with_key(|name| {
-                    let name = name.clone();
-                    contents.layers.push(Layer { name, bytes: 0, users: 0, held: false });
-                    next
-                });
-                // An image may have a layer twice.
-                if !positions.contains(&at) {
-                    contents.layers[at as usize].users += 1;
-                    positions.push(at);
-                }
-            }
-            let image = cached(listed, ours, positions, &mut index, &mut uses, &by_key, &pins);
-            sizes.push(image.1);
-            contents.images.push(image.0);
+            let positions = layers.add_image(&mut contents.layers, names);
+            sizes.push(listed.size);
+            contents.images.push(facts.image(listed, ours, positions));
         }
         for name in held {
-            if let Some(at) = layers.get(&name) {
+            if let Some(at) = layers.0.get(&name) {
                 contents.layers[*at as usize].held = true;
             }
         }
@@ -345,46 +295,113 @@ impl CacheInventory {
     }
 }
 
-fn cached(
-    listed: ListedImage,
-    ours: Ours,
-    layers: Vec<u32>,
-    index: &mut HashMap<Key, Indexed>,
-    uses: &mut HashMap<Key, Vec<Use>>,
-    by_key: &HashMap<Key, Vec<String>>,
-    pins: &crate::store::Pins,
-) -> (CachedImage, u64) {
-    let Ours { key, kind, external } = ours;
-    let known = index.get(&key);
-    let uses = uses.get(&key).cloned().unwrap_or_default();
-    let mut held = by_key.get(&key).cloned().unwrap_or_default();
-    for pin in pins.keys() {
-        let holds = match pin {
-            Pinned::Dataset(name) => uses.iter().any(|one| one.dataset == *name),
-            Pinned::Instance(id) => uses.iter().any(|one| one.instance == *id),
-            Pinned::Key(_) => false,
-        };
-        let text = pin.to_string();
-        if holds && !held.contains(&text) {
-            held.push(text);
+/// Lists the images of an engine with their layers. Those that neither the index nor the state knows
+/// are looked at, and remembered.
+async fn find_images(
+    engine: &dyn LayerStorage,
+    identity: &str,
+    store: &Store,
+    index: &HashMap<Key, Indexed>,
+) -> Result<Vec<Found>, CacheError> {
+    let listed = engine.images().await?;
+    let others = store.other_layers(identity)?;
+    let (mut found, mut unknown) = (Vec::with_capacity(listed.len()), Vec::new());
+    for listed in listed {
+        let ours = ours(&listed, engine);
+        let known = ours.and_then(|ours| index.get(&ours.key));
+        let known = known.filter(|known| known.image_id == listed.id);
+        let diff_ids = known.map(|known| &known.diff_ids).or(others.get(&listed.id));
+        match diff_ids.cloned() {
+            Some(diff_ids) => found.push(Found { listed, ours, diff_ids }),
+            None => unknown.push((listed, ours)),
         }
     }
-    let node = known.and_then(|known| known.node.clone());
-    let image = CachedImage {
-        key,
-        kind,
-        external,
-        parent: listed.labels.get(label::PARENT).and_then(|parent| parent.parse().ok()),
-        layers,
-        last_used: known.map_or_else(now, |known| known.last_used),
-        repo: repo(listed.labels.get(label::INPUTS), node.as_deref()),
-        node,
-        uses,
-        pins: held,
-        id: listed.id,
-        tags: listed.tags,
-    };
-    (image, listed.size)
+    let looked: Vec<Option<Found>> = stream::iter(unknown)
+        .map(|(listed, ours)| async move {
+            let image: Option<Image> = engine.inspect(&listed.id).await?;
+            let Some(Image { diff_ids, .. }) = image else { return Ok(None) };
+            Ok::<_, EngineError>(Some(Found { listed, ours, diff_ids }))
+        })
+        .buffered(LOOKS_AT_ONCE)
+        .try_collect()
+        .await?;
+    for looked in looked.into_iter().flatten() {
+        store.set_other_layers(identity, &looked.listed.id, &looked.diff_ids)?;
+        found.push(looked);
+    }
+    Ok(found)
+}
+
+/// The positions of the layers of an inventory, by the engine's names of them.
+#[derive(Default)]
+struct LayerPositions(HashMap<String, u32>);
+
+impl LayerPositions {
+    /// Counts an image as user of its layers, adding those that are new; returns their positions.
+    fn add_image(&mut self, layers: &mut Vec<Layer>, names: Vec<String>) -> Vec<u32> {
+        let mut positions: Vec<u32> = Vec::with_capacity(names.len());
+        for name in names {
+            let next = layers.len() as u32;
+            let at = *self.0.entry(name).or_insert_with_key(|name| {
+                layers.push(Layer { name: name.clone(), bytes: 0, users: 0, held: false });
+                next
+            });
+            // An image may have a layer twice.
+            if !positions.contains(&at) {
+                layers[at as usize].users += 1;
+                positions.push(at);
+            }
+        }
+        positions
+    }
+}
+
+/// The facts that the state has of images.
+struct Facts {
+    index: HashMap<Key, Indexed>,
+    uses: HashMap<Key, Vec<Use>>,
+    pins: Pins,
+}
+
+impl Facts {
+    fn image(&self, listed: ListedImage, ours: Ours, layers: Vec<u32>) -> CachedImage {
+        let Ours { key, kind, external } = ours;
+        let known = self.index.get(&key);
+        let uses = self.uses.get(&key).cloned().unwrap_or_default();
+        let node = known.and_then(|known| known.node.clone());
+        CachedImage {
+            key,
+            kind,
+            external,
+            parent: listed.labels.get(label::PARENT).and_then(|parent| parent.parse().ok()),
+            layers,
+            last_used: known.map_or_else(now, |known| known.last_used),
+            repo: repo(listed.labels.get(label::INPUTS), node.as_deref()),
+            node,
+            pins: self.pins_of(&key, &uses),
+            uses,
+            id: listed.id,
+            tags: listed.tags,
+        }
+    }
+
+    /// Lists the pins that hold an image: first those with its key, then those of its uses.
+    fn pins_of(&self, key: &Key, uses: &[Use]) -> Vec<String> {
+        let with_key = self.pins.iter().filter(|(_, keys)| keys.contains(key));
+        let mut held: Vec<String> = with_key.map(|(pin, _)| pin.to_string()).collect();
+        for pin in self.pins.keys() {
+            let holds = match pin {
+                Pinned::Dataset(name) => uses.iter().any(|one| one.dataset == *name),
+                Pinned::Instance(id) => uses.iter().any(|one| one.instance == *id),
+                Pinned::Key(_) => false,
+            };
+            let text = pin.to_string();
+            if holds && !held.contains(&text) {
+                held.push(text);
+            }
+        }
+        held
+    }
 }
 
 /// Returns the repository that an image is of: from its key document, or its id in plans.

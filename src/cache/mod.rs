@@ -1,11 +1,12 @@
 //! The cache: which images there are and what room they take, bounding it, and checking it.
 //!
-//! [`contents`] joins the engine's images with the index into values; [`usage`] and the choice of
-//! [`collect`] are pure. Nothing here touches an image without imgforge's labels.
+//! [`inventory`] joins the engine's images with the index into values; [`usage`] and [`eviction`] are
+//! pure. Nothing here touches an image without imgforge's labels.
 
 pub mod archive;
 pub mod check;
 pub mod collect;
+pub mod eviction;
 pub mod from_image;
 pub mod image_source;
 pub mod inventory;
@@ -18,5 +19,6 @@ mod testing;
 pub mod usage;
 pub mod verify;
 
-pub use collect::{Collected, Collector, Limits};
+pub use collect::{Collected, Collector};
+pub use eviction::Limits;
 pub use inventory::{CacheError, CacheInventory, CachedImage};

@@ -135,43 +135,8 @@ pub async fn verify(
     store: &Store,
     read: bool,
 ) -> Result<Verified, CacheError> {
-    let mut images: BTreeMap<String, (Key, Kind, Image)> = BTreeMap::new();
     let mut verified = Verified::default();
-    let listed = engine.images().await?;
-    let native = engine.info().await?.platform;
-    let foreign = foreign_layers(engine, &listed, &native).await?;
-    for listed in listed {
-        for tag in &listed.tags {
-            let Some((kind, key)) = name::parse(tag) else { continue };
-            let finding = |problem| Finding {
-                image: tag.clone(),
-                key,
-                kind,
-                problem,
-                id: Some(listed.id.clone()),
-            };
-            match engine.inspect(tag).await? {
-                Some(image) if image.id == listed.id => {
-                    if let Err(wrong) = check::inputs(&image, kind, &key) {
-                        let why = wrong.to_string();
-                        verified.findings.push(finding(match wrong {
-                            Wrong::Platform { .. } => Problem::Platform(why),
-                            _ => Problem::Labels(why),
-                        }));
-                    } else if let Some(why) = foreign.get(&image.id) {
-                        verified.findings.push(finding(Problem::Platform(why.clone())));
-                    } else {
-                        images.insert(tag.clone(), (key, kind, image));
-                    }
-                }
-                // It has another meaning by now, or is gone.
-                Some(_) => {}
-                None => verified
-                    .findings
-                    .push(finding(Problem::Damaged("the engine cannot look at it".to_owned()))),
-            }
-        }
-    }
+    let images = labelled_images(engine, &mut verified.findings).await?;
     verified.images = images.len() + verified.findings.len();
     let damage = match read {
         true => read_layers(engine, images.values().map(|(_, _, image)| image)).await?,
@@ -188,30 +153,18 @@ pub async fn verify(
         let (key, kind, image) = &images[tag];
         there.insert(*key);
         let parent = image.config.labels.get(label::PARENT).and_then(|text| text.parse().ok());
-        let stands = parent.and_then(|parent: Key| {
-            let mut named = Kind::IMAGES.iter().map(|kind| name::image(*kind, &parent));
-            named.find_map(|name| images.get(&name))
-        });
         let known = index.get(key).is_some_and(|known| known.image_id == image.id);
-        let from = match kind {
-            Kind::Base if !known => from_image::below(engine, None, image).await?,
-            _ => Vec::new(),
-        };
-        let below: Vec<&Image> = from.iter().chain(stands.map(|(_, _, parent)| parent)).collect();
-        let checked = check::check(image, *kind, key, &below);
         let problem = if let Some(why) = damage.of(image) {
             Some(Problem::Damaged(why))
         } else if parent.is_some_and(|parent| broken.contains(&parent)) {
             Some(Problem::Damaged("so is what it stands on".to_owned()))
         } else {
-            match checked {
-                Err(Wrong::NotOnParent) => Some(Problem::NotOnParent),
-                // It was built on its parent, or checked with it.
-                Err(Wrong::NoParent { .. } | Wrong::NoFrom { .. }) if known => None,
-                Err(Wrong::NoParent { .. }) => Some(Problem::NoParent),
-                Err(wrong) => Some(Problem::Foreign(wrong.to_string())),
-                Ok(()) => (!known).then_some(Problem::NotIndexed),
-            }
+            let stands = parent.and_then(|parent: Key| {
+                let mut named = Kind::IMAGES.iter().map(|kind| name::image(*kind, &parent));
+                named.find_map(|name| images.get(&name))
+            });
+            let stands = stands.map(|(_, _, parent)| parent);
+            unlike_its_name(engine, (*kind, key, image), stands, known).await?
         };
         if matches!(problem, None | Some(Problem::NotIndexed)) {
             verified.whole.push(record(identity, *key, *kind, image, parent));
@@ -230,6 +183,68 @@ pub async fn verify(
     }
     verified.findings.sort_by(|one, two| one.image.cmp(&two.image));
     Ok(verified)
+}
+
+/// Images of an engine by the names of their keys.
+type Named = BTreeMap<String, (Key, Kind, Image)>;
+
+/// Lists the images that have the name of a key, and labels and platform that fit it; adds the others to
+/// the findings.
+async fn labelled_images(
+    engine: &dyn Engine,
+    findings: &mut Vec<Finding>,
+) -> Result<Named, CacheError> {
+    let mut images = Named::new();
+    let listed = engine.images().await?;
+    let native = engine.info().await?.platform;
+    let foreign = foreign_layers(engine, &listed, &native).await?;
+    for listed in listed {
+        for tag in &listed.tags {
+            let Some((kind, key)) = name::parse(tag) else { continue };
+            let problem = match engine.inspect(tag).await? {
+                None => Problem::Damaged("the engine cannot look at it".to_owned()),
+                // The name was given to another image meanwhile.
+                Some(image) if image.id != listed.id => continue,
+                Some(image) => match (check::inputs(&image, kind, &key), foreign.get(&image.id)) {
+                    (Err(wrong @ Wrong::Platform { .. }), _) => {
+                        Problem::Platform(wrong.to_string())
+                    }
+                    (Err(wrong), _) => Problem::Labels(wrong.to_string()),
+                    (Ok(_), Some(why)) => Problem::Platform(why.clone()),
+                    (Ok(_), None) => {
+                        images.insert(tag.clone(), (key, kind, image));
+                        continue;
+                    }
+                },
+            };
+            let (image, id) = (tag.clone(), Some(listed.id.clone()));
+            findings.push(Finding { image, key, kind, problem, id });
+        }
+    }
+    Ok(images)
+}
+
+/// Returns in what an image is not what its name says, or not what the index `known` it as. `parent` is
+/// what it stands on here.
+async fn unlike_its_name(
+    engine: &dyn Engine,
+    (kind, key, image): (Kind, &Key, &Image),
+    parent: Option<&Image>,
+    known: bool,
+) -> Result<Option<Problem>, CacheError> {
+    let from = match kind {
+        Kind::Base if !known => from_image::below(engine, None, image).await?,
+        _ => Vec::new(),
+    };
+    let below: Vec<&Image> = from.iter().chain(parent).collect();
+    Ok(match check::check(image, kind, key, &below) {
+        Err(Wrong::NotOnParent) => Some(Problem::NotOnParent),
+        // It was built on its parent, or checked with it.
+        Err(Wrong::NoParent { .. } | Wrong::NoFrom { .. }) if known => None,
+        Err(Wrong::NoParent { .. }) => Some(Problem::NoParent),
+        Err(wrong) => Some(Problem::Foreign(wrong.to_string())),
+        Ok(()) => (!known).then_some(Problem::NotIndexed),
+    })
 }
 
 /// Makes the index anew from what was found, and removes what is broken, children first.

@@ -10,7 +10,7 @@ use crate::cache::check::{self, Wrong};
 use crate::cache::from_image::{self, content_identity};
 use crate::engine::{Builder, EngineError, Image, Images, ListedImage, LogSink};
 use crate::key::Key;
-use crate::plan::{Inventory, Plan, Present};
+use crate::plan::{Inventory, Node, Plan, Present};
 use crate::platform;
 use crate::recipe::Recipe;
 use crate::store::{ImageRecord, Store, StoreError, space};
@@ -154,7 +154,8 @@ async fn published(
 /// How many images are looked at, at once.
 const LOOKS_AT_ONCE: usize = 8;
 
-/// Reads what the engine and the state have of a plan's nodes, from one listing of images.
+/// Reads what the engine and the state have of a plan's nodes, from one listing of images. Returns with
+/// it the ids of all images, by their names.
 ///
 /// An image id is the digest of a config that holds labels and layers, so an image that was built here
 /// or checked is what it was as long as its id is the same; only others are looked at one by one, each
@@ -168,7 +169,6 @@ pub async fn inventory(
 ) -> Result<(Inventory, BTreeMap<String, String>), SurveyError> {
     let listed = engine.images().await?;
     let known = store.verified_images(identity)?;
-    let mut inventory = Inventory::default();
     let mut tags = BTreeMap::new();
     let mut named: BTreeMap<&str, &ListedImage> = BTreeMap::new();
     for image in &listed {
@@ -177,82 +177,30 @@ pub async fn inventory(
             named.insert(tag, image);
         }
     }
+    let mut inventory = Inventory::default();
     for reference in published(engine, plan, &named).await? {
         inventory.add_reference(reference);
     }
+    let (layers, looked) = (BTreeMap::new(), BTreeMap::new());
+    let mut survey = Survey { engine, plan, named, inventory, layers, looked };
     let mut found: Vec<ImageRecord> = Vec::new();
-    // The layers of images that are whole, and those of them that were looked at.
-    let mut layers: BTreeMap<Key, Vec<String>> = BTreeMap::new();
-    let mut looked: BTreeMap<Key, Image> = BTreeMap::new();
     for (index, node) in plan.nodes() {
         if matches!(node.recipe, Recipe::Published(_) | Recipe::Evaluation(_)) {
             continue;
         }
         // By its name, which is how children and runs refer to it: an image of the same key that
         // was replaced may live on below its children.
-        let Some(listed) = named.get(node.image.as_str()) else { continue };
+        let Some(listed) = survey.named.get(node.image.as_str()).copied() else { continue };
         let parent = plan.parent(index).map(|parent| &plan.graph[parent]);
-        let known = known.get(&node.key).filter(|known| known.image_id == listed.id);
-        if let Some(known) = known {
-            let below = parent.and_then(|parent| layers.get(&parent.key));
-            let present = match below.is_none_or(|below| known.diff_ids.starts_with(below)) {
-                true => Present::Whole,
-                false => Present::Broken(Wrong::NotOnParent.to_string()),
-            };
-            if present == Present::Whole {
-                layers.insert(node.key, known.diff_ids.clone());
+        match known.get(&node.key).filter(|known| known.image_id == listed.id) {
+            Some(known) => survey.add_known(node, parent, &known.diff_ids),
+            None => {
+                let whole = survey.look_at(node, parent, &listed.id).await?;
+                found.extend(whole.map(|image| record(identity, node, parent, image)));
             }
-            inventory.add_image(node.key, present);
-            continue;
         }
-        let Some(image) = engine.inspect(&listed.id).await? else { continue };
-        if let Some(parent) = parent
-            && layers.contains_key(&parent.key)
-            && !looked.contains_key(&parent.key)
-            && let Some(listed) = named.get(parent.image.as_str())
-            && let Some(image) = engine.inspect(&listed.id).await?
-        {
-            looked.insert(parent.key, image);
-        }
-        let from = match parent {
-            Some(_) => Vec::new(),
-            None => from_image::below(engine, None, &image).await?,
-        };
-        let below: Vec<&Image> = match parent {
-            Some(parent) => looked.get(&parent.key).into_iter().collect(),
-            None => from.iter().collect(),
-        };
-        let wrong = match platform::same(&image.platform, &plan.platform) {
-            false => Some(format!("it is for {}, not for {}", image.platform, plan.platform)),
-            true => match (parent, check::check(&image, node.kind(), &node.key, &below)) {
-                (_, Ok(())) => None,
-                // The parent is here, and wrong itself.
-                (Some(parent), Err(Wrong::NoParent { .. })) if inventory.has_image(&parent.key) => {
-                    Some(format!("its parent {} is not whole", parent.id))
-                }
-                (_, Err(wrong)) => Some(wrong.to_string()),
-            },
-        };
-        if let Some(why) = wrong {
-            inventory.add_image(node.key, Present::Broken(why));
-            continue;
-        }
-        inventory.add_image(node.key, Present::Whole);
-        layers.insert(node.key, image.diff_ids.clone());
-        found.push(ImageRecord {
-            key: node.key,
-            kind: node.kind(),
-            node: node.id.clone(),
-            engine: identity.to_owned(),
-            image_id: image.id.clone(),
-            diff_ids: image.diff_ids.clone(),
-            parent: parent.map(|parent| parent.key),
-            document: node.document.canonical(),
-            bytes: 0,
-            seconds: 0.0,
-        });
-        looked.insert(node.key, image);
     }
+    let mut inventory = survey.inventory;
     store.record_images(&found)?;
     let absent: Vec<&str> = plan
         .nodes()
@@ -263,4 +211,110 @@ pub async fn inventory(
         inventory.set_document(node, document);
     }
     Ok((inventory, tags))
+}
+
+/// Makes the record of an image that was looked at and is whole.
+fn record(identity: &str, node: &Node, parent: Option<&Node>, image: &Image) -> ImageRecord {
+    ImageRecord {
+        key: node.key,
+        kind: node.kind(),
+        node: node.id.clone(),
+        engine: identity.to_owned(),
+        image_id: image.id.clone(),
+        diff_ids: image.diff_ids.clone(),
+        parent: parent.map(|parent| parent.key),
+        document: node.document.canonical(),
+        bytes: 0,
+        seconds: 0.0,
+    }
+}
+
+/// A survey under way: nodes come parents first.
+struct Survey<'a> {
+    engine: &'a dyn Images,
+    plan: &'a Plan,
+    /// The engine's images, by their names.
+    named: BTreeMap<&'a str, &'a ListedImage>,
+    inventory: Inventory,
+    /// The layers of images that are whole.
+    layers: BTreeMap<Key, Vec<String>>,
+    /// Images that were looked at and are whole.
+    looked: BTreeMap<Key, Image>,
+}
+
+impl Survey<'_> {
+    /// Adds an image that was built here or checked before: it is whole if it stands on its parent.
+    fn add_known(&mut self, node: &Node, parent: Option<&Node>, diff_ids: &[String]) {
+        let below = parent.and_then(|parent| self.layers.get(&parent.key));
+        if below.is_none_or(|below| diff_ids.starts_with(below)) {
+            self.layers.insert(node.key, diff_ids.to_vec());
+            self.inventory.add_image(node.key, Present::Whole);
+        } else {
+            self.inventory.add_image(node.key, Present::Broken(Wrong::NotOnParent.to_string()));
+        }
+    }
+
+    /// Adds an image after a look at it; returns it when it is whole.
+    async fn look_at(
+        &mut self,
+        node: &Node,
+        parent: Option<&Node>,
+        id: &str,
+    ) -> Result<Option<&Image>, EngineError> {
+        let Some(image) = self.engine.inspect(id).await? else { return Ok(None) };
+        if let Some(why) = self.fault(node, parent, &image).await? {
+            self.inventory.add_image(node.key, Present::Broken(why));
+            return Ok(None);
+        }
+        self.inventory.add_image(node.key, Present::Whole);
+        self.layers.insert(node.key, image.diff_ids.clone());
+        self.looked.insert(node.key, image);
+        Ok(self.looked.get(&node.key))
+    }
+
+    /// Returns why an image is not whole, if it is not.
+    async fn fault(
+        &mut self,
+        node: &Node,
+        parent: Option<&Node>,
+        image: &Image,
+    ) -> Result<Option<String>, EngineError> {
+        if let Some(parent) = parent {
+            self.look_at_known(parent).await?;
+        }
+        let from = match parent {
+            Some(_) => Vec::new(),
+            None => from_image::below(self.engine, None, image).await?,
+        };
+        let below: Vec<&Image> = match parent {
+            Some(parent) => self.looked.get(&parent.key).into_iter().collect(),
+            None => from.iter().collect(),
+        };
+        if !platform::same(&image.platform, &self.plan.platform) {
+            let why = format!("it is for {}, not for {}", image.platform, self.plan.platform);
+            return Ok(Some(why));
+        }
+        Ok(match (parent, check::check(image, node.kind(), &node.key, &below)) {
+            (_, Ok(())) => None,
+            // The parent is here, and wrong itself.
+            (Some(parent), Err(Wrong::NoParent { .. }))
+                if self.inventory.has_image(&parent.key) =>
+            {
+                Some(format!("its parent {} is not whole", parent.id))
+            }
+            (_, Err(wrong)) => Some(wrong.to_string()),
+        })
+    }
+
+    /// Looks at the image of a node that is whole and was not looked at, since its id was known.
+    async fn look_at_known(&mut self, node: &Node) -> Result<(), EngineError> {
+        if self.layers.contains_key(&node.key)
+            && !self.looked.contains_key(&node.key)
+            && let Some(listed) = self.named.get(node.image.as_str())
+            && let Some(image) = self.engine.inspect(&listed.id).await?
+        {
+            self.looked.insert(node.key, image);
+        }
+        Ok(())
+    }
 }

@@ -48,18 +48,18 @@ impl<'a> Budget<'a> {
             }
         };
         if say && !collected.removed.is_empty() {
-            let freed = disk::bytes_text(collected.freed.unwrap_or(collected.promised));
+            let freed = disk::bytes_text(collected.freed.unwrap_or(collected.reclaimable));
             let images = words::count(collected.removed.len(), "image");
             self.notices
                 .remark(format!("cache: removed {images} to keep the budget, {freed} freed"));
         }
-        if say && collected.kept > 0 {
-            let over = collected.choice.after - self.limits.keep_bytes.unwrap_or(0);
+        if say && collected.retained > 0 {
+            let over = collected.plan.after - self.limits.keep_bytes.unwrap_or(0);
             self.notices.advise(format!(
                 "the cache is {} over its budget: {} {} in use or pinned",
                 disk::bytes_text(over),
-                words::count(collected.kept, "image"),
-                words::are(collected.kept)
+                words::count(collected.retained, "image"),
+                words::are(collected.retained)
             ));
         }
     }

@@ -19,7 +19,7 @@ use crate::engine::LayerFile;
 
 use super::git_index::{self, IndexEntry};
 use super::layer::{FileMode, LayerWriter};
-use super::layer_diff::BelowState;
+use super::layer_diff::{BelowState, LayerDelta};
 use super::mirror::{Commit, Mirror};
 use super::{SourceError, Submodule, history};
 
@@ -123,6 +123,104 @@ pub(super) fn layer_time(commit_time: i64) -> i64 {
     commit_time.max(YEAR_1980)
 }
 
+/// The directories of git that a checkout has.
+const GIT_DIRECTORIES: [&str; 8] = [
+    ".git",
+    ".git/info",
+    ".git/objects",
+    ".git/objects/info",
+    ".git/objects/pack",
+    ".git/refs",
+    ".git/refs/heads",
+    ".git/refs/tags",
+];
+
+/// The files of git that a checkout has.
+struct GitFiles<'a> {
+    /// The id of the commit that is checked out.
+    head: &'a str,
+    packed_refs: Vec<u8>,
+    /// Commits whose parents are not here.
+    shallow: &'a BTreeSet<[u8; 20]>,
+    /// The pack and its index, by their paths.
+    pack: Vec<(String, Vec<u8>)>,
+    index: Vec<u8>,
+}
+
+impl GitFiles<'_> {
+    /// Writes the files below `root`, with the time `mtime`.
+    fn write(&self, layer: &mut LayerWriter, root: &[u8], mtime: i64) -> std::io::Result<()> {
+        let plain = FileMode::Plain;
+        let at = |path: &[u8]| [root, b"/", path].concat();
+        let id = format!("{}\n", self.head);
+        let config = format!(
+            "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\
+             \tlogallrefupdates = true\n\tcheckStat = minimal\n\ttrustctime = false\n\
+             [extensions]\n\tpartialClone = {}\n[gc]\n\tauto = 0\n",
+            history::REMOTE
+        );
+        for (path, bytes) in [
+            (".git/HEAD", id.as_bytes()),
+            (".git/config", config.as_bytes()),
+            (".git/info/exclude", b""),
+            (".git/packed-refs", &self.packed_refs),
+        ] {
+            layer.file(&at(path.as_bytes()), plain, mtime, bytes)?;
+        }
+        if !self.shallow.is_empty() {
+            let lines: String = self.shallow.iter().map(|id| hex::encode(id) + "\n").collect();
+            layer.file(&at(b".git/shallow"), plain, mtime, lines.as_bytes())?;
+        }
+        for (path, bytes) in &self.pack {
+            layer.file(&at(path.as_bytes()), plain, mtime, bytes)?;
+        }
+        // Later than every file, or git would take the entries for racily clean.
+        layer.file(&at(b".git/index"), plain, mtime + 1, &self.index)
+    }
+}
+
+/// Makes git's index of the files of a checkout.
+fn index_of(held: &BelowState) -> Vec<u8> {
+    let entries: Vec<IndexEntry<'_>> = held
+        .files
+        .iter()
+        .map(|(path, file)| IndexEntry {
+            path,
+            mode: file.entry.0.mode(),
+            id: file.entry.1,
+            size: file.size,
+            mtime: file.mtime,
+        })
+        .collect();
+    git_index::write(&entries)
+}
+
+/// Writes the layer of a checkout that no other shares: what differs from the layers below, and the files
+/// of git. Returns it with the number of its entries.
+fn write_own_layer(
+    out: &Path,
+    root: &str,
+    step: &LayerDelta<'_>,
+    git_files: &GitFiles<'_>,
+) -> std::io::Result<(LayerFile, usize)> {
+    let (root, mtime) = (root.as_bytes(), step.mtime());
+    let difference = step.difference(&[]);
+    let mut layer = LayerWriter::create(out)?;
+    let at = |path: &[u8]| [root, b"/", path].concat();
+    layer.directory(root, mtime)?;
+    let own = GIT_DIRECTORIES.iter().map(|directory| directory.as_bytes());
+    // Each once: engines refuse a path that comes twice.
+    for directory in own.chain(difference.parents).collect::<BTreeSet<_>>() {
+        layer.directory(&at(directory), mtime)?;
+    }
+    git_files.write(&mut layer, root, mtime)?;
+    for path in &difference.whiteouts {
+        layer.whiteout(&at(path), mtime)?;
+    }
+    step.write_files(&mut layer, root)?;
+    layer.finish()
+}
+
 impl Mirror {
     /// Writes the checkout layer of `commit` to `out`: equal commits give equal bytes.
     pub fn write_checkout(
@@ -144,7 +242,6 @@ impl Mirror {
         };
         let scratch = out.parent().unwrap_or(Path::new("."));
         let step = self.step(&head, &held, true, scratch)?;
-        let mtime = step.mtime();
         let mut commits = self.commits(&head, &held.commits)?;
         cut.append(&mut commits.cut);
         let mut known = held.commits.clone();
@@ -155,73 +252,15 @@ impl Mirror {
         for (id, (kind, data)) in step.new_objects() {
             objects.insert(id, (kind, data.to_vec()));
         }
-        let pack = history::pack_files(&objects);
-        let files = step.held().files;
-        let index: Vec<IndexEntry<'_>> = files
-            .iter()
-            .map(|(path, file)| IndexEntry {
-                path,
-                mode: file.entry.0.mode(),
-                id: file.entry.1,
-                size: file.size,
-                mtime: file.mtime,
-            })
-            .collect();
-        let index = git_index::write(&index);
-        let difference = step.difference(&[]);
-
-        let write = || -> std::io::Result<(LayerFile, usize)> {
-            let mut layer = LayerWriter::create(out)?;
-            let root = options.root.as_bytes();
-            let at = |path: &[u8]| [root, b"/", path].concat();
-            layer.directory(root, mtime)?;
-            let plain = FileMode::Plain;
-            let own = [
-                ".git",
-                ".git/info",
-                ".git/objects",
-                ".git/objects/info",
-                ".git/objects/pack",
-                ".git/refs",
-                ".git/refs/heads",
-                ".git/refs/tags",
-            ];
-            let own = own.iter().map(|directory| directory.as_bytes());
-            // Each once: engines refuse a path that comes twice.
-            for directory in own.chain(difference.parents).collect::<BTreeSet<_>>() {
-                layer.directory(&at(directory), mtime)?;
-            }
-            let id = format!("{commit}\n");
-            let config = format!(
-                "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\
-                 \tlogallrefupdates = true\n\tcheckStat = minimal\n\ttrustctime = false\n\
-                 [extensions]\n\tpartialClone = {}\n[gc]\n\tauto = 0\n",
-                history::REMOTE
-            );
-            for (path, bytes) in [
-                (".git/HEAD", id.into_bytes()),
-                (".git/config", config.into_bytes()),
-                (".git/info/exclude", Vec::new()),
-                (".git/packed-refs", tags.packed_refs()),
-            ] {
-                layer.file(&at(path.as_bytes()), plain, mtime, &bytes)?;
-            }
-            if !cut.is_empty() {
-                let lines: String = cut.iter().map(|id| hex::encode(id) + "\n").collect();
-                layer.file(&at(b".git/shallow"), plain, mtime, lines.as_bytes())?;
-            }
-            for (path, bytes) in &pack {
-                layer.file(&at(path.as_bytes()), plain, mtime, bytes)?;
-            }
-            // Later than every file, or git would take the entries for racily clean.
-            layer.file(&at(b".git/index"), plain, mtime + 1, &index)?;
-            for path in &difference.whiteouts {
-                layer.whiteout(&at(path), mtime)?;
-            }
-            step.write_files(&mut layer, root)?;
-            layer.finish()
+        let git_files = GitFiles {
+            head: commit,
+            packed_refs: tags.packed_refs(),
+            shallow: &cut,
+            pack: history::pack_files(&objects),
+            index: index_of(&step.held()),
         };
-        let (file, entries) = write().map_err(|source| file(out, source))?;
+        let (file, entries) = write_own_layer(out, &options.root, &step, &git_files)
+            .map_err(|source| file(out, source))?;
         let submodules = self.submodules(step.listing())?;
         let filters = step.filters().clone();
         Ok(CheckoutLayer {

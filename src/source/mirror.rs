@@ -102,40 +102,29 @@ impl Mirrors {
             .open(path.with_extension("lock"))
             .map_err(file)?;
         lock.lock().map_err(file)?;
-        // What a process left that was killed while it made the mirror.
-        let aside = path.with_extension("part");
-        if aside.exists() {
-            std::fs::remove_dir_all(&aside).map_err(file)?;
-        }
-        let mirror = match Mirror::open(&path, repo) {
-            Ok(mirror) => mirror,
-            Err(_) => {
-                if path.exists() {
-                    std::fs::remove_dir_all(&path).map_err(file)?;
-                }
-                let directory = aside.to_string_lossy();
-                let options = ["init", "--quiet", "--bare", "--template=", "--end-of-options"];
-                git(&[&options[..], &[&directory]].concat(), None, log)?;
-                std::fs::rename(&aside, &path).map_err(file)?;
-                Mirror::open(&path, repo)?
-            }
-        };
-        let mut mirror = mirror;
-        let mut missing = mirror.lacks(commits);
-        let mut tried = Vec::new();
+        let mirror = open_or_make(&path, repo, log)?;
+        let missing = mirror.lacks(commits);
         if missing.is_empty() {
             return Ok(mirror);
         }
-        keep_alternates(&path, |objects| objects.is_dir()).map_err(file)?;
-        // A shallow clone has less than others may have: it comes last.
-        let sources = self.sources(repo);
-        let origin = |source: &String| local_path(source).and_then(|path| Origin::of(&path));
-        let (last, first): (Vec<String>, Vec<String>) = sources
-            .into_iter()
-            .partition(|source| origin(source).is_some_and(|origin| origin.shallow));
-        let mut sources: VecDeque<String> = first.into_iter().chain(last).collect();
+        self.complete(&path, repo, commits, missing, log)
+    }
+
+    /// Adds the `missing` commits of `commits` to the mirror at `path`, from one source after the other.
+    fn complete(
+        &self,
+        path: &Path,
+        repo: &str,
+        commits: &[&str],
+        mut missing: Vec<String>,
+        log: &dyn LogSink,
+    ) -> Result<Mirror, SourceError> {
+        let file = |source| SourceError::File { path: path.to_owned(), source };
+        keep_alternates(path, |objects| objects.is_dir()).map_err(file)?;
+        let mut sources = self.shallow_last(repo);
         let mut seen: HashSet<String> = sources.iter().cloned().collect();
         let mut incomplete: HashSet<String> = HashSet::new();
+        let mut tried = Vec::new();
         while let Some(source) = sources.pop_front() {
             let outcome = match local_path(&source) {
                 Some(local) => match Origin::of(&local) {
@@ -146,17 +135,17 @@ impl Mirrors {
                                 sources.push_front(promisor);
                             }
                         }
-                        add_alternate(&path, &origin.objects)
+                        add_alternate(path, &origin.objects)
                     }
                     None => Err("is not a git repository".to_owned()),
                 },
                 None => {
                     // Git takes a commit of theirs for whole and would not ask for its files.
-                    keep_alternates(&path, |objects| !is_partial(objects)).map_err(file)?;
-                    fetch(&path, &source, &missing, log)
+                    keep_alternates(path, |objects| !is_partial(objects)).map_err(file)?;
+                    fetch(path, &source, &missing, log)
                 }
             };
-            mirror = Mirror::open(&path, repo)?;
+            let mirror = Mirror::open(path, repo)?;
             missing = mirror.lacks(commits);
             let Some(commit) = missing.first() else { return Ok(mirror) };
             let said = match outcome {
@@ -175,6 +164,38 @@ impl Mirrors {
             false => SourceError::NoCommit { repo, commit, tried },
         })
     }
+
+    /// Lists the sources of `repo`; a shallow clone has less than others may have, so it comes last.
+    fn shallow_last(&self, repo: &str) -> VecDeque<String> {
+        let origin = |source: &String| local_path(source).and_then(|path| Origin::of(&path));
+        let (last, first): (Vec<String>, Vec<String>) = self
+            .sources(repo)
+            .into_iter()
+            .partition(|source| origin(source).is_some_and(|origin| origin.shallow));
+        first.into_iter().chain(last).collect()
+    }
+}
+
+/// Opens the mirror at `path`; where there is none, or a broken one, it is made anew and empty. The lock
+/// of the mirror is held.
+fn open_or_make(path: &Path, repo: &str, log: &dyn LogSink) -> Result<Mirror, SourceError> {
+    let file = |source| SourceError::File { path: path.to_owned(), source };
+    // What a process left that was killed while it made the mirror.
+    let aside = path.with_extension("part");
+    if aside.exists() {
+        std::fs::remove_dir_all(&aside).map_err(file)?;
+    }
+    if let Ok(mirror) = Mirror::open(path, repo) {
+        return Ok(mirror);
+    }
+    if path.exists() {
+        std::fs::remove_dir_all(path).map_err(file)?;
+    }
+    let directory = aside.to_string_lossy();
+    let options = ["init", "--quiet", "--bare", "--template=", "--end-of-options"];
+    git(&[&options[..], &[&directory]].concat(), None, log)?;
+    std::fs::rename(&aside, path).map_err(file)?;
+    Mirror::open(path, repo)
 }
 
 /// Returns the directory that a source names, when it is on this machine.

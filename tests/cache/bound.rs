@@ -24,10 +24,10 @@ async fn half_of_the_cache_goes_and_frees_what_was_promised() {
     let before = usage(machine.path());
     let collected = machine.collector().collect(&limits, false).await.unwrap();
     let freed = before - usage(machine.path());
-    assert_eq!(dry.promised, collected.promised);
+    assert_eq!(dry.reclaimable, collected.reclaimable);
     assert_eq!(dry.removed.len(), collected.removed.len());
     // Small records are not counted.
-    assert!(freed.abs_diff(collected.promised) < 256 << 10, "{freed} {}", collected.promised);
+    assert!(freed.abs_diff(collected.reclaimable) < 256 << 10, "{freed} {}", collected.reclaimable);
     assert!(machine.contents().await.total() <= total / 2);
     // Children before parents: whatever is left stands on what is left.
     for image in &machine.contents().await.images {
@@ -87,7 +87,7 @@ async fn what_is_pinned_stays_whatever_the_limit_with_all_below_it() {
     };
     machine.store.change_pins(pin).unwrap();
     let collected = machine.gc(0).await;
-    assert_eq!(collected.kept, 1);
+    assert_eq!(collected.retained, 1);
     assert_eq!(machine.count(&made).await, 3, "the instance, its env, the base");
     assert!(machine.has(pinned).await);
     // The index is gone: the pin is not.

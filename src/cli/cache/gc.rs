@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cache::collect::Evicted;
-use crate::cache::{CachedImage, Limits};
+use crate::cache::{CachedImage, Collected, Limits};
 use crate::cli::out::errln;
 use crate::disk;
 use crate::forge;
@@ -95,74 +95,79 @@ pub(super) async fn gc(global: &Global, args: GcArgs) -> CommandResult {
         mirrors_for: args.keep_mirrors_days.map(days),
     };
     let records = collect_records(&opened, &record_limits, args.dry_run).await?;
-    let choice = &collected.choice;
     if global.json {
-        let rows: Vec<_> = collected
-            .removed
-            .iter()
-            .map(|gone| {
-                json!({
-                    "key": gone.image.key,
-                    "kind": gone.image.kind_name(),
-                    "image": gone.image.image(),
-                    "node": gone.image.node,
-                    "why": gone.why,
-                    "bytes": gone.frees,
-                })
-            })
-            .collect();
-        let document = json!({
-            "dry_run": args.dry_run,
-            "removed": rows,
-            "bytes_before": choice.before,
-            "bytes_after": choice.after,
-            "unneeded_bytes": collected.unneeded.bytes,
-            "promised_bytes": collected.promised,
-            "freed_bytes": collected.freed,
-            "kept": collected.kept,
-            "records": records,
-        });
-        render::json(&document);
-        return Ok(Exit::Success);
-    }
-    if !global.quiet {
-        let verb = if args.dry_run { "would remove" } else { "removed" };
-        for Evicted { image, frees, .. } in &collected.removed {
-            let title = match (&image.node, image.external) {
-                (Some(node), false) => node.clone(),
-                (_, true) => image.image(),
-                (None, false) => image.kind.to_string(),
-            };
-            errln!("{verb} {title} ({})  {}", image.key.short(), disk::bytes_text(*frees));
-        }
-        if collected.unneeded.objects > 0 {
-            let unneeded = disk::bytes_text(collected.unneeded.bytes);
-            errln!("{verb} what no image needs: {unneeded}");
-        }
-        tell_records(&records, verb);
-        let promised = disk::bytes_text(collected.promised);
-        let images = collected.removed.len();
-        match (args.dry_run, collected.freed) {
-            (true, _) => errln!("{} would go, and free {promised}", count(images, "image")),
-            (false, Some(freed)) => {
-                let freed = disk::bytes_text(freed);
-                let images = count(images, "image");
-                errln!("{images} went: {freed} freed on the disk, {promised} promised");
-            }
-            (false, None) => errln!("{} went, {promised} freed", count(images, "image")),
-        }
-        if collected.kept > 0 {
-            render::warn(format!(
-                "the cache stays larger than that: {} {} pinned or in use",
-                count(collected.kept, "image"),
-                are(collected.kept)
-            ));
-        }
+        render::json(&document(&collected, &records, args.dry_run));
+    } else if !global.quiet {
+        tell(&collected, &records, args.dry_run);
         if limits == Limits::default() && record_limits == RecordLimits::default() {
             errln!("no limit is set: --keep-bytes, --keep-days, or `[cache]` in images.toml");
         }
     }
     Ok(Exit::Success)
+}
+
+/// Makes the document of `cache gc --json`.
+fn document(collected: &Collected, records: &RecordsGone, dry_run: bool) -> serde_json::Value {
+    let rows: Vec<_> = collected
+        .removed
+        .iter()
+        .map(|evicted| {
+            json!({
+                "key": evicted.image.key,
+                "kind": evicted.image.kind_name(),
+                "image": evicted.image.image(),
+                "node": evicted.image.node,
+                "why": evicted.why,
+                "bytes": evicted.frees,
+            })
+        })
+        .collect();
+    json!({
+        "dry_run": dry_run,
+        "removed": rows,
+        "bytes_before": collected.plan.before,
+        "bytes_after": collected.plan.after,
+        "unneeded_bytes": collected.orphaned.bytes,
+        "promised_bytes": collected.reclaimable,
+        "freed_bytes": collected.freed,
+        "kept": collected.retained,
+        "records": records,
+    })
+}
+
+/// Tells a person what a collection came to.
+fn tell(collected: &Collected, records: &RecordsGone, dry_run: bool) {
+    let verb = if dry_run { "would remove" } else { "removed" };
+    for Evicted { image, frees, .. } in &collected.removed {
+        let title = match (&image.node, image.external) {
+            (Some(node), false) => node.clone(),
+            (_, true) => image.image(),
+            (None, false) => image.kind.to_string(),
+        };
+        errln!("{verb} {title} ({})  {}", image.key.short(), disk::bytes_text(*frees));
+    }
+    if collected.orphaned.objects > 0 {
+        let orphaned = disk::bytes_text(collected.orphaned.bytes);
+        errln!("{verb} what no image needs: {orphaned}");
+    }
+    tell_records(records, verb);
+    let reclaimable = disk::bytes_text(collected.reclaimable);
+    let images = count(collected.removed.len(), "image");
+    match (dry_run, collected.freed) {
+        (true, _) => errln!("{images} would go, and free {reclaimable}"),
+        (false, Some(freed)) => {
+            let freed = disk::bytes_text(freed);
+            errln!("{images} went: {freed} freed on the disk, {reclaimable} promised");
+        }
+        (false, None) => errln!("{images} went, {reclaimable} freed"),
+    }
+    if collected.retained > 0 {
+        render::warn(format!(
+            "the cache stays larger than that: {} {} pinned or in use",
+            count(collected.retained, "image"),
+            are(collected.retained)
+        ));
+    }
 }
 
 /// Arguments of `cache rm`.

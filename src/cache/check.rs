@@ -16,6 +16,7 @@ use crate::platform;
 use crate::recipe::TESTBED;
 use crate::store::{BuildRecord, VerifiedImage};
 
+use super::external;
 use super::from_image::{self, is_below};
 use super::image_source::ImageSource;
 
@@ -180,7 +181,7 @@ pub fn inputs(image: &Image, kind: Kind, key: &Key) -> Result<KeyDocument, Wrong
 }
 
 /// Checks an image with what is `below` it: its parent, which was checked before, or the `FROM` images
-/// of a base, see [`from_image::below`].
+/// of a base, see [`external::below`].
 ///
 /// # Errors
 /// The first that is wrong.
@@ -299,7 +300,7 @@ pub struct Checker<'a> {
     /// What was built here, or passed before.
     known: HashMap<Key, VerifiedImage>,
     /// What images come from, where they come from elsewhere.
-    offers: Option<&'a dyn ImageSource>,
+    remote: Option<&'a dyn ImageSource>,
     passed: Mutex<HashMap<Key, Image>>,
 }
 
@@ -307,12 +308,12 @@ impl<'a> Checker<'a> {
     /// Makes a checker that takes the images of `known` for checked, see
     /// [`crate::store::Store::verified_images`].
     pub fn new(engine: &'a dyn LayerStorage, known: HashMap<Key, VerifiedImage>) -> Checker<'a> {
-        Checker { engine, known, offers: None, passed: Mutex::default() }
+        Checker { engine, known, remote: None, passed: Mutex::default() }
     }
 
     /// Lets `FROM` images of bases be looked at where the bases come from.
-    pub fn of_offers(mut self, remote: &'a dyn ImageSource) -> Checker<'a> {
-        self.offers = Some(remote);
+    pub fn with_remote(mut self, remote: &'a dyn ImageSource) -> Checker<'a> {
+        self.remote = Some(remote);
         self
     }
 
@@ -373,7 +374,7 @@ impl<'a> Checker<'a> {
             },
         };
         let from = match kind {
-            Kind::Base => from_image::below(self.engine, self.offers, image).await?,
+            Kind::Base => external::below(self.engine, self.remote, image).await?,
             _ => Vec::new(),
         };
         let below: Vec<&Image> = from.iter().chain(&parent).collect();

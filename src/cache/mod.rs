@@ -6,7 +6,9 @@
 pub mod archive;
 pub mod check;
 pub mod collect;
+pub mod destination;
 pub mod eviction;
+pub mod external;
 pub mod from_image;
 pub mod image_source;
 pub mod inventory;

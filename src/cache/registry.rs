@@ -23,7 +23,7 @@ use crate::sign::{NotSigned, PrivateKey, PublicKey};
 
 use super::check::Checker;
 use super::from_image::{self, FromImage};
-use super::image_source::{ImageSource, Offers, error_text};
+use super::image_source::{ImageSource, Lookup, error_text};
 use super::provenance::{self, PROVENANCE};
 use super::sbom::{CYCLONEDX, Inventory};
 use super::signature;
@@ -540,7 +540,7 @@ impl ImageSource for RegistryCache {
         format!("registry `{}`", self.base)
     }
 
-    async fn offers(&self, images: &[(Kind, Key)]) -> Result<Offers> {
+    async fn lookup(&self, images: &[(Kind, Key)]) -> Result<Lookup> {
         let mut asking = Asking::default();
         let mut left = images.iter().copied();
         // Until something is told of, one question at a time: a registry that is down, or busy, is
@@ -576,7 +576,7 @@ impl ImageSource for RegistryCache {
             .collect())
     }
 
-    async fn bring(
+    async fn fetch(
         &self,
         engine: &dyn Builder,
         kind: Kind,
@@ -588,7 +588,7 @@ impl ImageSource for RegistryCache {
         self.bring_as(engine, &name, &name, log).await
     }
 
-    async fn bring_external(
+    async fn fetch_external(
         &self,
         engine: &dyn Builder,
         from: &FromImage,
@@ -651,7 +651,7 @@ impl Asking {
         }
     }
 
-    fn ended(mut self) -> Result<Offers> {
+    fn ended(mut self) -> Result<Lookup> {
         let first = self.untold.len();
         self.untold.extend(self.denied.into_values());
         if !self.answered && !self.untold.is_empty() {
@@ -659,7 +659,7 @@ impl Asking {
             let at = if first < self.untold.len() { first } else { 0 };
             return Err(self.untold.swap_remove(at));
         }
-        Ok(Offers { images: self.images, unsigned: self.unsigned, untold: self.untold })
+        Ok(Lookup { images: self.images, unsigned: self.unsigned, untold: self.untold })
     }
 }
 

@@ -13,7 +13,7 @@ use crate::platform;
 use crate::store::{ImageRecord, Store};
 
 use super::check::{self, Wrong};
-use super::from_image;
+use super::external;
 use super::image_source::error_text;
 use super::inventory::CacheError;
 
@@ -233,7 +233,7 @@ async fn unlike_its_name(
     known: bool,
 ) -> Result<Option<Problem>, CacheError> {
     let from = match kind {
-        Kind::Base if !known => from_image::below(engine, None, image).await?,
+        Kind::Base if !known => external::below(engine, None, image).await?,
         _ => Vec::new(),
     };
     let below: Vec<&Image> = from.iter().chain(parent).collect();

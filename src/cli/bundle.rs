@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::bundle::index::PackageIndex;
 use crate::bundle::{self, BundleError, BundleManifest};
 use crate::cache::archive;
-use crate::cache::image_source::{Destination, FetchOutcome};
+use crate::cache::destination::{Destination, FetchOutcome};
 use crate::catalog::Catalog;
 use crate::cli::out::errln;
 use crate::disk;
@@ -288,15 +288,15 @@ async fn bring_images(
     let info = engine.info().await.map_err(open::engine_failure)?;
     let identity = engine_identity(&info);
     let target = Destination { engine, identity: &identity, store };
-    let brought = target.bring(&archive, &archive.images(), &|_| {}).await;
-    let brought = brought.map_err(Failure::environment)?;
-    for one in &brought {
+    let fetched = target.fetch(&archive, &archive.images(), &|_| {}).await;
+    let fetched = fetched.map_err(Failure::environment)?;
+    for one in &fetched {
         if let FetchOutcome::Failed(why) = &one.outcome {
             let error = anyhow::anyhow!("base image {}: {why}", one.key.short());
             return Err(Failure::environment(error));
         }
     }
-    Ok(brought.len())
+    Ok(fetched.len())
 }
 
 async fn unpack(global: &Global, args: UseArgs) -> CommandResult {

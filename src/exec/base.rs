@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::cache::external;
 use crate::cache::from_image::{self, FromImage};
 use crate::engine::{BuildRequest, EngineError, Image};
 use crate::platform;
@@ -50,7 +51,7 @@ pub(super) async fn name_of_from(
     let mut here = from.find(builder).await?;
     if let Some(remote) = ctx.run.remote.as_deref().filter(|_| here.is_empty()) {
         ctx.step(format!("pull {} from {}", from.reference, remote.describe()));
-        if from_image::bring_for_build(builder, remote, from, &**ctx.log).await? {
+        if external::fetch_for_build(builder, remote, from, &**ctx.log).await? {
             here = from.find(builder).await?;
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::cache::check::{self, Wrong};
-use crate::cache::from_image;
+use crate::cache::external;
 use crate::cache::image_source::ImageSource;
 use crate::engine::{EngineError, Image};
 use crate::key::Kind;
@@ -34,7 +34,7 @@ pub(super) async fn checked_image(
     let Some(image) = builder.inspect(&node.image).await? else { return Ok(None) };
     let below = match ctx.parent() {
         Some(parent) => builder.inspect(&parent.node.image).await?.into_iter().collect(),
-        None => from_image::below(builder, ctx.run.remote.as_deref(), &image).await?,
+        None => external::below(builder, ctx.run.remote.as_deref(), &image).await?,
     };
     let below: Vec<&Image> = below.iter().collect();
     let checked = check::check(&image, node.kind(), &node.key, &below);
@@ -78,11 +78,11 @@ async fn fetch(ctx: &NodeContext<'_>, remote: &dyn ImageSource) -> Result<Fetche
     let (builder, node) = (&*ctx.run.builder, ctx.node);
     ctx.step(format!("pull from {}", remote.describe()));
     let parent = ctx.parent_image().await?;
-    remote.bring(builder, node.kind(), &node.key, parent.as_ref(), &**ctx.log).await?;
+    remote.fetch(builder, node.kind(), &node.key, parent.as_ref(), &**ctx.log).await?;
     if node.kind() == Kind::Base
         && let Some(base) = builder.inspect(&node.image).await?
     {
-        from_image::bring(builder, remote, &base, &**ctx.log).await?;
+        external::fetch(builder, remote, &base, &**ctx.log).await?;
     }
     let why = match checked_image(ctx).await? {
         Some(Ok(image)) => {

@@ -7,7 +7,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::bootstrap::{self, Bootstrap, BootstrapError};
 use crate::cache::check::{self, Wrong};
-use crate::cache::from_image::{self, content_identity};
+use crate::cache::external;
+use crate::cache::from_image::content_identity;
 use crate::engine::{Builder, EngineError, Image, Images, ListedImage, LogSink};
 use crate::key::Key;
 use crate::plan::{Inventory, Node, Plan, Present};
@@ -284,7 +285,7 @@ impl Survey<'_> {
         }
         let from = match parent {
             Some(_) => Vec::new(),
-            None => from_image::below(self.engine, None, image).await?,
+            None => external::below(self.engine, None, image).await?,
         };
         let below: Vec<&Image> = match parent {
             Some(parent) => self.looked.get(&parent.key).into_iter().collect(),

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use crate::cache::check::{self, Wrong};
-use crate::cache::from_image;
-use crate::cache::image_source::Offers;
+use crate::cache::external;
+use crate::cache::image_source::Lookup;
 use crate::engine::{EngineError, Image};
 use crate::key::Key;
 use crate::plan::{Plan, Status};
@@ -24,8 +24,8 @@ pub async fn apply_remote_images(workload: &Workload, plan: &mut Plan) -> Result
     if wanted.is_empty() {
         return Ok(());
     }
-    let Offers { images, unsigned, untold } = match remote.offers(&wanted).await {
-        Ok(offers) => offers,
+    let Lookup { images, unsigned, untold } = match remote.lookup(&wanted).await {
+        Ok(answer) => answer,
         Err(error) if workload.remote_required => return Err(engine_error(error)),
         Err(error) => {
             let hint = error.hint().map_or(String::new(), |hint| format!(" ({hint})"));
@@ -102,7 +102,7 @@ async fn checked_offers(
         };
         let from = match parent {
             Some(_) => Vec::new(),
-            None => match from_image::below(&**engine, Some(remote.as_ref()), offer).await {
+            None => match external::below(&**engine, Some(remote.as_ref()), offer).await {
                 Err(error) if workload.remote_required => return Err(engine_error(error)),
                 // As if the place did not have them.
                 from => from.unwrap_or_default(),

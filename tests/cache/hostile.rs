@@ -182,7 +182,7 @@ async fn what_was_looked_at_is_pulled_though_the_registry_has_another_by_then() 
     };
     push(&base.image.id).await;
     let cache = RegistryCache::new(&registry.name(), "linux/amd64", None).unwrap();
-    let offers = cache.offers(&[(Kind::Base, base.key)]).await.unwrap().images;
+    let offers = cache.lookup(&[(Kind::Base, base.key)]).await.unwrap().images;
     assert_eq!(offers[&base.key].diff_ids, base.image.diff_ids);
     let scratch = tempfile::tempdir().unwrap();
     let swapped = other
@@ -200,7 +200,7 @@ async fn what_was_looked_at_is_pulled_though_the_registry_has_another_by_then() 
         .unwrap();
     push(&swapped.id).await;
     let machine = Machine::new().await;
-    cache.bring(&*machine.engine, Kind::Base, &base.key, None, &Quiet).await.unwrap();
+    cache.fetch(&*machine.engine, Kind::Base, &base.key, None, &Quiet).await.unwrap();
     let found = machine.engine.inspect(&base.name()).await.unwrap().unwrap();
     assert_eq!(found.id, base.image.id);
 }

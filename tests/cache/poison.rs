@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use imgforge::cache::archive::{self, Archive};
+use imgforge::cache::destination::{Destination, FetchOutcome};
 use imgforge::cache::from_image::content_identity;
-use imgforge::cache::image_source::{Destination, FetchOutcome};
 use imgforge::cache::registry::{Pushed, RegistryCache, ToPush};
 use imgforge::engine::{Image, ImageConfig, LayerRequest, label};
 use imgforge::key::{Key, KeyDocument, Kind, SCHEMA};
@@ -143,7 +143,7 @@ async fn target_bring(machine: &Machine, remote: &RegistryCache, of: (Kind, Key)
         identity: &machine.identity,
         store: &machine.store,
     };
-    target.bring(remote, &[of], &|_| {}).await.unwrap().remove(0).outcome
+    target.fetch(remote, &[of], &|_| {}).await.unwrap().remove(0).outcome
 }
 
 #[tokio::test(flavor = "multi_thread")]

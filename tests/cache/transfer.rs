@@ -2,7 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use imgforge::cache::image_source::{Destination, FetchOutcome, ImageSource as _};
+use imgforge::cache::destination::{Destination, FetchOutcome};
+use imgforge::cache::image_source::ImageSource as _;
 use imgforge::cache::registry::{Pushed, RegistryCache, ToPush};
 use imgforge::key::{Key, Kind};
 
@@ -34,7 +35,7 @@ async fn pull(machine: &Machine, name: &str, made: &[Made]) -> Vec<FetchOutcome>
         identity: &machine.identity,
         store: &machine.store,
     };
-    let brought = target.bring(&cache(name), &keys(made), &|_| {}).await.unwrap();
+    let brought = target.fetch(&cache(name), &keys(made), &|_| {}).await.unwrap();
     brought.into_iter().map(|one| one.outcome).collect()
 }
 
@@ -98,7 +99,7 @@ async fn what_passes_is_tried_again_and_what_comes_broken_is_never_kept() {
     let second = Machine::new().await;
     let outcome =
         Destination { engine: &*second.engine, identity: &second.identity, store: &second.store };
-    let brought = outcome.bring(&cache(&proxy.name()), &keys(&made), &|_| {}).await;
+    let brought = outcome.fetch(&cache(&proxy.name()), &keys(&made), &|_| {}).await;
     assert!(
         brought.is_err()
             || brought.is_ok_and(|all| {
@@ -200,7 +201,7 @@ async fn an_image_on_another_build_of_its_parent_is_not_taken() {
         matches!(&brought[0], FetchOutcome::Failed(why) if why.contains("other layers than its parent"))
     );
     assert!(!two.has(&leaf).await);
-    let offers = cache(&registry.name()).offers(&[(leaf.kind, leaf.key)]).await.unwrap();
+    let offers = cache(&registry.name()).lookup(&[(leaf.kind, leaf.key)]).await.unwrap();
     let offers = offers.images;
     assert_eq!(offers[&leaf.key].diff_ids, leaf.image.diff_ids);
 }

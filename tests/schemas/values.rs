@@ -1,7 +1,7 @@
 //! Documents that no short run has: every event, every verdict, and every way in which an image is
 //! wrong or did not come.
 
-use imgforge::cache::image_source::{FetchOutcome, FetchedImage};
+use imgforge::cache::destination::{FetchOutcome, FetchedImage};
 use imgforge::cache::registry::{Pushed, PushedImage};
 use imgforge::cache::verify::{Finding, Problem};
 use imgforge::event::{Event, EventKind, NodeRef, Outcome};

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{EngineError, Image, LayerConsumer as _, LayerStorage, check_platform};
-use crate::key::{Key, Kind};
+use crate::key::{Digest, Key, Kind};
 use crate::plan::name;
 use crate::sign::PrivateKey;
 
@@ -66,6 +66,18 @@ struct Descriptor {
     size: u64,
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     annotations: std::collections::BTreeMap<String, String>,
+}
+
+impl Descriptor {
+    /// Describes a document.
+    fn of(media_type: &str, document: &[u8]) -> Descriptor {
+        Descriptor {
+            media_type: media_type.to_owned(),
+            digest: Digest::of(document).oci(),
+            size: document.len() as u64,
+            annotations: std::collections::BTreeMap::new(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -266,7 +278,7 @@ mod tests {
         let (base, env) = export(&path);
         let archive = Archive::open(&path, dir.path()).unwrap();
         assert_eq!(archive.images(), [(Kind::Base, base), (Kind::Env, env)]);
-        let offers = archive.offers(&[(Kind::Env, env), (Kind::Env, base)]).await.unwrap().images;
+        let offers = archive.lookup(&[(Kind::Env, env), (Kind::Env, base)]).await.unwrap().images;
         assert_eq!(offers.len(), 1);
         assert_eq!(offers[&env].diff_ids.len(), 3);
         let mut names: HashMap<String, usize> = HashMap::new();
@@ -339,7 +351,7 @@ mod tests {
                 refused += 1;
                 continue;
             };
-            let brought = archive.bring(&engine, Kind::Base, &base, None, &Quiet).await;
+            let brought = archive.fetch(&engine, Kind::Base, &base, None, &Quiet).await;
             refused += usize::from(brought.is_err());
         }
         assert_eq!(refused, 1 + 4 + 2, "the layers, and every config and manifest");

@@ -22,7 +22,7 @@ use crate::traffic;
 
 use super::super::check;
 use super::super::from_image::{self, FromImage};
-use super::super::image_source::{ImageSource, Offers};
+use super::super::image_source::{ImageSource, Lookup};
 use super::signatures::{self, Signatures};
 use super::{
     ALIASES, ArchiveError, BLOBS, Descriptor, FORM, Form, Index, Manifest, NAME, REFERENCE, VERSION,
@@ -402,14 +402,14 @@ impl ImageSource for Archive {
         format!("archive `{}`", self.path.display())
     }
 
-    async fn offers(&self, images: &[(Kind, Key)]) -> Result<Offers> {
+    async fn lookup(&self, images: &[(Kind, Key)]) -> Result<Lookup> {
         let held = images.iter().filter_map(|of| Some((of.1, self.images.get(of)?.image.clone())));
         let unsigned = images.iter().filter_map(|(_, key)| {
             let (reference, digest, why) = self.unsigned.get(key)?.clone();
             Some((*key, EngineError::Unsigned { reference, digest, why }))
         });
         let unsigned = unsigned.collect();
-        Ok(Offers { images: held.collect(), unsigned, untold: Vec::new() })
+        Ok(Lookup { images: held.collect(), unsigned, untold: Vec::new() })
     }
 
     async fn external_images(&self, reference: &str) -> Result<Vec<Image>> {
@@ -417,7 +417,7 @@ impl ImageSource for Archive {
         Ok(held.map(|held| held.image.clone()).collect())
     }
 
-    async fn bring(
+    async fn fetch(
         &self,
         engine: &dyn Builder,
         kind: Kind,
@@ -434,7 +434,7 @@ impl ImageSource for Archive {
         self.load(engine, held, parent, tag.clone()).await
     }
 
-    async fn bring_external(
+    async fn fetch_external(
         &self,
         engine: &dyn Builder,
         from: &FromImage,

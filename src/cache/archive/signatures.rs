@@ -11,7 +11,6 @@ use crate::sign::{
     NotSigned, PrivateKey, PublicKey, SIG, SIGNATURE, SIMPLE_SIGNING, SimplePayload,
 };
 
-use super::write::descriptor;
 use super::{CONFIG_TYPE, Descriptor, MANIFEST_TYPE, Manifest, NAME};
 
 /// A payload and its signature.
@@ -59,17 +58,17 @@ pub(super) fn sign(image: &str, digest: &str, key: &PrivateKey) -> (Descriptor, 
     let (repository, _) = split_tag(image);
     let payload = SimplePayload::new(repository, digest);
     let (bytes, signature) = (payload.bytes(), payload.sign(key));
-    let mut layer = descriptor(SIMPLE_SIGNING, &bytes);
+    let mut layer = Descriptor::of(SIMPLE_SIGNING, &bytes);
     layer.annotations.insert(SIGNATURE.to_owned(), STANDARD.encode(signature));
     let config = crate::sign::config(&[&layer.digest]);
     let manifest = Manifest {
         schema_version: 2,
         media_type: MANIFEST_TYPE.to_owned(),
-        config: descriptor(CONFIG_TYPE, &config),
+        config: Descriptor::of(CONFIG_TYPE, &config),
         layers: vec![layer],
     };
     let manifest = serde_json::to_vec(&manifest).expect("plain values");
-    let mut entry = descriptor(MANIFEST_TYPE, &manifest);
+    let mut entry = Descriptor::of(MANIFEST_TYPE, &manifest);
     entry.annotations.insert(NAME.to_owned(), format!("{repository}:{}", tag_of(digest, SIG)));
     (entry, vec![bytes, config, manifest])
 }

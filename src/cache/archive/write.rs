@@ -115,11 +115,11 @@ impl Export {
             let manifest = Manifest {
                 schema_version: 2,
                 media_type: MANIFEST_TYPE.to_owned(),
-                config: descriptor(CONFIG_TYPE, &config),
+                config: Descriptor::of(CONFIG_TYPE, &config),
                 layers,
             };
             let manifest = serde_json::to_vec(&manifest).expect("plain values");
-            let mut entry = descriptor(MANIFEST_TYPE, &manifest);
+            let mut entry = Descriptor::of(MANIFEST_TYPE, &manifest);
             entry.annotations.insert(NAME.to_owned(), name.clone());
             if let Some(reference) = reference {
                 entry.annotations.insert(REFERENCE.to_owned(), reference.clone());
@@ -155,15 +155,6 @@ impl Export {
             resumed: state.resumed,
             bytes: state.end + 2 * BLOCK,
         })
-    }
-}
-
-pub(super) fn descriptor(media_type: &str, document: &[u8]) -> Descriptor {
-    Descriptor {
-        media_type: media_type.to_owned(),
-        digest: Digest::of(document).oci(),
-        size: document.len() as u64,
-        annotations: BTreeMap::new(),
     }
 }
 

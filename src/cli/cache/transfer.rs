@@ -7,7 +7,8 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cache::archive;
-use crate::cache::image_source::{Destination, FetchOutcome, FetchedImage, ImageSource};
+use crate::cache::destination::{Destination, FetchOutcome, FetchedImage};
+use crate::cache::image_source::ImageSource;
 use crate::cache::registry::Signer;
 use crate::cache::registry::{Pushed, ToPush};
 use crate::cache::{CacheError, CachedImage};
@@ -162,7 +163,7 @@ pub(super) async fn pull(global: &Global, args: PullArgs) -> CommandResult {
         None => registry.list().await.map_err(open::engine_failure)?,
     };
     let names = |key: &Key| plan.as_ref().map(|plan| names_of(plan, key)).unwrap_or_default();
-    bring(global, &opened, &registry, &wanted, "pulled", &names).await
+    fetch(global, &opened, &registry, &wanted, "pulled", &names).await
 }
 
 /// Arguments of `cache import`.
@@ -188,11 +189,11 @@ pub(super) async fn import(global: &Global, args: ImportArgs) -> CommandResult {
         Some(plan) => names_of(plan, key),
         None => archive.aliases(key).to_vec(),
     };
-    bring(global, &opened, &archive, &wanted, "imported", &names).await
+    fetch(global, &opened, &archive, &wanted, "imported", &names).await
 }
 
 /// Brings images, gives them their `names` as a build does, and says how it went.
-async fn bring(
+async fn fetch(
     global: &Global,
     opened: &Opened,
     remote: &dyn ImageSource,
@@ -219,14 +220,14 @@ async fn bring(
             _ => {}
         }
     };
-    let brought = target.bring(remote, wanted, &told).await;
+    let fetched = target.fetch(remote, wanted, &told).await;
     drop(waiting);
-    let brought = brought.map_err(|error| match error {
+    let fetched = fetched.map_err(|error| match error {
         CacheError::Engine(error) => open::engine_failure(error),
         other => Failure::environment(other),
     })?;
     let mut unnamed = 0;
-    for image in &brought {
+    for image in &fetched {
         if matches!(image.outcome, FetchOutcome::Failed(_)) {
             continue;
         }
@@ -238,11 +239,11 @@ async fn bring(
         }
     }
     let count =
-        |outcome: &FetchOutcome| brought.iter().filter(|one| one.outcome == *outcome).count();
+        |outcome: &FetchOutcome| fetched.iter().filter(|one| one.outcome == *outcome).count();
     let (new, there) = (count(&FetchOutcome::Fetched), count(&FetchOutcome::There));
-    let failed = brought.len() - new - there;
+    let failed = fetched.len() - new - there;
     if global.json {
-        let document = json!({ verb: new, "there": there, "failed": failed, "images": brought });
+        let document = json!({ verb: new, "there": there, "failed": failed, "images": fetched });
         render::json(&document);
     } else if !global.quiet {
         let new = words::count(new, "image");

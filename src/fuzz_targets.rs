@@ -30,7 +30,7 @@ use crate::engine::registry::read_every_answer;
 use crate::engine::{LogSink, reference};
 use crate::grade::results::{Format, ResultsFile};
 use crate::grade::{
-    EvalType, Family, NotFound, Rules, classify, grade, parser, parsers, read_log, sentinel,
+    EvalType, Family, NoResult, Rules, classify, grade, parser, parsers, read_log, sentinel,
 };
 use crate::key::Digest;
 use crate::patch::{PATH, blob_ids, mentioned, touched, touched_before};
@@ -433,14 +433,14 @@ pub fn strict_logs(input: &[u8]) {
                 let said = matches!(
                     reading.not_found,
                     Some(
-                        NotFound::PatchApplyFailed
-                            | NotFound::ResetFailed
-                            | NotFound::TestsErrored
-                            | NotFound::TestsTimedOut
+                        NoResult::PatchApplyFailed
+                            | NoResult::ResetFailed
+                            | NoResult::TestsErrored
+                            | NoResult::TestsTimedOut
                     )
                 );
                 assert!(!said, "a marker is forged");
-                let ended = reading.not_found != Some(NotFound::NoMarkers);
+                let ended = reading.not_found != Some(NoResult::NoMarkers);
                 assert_eq!(ended, exit_code.is_some(), "the end of the tests is forged");
             }
             sentinel::forged(&mut Cursor::new(&log)).expect("what is in memory can be read");

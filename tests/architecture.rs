@@ -102,3 +102,121 @@ fn what_is_pure_reads_no_clock_and_opens_nothing() {
         }
     }
 }
+
+/// The path of a module, from the root of the crate.
+type Module = Vec<String>;
+
+/// Rooms whose files may still form circles.
+const CIRCLES_ALLOWED: [&str; 1] = ["engine"];
+
+/// The modules of `src` with their code; a folder's own file is the module of the folder.
+fn modules() -> BTreeMap<Module, String> {
+    let name = |file: &Path| {
+        let inside = file.strip_prefix("src").unwrap().with_extension("");
+        let mut path: Module = inside.iter().map(|part| part.to_str().unwrap().into()).collect();
+        if matches!(path.last().map(String::as_str), Some("mod" | "lib" | "main")) {
+            path.pop();
+        }
+        path
+    };
+    code(Path::new("src")).into_iter().map(|(file, code)| (name(&file), code)).collect()
+}
+
+/// Writes out the paths of a `use`: `a::{b, c::D}` is `a::b` and `a::c::D`.
+fn expanded(tree: &str) -> Vec<Module> {
+    let Some((start, rest)) = tree.split_once('{') else {
+        let path = tree.split(" as ").next().unwrap();
+        return vec![path.split("::").map(|part| part.trim().to_owned()).collect()];
+    };
+    let start: Module = start
+        .split("::")
+        .map(|part| part.trim().to_owned())
+        .filter(|part| !part.is_empty())
+        .collect();
+    let (mut depth, mut parts) = (0, vec![String::new()]);
+    for letter in rest[..rest.rfind('}').unwrap()].chars() {
+        depth += i32::from(letter == '{') - i32::from(letter == '}');
+        match letter {
+            ',' if depth == 0 => parts.push(String::new()),
+            letter => parts.last_mut().unwrap().push(letter),
+        }
+    }
+    let parts = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty());
+    parts.flat_map(expanded).map(|path| [&start[..], &path[..]].concat()).collect()
+}
+
+/// Returns a path from the root of the crate; `None` where it leads out of the crate.
+fn absolute(path: &[String], module: &Module) -> Option<Module> {
+    let mut from = match path.first()?.as_str() {
+        "crate" => return Some(path[1..].to_vec()),
+        "super" | "self" => module.clone(),
+        _ => return None,
+    };
+    let steps = path.iter().take_while(|part| ["super", "self"].contains(&part.as_str()));
+    from.truncate(from.len().checked_sub(steps.clone().filter(|part| *part == "super").count())?);
+    from.extend(path[steps.count()..].iter().filter(|part| *part != "self").cloned());
+    Some(from)
+}
+
+/// The module of an item, through what modules hand on by `pub use`.
+fn home(mut path: Module, modules: &BTreeMap<Module, String>, named: &Named) -> Module {
+    for _ in 0..6 {
+        let longest = (0..=path.len()).rev().find(|end| modules.contains_key(&path[..*end]));
+        let end = longest.unwrap_or_default();
+        let next = path.get(end).and_then(|name| named.get(&(path[..end].to_vec(), name.clone())));
+        match next {
+            Some(target) => path = [&target[..], &path[end + 1..]].concat(),
+            None => return path[..end].to_vec(),
+        }
+    }
+    path
+}
+
+/// By a module and a name: where the module has the name from.
+type Named = BTreeMap<(Module, String), Module>;
+
+#[test]
+fn no_files_beside_each_other_form_a_circle() {
+    let modules = modules();
+    let use_line = Regex::new(r"(?m)^\s*use ([\w:{},\s*]+);").unwrap();
+    let handed_on = Regex::new(r"(?m)^\s*pub(?:\([^)]*\))? use ([\w:{},\s*]+);").unwrap();
+    let written_out = Regex::new(r"(?:crate|super|self)(?:::\w+)+").unwrap();
+    let mut named = Named::new();
+    for (module, code) in &modules {
+        let trees = handed_on.captures_iter(code).flat_map(|found| expanded(&found[1]));
+        for path in trees {
+            let name = path.last().unwrap().clone();
+            let inside = || [&module[..], &path[..]].concat();
+            named.insert((module.clone(), name), absolute(&path, module).unwrap_or_else(inside));
+        }
+    }
+    let mut uses: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
+    for (module, code) in &modules {
+        if module.first().is_some_and(|room| CIRCLES_ALLOWED.contains(&room.as_str())) {
+            continue;
+        }
+        let code = handed_on.replace_all(code, "");
+        let trees = use_line.captures_iter(&code).flat_map(|found| expanded(&found[1]));
+        let bodies = use_line.replace_all(&code, "");
+        let written =
+            written_out.find_iter(&bodies).map(|found| expanded(found.as_str()).remove(0));
+        for path in trees.chain(written).filter_map(|path| absolute(&path, module)) {
+            let home = home(path, &modules, &named);
+            let shared = module.iter().zip(&home).take_while(|(one, other)| one == other).count();
+            // A module and what is inside it are one; so are the folders that two files are in.
+            if shared < module.len() && shared < home.len() {
+                let (one, other) = (module[..=shared].to_vec(), home[..=shared].to_vec());
+                uses.entry(other.clone()).or_default();
+                uses.entry(one).or_default().insert(other);
+            }
+        }
+    }
+    while let Some(module) = {
+        let free = uses.iter().find(|(_, used)| used.iter().all(|used| !uses.contains_key(used)));
+        free.map(|(module, _)| module.clone())
+    } {
+        uses.remove(&module);
+    }
+    let left: Vec<String> = uses.keys().map(|module| module.join("::")).collect();
+    assert!(left.is_empty(), "these stand on each other, or on a circle: {left:?}");
+}

@@ -9,8 +9,8 @@ use toml::Spanned;
 
 use crate::nearest::nearest;
 
+use super::environment::{Limits, Network};
 use super::error::CatalogError;
-use super::{Limits, Network};
 
 /// One catalog file.
 #[derive(Debug, Default, Deserialize)]

@@ -2,19 +2,19 @@
 //! every mistake before anything is built.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
 use crate::nearest::nearest;
 
+use super::environment::{Base, Limits, Network, TextFile};
 use super::error::{CatalogError, SourceLocation};
 use super::file::{
     BaseForm, CacheSettings, CatalogSchema, Defaults, Entry, LockForm, line_of, parse,
 };
-use super::files::Root;
+use super::files::{self, Root};
 use super::python::minor;
-use super::{Base, Limits, Network, TextFile};
 
 /// A value with the place where it was written.
 #[derive(Debug, Clone)]
@@ -61,6 +61,25 @@ pub(super) struct CatalogFile {
     pub file: String,
     pub text: String,
     pub root: Root,
+}
+
+impl CatalogFile {
+    /// Returns the copy of `images.toml` in the binary.
+    pub fn embedded() -> CatalogFile {
+        CatalogFile {
+            file: "images.toml".to_owned(),
+            text: files::CONFIG.to_owned(),
+            root: Root::Embedded,
+        }
+    }
+
+    /// Reads a catalog file.
+    pub fn read(path: &Path) -> Result<CatalogFile, CatalogError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| CatalogError::Read { path: path.to_owned(), source })?;
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(CatalogFile { file: path.display().to_string(), text, root: Root::Folder(folder) })
+    }
 }
 
 /// The files laid over each other.

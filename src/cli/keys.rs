@@ -4,11 +4,11 @@ use std::io::{IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, anyhow};
 
-use crate::forge::{self, keys};
+use crate::forge::{self, password};
 
 /// Returns the password of the environment, or asks for it on a terminal; twice for a new key.
 pub fn password(is_new: bool) -> Result<String, forge::Error> {
-    let absent = match keys::password_of_environment() {
+    let absent = match password::of_environment() {
         Ok(password) => return Ok(password),
         Err(absent) => absent,
     };

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde::de::{self, Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{json, literal};
+use super::json;
 
 /// How deep lists and objects may lie in each other.
 pub(super) const DEEPEST: usize = 64;
@@ -65,25 +65,6 @@ impl Cell {
             Some(b'n') | None => Cell::Null,
             Some(_) => Cell::Number(json.to_owned()),
         })
-    }
-
-    /// Reads a value that a string holds: JSON as Python writes it, or a Python literal. A literal
-    /// is parsed, never evaluated.
-    pub fn of_text(text: &str) -> Result<Cell, String> {
-        let text = text.trim();
-        if text.is_empty() {
-            return Ok(Cell::Null);
-        }
-        let strict = serde_json::from_str::<&RawValue>(text).map(|raw| Cell::of_json(raw.get()));
-        if let Ok(read) = strict {
-            return read;
-        }
-        if let Some(relaxed) = json::relaxed(text)
-            && let Ok(raw) = serde_json::from_str::<&RawValue>(&relaxed)
-        {
-            return Cell::of_json(raw.get());
-        }
-        literal::parse(text)
     }
 
     /// What kind of value it is, for messages.
@@ -175,6 +156,6 @@ mod tests {
         assert_eq!(fields[0].1, Cell::Number("3.10".into()));
         assert_eq!(fields[1].1, Cell::List(vec![Cell::Null, Cell::Bool(true)]));
         let deep = "[".repeat(5_000) + &"]".repeat(5_000);
-        assert!(Cell::of_text(&deep).is_err());
+        assert!(super::super::cell_text::read(&deep).is_err());
     }
 }

@@ -3,6 +3,7 @@
 //! Knows nothing of images; how an instance is built is the catalog's business.
 
 mod cell;
+mod cell_text;
 pub mod demo;
 mod files;
 pub mod hub;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::cell::Cell;
+use super::cell_text;
 use super::{InstallConfig, Instance};
 
 /// What is wrong with one row.
@@ -266,7 +267,7 @@ impl Reader<'_> {
                 let text = std::str::from_utf8(bytes);
                 let text = text.map_err(|_| "holds bytes that are not UTF-8".to_owned())?;
                 parsed =
-                    Cell::of_text(text).map_err(|what| format!("{what}; it must be a list"))?;
+                    cell_text::read(text).map_err(|what| format!("{what}; it must be a list"))?;
                 &parsed
             }
             cell => cell,
@@ -297,7 +298,7 @@ impl Reader<'_> {
         let parsed;
         let cell = match cell {
             Cell::Text(bytes) => {
-                parsed = Cell::of_text(std::str::from_utf8(bytes).ok()?).ok()?;
+                parsed = cell_text::read(std::str::from_utf8(bytes).ok()?).ok()?;
                 &parsed
             }
             cell => cell,
@@ -317,7 +318,7 @@ impl Reader<'_> {
             let cell = match cell {
                 Cell::Text(_) => {
                     let Some(text) = reader.text(cell)? else { return Ok(None) };
-                    parsed = Cell::of_text(&text)?;
+                    parsed = cell_text::read(&text)?;
                     &parsed
                 }
                 cell => cell,

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::engine::LogSink;
 use crate::progress::NodeLog;
-use crate::recipe::evaluation::{CHANGE_MARK, REMOVED_MARK, RESTORED_MARK};
+use crate::recipe::marks::{CHANGE_MARK, REMOVED_MARK, RESTORED_MARK};
 use crate::tree::{Change, TreeNotes};
 
 /// The most that is kept of what root says; more is written to the log alone.

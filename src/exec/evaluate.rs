@@ -13,7 +13,7 @@ use crate::event::Outcome;
 use crate::grade;
 use crate::key::Key;
 use crate::progress::NodeLog;
-use crate::recipe::evaluation::{NO_SERVICE, NOT_READY, PATCH_REFUSED};
+use crate::recipe::marks::{NO_SERVICE, NOT_READY, PATCH_REFUSED};
 use crate::recipe::{EvaluationRecipe, Recipe, RunNetwork};
 use crate::report::Verdict;
 use crate::run::{file, write_whole};

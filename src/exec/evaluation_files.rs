@@ -13,7 +13,7 @@ use crate::engine::LogSink;
 use crate::grade;
 use crate::key::Key;
 use crate::recipe::EvaluationRecipe;
-use crate::recipe::evaluation::NOT_READY_MARK;
+use crate::recipe::marks::NOT_READY_MARK;
 use crate::report::harness;
 use crate::run::{file, write_whole};
 use crate::store::StoreError;

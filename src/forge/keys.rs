@@ -11,21 +11,6 @@ use crate::sign::{KeyError, PrivateKey, PublicKey};
 use super::open::variable;
 use super::{Error, SourceOptions};
 
-/// The variable with the password of a private key, as cosign calls it.
-const PASSWORD: &str = "COSIGN_PASSWORD";
-
-/// Returns the password of the environment.
-///
-/// # Errors
-/// It is not set.
-pub fn password_of_environment() -> Result<String, Error> {
-    // An empty one is a password, too.
-    std::env::var(PASSWORD).map_err(|_| {
-        let error = anyhow!("the private key needs a password, and nobody is there to ask");
-        Error::input(error).with_hint(Some(format!("set {PASSWORD}")))
-    })
-}
-
 /// Reads the public keys of flags, else those of the catalog.
 pub fn trusted(sources: &SourceOptions, catalog: &Catalog) -> Result<Vec<PublicKey>, Error> {
     let named: Vec<&String> = sources.verify.iter().filter(|named| !named.is_empty()).collect();

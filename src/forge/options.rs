@@ -10,7 +10,8 @@ use crate::exec::Interrupt;
 use crate::plan::EvaluateOptions;
 use crate::plan::check::Purpose;
 
-use super::{Error, Notices};
+use super::Notices;
+use super::password::{self, Password};
 
 /// Which engine.
 #[derive(Debug, Clone, Copy, Default, clap::ValueEnum, PartialEq, Eq)]
@@ -23,9 +24,6 @@ pub enum EngineChoice {
     /// Without a daemon: containers from Linux namespaces
     Embedded,
 }
-
-/// What gives the password of a private key.
-pub type Password = dyn Fn() -> Result<String, Error> + Send + Sync;
 
 /// What a [`Forge`](super::Forge) is opened with. The default is what the command line does without options,
 /// silently.
@@ -63,7 +61,7 @@ impl Default for ForgeOptions {
             engine: EngineChoice::Auto,
             notices: Notices::silent(),
             interrupts: Arc::new(Interrupt::default),
-            password: Arc::new(super::keys::password_of_environment),
+            password: Arc::new(password::of_environment),
         }
     }
 }

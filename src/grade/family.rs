@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Expected, Outcome, StatusMap, TestStatus, TestsStatus, logs};
+use super::{Expected, Outcome, StatusMap, TestStatus, TestsStatus, text};
 
 /// Whose rules are followed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -66,7 +66,7 @@ pub(super) fn swesmith(map: &StatusMap, expected: &Expected<'_>) -> TestsStatus 
 /// those that nobody expected, are failures.
 pub(super) fn r2e(map: &StatusMap, expected: &BTreeMap<String, String>) -> TestsStatus {
     let normal = |name: &str| {
-        let name = logs::without_colours(name);
+        let name = text::without_colours(name);
         let name = name.split(" - ").next().unwrap_or_default().to_owned();
         match name.split_once("::") {
             Some((_, rest)) => rest.replace("::", "."),

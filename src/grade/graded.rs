@@ -8,7 +8,7 @@ use crate::nearest::nearest;
 use super::closing::runs;
 use super::infra::TREE_VANISHED;
 use super::{
-    Context, EvalType, Expected, Family, InfraFailure, NotFound, Parser, ReadError, Resolution,
+    Context, EvalType, Expected, Family, InfraFailure, NoResult, Parser, ReadError, Resolution,
     Suspicion, TestsStatus, Tier, classify, family, parser, parsers, read_log, sentinel,
     tests_status,
 };
@@ -171,7 +171,7 @@ impl Rules {
 #[derive(Debug, Clone)]
 pub struct Graded {
     /// Why the log shows no results; the other fields say nothing of tests then.
-    pub not_found: Option<NotFound>,
+    pub not_found: Option<NoResult>,
     /// The recorded exit status of the test command.
     pub exit_code: Option<i64>,
     /// What the expected tests did.

@@ -68,8 +68,7 @@ static SET: LazyLock<RegexSet> = LazyLock::new(|| {
 /// Looks for the signatures in a log. A tree that is gone before the tests begin comes first: no
 /// test had a part in it.
 pub fn classify(log: &mut impl BufRead) -> io::Result<Option<InfraFailure>> {
-    static START: LazyLock<Finder<'static>> =
-        LazyLock::new(|| Finder::new(super::log_reader::START));
+    static START: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(super::markers::START));
     let lost = SIGNATURES.iter().position(|(_, _, words)| *words == VANISHED);
     let mut best: Option<usize> = None;
     let (mut started, mut vanished) = (false, false);

@@ -1,7 +1,7 @@
 //! Reading a log: the markers, the output of the tests between them, the recorded exit status.
 
 use std::borrow::Cow;
-use std::io::{self, BufRead, Seek, SeekFrom};
+use std::io::{BufRead, Seek, SeekFrom};
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
@@ -9,8 +9,11 @@ use regex::Regex;
 use serde::Serialize;
 
 use super::closing::Fault;
+use super::context::Context;
 use super::lines::Lines;
-use super::logs::{Context, Parser, Reader};
+use super::logs::{Parser, Reader};
+use super::markers::{END, START};
+use super::read_error::ReadError;
 use super::results;
 use super::sentinel::{self, ResultsFiles};
 use super::suspicion::{Frames, Suspicion};
@@ -18,16 +21,14 @@ use super::{StatusMap, TestStatus};
 
 /// What every marker begins with.
 const MARK: &str = ">>>>> ";
-pub(super) const START: &str = ">>>>> Start Test Output";
-pub(super) const END: &str = ">>>>> End Test Output";
 const EXIT_CODE: &str = ">>>>> Test Exit Code:";
 
 /// Markers that say that there are no results.
-const BAD: [(&str, NotFound); 4] = [
-    (">>>>> Patch Apply Failed", NotFound::PatchApplyFailed),
-    (">>>>> Reset Failed", NotFound::ResetFailed),
-    (">>>>> Tests Errored", NotFound::TestsErrored),
-    (">>>>> Tests Timed Out", NotFound::TestsTimedOut),
+const BAD: [(&str, NoResult); 4] = [
+    (">>>>> Patch Apply Failed", NoResult::PatchApplyFailed),
+    (">>>>> Reset Failed", NoResult::ResetFailed),
+    (">>>>> Tests Errored", NoResult::TestsErrored),
+    (">>>>> Tests Timed Out", NoResult::TestsTimedOut),
 ];
 
 /// What a log says.
@@ -36,7 +37,7 @@ pub struct ParsedLog {
     /// Whether it shows results that count.
     pub found: bool,
     /// Why not.
-    pub not_found: Option<NotFound>,
+    pub not_found: Option<NoResult>,
     /// The recorded exit status of the test command.
     pub exit_code: Option<i64>,
     /// What it says of each test; empty where nothing counts.
@@ -50,7 +51,7 @@ pub struct ParsedLog {
 /// Why a log shows no results that count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
-pub enum NotFound {
+pub enum NoResult {
     /// The harness's marker.
     #[error("the log says that the patch does not apply")]
     PatchApplyFailed,
@@ -75,30 +76,6 @@ pub enum NotFound {
     /// Under the strict rules: the test runner's own counts and the lines do not go together.
     #[error(transparent)]
     Closing(Fault),
-}
-
-/// Why a log cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The file cannot be read.
-    #[error("cannot read the log")]
-    Io(#[from] io::Error),
-    /// The parser knows only some instances.
-    #[error("`{parser}` does not know the format of instance `{instance_id}`")]
-    UnknownInstance {
-        /// The parser.
-        parser: &'static str,
-        /// The instance.
-        instance_id: String,
-    },
-    /// A part of the log that must be well-formed is not.
-    #[error("`{parser}` finds a part of the log that is not {format}")]
-    Malformed {
-        /// The parser.
-        parser: &'static str,
-        /// `XML` or `JSON`.
-        format: &'static str,
-    },
 }
 
 /// Words by which a test runner shows that it ran: then a log without failures is one.
@@ -130,7 +107,7 @@ pub fn read_log(
         return Ok(reading);
     }
     if !(start && end) {
-        reading.not_found = Some(NotFound::NoMarkers);
+        reading.not_found = Some(NoResult::NoMarkers);
         return Ok(reading);
     }
     let (mut map, finding) = reader.finish()?;
@@ -139,25 +116,25 @@ pub fn read_log(
     reading.suspicions.extend(finding.fault.map(|fault| Suspicion::Closing { fault }));
     if context.strict {
         if map.is_empty() {
-            reading.not_found = Some(NotFound::NoResults);
+            reading.not_found = Some(NoResult::NoResults);
             return Ok(reading);
         }
         if let Some(fault) = finding.fault {
-            reading.not_found = Some(NotFound::Closing(fault));
+            reading.not_found = Some(NoResult::Closing(fault));
             return Ok(reading);
         }
         map = finding.summary.unwrap_or(map);
         if let Some(fault) = results::compare(&results.finish(), &map) {
             reading.closing = Some(fault);
             reading.suspicions.push(Suspicion::Closing { fault });
-            reading.not_found = Some(NotFound::Closing(fault));
+            reading.not_found = Some(NoResult::Closing(fault));
             return Ok(reading);
         }
     }
     if map.is_empty() {
         let whole = read_whole(log, parser.reader(context)?)?;
         if whole.map.is_empty() && !whole.suite_ran {
-            reading.not_found = Some(NotFound::NoResults);
+            reading.not_found = Some(NoResult::NoResults);
             return Ok(reading);
         }
         map = whole.map;
@@ -166,7 +143,7 @@ pub fn read_log(
         map.iter().any(|(_, status)| matches!(status, TestStatus::Failed | TestStatus::Error));
     match exit_code {
         Some(code) if code != 0 && !map.is_empty() && !failed => {
-            reading.not_found = Some(NotFound::ExitStatus(code));
+            reading.not_found = Some(NoResult::ExitStatus(code));
         }
         _ => {
             reading.found = true;
@@ -223,7 +200,7 @@ struct Scan {
     part: Part,
     start: bool,
     end: bool,
-    bad: Option<NotFound>,
+    bad: Option<NoResult>,
     exit_code: Option<i64>,
     exit_code_follows: bool,
     mark: Finder<'static>,
@@ -342,6 +319,8 @@ fn number(bytes: &[u8]) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
     use crate::grade::parser;
 
@@ -388,18 +367,18 @@ mod tests {
         assert_eq!(reading.status_map.get("a"), Some(&TestStatus::Failed), "{reading:?}");
         let reading =
             read_log(&mut io::Cursor::new(framed("PASSED a", "0")), parser, &context).unwrap();
-        assert!(matches!(reading.not_found, Some(NotFound::Closing(_))), "{reading:?}");
+        assert!(matches!(reading.not_found, Some(NoResult::Closing(_))), "{reading:?}");
         let log = format!("PASSED a\n{}", framed("12 passing", "0"));
         let reading = read_log(&mut io::Cursor::new(log), parser, &context).unwrap();
-        assert_eq!(reading.not_found, Some(NotFound::NoResults));
+        assert_eq!(reading.not_found, Some(NoResult::NoResults));
     }
 
     #[test]
     fn a_log_without_markers_or_results_shows_none() {
-        assert_eq!(read("PASSED a\n").not_found, Some(NotFound::NoMarkers));
-        assert_eq!(read(&framed("nothing", "0")).not_found, Some(NotFound::NoResults));
+        assert_eq!(read("PASSED a\n").not_found, Some(NoResult::NoMarkers));
+        assert_eq!(read(&framed("nothing", "0")).not_found, Some(NoResult::NoResults));
         let timed_out = format!("{}>>>>> Tests Timed Out\n", framed("PASSED a", "0"));
-        assert_eq!(read(&timed_out).not_found, Some(NotFound::TestsTimedOut));
+        assert_eq!(read(&timed_out).not_found, Some(NoResult::TestsTimedOut));
     }
 
     #[test]
@@ -412,7 +391,7 @@ mod tests {
 
     #[test]
     fn results_that_do_not_fit_the_recorded_exit_status_do_not_count() {
-        assert_eq!(read(&framed("PASSED a", "1")).not_found, Some(NotFound::ExitStatus(1)));
+        assert_eq!(read(&framed("PASSED a", "1")).not_found, Some(NoResult::ExitStatus(1)));
         assert!(read(&framed("PASSED a\nFAILED b", "1")).found);
     }
 

@@ -6,16 +6,20 @@
 //! size. Pure: knows nothing of engines, files and the clock.
 
 mod closing;
+mod context;
 pub mod family;
 mod graded;
 mod infra;
 mod lines;
 mod log_reader;
 pub mod logs;
+mod markers;
+mod read_error;
 pub mod results;
 pub mod sentinel;
 mod suspicion;
 pub mod test_config;
+mod text;
 mod verdict;
 
 use std::fmt;
@@ -23,11 +27,13 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 pub use closing::Fault;
+pub use context::Context;
 pub use family::Family;
 pub use graded::{Graded, Rules, RulesError, grade};
 pub use infra::{InfraFailure, Tier, classify};
-pub use log_reader::{NotFound, ParsedLog, ReadError, read_log};
-pub use logs::{Context, Parser, parser, parsers};
+pub use log_reader::{NoResult, ParsedLog, read_log};
+pub use logs::{Parser, parser, parsers};
+pub use read_error::ReadError;
 pub use suspicion::Suspicion;
 pub use verdict::{EvalType, Expected, Outcome, Resolution, TestsStatus, tests_status};
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::rate::Rate;
-use super::text;
+use super::time;
 
 /// Makes what a program printed harmless: without colours and other control characters, and of a
 /// line that was written over what was written last.
@@ -79,9 +79,9 @@ pub(super) fn total(total: &Total, columns: usize) -> String {
     let count = format!("{}/{}", total.done, total.of);
     let running = format!("{} running", total.running);
     let failed = (total.failed > 0).then(|| format!("{} failed", total.failed));
-    let elapsed = text::clock(total.elapsed as u64);
-    let left = total.left.map(|left| format!("about {} left", text::about(left)));
-    let short = total.left.map(|left| format!("~{} left", text::about(left)));
+    let elapsed = time::clock(total.elapsed as u64);
+    let left = total.left.map(|left| format!("about {} left", time::about(left)));
+    let short = total.left.map(|left| format!("~{} left", time::about(left)));
     let moved = Some(Rate::text(total.moved)).filter(|_| total.moved.1 > 0);
     let join = |parts: [Option<&String>; 5]| {
         let parts = parts.into_iter().flatten().map(String::as_str);

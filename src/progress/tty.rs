@@ -13,7 +13,7 @@ use crate::traffic;
 
 use super::echo::QuietControls;
 use super::rate::Rate;
-use super::{row, text};
+use super::{row, text, time};
 
 /// Columns before a node's own text: the spinner, the time, and two spaces.
 const BEFORE: usize = 8;
@@ -140,7 +140,7 @@ impl Reporter for TtyReporter {
                 let style = ProgressStyle::with_template("{spinner} {elapsed:>4} {msg}")
                     .expect("the template is constant")
                     .with_key("elapsed", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-                        let _ = write!(out, "{:>5}", text::clock(state.elapsed().as_secs()));
+                        let _ = write!(out, "{:>5}", time::clock(state.elapsed().as_secs()));
                     });
                 let bar = ProgressBar::new_spinner().with_style(style);
                 let bar = match &self.total {

@@ -16,7 +16,7 @@ use crate::engine::LogSink;
 use crate::traffic;
 
 use super::rate::Rate;
-use super::{row, text};
+use super::{row, time};
 
 /// How long nothing is said: on a terminal somebody looks at it.
 const SILENT: Duration = Duration::from_secs(1);
@@ -87,7 +87,7 @@ fn draw(bar: &ProgressBar, what: &str, last: &Mutex<String>, ended: &mpsc::Recei
         let columns = Term::stderr().size_checked().map_or(80, |(_, columns)| usize::from(columns));
         let moved = Rate::text(rate.look(Instant::now(), traffic::moved()));
         let line = last.lock().expect("no holder panics").clone();
-        let parts = [text::clock(start.elapsed().as_secs()), moved, line];
+        let parts = [time::clock(start.elapsed().as_secs()), moved, line];
         let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         let text = format!("{what}: {}", parts.join(", "));
         // The spinner, a space, and a column that stays free.
@@ -103,7 +103,7 @@ fn print(what: &str, ended: &mpsc::Receiver<()>) {
     while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
         let moved = Rate::text(rate.look(Instant::now(), traffic::moved()));
         let moved = if moved.is_empty() { moved } else { format!(", {moved}") };
-        let time = text::clock(start.elapsed().as_secs());
+        let time = time::clock(start.elapsed().as_secs());
         let _ = writeln!(std::io::stderr().lock(), "{what}: {time}{moved}");
         pause = PRINTED;
     }

@@ -7,35 +7,13 @@ use crate::dataset::Patch;
 use crate::key::{Digest, Key, KeyDocument, Kind};
 use crate::patch::mentioned;
 
+use super::marks::{
+    CHANGE_MARK, NO_SERVICE, NOT_READY, NOT_READY_MARK, PATCH_REFUSED, TEST_PATCH_FILE,
+};
 use super::strict;
 
 /// Name and version of the way in which scripts are run; part of the key.
 const RUNNER: &str = "sandbox/3";
-
-/// The exit code by which a container says that the model patch does not apply.
-pub const PATCH_REFUSED: i64 = 97;
-
-/// The exit code by which a container says that a service which the tests need did not start.
-pub const NO_SERVICE: i64 = 98;
-
-/// The exit code by which a container, or its script, says that the image is not what the row says:
-/// no such directory, no such commit, a test patch that does not apply.
-pub const NOT_READY: i64 = 96;
-
-/// Where a test patch is that cannot stand in a script.
-pub const TEST_PATCH_FILE: &str = "/tmp/test.patch";
-
-/// The start of the line of its output that says what; a script may end with any code.
-pub const NOT_READY_MARK: &str = ">>>>> Image Not Ready: ";
-
-/// The start of lines on the control channel that say what the model patch changed.
-pub const CHANGE_MARK: &str = "imgforge-change: ";
-
-/// The start of lines that say which of its changes the strict rules undid.
-pub const RESTORED_MARK: &str = "imgforge-restored: ";
-
-/// The start of lines that say what the strict rules took away of what commands of the script made.
-pub const REMOVED_MARK: &str = "imgforge-removed: ";
 
 /// Where the index of the repository is kept while `git apply --3way` is tried.
 const INDEX: &str = "/tmp/imgforge-index";

@@ -9,6 +9,7 @@ pub mod checkout;
 pub mod env;
 pub mod evaluation;
 pub mod instance;
+pub mod marks;
 pub mod script;
 mod shell;
 pub mod strict;

@@ -10,7 +10,7 @@ use crate::dataset::{Instance, Patch};
 use crate::patch::{touched, touched_before};
 use crate::quote::shell_quote;
 
-use super::evaluation::{NOT_READY, NOT_READY_MARK, TEST_PATCH_FILE};
+use super::marks::{NOT_READY, NOT_READY_MARK, TEST_PATCH_FILE};
 use super::{TESTBED, shell};
 
 /// Before the output of the tests.

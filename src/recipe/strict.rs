@@ -15,7 +15,7 @@ use tree_sitter::{Node, Parser};
 use crate::grade::test_config;
 use crate::tree::Change;
 
-use super::evaluation::{NOT_READY, NOT_READY_MARK};
+use super::marks::{NOT_READY, NOT_READY_MARK};
 use super::script::{END, START};
 use super::shell;
 

@@ -5,13 +5,15 @@
 
 mod bundle;
 mod dsse;
+mod error;
 mod key;
 mod sealed;
 mod simple;
 
 pub use bundle::{BUNDLE, Bundle};
 pub use dsse::{DSSE, Envelope, IN_TOTO, Statement, Subject};
-pub use key::{KeyError, PrivateKey, PublicKey};
+pub use error::KeyError;
+pub use key::{PrivateKey, PublicKey};
 pub use simple::{SIG, SIGNATURE, SIMPLE_SIGNING, SimplePayload, config};
 
 /// The predicate of a statement that says no more than that its subject is signed: what cosign 3 makes

@@ -6,7 +6,7 @@ use crypto_secretbox::aead::{Aead as _, KeyInit as _};
 use crypto_secretbox::{Nonce, XSalsa20Poly1305};
 use serde::{Deserialize, Serialize};
 
-use super::key::KeyError;
+use super::error::KeyError;
 
 /// The labels of such keys in PEM; the first one is written.
 pub(super) const LABELS: [&str; 2] =

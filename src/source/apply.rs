@@ -11,8 +11,9 @@ use std::path::Path;
 use crate::engine::LayerFile;
 
 use super::SourceError;
-use super::checkout::{EntryKind, Listing, layer_time};
 use super::layer::LayerWriter;
+use super::layer::layer_time;
+use super::listing::{EntryKind, Listing};
 use super::mirror::Mirror;
 use super::scratch::{Content, Entries, Scratch, Tree};
 use super::tree_diff::{ancestors, difference};

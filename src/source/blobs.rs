@@ -8,7 +8,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Stdio};
 
 use super::SourceError;
-use super::checkout::{EntryKind, Listing};
+use super::listing::{EntryKind, Listing};
 use super::mirror::Mirror;
 
 impl Mirror {

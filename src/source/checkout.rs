@@ -20,6 +20,7 @@ use crate::engine::LayerFile;
 use super::git_index::{self, IndexEntry};
 use super::layer::{FileMode, LayerWriter};
 use super::layer_diff::{BelowState, LayerDelta};
+use super::listing::{EntryKind, Listing};
 use super::mirror::{Commit, Mirror};
 use super::{SourceError, Submodule, history};
 
@@ -66,45 +67,6 @@ pub struct CheckoutLayer {
     pub commit_time: i64,
 }
 
-/// The kind of a tree entry that is not a tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EntryKind {
-    File(FileMode),
-    Symlink,
-    Submodule,
-}
-
-impl EntryKind {
-    pub fn mode(self) -> u32 {
-        match self {
-            EntryKind::File(FileMode::Plain) => 0o100644,
-            EntryKind::File(FileMode::Executable) => 0o100755,
-            EntryKind::Symlink => 0o120000,
-            EntryKind::Submodule => 0o160000,
-        }
-    }
-}
-
-/// A tree with everything below it.
-pub(super) struct Listing {
-    pub trees: Vec<([u8; 20], Vec<u8>)>,
-    pub directories: Vec<Vec<u8>>,
-    pub files: BTreeMap<Vec<u8>, (EntryKind, [u8; 20])>,
-}
-
-impl Listing {
-    /// Returns the id of the tree itself.
-    pub fn root(&self) -> &[u8; 20] {
-        &self.trees.first().expect("the tree itself is the first").0
-    }
-
-    /// Lists the blobs of files and links.
-    pub fn blobs(&self) -> impl Iterator<Item = [u8; 20]> {
-        let files = self.files.values();
-        files.filter(|(kind, _)| *kind != EntryKind::Submodule).map(|(_, id)| *id)
-    }
-}
-
 /// Returns when the year, the quarter and the month of a time began, in UTC; all in seconds since
 /// 1970.
 fn starts(time: i64) -> Vec<i64> {
@@ -115,12 +77,6 @@ fn starts(time: i64) -> Vec<i64> {
         start.ok().map(|start| start.timestamp().as_second())
     };
     [1, (day.month() - 1) / 3 * 3 + 1, day.month()].into_iter().filter_map(start).collect()
-}
-
-/// ZIP files, and so wheels, cannot hold times before 1980.
-pub(super) fn layer_time(commit_time: i64) -> i64 {
-    const YEAR_1980: i64 = 315_532_800;
-    commit_time.max(YEAR_1980)
 }
 
 /// The directories of git that a checkout has.

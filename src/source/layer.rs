@@ -137,3 +137,10 @@ impl LayerWriter {
         Ok((LayerFile { path: self.path, diff_id, size }, self.entries))
     }
 }
+
+/// Returns the time that files of a commit have in a layer: ZIP files, and so wheels, cannot hold times
+/// before 1980.
+pub(super) fn layer_time(commit_time: i64) -> i64 {
+    const YEAR_1980: i64 = 315_532_800;
+    commit_time.max(YEAR_1980)
+}

@@ -10,9 +10,10 @@ use sha1::{Digest as _, Sha1};
 use crate::engine::LayerFile;
 
 use super::SourceError;
-use super::checkout::{EntryKind, Listing, layer_time};
 use super::history::{self, Commits, Objects};
+use super::layer::layer_time;
 use super::layer::{FileMode, LayerWriter, is_whiteout};
+use super::listing::{EntryKind, Listing};
 use super::mirror::{Commit, Mirror};
 use super::pack::{self, ObjectKind};
 use super::tree_diff::{Difference, difference};

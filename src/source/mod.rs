@@ -10,7 +10,9 @@ mod git_index;
 mod history;
 mod layer;
 mod layer_diff;
+mod listing;
 mod mirror;
+mod mirrors;
 mod origin;
 mod pack;
 mod scratch;
@@ -22,8 +24,9 @@ use std::path::PathBuf;
 pub use apply::{PatchLayer, PatchOutcome, PatchRequest, Refusal, Which};
 pub use checkout::{CheckoutLayer, CheckoutOptions};
 pub use history::Needed;
-pub(crate) use mirror::local_path;
-pub use mirror::{Mirror, Mirrors};
+pub use mirror::Mirror;
+pub use mirrors::Mirrors;
+pub(crate) use origin::local_path;
 
 /// A submodule of a checkout: reported, and left an empty directory.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -37,6 +37,15 @@ impl Origin {
     }
 }
 
+/// Returns the directory that a source names, when it is on this machine.
+pub(crate) fn local_path(source: &str) -> Option<PathBuf> {
+    if let Some(path) = source.strip_prefix("file://") {
+        return Some(PathBuf::from(path));
+    }
+    let url = source.contains("://") || (source.contains(':') && !source.starts_with(['/', '.']));
+    (!url).then(|| PathBuf::from(source))
+}
+
 /// Lists the remotes that promise what a partial clone lacks.
 fn promisors(repo: &gix::Repository, directory: &Path) -> Vec<String> {
     let config = repo.config_snapshot();
@@ -55,7 +64,7 @@ fn promisors(repo: &gix::Repository, directory: &Path) -> Vec<String> {
 
 /// Resolves a URL that is a relative directory.
 fn absolute(url: &str, directory: &Path) -> String {
-    match super::mirror::local_path(url) {
+    match local_path(url) {
         Some(path) if path.is_relative() => directory.join(path).to_string_lossy().into_owned(),
         _ => url.to_owned(),
     }

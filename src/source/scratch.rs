@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use super::SourceError;
-use super::checkout::EntryKind;
 use super::layer::FileMode;
+use super::listing::EntryKind;
 use super::pack::{self, ObjectKind};
 
 /// The chain of the harness (5.x): the first that succeeds has applied the patch.

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::SourceError;
-use super::checkout::{EntryKind, Listing};
 use super::layer::path_of;
+use super::listing::{EntryKind, Listing};
 use super::mirror::Mirror;
 
 /// The file of a directory that gives attributes to the files below it.

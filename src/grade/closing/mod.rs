@@ -14,7 +14,8 @@ mod unittest;
 use serde::Serialize;
 
 use super::StatusMap;
-use super::logs::{Context, without_colours};
+use super::context::Context;
+use super::text::without_colours;
 
 /// Why the closing of a runner and the lines of its tests do not go together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, thiserror::Error)]

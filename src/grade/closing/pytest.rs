@@ -4,7 +4,8 @@
 //! follow each other; runs inside of runs are taken only from the repositories whose tests make them.
 
 use super::{Fault, Finding, Parse, Watch};
-use crate::grade::logs::{Context, regex};
+use crate::grade::context::Context;
+use crate::grade::text::regex;
 use crate::grade::{StatusMap, TestStatus};
 
 /// Counts by what tests did.

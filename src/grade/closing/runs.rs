@@ -1,7 +1,7 @@
 //! How many runs of a test runner a script makes between its markers.
 
 use crate::dataset::Instance;
-use crate::grade::log_reader::{END, START};
+use crate::grade::markers::{END, START};
 
 /// Programs that run tests by themselves, each with one closing.
 const RUNNERS: [&str; 14] = [

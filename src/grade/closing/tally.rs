@@ -3,7 +3,7 @@
 
 use super::{Fault, Finding, Watch};
 use crate::grade::StatusMap;
-use crate::grade::logs::regex;
+use crate::grade::text::regex;
 
 /// What a line means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Closings of runners, as they are and as somebody would have them.
 
 use super::Fault;
-use crate::grade::{Context, NotFound, ParsedLog, parser, read_log};
+use crate::grade::{Context, NoResult, ParsedLog, parser, read_log};
 
 fn read(name: &str, output: &str, strict: bool) -> ParsedLog {
     let log = format!(
@@ -14,7 +14,7 @@ fn read(name: &str, output: &str, strict: bool) -> ParsedLog {
 fn fault(name: &str, output: &str) -> Option<Fault> {
     let (lenient, strict) = (read(name, output, false), read(name, output, true));
     assert!(lenient.found, "the default rules do not look at it");
-    assert_eq!(strict.not_found, strict.closing.map(NotFound::Closing));
+    assert_eq!(strict.not_found, strict.closing.map(NoResult::Closing));
     assert_eq!(lenient.closing, strict.closing);
     strict.closing
 }

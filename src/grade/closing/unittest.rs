@@ -1,7 +1,7 @@
 //! unittest and Django's runner: `Ran 12 tests in 0.3s`, then `OK` or `FAILED (failures=1)`.
 
 use super::{Fault, Finding, Watch};
-use crate::grade::logs::regex;
+use crate::grade::text::regex;
 use crate::grade::{StatusMap, TestStatus};
 
 /// Follows runs of unittest.

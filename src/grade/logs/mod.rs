@@ -14,35 +14,14 @@ mod rust;
 
 use std::sync::LazyLock;
 
-use regex::{Regex, RegexBuilder};
-
 use super::closing::{Finding, Watcher};
-use super::{ReadError, StatusMap, TestStatus};
+use super::context::Context;
+use super::read_error::ReadError;
+use super::text::{regex, without_colours};
+use super::{StatusMap, TestStatus};
 
 /// How much of a log a format that needs it whole is read from.
 pub const MAX_TEXT: usize = 64 << 20;
-
-/// What a few formats depend on.
-#[derive(Debug, Clone, Copy)]
-pub struct Context<'a> {
-    /// The instance.
-    pub instance_id: &'a str,
-    /// Its version.
-    pub version: &'a str,
-    /// Whether the strict rules hold: a failure stays one, and only what stands between the markers
-    /// counts.
-    pub strict: bool,
-    /// How many times the script runs the tests, where its text says so.
-    pub runs: Option<u64>,
-}
-
-impl Context<'_> {
-    /// Tells whether tests run the test runner themselves, as those of pytest and of its plugins do:
-    /// what those runs print stands in the log too.
-    pub(super) fn nested(&self) -> bool {
-        self.instance_id.contains("pytest")
-    }
-}
 
 /// A parser.
 #[derive(Debug)]
@@ -213,26 +192,6 @@ fn strip_start(text: &str) -> &str {
 /// `str.split()` of Python.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(is_space).filter(|word| !word.is_empty())
-}
-
-/// Compiles a pattern in which `\s` is what Python takes for white space.
-pub(super) fn pattern(text: &str) -> Regex {
-    let text = text.replace(r"\s", r"[\s\x1c-\x1f]");
-    RegexBuilder::new(&text).size_limit(64 << 20).build().expect("the patterns are constant")
-}
-
-macro_rules! regex {
-    ($text:expr) => {{
-        static PATTERN: std::sync::LazyLock<regex::Regex> =
-            std::sync::LazyLock::new(|| $crate::grade::logs::pattern($text));
-        &*PATTERN
-    }};
-}
-pub(super) use regex;
-
-/// Removes what colours text on a terminal.
-pub(super) fn without_colours(text: &str) -> std::borrow::Cow<'_, str> {
-    regex!(r"\x1B(?:[@-Z\\-_]|\[[0-?]*[ -/]*[@-~])").replace_all(text, "")
 }
 
 /// Sets a status by a table of words.

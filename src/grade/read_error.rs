@@ -1,0 +1,27 @@
+//! Why a log cannot be read.
+
+use std::io;
+
+/// Why a log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file cannot be read.
+    #[error("cannot read the log")]
+    Io(#[from] io::Error),
+    /// The parser knows only some instances.
+    #[error("`{parser}` does not know the format of instance `{instance_id}`")]
+    UnknownInstance {
+        /// The parser.
+        parser: &'static str,
+        /// The instance.
+        instance_id: String,
+    },
+    /// A part of the log that must be well-formed is not.
+    #[error("`{parser}` finds a part of the log that is not {format}")]
+    Malformed {
+        /// The parser.
+        parser: &'static str,
+        /// `XML` or `JSON`.
+        format: &'static str,
+    },
+}

@@ -26,49 +26,49 @@ const LABELS: [&str; 5] = [label::KEY, label::KIND, label::SCHEMA, label::INPUTS
 /// How many layers a checkout shares with others at most; see [`crate::recipe::checkout::SHARED`].
 const SHARED_LAYERS: usize = 3;
 
-/// Why an image is not what its name says.
+/// The first thing in which an image is not what its name says.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Wrong {
     /// A label is absent, or says something else than the name.
     #[error("its label `{label}` {why}")]
     Label {
-        /// The label.
+        /// The name of the label.
         label: &'static str,
-        /// What it is not.
+        /// The rule that its value breaks.
         why: &'static str,
     },
-    /// It has a label that imgforge does not set.
+    /// The image has a label that imgforge does not set.
     #[error("it has the label `{label}`, which imgforge does not set")]
     OtherLabel {
-        /// The label.
+        /// The name of the label.
         label: String,
     },
     /// A build of it is not done.
     #[error("it is not of a finished build")]
     Unfinished,
-    /// It is for another platform than its key.
+    /// The image is for another platform than its key.
     #[error("it is for {found}, its key for {keyed}")]
     Platform {
-        /// What it is for.
+        /// The platform of the image.
         found: String,
-        /// What its key is for.
+        /// The platform of the key.
         keyed: String,
     },
-    /// What it stands on is not here.
+    /// The parent is not here.
     #[error("its parent `{parent}` is not here: what it stands on cannot be told")]
     NoParent {
-        /// The parent's name.
+        /// The name of the parent's image.
         parent: String,
     },
-    /// What it stands on is wrong itself.
+    /// The parent is wrong itself.
     #[error("its parent `{parent}` is not what its name says: {why}")]
     WrongParent {
-        /// The parent's name.
+        /// The name of the parent's image.
         parent: String,
-        /// What is wrong.
+        /// The parent's own fault.
         why: Box<Wrong>,
     },
-    /// It stands on other layers than its parent has.
+    /// The image stands on other layers than its parent has.
     #[error("it stands on other layers than its parent has")]
     NotOnParent,
     /// It is a base, and an image that it begins from can be looked at nowhere.
@@ -86,9 +86,9 @@ pub enum Wrong {
     /// It has more layers, or fewer, than such an image.
     #[error("it adds {found} layers, such an image adds {}", range(wanted))]
     Layers {
-        /// How many it adds.
+        /// The number of layers that the image adds.
         found: usize,
-        /// How many it should add.
+        /// The numbers that are right.
         wanted: RangeInclusive<usize>,
     },
     /// It runs with something else than imgforge writes.
@@ -297,7 +297,7 @@ fn same_config(found: &ImageConfig, wanted: &ImageConfig) -> Result<(), Wrong> {
 /// Checks images of an engine, each with what it stands on down to its base.
 pub struct Checker<'a> {
     engine: &'a dyn LayerStorage,
-    /// What was built here, or passed before.
+    /// Images that were built here, or passed before.
     known: HashMap<Key, VerifiedImage>,
     /// What images come from, where they come from elsewhere.
     remote: Option<&'a dyn ImageSource>,
@@ -317,7 +317,7 @@ impl<'a> Checker<'a> {
         self
     }
 
-    /// Returns the engine.
+    /// Returns the engine whose images are checked.
     pub fn engine(&self) -> &'a dyn LayerStorage {
         self.engine
     }

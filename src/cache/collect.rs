@@ -17,7 +17,7 @@ use super::inventory::{CacheError, CacheInventory, CachedImage, is_own_name, now
 /// An image that went, or would with a dry run.
 #[derive(Debug, Clone)]
 pub struct Evicted {
-    /// The image.
+    /// The image as it was before the collection.
     pub image: CachedImage,
     /// The limit that it broke.
     pub why: EvictionReason,
@@ -45,13 +45,13 @@ pub struct Collected {
 
 /// Takes images of one engine away.
 pub struct Collector<'a> {
-    /// The engine.
+    /// The engine whose images go.
     pub engine: &'a dyn LayerStorage,
-    /// Its name in the index.
+    /// The engine's name in the index.
     pub identity: &'a str,
     /// The directory of its images, where it is on this machine.
     pub root: Option<PathBuf>,
-    /// The state.
+    /// The state, with pins and leases.
     pub store: &'a Store,
 }
 

@@ -20,13 +20,13 @@ pub struct Limits {
     pub keep_for: Option<Duration>,
 }
 
-/// Why an image is evicted.
+/// The limit that an evicted image broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EvictionReason {
     /// Another image of its key took its place.
     Replaced,
-    /// It was not used for too long.
+    /// The image was not used for too long.
     Unused,
     /// The cache is larger than its budget.
     Budget,
@@ -135,7 +135,7 @@ struct Forest<'a> {
     contents: &'a CacheInventory,
     /// The positions of the images that have the name of their key.
     named: HashMap<Key, usize>,
-    /// How many images stand on each.
+    /// The number of images that stand on each.
     children: Vec<u32>,
 }
 

@@ -33,11 +33,11 @@ pub struct CachedImage {
     pub kind: Kind,
     /// Whether no plan has it: it was pulled, or made of Debian's packages, for others to stand on.
     pub external: bool,
-    /// The engine's id.
+    /// The engine's id of the image: the digest of its config.
     pub id: String,
     /// Every name that it has; none where another image of the key took its place.
     pub tags: Vec<String>,
-    /// The parent's key.
+    /// The key of the parent; `None` of what stands on nothing in the cache.
     pub parent: Option<Key>,
     /// Positions in [`CacheInventory::layers`], the lowest first.
     pub layers: Vec<u32>,
@@ -47,7 +47,7 @@ pub struct CachedImage {
     pub node: Option<String>,
     /// `owner/name`; `None` for a base.
     pub repo: Option<String>,
-    /// Who needs it.
+    /// The instances whose runs needed the image, by dataset.
     pub uses: Vec<Use>,
     /// The pins that hold it, as people named them.
     pub pins: Vec<String>,
@@ -98,14 +98,14 @@ pub fn is_own_name(tag: &str) -> bool {
     name::is_image(tag) || tag.starts_with("sweb.eval.")
 }
 
-/// A stored layer.
+/// A layer in the engine's storage, counted once however many images have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
     /// The engine's name of it; see [`Engine::layer_storage_ids`].
     pub name: String,
-    /// Bytes on the disk.
+    /// Bytes that the layer takes on the disk.
     pub bytes: u64,
-    /// How many of the cache's images have it.
+    /// The number of the cache's images that have the layer.
     pub users: u32,
     /// Whether an image has it that is not of the cache.
     pub held: bool,
@@ -114,7 +114,7 @@ pub struct Layer {
 /// All images of imgforge's on an engine, with their layers.
 #[derive(Debug, Clone, Default)]
 pub struct CacheInventory {
-    /// The images.
+    /// The images, in the engine's order.
     pub images: Vec<CachedImage>,
     /// The layers that they have.
     pub layers: Vec<Layer>,

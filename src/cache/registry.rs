@@ -51,10 +51,10 @@ pub struct RegistryCache {
     signer: Option<Signer>,
 }
 
-/// Who signs images.
+/// A private key, for signing images that are pushed.
 #[derive(Debug)]
 pub struct Signer {
-    /// The key.
+    /// The private key itself.
     pub key: PrivateKey,
     /// A URI that stands for who built the images, for their provenance.
     pub builder: Option<String>,
@@ -82,15 +82,15 @@ pub struct ToPush {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case", tag = "status", content = "reason")]
 pub enum Pushed {
-    /// It is in the registry now.
+    /// The image is in the registry now.
     Pushed,
-    /// It was there.
+    /// The registry had the image before.
     There,
     /// The registry has another build of it, which stays.
     Differs,
     /// It stands on another build than the registry has.
     OnOther,
-    /// It could not be pushed.
+    /// The image could not be pushed, for this reason.
     Failed(String),
 }
 

@@ -17,7 +17,7 @@ use super::external;
 use super::image_source::error_text;
 use super::inventory::CacheError;
 
-/// What is wrong with an image.
+/// A fault of an image, or of its record.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case", tag = "problem", content = "detail")]
 pub enum Problem {
@@ -27,9 +27,9 @@ pub enum Problem {
     NotIndexed,
     /// Its labels are not those of a finished build of its key.
     Labels(String),
-    /// It is for another platform than its key, or stands on what is.
+    /// The image is for another platform than its key, or stands on one that is.
     Platform(String),
-    /// It stands on other layers than its parent has now.
+    /// The image stands on other layers than its parent has now.
     NotOnParent,
     /// It is on its parent, and not what imgforge makes of it.
     Foreign(String),
@@ -68,11 +68,11 @@ impl std::fmt::Display for Problem {
 pub struct Finding {
     /// The name by the key.
     pub image: String,
-    /// The key.
+    /// The key that the image's name says.
     pub key: Key,
-    /// The kind.
+    /// The kind that the image's name says.
     pub kind: Kind,
-    /// What is wrong.
+    /// The first problem that was found.
     #[serde(flatten)]
     pub problem: Problem,
     /// The engine's id, where it has it.
@@ -80,14 +80,14 @@ pub struct Finding {
     pub id: Option<String>,
 }
 
-/// What a check came to.
+/// The result of a check.
 #[derive(Debug, Default)]
 pub struct Verified {
     /// Images that were looked at.
     pub images: usize,
     /// Layers whose bytes were read.
     pub layers: usize,
-    /// What is wrong, in the order of names.
+    /// The problems, in the order of the images' names.
     pub findings: Vec<Finding>,
     /// What the index is to hold: every image that is whole.
     pub whole: Vec<ImageRecord>,

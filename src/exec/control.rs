@@ -2,8 +2,8 @@
 //! the tests.
 //!
 //! Only root has the channel's end, so lines on it can be believed. Under the strict rules root
-//! writes a word to it that was made for this run, and then gives it to the tests as their output:
-//! what comes before the word is root's, what comes after it is theirs, and nothing that they or
+//! writes a nonce to it, a line that was made for this run, and then gives the channel to the tests as
+//! their output: bytes before the nonce are root's, bytes after it are theirs, and nothing that they or
 //! the model's code print can be taken for something else.
 
 use std::fs::File;
@@ -28,9 +28,9 @@ pub struct Control<'a> {
 }
 
 struct State {
-    /// What comes before the tests; none where they have no channel of their own.
-    word: Option<Vec<u8>>,
-    /// Where their output goes.
+    /// The line before the output of the tests; `None` where they have no channel of their own.
+    nonce: Option<Vec<u8>>,
+    /// The file that gets the output of the tests.
     tests: Option<File>,
     began: bool,
     said: Vec<u8>,
@@ -40,10 +40,10 @@ struct State {
 }
 
 impl<'a> Control<'a> {
-    /// Takes a channel. With a word, what follows it is written to the file.
+    /// Takes a channel. With a nonce, the bytes after it are written to the file.
     pub fn new(log: &'a NodeLog, tests: Option<(String, File)>) -> Self {
-        let (word, tests) = tests.map(|(word, file)| (word.into_bytes(), file)).unzip();
-        let state = State { word, tests, began: false, said: Vec::new(), logged: 0, error: None };
+        let (nonce, tests) = tests.map(|(nonce, file)| (nonce.into_bytes(), file)).unzip();
+        let state = State { nonce, tests, began: false, said: Vec::new(), logged: 0, error: None };
         Control { log, state: Mutex::new(state), failed: Notify::new() }
     }
 
@@ -106,29 +106,29 @@ impl LogSink for Control<'_> {
             }
             return;
         }
-        if state.word.is_none() && state.said.len() > MOST_SAID {
+        if state.nonce.is_none() && state.said.len() > MOST_SAID {
             self.log.write(bytes);
             return;
         }
         state.said.extend_from_slice(bytes);
-        let Some(word) = state.word.clone() else {
+        let Some(nonce) = state.nonce.clone() else {
             self.log.write(bytes);
             state.logged = state.said.len();
             return;
         };
-        let from = state.logged.saturating_sub(word.len());
-        if let Some(at) = memchr::memmem::find(&state.said[from..], &word) {
+        let from = state.logged.saturating_sub(nonce.len());
+        if let Some(at) = memchr::memmem::find(&state.said[from..], &nonce) {
             let rest = state.said.split_off(from + at);
             self.log.write(&state.said[state.logged.min(from + at)..]);
             state.logged = state.said.len();
             state.began = true;
-            if !state.tests_said(&rest[word.len()..]) {
+            if !state.tests_said(&rest[nonce.len()..]) {
                 self.failed.notify_one();
             }
             return;
         }
-        // The beginning of the word may have come.
-        let sure = state.said.len().saturating_sub(word.len() - 1).max(state.logged);
+        // The beginning of the nonce may have come.
+        let sure = state.said.len().saturating_sub(nonce.len() - 1).max(state.logged);
         self.log.write(&state.said[state.logged..sure]);
         state.logged = sure;
     }

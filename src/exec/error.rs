@@ -10,13 +10,13 @@ use crate::run::RunError;
 use crate::source::{SourceError, Which};
 use crate::store::StoreError;
 
-/// Why a node failed.
+/// The reason for which a node failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// It was to come from elsewhere, is not there, and is not to be built.
+    /// The image was to come from the remote, is not there, and is not to be built.
     #[error("{remote} does not have it")]
     NotOffered {
-        /// Where it was looked for.
+        /// The remote that was asked, as people are told of it.
         remote: String,
     },
     /// The engine failed or refused.
@@ -35,13 +35,13 @@ pub enum NodeError {
         which: Which,
         /// The hunks that failed, with file and line.
         failures: Vec<String>,
-        /// What every attempt printed.
+        /// The output of `git apply`, of every attempt.
         text: String,
     },
     /// Somebody killed the container of a run.
     #[error("the container was killed from outside (exit code {code})")]
     Lost {
-        /// Its exit code.
+        /// The exit code of the container's first process.
         code: i64,
     },
     /// The files of a container were gone before its tests began.
@@ -50,23 +50,23 @@ pub enum NodeError {
     /// A service in the sandbox did not start.
     #[error("the httpbin that the tests need did not start: {said}")]
     NoService {
-        /// What it said.
+        /// The last line that the service printed.
         said: String,
     },
     /// The image is not what the row says: nothing was judged.
     #[error("`{image}` is not what the row says: {what}")]
     NotReady {
-        /// The image.
+        /// The name of the image.
         image: String,
-        /// What is not as it should be.
+        /// The part of the row that the image contradicts.
         what: String,
     },
     /// A log that the parser does not take.
     #[error("cannot grade `{path}`")]
     Grade {
-        /// The log.
+        /// The path of the log.
         path: PathBuf,
-        /// Why.
+        /// The reason of the parser.
         #[source]
         source: ReadError,
     },
@@ -76,9 +76,9 @@ pub enum NodeError {
     /// The repository has none of the requirement files that the catalog names.
     #[error("`{repo}` has none of `{candidates}` at commit `{commit}`")]
     NoRequirements {
-        /// The repository.
+        /// The repository, as `owner/name`.
         repo: String,
-        /// The commit.
+        /// The environment's setup commit.
         commit: String,
         /// The paths that were looked for.
         candidates: String,
@@ -94,21 +94,21 @@ pub enum NodeError {
     /// The `FROM` image is not the one that the plan was made with.
     #[error("`{reference}` is not the image that the plan was made with")]
     FromChanged {
-        /// The reference.
+        /// The reference in the Dockerfile.
         reference: String,
     },
     /// The image that came out is not one that its parent can carry.
     #[error("the image that was built does not begin with the layers of its parent `{parent}`")]
     NotOnParent {
-        /// The parent's name.
+        /// The name of the parent's image.
         parent: String,
     },
     /// A file of the build could not be written.
     #[error("cannot write `{path}`")]
     File {
-        /// The file.
+        /// The path that was to be written.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },

@@ -13,9 +13,9 @@ use crate::report::{InstanceResult, Verdict, milliseconds};
 use crate::run::RunDir;
 use crate::tree::{Change, TreeNotes};
 
-/// What evaluations need beside the plan.
+/// The targets of a plan's evaluations, and the rules for all of them.
 pub struct EvaluationContext {
-    /// Where they leave their files.
+    /// The directory of the run, below which each target has its own.
     pub dir: RunDir,
     /// What each evaluation is run for; the first has its log written as it comes.
     pub targets: HashMap<NodeIndex, Vec<RunTarget>>,
@@ -28,28 +28,28 @@ pub struct EvaluationContext {
 pub struct RunTarget {
     /// The directory of the instance.
     pub dir: PathBuf,
-    /// The instance.
+    /// The row of the dataset, with the tests that decide.
     pub instance: Arc<Instance>,
     /// `model_name_or_path`.
     pub model: String,
-    /// The model patch.
+    /// The model patch; it is written beside the log, as `patch.diff`.
     pub patch: Patch,
-    /// How its log is graded.
+    /// The parser and the rules for the log.
     pub rules: Rules,
-    /// See [`EvaluationRecipe::emulator`].
+    /// The emulator that ran the tests; `None` where the engine's own processors did.
     pub emulator: Option<String>,
 }
 
-/// What an evaluation came to.
+/// The result of an evaluation: its verdict, and the facts that led to it.
 #[derive(Debug, Clone)]
 pub struct EvaluationResult {
-    /// The verdict.
+    /// The verdict; never one that needs tests where `graded` is absent.
     pub verdict: Verdict,
     /// What the log says; absent when there is none to grade.
     pub graded: Option<grade::Graded>,
-    /// Why there is no better verdict.
+    /// The reason for a verdict without results of tests.
     pub reason: Option<String>,
-    /// Seconds of the run.
+    /// Wall time of the script, in seconds; that of the earlier run where `cached`.
     pub seconds: f64,
     /// Whether it is the result of an earlier run.
     pub cached: bool,
@@ -57,7 +57,7 @@ pub struct EvaluationResult {
     pub image_id: String,
     /// What its result is kept under, where that is known.
     pub key: Option<Key>,
-    /// What is known of the tree.
+    /// The changes of the work tree: by the model patch, and those that the strict rules undid.
     pub notes: TreeNotes,
 }
 

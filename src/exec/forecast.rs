@@ -38,7 +38,7 @@ impl Order for Schedule<'_> {
 pub struct Forecast {
     /// The end of the first evaluation, where there is one.
     pub first_verdict: Option<Duration>,
-    /// The end of all.
+    /// The time until the last node ends.
     pub end: Duration,
     /// The most images of checkouts and instances that were there at once with evaluations to come.
     pub waiting_images: usize,

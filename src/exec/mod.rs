@@ -56,17 +56,17 @@ pub use summary::{NodeStatus, NodeSummary, RunSummary};
 use context::{Message, RunContext};
 use run_loop::RunLoop;
 
-/// Builds plans.
+/// Executes plans: one value serves any number of runs.
 pub struct Executor {
-    /// What makes images.
+    /// The engine that makes images.
     pub builder: Arc<dyn Builder>,
-    /// What runs evaluations in them.
+    /// The engine that runs evaluations in them.
     pub runner: Arc<dyn Runner>,
     /// The state between runs.
     pub store: Arc<Store>,
-    /// Where repositories come from.
+    /// The mirrors of repositories, which checkouts and patches are made from.
     pub mirrors: Arc<Mirrors>,
-    /// How a run is done.
+    /// The settings of every run.
     pub settings: ExecSettings,
     /// What the plan's evaluations need; `None` for a plan of images.
     pub evaluations: Option<Arc<evaluation::EvaluationContext>>,

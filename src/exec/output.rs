@@ -18,21 +18,21 @@ const LONGEST: usize = 2_000;
 /// Which lines of a node are told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Lines {
-    /// None.
+    /// No line is told.
     #[default]
     None,
     /// The last one, now and then.
     Last,
-    /// All.
+    /// Every line is told, up to a bound on those that wait.
     All,
 }
 
 /// Which lines are told of nodes that make images, and of nodes that run tests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Told {
-    /// Of images.
+    /// The lines of nodes that make images.
     pub images: Lines,
-    /// Of tests.
+    /// The lines of evaluations.
     pub tests: Lines,
 }
 

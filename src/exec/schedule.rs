@@ -23,22 +23,22 @@ use crate::plan::{Plan, Status};
 /// How many images are pulled at once, beside the workers.
 pub const PULLS_AT_ONCE: usize = 4;
 
-/// Where a node is.
+/// The state of a node in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Its parent is not done.
+    /// The parent is not done.
     Waiting,
-    /// It can start.
+    /// The parent is done, and no worker has the node.
     Ready,
-    /// A worker has it.
+    /// A worker has the node.
     Running,
-    /// Its image is there.
+    /// The node ended well, or needed nothing.
     Done,
-    /// It failed, or it was not started because another failed.
+    /// The node failed, or can no longer be started.
     Failed,
 }
 
-/// What a node waits for when it runs.
+/// The resource that a running node waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
     /// Processors and the engine.
@@ -61,7 +61,7 @@ impl Lane {
 /// over there.
 #[derive(Debug, Clone, Default)]
 struct Ready {
-    /// The longest first.
+    /// Nodes on which nothing more stands, the longest first.
     goals: BinaryHeap<(Duration, Reverse<usize>)>,
     /// Other nodes, by how soon a chain ends that begins with them.
     soonest: BinaryHeap<Reverse<(Duration, usize)>>,
@@ -76,7 +76,7 @@ pub struct Schedule<'a> {
     workers: usize,
     states: Vec<State>,
     ready: [Ready; 2],
-    /// How long each node takes.
+    /// The expected duration of each node, by its position in the plan.
     own: Vec<Duration>,
     /// From a node's start to the first end of a chain.
     soonest: Vec<Duration>,

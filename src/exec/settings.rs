@@ -8,7 +8,7 @@ use crate::engine::HostAccess;
 
 use super::output::Told;
 
-/// How a run is done.
+/// The settings of a run. None of them is part of a key.
 #[derive(Debug, Clone)]
 pub struct ExecSettings {
     /// How many nodes run at once, at least 1; what is pulled does not count.
@@ -19,7 +19,7 @@ pub struct ExecSettings {
     pub fail_fast: bool,
     /// How often a node is tried when it fails for a reason that may pass.
     pub attempts: u32,
-    /// What build steps get from the host.
+    /// Certificates, variables and network of the host for build steps.
     pub host: HostAccess,
     /// Where build logs go, `logs/build_images`.
     pub log_dir: PathBuf,
@@ -31,15 +31,15 @@ pub struct ExecSettings {
     pub engine_root: Option<PathBuf>,
     /// This process, in labels of what exists only during a build.
     pub owner: String,
-    /// What is told of what nodes print.
+    /// The lines of output that reporters hear of.
     pub told: Told,
 }
 
 /// The two stages of an interrupt.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {
-    /// No new nodes start.
+    /// First stage: no further node starts, those that run are finished.
     pub stop: CancellationToken,
-    /// Running nodes are dropped.
+    /// Second stage: nodes that run are dropped as well.
     pub kill: CancellationToken,
 }

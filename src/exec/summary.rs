@@ -13,7 +13,7 @@ use crate::plan::{Plan, Status};
 use super::evaluation::EvaluationResult;
 use super::worker::NodeReport;
 
-/// What a run did.
+/// The summary of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct RunSummary {
     /// Nodes that were built.
@@ -29,7 +29,7 @@ pub struct RunSummary {
     pub failed: usize,
     /// Nodes that were not started.
     pub skipped: usize,
-    /// Seconds of the run.
+    /// Wall time of the run, in seconds.
     pub seconds: f64,
     /// Whether the run was asked to stop.
     #[serde(skip)]
@@ -40,7 +40,7 @@ pub struct RunSummary {
     /// Failed nodes for which this machine is at fault: what they need is not reached from here.
     #[serde(skip)]
     pub out_of_reach: usize,
-    /// What the evaluations came to.
+    /// The results of the evaluations that have one, by node.
     #[serde(skip)]
     pub evaluations: HashMap<NodeIndex, EvaluationResult>,
     /// All nodes, parents before children.
@@ -51,27 +51,27 @@ fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
-/// What became of a node.
+/// The status of a node at the end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeStatus {
-    /// It needed nothing, or another process built it meanwhile.
+    /// The image was here, or another process built it meanwhile.
     Fresh,
     /// Nothing that was wanted needs it.
     Unneeded,
-    /// It was built.
+    /// The image was built by this run.
     Built,
-    /// It came from a registry or an archive.
+    /// The image came from a registry or an archive.
     Pulled,
-    /// It was run.
+    /// The evaluation has a verdict, of this run or of an earlier one.
     Evaluated,
     /// A patch of it does not apply.
     Refused,
-    /// It failed by itself.
+    /// The node itself failed.
     Failed,
-    /// It was not started, since what it stands on failed.
+    /// The node was not started, since one that it stands on failed.
     Skipped,
-    /// It was not started, since the run was stopped.
+    /// The node was not started, or was dropped, since the run was stopped.
     Cancelled,
 }
 
@@ -87,24 +87,24 @@ impl NodeStatus {
     }
 }
 
-/// What happened to one node.
+/// The summary of one node.
 #[derive(Debug, Clone, Serialize)]
 pub struct NodeSummary {
-    /// The id in the plan.
+    /// The id in the plan, such as `env:pallets/flask@2.3`.
     pub id: String,
     /// The kind of image.
     pub kind: Kind,
-    /// The key.
+    /// The key that the image is found by, here and elsewhere.
     pub key: Key,
-    /// The image's name.
+    /// The name of the image on the engine.
     pub image: String,
-    /// What became of it.
+    /// The status at the end of the run.
     pub status: NodeStatus,
     /// Seconds of all tries.
     pub seconds: f64,
     /// Bytes that the node added to the engine.
     pub bytes: Option<u64>,
-    /// The full log.
+    /// The path of the full log; `None` where the node was not started.
     pub log: Option<PathBuf>,
     /// The error and its causes.
     pub error: Option<String>,

@@ -16,7 +16,7 @@ use crate::platform;
 use crate::recipe::Recipe;
 use crate::store::{ImageRecord, Store, StoreError, space};
 
-/// Why the survey could not be made.
+/// The reason for which there is no survey.
 #[derive(Debug, thiserror::Error)]
 pub enum SurveyError {
     /// The engine failed.
@@ -37,7 +37,7 @@ pub struct Fetch<'a> {
     pub min_free: u64,
 }
 
-/// Why a `FROM` image could not be had.
+/// The reason for which a `FROM` image could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// No registry gave it.
@@ -47,7 +47,7 @@ pub enum FetchError {
         reference: String,
         /// Whether it was to be made of Debian's packages then: this one cannot be.
         bootstrap: bool,
-        /// What the registry said.
+        /// The answer of the registry.
         #[source]
         source: EngineError,
     },
@@ -56,9 +56,9 @@ pub enum FetchError {
     Bootstrap {
         /// The image's reference.
         reference: String,
-        /// What the registry said.
+        /// The answer of the registry.
         pull: EngineError,
-        /// Why it could not be made.
+        /// The step of the bootstrap that failed.
         #[source]
         source: BootstrapError,
     },

@@ -21,7 +21,7 @@ use super::error::{self, chain};
 use super::evaluate;
 use super::output::{Lines, NodeOutput};
 
-/// How a node ended.
+/// The report of a worker on a node that ended.
 pub(super) struct NodeReport {
     pub outcome: Outcome,
     /// Bytes that the node added to the engine.

@@ -29,14 +29,14 @@ use super::{Error, preflight, push};
 /// Where build logs are, below the directory of what runs leave.
 pub const BUILD_LOGS: &str = "logs/build_images";
 
-/// How a plan is run.
+/// The options of a build, which change no key.
 #[derive(Debug, Clone)]
 pub struct BuildOptions {
     /// Whether nothing more is started after the first failure.
     pub fail_fast: bool,
     /// How often something is tried that fails for a passing reason; at least once.
     pub attempts: u32,
-    /// What build steps get from the host.
+    /// Certificates, variables and network of the host for build steps.
     pub host: HostAccess,
     /// Bytes of the disk that stay free: the run stops before.
     pub min_free: u64,
@@ -75,7 +75,7 @@ impl<'w> AssessedPlan<'w> {
         AssessedPlan { workload, plan: Arc::new(plan), tags, _lease: lease }
     }
 
-    /// Returns the plan.
+    /// Returns the plan, with the status of every node.
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
     }

@@ -22,7 +22,7 @@ use super::run_targets::TargetMaker;
 use super::workload::Workload;
 use super::{Error, Forge, LoadOptions, Notices};
 
-/// How predictions are evaluated.
+/// The options of one run of evaluations.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
     /// The name of the run: it names the directory of its logs.
@@ -37,7 +37,7 @@ pub struct RunOptions {
     pub use_results: bool,
     /// Whether a log with what that of an honest run does not have counts as a failure.
     pub fail_on_suspicion: bool,
-    /// How what is missing is built.
+    /// The options for building missing images.
     pub build: BuildOptions,
 }
 
@@ -56,7 +56,7 @@ impl RunOptions {
     }
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// Every evaluation has a verdict.
@@ -82,9 +82,9 @@ impl Ended {
 
 /// Predictions that were evaluated. The directory of the run is this process's as long as this lives.
 pub struct Evaluation {
-    /// What it came to.
+    /// The report, with a result for every submitted prediction.
     pub report: RunReport,
-    /// How it ended.
+    /// The end of the run, from which an exit status follows.
     pub ended: Ended,
     _lock: RunLock,
 }

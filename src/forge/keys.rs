@@ -83,7 +83,7 @@ fn builder(variable: impl Fn(&str) -> Option<String>) -> Result<Option<String>, 
     Ok(workflow.map(|(server, workflow)| format!("{server}/{workflow}")))
 }
 
-/// Why a private key was not read.
+/// The reason for which a private key was not read.
 enum Failed {
     Key(KeyError),
     Asking(Error),

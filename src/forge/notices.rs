@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::engine::{LogSink, NoLog};
 use crate::progress::{Wait, Waiting};
 
-/// What a text is.
+/// The weight of a notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
     /// Something is not as it was meant.

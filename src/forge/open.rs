@@ -26,7 +26,7 @@ pub fn variable(name: &str) -> Option<String> {
 }
 
 impl ForgeOptions {
-    /// Reads the catalog.
+    /// Reads the catalog with its overlays, anew with each call.
     pub fn catalog(&self) -> Result<Catalog, Error> {
         Catalog::load(self.catalog.as_deref(), &self.overlays).map_err(|error| {
             let hint = error.hint();
@@ -170,13 +170,13 @@ pub fn engine_identity(info: &EngineInfo) -> String {
 
 /// An engine, with the state that its images are recorded in: what commands on the cache open.
 pub struct Opened {
-    /// The engine.
+    /// The engine that answered.
     pub engine: Arc<dyn Engine>,
-    /// What it is.
+    /// The kind, version and platform of the engine.
     pub info: EngineInfo,
-    /// Its name in the index.
+    /// The name of the engine in the index of images.
     pub identity: String,
-    /// The state.
+    /// The state directory, open.
     pub store: Arc<Store>,
 }
 

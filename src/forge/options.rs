@@ -13,7 +13,7 @@ use crate::plan::check::Purpose;
 use super::Notices;
 use super::password::{self, Password};
 
-/// Which engine.
+/// The choice of a container engine.
 #[derive(Debug, Clone, Copy, Default, clap::ValueEnum, PartialEq, Eq)]
 pub enum EngineChoice {
     /// Docker where one is chosen or answers, else embedded; Podman's socket is passed by
@@ -72,7 +72,7 @@ pub struct Selection {
     /// `lite`, `verified`, `full`, `multilingual`, `multimodal`, `demo`, `bundle`, a Hugging Face id, or a
     /// path.
     pub dataset: String,
-    /// The split.
+    /// The split of the dataset, such as `test`.
     pub split: String,
     /// These instances, else all: ids, with commas or white space between them; `@FILE` is a file of them,
     /// `@-` the standard input.
@@ -83,7 +83,7 @@ pub struct Selection {
     pub filter: Option<Regex>,
     /// Instances of this repository, `owner/name`.
     pub repo: Option<String>,
-    /// At most so many.
+    /// The most instances that are chosen: the first ones.
     pub limit: Option<usize>,
 }
 
@@ -135,9 +135,9 @@ pub struct SourceOptions {
 /// What is loaded: instances with their predictions, and how their images are had.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
-    /// Which instances.
+    /// The instances that are chosen.
     pub selection: Selection,
-    /// Where things come from.
+    /// The places that repositories and images come from.
     pub sources: SourceOptions,
     /// Files of predictions, `gold` or `empty`; without any, every instance is wanted once.
     pub predictions: Vec<String>,
@@ -154,7 +154,7 @@ pub struct LoadOptions {
     pub fallback_to_build: bool,
     /// What the instances must be good for.
     pub purpose: Purpose,
-    /// How the tests are run.
+    /// The options of the tests; `None` where no tests are run.
     pub evaluate: Option<EvaluateOptions>,
     /// Bytes that must stay free on the disk.
     pub min_free: u64,

@@ -21,7 +21,7 @@ use super::{Error, results};
 /// The outcome of every work of a run, by its number in the workload.
 #[derive(Default)]
 pub(super) struct Outcomes {
-    /// By work and repeat.
+    /// The results, by the number of the work and the repeat, from 0.
     evaluated: HashMap<(usize, u32), EvaluationResult>,
     failures: HashMap<usize, (Verdict, String)>,
     build_seconds: HashMap<usize, f64>,

@@ -16,7 +16,7 @@ use crate::words;
 use super::Error;
 use super::Notices;
 
-/// What the predictions of a run were.
+/// The predictions of a run, as they were submitted.
 #[derive(Debug, Clone, Default)]
 pub struct Submission {
     /// All predictions for instances of the dataset, chosen or not.

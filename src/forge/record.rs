@@ -10,10 +10,10 @@ use crate::run::{RunDir, RunError, write_whole};
 
 const FILE: &str = "results.json";
 
-/// What a run knew at its end.
+/// The record of a run at its end, which no file of an instance holds.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Record {
-    /// Seconds of the run.
+    /// Wall time of the run, in seconds.
     pub seconds: f64,
     /// The models, in their order.
     pub models: Vec<String>,
@@ -21,7 +21,7 @@ pub struct Record {
     pub unknown_ids: Vec<String>,
     /// The results, in their order, without what the files of the instances hold.
     pub results: Vec<InstanceResult>,
-    /// What the workers did.
+    /// The nodes that each worker ran, with their times.
     pub timeline: Vec<Span>,
 }
 
@@ -42,7 +42,7 @@ impl Record {
         self.results.iter().find(|one| one.model == model && one.instance_id == id)
     }
 
-    /// Writes the record.
+    /// Writes the record to the directory of the run, whole or not at all.
     pub fn write(&self, dir: &RunDir) -> Result<(), RunError> {
         let text = serde_json::to_vec(self).expect("plain values");
         write_whole(&dir.path().join(FILE), &text)

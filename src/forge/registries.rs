@@ -80,7 +80,7 @@ pub fn registry_cache(registry: &str, platform: &str) -> Result<RegistryCache, E
     })
 }
 
-/// Opens an archive.
+/// Opens an archive; its layers are unpacked in `scratch` on their way.
 pub fn open_archive(file: &Path, scratch: &Path) -> Result<Archive, Error> {
     Archive::open(file, scratch).map_err(archive_error)
 }

@@ -18,10 +18,10 @@ use super::workload::Workload;
 /// The targets of a plan's evaluations.
 pub(super) type Targets = HashMap<NodeIndex, Vec<RunTarget>>;
 
-/// How the targets of a run are made.
+/// Makes the targets of a run.
 pub(super) struct TargetMaker<'a> {
     workload: &'a Workload,
-    /// By instance.
+    /// The rules of grading, by `instance_id`.
     rules: HashMap<String, Rules>,
     dir: &'a RunDir,
 }

@@ -34,7 +34,7 @@ pub struct SavedRunOptions {
 
 /// A run whose logs were graded again. Its directory is this process's as long as this lives.
 pub struct SavedRun {
-    /// What it comes to.
+    /// The report of the logs, graded by today's rules.
     pub report: RunReport,
     _lock: Option<RunLock>,
 }
@@ -290,7 +290,7 @@ fn add_foreign(report: &mut RunReport, dir: &RunDir, with: &Regrading<'_>) -> Re
     Ok(())
 }
 
-/// How logs are graded.
+/// The rules that the run was graded by.
 #[derive(Clone, Copy)]
 struct Grading {
     family: Family,

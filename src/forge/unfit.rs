@@ -17,13 +17,13 @@ use super::{Error, Notices};
 /// How many are shown one by one.
 const SHOWN: usize = 10;
 
-/// What instances are checked with.
+/// A check of instances before anything is started.
 pub struct Check<'a> {
-    /// The catalog.
+    /// The catalog that environments come from.
     pub catalog: &'a Catalog,
-    /// How they are planned.
+    /// The options of the plan that they would be in.
     pub options: PlanOptions,
-    /// What they must be good for.
+    /// The purpose that they must be good for.
     pub purpose: Purpose,
 }
 

@@ -25,31 +25,31 @@ use super::{Error, Notices, Password, SourceOptions, keys, registries};
 
 /// Instances with their predictions, and all that plans of them are made from.
 pub struct Workload {
-    /// The catalog.
+    /// The catalog, read once for all plans.
     pub catalog: Catalog,
     /// The engine, when one answers.
     pub engine: Option<(Arc<dyn Engine>, EngineInfo)>,
-    /// The state.
+    /// The state directory, open.
     pub store: Arc<Store>,
-    /// Where repositories come from.
+    /// The mirrors of repositories.
     pub mirrors: Arc<Mirrors>,
-    /// How many nodes run at once.
+    /// The number of nodes that run at once, at least 1.
     pub workers: usize,
     /// The path of the dataset, or its id on the hub.
     pub dataset: String,
     /// The chosen instances.
     pub instances: Vec<Arc<Instance>>,
-    /// What is wanted of them.
+    /// The chosen instances, each with a prediction or without.
     pub work: Vec<Work>,
     /// The chosen instances that are left out, and why.
     pub refused: Vec<Refused>,
-    /// What the predictions were.
+    /// The predictions as they were submitted, those for other instances included.
     pub submission: Submission,
-    /// Such as `linux/amd64`.
+    /// The platform of all images, such as `linux/amd64`.
     pub platform: String,
     /// What runs it, where that is not the engine's own.
     pub emulator: Option<String>,
-    /// Where published images come from.
+    /// The registry namespace of published images; `None` builds everything.
     pub namespace: Option<String>,
     /// Whether their names follow from it even where rows name their own.
     pub derive_images: bool,
@@ -61,7 +61,7 @@ pub struct Workload {
     pub remote_required: bool,
     /// Whether what cannot be had from there is built.
     pub fallback_to_build: bool,
-    /// Where images go that were built here.
+    /// The registry that gets the images which are built here.
     pub push_to: Option<RegistryCache>,
     /// The identities of the `FROM` images, by their references.
     pub(super) base_identities: BTreeMap<String, String>,
@@ -163,7 +163,7 @@ impl Workload {
         Ok(Checker::new(&**engine, known.map_err(Error::environment)?))
     }
 
-    /// Plans `work`.
+    /// Plans `work` up to a kind of image, and its evaluations where their options are given.
     pub fn plan(
         &self,
         work: &[Work],

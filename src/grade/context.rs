@@ -3,9 +3,9 @@
 /// The instance and the rules that a log is read for.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// The instance.
+    /// The `instance_id`: some formats differ by it.
     pub instance_id: &'a str,
-    /// Its version.
+    /// The version of the repository, as the dataset spells it.
     pub version: &'a str,
     /// Whether the strict rules hold: a failure stays one, and only what stands between the markers
     /// counts.

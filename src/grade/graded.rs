@@ -35,10 +35,10 @@ const PARSERS: [(&str, &str); 18] = [
     ("sympy/sympy", "parse_log_sympy"),
 ];
 
-/// How an instance is graded.
+/// The rules by which an instance is graded.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    /// Reads the log.
+    /// The parser of the log.
     pub parser: &'static Parser,
     /// Which results count.
     pub eval_type: EvalType,
@@ -167,22 +167,22 @@ impl Rules {
     }
 }
 
-/// A graded log.
+/// A log with the results of the expected tests.
 #[derive(Debug, Clone)]
 pub struct Graded {
     /// Why the log shows no results; the other fields say nothing of tests then.
     pub not_found: Option<NoResult>,
     /// The recorded exit status of the test command.
     pub exit_code: Option<i64>,
-    /// What the expected tests did.
+    /// The expected tests by their success; absent where the log shows no results.
     pub tests: Option<TestsStatus>,
-    /// How much is resolved.
+    /// The share of the expected tests that did as expected.
     pub resolution: Option<Resolution>,
     /// Under the strict rules: markers that the tests printed themselves.
     pub forged: usize,
     /// Under the strict rules: whether the default rules would call the log resolved.
     pub lenient: bool,
-    /// What an honest run's log does not have.
+    /// Parts of the log that an honest run does not have.
     pub suspicions: Vec<Suspicion>,
     /// What may be at fault, when the instance is not resolved.
     pub infra: Option<InfraFailure>,

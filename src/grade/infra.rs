@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::lines::Lines;
 
-/// Who is at fault.
+/// The party at fault for a failure that is not the patch's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
@@ -26,7 +26,7 @@ pub enum Tier {
 pub struct InfraFailure {
     /// Its name, as the harness has it.
     pub reason: &'static str,
-    /// Who is at fault.
+    /// The party at fault.
     pub tier: Tier,
 }
 

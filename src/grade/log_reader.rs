@@ -19,7 +19,7 @@ use super::sentinel::{self, ResultsFiles};
 use super::suspicion::{Frames, Suspicion};
 use super::{StatusMap, TestStatus};
 
-/// What every marker begins with.
+/// The start of every marker.
 const MARK: &str = ">>>>> ";
 const EXIT_CODE: &str = ">>>>> Test Exit Code:";
 
@@ -31,12 +31,12 @@ const BAD: [(&str, NoResult); 4] = [
     (">>>>> Tests Timed Out", NoResult::TestsTimedOut),
 ];
 
-/// What a log says.
+/// The content of a log: tests, markers and exit code.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ParsedLog {
     /// Whether it shows results that count.
     pub found: bool,
-    /// Why not.
+    /// The reason for which `found` is false.
     pub not_found: Option<NoResult>,
     /// The recorded exit status of the test command.
     pub exit_code: Option<i64>,
@@ -44,11 +44,11 @@ pub struct ParsedLog {
     pub status_map: StatusMap,
     /// What is wrong with the closing counts of the test runner, whether or not that matters.
     pub closing: Option<Fault>,
-    /// What an honest run's log does not have.
+    /// Parts of the log that an honest run does not have.
     pub suspicions: Vec<Suspicion>,
 }
 
-/// Why a log shows no results that count.
+/// The reason for which a log shows no results that count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum NoResult {

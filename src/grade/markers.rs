@@ -3,5 +3,5 @@
 /// The line before the output of the tests.
 pub(super) const START: &str = ">>>>> Start Test Output";
 
-/// The line after it.
+/// The line after the output of the tests.
 pub(super) const END: &str = ">>>>> End Test Output";

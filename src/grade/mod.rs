@@ -37,7 +37,7 @@ pub use read_error::ReadError;
 pub use suspicion::Suspicion;
 pub use verdict::{EvalType, Expected, Outcome, Resolution, TestsStatus, tests_status};
 
-/// What a log says of one test.
+/// The status of one test in a log.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TestStatus {
     /// `PASSED`.
@@ -71,7 +71,7 @@ impl TestStatus {
         }
     }
 
-    /// Returns the word.
+    /// Returns the word as logs have it.
     pub fn as_str(&self) -> &str {
         match self {
             TestStatus::Passed => "PASSED",
@@ -159,6 +159,6 @@ pub struct Grader {
     pub rules: &'static str,
 }
 
-/// This grader.
+/// The grader that this program is.
 pub const GRADER: Grader =
     Grader { name: "imgforge", version: env!("CARGO_PKG_VERSION"), rules: "swebench 5.0.2" };

@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// Why a log cannot be read.
+/// The reason for which a log cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The file cannot be read.
@@ -11,15 +11,15 @@ pub enum ReadError {
     /// The parser knows only some instances.
     #[error("`{parser}` does not know the format of instance `{instance_id}`")]
     UnknownInstance {
-        /// The parser.
+        /// The name of the parser, as in datasets.
         parser: &'static str,
-        /// The instance.
+        /// The `instance_id` that the parser was asked for.
         instance_id: String,
     },
     /// A part of the log that must be well-formed is not.
     #[error("`{parser}` finds a part of the log that is not {format}")]
     Malformed {
-        /// The parser.
+        /// The name of the parser, as in datasets.
         parser: &'static str,
         /// `XML` or `JSON`.
         format: &'static str,

@@ -19,7 +19,7 @@ use super::options::{EvaluateOptions, PlanOptions};
 use super::work::Work;
 use super::{Node, Plan, Status, Target, evaluation, name};
 
-/// Makes plans.
+/// Makes one plan: equal keys become one node.
 pub struct Planner<'a> {
     catalog: &'a Catalog,
     options: PlanOptions,

@@ -8,24 +8,24 @@ use crate::grade::{Rules, RulesError};
 use super::error::PlanError;
 use super::{PlanOptions, Planner, Work};
 
-/// What an instance must be good for.
+/// The purpose that an instance must be good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Its images are made.
+    /// Images of the instance are made.
     Images,
     /// It is shown what is done with it: it must name the tests that decide.
     Plan,
-    /// It is run and graded.
+    /// The instance is run and graded: its tests and its parser must be known.
     Run,
 }
 
-/// Why an instance cannot be used.
+/// The reason for which an instance cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unfit {
-    /// It cannot be planned.
+    /// The instance cannot be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// It cannot be graded.
+    /// The instance cannot be graded.
     #[error(transparent)]
     Rules(#[from] RulesError),
 }

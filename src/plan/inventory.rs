@@ -13,7 +13,7 @@ pub enum Present {
     Broken(String),
 }
 
-/// What exists, read once before planning.
+/// The images, results and documents that exist, read once before planning.
 #[derive(Debug, Clone, Default)]
 pub struct Inventory {
     images: HashMap<Key, Present>,

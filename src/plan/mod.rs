@@ -37,9 +37,9 @@ pub struct Node {
     /// Unique in the plan and the same in every plan that needs the image for the same thing, such
     /// as `env:pallets/flask@2.3`.
     pub id: String,
-    /// What the image is made of.
+    /// The recipe: all inputs of the image or the run.
     pub recipe: Recipe,
-    /// The key.
+    /// The key: the digest of `document`.
     pub key: Key,
     /// The preimage of the key.
     pub document: KeyDocument,
@@ -68,7 +68,7 @@ impl Node {
 pub enum Status {
     /// An image with this key is on the engine, whole.
     Fresh,
-    /// It must be built.
+    /// The node must be built or run, for these reasons; at least one after an assessment.
     Stale(Vec<Reason>),
     /// It comes from a registry by its published name, or from where images are kept by their keys.
     Pull,
@@ -88,7 +88,7 @@ impl Status {
     }
 }
 
-/// Why a node is stale.
+/// The reason for which a node is stale.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
     /// No image of this node was ever built here.
@@ -108,10 +108,10 @@ pub enum Reason {
     Broken(String),
     /// A `FROM` image is not on the engine: its content, and so the key, is known after the pull.
     Unresolved {
-        /// The reference.
+        /// The reference in the Dockerfile.
         reference: String,
     },
-    /// `--force-rebuild`.
+    /// A rebuild was asked for with `--force-rebuild`.
     Forced,
 }
 
@@ -150,9 +150,9 @@ fn is_pullable(node: &Node) -> bool {
 pub struct Plan {
     /// The graph. Parents come before children in the order of the indices.
     pub graph: DiGraph<Node, ()>,
-    /// Such as `linux/amd64`.
+    /// The platform of all images, such as `linux/amd64`.
     pub platform: String,
-    /// What was asked for, in its order.
+    /// The targets, in the order of the work.
     pub targets: Vec<Target>,
 }
 

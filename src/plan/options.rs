@@ -7,10 +7,10 @@ use crate::key::Kind;
 use crate::recipe::RunNetwork;
 use crate::size::Bound;
 
-/// How a plan is made.
+/// The options of a plan.
 #[derive(Debug, Clone)]
 pub struct PlanOptions {
-    /// Such as `linux/amd64`.
+    /// The platform of all images, such as `linux/amd64`.
     pub platform: String,
     /// Where published images come from; `None` builds everything.
     pub namespace: Option<String>,
@@ -25,7 +25,7 @@ pub struct PlanOptions {
     pub evaluate: Option<EvaluateOptions>,
 }
 
-/// How instances are evaluated.
+/// The options of evaluations.
 #[derive(Debug, Clone, Default)]
 pub struct EvaluateOptions {
     /// Seconds, instead of the catalog's.

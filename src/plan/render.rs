@@ -9,14 +9,14 @@ use crate::key::{Key, Kind};
 
 use super::{Count, Plan, Reason, Status};
 
-/// What `plan --json` prints.
+/// The document of `plan --json`.
 #[derive(Debug, Serialize)]
 pub struct PlanDocument<'a> {
     /// The engine that was asked, or `none`.
     pub engine: &'a str,
     /// Such as `linux/amd64`.
     pub platform: &'a str,
-    /// How many nodes would run at once.
+    /// The number of nodes that would run at once.
     pub workers: usize,
     /// Parents before children.
     pub nodes: Vec<NodeDocument<'a>>,

@@ -7,7 +7,7 @@ use crate::dataset::{Instance, Patch};
 /// One image to be had: an instance, with a model patch or without.
 #[derive(Debug, Clone)]
 pub struct Work {
-    /// The instance.
+    /// The row of the dataset; predictions of several models share it.
     pub instance: Arc<Instance>,
     /// The prediction's patch and model.
     pub prediction: Option<ModelPatch>,
@@ -18,6 +18,6 @@ pub struct Work {
 pub struct ModelPatch {
     /// `model_name_or_path`: for the node's id, not for the key.
     pub model: String,
-    /// The patch.
+    /// The patch; a blank one changes nothing and adds no layer.
     pub patch: Patch,
 }

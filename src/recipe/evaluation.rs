@@ -179,8 +179,8 @@ impl EvaluationRecipe {
     }
 
     /// Renders what the container runs. Under the strict rules the tests get file descriptor 4 as
-    /// their output, once `word` was written to it; the exit code is theirs.
-    pub fn command(&self, word: &str) -> String {
+    /// their output, once `nonce` was written to it; the exit code is theirs.
+    pub fn command(&self, nonce: &str) -> String {
         let mut text = String::new();
         if self.strict.is_some() {
             text.push_str(&strict::ready());
@@ -201,7 +201,7 @@ impl EvaluationRecipe {
         }
         match &self.strict {
             None => text.push_str("exec 4>&-\ncd /\nexec /bin/bash /eval.sh\n"),
-            Some(separated) => text.push_str(&separated.command(word)),
+            Some(separated) => text.push_str(&separated.command(nonce)),
         }
         text
     }

@@ -448,14 +448,14 @@ impl Separated {
         !self.results.is_empty()
     }
 
-    /// Renders what the container runs: root's part, then `word` on file descriptor 4, then the tests
+    /// Renders what the container runs: root's part, then `nonce` on file descriptor 4, then the tests
     /// with that as their output.
-    pub fn command(&self, word: &str) -> String {
+    pub fn command(&self, nonce: &str) -> String {
         let user = format!("setpriv --reuid={USER} --regid={USER} --clear-groups --no-new-privs");
         let mut text = format!("cd /\n/bin/bash {BEFORE} || exit $?\n");
         if self.tests.is_some() {
             text.push_str(&format!(
-                "printf %s '{word}' >&4\n{user} /bin/bash {TESTS} >&4 2>&1 4>&-\ncode=$?\n\
+                "printf %s '{nonce}' >&4\n{user} /bin/bash {TESTS} >&4 2>&1 4>&-\ncode=$?\n\
                  {user} /bin/sh -c 'kill -KILL -1' 2>/dev/null\n"
             ));
             if self.writes_results() {

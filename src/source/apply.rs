@@ -21,7 +21,7 @@ use super::worktree::ATTRIBUTES;
 use crate::patch::{Touched, blob_ids, mentioned, touched};
 use crate::tree::{Change, Happened};
 
-/// What is applied, and on top of what.
+/// The patches of an instance, and the tree that they apply to.
 pub struct PatchRequest<'a> {
     /// The base commit.
     pub commit: &'a str,
@@ -36,7 +36,7 @@ pub struct PatchRequest<'a> {
     pub root: &'a str,
 }
 
-/// What came of applying.
+/// The outcome of applying patches.
 #[derive(Debug)]
 pub enum PatchOutcome {
     /// The layer is written.
@@ -74,10 +74,10 @@ impl Which {
     }
 }
 
-/// Why a patch does not apply.
+/// The refusal of a patch that does not apply.
 #[derive(Debug)]
 pub struct Refusal {
-    /// Which patch.
+    /// The patch that was refused.
     pub which: Which,
     /// What every try of the chain printed.
     pub text: String,

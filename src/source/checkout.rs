@@ -24,7 +24,7 @@ use super::listing::{EntryKind, Listing};
 use super::mirror::{Commit, Mirror};
 use super::{SourceError, Submodule, history};
 
-/// How a checkout layer is written.
+/// The options of a checkout layer, which change its bytes.
 #[derive(Debug, Clone)]
 pub struct CheckoutOptions {
     root: String,
@@ -50,9 +50,9 @@ pub struct CheckoutLayer {
     /// The tars of what others share, lowest first, below `file`; none where the history is not there,
     /// not whole, or not long enough.
     pub shared: Vec<LayerFile>,
-    /// The tar.
+    /// The tar of the files that this checkout shares with no other.
     pub file: LayerFile,
-    /// Entries in the tar.
+    /// The number of entries in `file`.
     pub entries: usize,
     /// Submodules, which stay empty directories.
     pub submodules: Vec<Submodule>,

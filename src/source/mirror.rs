@@ -12,7 +12,7 @@ use super::listing::{EntryKind, Listing};
 use super::origin::isolated;
 use super::pack::ObjectKind;
 
-/// An open mirror.
+/// An open mirror, which threads can share.
 pub struct Mirror {
     path: PathBuf,
     repo: gix::ThreadSafeRepository,
@@ -25,7 +25,7 @@ pub(super) struct Local<'a> {
     name: &'a str,
 }
 
-/// A commit, read.
+/// A commit with its bytes.
 pub(super) struct Commit {
     pub id: [u8; 20],
     pub data: Vec<u8>,

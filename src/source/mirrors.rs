@@ -13,7 +13,7 @@ use super::mirror::{Mirror, alternates, parse_id};
 use super::origin::{Origin, is_partial, local_path};
 use super::{SourceError, Tried};
 
-/// Where repositories come from.
+/// The mirrors of a state directory, and the sources that complete them.
 #[derive(Debug, Clone)]
 pub struct Mirrors {
     dir: PathBuf,

@@ -31,7 +31,7 @@ pub(crate) use origin::local_path;
 /// A submodule of a checkout: reported, and left an empty directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Submodule {
-    /// Where it is.
+    /// The path of the submodule in the checkout.
     pub path: String,
     /// Where it comes from; empty when `.gitmodules` does not say.
     pub url: String,
@@ -44,11 +44,11 @@ pub struct Submodule {
 pub struct Tried {
     /// The URL or directory.
     pub source: String,
-    /// Its answer.
+    /// The answer of the source, for people.
     pub said: String,
 }
 
-/// Why a repository cannot be used.
+/// The reason for which a repository cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// No source has the commit.
@@ -74,7 +74,7 @@ pub enum SourceError {
     /// Not 40 hexadecimal digits.
     #[error("`{commit}` is not a commit id of 40 hexadecimal digits")]
     NotACommit {
-        /// What was given.
+        /// The text that is no id of a commit.
         commit: String,
     },
     /// An object cannot be read.
@@ -82,7 +82,7 @@ pub enum SourceError {
     Corrupt {
         /// The repository.
         repo: String,
-        /// What is wrong.
+        /// The fault that was found.
         what: String,
     },
     /// A tracked file has a name that means something else in a layer.
@@ -100,7 +100,7 @@ pub enum SourceError {
     Git {
         /// The subcommand.
         command: String,
-        /// Its words.
+        /// The output of `git` on standard error.
         said: String,
     },
     /// A program that is needed cannot be started.
@@ -108,7 +108,7 @@ pub enum SourceError {
     NoProgram {
         /// The program.
         program: String,
-        /// Why.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
@@ -117,7 +117,7 @@ pub enum SourceError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },

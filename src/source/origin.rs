@@ -3,12 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-/// What a directory is to a mirror.
+/// A repository on this machine, as a mirror sees it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// Where its objects are.
+    /// The directory of its objects.
     pub objects: PathBuf,
-    /// Its history ends before its beginning.
+    /// Whether the history ends before its beginning.
     pub shallow: bool,
     /// Where a partial clone gets what it lacks; URLs or directories.
     pub promisors: Vec<String>,

@@ -27,7 +27,7 @@ const SCHEMA: &str = "
 /// An image that was built or found whole.
 #[derive(Debug, Clone)]
 pub struct ImageRecord {
-    /// The key.
+    /// The key that the image was made for.
     pub key: Key,
     /// The kind.
     pub kind: Kind,
@@ -35,11 +35,11 @@ pub struct ImageRecord {
     pub node: String,
     /// The engine that holds it.
     pub engine: String,
-    /// The engine's id.
+    /// The engine's id of the image: the digest of its config.
     pub image_id: String,
     /// Its layers, lowest first.
     pub diff_ids: Vec<String>,
-    /// The parent's key.
+    /// The key of the parent; `None` of a base.
     pub parent: Option<Key>,
     /// The canonical key document.
     pub document: String,

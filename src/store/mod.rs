@@ -41,7 +41,7 @@ pub use usage::{Indexed, Use};
 /// The version of the layout; a directory of a newer one is refused.
 pub const LAYOUT: u32 = 1;
 
-/// What can go wrong with the state.
+/// A failure of the state on disk.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The directory was written by a newer imgforge.
@@ -57,7 +57,7 @@ pub enum StoreError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
@@ -66,7 +66,7 @@ pub enum StoreError {
     Database {
         /// The database.
         path: PathBuf,
-        /// Why.
+        /// The error of the database.
         #[source]
         source: rusqlite::Error,
     },
@@ -123,7 +123,7 @@ pub const NETWORK_HINT: &str = "put --state-dir on a local disk ($SLURM_TMPDIR, 
 /// Whether a state directory may be on a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnNetwork {
-    /// It is an error.
+    /// The directory must be on a local disk.
     Refused,
     /// It is used, slowly: without what hosts cannot share.
     Allowed,

@@ -13,7 +13,7 @@ use crate::key::Key;
 
 use super::{Store, StoreError, file_error, write_whole};
 
-/// What a pin is about.
+/// The subject of a pin.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "kind", content = "name")]
 pub enum Pinned {
@@ -45,7 +45,7 @@ struct Entry {
 }
 
 impl Store {
-    /// Returns the pins.
+    /// Returns all pins; none where the file does not exist.
     pub fn pins(&self) -> Result<Pins, StoreError> {
         let path = self.dir().join("pins.json");
         let text = match std::fs::read(&path) {

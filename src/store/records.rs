@@ -26,7 +26,7 @@ pub struct RecordLimits {
     pub mirrors_for: Option<Duration>,
 }
 
-/// What went of the state.
+/// The records that a collection removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct RecordsGone {
     /// Recorded runs of tests.

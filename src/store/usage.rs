@@ -42,7 +42,7 @@ pub struct Indexed {
     pub node: Option<String>,
 }
 
-/// Who needs an image.
+/// An instance whose run needed an image.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Use {
     /// The name of the dataset, as it was asked for.

@@ -34,7 +34,7 @@ const FORM: &str = "imgforge.json";
 /// Where the records of layers are, by their digests as tars.
 const LAYERS: &str = "imgforge/layers/";
 
-/// Where blobs are.
+/// The folder of blobs; their names are digests.
 const BLOBS: &str = "blobs/sha256/";
 
 /// The annotation that names an image; see the specification of annotations.
@@ -153,7 +153,7 @@ pub enum ArchiveError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
@@ -162,7 +162,7 @@ pub enum ArchiveError {
     CutOff {
         /// The file.
         path: PathBuf,
-        /// What is missing.
+        /// The part that is missing.
         what: String,
     },
     /// The file is something else.
@@ -170,7 +170,7 @@ pub enum ArchiveError {
     Foreign {
         /// The file.
         path: PathBuf,
-        /// What shows it.
+        /// The part that no archive of imgforge has.
         why: String,
     },
     /// A newer imgforge wrote it.
@@ -178,7 +178,7 @@ pub enum ArchiveError {
     Newer {
         /// The file.
         path: PathBuf,
-        /// The form found.
+        /// The version of the form that was found.
         found: u32,
     },
     /// Bytes are not what their digest says.
@@ -186,7 +186,7 @@ pub enum ArchiveError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is not what it says.
+        /// The part that contradicts another one.
         what: String,
     },
     /// Another process writes the same archive.

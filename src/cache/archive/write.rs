@@ -27,7 +27,7 @@ const LEVEL: i32 = 3;
 /// Bytes of a block of a tar.
 const BLOCK: u64 = 512;
 
-/// What an export came to.
+/// The result of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Written {
     /// Layers in the archive.

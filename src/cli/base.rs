@@ -14,7 +14,7 @@ use crate::store::space;
 
 use super::interrupt::unless_interrupted;
 use super::open;
-use super::{CommandResult, Exit, Failure, Global, progress, render};
+use super::{CommandResult, Error, Exit, Global, progress, render};
 
 /// Commands of `base`.
 #[derive(Debug, Subcommand)]
@@ -49,7 +49,7 @@ pub(super) async fn run(global: &Global, command: BaseCommand) -> CommandResult 
     for image in &args.images {
         let bootstrap = Bootstrap::parse(image).map_err(|error| {
             let hint = error.hint();
-            Failure::input(error).hint(hint)
+            Error::input(error).with_hint(hint)
         })?;
         wanted.push((image, bootstrap));
     }
@@ -82,12 +82,12 @@ pub(super) async fn run(global: &Global, command: BaseCommand) -> CommandResult 
                         let room = space::guard(dir, free, BOOTSTRAP_BYTES);
                         room.map_err(|error| {
                             let hint = error.hint().to_owned();
-                            Failure::environment(error).hint(Some(hint))
+                            Error::environment(error).with_hint(Some(hint))
                         })?;
                         if !global.quiet {
                             errln!("making {name} with mmdebstrap (a minute or two)");
                         }
-                        let scratch = store.scratch_dir().map_err(Failure::environment)?;
+                        let scratch = store.scratch_dir().map_err(Error::environment)?;
                         let waiting = progress::wait(format!("making {name}"));
                         let lines = open::LogLines::new(true);
                         let log: &dyn LogSink = if global.verbose > 0 { &lines } else { &waiting };
@@ -116,7 +116,7 @@ pub(super) async fn run(global: &Global, command: BaseCommand) -> CommandResult 
     Ok(Exit::Success)
 }
 
-fn made_not(error: BootstrapError) -> Failure {
+fn made_not(error: BootstrapError) -> Error {
     let hint = error.hint();
-    Failure::environment(anyhow!(error)).hint(hint)
+    Error::environment(anyhow!(error)).with_hint(hint)
 }

@@ -30,7 +30,7 @@ use super::execute::{ExecArgs, exit_of};
 use super::open;
 use super::open::LogLines;
 use super::refusal;
-use super::{Chosen, CommandResult, Exit, Failure, Global, Sources, progress, render};
+use super::{Chosen, CommandResult, Error, Exit, Global, Sources, progress, render};
 
 /// Commands of `bundle`.
 #[derive(Debug, Subcommand)]
@@ -75,23 +75,23 @@ fn say(global: &Global, text: impl std::fmt::Display) {
     }
 }
 
-fn bundle_failure(error: BundleError) -> Failure {
+fn bundle_failure(error: BundleError) -> Error {
     match error {
-        BundleError::File { .. } | BundleError::Git { .. } => Failure::environment(error),
+        BundleError::File { .. } | BundleError::Git { .. } => Error::environment(error),
         BundleError::Broken { .. } => {
-            Failure::input(error).hint(Some("copy it again, or create it again".to_owned()))
+            Error::input(error).with_hint(Some("copy it again, or create it again".to_owned()))
         }
         BundleError::Newer { .. } => {
             let hint = "use the imgforge that made it, or a newer one".to_owned();
-            Failure::input(error).hint(Some(hint))
+            Error::input(error).with_hint(Some(hint))
         }
     }
 }
 
-fn file_failure(path: &Path) -> impl Fn(std::io::Error) -> Failure + '_ {
+fn file_failure(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
     move |error| {
         let text = format!("cannot write `{}`", path.display());
-        Failure::environment(anyhow::Error::from(error).context(text))
+        Error::environment(anyhow::Error::from(error).context(text))
     }
 }
 
@@ -185,7 +185,7 @@ fn tell_created(
     render::json(&refusal::with(&document, &prepared.refused));
 }
 
-fn write_rows(prepared: &Workload, dir: &Path) -> Result<(), Failure> {
+fn write_rows(prepared: &Workload, dir: &Path) -> Result<(), Error> {
     let mut rows = Vec::new();
     for instance in &prepared.instances {
         serde_json::to_writer(&mut rows, &**instance).expect("rows are valid JSON");
@@ -196,16 +196,16 @@ fn write_rows(prepared: &Workload, dir: &Path) -> Result<(), Failure> {
 }
 
 /// Writes the base images, and what they stand on, to the bundle's archive.
-async fn export_bases(prepared: &Workload, bases: &Plan, dir: &Path) -> Result<(), Failure> {
+async fn export_bases(prepared: &Workload, bases: &Plan, dir: &Path) -> Result<(), Error> {
     let (engine, _) = prepared.engine();
     let images = bases.nodes().map(|(_, node)| (node.kind(), node.key));
     let path = dir.join(bundle::IMAGES);
     let exported = archive::export(&**engine, &path, images, None).await;
-    exported.map(drop).map_err(Failure::environment)
+    exported.map(drop).map_err(Error::environment)
 }
 
 /// Writes the objects that the plan needs of each repository.
-async fn pack_repositories(prepared: &Workload, plan: &Plan, dir: &Path) -> Result<(), Failure> {
+async fn pack_repositories(prepared: &Workload, plan: &Plan, dir: &Path) -> Result<(), Error> {
     let mut needed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (_, node) in plan.nodes() {
         match &node.recipe {
@@ -230,10 +230,10 @@ async fn pack_repositories(prepared: &Workload, plan: &Plan, dir: &Path) -> Resu
             let names: Vec<&str> = commits.iter().map(String::as_str).collect();
             let mirror = mirrors
                 .mirror(&repo, &names, &LogLines::new(false))
-                .map_err(|error| Failure::environment(anyhow::Error::from(error)))?;
+                .map_err(|error| Error::environment(anyhow::Error::from(error)))?;
             let needed = mirror
                 .needed(&commits)
-                .map_err(|error| Failure::environment(anyhow::Error::from(error)))?;
+                .map_err(|error| Error::environment(anyhow::Error::from(error)))?;
             bundle::pack_repository(mirror.path(), &repo, &needed, &target).map_err(bundle_failure)
         });
         packed.await.expect("packing does not panic")?;
@@ -248,10 +248,10 @@ async fn record_packages(
     args: &CreateArgs,
     prepared: &Workload,
     work: &Path,
-) -> Result<RunSummary, Failure> {
+) -> Result<RunSummary, Error> {
     let dir = work.join("bundle");
     let state = work.join("state");
-    let store = Arc::new(Store::open(&state).map_err(Failure::environment)?);
+    let store = Arc::new(Store::open(&state).map_err(Error::environment)?);
     let settings = open::embedded_settings(global).map_err(open::engine_failure)?;
     let engine = EmbeddedEngine::open(Settings { state_dir: state, ..settings }).await;
     let engine: Arc<dyn Engine> = Arc::new(engine.map_err(open::engine_failure)?);
@@ -263,18 +263,16 @@ async fn record_packages(
         .into_iter()
         .find_map(open::variable)
         .unwrap_or_else(|| "https://pypi.org/simple".to_owned());
-    let client = crate::http::client()
-        .map_err(Failure::environment)?
-        .build()
-        .map_err(Failure::environment)?;
+    let client =
+        crate::http::client().map_err(Error::environment)?.build().map_err(Error::environment)?;
     let records = dir.join(bundle::INDEX);
     let index = PackageIndex::start(&records, Some((client, &url))).await;
-    let index = index.map_err(Failure::environment)?;
+    let index = index.map_err(Error::environment)?;
     let recording = prepared.in_engine(engine, info, store);
     let plan = recording.plan(&recording.work, Kind::Checkout, None)?;
     let plan = recording.assess(plan, false, &Default::default()).await?;
     let (options, reporter) = (args.exec.options(global)?, args.exec.reporter(global)?);
-    Ok(plan.run(&options, None, Some(index), reporter).await?)
+    plan.run(&options, None, Some(index), reporter).await
 }
 
 /// Brings the base images of an archive onto an engine.
@@ -283,17 +281,17 @@ async fn bring_images(
     store: &Store,
     path: &Path,
     scratch: &Path,
-) -> Result<usize, Failure> {
+) -> Result<usize, Error> {
     let archive = registries::open_archive(path, scratch)?;
     let info = engine.info().await.map_err(open::engine_failure)?;
     let identity = engine_identity(&info);
     let target = Destination { engine, identity: &identity, store };
     let fetched = target.fetch(&archive, &archive.images(), &|_| {}).await;
-    let fetched = fetched.map_err(Failure::environment)?;
+    let fetched = fetched.map_err(Error::environment)?;
     for one in &fetched {
         if let FetchOutcome::Failed(why) = &one.outcome {
             let error = anyhow::anyhow!("base image {}: {why}", one.key.short());
-            return Err(Failure::environment(error));
+            return Err(Error::environment(error));
         }
     }
     Ok(fetched.len())
@@ -302,7 +300,7 @@ async fn bring_images(
 async fn unpack(global: &Global, args: UseArgs) -> CommandResult {
     std::fs::File::open(&args.file).map_err(|error| {
         let text = format!("cannot use `{}`", args.file.display());
-        Failure::input(anyhow::Error::from(error).context(text))
+        Error::input(anyhow::Error::from(error).context(text))
     })?;
     let opened = open::open(global).await?;
     if open::catalog(global).is_ok_and(|catalog| !catalog.trusted_keys().is_empty()) {
@@ -312,7 +310,7 @@ async fn unpack(global: &Global, args: UseArgs) -> CommandResult {
         );
     }
     let dir = bundle_in_use::dir(opened.store.dir());
-    let scratch = opened.store.scratch_dir().map_err(Failure::environment)?;
+    let scratch = opened.store.scratch_dir().map_err(Error::environment)?;
     let aside = scratch.path().join("bundle");
     let (file, target) = (args.file.clone(), aside.clone());
     let waiting = progress::wait(format!("unpacking {}", args.file.display()));
@@ -325,7 +323,7 @@ async fn unpack(global: &Global, args: UseArgs) -> CommandResult {
             contents.platform,
             opened.info.platform
         );
-        return Err(Failure::input(error));
+        return Err(Error::input(error).into());
     }
     let bases =
         bring_images(&*opened.engine, &opened.store, &aside.join(bundle::IMAGES), scratch.path())

@@ -9,7 +9,7 @@ use crate::engine::Removed;
 use crate::engine::embedded::EmbeddedEngine;
 
 use super::open;
-use super::{CommandResult, Exit, Failure, Global};
+use super::{CommandResult, Error, Exit, Global};
 
 /// Arguments of `clean`.
 #[derive(Debug, Args)]
@@ -34,16 +34,16 @@ pub(super) async fn run(global: &Global, args: CleanArgs) -> CommandResult {
         .collect();
     let store = open::open_store(global)?;
     if args.embedded {
-        let _gate = store.lock_for_gc().await.map_err(Failure::environment)?;
-        if !store.leased(true).map_err(Failure::environment)?.is_empty() {
+        let _gate = store.lock_for_gc().await.map_err(Error::environment)?;
+        if !store.leased(true).map_err(Error::environment)?.is_empty() {
             let error = anyhow!("another imgforge uses the images of this state directory");
             let hint = "wait for it, or end it".to_owned();
-            return Err(Failure::environment(error).hint(Some(hint)));
+            return Err(Error::environment(error).with_hint(Some(hint)).into());
         }
         let settings = open::embedded_settings(global).map_err(open::engine_failure)?;
         let directory = EmbeddedEngine::destroy(settings).await;
         let directory = directory.map_err(open::engine_failure)?;
-        store.forget_engines("embedded ").map_err(Failure::environment)?;
+        store.forget_engines("embedded ").map_err(Error::environment)?;
         let removed = vec![directory.display().to_string()];
         return report(global, Removed { removed, kept: Vec::new() });
     }

@@ -28,7 +28,7 @@ use super::eval_options::EvalOptions;
 use super::execute::ExecArgs;
 use super::help::heading;
 use super::open;
-use super::{Chosen, CommandResult, Exit, Failure, Global, Sources};
+use super::{Chosen, CommandResult, Error, Exit, Global, Sources};
 use super::{refusal, results};
 
 /// Commands of `dataset`.
@@ -149,7 +149,7 @@ fn check_run(chosen: &Chosen) -> String {
 }
 
 /// Runs every instance with the gold patch and without, and lists what does not hold.
-async fn check_gold(global: &Global, args: &CheckArgs) -> Result<Vec<(String, String)>, Failure> {
+async fn check_gold(global: &Global, args: &CheckArgs) -> Result<Vec<(String, String)>, Error> {
     let run_id = args.run_id.clone().unwrap_or_else(|| check_run(&args.chosen));
     let wanted = Wanted {
         chosen: &args.chosen,
@@ -161,14 +161,11 @@ async fn check_gold(global: &Global, args: &CheckArgs) -> Result<Vec<(String, St
     let options =
         RunOptions { replace: args.run_id.is_none(), ..wanted.options(global, run_id.clone())? };
     let Evaluation { report, ended, .. } = &wanted.evaluate(global, &options).await?;
-    let exit = match ended {
-        Ended::Complete | Ended::SomeFailed => None,
-        Ended::Impossible => Some(Exit::Environment),
-        Ended::Interrupted => Some(Exit::Interrupted),
-    };
-    if let Some(exit) = exit {
-        let error = anyhow!("the check did not come to its end");
-        return Err(Failure { exit, error, hint: None });
+    let unfinished = || anyhow!("the check did not come to its end");
+    match ended {
+        Ended::Complete | Ended::SomeFailed => {}
+        Ended::Impossible => return Err(Error::environment(unfinished())),
+        Ended::Interrupted => return Err(Error::interrupted(unfinished())),
     }
     let mut problems = Vec::new();
     for result in &report.results {
@@ -278,7 +275,7 @@ async fn check(global: &Global, args: CheckArgs) -> CommandResult {
     }
     let (problems, instances) =
         (words::count(problems.len(), "problem"), words::count(count, "instance"));
-    Err(Failure::input(anyhow!("{problems} in {instances}")))
+    Err(Error::input(anyhow!("{problems} in {instances}")).into())
 }
 
 #[cfg(test)]

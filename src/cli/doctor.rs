@@ -17,7 +17,7 @@ use crate::words;
 use crate::{disk, store};
 
 use super::open;
-use super::{CommandResult, Exit, Failure, Global};
+use super::{CommandResult, Error, Exit, Global};
 
 /// Bytes of disk that are advised for a whole benchmark.
 const ADVISED_DISK: u64 = 120 << 30;
@@ -169,12 +169,13 @@ fn engine_check(info: &Result<EngineInfo, EngineError>) -> Check {
 
 /// Prints a profile that allows this program user namespaces, as Ubuntu 23.10 and newer want them.
 fn print_profile(global: &Global) -> CommandResult {
-    let program = std::env::current_exe().map_err(Failure::environment)?;
+    let program = std::env::current_exe().map_err(Error::environment)?;
     let program = program.to_str().filter(|path| !path.contains(['"', '\\', '*', '?', '[', '{']));
     let Some(program) = program else {
         let error = anyhow::anyhow!("the path of this program cannot stand in a profile");
-        return Err(Failure::environment(error)
-            .hint(Some("move it to a path of letters and digits".to_owned())));
+        return Err(Error::environment(error)
+            .with_hint(Some("move it to a path of letters and digits".to_owned()))
+            .into());
     };
     let profile = format!(
         "# Lets imgforge make user namespaces, and confines nothing.\n\

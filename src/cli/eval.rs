@@ -15,7 +15,7 @@ use super::help::heading;
 use super::open;
 use super::results::{self, Outputs};
 use super::swebench::SwebenchArgs;
-use super::{Chosen, CommandResult, Exit, Failure, Global, Sources, report};
+use super::{Chosen, CommandResult, Error, Exit, Global, Sources, report};
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
@@ -86,7 +86,7 @@ pub(super) async fn run(global: &Global, args: EvalArgs) -> CommandResult {
     args.chosen.say_default(global);
     if args.rewrite_reports {
         let run_id = args.run_id.ok_or_else(|| {
-            Failure::input(anyhow!("--rewrite-reports needs the --run-id of the run"))
+            Error::input(anyhow!("--rewrite-reports needs the --run-id of the run"))
         })?;
         let again = report::ReportArgs::again(run_id, &args.chosen, args.outputs);
         return report::run(global, again).await;
@@ -140,7 +140,7 @@ pub(super) struct Wanted<'a> {
 
 impl Wanted<'_> {
     /// Returns the options of a run of that name.
-    pub fn options(&self, global: &Global, run_id: String) -> Result<RunOptions, Failure> {
+    pub fn options(&self, global: &Global, run_id: String) -> Result<RunOptions, Error> {
         Ok(RunOptions {
             use_results: !self.run.no_result_cache,
             fail_on_suspicion: self.run.fail_on_suspicion,
@@ -154,7 +154,7 @@ impl Wanted<'_> {
         &self,
         global: &Global,
         options: &RunOptions,
-    ) -> Result<Evaluation, Failure> {
+    ) -> Result<Evaluation, Error> {
         let load = LoadOptions {
             predictions: self.predictions.to_vec(),
             skip_empty: true,
@@ -163,6 +163,6 @@ impl Wanted<'_> {
             ..self.exec.load_options(self.chosen, self.sources)
         };
         let reporter = || self.exec.reporter(global);
-        Ok(open::forge(global)?.evaluate(&load, options, reporter).await?)
+        open::forge(global)?.evaluate(&load, options, reporter).await
     }
 }

@@ -15,7 +15,7 @@ use crate::progress::{Fanout, NdjsonReporter, PlainReporter, TtyReporter};
 use super::help::heading;
 use super::open;
 use super::progress::Mode;
-use super::{Chosen, Exit, Failure, Global, Sources};
+use super::{Chosen, Error, Exit, Global, Sources};
 
 /// How a plan is run.
 #[derive(Debug, Args)]
@@ -70,16 +70,16 @@ impl ExecArgs {
         &self,
         global: &Global,
         plan: &AssessedPlan<'_>,
-    ) -> Result<RunSummary, Failure> {
+    ) -> Result<RunSummary, Error> {
         let (options, reporter) = (self.options(global)?, self.reporter(global)?);
-        Ok(plan.build(&options, reporter).await?)
+        plan.build(&options, reporter).await
     }
 
     /// Returns how a plan is run.
     ///
     /// # Errors
     /// A bundle of certificates that cannot be read.
-    pub fn options(&self, global: &Global) -> Result<BuildOptions, Failure> {
+    pub fn options(&self, global: &Global) -> Result<BuildOptions, Error> {
         Ok(BuildOptions {
             fail_fast: self.fail_fast,
             attempts: self.retries.map_or(self.attempts, |more| more.saturating_add(1)),
@@ -93,7 +93,7 @@ impl ExecArgs {
     ///
     /// # Errors
     /// A bundle of certificates that cannot be read.
-    pub fn host(&self) -> Result<HostAccess, Failure> {
+    pub fn host(&self) -> Result<HostAccess, Error> {
         let network = match crate::offline::is_on() {
             true => Some("none".to_owned()),
             false => self.build_network.clone(),
@@ -104,7 +104,7 @@ impl ExecArgs {
                 Some(path) => format!("cannot read the CA bundle `{}`", path.display()),
                 None => "cannot read the CA bundle".to_owned(),
             };
-            Failure::input(anyhow::Error::from(error).context(what))
+            Error::input(anyhow::Error::from(error).context(what))
         })
     }
 

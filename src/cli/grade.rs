@@ -14,7 +14,7 @@ use crate::forge::unfit;
 use crate::grade::{self, Expected, ReadError, Rules, RulesError};
 
 use super::help::heading;
-use super::{Chosen, CommandResult, Exit, Failure, Global};
+use super::{Chosen, CommandResult, Error, Exit, Global};
 
 /// Arguments of `grade`.
 #[derive(Debug, Args)]
@@ -78,22 +78,22 @@ pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
         let hint = error.hint();
         match (&args.parser, &error) {
             (Some(name), RulesError::UnknownParser { .. }) => {
-                Failure::input(anyhow!("no parser is called `{name}`")).hint(hint)
+                Error::input(anyhow!("no parser is called `{name}`")).with_hint(hint)
             }
-            _ => Failure::input(error).hint(hint),
+            _ => Error::input(error).with_hint(hint),
         }
     })?;
     let file = open(&args.log)
         .with_context(|| format!("cannot read `{}`", args.log.display()))
-        .map_err(Failure::input)?;
+        .map_err(Error::input)?;
     let mut log = BufReader::new(file);
     let (instance_id, version) = (&row.instance_id, &row.version);
     let context = grade::Context { instance_id, version, strict: false, runs: None };
     let reading = grade::read_log(&mut log, rules.parser, &context);
     let reading = reading.map_err(|error| match error {
-        ReadError::Io(source) => Failure::environment(source),
+        ReadError::Io(source) => Error::environment(source),
         other => {
-            Failure::input(anyhow!(other).context(format!("cannot grade `{}`", args.log.display())))
+            Error::input(anyhow!(other).context(format!("cannot grade `{}`", args.log.display())))
         }
     })?;
     let tests = instance.as_ref().filter(|_| reading.found).map(|instance| {
@@ -111,7 +111,7 @@ pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
         false => log
             .seek(SeekFrom::Start(0))
             .and_then(|_| grade::classify(&mut log))
-            .map_err(Failure::environment)?,
+            .map_err(Error::environment)?,
     };
     let resolution = tests.as_ref().map(grade::TestsStatus::resolution);
     let resolved = instance.as_ref().map(|_| resolution == Some(grade::Resolution::Full));

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::exec::Interrupt;
 
-use super::{Exit, Failure};
+use super::Error;
 
 /// How often each signal came.
 #[derive(Debug, Clone, Copy, Default)]
@@ -25,15 +25,14 @@ struct Seen {
 ///
 /// # Errors
 /// Exit code 130 after Ctrl-C or SIGTERM, also where it came before: then the work is dropped.
-pub async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+pub async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, Error> {
     let Some(mut seen) = signals() else { return Ok(work.await) };
     tokio::select! {
         biased;
         _ = seen.wait_for(|seen| seen.interrupts + seen.terminations > 0) => {}
         done = work => return Ok(done),
     }
-    let error = anyhow!("interrupted, and nothing of it is kept");
-    Err(Failure { exit: Exit::Interrupted, error, hint: None })
+    Err(Error::interrupted(anyhow!("interrupted, and nothing of it is kept")))
 }
 
 /// Returns what the signals end from now on; see [`watch_signals`].

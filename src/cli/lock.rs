@@ -18,7 +18,7 @@ use crate::requirements::pins;
 use crate::source::Mirrors;
 
 use super::open;
-use super::{CommandResult, Exit, Failure, Global, render};
+use super::{CommandResult, Error, Exit, Global, render};
 
 /// Arguments of `lock`.
 #[derive(Debug, Args)]
@@ -60,12 +60,14 @@ pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
         && date.parse::<jiff::Timestamp>().is_err()
     {
         let error = anyhow!("`--date {date}` is no date");
-        return Err(Failure::input(error).hint(Some("write it as 2024-10-15".to_owned())));
+        return Err(Error::input(error)
+            .with_hint(Some("write it as 2024-10-15".to_owned()))
+            .into());
     }
     let catalog = open::catalog(global)?;
     let environment = catalog.unlocked(&args.repo, &args.version).map_err(|error| {
         let hint = error.hint();
-        Failure::input(error).hint(hint)
+        Error::input(error).with_hint(hint)
     })?;
     let mut request = LockRequest {
         repo: args.repo.clone(),
@@ -90,7 +92,7 @@ pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
         let commit = args.commit.as_ref().ok_or_else(|| {
             let what = format!("`{}` {} has requirement files", args.repo, args.version);
             let hint = "say with --commit where they are read".to_owned();
-            Failure::input(anyhow!(what)).hint(Some(hint))
+            Error::input(anyhow!(what)).with_hint(Some(hint))
         })?;
         let store = open::open_store(global)?;
         let templates = match args.git_mirror.as_slice() {
@@ -100,7 +102,7 @@ pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
         let mirrors = Mirrors::new(store.dir(), templates, catalog.mirrors().clone());
         let mirror = mirrors.mirror(&args.repo, &[commit], &Quiet).map_err(|error| {
             let hint = error.hint();
-            Failure::environment(error).hint(hint)
+            Error::environment(error).with_hint(hint)
         })?;
         for candidates in &environment.requirements {
             let group = RepoFiles {
@@ -109,7 +111,7 @@ pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
                 candidates: candidates.clone(),
             };
             let read = requirements::read(&mirror, &group, &environment.variables)
-                .map_err(Failure::input)?;
+                .map_err(Error::input)?;
             for note in &read.notes {
                 errln!("warning: {note}");
             }
@@ -122,17 +124,17 @@ pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
         }
     }
     request.date = args.date.or(environment.cutoff).ok_or_else(|| {
-        Failure::input(anyhow!("say with --date as of when packages are considered"))
+        Error::input(anyhow!("say with --date as of when packages are considered"))
     })?;
     let (python, date) = (request.python.clone(), request.date.clone());
     let locked = lock(request).await.map_err(|error| {
         let hint = error.hint().map(str::to_owned);
-        Failure::environment(error).hint(hint)
+        Error::environment(error).with_hint(hint)
     })?;
     if let Some(path) = &args.output {
         std::fs::write(path, &locked)
             .with_context(|| format!("cannot write `{}`", path.display()))
-            .map_err(Failure::input)?;
+            .map_err(Error::input)?;
     }
     if global.json {
         let document = json!({

@@ -26,7 +26,7 @@ use super::help::heading;
 use super::interrupt::unless_interrupted;
 use super::open;
 use super::render::warn;
-use super::{Chosen, CommandResult, Exit, Failure, Global, Sources};
+use super::{Chosen, CommandResult, Error, Exit, Failure, Global, Sources};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -138,7 +138,7 @@ pub(super) async fn shell(global: &Global, args: ShellArgs) -> CommandResult {
 async fn look(global: &Global, args: LookArgs, wish: Wish) -> CommandResult {
     if global.json {
         let error = anyhow!("the output is the command's own, and no JSON document");
-        return Err(Failure::input(error).hint(Some("leave --json out".to_owned())));
+        return Err(Error::input(error).with_hint(Some("leave --json out".to_owned())).into());
     }
     let dataset = match &args.dataset {
         Some(named) => named.clone(),
@@ -161,7 +161,7 @@ async fn look(global: &Global, args: LookArgs, wish: Wish) -> CommandResult {
     let evaluation = match evaluation {
         Ok(evaluation) => evaluation,
         // What decides how a patch is applied.
-        Err(failure) if published => return Err(failure),
+        Err(failure) if published => return Err(failure.into()),
         Err(_) => None,
     };
     let network = network(&args, evaluation.as_ref(), info)?;
@@ -225,11 +225,11 @@ async fn attend(
     request: &AttachRequest,
 ) -> Result<SandboxEnd, Failure> {
     let ended = async {
-        let signals = Signals::take().map_err(Failure::environment)?;
+        let signals = Signals::take().map_err(Error::environment)?;
         let attached = unless_interrupted(engine.attach(request)).await?;
         let attached = attached.map_err(open::engine_failure)?;
         let joined = attach::join(attached, request.terminal.is_some(), signals).await;
-        joined.map_err(|error| Failure { exit: Exit::LOST, ..open::engine_failure(error) })
+        joined.map_err(|error| Failure { exit: Exit::LOST, error: open::engine_failure(error) })
     }
     .await;
     if ended.is_err() {
@@ -239,7 +239,7 @@ async fn attend(
 }
 
 /// Finds the image that was meant.
-fn target<'a>(plan: &'a Plan, args: &LookArgs) -> Result<&'a Node, Failure> {
+fn target<'a>(plan: &'a Plan, args: &LookArgs) -> Result<&'a Node, Error> {
     let mut nodes: Vec<_> = plan.targets.iter().map(|target| target.node).collect();
     nodes.dedup();
     let node = match nodes.as_slice() {
@@ -247,21 +247,20 @@ fn target<'a>(plan: &'a Plan, args: &LookArgs) -> Result<&'a Node, Failure> {
         _ => {
             let ids: Vec<&str> = nodes.iter().map(|node| plan.graph[*node].id.as_str()).collect();
             let error = anyhow!("`{}` has several predictions: {}", args.id, ids.join(", "));
-            return Err(
-                Failure::input(error).hint(Some("keep that of one model in the file".to_owned()))
-            );
+            return Err(Error::input(error)
+                .with_hint(Some("keep that of one model in the file".to_owned())));
         }
     };
     if node.kind() != args.layer {
         let error = anyhow!("`{}` is a published image: it has no {}", node.image, args.layer);
-        return Err(Failure::input(error)
-            .hint(Some("`--namespace none` builds the layers here".to_owned())));
+        return Err(Error::input(error)
+            .with_hint(Some("`--namespace none` builds the layers here".to_owned())));
     }
     Ok(node)
 }
 
 /// Returns how the tests of the instance are run: the command is run so too.
-fn evaluation(prepared: &Workload, args: &LookArgs) -> Result<Option<EvaluationRecipe>, Failure> {
+fn evaluation(prepared: &Workload, args: &LookArgs) -> Result<Option<EvaluationRecipe>, Error> {
     let options = EvaluateOptions { network: args.network, ..EvaluateOptions::default() };
     let plan = prepared.plan(&prepared.work, Kind::Instance, Some(options))?;
     let recipe = plan.targets.first().map(|target| &plan.graph[target.node].recipe);
@@ -276,7 +275,7 @@ fn network(
     args: &LookArgs,
     evaluation: Option<&EvaluationRecipe>,
     engine: &EngineInfo,
-) -> Result<SandboxNetwork, Failure> {
+) -> Result<SandboxNetwork, Error> {
     let found = args.network.or(evaluation.map(|evaluation| evaluation.network));
     match found.unwrap_or_default() {
         // Its service is started by what runs the tests.
@@ -284,8 +283,8 @@ fn network(
         RunNetwork::Host => Ok(SandboxNetwork::Host),
         RunNetwork::Bridge if engine.kind == EngineKind::Embedded => {
             let error = anyhow!("the embedded engine has no bridged network");
-            Err(Failure::environment(error)
-                .hint(Some("use `--network host`, or `none`, or Docker".to_owned())))
+            Err(Error::environment(error)
+                .with_hint(Some("use `--network host`, or `none`, or Docker".to_owned())))
         }
         RunNetwork::Bridge => Ok(SandboxNetwork::Bridge),
     }
@@ -296,7 +295,7 @@ async fn make(
     global: &Global,
     args: &LookArgs,
     assessed: &AssessedPlan<'_>,
-) -> Result<Option<Exit>, Failure> {
+) -> Result<Option<Exit>, Error> {
     if assessed.is_stale() {
         let summary = args.exec.build(global, assessed).await?;
         let exit = exit_of(&summary);
@@ -307,13 +306,13 @@ async fn make(
 }
 
 /// Returns what an image runs by itself.
-async fn default_command(engine: &dyn Engine, node: &Node) -> Result<Vec<String>, Failure> {
+async fn default_command(engine: &dyn Engine, node: &Node) -> Result<Vec<String>, Error> {
     let image = engine.inspect(&node.image).await.map_err(open::engine_failure)?;
     let config = image.map(|image| image.config).unwrap_or_default();
     let words: Vec<String> = config.entrypoint.into_iter().chain(config.cmd).collect();
     if words.is_empty() {
         let error = anyhow!("`{}` names no command of its own", node.image);
-        return Err(Failure::input(error).hint(Some("name one after the id".to_owned())));
+        return Err(Error::input(error).with_hint(Some("name one after the id".to_owned())));
     }
     Ok(words)
 }
@@ -327,9 +326,9 @@ fn variable(text: &str) -> Option<(String, String)> {
 }
 
 /// Finds the dataset that an instance was built from before, or the bundled one that has it.
-fn dataset_of(global: &Global, id: &str) -> Result<String, Failure> {
+fn dataset_of(global: &Global, id: &str) -> Result<String, Error> {
     let store = open::open_store(global)?;
-    let uses = store.uses().map_err(Failure::environment)?;
+    let uses = store.uses().map_err(Error::environment)?;
     let mut uses: Vec<_> = uses.into_values().flatten().collect();
     uses.sort();
     let demo = demo_ids(&store)?;
@@ -349,11 +348,11 @@ fn dataset_of(global: &Global, id: &str) -> Result<String, Failure> {
     let near = nearest(id, known.chain(demo.iter().map(String::as_str)));
     let near = near.map_or(String::new(), |near| format!("; the nearest is `{near}`"));
     let error = anyhow!("no instance `{id}` was built here{near}");
-    Err(Failure::input(error).hint(Some("name its dataset: -d lite, or a path".to_owned())))
+    Err(Error::input(error).with_hint(Some("name its dataset: -d lite, or a path".to_owned())))
 }
 
-fn demo_ids(store: &Store) -> Result<Vec<String>, Failure> {
+fn demo_ids(store: &Store) -> Result<Vec<String>, Error> {
     let demo = crate::dataset::demo::materialise(&store.dir().join("demo"));
-    let dataset = demo.map_err(Failure::environment)?.dataset;
+    let dataset = demo.map_err(Error::environment)?.dataset;
     Ok(dataset.instances.into_iter().map(|instance| instance.instance_id).collect())
 }

@@ -12,7 +12,7 @@ use clap_mangen::roff::{Roff, bold, roman};
 use crate::cli::out::{errln, out};
 use crate::words::count;
 
-use super::{CommandResult, Exit, Failure, Global, help};
+use super::{CommandResult, Error, Exit, Global, help};
 
 /// Arguments of `man`.
 #[derive(Debug, Args)]
@@ -33,14 +33,14 @@ pub(super) fn run(global: &Global, args: &ManArgs) -> CommandResult {
     };
     std::fs::create_dir_all(dir)
         .with_context(|| format!("cannot make `{}`", dir.display()))
-        .map_err(Failure::environment)?;
+        .map_err(Error::environment)?;
     let mut pages = Vec::new();
     add_pages(&command, "", None, &mut pages);
     for (name, text) in &pages {
         let path = dir.join(format!("{name}.1"));
         std::fs::write(&path, text)
             .with_context(|| format!("cannot write `{}`", path.display()))
-            .map_err(Failure::environment)?;
+            .map_err(Error::environment)?;
     }
     if !global.quiet {
         errln!("wrote {} to {}", count(pages.len(), "page"), dir.display());

@@ -49,6 +49,7 @@ use help::heading;
 
 use crate::forge::{EngineChoice, Selection, SourceOptions};
 
+pub use crate::forge::Error;
 pub use exit::Exit;
 pub use help::command;
 pub use render::Failure;
@@ -371,7 +372,7 @@ pub async fn main() -> Exit {
     // `run` and `shell` print what their command prints.
     let has_json = global.json && !matches!(cli.command, Command::Run(_) | Command::Shell(_));
     if let Err(failure) = variables::check(&help::command(), global.quiet) {
-        return failed(&failure, has_json);
+        return failed(&failure.into(), has_json);
     }
     progress::decide(global);
     if global.offline {
@@ -406,7 +407,7 @@ pub async fn main() -> Exit {
     match out::finish() {
         Err(error) if exit == Exit::Success => {
             let error = anyhow::Error::from(error).context("cannot write the output");
-            let failure = Failure::environment(error);
+            let failure = Failure::from(Error::environment(error));
             failure.print();
             failure.exit
         }

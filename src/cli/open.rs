@@ -11,13 +11,13 @@ use crate::forge::{self, Forge, ForgeOptions, Notice, Notices, Opened};
 use crate::store::Store;
 
 use super::variables::{self, STATE_ON_NETWORK};
-use super::{Failure, Global, interrupt, keys, progress, render};
+use super::{Error, Global, interrupt, keys, progress, render};
 
 pub use crate::forge::open::variable;
 
 /// Reads the catalog.
-pub fn catalog(global: &Global) -> Result<Catalog, Failure> {
-    Ok(global.forge_options().catalog()?)
+pub fn catalog(global: &Global) -> Result<Catalog, Error> {
+    global.forge_options().catalog()
 }
 
 /// Returns the state directory: the one that is named, or the default one.
@@ -26,18 +26,18 @@ pub fn state_dir(global: &Global) -> PathBuf {
 }
 
 /// Opens the state directory.
-pub fn open_store(global: &Global) -> Result<Arc<Store>, Failure> {
-    Ok(global.forge_options().open_store()?)
+pub fn open_store(global: &Global) -> Result<Arc<Store>, Error> {
+    global.forge_options().open_store()
 }
 
 /// Opens state and engine.
-pub async fn open(global: &Global) -> Result<Opened, Failure> {
-    Ok(global.forge_options().open().await?)
+pub async fn open(global: &Global) -> Result<Opened, Error> {
+    global.forge_options().open().await
 }
 
 /// Opens the state for what is done with instances.
-pub fn forge(global: &Global) -> Result<Forge, Failure> {
-    Ok(Forge::open(global.forge_options())?)
+pub fn forge(global: &Global) -> Result<Forge, Error> {
+    Forge::open(global.forge_options())
 }
 
 /// Connects to the engine, see [`ForgeOptions::connect`].
@@ -56,8 +56,8 @@ pub fn embedded_settings(global: &Global) -> Result<Settings, EngineError> {
 }
 
 /// Makes a failure of an engine that cannot be used.
-pub fn engine_failure(error: EngineError) -> Failure {
-    forge::open::engine_error(error).into()
+pub fn engine_failure(error: EngineError) -> Error {
+    forge::open::engine_error(error)
 }
 
 /// Returns where a run leaves its files.

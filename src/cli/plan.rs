@@ -13,7 +13,7 @@ use super::help::heading;
 use super::open;
 use super::refusal;
 use super::swebench::SwebenchArgs;
-use super::{CommandResult, Exit, Failure, Global, Images, Sources};
+use super::{CommandResult, Error, Exit, Global, Images, Sources};
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
@@ -54,7 +54,7 @@ enum Format {
 pub(super) async fn run(global: &Global, args: PlanArgs) -> CommandResult {
     if global.json && matches!(args.format, Format::Dot | Format::Mermaid) {
         let error = anyhow!("--json is one form of the output, and --format names another");
-        return Err(Failure::input(error).hint(Some("leave one of them out".to_owned())));
+        return Err(Error::input(error).with_hint(Some("leave one of them out".to_owned())).into());
     }
     args.swebench.check(global)?;
     args.chosen.say_default(global);

@@ -11,7 +11,7 @@ use super::execute::{ExecArgs, exit_of};
 use super::open;
 use super::refusal;
 use super::swebench::SwebenchArgs;
-use super::{CommandResult, Exit, Failure, Global, Images, Sources};
+use super::{CommandResult, Error, Exit, Global, Images, Sources};
 
 /// Arguments of `prewarm`.
 #[derive(Debug, Args)]
@@ -53,7 +53,7 @@ pub(super) async fn run(global: &Global, args: PrewarmArgs) -> CommandResult {
         work.retain(|work| work.prediction.is_some());
         if work.is_empty() {
             let error = anyhow::anyhow!("`{file}` names no instance of the dataset with a patch");
-            return Err(Failure::input(error));
+            return Err(Error::input(error).into());
         }
     }
     let plan = prepared.plan(&work, args.images.up_to(), None)?;

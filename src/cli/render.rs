@@ -5,44 +5,26 @@ use std::fmt::Display;
 use console::style;
 
 use crate::cli::out::{errln, outln};
-use crate::forge::{self, ErrorKind};
+use crate::forge::{Error, ErrorKind};
 
 use super::Exit;
 
 /// A failure of a command, with the status that it ends with.
 #[derive(Debug)]
 pub struct Failure {
-    /// The status.
+    /// The exit status, which follows from the error but where a program was lost.
     pub exit: Exit,
-    /// What failed and why.
-    pub error: anyhow::Error,
-    /// What would help.
-    pub hint: Option<String>,
+    /// The error, with its causes and a hint.
+    pub error: Error,
 }
 
 impl Failure {
-    /// Bad usage or bad input.
-    pub fn input(error: impl Into<anyhow::Error>) -> Self {
-        Failure { exit: Exit::BadInput, error: error.into(), hint: None }
-    }
-
-    /// The environment cannot do it.
-    pub fn environment(error: impl Into<anyhow::Error>) -> Self {
-        Failure { exit: Exit::Environment, error: error.into(), hint: None }
-    }
-
-    /// Adds what would help.
-    #[must_use]
-    pub fn hint(mut self, hint: Option<String>) -> Self {
-        self.hint = hint;
-        self
-    }
-
     /// Returns the causes, first the nearest.
     fn causes(&self) -> Vec<String> {
         let mut causes = Vec::new();
         let mut last = self.error.to_string();
-        for cause in self.error.chain().skip(1) {
+        let first = std::error::Error::source(&self.error);
+        for cause in std::iter::successors(first, |cause| cause.source()) {
             let text = cause.to_string();
             // Some libraries repeat their cause in their own words.
             if !last.contains(&text) {
@@ -60,7 +42,7 @@ impl Failure {
         for cause in self.causes() {
             errln!("  caused by: {cause}");
         }
-        if let Some(hint) = &self.hint {
+        if let Some(hint) = self.error.hint() {
             errln!("\n{} {hint}", style("hint:").cyan().bold().for_stderr());
         }
     }
@@ -71,21 +53,20 @@ impl Failure {
             "error": {
                 "message": self.error.to_string(),
                 "causes": self.causes(),
-                "hint": self.hint,
+                "hint": self.error.hint(),
             }
         }));
     }
 }
 
-impl From<forge::Error> for Failure {
-    fn from(error: forge::Error) -> Failure {
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
         let exit = match error.kind() {
             ErrorKind::Input => Exit::BadInput,
             ErrorKind::Environment => Exit::Environment,
             ErrorKind::Interrupted => Exit::Interrupted,
         };
-        let (error, hint) = error.into_parts();
-        Failure { exit, error, hint }
+        Failure { exit, error }
     }
 }
 

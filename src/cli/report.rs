@@ -11,7 +11,7 @@ use crate::report::{RunReport, harness};
 use super::help::heading;
 use super::open;
 use super::results::{self, Outputs};
-use super::{Chosen, CommandResult, Exit, Failure, Global};
+use super::{Chosen, CommandResult, Error, Exit, Global};
 
 /// Arguments of `report`.
 #[derive(Debug, Args)]
@@ -50,14 +50,14 @@ impl ReportArgs {
     }
 
     /// Grades the logs of a run again.
-    async fn load(&self, global: &Global, run_id: &str, write: bool) -> Result<SavedRun, Failure> {
+    async fn load(&self, global: &Global, run_id: &str, write: bool) -> Result<SavedRun, Error> {
         let options = SavedRunOptions {
             dataset: self.dataset.clone(),
             split: self.split.clone(),
             instance_ids: self.instance_ids.clone(),
             write,
         };
-        Ok(global.forge_options().saved_run(run_id, &options).await?)
+        global.forge_options().saved_run(run_id, &options).await
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cli::out::{out, outln};
 use crate::nearest::nearest;
 
-use super::{CommandResult, Exit, Failure, Global, render};
+use super::{CommandResult, Error, Exit, Global, render};
 
 static SCHEMAS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/schemas");
 
@@ -55,7 +55,9 @@ pub(super) fn run(global: &Global, args: &SchemaArgs) -> CommandResult {
         let near = nearest(wanted, files().map(|(name, _)| name));
         let near = near.map_or(String::new(), |near| format!("; the nearest is `{near}`"));
         let error = anyhow!("no schema is called `{wanted}`{near}");
-        return Err(Failure::input(error).hint(Some("`imgforge schema` lists them".to_owned())));
+        return Err(Error::input(error)
+            .with_hint(Some("`imgforge schema` lists them".to_owned()))
+            .into());
     };
     out!("{text}");
     Ok(Exit::Success)

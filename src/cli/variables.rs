@@ -10,7 +10,7 @@ use clap::{ArgAction, ArgMatches, Command};
 
 use crate::nearest::nearest;
 
-use super::{Failure, render};
+use super::{Error, render};
 
 /// How the names of imgforge's own variables begin.
 const PREFIX: &str = "IMGFORGE_";
@@ -147,11 +147,12 @@ fn names(command: &Command) -> BTreeSet<String> {
 ///
 /// # Errors
 /// A switch that is set to something else than on or off.
-pub fn check(command: &Command, quiet: bool) -> Result<(), Failure> {
+pub fn check(command: &Command, quiet: bool) -> Result<(), Error> {
     for name in SWITCHES {
         if let Some(text) = super::open::variable(name) {
-            switch(&text)
-                .map_err(|what| Failure::input(anyhow!("{name} is `{text}`")).hint(Some(what)))?;
+            switch(&text).map_err(|what| {
+                Error::input(anyhow!("{name} is `{text}`")).with_hint(Some(what))
+            })?;
         }
     }
     if quiet {

@@ -59,11 +59,6 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
-
-    /// Returns the error with its chain of causes, and the hint.
-    pub(crate) fn into_parts(self) -> (anyhow::Error, Option<String>) {
-        (self.error, self.hint)
-    }
 }
 
 impl fmt::Debug for Error {

@@ -26,7 +26,7 @@ use super::{Error, Notices, Password, SourceOptions, keys, registries};
 /// Instances with their predictions, and all that plans of them are made from.
 pub struct Workload {
     /// The catalog, read once for all plans.
-    pub catalog: Catalog,
+    pub(super) catalog: Catalog,
     /// The engine, when one answers.
     pub engine: Option<(Arc<dyn Engine>, EngineInfo)>,
     /// The state directory, open.
@@ -44,25 +44,25 @@ pub struct Workload {
     /// The chosen instances that are left out, and why.
     pub refused: Vec<Refused>,
     /// The predictions as they were submitted, those for other instances included.
-    pub submission: Submission,
+    pub(super) submission: Submission,
     /// The platform of all images, such as `linux/amd64`.
     pub platform: String,
     /// What runs it, where that is not the engine's own.
-    pub emulator: Option<String>,
+    pub(super) emulator: Option<String>,
     /// The registry namespace of published images; `None` builds everything.
     pub namespace: Option<String>,
     /// Whether their names follow from it even where rows name their own.
-    pub derive_images: bool,
+    pub(super) derive_images: bool,
     /// Their tag, where that is not `latest`.
-    pub image_tag: Option<String>,
+    pub(super) image_tag: Option<String>,
     /// Where images come from that are not built here.
-    pub remote: Option<Arc<dyn ImageSource>>,
+    pub(super) remote: Option<Arc<dyn ImageSource>>,
     /// Whether that was named for this very command.
-    pub remote_required: bool,
+    pub(super) remote_required: bool,
     /// Whether what cannot be had from there is built.
-    pub fallback_to_build: bool,
+    pub(super) fallback_to_build: bool,
     /// The registry that gets the images which are built here.
-    pub push_to: Option<RegistryCache>,
+    pub(super) push_to: Option<RegistryCache>,
     /// The identities of the `FROM` images, by their references.
     pub(super) base_identities: BTreeMap<String, String>,
     pub(super) notices: Notices,
@@ -71,9 +71,9 @@ pub struct Workload {
     pub(super) sources: SourceOptions,
     pub(super) password: Arc<Password>,
     /// The records that answer for the package index; the network does where there are none.
-    pub package_index: Option<PathBuf>,
+    pub(super) package_index: Option<PathBuf>,
     /// How long the `FROM` images took, before there was a plan.
-    pub fetched: std::time::Duration,
+    pub(super) fetched: std::time::Duration,
     /// Where what comes from an archive is unpacked.
     pub(super) scratch: Arc<tempfile::TempDir>,
 }

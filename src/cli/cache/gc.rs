@@ -17,7 +17,7 @@ use crate::store::{RecordLimits, RecordsGone};
 use crate::words::{are, count};
 
 use super::super::open;
-use super::super::{CommandResult, Exit, Failure, Global, render};
+use super::super::{CommandResult, Error, Exit, Global, render};
 use super::{find, read};
 
 /// Arguments of `cache gc`.
@@ -45,13 +45,13 @@ async fn collect_records(
     opened: &forge::Opened,
     limits: &RecordLimits,
     dry_run: bool,
-) -> Result<RecordsGone, Failure> {
+) -> Result<RecordsGone, Error> {
     let store = &opened.store;
-    let gate = store.lock_for_gc().await.map_err(Failure::environment)?;
+    let gate = store.lock_for_gc().await.map_err(Error::environment)?;
     let images = opened.engine.images().await.map_err(open::engine_failure)?;
     let ids = images.into_iter().map(|image| image.id).collect();
     let gone = store.collect_records(&gate, &opened.identity, &ids, limits, dry_run);
-    gone.map_err(Failure::environment)
+    gone.map_err(Error::environment)
 }
 
 /// Says what went of the state beside images.
@@ -89,7 +89,7 @@ pub(super) async fn gc(global: &Global, args: GcArgs) -> CommandResult {
         (bytes, keep) => Limits { keep_bytes: bytes, keep_for: keep.map(days) },
     };
     let collected = opened.collector().collect(&limits, args.dry_run).await;
-    let collected = collected.map_err(Failure::environment)?;
+    let collected = collected.map_err(Error::environment)?;
     let record_limits = RecordLimits {
         results_for: args.keep_results_days.map(days),
         mirrors_for: args.keep_mirrors_days.map(days),
@@ -203,7 +203,7 @@ pub(super) async fn rm(global: &Global, args: RmArgs) -> CommandResult {
                 let title = image.node.clone().unwrap_or_else(|| image.image());
                 let error = anyhow!("{title} ({}) stands on one of them", image.key.short());
                 let hint = "--recursive removes what stands on them, too".to_owned();
-                return Err(Failure::input(error).hint(Some(hint)));
+                return Err(Error::input(error).with_hint(Some(hint)).into());
             }
             chosen.insert(image.key);
         }
@@ -216,11 +216,11 @@ pub(super) async fn rm(global: &Global, args: RmArgs) -> CommandResult {
         let pins = image.pins.join(", ");
         let error = anyhow!("{} is pinned ({pins})", image.image());
         let hint = "`imgforge cache unpin` it, or --force".to_owned();
-        return Err(Failure::input(error).hint(Some(hint)));
+        return Err(Error::input(error).with_hint(Some(hint)).into());
     }
     let wanted = order.len();
     let removed = opened.collector().remove(&contents, order.into_iter()).await;
-    let removed = removed.map_err(Failure::environment)?;
+    let removed = removed.map_err(Error::environment)?;
     let pruned = opened.engine.prune(false).await.map_err(open::engine_failure)?;
     if global.json {
         let rows: Vec<_> =

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::cli::out::errln;
 use crate::sign::PrivateKey;
 
-use super::super::{CommandResult, Exit, Failure, Global, keys, render};
+use super::super::{CommandResult, Error, Exit, Global, keys, render};
 
 /// Arguments of `cache key`.
 #[derive(Debug, Args)]
@@ -29,7 +29,7 @@ pub(super) fn run(global: &Global, args: &KeyArgs) -> CommandResult {
         if path.exists() {
             let error = anyhow::anyhow!("`{}` is there already", path.display());
             let hint = "`--output-key-prefix` gives the files another name".to_owned();
-            return Err(Failure::input(error).hint(Some(hint)));
+            return Err(Error::input(error).with_hint(Some(hint)).into());
         }
     }
     let password = keys::password(true)?;
@@ -47,7 +47,7 @@ pub(super) fn run(global: &Global, args: &KeyArgs) -> CommandResult {
     Ok(Exit::Success)
 }
 
-fn write(path: &Path, mode: u32, text: &str) -> Result<(), Failure> {
+fn write(path: &Path, mode: u32, text: &str) -> Result<(), Error> {
     let mut options = std::fs::OpenOptions::new();
     let written = options
         .write(true)
@@ -57,5 +57,5 @@ fn write(path: &Path, mode: u32, text: &str) -> Result<(), Failure> {
         .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
     written
         .with_context(|| format!("cannot write `{}`", path.display()))
-        .map_err(Failure::environment)
+        .map_err(Error::environment)
 }

@@ -18,7 +18,7 @@ use crate::words::count;
 
 use super::super::open;
 use super::super::render;
-use super::super::{CommandResult, Exit, Failure, Global};
+use super::super::{CommandResult, Error, Exit, Global};
 use super::{find, read, row, time};
 
 /// Arguments of `cache ls`.
@@ -124,8 +124,8 @@ fn table(contents: &CacheInventory, images: &[&CachedImage]) -> String {
 }
 
 /// What takes room beside images.
-async fn others(opened: &Opened) -> Result<Vec<(&'static str, u64)>, Failure> {
-    let pruned = opened.engine.prune(true).await.map_err(Failure::environment)?;
+async fn others(opened: &Opened) -> Result<Vec<(&'static str, u64)>, Error> {
+    let pruned = opened.engine.prune(true).await.map_err(Error::environment)?;
     let dir = opened.store.dir();
     let usage = |name: &str| disk::usage(&dir.join(name)).unwrap_or(0);
     let mut others = vec![
@@ -231,7 +231,7 @@ pub(super) async fn why(global: &Global, args: WhyArgs) -> CommandResult {
     }
     let children: Vec<&CachedImage> =
         contents.images.iter().filter(|one| one.parent == Some(image.key)).collect();
-    let leased = opened.store.leased(false).map_err(Failure::environment)?.contains(&image.key);
+    let leased = opened.store.leased(false).map_err(Error::environment)?.contains(&image.key);
     if global.json {
         let mut document = row(&contents, image);
         document["inputs"] = json!(inputs);

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::cache::{CacheInventory, CachedImage};
 use crate::forge::Opened;
 
-use super::{CommandResult, Failure, Global};
+use super::{CommandResult, Error, Global};
 
 /// Commands of `cache`.
 #[derive(Debug, Subcommand)]
@@ -71,23 +71,22 @@ pub(super) async fn run(global: &Global, command: CacheCommand) -> CommandResult
 }
 
 /// Reads the cache of an engine.
-async fn read(opened: &Opened) -> Result<CacheInventory, Failure> {
+async fn read(opened: &Opened) -> Result<CacheInventory, Error> {
     let read = CacheInventory::read(&*opened.engine, &opened.identity, &opened.store).await;
-    read.map_err(Failure::environment)
+    read.map_err(Error::environment)
 }
 
 /// Finds the images of a key, or of the first digits of one.
-fn find<'a>(
-    contents: &'a CacheInventory,
-    digits: &'a str,
-) -> Result<Vec<&'a CachedImage>, Failure> {
+fn find<'a>(contents: &'a CacheInventory, digits: &'a str) -> Result<Vec<&'a CachedImage>, Error> {
     let found: Vec<&CachedImage> = contents.find(digits).collect();
     let is_hex = digits.rsplit(':').next().is_some_and(|digits| {
         !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
     });
     if !is_hex {
         let error = anyhow::anyhow!("`{digits}` is not a key, nor the first digits of one");
-        return Err(Failure::input(error).hint(Some("`imgforge cache ls` lists them".to_owned())));
+        return Err(
+            Error::input(error).with_hint(Some("`imgforge cache ls` lists them".to_owned()))
+        );
     }
     let mut keys: Vec<_> = found.iter().map(|image| image.key).collect();
     keys.dedup();
@@ -95,12 +94,12 @@ fn find<'a>(
         0 => {
             let error = anyhow::anyhow!("no image of the cache has the key `{digits}`");
             let hint = "`imgforge cache ls` lists them".to_owned();
-            Err(Failure::input(error).hint(Some(hint)))
+            Err(Error::input(error).with_hint(Some(hint)))
         }
         1 => Ok(found),
         many => {
             let error = anyhow::anyhow!("`{digits}` begins the keys of {many} images");
-            Err(Failure::input(error).hint(Some("give more digits".to_owned())))
+            Err(Error::input(error).with_hint(Some("give more digits".to_owned())))
         }
     }
 }

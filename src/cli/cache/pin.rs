@@ -15,7 +15,7 @@ use crate::words;
 
 use super::super::help::heading;
 use super::super::open;
-use super::super::{Chosen, CommandResult, Exit, Failure, Global, Sources, render};
+use super::super::{Chosen, CommandResult, Error, Exit, Global, Sources, render};
 use super::{find, read};
 
 /// Arguments of `cache pin` and `cache unpin`.
@@ -39,7 +39,7 @@ pub struct PinArgs {
 }
 
 /// What a pin is to hold.
-async fn wanted(global: &Global, args: &PinArgs, opened: &Opened) -> Result<Pins, Failure> {
+async fn wanted(global: &Global, args: &PinArgs, opened: &Opened) -> Result<Pins, Error> {
     let mut pins = Pins::new();
     if !args.keys.is_empty() {
         let contents = read(opened).await?;
@@ -79,8 +79,8 @@ pub(super) async fn pin(global: &Global, args: PinArgs) -> CommandResult {
             pins.entry(pin).or_default().extend(keys);
         }
     };
-    opened.store.change_pins(change).map_err(Failure::environment)?;
-    let pins = opened.store.pins().map_err(Failure::environment)?;
+    opened.store.change_pins(change).map_err(Error::environment)?;
+    let pins = opened.store.pins().map_err(Error::environment)?;
     if added.is_empty() {
         return list(global, &opened, &pins).await;
     }
@@ -131,7 +131,7 @@ async fn list(global: &Global, opened: &Opened, pins: &Pins) -> CommandResult {
 /// Runs `cache unpin`.
 pub(super) async fn unpin(global: &Global, args: PinArgs) -> CommandResult {
     let opened = open::open(global).await?;
-    let pins = opened.store.pins().map_err(Failure::environment)?;
+    let pins = opened.store.pins().map_err(Error::environment)?;
     let mut gone: Vec<Pinned> = Vec::new();
     let mut unknown = Vec::new();
     let mut take = |pin: Option<&Pinned>, name: &str| match pin {
@@ -153,12 +153,12 @@ pub(super) async fn unpin(global: &Global, args: PinArgs) -> CommandResult {
     if gone.is_empty() && unknown.is_empty() {
         let error = anyhow!("what is to be unpinned is not named");
         let hint = "`imgforge cache pin` lists what is pinned".to_owned();
-        return Err(Failure::input(error).hint(Some(hint)));
+        return Err(Error::input(error).with_hint(Some(hint)).into());
     }
     if !unknown.is_empty() {
         let error = anyhow!("not pinned: {}", unknown.join(", "));
         let hint = "`imgforge cache pin` lists what is pinned".to_owned();
-        return Err(Failure::input(error).hint(Some(hint)));
+        return Err(Error::input(error).with_hint(Some(hint)).into());
     }
     let rows = match global.json {
         // While they hold something.
@@ -169,7 +169,7 @@ pub(super) async fn unpin(global: &Global, args: PinArgs) -> CommandResult {
         false => None,
     };
     let change = |pins: &mut Pins| pins.retain(|pin, _| !gone.contains(pin));
-    opened.store.change_pins(change).map_err(Failure::environment)?;
+    opened.store.change_pins(change).map_err(Error::environment)?;
     if let Some(rows) = rows {
         render::json(&rows);
     } else if !global.quiet {

@@ -23,7 +23,7 @@ use crate::words;
 
 use super::super::help::heading;
 use super::super::open;
-use super::super::{Chosen, CommandResult, Exit, Failure, Global, Sources, progress, render};
+use super::super::{Chosen, CommandResult, Error, Exit, Global, Sources, progress, render};
 use super::read;
 
 /// Which images.
@@ -54,23 +54,23 @@ pub struct Which {
 
 impl Which {
     /// Returns the keys of which one must have signed what comes.
-    fn trusted(&self, global: &Global) -> Result<Vec<PublicKey>, Failure> {
-        Ok(keys::trusted(&self.sources.options(), &open::catalog(global)?)?)
+    fn trusted(&self, global: &Global) -> Result<Vec<PublicKey>, Error> {
+        keys::trusted(&self.sources.options(), &open::catalog(global)?)
     }
 
     /// Returns what signs.
-    fn signer(&self) -> Result<Option<Signer>, Failure> {
-        Ok(keys::signer(&self.sources.options(), &|| super::super::keys::password(false))?)
+    fn signer(&self) -> Result<Option<Signer>, Error> {
+        keys::signer(&self.sources.options(), &|| super::super::keys::password(false))
     }
 
     /// Returns the images of the chosen instances; `None` for every image.
-    pub async fn keys(&self, global: &Global) -> Result<Option<Vec<(Kind, Key)>>, Failure> {
+    pub async fn keys(&self, global: &Global) -> Result<Option<Vec<(Kind, Key)>>, Error> {
         let plan = self.plan(global).await?;
         Ok(plan.map(|plan| keys_of(&plan)))
     }
 
     /// Plans the images of the chosen instances.
-    async fn plan(&self, global: &Global) -> Result<Option<Plan>, Failure> {
+    async fn plan(&self, global: &Global) -> Result<Option<Plan>, Error> {
         let Some(dataset) = &self.dataset else { return Ok(None) };
         let chosen = Chosen {
             filter: self.filter.clone(),
@@ -122,7 +122,7 @@ pub(super) async fn push(global: &Global, args: PushArgs) -> CommandResult {
         .collect();
     images.sort_by_key(|image| (image.kind, image.key));
     let keys = images.iter().map(|image| image.key);
-    let _lease = opened.store.lease(keys).await.map_err(Failure::environment)?;
+    let _lease = opened.store.lease(keys).await.map_err(Error::environment)?;
     let checker = opened.checker()?;
     let pushed = push_images(&global.notices(), &checker, &registry, &images).await;
     let pushed = pushed.map_err(open::engine_failure)?;
@@ -178,7 +178,7 @@ pub struct ImportArgs {
 /// Runs `cache import`.
 pub(super) async fn import(global: &Global, args: ImportArgs) -> CommandResult {
     let opened = open::open(global).await?;
-    let scratch = opened.store.scratch_dir().map_err(Failure::environment)?;
+    let scratch = opened.store.scratch_dir().map_err(Error::environment)?;
     let waiting = progress::wait(format!("reading {}", args.file.display()));
     let archive = registries::open_archive(&args.file, scratch.path())?
         .trusting(&args.which.trusted(global)?);
@@ -202,7 +202,7 @@ async fn fetch(
     names: &dyn Fn(&Key) -> Vec<String>,
 ) -> CommandResult {
     let keys = wanted.iter().map(|(_, key)| *key);
-    let _lease = opened.store.lease(keys).await.map_err(Failure::environment)?;
+    let _lease = opened.store.lease(keys).await.map_err(Error::environment)?;
     let target =
         Destination { engine: &*opened.engine, identity: &opened.identity, store: &opened.store };
     let waiting = progress::wait(format!(
@@ -224,7 +224,7 @@ async fn fetch(
     drop(waiting);
     let fetched = fetched.map_err(|error| match error {
         CacheError::Engine(error) => open::engine_failure(error),
-        other => Failure::environment(other),
+        other => Error::environment(other),
     })?;
     let mut unnamed = 0;
     for image in &fetched {
@@ -285,15 +285,15 @@ pub(super) async fn export(global: &Global, args: ExportArgs) -> CommandResult {
     if chosen.is_empty() {
         let error = anyhow::anyhow!("none of the images is here");
         let hint = "`imgforge build` makes them".to_owned();
-        return Err(Failure::input(error).hint(Some(hint)));
+        return Err(Error::input(error).with_hint(Some(hint)).into());
     }
     let keys = chosen.iter().map(|image| image.key);
-    let _lease = opened.store.lease(keys).await.map_err(Failure::environment)?;
+    let _lease = opened.store.lease(keys).await.map_err(Error::environment)?;
     let engine = &*opened.engine;
     let refused = leave_out_wrong(&opened, &mut chosen).await?;
     if chosen.is_empty() {
         let error = anyhow::anyhow!("none of the images is what its name says");
-        return Err(Failure::input(error).hint(Some(REPAIR.to_owned())));
+        return Err(Error::input(error).with_hint(Some(REPAIR.to_owned())).into());
     }
     let images = chosen.iter().map(|image| (image.kind, image.key));
     let waiting = progress::wait(format!("writing {}", words::count(chosen.len(), "image")));
@@ -333,10 +333,7 @@ pub(super) async fn export(global: &Global, args: ExportArgs) -> CommandResult {
 const REPAIR: &str = "`imgforge cache verify --repair` removes them, and a build makes them anew";
 
 /// Leaves out the images that are not what their names say, and warns of each; returns how many.
-async fn leave_out_wrong(
-    opened: &Opened,
-    chosen: &mut Vec<&CachedImage>,
-) -> Result<usize, Failure> {
+async fn leave_out_wrong(opened: &Opened, chosen: &mut Vec<&CachedImage>) -> Result<usize, Error> {
     let checker = opened.checker()?;
     let mut left_out = HashSet::new();
     for image in chosen.iter() {

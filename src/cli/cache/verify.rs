@@ -8,7 +8,7 @@ use crate::cli::out::errln;
 use crate::words::count;
 
 use super::super::open;
-use super::super::{CommandResult, Exit, Failure, Global, render};
+use super::super::{CommandResult, Error, Exit, Global, render};
 
 /// Arguments of `cache verify`.
 #[derive(Debug, Args)]
@@ -26,10 +26,10 @@ pub(super) async fn run(global: &Global, args: VerifyArgs) -> CommandResult {
     let opened = open::open(global).await?;
     let (engine, identity, store) = (&*opened.engine, &opened.identity, &opened.store);
     let verified = verify::verify(engine, identity, store, !args.quick).await;
-    let verified = verified.map_err(Failure::environment)?;
+    let verified = verified.map_err(Error::environment)?;
     if args.repair {
         let repaired = verify::repair(engine, identity, store, &verified).await;
-        repaired.map_err(Failure::environment)?;
+        repaired.map_err(Error::environment)?;
     }
     let broken = verified.findings.iter().filter(|finding| finding.problem.is_broken()).count();
     if global.json {

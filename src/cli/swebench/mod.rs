@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 
 use super::help::heading;
 use super::render::warn;
-use super::{Failure, Global};
+use super::{Error, Global};
 
 pub use spelling::translate;
 
@@ -53,15 +53,15 @@ enum CacheLevel {
 
 impl SwebenchArgs {
     /// Refuses what would evaluate something else, and says what does nothing.
-    pub fn check(&self, global: &Global) -> Result<(), Failure> {
+    pub fn check(&self, global: &Global) -> Result<(), Error> {
         if self.modal {
             let error = anyhow!("imgforge does not run tests on Modal, but on an engine here");
-            return Err(Failure::input(error).hint(Some("leave out --modal".to_owned())));
+            return Err(Error::input(error).with_hint(Some("leave out --modal".to_owned())));
         }
         if let Some(repo) = &self.task_repo {
             let error =
                 anyhow!("imgforge does not read task repositories, so `{repo}` is not evaluated");
-            return Err(Failure::input(error).hint(Some(
+            return Err(Error::input(error).with_hint(Some(
                 "name a dataset that was made from it: an id on the hub, or a .jsonl file"
                     .to_owned(),
             )));

@@ -51,17 +51,7 @@ fn open(path: &Path) -> io::Result<File> {
 
 /// Runs `grade`.
 pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
-    let mut instance = match &args.dataset {
-        None => None,
-        Some(dataset) => {
-            let chosen = Chosen::one(dataset, &args.split, args.instance_id.as_deref());
-            let mut chosen = global.forge_options().choose(&chosen.selection()).await?;
-            if chosen.instances.is_empty() {
-                return Err(unfit::none_left(&chosen.refused, None).into());
-            }
-            chosen.instances.pop()
-        }
-    };
+    let mut instance = instance(global, &args).await?;
     if let (Some(instance), Some(name)) = (&mut instance, &args.parser) {
         instance.log_parser = Some(name.clone());
     }
@@ -70,19 +60,7 @@ pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
         log_parser: args.parser.clone(),
         ..Instance::default()
     });
-    let rules = match (&instance, &args.parser) {
-        (None, Some(name)) => Rules::of_parser(name),
-        _ => Rules::of(&row),
-    };
-    let rules = rules.map_err(|error| {
-        let hint = error.hint();
-        match (&args.parser, &error) {
-            (Some(name), RulesError::UnknownParser { .. }) => {
-                Error::input(anyhow!("no parser is called `{name}`")).with_hint(hint)
-            }
-            _ => Error::input(error).with_hint(hint),
-        }
-    })?;
+    let rules = rules(&args, &row, instance.is_some())?;
     let file = open(&args.log)
         .with_context(|| format!("cannot read `{}`", args.log.display()))
         .map_err(Error::input)?;
@@ -106,6 +84,7 @@ pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
             },
         )
     });
+    let resolution = tests.as_ref().map(grade::TestsStatus::resolution);
     let infra = match reading.found {
         true => None,
         false => log
@@ -113,22 +92,20 @@ pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
             .and_then(|_| grade::classify(&mut log))
             .map_err(Error::environment)?,
     };
-    let resolution = tests.as_ref().map(grade::TestsStatus::resolution);
-    let resolved = instance.as_ref().map(|_| resolution == Some(grade::Resolution::Full));
-    let document = json!({
-        "status_map": reading.status_map,
-        "found": reading.found,
-        "not_found_reason": reading.not_found.as_ref().map(ToString::to_string),
-        "exit_code": reading.exit_code,
-        "resolved": resolved,
-        "resolution": resolution,
-        "tests_status": tests,
-        "infra_failure": infra.is_some_and(|infra| infra.tier == grade::Tier::Environment),
-        "infra_failure_reason": infra.map(|infra| infra.reason),
-        "grader": grade::GRADER,
-    });
     if global.json {
-        super::render::json(&document);
+        let resolved = instance.as_ref().map(|_| resolution == Some(grade::Resolution::Full));
+        super::render::json(&json!({
+            "status_map": reading.status_map,
+            "found": reading.found,
+            "not_found_reason": reading.not_found.as_ref().map(ToString::to_string),
+            "exit_code": reading.exit_code,
+            "resolved": resolved,
+            "resolution": resolution,
+            "tests_status": tests,
+            "infra_failure": infra.is_some_and(|infra| infra.tier == grade::Tier::Environment),
+            "infra_failure_reason": infra.map(|infra| infra.reason),
+            "grader": grade::GRADER,
+        }));
         return Ok(Exit::Success);
     }
     for (test, status) in reading.status_map.iter() {
@@ -141,4 +118,32 @@ pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
         errln!("{resolution}");
     }
     Ok(Exit::Success)
+}
+
+/// Reads the row of the instance, where a dataset is named.
+async fn instance(global: &Global, args: &GradeArgs) -> Result<Option<Instance>, Error> {
+    let Some(dataset) = &args.dataset else { return Ok(None) };
+    let chosen = Chosen::one(dataset, &args.split, args.instance_id.as_deref());
+    let mut chosen = global.forge_options().choose(&chosen.selection()).await?;
+    match chosen.instances.pop() {
+        Some(instance) => Ok(Some(instance)),
+        None => Err(unfit::none_left(&chosen.refused, None)),
+    }
+}
+
+/// Returns the rules of a row; without one from a dataset, those of the parser that is named.
+fn rules(args: &GradeArgs, row: &Instance, of_dataset: bool) -> Result<Rules, Error> {
+    let rules = match &args.parser {
+        Some(name) if !of_dataset => Rules::of_parser(name),
+        _ => Rules::of(row),
+    };
+    rules.map_err(|error| {
+        let hint = error.hint();
+        match (&args.parser, &error) {
+            (Some(name), RulesError::UnknownParser { .. }) => {
+                Error::input(anyhow!("no parser is called `{name}`")).with_hint(hint)
+            }
+            _ => Error::input(error).with_hint(hint),
+        }
+    })
 }

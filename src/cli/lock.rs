@@ -1,16 +1,17 @@
 //! `imgforge lock`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use serde_json::json;
 
-use crate::catalog::TextFile;
 use crate::catalog::lock::{LockRequest, lock};
+use crate::catalog::{Catalog, Environment, TextFile};
 use crate::cli::out::{errln, out};
 use crate::config;
-use crate::engine::LogSink;
+use crate::engine::NoLog;
 use crate::exec::requirements;
 use crate::package_indexes;
 use crate::recipe::env::RepoFiles;
@@ -47,86 +48,36 @@ pub struct LockArgs {
     uv: PathBuf,
 }
 
-struct Quiet;
-
-impl LogSink for Quiet {
-    fn write(&self, _: &[u8]) {}
-}
-
 /// Runs `lock`.
 pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
-    if let Some(date) = &args.date
-        && date.parse::<jiff::civil::Date>().is_err()
-        && date.parse::<jiff::Timestamp>().is_err()
-    {
-        let error = anyhow!("`--date {date}` is no date");
-        return Err(Error::input(error)
-            .with_hint(Some("write it as 2024-10-15".to_owned()))
-            .into());
+    if let Some(date) = &args.date {
+        check_date(date)?;
     }
     let catalog = open::catalog(global)?;
     let environment = catalog.unlocked(&args.repo, &args.version).map_err(|error| {
         let hint = error.hint();
         Error::input(error).with_hint(hint)
     })?;
-    let mut request = LockRequest {
-        repo: args.repo.clone(),
-        version: args.version.clone(),
-        python: args.python.unwrap_or(environment.python),
-        date: String::new(),
-        packages: environment.packages,
-        requirements: Vec::new(),
-        included: Vec::new(),
-        uv: args.uv,
-        variables: package_indexes::uv_variables(&open::variable),
-        no_index: package_indexes::no_index(&open::variable),
+    let (requirements, included) = match environment.requirements.is_empty() {
+        true => Default::default(),
+        false => read_requirements(global, &args, &catalog, &environment)?,
     };
-    if global.offline {
-        request.variables.insert("UV_OFFLINE".to_owned(), "1".to_owned());
-    }
-    // uv reads SSL_CERT_FILE.
-    if let (None, Some(bundle)) = (open::variable("SSL_CERT_FILE"), open::variable("PIP_CERT")) {
-        request.variables.insert("SSL_CERT_FILE".to_owned(), bundle);
-    }
-    if !environment.requirements.is_empty() {
-        let commit = args.commit.as_ref().ok_or_else(|| {
-            let what = format!("`{}` {} has requirement files", args.repo, args.version);
-            let hint = "say with --commit where they are read".to_owned();
-            Error::input(anyhow!(what)).with_hint(Some(hint))
-        })?;
-        let store = open::open_store(global)?;
-        let templates = match args.git_mirror.as_slice() {
-            [] => vec![config::GITHUB.to_owned()],
-            templates => templates.to_vec(),
-        };
-        let mirrors = Mirrors::new(store.dir(), templates, catalog.mirrors().clone());
-        let mirror = mirrors.mirror(&args.repo, &[commit], &Quiet).map_err(|error| {
-            let hint = error.hint();
-            Error::environment(error).with_hint(hint)
-        })?;
-        for candidates in &environment.requirements {
-            let group = RepoFiles {
-                repo: args.repo.clone(),
-                commit: commit.clone(),
-                candidates: candidates.clone(),
-            };
-            let read = requirements::read(&mirror, &group, &environment.variables)
-                .map_err(Error::input)?;
-            for note in &read.notes {
-                errln!("warning: {note}");
-            }
-            let mut files = read.files.into_iter().map(|(path, bytes)| TextFile {
-                path,
-                text: String::from_utf8_lossy(&bytes).into_owned(),
-            });
-            request.requirements.extend(files.next());
-            request.included.extend(files);
-        }
-    }
-    request.date = args.date.or(environment.cutoff).ok_or_else(|| {
+    let date = args.date.clone().or(environment.cutoff).ok_or_else(|| {
         Error::input(anyhow!("say with --date as of when packages are considered"))
     })?;
-    let (python, date) = (request.python.clone(), request.date.clone());
+    let python = args.python.clone().unwrap_or(environment.python);
+    let request = LockRequest {
+        repo: args.repo.clone(),
+        version: args.version.clone(),
+        python: python.clone(),
+        date: date.clone(),
+        packages: environment.packages,
+        requirements,
+        included,
+        uv: args.uv.clone(),
+        variables: uv_variables(global),
+        no_index: package_indexes::no_index(&open::variable),
+    };
     let locked = lock(request).await.map_err(|error| {
         let hint = error.hint().map(str::to_owned);
         Error::environment(error).with_hint(hint)
@@ -151,4 +102,69 @@ pub(super) async fn run(global: &Global, args: LockArgs) -> CommandResult {
         out!("{locked}");
     }
     Ok(Exit::Success)
+}
+
+fn check_date(date: &str) -> Result<(), Error> {
+    if date.parse::<jiff::civil::Date>().is_ok() || date.parse::<jiff::Timestamp>().is_ok() {
+        return Ok(());
+    }
+    let error = anyhow!("`--date {date}` is no date");
+    Err(Error::input(error).with_hint(Some("write it as 2024-10-15".to_owned())))
+}
+
+/// Returns the environment variables of uv: the indexes, and the certificates that it reads.
+fn uv_variables(global: &Global) -> BTreeMap<String, String> {
+    let mut variables = package_indexes::uv_variables(&open::variable);
+    if global.offline {
+        variables.insert("UV_OFFLINE".to_owned(), "1".to_owned());
+    }
+    // uv reads SSL_CERT_FILE.
+    if let (None, Some(bundle)) = (open::variable("SSL_CERT_FILE"), open::variable("PIP_CERT")) {
+        variables.insert("SSL_CERT_FILE".to_owned(), bundle);
+    }
+    variables
+}
+
+/// Reads the requirement files of an environment: those that it names, and those that these include.
+fn read_requirements(
+    global: &Global,
+    args: &LockArgs,
+    catalog: &Catalog,
+    environment: &Environment,
+) -> Result<(Vec<TextFile>, Vec<TextFile>), Error> {
+    let commit = args.commit.as_ref().ok_or_else(|| {
+        let what = format!("`{}` {} has requirement files", args.repo, args.version);
+        let hint = "say with --commit where they are read".to_owned();
+        Error::input(anyhow!(what)).with_hint(Some(hint))
+    })?;
+    let store = open::open_store(global)?;
+    let templates = match args.git_mirror.as_slice() {
+        [] => vec![config::GITHUB.to_owned()],
+        templates => templates.to_vec(),
+    };
+    let mirrors = Mirrors::new(store.dir(), templates, catalog.mirrors().clone());
+    let mirror = mirrors.mirror(&args.repo, &[commit], &NoLog).map_err(|error| {
+        let hint = error.hint();
+        Error::environment(error).with_hint(hint)
+    })?;
+    let (mut named, mut included) = (Vec::new(), Vec::new());
+    for candidates in &environment.requirements {
+        let group = RepoFiles {
+            repo: args.repo.clone(),
+            commit: commit.clone(),
+            candidates: candidates.clone(),
+        };
+        let read =
+            requirements::read(&mirror, &group, &environment.variables).map_err(Error::input)?;
+        for note in &read.notes {
+            errln!("warning: {note}");
+        }
+        let mut files = read.files.into_iter().map(|(path, bytes)| TextFile {
+            path,
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+        });
+        named.extend(files.next());
+        included.extend(files);
+    }
+    Ok((named, included))
 }

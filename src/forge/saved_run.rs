@@ -89,24 +89,12 @@ async fn load(
         repeat: own.map_or(1, |own| own.repeat),
     };
     let mut report = RunReport {
-        run_id: run_id.to_owned(),
         dataset,
         split,
-        created_at: recorded(|m| &m.created_at).unwrap_or_default(),
-        seconds: record.seconds,
-        engine: own.map_or(String::new(), |own| own.engine.clone()),
-        platform: own.map_or(String::new(), |own| own.platform.clone()),
-        emulator: own.and_then(|own| own.emulator.clone()),
-        workers: own.map_or(0, |own| own.workers),
-        grader: GRADER,
         strict: grading.strict,
         // A run of the harness does not say what was chosen: then all of the dataset was.
         instances: own.map_or(all, |own| own.instances.clone()),
-        repos: BTreeMap::new(),
-        results: Vec::new(),
-        submitted: BTreeMap::new(),
-        unknown_ids: record.unknown_ids.clone(),
-        timeline: record.timeline.clone(),
+        ..recorded_report(run_id, metadata.as_ref(), &record)
     };
     let with = Regrading { instances: &instances, refused: &refused, grading, notices };
     match own {
@@ -133,6 +121,30 @@ async fn load(
         }
     }
     Ok(SavedRun { report, _lock: lock })
+}
+
+/// Makes a report of what the directory of a run records, without instances and results.
+fn recorded_report(run_id: &str, metadata: Option<&Metadata>, record: &Record) -> RunReport {
+    let own = metadata.and_then(|metadata| metadata.imgforge.as_ref());
+    RunReport {
+        run_id: run_id.to_owned(),
+        dataset: String::new(),
+        split: String::new(),
+        created_at: metadata.map_or(String::new(), |metadata| metadata.created_at.clone()),
+        seconds: record.seconds,
+        engine: own.map_or(String::new(), |own| own.engine.clone()),
+        platform: own.map_or(String::new(), |own| own.platform.clone()),
+        emulator: own.and_then(|own| own.emulator.clone()),
+        workers: own.map_or(0, |own| own.workers),
+        grader: GRADER,
+        strict: false,
+        instances: Vec::new(),
+        repos: BTreeMap::new(),
+        results: Vec::new(),
+        submitted: BTreeMap::new(),
+        unknown_ids: record.unknown_ids.clone(),
+        timeline: record.timeline.clone(),
+    }
 }
 
 /// Keeps the instances of a run that are named; all where none is.

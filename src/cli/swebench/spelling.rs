@@ -3,6 +3,7 @@
 //! Knows nothing of what options mean: only how they may be spelled.
 
 use std::ffi::OsString;
+use std::iter::Peekable;
 
 use crate::dataset;
 
@@ -43,7 +44,7 @@ pub fn translate(words: Vec<OsString>) -> Vec<OsString> {
     let mut harness = false;
     let mut named = false;
     while let Some(word) = words.next() {
-        let Some(text) = word.to_str() else {
+        let Some(text) = word.to_str().filter(|text| text.starts_with('-')) else {
             out.push(word);
             continue;
         };
@@ -51,10 +52,6 @@ pub fn translate(words: Vec<OsString>) -> Vec<OsString> {
             out.push(word);
             out.extend(words);
             break;
-        }
-        if !text.starts_with('-') {
-            out.push(word);
-            continue;
         }
         let (name, value) = match text.split_once('=') {
             Some((name, value)) => (name, Some(value)),
@@ -68,43 +65,15 @@ pub fn translate(words: Vec<OsString>) -> Vec<OsString> {
             name => name.to_owned(),
         };
         if SWITCHES.contains(&name.as_str()) {
-            let said = match value {
-                Some(value) => truth(value),
-                None => words.peek().and_then(|next| truth(next.to_str()?)),
-            };
-            match (said, value) {
-                (Some(said), value) => {
-                    if value.is_none() {
-                        words.next();
-                    }
-                    out.extend(said.then_some(OsString::from(name)));
-                }
-                (None, Some(value)) => out.push(format!("{name}={value}").into()),
-                (None, None) => out.push(name.into()),
-            }
-            continue;
+            out.extend(switch(name, value, &mut words));
+        } else if let Some(name) = list(&name).filter(|_| value.is_none()) {
+            out.extend(items(name, &mut words));
+        } else {
+            out.push(match value {
+                Some(value) => format!("{name}={value}").into(),
+                None => name.into(),
+            });
         }
-        if let Some(name) = list(&name).filter(|_| value.is_none()) {
-            let mut first = true;
-            let ends = |next: &OsString, first: bool| {
-                let next = next.to_string_lossy();
-                next.starts_with('-') && next.len() > 1 || !first && cannot_be_id(&next)
-            };
-            while let Some(next) = words.next_if(|next| !ends(next, first)) {
-                let mut one = OsString::from(format!("{name}="));
-                one.push(next);
-                out.push(one);
-                first = false;
-            }
-            if first {
-                out.push(name.into());
-            }
-            continue;
-        }
-        out.push(match value {
-            Some(value) => format!("{name}={value}").into(),
-            None => name.into(),
-        });
     }
     if is_eval && !named {
         // As a flag it goes before the environment's.
@@ -116,6 +85,45 @@ pub fn translate(words: Vec<OsString>) -> Vec<OsString> {
         out.insert(command + 1, "--swebench-names".into());
     }
     out
+}
+
+/// The words of a command line that are still to be read.
+type Words = Peekable<std::vec::IntoIter<OsString>>;
+
+/// Translates a switch with its truth value, which may be the next word.
+fn switch(name: String, value: Option<&str>, words: &mut Words) -> Option<OsString> {
+    let said = match value {
+        Some(value) => truth(value),
+        None => words.peek().and_then(|next| truth(next.to_str()?)),
+    };
+    match (said, value) {
+        (Some(said), value) => {
+            if value.is_none() {
+                words.next();
+            }
+            said.then_some(OsString::from(name))
+        }
+        (None, Some(value)) => Some(format!("{name}={value}").into()),
+        (None, None) => Some(name.into()),
+    }
+}
+
+/// Translates a list: each of the words that follow gets the option's name.
+fn items(name: &str, words: &mut Words) -> Vec<OsString> {
+    let ends = |next: &OsString, first: bool| {
+        let next = next.to_string_lossy();
+        next.starts_with('-') && next.len() > 1 || !first && cannot_be_id(&next)
+    };
+    let mut items = Vec::new();
+    while let Some(next) = words.next_if(|next| !ends(next, items.is_empty())) {
+        let mut one = OsString::from(format!("{name}="));
+        one.push(next);
+        items.push(one);
+    }
+    if items.is_empty() {
+        items.push(name.into());
+    }
+    items
 }
 
 /// Finds the command among the words.

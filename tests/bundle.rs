@@ -5,6 +5,8 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use common::needs::{self, NotHere, not_here};
+
 fn imgforge(dir: &Path, engine: &str, state: &str, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_imgforge"));
     command
@@ -28,10 +30,12 @@ fn text(output: &Output) -> String {
 }
 
 #[test]
+#[ignore = "needs Docker and root"]
 fn what_a_bundle_holds_builds_and_evaluates_without_a_network() {
-    if !common::has_engine() {
-        return;
+    if !needs::is_root() {
+        return not_here(NotHere::PlainUser);
     }
+    needs::docker();
     let space = tempfile::tempdir().unwrap();
     let dir = space.path();
     let create =

@@ -129,10 +129,9 @@ fn action(runner: &Runner, given: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn the_action_builds_and_saves_and_is_warm_the_next_time() {
-    if !common::has_engine() {
-        return;
-    }
+    common::needs::docker();
     let cache = tempfile::tempdir().unwrap();
     let given = [("dataset", "demo"), ("predictions", "gold"), ("engine", "docker")];
     let first = Runner::new(cache.path(), "docker");
@@ -150,10 +149,9 @@ fn the_action_builds_and_saves_and_is_warm_the_next_time() {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn the_template_for_gitlab_builds_and_saves_and_is_warm_the_next_time() {
-    if !common::has_engine() {
-        return;
-    }
+    common::needs::docker();
     let template = document("ci/gitlab.yml");
     let job = &template[".imgforge"];
     let mut variables: Variables = job["variables"]

@@ -1,7 +1,10 @@
 //! Bad input and bad days: what the binary says, and the status that it ends with. No engine.
 
-use std::path::Path;
 use std::process::{Command, Output};
+
+mod common;
+
+use common::needs;
 
 struct Space(tempfile::TempDir);
 
@@ -118,15 +121,6 @@ fn a_damaged_parquet_file_is_named() {
 }
 
 #[test]
-fn a_truncated_published_file_is_named() {
-    let Some(data) = test_data() else { return };
-    let bytes = std::fs::read(data.join("datasets/SWE-bench_Lite/dev.parquet")).unwrap();
-    let space = Space::new();
-    std::fs::write(space.0.path().join("cut.parquet"), &bytes[..bytes.len() / 2]).unwrap();
-    assert!(space.fails(2, &["plan", "-d", "cut.parquet"]).contains("damaged or cut off"));
-}
-
-#[test]
 fn a_dataset_that_is_not_cached_and_may_not_be_fetched_says_so() {
     let error = Space::new().fails(2, &["plan", "-d", "lite"]);
     assert!(error.contains("is not in the cache") && error.contains("HF_HUB_OFFLINE"), "{error}");
@@ -202,35 +196,6 @@ fn a_state_directory_of_a_newer_version_is_refused() {
 }
 
 #[test]
-fn platforms_and_namespaces_change_names_as_published() {
-    let Some(data) = test_data() else { return };
-    let space = Space::new();
-    let lite = data.join("datasets/SWE-bench_Lite");
-    let lite = lite.to_str().unwrap();
-    let plan = |args: &[&str]| -> serde_json::Value {
-        let output = space.run(&[&["plan", "-d", lite, "--json"], args].concat());
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap()
-    };
-    let pulled = plan(&["--namespace", "swebench", "-i", "pallets__flask-4045"]);
-    let node = &pulled["nodes"][0];
-    assert_eq!(node["image"], "swebench/sweb.eval.x86_64.pallets_1776_flask-4045:latest");
-    assert_eq!((&node["status"], &node["kind"]), (&"pull".into(), &"instance".into()));
-    let arm = plan(&["--namespace", "", "--platform", "linux/arm64"]);
-    assert_eq!(arm["platform"], "linux/arm64");
-    assert_eq!(arm["summary"]["instance"]["stale"], 300);
-    let native = plan(&["--namespace", ""]);
-    assert_ne!(arm["nodes"][0]["key"], native["nodes"][0]["key"]);
-    let ids: Vec<&str> = native["nodes"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|node| node["id"].as_str().unwrap())
-        .collect();
-    assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), ids.len());
-}
-
-#[test]
 fn every_form_of_a_plan_is_printed() {
     let space = Space::new();
     for (format, word) in
@@ -239,20 +204,6 @@ fn every_form_of_a_plan_is_printed() {
         let output = space.run(&["plan", "-d", "demo", "--format", format]);
         assert!(String::from_utf8_lossy(&output.stdout).contains(word), "{format}");
     }
-}
-
-/// The real datasets, where they are.
-fn test_data() -> Option<std::path::PathBuf> {
-    let dir = std::env::var_os("IMGFORGE_TEST_DATA").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
-        std::path::PathBuf::from,
-    );
-    if dir.is_dir() {
-        return Some(dir);
-    }
-    assert!(std::env::var_os("CI").is_none(), "CI has no test data");
-    eprintln!("there is no test data: the tests on real datasets are left out");
-    None
 }
 
 #[test]
@@ -781,4 +732,47 @@ fn a_base_is_not_begun_where_the_disk_has_too_little_free() {
     let args = ["--engine", "embedded", "base", "bootstrap", image, "--min-free", "1000000"];
     let error = space.fails(3, &args);
     assert!(error.contains("free") && !error.contains("making"), "{error}");
+}
+
+/// What needs the test data: `scripts/test` leaves this module out where there is none.
+mod test_data {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs the test data"]
+    fn a_truncated_published_file_is_named() {
+        let bytes = std::fs::read(needs::data("datasets/SWE-bench_Lite/dev.parquet")).unwrap();
+        let space = Space::new();
+        std::fs::write(space.0.path().join("cut.parquet"), &bytes[..bytes.len() / 2]).unwrap();
+        assert!(space.fails(2, &["plan", "-d", "cut.parquet"]).contains("damaged or cut off"));
+    }
+
+    #[test]
+    #[ignore = "needs the test data"]
+    fn platforms_and_namespaces_change_names_as_published() {
+        let space = Space::new();
+        let lite = needs::data("datasets/SWE-bench_Lite");
+        let lite = lite.to_str().unwrap();
+        let plan = |args: &[&str]| -> serde_json::Value {
+            let output = space.run(&[&["plan", "-d", lite, "--json"], args].concat());
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            serde_json::from_slice(&output.stdout).unwrap()
+        };
+        let pulled = plan(&["--namespace", "swebench", "-i", "pallets__flask-4045"]);
+        let node = &pulled["nodes"][0];
+        assert_eq!(node["image"], "swebench/sweb.eval.x86_64.pallets_1776_flask-4045:latest");
+        assert_eq!((&node["status"], &node["kind"]), (&"pull".into(), &"instance".into()));
+        let arm = plan(&["--namespace", "", "--platform", "linux/arm64"]);
+        assert_eq!(arm["platform"], "linux/arm64");
+        assert_eq!(arm["summary"]["instance"]["stale"], 300);
+        let native = plan(&["--namespace", ""]);
+        assert_ne!(arm["nodes"][0]["key"], native["nodes"][0]["key"]);
+        let ids: Vec<&str> = native["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|node| node["id"].as_str().unwrap())
+            .collect();
+        assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), ids.len());
+    }
 }

@@ -12,17 +12,12 @@ use std::process::{Command, Output, Stdio};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
+mod common;
+
+use common::needs::{NotHere, is_root, not_here};
+
 /// A user that no test machine knows.
 const NOBODY: u32 = 61_234;
-
-fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        assert!(std::env::var_os("CI").is_none(), "only root can make these places, and CI is set");
-        eprintln!("only root can make these places: the test is left out");
-    }
-    root
-}
 
 /// A directory that everybody may use, with a program in it.
 fn place() -> (tempfile::TempDir, PathBuf) {
@@ -99,9 +94,10 @@ const UNSHARE: &[i64] = &[libc::SYS_unshare];
 const MOUNTS: &[i64] = &[libc::SYS_mount, libc::SYS_move_mount, libc::SYS_fsopen];
 
 #[test]
+#[ignore = "needs root"]
 fn every_command_says_what_stands_in_the_way_before_anything_starts() {
     if !is_root() {
-        return;
+        return not_here(NotHere::PlainUser);
     }
     let commands: [&[&str]; 5] = [
         &["doctor", "--offline"],
@@ -128,9 +124,10 @@ fn every_command_says_what_stands_in_the_way_before_anything_starts() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_plan_needs_no_containers() {
     if !is_root() {
-        return;
+        return not_here(NotHere::PlainUser);
     }
     let (dir, program) = place();
     let command = imgforge(dir.path(), &program, &["plan", "-d", "demo"]);
@@ -139,9 +136,10 @@ fn a_plan_needs_no_containers() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_namespace_in_which_nothing_may_be_mounted_is_told_as_on_ubuntu() {
     if !is_root() {
-        return;
+        return not_here(NotHere::PlainUser);
     }
     let (dir, program) = place();
     let command = imgforge(dir.path(), &program, &["doctor", "--offline"]);
@@ -151,9 +149,10 @@ fn a_namespace_in_which_nothing_may_be_mounted_is_told_as_on_ubuntu() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_was_found_before_is_not_believed_by_the_doctor_nor_after_a_refusal() {
     if !is_root() {
-        return;
+        return not_here(NotHere::PlainUser);
     }
     let (dir, program) = place();
     let nothing = || filter(&[libc::SYS_kexec_load], libc::EPERM);
@@ -169,9 +168,10 @@ fn what_was_found_before_is_not_believed_by_the_doctor_nor_after_a_refusal() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_limit_of_no_namespaces_is_named() {
     if !is_root() {
-        return;
+        return not_here(NotHere::PlainUser);
     }
     let (dir, program) = place();
     let script = "echo 0 > /proc/sys/user/max_user_namespaces; exec \"$0\" --engine embedded doctor \
@@ -189,9 +189,10 @@ fn a_limit_of_no_namespaces_is_named() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn root_without_the_capabilities_of_root_is_a_plain_user() {
     if !is_root() {
-        return;
+        return not_here(NotHere::PlainUser);
     }
     for dropped in [CapabilitySet::SYS_ADMIN, CapabilitySet::NET_ADMIN] {
         let (dir, program) = place();

@@ -18,11 +18,12 @@ fn run(command: &mut Command, input: &str) -> (bool, String) {
 }
 
 /// Finds a Python that has what the repositories of the demo import.
-fn python() -> Option<&'static str> {
+fn python() -> &'static str {
     let imports = "import attr, jinja2, pytest, yaml";
     ["python3", "/usr/bin/python3"]
         .into_iter()
         .find(|python| run(Command::new(python).args(["-c", imports]), "").0)
+        .expect("no python3 has all modules: install `python3-{pytest,attr,jinja2,yaml}`")
 }
 
 fn git(dir: &Path, args: &[&str], input: &str) {
@@ -52,12 +53,9 @@ fn verdicts(python: &str, dir: &Path, instance: &Instance) -> BTreeMap<String, b
 }
 
 #[test]
+#[ignore = "needs pytest"]
 fn the_gold_patch_makes_the_failing_tests_pass() {
-    let Some(python) = python() else {
-        assert!(std::env::var_os("CI").is_none(), "python3 lacks pytest, attrs, jinja2 or yaml");
-        eprintln!("skipped: python3 lacks pytest, attrs, jinja2 or yaml");
-        return;
-    };
+    let python = python();
     let space = tempfile::tempdir().unwrap();
     let demo = demo::materialise(&space.path().join("demo")).unwrap();
     for instance in &demo.dataset.instances {

@@ -1,27 +1,21 @@
 //! The real binary on a real Docker engine, with the bundled dataset.
-//!
-//! Without an engine these tests say so in a line and pass, unless `CI` is set: there they fail.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::Once;
 use std::time::Duration;
 
 use serde_json::Value;
 
 mod common;
 
-use common::docker;
+use common::{docker, needs};
 
-fn has_engine() -> bool {
-    static ENGINE: OnceLock<bool> = OnceLock::new();
-    *ENGINE.get_or_init(|| {
-        let answers = common::has_engine();
-        if answers {
-            build_base();
-        }
-        answers
-    })
+/// Demands an engine, and gives it the base that all tests stand on.
+fn need_base() {
+    static BASE: Once = Once::new();
+    needs::docker();
+    BASE.call_once(build_base);
 }
 
 /// Builds the base that all tests stand on, once: their state directories, and so their locks, are
@@ -140,10 +134,9 @@ fn in_image(image: &str, script: &str) -> String {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn an_instance_is_built_whole_and_is_fresh_afterwards() {
-    if !has_engine() {
-        return;
-    }
+    need_base();
     let space = Space::new("whole");
     let built = space.build(&["imgforge__abacus-1"]);
     assert_eq!(built["failed"], 0);
@@ -162,10 +155,9 @@ fn an_instance_is_built_whole_and_is_fresh_afterwards() {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn a_changed_input_is_named_and_nothing_beside_it_is_stale() {
-    if !has_engine() {
-        return;
-    }
+    need_base();
     let space = Space::new("explain");
     space.build(&["imgforge__abacus-1", "imgforge__quill-1"]);
     space.overlay("-changed");
@@ -189,10 +181,9 @@ fn a_changed_input_is_named_and_nothing_beside_it_is_stale() {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn a_removed_parent_is_built_again() {
-    if !has_engine() {
-        return;
-    }
+    need_base();
     let space = Space::new("removed");
     let built = space.build(&["imgforge__quill-1"]);
     let before = images(&built);
@@ -205,10 +196,9 @@ fn a_removed_parent_is_built_again() {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn two_processes_build_each_key_once() {
-    if !has_engine() {
-        return;
-    }
+    need_base();
     let space = Space::new("two");
     let args = ["build", "-d", "demo", "--repo", "imgforge/quill", "-j", "2", "--json"];
     let start =
@@ -228,10 +218,9 @@ fn two_processes_build_each_key_once() {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn a_build_that_was_killed_goes_on_and_leaves_nothing() {
-    if !has_engine() {
-        return;
-    }
+    need_base();
     let space = Space::new("killed");
     let undisturbed = images(&space.build(&["imgforge__abacus-1", "imgforge__ledger-1"]));
     for (image, _) in undisturbed.iter().rev().filter(|(image, _)| !image.contains("/base:")) {
@@ -262,10 +251,9 @@ fn a_build_that_was_killed_goes_on_and_leaves_nothing() {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn a_patch_that_does_not_apply_fails_its_instance_alone() {
-    if !has_engine() {
-        return;
-    }
+    need_base();
     let space = Space::new("patch");
     let predictions = space.dir.path().join("preds.jsonl");
     let patch = "--- a/nowhere.py\\n+++ b/nowhere.py\\n@@ -1 +1 @@\\n-a\\n+b\\n";
@@ -393,10 +381,9 @@ impl Proxy {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn an_engine_behind_ssh_builds_and_evaluates_as_with_the_docker_command() {
-    if !has_engine() {
-        return;
-    }
+    need_base();
     let space = Space::new("ssh");
     // A login to this very host: it runs what it is given, as `sshd` does.
     let (programs, log) = (space.dir.path().join("bin"), space.dir.path().join("logins"));
@@ -430,10 +417,9 @@ fn an_engine_behind_ssh_builds_and_evaluates_as_with_the_docker_command() {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn an_engine_that_goes_away_in_a_build_and_comes_back_costs_nothing() {
-    if !has_engine() {
-        return;
-    }
+    need_base();
     let engine = std::env::var("DOCKER_HOST").unwrap_or_default();
     let engine = match engine.strip_prefix("unix://") {
         Some(path) => path.to_owned(),

@@ -16,32 +16,9 @@ use serde_json::Value;
 mod common;
 
 use common::docker;
+use common::needs::{self, NotHere, not_here};
 
 const IDS: [&str; 2] = ["imgforge__abacus-1", "imgforge__abacus-3"];
-
-/// Where the state directory of the embedded engine is that the tests of engines share.
-fn shared_state() -> PathBuf {
-    std::env::var_os("IMGFORGE_TEST_STATE").map_or_else(
-        || {
-            let user = rustix::process::geteuid().as_raw();
-            std::env::temp_dir().join(format!("imgforge-test-{user}"))
-        },
-        PathBuf::from,
-    )
-}
-
-fn left_out(why: &str) {
-    assert!(std::env::var_os("CI").is_none(), "{why}, and CI is set");
-    eprintln!("{why}: the test is left out");
-}
-
-fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("only root may make process namespaces: the test is left out");
-    }
-    root
-}
 
 /// A host: where its imgforge works, and what it works with.
 struct Host {
@@ -194,14 +171,12 @@ fn rounds() -> usize {
 }
 
 #[test]
+#[ignore = "needs root and a base image"]
 fn two_namespaces_with_one_state_directory_leave_each_other_alone() {
-    if !is_root() {
-        return;
+    if !needs::is_root() {
+        return not_here(NotHere::PlainUser);
     }
-    let state = shared_state();
-    if !state.join("embedded/oci/index.json").exists() {
-        return left_out(&format!("there is no base image in {state:?}"));
-    }
+    let state = needs::base();
     let dir = tempfile::tempdir().unwrap();
     let [here, there] = hosts(dir.path(), "embedded", [state.clone(), state]);
     for round in 0..rounds() {
@@ -216,10 +191,12 @@ fn two_namespaces_with_one_state_directory_leave_each_other_alone() {
 }
 
 #[test]
+#[ignore = "needs root and Docker"]
 fn two_hosts_on_one_docker_daemon_leave_each_other_alone() {
-    if !is_root() || !common::has_engine() {
-        return;
+    if !needs::is_root() {
+        return not_here(NotHere::PlainUser);
     }
+    needs::docker();
     let dir = tempfile::tempdir().unwrap();
     let states = ["state", "other"].map(|name| dir.path().join(name));
     let [here, there] = hosts(dir.path(), "docker", states);

@@ -1,10 +1,8 @@
 //! The real binary without Docker: the bundled dataset on the embedded engine.
 //!
-//! It stands on the base image in the state directory of the engine tests, `IMGFORGE_TEST_STATE`;
-//! without it the test says so in a line and passes, unless `CI` is set: there it fails.
+//! It stands on the base image in the state directory of the engine tests, `IMGFORGE_TEST_STATE`.
 
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,15 +12,9 @@ use imgforge::plan::name::{alias, published};
 use imgforge::platform::Platform;
 use serde_json::Value;
 
-fn state() -> PathBuf {
-    std::env::var_os("IMGFORGE_TEST_STATE").map_or_else(
-        || {
-            let user = rustix::process::geteuid().as_raw();
-            std::env::temp_dir().join(format!("imgforge-test-{user}"))
-        },
-        PathBuf::from,
-    )
-}
+mod common;
+
+use common::needs::{self, state};
 
 const NAMESPACE: &str = "imgforge-test-published";
 
@@ -50,21 +42,10 @@ async fn publish() -> String {
     name
 }
 
-/// Tells whether there is a base to stand on.
-fn has_base() -> bool {
-    let there = state().join("embedded/oci/index.json").exists();
-    if !there {
-        assert!(std::env::var_os("CI").is_none(), "there is no base image in {:?}", state());
-        eprintln!("there is no base image in {:?}: the test is left out", state());
-    }
-    there
-}
-
 #[test]
+#[ignore = "needs a base image"]
 fn a_ctrl_c_of_the_terminal_lets_running_tests_end_and_starts_none_again() {
-    if !has_base() {
-        return;
-    }
+    needs::base();
     let dir = tempfile::tempdir().unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_imgforge"))
         .args(["--engine", "embedded", "--json", "--state-dir"])
@@ -108,10 +89,9 @@ fn a_ctrl_c_of_the_terminal_lets_running_tests_end_and_starts_none_again() {
 }
 
 #[test]
+#[ignore = "needs a base image"]
 fn a_term_in_any_phase_ends_it_within_seconds_and_judges_nothing() {
-    if !has_base() {
-        return;
-    }
+    needs::base();
     let build: &[&str] = &["build", "-d", "demo", "--force-rebuild"];
     let eval: &[&str] = &["eval", "-d", "demo", "-p", "gold", "--no-result-cache"];
     let mut caught = 0;
@@ -169,11 +149,9 @@ fn a_term_in_any_phase_ends_it_within_seconds_and_judges_nothing() {
 }
 
 #[test]
+#[ignore = "needs mmdebstrap"]
 fn a_base_image_that_is_under_way_is_dropped_by_a_signal_and_leaves_nothing() {
-    if Command::new("mmdebstrap").arg("--version").output().is_err() {
-        assert!(std::env::var_os("CI").is_none(), "there is no mmdebstrap, and CI is set");
-        return;
-    }
+    needs::program(Command::new("mmdebstrap").arg("--version"), "mmdebstrap");
     for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
         let dir = tempfile::tempdir().unwrap();
         // Not `/tmp`: what is left there may be of another test.
@@ -214,10 +192,9 @@ fn a_base_image_that_is_under_way_is_dropped_by_a_signal_and_leaves_nothing() {
 }
 
 #[test]
+#[ignore = "needs a base image"]
 fn the_demo_is_evaluated_without_docker() {
-    if !has_base() {
-        return;
-    }
+    needs::base();
     let dir = tempfile::tempdir().unwrap();
     let run = |args: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_imgforge"))

@@ -1,8 +1,7 @@
 //! Evaluations on a real engine: good days and bad ones.
 //!
 //! The rows are of this file's own making, with scripts that do what tests should not. They run in
-//! an image that only gets a name here, so nothing is built. Without an engine these tests say so
-//! in a line and pass, unless `CI` is set: there they fail.
+//! an image that only gets a name here, so nothing is built.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -12,7 +11,8 @@ use serde_json::{Value, json};
 
 mod common;
 
-use common::{FROM, docker, has_engine};
+use common::docker;
+use common::needs::{self, FROM, NotHere, not_here};
 
 /// A directory with a dataset, whose rows run in an image of this test's own name.
 struct Space {
@@ -30,14 +30,12 @@ fn script(tests: &str) -> String {
 }
 
 impl Space {
-    fn new() -> Option<Space> {
-        if !has_engine() {
-            return None;
-        }
+    fn new() -> Space {
+        needs::docker();
         let namespace = format!("imgforge-test-{:012x}", rand::random::<u64>() >> 16);
         let tagged = docker(&["tag", FROM, &format!("{namespace}/box:latest")]);
         assert!(tagged.status.success(), "{}", String::from_utf8_lossy(&tagged.stderr));
-        Some(Space { dir: tempfile::tempdir().unwrap(), namespace, rows: Vec::new() })
+        Space { dir: tempfile::tempdir().unwrap(), namespace, rows: Vec::new() }
     }
 
     /// Adds an instance that is resolved when its log says `PASSED a`.
@@ -132,8 +130,9 @@ fn verdict<'a>(report: &'a Value, id: &str) -> &'a Value {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn five_kinds_of_end_are_told_apart() {
-    let Some(mut space) = Space::new() else { return };
+    let mut space = Space::new();
     space.row("x__y-1", "echo PASSED a");
     space.row("x__y-2", "echo FAILED a; false");
     space.row("x__y-3", "trap '' TERM; (setsid sleep 300 &) ; sleep 300");
@@ -187,8 +186,9 @@ fn five_kinds_of_end_are_told_apart() {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn tests_that_misbehave_are_judged_by_the_harness_rules() {
-    let Some(mut space) = Space::new() else { return };
+    let mut space = Space::new();
     space.row("x__y-1", "cat; read line; echo PASSED a");
     space.row("x__y-2", "(nohup sleep 300 >/dev/null 2>&1 &); (setsid sleep 300 &); echo PASSED a");
     space.row("x__y-3", "printf 'a\\0b\\033[31m\\377\\n'; echo PASSED a");
@@ -238,8 +238,9 @@ fn tests_that_misbehave_are_judged_by_the_harness_rules() {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn a_fork_bomb_and_a_flood_harm_nobody_else() {
-    let Some(mut space) = Space::new() else { return };
+    let mut space = Space::new();
     space.row("x__y-1", ":(){ :|:& }; :; sleep 1; echo PASSED a");
     space.row("x__y-2", "head -c 300000000 /dev/zero | tr '\\0' x; echo; echo PASSED a");
     space.row("x__y-3", "echo PASSED a");
@@ -252,8 +253,9 @@ fn a_fork_bomb_and_a_flood_harm_nobody_else() {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn patches_that_take_all_there_is_leave_the_others_their_verdicts() {
-    let Some(mut space) = Space::new() else { return };
+    let mut space = Space::new();
     space.row(
         "x__y-1",
         "for i in $(seq 60); do head -c 9000000 /dev/zero >/var/$i; done; sleep 200",
@@ -287,8 +289,9 @@ fn patches_that_take_all_there_is_leave_the_others_their_verdicts() {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn what_was_run_is_not_run_again_whatever_the_run_is_called() {
-    let Some(mut space) = Space::new() else { return };
+    let mut space = Space::new();
     space.row("x__y-1", "echo PASSED a");
     space.row("x__y-2", "date +%N; echo FAILED a; false");
     let (first, code, _) = space.eval(&["--run-id", "one"]);
@@ -318,8 +321,9 @@ fn what_was_run_is_not_run_again_whatever_the_run_is_called() {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn a_killed_run_leaves_no_container_and_goes_on_where_it_was() {
-    let Some(mut space) = Space::new() else { return };
+    let mut space = Space::new();
     for number in 1..=4 {
         space.row(&format!("x__y-{number}"), &format!("sleep 1.{number}; echo PASSED a"));
     }
@@ -352,8 +356,9 @@ fn a_killed_run_leaves_no_container_and_goes_on_where_it_was() {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn an_interrupted_run_says_what_was_not_run_and_the_same_command_goes_on() {
-    let Some(mut space) = Space::new() else { return };
+    let mut space = Space::new();
     for number in 1..=6 {
         space.row(&format!("x__y-{number}"), &format!("sleep 1.{number}; echo PASSED a"));
     }
@@ -380,8 +385,9 @@ fn an_interrupted_run_says_what_was_not_run_and_the_same_command_goes_on() {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn a_termination_does_not_wait_for_tests_not_even_stopped_ones() {
-    let Some(mut space) = Space::new() else { return };
+    let mut space = Space::new();
     space.row("x__y-1", "kill -STOP -1; kill -STOP $$; echo PASSED a");
     space.row("x__y-2", "echo PASSED a");
     let child = space
@@ -404,8 +410,9 @@ fn a_termination_does_not_wait_for_tests_not_even_stopped_ones() {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn two_runs_of_one_name_at_once_do_not_mix() {
-    let Some(mut space) = Space::new() else { return };
+    let mut space = Space::new();
     space.row("x__y-1", "sleep 4; echo PASSED a");
     let mut first = space
         .command(&["-p", "empty", "--run-id", "r"])
@@ -425,21 +432,18 @@ fn two_runs_of_one_name_at_once_do_not_mix() {
 }
 
 #[test]
+#[ignore = "needs Docker and root"]
 fn a_full_disk_under_the_log_ends_the_run_and_nothing_is_scored() {
-    let Some(mut space) = Space::new() else { return };
+    if !needs::is_root() {
+        return not_here(NotHere::PlainUser);
+    }
+    let mut space = Space::new();
     space.row("x__y-1", "head -c 100000000 /dev/zero; echo PASSED a");
     let logs = space.dir.path().join("logs");
     std::fs::create_dir_all(&logs).unwrap();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=20m", "tmpfs"])
-        .arg(&logs)
-        .status()
-        .is_ok_and(|status| status.success());
-    if !mounted {
-        assert!(std::env::var_os("CI").is_none(), "CI cannot mount a small disk");
-        eprintln!("no small disk can be mounted: the test of a full disk is left out");
-        return;
-    }
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=20m", "tmpfs"]).arg(&logs).status();
+    assert!(mounted.unwrap().success());
     let (report, code, said) = space.eval(&["--run-id", "r", "--min-free", "0"]);
     Command::new("umount").arg("-l").arg(&logs).status().unwrap();
     assert_eq!(code, Some(3), "{said}\n{report:#}");
@@ -448,8 +452,9 @@ fn a_full_disk_under_the_log_ends_the_run_and_nothing_is_scored() {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn flaky_tests_show_when_an_instance_is_run_more_than_once() {
-    let Some(mut space) = Space::new() else { return };
+    let mut space = Space::new();
     space.row("x__y-1", "echo PASSED a");
     // The clock decides: about every other run fails.
     space.row(
@@ -472,8 +477,9 @@ fn flaky_tests_show_when_an_instance_is_run_more_than_once() {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn predictions_that_hold_no_patch_are_counted_and_strangers_are_named() {
-    let Some(mut space) = Space::new() else { return };
+    let mut space = Space::new();
     for number in 1..=5 {
         space.row(&format!("x__y-{number}"), "echo PASSED a");
     }
@@ -514,8 +520,9 @@ fn predictions_that_hold_no_patch_are_counted_and_strangers_are_named() {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn an_image_that_is_not_what_its_row_says_is_an_error_and_never_a_verdict() {
-    let Some(mut space) = Space::new() else { return };
+    let mut space = Space::new();
     let patch =
         "diff --git a/x b/x\nnew file mode 100644\n--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+a\n";
     space.row("x__y-1", "echo PASSED a");
@@ -624,8 +631,9 @@ impl Space {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn a_later_report_says_what_the_run_knew_and_writes_nothing_anew() {
-    let Some(mut space) = Space::new() else { return };
+    let mut space = Space::new();
     space.row("x__y-1", "echo PASSED a");
     space.row("x__y-2", "echo FAILED a; false");
     let (_, code, said) = space.eval(&["--run-id", "known"]);
@@ -693,8 +701,9 @@ fn a_later_report_says_what_the_run_knew_and_writes_nothing_anew() {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn a_run_that_is_under_way_or_was_killed_is_not_graded_by_half_a_log() {
-    let Some(mut space) = Space::new() else { return };
+    let mut space = Space::new();
     space.row("x__y-1", "echo PASSED a");
     space.row("x__y-2", "echo FAILED a; sleep 5; echo PASSED a");
     let mut child = space
@@ -720,8 +729,9 @@ fn a_run_that_is_under_way_or_was_killed_is_not_graded_by_half_a_log() {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn a_run_id_stands_for_one_dataset_and_one_set_of_predictions() {
-    let Some(mut space) = Space::new() else { return };
+    let mut space = Space::new();
     space.row("x__y-1", "echo PASSED a");
     space.row("x__y-2", "echo PASSED a");
     space.row("x__y-3", "echo PASSED a");
@@ -807,10 +817,9 @@ fn harness(dir: &std::path::Path, line: &str) -> String {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn the_demo_is_evaluated_with_its_own_patches_with_bad_ones_and_on_published_images() {
-    if !has_engine() {
-        return;
-    }
+    needs::docker();
     let space = tempfile::tempdir().unwrap();
     let dir = space.path();
     let (gold, code, said) = demo(dir, "demo", &["-p", "gold", "--run-id", "gold"]);

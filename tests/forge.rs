@@ -15,8 +15,6 @@ use imgforge::report::Verdict;
 
 mod common;
 
-use common::has_engine;
-
 /// Notices that were given, in their order.
 type Given = Arc<Mutex<Vec<(Notice, String)>>>;
 
@@ -56,10 +54,9 @@ impl Reporter for Counting {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Docker"]
 async fn the_door_builds_and_evaluates_and_a_second_time_everything_is_known() {
-    if !has_engine() {
-        return;
-    }
+    common::needs::docker();
     let dir = tempfile::tempdir().unwrap();
     let (forge, given) = open(dir.path());
     let events = Arc::new(Mutex::new(0));

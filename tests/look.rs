@@ -1,12 +1,10 @@
 //! `imgforge run` and `imgforge shell` on the embedded engine, with pipes and on a terminal.
 //!
-//! They stand on the base image in the state directory of the engine tests, `IMGFORGE_TEST_STATE`;
-//! without it the tests say so in a line and pass, unless `CI` is set: there they fail.
+//! They stand on the base image in the state directory of the engine tests, `IMGFORGE_TEST_STATE`.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,27 +12,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
 
+mod common;
+
+use common::needs::{self, state};
+
 const ID: &str = "imgforge__abacus-1";
-
-fn state() -> PathBuf {
-    std::env::var_os("IMGFORGE_TEST_STATE").map_or_else(
-        || {
-            let user = rustix::process::geteuid().as_raw();
-            std::env::temp_dir().join(format!("imgforge-test-{user}"))
-        },
-        PathBuf::from,
-    )
-}
-
-/// Tells whether there is a base to stand on.
-fn has_base() -> bool {
-    let there = state().join("embedded/oci/index.json").exists();
-    if !there {
-        assert!(std::env::var_os("CI").is_none(), "there is no base image in {:?}", state());
-        eprintln!("there is no base image in {:?}: the test is left out", state());
-    }
-    there
-}
 
 fn imgforge(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_imgforge"));
@@ -44,10 +26,9 @@ fn imgforge(args: &[&str]) -> Command {
 }
 
 #[test]
+#[ignore = "needs a base image"]
 fn a_command_inherits_nothing_of_whoever_started_imgforge() {
-    if !has_base() {
-        return;
-    }
+    needs::base();
     // As `nohup` and a script's `&` ignore some signals: a test that raises one would not see it.
     // Not every machine lets a process change its personality.
     let start = "trap '' ALRM VTALRM XCPU; umask 077; ulimit -S -s 4096
@@ -73,10 +54,9 @@ fn a_command_inherits_nothing_of_whoever_started_imgforge() {
 }
 
 #[test]
+#[ignore = "needs a base image"]
 fn every_shell_of_an_image_finds_the_environment_and_the_status_is_the_command_s() {
-    if !has_base() {
-        return;
-    }
+    needs::base();
     let script = r#"
         want=/opt/miniconda3/envs/testbed/bin/python
         conda=/opt/miniconda3
@@ -129,10 +109,9 @@ fn read_prompts(screen: &mut File, shown: &mut String, count: usize, keys: &[u8]
 }
 
 #[test]
+#[ignore = "needs a base image"]
 fn a_terminal_is_raw_while_the_command_runs_and_as_before_afterwards_also_after_a_term() {
-    if !has_base() {
-        return;
-    }
+    needs::base();
     for (typed, status) in [(Some("exit 5\r"), 5), (None, 137)] {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
         let ours = openpt(flags).unwrap();

@@ -25,74 +25,14 @@ fn error(rest: &str) -> (String, Option<String>) {
     (text[start..].to_owned(), error.hint())
 }
 
-fn facts(name: &str) -> Option<String> {
+/// Reads a file of the test data, which has to be there.
+fn facts(name: &str) -> String {
     let folder = std::env::var("IMGFORGE_TEST_DATA")
         .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data").to_owned());
-    match std::fs::read_to_string(Path::new(&folder).join(name)) {
-        Ok(text) => Some(text),
-        Err(error) if std::env::var_os("CI").is_some() => panic!("{folder}/{name}: {error}"),
-        Err(_) => {
-            eprintln!("skipped: `{name}` is not in IMGFORGE_TEST_DATA");
-            None
-        }
-    }
-}
-
-#[test]
-fn every_version_of_the_benchmark_agrees_with_its_facts() {
-    let Some(text) = facts("environments.python.json") else { return };
-    let all: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let catalog = Catalog::embedded().unwrap();
-    let mut count = 0;
-    for (repo, versions) in all.as_object().unwrap() {
-        for (version, fact) in versions.as_object().unwrap() {
-            let found = catalog.environment(repo, version, None).unwrap();
-            assert_eq!(python::minor(&found.wanted_python), fact["python"], "{repo} {version}");
-            assert_eq!(found.python, found.wanted_python, "{repo} {version}");
-            let install: Vec<&str> = fact["install"].as_str().into_iter().collect();
-            assert_eq!(found.install, install, "{repo} {version}");
-            assert_eq!(
-                found.test_command,
-                fact["test_cmd"].as_str().unwrap_or(""),
-                "{repo} {version}"
-            );
-            let eval = fact["eval_commands"].as_array().map_or(0, Vec::len);
-            assert_eq!(found.eval_commands.len(), eval, "{repo} {version}");
-            count += 1;
-        }
-    }
-    assert_eq!(count, 300);
-}
-
-#[test]
-fn every_verified_instance_gets_the_pins_that_it_was_verified_with() {
-    let Some(text) = facts("locks.verified.jsonl") else { return };
-    let catalog = Catalog::embedded().unwrap();
-    let mut count = 0;
-    for line in text.lines() {
-        let row: serde_json::Value = serde_json::from_str(line).unwrap();
-        for id in row["instance_ids"].as_array().unwrap() {
-            let (repo, version) = (row["repo"].as_str().unwrap(), row["version"].as_str().unwrap());
-            let instance =
-                Instance { instance_id: id.as_str().unwrap().to_owned(), ..Default::default() };
-            let found = catalog.environment(repo, version, Some(&instance)).unwrap();
-            assert_eq!(found.wanted_python, row["python"], "{id}");
-            assert_eq!(found.python, row["python"], "{id}");
-            assert_eq!(found.base.args["PYTHON"], row["python"], "{id}");
-            let lock = &found.locks[0].text;
-            let own = repo.split('/').nth(1).unwrap();
-            for pin in row["pip"].as_array().unwrap() {
-                let (name, pinned) = pin.as_str().unwrap().split_once("==").unwrap();
-                let name = name.to_lowercase().replace(['_', '.'], "-");
-                assert!(
-                    name == own || lock.lines().any(|l| l == format!("{name}=={pinned}")),
-                    "{id}: {name}=={pinned}"
-                );
-            }
-            count += 1;
-        }
-    }
-    assert_eq!(count, 500);
+    let path = Path::new(&folder).join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| {
+        panic!("cannot read {path:?}: {error}: set IMGFORGE_TEST_DATA to the test data")
+    })
 }
 
 #[test]
@@ -378,4 +318,69 @@ fn the_variables_of_an_entry_go_with_its_own_install_commands() {
     let own = InstallConfig { install: Some("b".into()), ..Default::default() };
     assert!(variables(Some(&rebench(own, ""))).is_empty());
     assert_eq!(variables(Some(&rebench(InstallConfig::default(), ""))).len(), 1);
+}
+
+/// What needs the test data: `scripts/test` leaves this module out where there is none.
+mod test_data {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs the test data"]
+    fn every_version_of_the_benchmark_agrees_with_its_facts() {
+        let text = facts("environments.python.json");
+        let all: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let catalog = Catalog::embedded().unwrap();
+        let mut count = 0;
+        for (repo, versions) in all.as_object().unwrap() {
+            for (version, fact) in versions.as_object().unwrap() {
+                let found = catalog.environment(repo, version, None).unwrap();
+                assert_eq!(python::minor(&found.wanted_python), fact["python"], "{repo} {version}");
+                assert_eq!(found.python, found.wanted_python, "{repo} {version}");
+                let install: Vec<&str> = fact["install"].as_str().into_iter().collect();
+                assert_eq!(found.install, install, "{repo} {version}");
+                assert_eq!(
+                    found.test_command,
+                    fact["test_cmd"].as_str().unwrap_or(""),
+                    "{repo} {version}"
+                );
+                let eval = fact["eval_commands"].as_array().map_or(0, Vec::len);
+                assert_eq!(found.eval_commands.len(), eval, "{repo} {version}");
+                count += 1;
+            }
+        }
+        assert_eq!(count, 300);
+    }
+
+    #[test]
+    #[ignore = "needs the test data"]
+    fn every_verified_instance_gets_the_pins_that_it_was_verified_with() {
+        let text = facts("locks.verified.jsonl");
+        let catalog = Catalog::embedded().unwrap();
+        let mut count = 0;
+        for line in text.lines() {
+            let row: serde_json::Value = serde_json::from_str(line).unwrap();
+            for id in row["instance_ids"].as_array().unwrap() {
+                let (repo, version) =
+                    (row["repo"].as_str().unwrap(), row["version"].as_str().unwrap());
+                let instance =
+                    Instance { instance_id: id.as_str().unwrap().to_owned(), ..Default::default() };
+                let found = catalog.environment(repo, version, Some(&instance)).unwrap();
+                assert_eq!(found.wanted_python, row["python"], "{id}");
+                assert_eq!(found.python, row["python"], "{id}");
+                assert_eq!(found.base.args["PYTHON"], row["python"], "{id}");
+                let lock = &found.locks[0].text;
+                let own = repo.split('/').nth(1).unwrap();
+                for pin in row["pip"].as_array().unwrap() {
+                    let (name, pinned) = pin.as_str().unwrap().split_once("==").unwrap();
+                    let name = name.to_lowercase().replace(['_', '.'], "-");
+                    assert!(
+                        name == own || lock.lines().any(|l| l == format!("{name}=={pinned}")),
+                        "{id}: {name}=={pinned}"
+                    );
+                }
+                count += 1;
+            }
+        }
+        assert_eq!(count, 500);
+    }
 }

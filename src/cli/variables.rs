@@ -180,22 +180,21 @@ mod tests {
     use super::*;
     use crate::cli::help;
 
-    fn all(command: &Command, seen: &mut impl FnMut(&Command, &clap::Arg)) {
-        for arg in command.get_arguments() {
+    fn each_switch(command: &Command, seen: &mut impl FnMut(&Command, &clap::Arg)) {
+        let is_switch =
+            |arg: &&clap::Arg| matches!(arg.get_action(), ArgAction::SetTrue | ArgAction::SetFalse);
+        for arg in command.get_arguments().filter(is_switch) {
             seen(command, arg);
         }
         for command in command.get_subcommands() {
-            all(command, seen);
+            each_switch(command, seen);
         }
     }
 
     #[test]
     fn every_switch_of_every_command_takes_what_people_write() {
         let mut switches = 0;
-        all(&help::command(), &mut |command: &Command, arg: &clap::Arg| {
-            if !matches!(arg.get_action(), ArgAction::SetTrue | ArgAction::SetFalse) {
-                return;
-            }
+        each_switch(&help::command(), &mut |command: &Command, arg: &clap::Arg| {
             switches += 1;
             let read = |text: &str| {
                 let value = clap::Arg::new("value").value_parser(arg.get_value_parser().clone());

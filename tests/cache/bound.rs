@@ -9,6 +9,7 @@ use imgforge::key::{KeyDocument, Kind};
 use imgforge::store::{Pinned, Store};
 
 use crate::common::{Machine, usage};
+use crate::needs;
 
 const MIB: usize = 1 << 20;
 
@@ -148,8 +149,9 @@ async fn a_build_that_goes_on_beside_collections_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a base image"]
 async fn a_running_container_keeps_its_files_when_its_image_is_removed() {
-    let Some((machine, image)) = debian().await else { return };
+    let (machine, image) = debian().await;
     let engine = machine.engine.clone();
     let running = tokio::spawn({
         let (engine, image) = (engine.clone(), image.clone());
@@ -185,19 +187,9 @@ async fn a_running_container_keeps_its_files_when_its_image_is_removed() {
 }
 
 /// A machine with a Debian of its own, from the one that the tests of engines stand on.
-async fn debian() -> Option<(Machine, String)> {
-    let user = rustix::process::geteuid().as_raw();
-    let state = match std::env::var_os("IMGFORGE_TEST_STATE") {
-        Some(state) => state.into(),
-        None => std::env::temp_dir().join(format!("imgforge-test-{user}")),
-    };
-    let name = "python:3.11-slim-bookworm";
-    let source = crate::common::open_engine(&state).await;
-    let Some(image) = source.inspect(name).await.unwrap() else {
-        assert!(std::env::var_os("CI").is_none(), "there is no `{name}`");
-        eprintln!("skipped: `imgforge base bootstrap {name}` makes what this needs");
-        return None;
-    };
+async fn debian() -> (Machine, String) {
+    let source = crate::common::open_engine(&needs::base()).await;
+    let image = source.inspect(needs::BASE).await.unwrap().expect("the base has its name");
     let machine = Machine::new().await;
     let consumer = Arc::new(Keep(machine.path().join("base.tar")));
     source.read_layers(std::slice::from_ref(&image), consumer.clone()).await.unwrap();
@@ -215,7 +207,7 @@ async fn debian() -> Option<(Machine, String)> {
     };
     machine.engine.load(&request).await.unwrap();
     std::fs::remove_file(&consumer.0).unwrap();
-    Some((machine, "debian:test".to_owned()))
+    (machine, "debian:test".to_owned())
 }
 
 struct Keep(std::path::PathBuf);

@@ -89,8 +89,9 @@ async fn pull(registry: &Registry, made: &[Made], public: &str) -> (usize, Strin
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs docker-registry"]
 async fn only_images_that_a_trusted_key_signed_are_taken() {
-    let Some(registry) = Registry::start() else { return };
+    let registry = Registry::start();
     let machine = Machine::new().await;
     let made = machine.tree(1, 5000).await;
     let (ours, theirs) = (pair(&machine, "ours"), pair(&machine, "theirs"));
@@ -121,8 +122,9 @@ async fn only_images_that_a_trusted_key_signed_are_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs docker-registry"]
 async fn a_signature_of_another_image_and_what_is_none_are_told_apart() {
-    let Some(registry) = Registry::start() else { return };
+    let registry = Registry::start();
     let machine = Machine::new().await;
     let signed = machine.make(Kind::Base, 1, None, 5000).await;
     let ours = pair(&machine, "ours");
@@ -195,11 +197,12 @@ fn said_of(registry: &Registry, made: &Made, wanted: &str) -> (Vec<String>, serd
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs docker-registry"]
 async fn who_built_an_image_says_how_and_an_environment_has_a_list_of_packages() {
     const SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
     const SLSA: &str = "https://slsa.dev/provenance/v1";
     const BOM: &str = "https://cyclonedx.org/bom";
-    let Some(registry) = Registry::start() else { return };
+    let registry = Registry::start();
     let machine = Machine::new().await;
     let made = machine.tree(1, 5000).await;
     let env = made.iter().find(|one| one.kind == Kind::Env).unwrap();
@@ -236,8 +239,9 @@ async fn who_built_an_image_says_how_and_an_environment_has_a_list_of_packages()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs docker-registry"]
 async fn a_signature_that_a_registry_does_not_take_at_once_is_put_again() {
-    let Some(registry) = Registry::start() else { return };
+    let registry = Registry::start();
     let machine = Machine::new().await;
     let made = machine.tree(1, 5000).await;
     let pushed = run(&machine, &["cache", "push", &registry.name()]);
@@ -258,8 +262,9 @@ async fn a_signature_that_a_registry_does_not_take_at_once_is_put_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs docker-registry"]
 async fn what_a_base_stands_on_is_signed_with_it_also_when_it_was_pushed_before() {
-    let Some(registry) = Registry::start() else { return };
+    let registry = Registry::start();
     let machine = Machine::new().await;
     let catalog = machine.catalog().await.display().to_string();
     let build = run(&machine, &["--config", &catalog, "build", "-d", "demo", "--layers", "base"]);

@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::common::{Log, on_every_engine};
+use crate::needs::{NotHere, not_here};
 use crate::sandbox::sandbox;
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
@@ -120,9 +121,12 @@ async fn refusal(address: &str, certificates: &Path) -> Refusal {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn an_engine_behind_tls_is_used_with_the_certificates_of_the_docker_command() {
     on_every_engine(|bench| async move {
-        let Some(socket) = bench.socket() else { return };
+        let Some(socket) = bench.socket() else {
+            return not_here(NotHere::OtherEngine);
+        };
         let authority = authority();
         let server = signed(&authority, Some("127.0.0.1"));
         let address = listen(socket, &server, Some(&authority)).await;
@@ -148,9 +152,12 @@ fn an_engine_behind_tls_is_used_with_the_certificates_of_the_docker_command() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn what_is_wrong_with_the_certificates_is_told_by_its_kind() {
     on_every_engine(|bench| async move {
-        let Some(socket) = bench.socket() else { return };
+        let Some(socket) = bench.socket() else {
+            return not_here(NotHere::OtherEngine);
+        };
         let (authority, stranger) = (authority(), authority());
         let (client, foreign) = (signed(&authority, None), signed(&stranger, None));
         let server = signed(&authority, Some("127.0.0.1"));
@@ -204,9 +211,12 @@ fn what_is_wrong_with_the_certificates_is_told_by_its_kind() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_certificate_that_signed_itself_is_trusted_where_it_is_named_and_until_it_ends() {
     on_every_engine(|bench| async move {
-        let Some(socket) = bench.socket() else { return };
+        let Some(socket) = bench.socket() else {
+            return not_here(NotHere::OtherEngine);
+        };
         let directory = tempfile::tempdir().unwrap();
         let server = signed_itself(4000);
         let address = listen(socket, &server, None).await;

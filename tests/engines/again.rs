@@ -1,4 +1,5 @@
-//! Real base and environment images, built twice.
+//! Real base and environment images, built twice. That takes minutes and the package indexes of
+//! Debian and Python: it is done where `IMGFORGE_TEST_INDEXES` is set.
 
 use imgforge::catalog::Catalog;
 use imgforge::config::host_access;
@@ -8,6 +9,7 @@ use imgforge::key::Kind;
 use imgforge::recipe::EnvRecipe;
 
 use crate::common::{Bench, Log, on_every_engine};
+use crate::needs::{NotHere, not_here};
 
 /// Builds the base and the environment of flask 2.3, no step of which may come from a cache.
 async fn build(bench: &Bench, run: &str) -> [Image; 2] {
@@ -36,8 +38,11 @@ async fn build(bench: &Bench, run: &str) -> [Image; 2] {
 }
 
 #[test]
-#[ignore = "takes minutes and needs the package indexes of Debian and Python"]
+#[ignore = "needs to be asked for"]
 fn a_base_and_an_environment_have_the_same_layers_when_they_are_built_again() {
+    if std::env::var_os("IMGFORGE_TEST_INDEXES").is_none() {
+        return not_here(NotHere::Unasked("IMGFORGE_TEST_INDEXES"));
+    }
     on_every_engine(|bench| async move {
         let one = build(&bench, "one").await;
         let two = build(&bench, "two").await;

@@ -73,6 +73,7 @@ async fn end(command: &Command) -> SandboxEnd {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn pipes_keep_the_outputs_apart_and_pass_bytes_and_the_end_of_the_input_on() {
     on_every_engine(|bench| async move {
         let script = "cat; echo $A $(id -u) $(pwd) >&2; cat /file >&2; exit 7";
@@ -97,6 +98,7 @@ fn pipes_keep_the_outputs_apart_and_pass_bytes_and_the_end_of_the_input_on() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_terminal_has_a_size_an_interrupt_key_and_the_command_its_session() {
     on_every_engine(|bench| async move {
         // Docker gives a terminal its size when the command has started already.
@@ -119,6 +121,7 @@ fn a_terminal_has_a_size_an_interrupt_key_and_the_command_its_session() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn signals_reach_the_command_and_its_status_tells_them() {
     on_every_engine(|bench| async move {
         for (script, signal, code) in [
@@ -145,6 +148,7 @@ fn signals_reach_the_command_and_its_status_tells_them() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn what_cannot_be_started_is_told_as_by_a_shell_and_a_missing_image_by_its_name() {
     on_every_engine(|bench| async move {
         for terminal in [None, Some(WindowSize { rows: 24, columns: 80 })] {

@@ -7,6 +7,7 @@ use imgforge::engine::EngineError;
 use crate::common::{Log, file, is_running, on_every_engine};
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_build_has_the_labels_that_were_asked_for_and_runs() {
     on_every_engine(|bench| async move {
         let text = format!(
@@ -34,6 +35,7 @@ fn a_build_has_the_labels_that_were_asked_for_and_runs() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn building_again_gives_the_same_image() {
     on_every_engine(|bench| async move {
         let text = format!(
@@ -60,6 +62,7 @@ fn building_again_gives_the_same_image() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn without_the_cache_a_step_runs_that_was_done_before() {
     on_every_engine(|bench| async move {
         // What it writes is another thing every time.
@@ -77,6 +80,7 @@ fn without_the_cache_a_step_runs_that_was_done_before() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn what_the_host_gives_reaches_steps_and_no_layer() {
     on_every_engine(|bench| async move {
         let text = format!(
@@ -112,6 +116,7 @@ fn what_the_host_gives_reaches_steps_and_no_layer() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn files_that_a_later_step_needs_stay() {
     on_every_engine(|bench| async move {
         let text = format!(
@@ -129,6 +134,7 @@ fn files_that_a_later_step_needs_stay() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_script_in_the_dockerfile_runs_as_it_is() {
     on_every_engine(|bench| async move {
         let text = format!(
@@ -144,6 +150,7 @@ fn a_script_in_the_dockerfile_runs_as_it_is() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_step_that_fails_is_named_with_its_exit_code_and_output() {
     on_every_engine(|bench| async move {
         let text = format!("FROM {}\nRUN true\nRUN echo boom >&2; exit 42\n", bench.from());
@@ -158,6 +165,7 @@ fn a_step_that_fails_is_named_with_its_exit_code_and_output() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_parent_that_is_not_there_is_named_and_not_pulled() {
     on_every_engine(|bench| async move {
         let request = bench.build("FROM imgforge/env:gone\nRUN true\n", "orphan");
@@ -168,6 +176,7 @@ fn a_parent_that_is_not_there_is_named_and_not_pulled() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_dockerfile_that_is_none_is_refused_in_the_words_of_the_engine() {
     on_every_engine(|bench| async move {
         let text = format!("FROM {}\nRUNN true\n", bench.from());
@@ -179,6 +188,7 @@ fn a_dockerfile_that_is_none_is_refused_in_the_words_of_the_engine() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn builds_at_once_share_the_caches() {
     on_every_engine(|bench| async move {
         let builds = (0..3).map(|number| {
@@ -198,6 +208,7 @@ fn builds_at_once_share_the_caches() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn dropping_a_build_ends_its_step() {
     on_every_engine(|bench| async move {
         let marker = format!("30{}", rand::random::<u32>());
@@ -222,6 +233,7 @@ fn dropping_a_build_ends_its_step() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_dockerfile_with_stages_mounts_and_secrets_is_built() {
     on_every_engine(|bench| async move {
         let text = format!(

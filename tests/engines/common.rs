@@ -15,6 +15,8 @@ use imgforge::engine::{
 use imgforge::key::Digest;
 use imgforge::owner::Liveness;
 
+use crate::needs;
+
 /// An engine under test, with names that no other test uses.
 pub struct Bench {
     pub engine: Arc<dyn Engine>,
@@ -50,8 +52,7 @@ where
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         for target in targets().await {
-            let Some(bench) = Bench::new(target.clone()).await else { continue };
-            let bench = Arc::new(bench);
+            let bench = Arc::new(Bench::new(target.clone()).await);
             let ended = tokio::spawn(test(bench.clone())).await;
             bench.clean().await;
             if let Err(error) = ended {
@@ -62,11 +63,20 @@ where
     });
 }
 
+/// Returns the kinds of engine under test.
+fn kinds() -> String {
+    std::env::var("IMGFORGE_TEST_ENGINES").unwrap_or("docker embedded".to_owned())
+}
+
+/// Tells whether this kind of engine is under test.
+pub fn is_under_test(kind: &str) -> bool {
+    kinds().split_whitespace().any(|one| one == kind)
+}
+
 /// Returns the engines under test: those of `IMGFORGE_TEST_ENGINES`, by default both kinds.
 async fn targets() -> Vec<Target> {
-    let wanted = std::env::var("IMGFORGE_TEST_ENGINES").unwrap_or("docker embedded".to_owned());
     let mut targets = Vec::new();
-    for kind in wanted.split_whitespace() {
+    for kind in kinds().split_whitespace() {
         match kind {
             "docker" => match std::env::var("IMGFORGE_TEST_DOCKER_HOSTS") {
                 Ok(hosts) => {
@@ -75,49 +85,36 @@ async fn targets() -> Vec<Target> {
                 }
                 Err(_) => match DockerEngine::connect(|name| std::env::var(name).ok(), "").await {
                     Ok(engine) => targets.push(Target::Docker(engine.address().to_owned())),
-                    Err(error) => left_out(&error.to_string()),
+                    Err(error) => panic!(
+                        "{error}: run `scripts/engine`, or set IMGFORGE_TEST_ENGINES to `embedded`"
+                    ),
                 },
             },
-            "embedded" => targets.push(Target::Embedded(embedded_state())),
+            "embedded" => targets.push(Target::Embedded(needs::state())),
             other => panic!("IMGFORGE_TEST_ENGINES names `{other}`"),
         }
     }
     targets
 }
 
-/// The state directory of embedded engines under test: one for each user.
-pub fn embedded_state() -> PathBuf {
-    match std::env::var_os("IMGFORGE_TEST_STATE") {
-        Some(state) => state.into(),
-        None => {
-            let user = rustix::process::geteuid().as_raw();
-            std::env::temp_dir().join(format!("imgforge-test-{user}"))
-        }
-    }
-}
-
-/// Says what is missing on this machine. Where it was promised, it has to be there.
-pub fn left_out(missing: &str) {
-    let promised = ["CI", "IMGFORGE_TEST_ENGINES", "IMGFORGE_TEST_DOCKER_HOSTS"];
-    let promised = promised.iter().find(|name| std::env::var_os(name).is_some());
-    assert!(promised.is_none(), "{missing}, and {} is set", promised.unwrap_or(&""));
-    eprintln!("{missing}: tests of engines are left out");
+/// Returns the name of the image that the tests stand on.
+pub fn base() -> String {
+    std::env::var("IMGFORGE_TEST_IMAGE").unwrap_or(needs::BASE.to_owned())
 }
 
 impl Bench {
-    async fn new(target: Target) -> Option<Bench> {
+    async fn new(target: Target) -> Bench {
         let id = format!("{:012x}", rand::random::<u64>() >> 16);
         // What an imgforge beside this takes for alive.
         let owner = format!("{}-{id}", imgforge::owner::name());
         let engine = connect(&target, &owner, None).await;
-        let name = std::env::var("IMGFORGE_TEST_IMAGE");
-        let name = name.unwrap_or_else(|_| "python:3.11-slim-bookworm".to_owned());
-        let Some(base) = engine.inspect(&name).await.unwrap() else {
-            left_out(&format!("{target} has no `{name}` (make it with `imgforge base bootstrap`)"));
-            return None;
-        };
+        let name = base();
+        let base = engine.inspect(&name).await.unwrap();
+        let base = base.unwrap_or_else(|| {
+            panic!("{target} has no `{name}`: make it there with `imgforge base bootstrap {name}`")
+        });
         let prefix = format!("imgforge-test-{id}");
-        Some(Bench { engine, owner, base, target, prefix })
+        Bench { engine, owner, base, target, prefix }
     }
 
     /// Connects once more, as another process would.

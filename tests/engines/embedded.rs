@@ -15,7 +15,8 @@ use imgforge::key::Digest;
 use imgforge::owner::Liveness;
 use imgforge::platform::Platform;
 
-use crate::common::{Log, dead, embedded_state, helper, is_running, on_every_engine};
+use crate::common::{Log, base, dead, helper, is_running, is_under_test, on_every_engine};
+use crate::needs::{self, NotHere, is_root, not_here};
 
 fn settings(state: &Path, storage: Option<Storage>) -> Settings {
     Settings {
@@ -37,9 +38,8 @@ fn on_its_own<F>(test: impl FnOnce(PathBuf) -> F)
 where
     F: Future<Output = ()>,
 {
-    let wanted = std::env::var("IMGFORGE_TEST_ENGINES").unwrap_or("embedded".to_owned());
-    if !wanted.contains("embedded") {
-        return;
+    if !is_under_test("embedded") {
+        return not_here(NotHere::OtherEngine);
     }
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -125,15 +125,12 @@ fn image(layers: Vec<LayerFile>, tag: &str) -> LayerRequest {
 }
 
 /// The tar of the base image, from the state that tests share.
-async fn base_tar(directory: &Path) -> Option<LayerFile> {
-    let engine = open(&embedded_state(), None).await;
-    let name = std::env::var("IMGFORGE_TEST_IMAGE");
-    let base = engine.inspect(&name.unwrap_or("python:3.11-slim-bookworm".into())).await.unwrap();
-    let Some(base) = base else {
-        crate::common::left_out("the embedded engine has no base image");
-        return None;
-    };
-    let blobs = embedded_state().join("embedded");
+async fn base_tar(directory: &Path) -> LayerFile {
+    let state = needs::base();
+    let engine = open(&state, None).await;
+    let base = engine.inspect(&base()).await.unwrap();
+    let base = base.unwrap_or_else(|| panic!("{}", needs::no_base(&state.display().to_string())));
+    let blobs = state.join("embedded");
     let record = blobs.join("layers").join(base.diff_ids[0].trim_start_matches("sha256:"));
     let record: serde_json::Value =
         serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
@@ -142,7 +139,7 @@ async fn base_tar(directory: &Path) -> Option<LayerFile> {
     let path = directory.join("base.tar");
     let mut file = std::fs::File::create(&path).unwrap();
     let size = std::io::copy(&mut flate2::read::GzDecoder::new(blob), &mut file).unwrap();
-    Some(LayerFile { path, diff_id: base.diff_ids[0].parse().unwrap(), size })
+    LayerFile { path, diff_id: base.diff_ids[0].parse().unwrap(), size }
 }
 
 async fn shell(engine: &dyn Engine, reference: &str, command: &str) -> (i64, String) {
@@ -153,6 +150,7 @@ async fn shell(engine: &dyn Engine, reference: &str, command: &str) -> (i64, Str
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_hostile_layer_cannot_write_outside_its_snapshot() {
     on_its_own(|dir| async move {
         let state = dir.join("state");
@@ -200,10 +198,11 @@ fn a_hostile_layer_cannot_write_outside_its_snapshot() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn layers_of_every_kind_are_unpacked_as_they_are() {
     for storage in [None, Some(Storage::Copy)] {
         on_its_own(|dir| async move {
-            let Some(base) = base_tar(&dir).await else { return };
+            let base = base_tar(&dir).await;
             let engine = open(&dir.join("state"), storage).await;
             let long = "long/".repeat(60) + "name";
             let mut archive = tar::Builder::new(Vec::new());
@@ -283,9 +282,10 @@ fn layers_of_every_kind_are_unpacked_as_they_are() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn copies_give_the_same_image_as_an_overlay() {
     on_its_own(|dir| async move {
-        let Some(base) = base_tar(&dir).await else { return };
+        let base = base_tar(&dir).await;
         let mut diff_ids = Vec::new();
         for (name, storage) in [("one", None), ("two", Some(Storage::Copy))] {
             let engine = open(&dir.join("state").join(name), storage).await;
@@ -338,6 +338,7 @@ fn of_32_bits(code: &[u8]) -> &'static [u8] {
 
 #[cfg(target_arch = "x86_64")]
 #[test]
+#[ignore = "needs an engine"]
 fn programs_of_32_bits_run_and_make_no_namespaces() {
     on_its_own(|dir| async move {
         // Each ends with the code that is in `ebx`: 42; what `unshare(CLONE_NEWUSER)` answered; and
@@ -367,6 +368,7 @@ fn programs_of_32_bits_run_and_make_no_namespaces() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_blob_that_is_damaged_is_found_and_named() {
     on_its_own(|dir| async move {
         let state = dir.join("state");
@@ -395,9 +397,10 @@ fn a_blob_that_is_damaged_is_found_and_named() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn two_processes_that_unpack_one_layer_do_it_once() {
     on_its_own(|dir| async move {
-        let Some(base) = base_tar(&dir).await else { return };
+        let base = base_tar(&dir).await;
         let state = dir.join("state");
         let loads = (0..2).map(|number| {
             let (state, base) = (state.clone(), base.clone());
@@ -419,9 +422,12 @@ fn two_processes_that_unpack_one_layer_do_it_once() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn what_ran_while_its_files_were_taken_away_has_no_exit_code() {
     on_every_engine(|bench| async move {
-        let Some(state) = bench.state() else { return };
+        let Some(state) = bench.state() else {
+            return not_here(NotHere::OtherEngine);
+        };
         let containers = || {
             let forms = std::fs::read_dir(state.join("embedded")).unwrap().flatten();
             let containers = forms.filter_map(|form| std::fs::read_dir(form.path().join("c")).ok());
@@ -431,7 +437,7 @@ fn what_ran_while_its_files_were_taken_away_has_no_exit_code() {
         };
         // Renamed, removed, and there again as another. A plain user cannot remove what belongs to
         // the users of a container.
-        let root = rustix::process::geteuid().is_root();
+        let root = is_root();
         for way in 0..if root { 3 } else { 1 } {
             let log = Log::default();
             let script = "cd /tmp && echo up && sleep 1; pwd; exit 0";
@@ -462,9 +468,12 @@ fn what_ran_while_its_files_were_taken_away_has_no_exit_code() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_step_whose_files_were_taken_away_makes_no_layer() {
     on_every_engine(|bench| async move {
-        let Some(state) = bench.state() else { return };
+        let Some(state) = bench.state() else {
+            return not_here(NotHere::OtherEngine);
+        };
         let marker = format!("{:016x}", rand::random::<u64>());
         let text = format!("FROM {}\nRUN echo {marker}; sleep 1; echo x >/new\n", bench.from());
         let request = bench.build(&text, "taken");
@@ -484,7 +493,7 @@ fn a_step_whose_files_were_taken_away_makes_no_layer() {
                 if let Some(path) = found.filter(|_| up) {
                     std::fs::rename(&path, path.with_file_name(format!("{}-gone", bench.owner)))
                         .unwrap();
-                    return;
+                    break;
                 }
             }
         };
@@ -497,6 +506,7 @@ fn a_step_whose_files_were_taken_away_makes_no_layer() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn what_is_in_use_is_not_destroyed() {
     on_its_own(|dir| async move {
         let state = dir.join("state");
@@ -518,14 +528,15 @@ fn what_is_in_use_is_not_destroyed() {
 const HOLD: &str = "IMGFORGE_TEST_HOLD";
 
 #[test]
+#[ignore = "needs another test"]
 fn holds_a_container_for_another_test() {
-    let Ok(marker) = std::env::var(HOLD) else { return };
+    let Ok(marker) = std::env::var(HOLD) else { return not_here(NotHere::Unasked(HOLD)) };
     on_its_own(|_| async move {
         let owner = format!("held-{}", std::process::id());
-        let settings = Settings { owner, ..settings(&embedded_state(), None) };
+        let settings = Settings { owner, ..settings(&needs::state(), None) };
         let engine = EmbeddedEngine::open(settings).await.unwrap();
         let request = imgforge::engine::SandboxRequest {
-            image: "python:3.11-slim-bookworm".to_owned(),
+            image: base(),
             files: Vec::new(),
             command: format!("sleep {marker}"),
             time_limit: Duration::from_secs(1000),
@@ -544,12 +555,15 @@ fn holds_a_container_for_another_test() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_kill_leaves_nothing_after_the_next_start() {
     on_every_engine(|bench| async move {
-        let Some(state) = bench.state() else { return };
+        let Some(state) = bench.state() else {
+            return not_here(NotHere::OtherEngine);
+        };
         let marker = format!("34{}", rand::random::<u32>());
         let mut other = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "embedded::holds_a_container_for_another_test"])
+            .args(["--ignored", "--exact", "embedded::holds_a_container_for_another_test"])
             .env(HOLD, &marker)
             .env("IMGFORGE_TEST_STATE", state)
             .stdin(Stdio::null())
@@ -587,8 +601,16 @@ fn a_kill_leaves_nothing_after_the_next_start() {
 const LIVE: &str = "IMGFORGE_TEST_LIVE";
 
 #[test]
+#[ignore = "needs another test"]
 fn lives_in_a_state_directory_for_another_test() {
-    let Ok(wanted) = std::env::var(LIVE) else { return };
+    match std::env::var(LIVE) {
+        Ok(wanted) => live_here(&wanted),
+        Err(_) => not_here(NotHere::Unasked(LIVE)),
+    }
+}
+
+/// Does what is wanted in a state directory that another test made.
+fn live_here(wanted: &str) {
     on_its_own(|dir| async move {
         let state = PathBuf::from(std::env::var_os("IMGFORGE_TEST_LIVE_STATE").unwrap());
         let opened = EmbeddedEngine::open(settings(&state, None)).await;
@@ -598,9 +620,9 @@ fn lives_in_a_state_directory_for_another_test() {
             return;
         }
         let engine = opened.unwrap();
-        let Some(base) = base_tar(&dir).await else { return };
+        let base = base_tar(&dir).await;
         let loaded = engine.load(&image(vec![base], "live:1")).await;
-        match wanted.as_str() {
+        match wanted {
             "runs" => {
                 loaded.unwrap();
                 let (code, output) = shell(&engine, "live:1", "python3 -V && touch /etc/new").await;
@@ -651,12 +673,12 @@ fn lives_in_a_state_directory_for_another_test() {
 fn live(prepare: &str, wanted: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     // In a user namespace of its own root is as a plain user, who meets its limits.
-    let root = rustix::process::geteuid().is_root() && wanted != "confined";
+    let root = is_root() && wanted != "confined";
     let mut command = Command::new("unshare");
     command.args(if root { &["--mount"][..] } else { &["--user", "--map-root-user", "--mount"] });
     let script = format!(
         "set -e; cd {}; mkdir state; {prepare}\n\
-         exec \"$0\" --exact embedded::lives_in_a_state_directory_for_another_test --nocapture",
+         exec \"$0\" --ignored --exact embedded::lives_in_a_state_directory_for_another_test --nocapture",
         dir.path().display()
     );
     let output = command
@@ -664,7 +686,7 @@ fn live(prepare: &str, wanted: &str) -> String {
         .arg(std::env::current_exe().unwrap())
         .env(LIVE, wanted)
         .env("IMGFORGE_TEST_LIVE_STATE", dir.path().join("state"))
-        .env("IMGFORGE_TEST_STATE", embedded_state())
+        .env("IMGFORGE_TEST_STATE", needs::state())
         .env("IMGFORGE_TEST_PROGRAM", helper())
         .env("RUST_BACKTRACE", "0")
         .output()
@@ -678,68 +700,77 @@ fn live(prepare: &str, wanted: &str) -> String {
     text
 }
 
-/// Tells whether the embedded engine is under test, by somebody who has it with its base.
-fn under_test() -> bool {
-    std::env::var("IMGFORGE_TEST_ENGINES").unwrap_or("embedded".to_owned()).contains("embedded")
-        && embedded_state().exists()
-}
-
 #[test]
+#[ignore = "needs an engine"]
 fn a_state_directory_in_memory_works() {
-    if under_test() {
-        let text = live("mount -t tmpfs -o size=1g none state", "runs");
-        assert!(text.contains("ran: Python 3"), "{text}");
+    if !is_under_test("embedded") {
+        return not_here(NotHere::OtherEngine);
     }
+    let text = live("mount -t tmpfs -o size=1g none state", "runs");
+    assert!(text.contains("ran: Python 3"), "{text}");
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_state_directory_where_nothing_may_be_run_works() {
-    if under_test() {
-        let text = live("mount -t tmpfs -o size=1g,noexec,nosuid,nodev none state", "runs");
-        assert!(text.contains("ran: Python 3"), "{text}");
+    if !is_under_test("embedded") {
+        return not_here(NotHere::OtherEngine);
     }
+    let text = live("mount -t tmpfs -o size=1g,noexec,nosuid,nodev none state", "runs");
+    assert!(text.contains("ran: Python 3"), "{text}");
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_state_directory_that_takes_no_overlay_works_with_copies() {
-    if under_test() {
-        // As on a network file system: the kernel refuses an upper directory on it.
-        let user = if rustix::process::geteuid().is_root() { "" } else { ",userxattr" };
-        let prepare = format!(
-            "mkdir under; mount -t tmpfs -o size=3g none under; cd under; mkdir l u w m\n\
-             mount -t overlay -o lowerdir=l,upperdir=u,workdir=w{user} overlay m\n\
-             cd ..; mount --bind under/m state"
-        );
-        let text = live(&prepare, "runs");
-        assert!(text.contains("ran: Python 3"), "{text}");
-        assert!(text.contains("copies"), "{text}");
+    if !is_under_test("embedded") {
+        return not_here(NotHere::OtherEngine);
     }
+    // As on a network file system: the kernel refuses an upper directory on it.
+    let user = if is_root() { "" } else { ",userxattr" };
+    let prepare = format!(
+        "mkdir under; mount -t tmpfs -o size=3g none under; cd under; mkdir l u w m\n\
+         mount -t overlay -o lowerdir=l,upperdir=u,workdir=w{user} overlay m\n\
+         cd ..; mount --bind under/m state"
+    );
+    let text = live(&prepare, "runs");
+    assert!(text.contains("ran: Python 3"), "{text}");
+    assert!(text.contains("copies"), "{text}");
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_disk_that_is_full_leaves_no_half_image() {
-    if under_test() {
-        for size in ["size=60m", "size=1g,nr_inodes=700"] {
-            let text = live(&format!("mount -t tmpfs -o {size} none state"), "full");
-            assert!(text.contains("full: \n"), "{size}: {text}");
-        }
+    if !is_under_test("embedded") {
+        return not_here(NotHere::OtherEngine);
+    }
+    for size in ["size=60m", "size=1g,nr_inodes=700"] {
+        let text = live(&format!("mount -t tmpfs -o {size} none state"), "full");
+        assert!(text.contains("full: \n"), "{size}: {text}");
     }
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_kernel_that_allows_no_more_namespaces_is_named_in_the_middle_of_a_run() {
-    if under_test() {
-        let text = live("", "confined");
-        assert!(text.contains("confined: the kernel allows no such namespaces"), "{text}");
-        assert!(text.contains("`user.max_user_namespaces` is 0"), "{text}");
+    if !is_under_test("embedded") {
+        return not_here(NotHere::OtherEngine);
     }
+    let text = live("", "confined");
+    assert!(text.contains("confined: the kernel allows no such namespaces"), "{text}");
+    assert!(text.contains("`user.max_user_namespaces` is 0"), "{text}");
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_kernel_that_allows_no_user_namespaces_is_named() {
-    if under_test() && !rustix::process::geteuid().is_root() {
-        // The limit of a namespace holds for those in it.
-        let text = live("echo 0 > /proc/sys/user/max_user_namespaces", "refused");
-        assert!(text.contains("user.max_user_namespaces"), "{text}");
+    if !is_under_test("embedded") {
+        return not_here(NotHere::OtherEngine);
     }
+    if is_root() {
+        return not_here(NotHere::Root);
+    }
+    // The limit of a namespace holds for those in it.
+    let text = live("echo 0 > /proc/sys/user/max_user_namespaces", "refused");
+    assert!(text.contains("user.max_user_namespaces"), "{text}");
 }

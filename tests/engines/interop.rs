@@ -1,34 +1,31 @@
 //! What the embedded engine keeps, read by others, and what others publish, read by it.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use imgforge::engine::embedded::Storage;
 use imgforge::engine::{Builder as _, Engine, Image, Images as _, LayerRequest};
 
-use crate::common::{Log, layer, left_out, on_every_engine};
+use crate::common::{Log, is_under_test, layer, on_every_engine};
 use crate::embedded::open;
+use crate::needs::{NotHere, is_root, not_here, program};
 use crate::transfer::Registry;
 
-fn output(program: &str, args: &[&str]) -> Option<Output> {
-    Command::new(program).args(args).output().ok()
-}
-
 /// Runs a program that has to succeed; returns what it prints.
-fn succeed(program: &str, args: &[&str]) -> String {
-    let output = output(program, args).unwrap_or_else(|| panic!("`{program}` is not installed"));
+fn succeed(name: &str, args: &[&str]) -> String {
+    let output = program(Command::new(name).args(args), name);
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {args:?}: {text}");
+    assert!(output.status.success(), "{name} {args:?}: {text}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]
+#[ignore = "needs an engine and skopeo"]
 fn an_image_is_read_by_skopeo_and_runs_on_docker() {
     on_every_engine(|bench| async move {
-        let Some(state) = bench.state() else { return };
-        if output("skopeo", &["--version"]).is_none() {
-            return left_out("skopeo is not installed");
-        }
+        let Some(state) = bench.state() else {
+            return not_here(NotHere::OtherEngine);
+        };
         let text = format!("FROM {}\nENV WHO=me\nRUN echo made here > /made\n", bench.from());
         let built = bench.engine.build(&bench.build(&text, "skopeo"), &Log::default()).await;
         let built = built.unwrap();
@@ -38,8 +35,8 @@ fn an_image_is_read_by_skopeo_and_runs_on_docker() {
             serde_json::from_str(&succeed("skopeo", &["inspect", &source])).unwrap();
         assert_eq!(inspected["Labels"]["name"], "skopeo");
         assert_eq!(inspected["Layers"].as_array().unwrap().len(), built.diff_ids.len());
-        if !output("docker", &["version"]).is_some_and(|output| output.status.success()) {
-            return;
+        if !is_under_test("docker") {
+            return not_here(NotHere::OtherEngine);
         }
         succeed("skopeo", &["copy", "--quiet", &source, &format!("docker-daemon:{name}")]);
         let ran = succeed("docker", &["run", "--rm", "--network", "none", &name, "cat", "/made"]);
@@ -60,12 +57,16 @@ const LIST: &str = "find / -xdev \\( -path /proc -o -path /sys -o -path /dev -o 
                     -o -printf '%p %y %m %U:%G %s %T@ %n %l\\n' | sort";
 
 #[test]
+#[ignore = "needs an engine and docker-registry"]
 fn what_docker_pushes_is_pulled_with_the_same_files() {
     on_every_engine(|bench| async move {
-        if bench.socket().is_none() || !rustix::process::geteuid().is_root() {
-            return;
+        if bench.socket().is_none() {
+            return not_here(NotHere::OtherEngine);
         }
-        let Some(registry) = Registry::start(None).await else { return };
+        if !is_root() {
+            return not_here(NotHere::PlainUser);
+        }
+        let registry = Registry::start(None).await;
         let name = registry.name("imgforge/files:1");
         let text = format!(
             "FROM {}\nRUN mkdir -m 1777 /many && cd /many && echo a > a && ln a b && ln -s a c && \
@@ -116,12 +117,13 @@ async fn publish(dir: &Path, registry: &Registry) -> String {
 }
 
 #[test]
+#[ignore = "needs an engine and docker-registry"]
 fn a_damaged_blob_is_pulled_again_where_a_registry_has_it() {
     on_every_engine(|bench| async move {
         if bench.state().is_none() {
-            return;
+            return not_here(NotHere::OtherEngine);
         }
-        let Some(registry) = Registry::start(None).await else { return };
+        let registry = Registry::start(None).await;
         let dir = tempfile::tempdir().unwrap();
         let name = publish(dir.path(), &registry).await;
         let state = dir.path().join("state");
@@ -149,12 +151,13 @@ fn a_damaged_blob_is_pulled_again_where_a_registry_has_it() {
 }
 
 #[test]
+#[ignore = "needs an engine and docker-registry"]
 fn a_pull_goes_on_where_it_broke_off() {
     on_every_engine(|bench| async move {
         if bench.state().is_none() {
-            return;
+            return not_here(NotHere::OtherEngine);
         }
-        let Some(registry) = Registry::start(None).await else { return };
+        let registry = Registry::start(None).await;
         let dir = tempfile::tempdir().unwrap();
         let name = publish(dir.path(), &registry).await;
         let state = dir.path().join("state");

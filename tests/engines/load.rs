@@ -6,6 +6,7 @@ use imgforge::key::Digest;
 use crate::common::{layer, on_every_engine};
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_loaded_layer_is_one_more_on_its_parent_and_its_files_are_there() {
     on_every_engine(|bench| async move {
         let dir = tempfile::tempdir().unwrap();
@@ -29,6 +30,7 @@ fn a_loaded_layer_is_one_more_on_its_parent_and_its_files_are_there() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn equal_requests_give_one_image_and_layers_stack() {
     on_every_engine(|bench| async move {
         let dir = tempfile::tempdir().unwrap();
@@ -49,6 +51,7 @@ fn equal_requests_give_one_image_and_layers_stack() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_name_moves_to_the_image_that_was_loaded_last() {
     on_every_engine(|bench| async move {
         let dir = tempfile::tempdir().unwrap();
@@ -66,6 +69,7 @@ fn a_name_moves_to_the_image_that_was_loaded_last() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn an_image_that_several_remove_at_once_is_gone_and_nobody_fails() {
     on_every_engine(|bench| async move {
         let dir = tempfile::tempdir().unwrap();
@@ -87,6 +91,7 @@ fn an_image_that_several_remove_at_once_is_gone_and_nobody_fails() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn images_are_listed_while_others_go() {
     on_every_engine(|bench| async move {
         let dir = tempfile::tempdir().unwrap();
@@ -112,6 +117,7 @@ fn images_are_listed_while_others_go() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_parent_that_the_engine_does_not_have_is_named_and_nothing_is_left() {
     on_every_engine(|bench| async move {
         let dir = tempfile::tempdir().unwrap();
@@ -128,6 +134,7 @@ fn a_parent_that_the_engine_does_not_have_is_named_and_nothing_is_left() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_layer_that_is_not_what_it_says_is_refused_and_nothing_is_left() {
     on_every_engine(|bench| async move {
         let dir = tempfile::tempdir().unwrap();
@@ -141,6 +148,7 @@ fn a_layer_that_is_not_what_it_says_is_refused_and_nothing_is_left() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_layer_file_that_is_gone_is_named() {
     on_every_engine(|bench| async move {
         let dir = tempfile::tempdir().unwrap();
@@ -154,6 +162,7 @@ fn a_layer_file_that_is_gone_is_named() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn loads_at_once_do_not_disturb_each_other() {
     on_every_engine(|bench| async move {
         let dir = tempfile::tempdir().unwrap();
@@ -172,6 +181,7 @@ fn loads_at_once_do_not_disturb_each_other() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn the_listing_has_names_and_labels() {
     on_every_engine(|bench| async move {
         let request = bench.layer(&bench.base, None, "listed");

@@ -2,9 +2,8 @@
 //!
 //! It runs on the kinds of engine that `IMGFORGE_TEST_ENGINES` names, by default `docker embedded`:
 //! on every Docker engine of `IMGFORGE_TEST_DOCKER_HOSTS` (separated by spaces), else on the one that
-//! `DOCKER_HOST` and the sockets lead to, and on the embedded engine of the user who runs it. Without
-//! one the tests say so in a line and pass, unless it was named or `CI` is set: there they fail. They
-//! stand on the image `IMGFORGE_TEST_IMAGE`, a Debian, which `imgforge base bootstrap` makes.
+//! `DOCKER_HOST` and the sockets lead to, and on the embedded engine of the user who runs it. The
+//! tests stand on the image `IMGFORGE_TEST_IMAGE`, a Debian, which `imgforge base bootstrap` makes.
 //! `scripts/other-docker` runs it on another release of Docker.
 
 mod addresses;
@@ -18,6 +17,8 @@ mod embedded;
 mod escape;
 mod interop;
 mod load;
+#[path = "../common/needs.rs"]
+mod needs;
 mod platform;
 mod quotas;
 mod run;

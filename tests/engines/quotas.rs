@@ -50,6 +50,7 @@ const FULL_DISKS: &[(&str, &str)] = &[
 ];
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_sandbox_that_fills_the_disk_is_ended_however_it_hides() {
     on_every_engine(|bench| async move {
         for (name, script) in FULL_DISKS {
@@ -62,6 +63,7 @@ fn a_sandbox_that_fills_the_disk_is_ended_however_it_hides() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_file_that_is_larger_than_all_may_be_is_stopped_at_once() {
     on_every_engine(|bench| async move {
         let script = "head -c 400000000 /dev/zero >/var/x; stat -c %s /var/x; sleep 300";
@@ -72,6 +74,7 @@ fn a_file_that_is_larger_than_all_may_be_is_stopped_at_once() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_sandbox_that_makes_files_without_end_is_ended() {
     on_every_engine(|bench| async move {
         for script in [
@@ -87,6 +90,7 @@ fn a_sandbox_that_makes_files_without_end_is_ended() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_log_without_end_is_cut_at_its_quota() {
     on_every_engine(|bench| async move {
         for script in ["cat /dev/zero", "cat /dev/zero >&2", "cat /dev/zero >&4"] {
@@ -100,6 +104,7 @@ fn a_log_without_end_is_cut_at_its_quota() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn what_stays_within_its_quotas_and_what_takes_no_disk_ends_by_itself() {
     on_every_engine(|bench| async move {
         // Holes, memory, many names of one file, and what was removed.

@@ -8,6 +8,7 @@ use imgforge::owner::Liveness;
 use crate::common::{Log, dead, is_running, on_every_engine};
 
 #[test]
+#[ignore = "needs an engine"]
 fn output_comes_in_order_from_both_pipes_with_the_exit_code() {
     on_every_engine(|bench| async move {
         let script = "for i in 1 2 3 4 5; do echo out $i; echo err $i >&2; done; exit 7";
@@ -19,6 +20,7 @@ fn output_comes_in_order_from_both_pipes_with_the_exit_code() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_container_has_no_network() {
     on_every_engine(|bench| async move {
         let (_, output) = bench.shell(bench.from(), "cat /proc/net/dev").await;
@@ -30,6 +32,7 @@ fn a_container_has_no_network() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_command_that_is_not_there_has_the_code_of_a_shell() {
     on_every_engine(|bench| async move {
         let log = Log::default();
@@ -42,6 +45,7 @@ fn a_command_that_is_not_there_has_the_code_of_a_shell() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn an_interrupted_run_is_found_and_removed_and_a_live_one_is_not() {
     on_every_engine(|bench| async move {
         let log = Log::default();

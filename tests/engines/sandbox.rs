@@ -8,6 +8,7 @@ use imgforge::engine::{Quotas, Removed, SandboxEnd, SandboxNetwork, SandboxReque
 use imgforge::owner::Liveness;
 
 use crate::common::{Bench, Log, is_running, on_every_engine};
+use crate::needs::{NotHere, not_here};
 
 /// A sandbox that runs `script` with bash.
 pub fn sandbox(bench: &Bench, script: &str) -> SandboxRequest {
@@ -35,6 +36,7 @@ pub async fn run(bench: &Bench, request: &SandboxRequest) -> (SandboxEnd, String
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_script_gets_its_files_and_variables_and_both_outputs_are_one() {
     on_every_engine(|bench| async move {
         let mut request = sandbox(
@@ -51,6 +53,7 @@ fn a_script_gets_its_files_and_variables_and_both_outputs_are_one() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_time_limit_ends_everything_and_keeps_what_was_printed() {
     on_every_engine(|bench| async move {
         let marker = format!("32{}", rand::random::<u32>());
@@ -67,6 +70,7 @@ fn a_time_limit_ends_everything_and_keeps_what_was_printed() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn what_runs_on_in_the_background_ends_with_the_script() {
     on_every_engine(|bench| async move {
         let marker = format!("33{}", rand::random::<u32>());
@@ -78,6 +82,7 @@ fn what_runs_on_in_the_background_ends_with_the_script() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn too_much_memory_is_told_from_a_failure() {
     on_every_engine(|bench| async move {
         let mut request = sandbox(
@@ -115,6 +120,7 @@ fn too_much_memory_is_told_from_a_failure() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_script_that_ends_with_the_code_of_a_signal_ends_by_itself() {
     on_every_engine(|bench| async move {
         for (script, code) in [
@@ -136,6 +142,7 @@ fn a_script_that_ends_with_the_code_of_a_signal_ends_by_itself() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_script_that_is_stopped_ends_at_its_limit_and_no_later() {
     on_every_engine(|bench| async move {
         for script in [
@@ -161,6 +168,7 @@ fn a_script_that_is_stopped_ends_at_its_limit_and_no_later() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_container_that_somebody_kills_did_not_end_by_itself() {
     on_every_engine(|bench| async move {
         let marker = format!("35{}", rand::random::<u32>());
@@ -198,9 +206,12 @@ fn a_container_that_somebody_kills_did_not_end_by_itself() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_container_that_somebody_removes_is_worth_another_try() {
     on_every_engine(|bench| async move {
-        let Some(socket) = bench.socket() else { return };
+        let Some(socket) = bench.socket() else {
+            return not_here(NotHere::OtherEngine);
+        };
         let log = Log::default();
         let request = sandbox(&bench, "echo up; sleep 1000");
         let running = bench.engine.run_sandboxed(&request, &log, &log);
@@ -238,6 +249,7 @@ fn parent(pid: i32) -> i32 {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn too_many_processes_are_refused() {
     on_every_engine(|bench| async move {
         let mut request = sandbox(
@@ -257,6 +269,7 @@ fn too_many_processes_are_refused() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn there_is_loopback_with_its_names_and_nothing_else() {
     on_every_engine(|bench| async move {
         let mut request = sandbox(
@@ -276,6 +289,7 @@ fn there_is_loopback_with_its_names_and_nothing_else() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn silent_peers_do_not_answer_and_do_not_refuse() {
     on_every_engine(|bench| async move {
         let mut request = sandbox(
@@ -291,6 +305,7 @@ fn silent_peers_do_not_answer_and_do_not_refuse() {
 }
 
 #[test]
+#[ignore = "needs an engine"]
 fn a_run_of_this_host_is_removed_whoever_owns_it() {
     on_every_engine(|bench| async move {
         let request = sandbox(&bench, "echo up; sleep 1000");

@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
+use common::needs;
 use make::Forgery;
 
 /// How many are tried where nobody says a number.
@@ -80,10 +81,7 @@ fn evaluate_of(
 fn state(dir: &Path, engine: &str) -> std::path::PathBuf {
     match engine {
         "docker" => dir.join("state"),
-        _ => std::env::var_os("IMGFORGE_TEST_STATE").map_or_else(
-            || format!("/tmp/imgforge-test-{}", rustix::process::getuid().as_raw()).into(),
-            Into::into,
-        ),
+        _ => needs::state(),
     }
 }
 
@@ -104,28 +102,24 @@ fn none_is_resolved(engine: &str, count: usize) {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn under_the_strict_rules_no_forgery_is_resolved_on_docker() {
-    if common::has_engine() {
-        none_is_resolved("docker", count().div_ceil(3));
-    }
+    needs::docker();
+    none_is_resolved("docker", count().div_ceil(3));
 }
 
 #[test]
+#[ignore = "needs a base image"]
 fn under_the_strict_rules_no_forgery_is_resolved_on_the_embedded_engine() {
-    if !state(Path::new("/"), "embedded").is_dir() {
-        assert!(std::env::var_os("CI").is_none(), "the embedded engine has no bases");
-        eprintln!("skipped: the embedded engine has no bases");
-        return;
-    }
+    needs::base();
     none_is_resolved("embedded", count());
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn under_the_default_rules_forgeries_of_the_sample_do_forge() {
     // What forges nothing proves nothing.
-    if !common::has_engine() {
-        return;
-    }
+    needs::docker();
     let space = tempfile::tempdir().unwrap();
     let ways = ["conftest_-plain", "init_tests_-plain", "setup-files-plain"];
     let forgeries: Vec<Forgery> = make::forgeries(space.path(), usize::MAX)
@@ -226,18 +220,15 @@ fn the_file_of_results_is_compared(engine: &str) {
 }
 
 #[test]
+#[ignore = "needs Docker"]
 fn under_the_strict_rules_a_log_is_compared_with_the_file_of_results_on_docker() {
-    if common::has_engine() {
-        the_file_of_results_is_compared("docker");
-    }
+    needs::docker();
+    the_file_of_results_is_compared("docker");
 }
 
 #[test]
+#[ignore = "needs a base image"]
 fn under_the_strict_rules_a_log_is_compared_with_the_file_of_results_on_the_embedded_engine() {
-    if !state(Path::new("/"), "embedded").is_dir() {
-        assert!(std::env::var_os("CI").is_none(), "the embedded engine has no bases");
-        eprintln!("skipped: the embedded engine has no bases");
-        return;
-    }
+    needs::base();
     the_file_of_results_is_compared("embedded");
 }

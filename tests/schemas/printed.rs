@@ -1,16 +1,16 @@
 //! What the commands print with `--json`, and the files that runs leave. Most of it needs no base
 //! image: a build that fails prints a document, too. The rest stands on the base in the state directory
-//! of the engine tests, `IMGFORGE_TEST_STATE`, as the tests of `imgforge run` do.
+//! of the engine tests, `IMGFORGE_TEST_STATE`, and on a registry.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use imgforge::bundle::{self, BundleManifest};
 use imgforge::cache::archive;
 use serde_json::{Value, json};
 
-use crate::common::FROM;
+use crate::common::needs::{self, FROM};
 use crate::common::schema::{all, check};
 use crate::form::OF_FILES;
 use crate::machine::{Machine, command, text};
@@ -66,23 +66,46 @@ impl Printed {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_commands_print_and_runs_leave_follows_the_schemas() {
     let mut printed = Printed::default();
-    let mut left_out: BTreeSet<&str> = BTreeSet::new();
     let machine = Machine::new().await;
     plain(&mut printed, machine.path());
     refused(&mut printed, machine.path());
     failing(&mut printed, &machine).await;
     bundles(&mut printed).await;
-    cached(&mut printed, &mut left_out).await;
-    match base_state() {
-        Some(state) => on_a_base(&mut printed, &state),
-        None => left_out.extend(["base-bootstrap", "instance-report"]),
-    }
-    // Those of what is read have tests of their own.
-    left_out.extend(["dataset-row", "predictions"]);
+    cached(&mut printed).await;
     let expected: BTreeSet<String> = all().into_iter().map(|(name, _)| name).collect();
-    let seen = printed.0.iter().map(String::as_str).chain(left_out).map(str::to_owned);
+    // Those of what is read have tests of their own.
+    let elsewhere = [&ON_A_BASE[..], &WITH_A_REGISTRY, &["dataset-row", "predictions"]].concat();
+    let seen = printed.0.iter().map(String::as_str).chain(elsewhere).map(str::to_owned);
     assert_eq!(seen.collect::<BTreeSet<String>>(), expected);
     assert!(OF_FILES.iter().all(|name| expected.contains(*name)));
+}
+
+/// The schemas of what only commands print that have a base.
+const ON_A_BASE: [&str; 2] = ["base-bootstrap", "instance-report"];
+
+#[test]
+#[ignore = "needs a base image"]
+fn what_builds_and_runs_print_and_leave_follows_the_schemas() {
+    let mut printed = Printed::default();
+    on_a_base(&mut printed, &needs::base());
+    assert!(ON_A_BASE.iter().all(|name| printed.0.contains(*name)), "{:?}", printed.0);
+}
+
+/// The schemas of what only commands print that have a registry.
+const WITH_A_REGISTRY: [&str; 2] = ["cache-push", "cache-pull"];
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs docker-registry"]
+async fn what_commands_print_that_have_a_registry_follows_the_schemas() {
+    let mut printed = Printed::default();
+    let registry = Registry::start();
+    let machine = Machine::new().await;
+    machine.tree(1, 1000).await;
+    let name = registry.name();
+    printed.run("cache-push", 0, machine.command(&["cache", "push", &name]));
+    let other = Machine::new().await;
+    printed.run("cache-pull", 0, other.command(&["cache", "pull", &name]));
+    assert!(WITH_A_REGISTRY.iter().all(|name| printed.0.contains(*name)), "{:?}", printed.0);
 }
 
 /// Commands that need no engine, or only ask one.
@@ -235,7 +258,7 @@ async fn bundles(printed: &mut Printed) {
 }
 
 /// The commands of the cache, on small images.
-async fn cached(printed: &mut Printed, left_out: &mut BTreeSet<&'static str>) {
+async fn cached(printed: &mut Printed) {
     let machine = Machine::new().await;
     let made = machine.tree(1, 10_000).await;
     let dir = machine.path();
@@ -264,38 +287,12 @@ async fn cached(printed: &mut Printed, left_out: &mut BTreeSet<&'static str>) {
     let import = ["cache", "import", archive.to_str().unwrap()];
     let brought = printed.run("cache-import", 0, other.command(&import));
     assert_eq!(brought["imported"], made.len());
-    match Registry::start() {
-        None => left_out.extend(["cache-push", "cache-pull"]),
-        Some(registry) => {
-            let name = registry.name();
-            printed.run("cache-push", 0, imgforge(&format!("cache push {name}")));
-            let other = Machine::new().await;
-            printed.run("cache-pull", 0, other.command(&["cache", "pull", &name]));
-        }
-    }
     let removed = printed.run("cache-rm", 0, imgforge(&format!("cache rm {leaf}")));
     assert_eq!(removed["removed"].as_array().unwrap().len(), 1);
     for line in ["cache gc --keep-bytes 0 --dry-run", "cache gc --keep-bytes 0"] {
         let gone = printed.run("cache-gc", 0, imgforge(line));
         assert_eq!(gone["removed"].as_array().unwrap().len(), made.len() - 1, "{gone:#}");
     }
-}
-
-/// Returns the state directory that has a base; where one was promised, it has to.
-fn base_state() -> Option<PathBuf> {
-    let state = std::env::var_os("IMGFORGE_TEST_STATE").map_or_else(
-        || {
-            let user = rustix::process::geteuid().as_raw();
-            std::env::temp_dir().join(format!("imgforge-test-{user}"))
-        },
-        PathBuf::from,
-    );
-    let there = state.join("embedded/oci/index.json").exists();
-    assert!(there || std::env::var_os("CI").is_none(), "there is no base image in {state:?}");
-    if !there {
-        eprintln!("there is no base image in {state:?}: builds and runs are left out");
-    }
-    there.then_some(state)
 }
 
 /// Builds and runs that come to their end.

@@ -121,7 +121,7 @@ mod tests {
         loop {
             match reader.read_event().expect("well-formed XML") {
                 quick_xml::events::Event::Start(tag) | quick_xml::events::Event::Empty(tag)
-                    if tag.name().as_ref() == name =>
+                    if tag.name().as_ref() == name.as_bytes() =>
                 {
                     count += 1;
                 }

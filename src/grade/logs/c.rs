@@ -75,7 +75,7 @@ fn doctest(log: &str, _: &Context<'_>, map: &mut StatusMap) -> Result<(), ReadEr
         match event {
             Event::Start(ref tag) | Event::Empty(ref tag) => {
                 let open = Open {
-                    tag: tag.name().as_ref().to_owned(),
+                    tag: String::from_utf8_lossy(tag.name().as_ref()).into_owned(),
                     name: attribute(tag, "name").unwrap_or_else(|| "None".to_owned()),
                 };
                 if open.tag == "Expression" && attribute(tag, "success").as_deref() != Some("true")
@@ -123,6 +123,7 @@ fn close(
 
 fn attribute(tag: &BytesStart<'_>, name: &str) -> Option<String> {
     let value = tag.try_get_attribute(name).ok()??;
-    let unescaped = quick_xml::escape::unescape(&value.value).map(std::borrow::Cow::into_owned);
-    Some(unescaped.unwrap_or_else(|_| value.value.into_owned()))
+    let text = String::from_utf8_lossy(&value.value);
+    let unescaped = quick_xml::escape::unescape(&text).map(std::borrow::Cow::into_owned);
+    Some(unescaped.unwrap_or_else(|_| text.into_owned()))
 }

@@ -20,7 +20,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Vec<Case>> {
                 roots += usize::from(depth == 0);
                 depth += 1;
                 match tag.local_name().as_ref() {
-                    "testcase" => open = Some((depth, case(tag))),
+                    b"testcase" => open = Some((depth, case(tag))),
                     name => {
                         if let Some((_, case)) = &mut open {
                             mark(case, name);
@@ -44,8 +44,9 @@ pub(super) fn read(bytes: &[u8]) -> Option<Vec<Case>> {
 fn case(tag: &BytesStart<'_>) -> Case {
     let attribute = |name: &str| {
         let value = tag.try_get_attribute(name).ok().flatten()?;
-        let unescaped = quick_xml::escape::unescape(&value.value).map(|text| text.into_owned());
-        Some(unescaped.unwrap_or_else(|_| value.value.into_owned()))
+        let text = String::from_utf8_lossy(&value.value);
+        let unescaped = quick_xml::escape::unescape(&text).map(|text| text.into_owned());
+        Some(unescaped.unwrap_or_else(|_| text.into_owned()))
     };
     let short = attribute("name").unwrap_or_default();
     let name = match attribute("classname").filter(|group| !group.is_empty()) {
@@ -62,10 +63,10 @@ fn case(tag: &BytesStart<'_>) -> Case {
 }
 
 /// Takes what stands in a `testcase`.
-fn mark(case: &mut Case, element: &str) {
+fn mark(case: &mut Case, element: &[u8]) {
     match element {
-        "failure" | "error" => case.status = CaseStatus::Failed,
-        "skipped" if case.status == CaseStatus::Passed => case.status = CaseStatus::Skipped,
+        b"failure" | b"error" => case.status = CaseStatus::Failed,
+        b"skipped" if case.status == CaseStatus::Passed => case.status = CaseStatus::Skipped,
         _ => {}
     }
 }

@@ -3,7 +3,7 @@
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use rustix::process::{Signal, set_parent_process_death_signal, setsid};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 /// Gives a program a process group of its own: what a terminal or a supervisor sends to the whole group
 /// of this process is then ours to answer. It is ended by SIGTERM when the thread that starts it ends,
@@ -18,9 +18,10 @@ pub(crate) fn apart(command: &mut Command) -> &mut Command {
 
 /// Gives a program a session of its own, without a terminal: signals of the terminal do not reach it,
 /// and it asks nobody. It ends with its input.
+#[cfg(feature = "docker")]
 pub(crate) fn in_own_session(command: &mut Command) -> &mut Command {
     // SAFETY: between fork and exec it makes one system call, and touches no memory.
-    unsafe { command.pre_exec(|| Ok(setsid().map(drop)?)) }
+    unsafe { command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?)) }
 }
 
 #[cfg(test)]

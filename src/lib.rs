@@ -57,6 +57,7 @@ pub mod exec;
 mod file_lock;
 mod file_system;
 pub mod forge;
+#[cfg(feature = "embedded")]
 #[doc(hidden)]
 pub mod fuzz_targets;
 pub mod grade;

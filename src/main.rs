@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // Before there is any other thread: a helper of the embedded engine enters Linux namespaces.
+    #[cfg(feature = "embedded")]
     if let Some(code) = imgforge::engine::embedded::helper::main() {
         return code;
     }

@@ -57,6 +57,15 @@ pub struct PackageIndex {
     task: JoinHandle<()>,
 }
 
+#[cfg(feature = "embedded")]
+use crate::engine::embedded::helper::bring_loopback_up;
+
+/// Says what has to be brought up: only the embedded engine changes networks.
+#[cfg(not(feature = "embedded"))]
+fn bring_loopback_up() -> io::Result<()> {
+    Err(io::Error::other("the loopback of this network namespace is down: `ip link set lo up`"))
+}
+
 impl Drop for PackageIndex {
     fn drop(&mut self) {
         self.task.abort();
@@ -74,7 +83,7 @@ impl PackageIndex {
         };
         if !reached {
             // The loopback of a network namespace that is new is down.
-            crate::engine::embedded::helper::bring_loopback_up()?;
+            bring_loopback_up()?;
             listener = TcpListener::bind("127.0.0.1:0").await;
         }
         let listener = listener?;

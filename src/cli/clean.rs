@@ -6,7 +6,6 @@ use serde_json::json;
 
 use crate::cli::out::errln;
 use crate::engine::Removed;
-use crate::engine::embedded::EmbeddedEngine;
 
 use super::open;
 use super::{CommandResult, Error, Exit, Global};
@@ -40,8 +39,7 @@ pub(super) async fn run(global: &Global, args: CleanArgs) -> CommandResult {
             let hint = "wait for it, or end it".to_owned();
             return Err(Error::environment(error).with_hint(Some(hint)).into());
         }
-        let settings = open::embedded_settings(global).map_err(open::engine_failure)?;
-        let directory = EmbeddedEngine::destroy(settings).await;
+        let directory = global.forge_options().destroy_embedded().await;
         let directory = directory.map_err(open::engine_failure)?;
         store.forget_engines("embedded ").map_err(Error::environment)?;
         let removed = vec![directory.display().to_string()];

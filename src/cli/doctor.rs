@@ -72,6 +72,7 @@ pub(super) async fn run(global: &Global, args: DoctorArgs) -> CommandResult {
     let mut checks = Vec::new();
     let state = open::state_dir(global);
     let info = match open::connect_to(global, true).await {
+        Err(error @ EngineError::NotBuilt { .. }) => return Err(open::engine_failure(error).into()),
         Err(error) => Err(error),
         Ok(engine) => engine.info().await,
     };
@@ -275,7 +276,7 @@ fn certificates_check() -> Check {
 
 /// Reads the files with credentials for registries.
 fn credentials_check() -> Option<Check> {
-    let directory = crate::engine::docker::config_directory(open::variable)?;
+    let directory = crate::engine::client_config::config_directory(open::variable)?;
     Some(match crate::engine::check_credentials(&directory, open::variable) {
         Ok(files) if files.is_empty() => ok("credentials", "none"),
         Ok(files) => {

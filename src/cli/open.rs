@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::catalog::Catalog;
 use crate::cli::out::errln;
-use crate::engine::embedded::Settings;
 use crate::engine::{Engine, EngineError, LogSink};
 use crate::forge::{self, Forge, ForgeOptions, Notice, Notices, Opened};
 use crate::store::Store;
@@ -48,11 +47,6 @@ pub async fn connect(global: &Global) -> Result<Arc<dyn Engine>, EngineError> {
 /// Connects to the engine; with `probe` the embedded one tries anew what this machine allows.
 pub async fn connect_to(global: &Global, probe: bool) -> Result<Arc<dyn Engine>, EngineError> {
     global.forge_options().connect_to(probe).await
-}
-
-/// Returns what the embedded engine is opened with.
-pub fn embedded_settings(global: &Global) -> Result<Settings, EngineError> {
-    global.forge_options().embedded_settings()
 }
 
 /// Makes a failure of an engine that cannot be used.

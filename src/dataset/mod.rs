@@ -4,6 +4,8 @@
 
 mod cell;
 mod cell_text;
+#[cfg(feature = "parquet")]
+mod columns;
 pub mod demo;
 mod files;
 pub mod hub;
@@ -113,6 +115,13 @@ pub enum DatasetError {
     /// A file of another kind.
     #[error("`{path}` is none of `.parquet`, `.arrow`, `.jsonl`, `.json`, `.csv` and `.tsv`")]
     UnknownFormat {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file of a kind that this program was built without.
+    #[cfg(not(feature = "parquet"))]
+    #[error("cannot read `{path}`: this imgforge was built without parquet and Arrow")]
+    NotBuilt {
         /// The file.
         path: PathBuf,
     },
@@ -246,6 +255,10 @@ impl DatasetError {
             DatasetError::OnePart { .. } => {
                 Some("name the folder, and all parts are read".to_owned())
             }
+            #[cfg(not(feature = "parquet"))]
+            DatasetError::NotBuilt { .. } => Some(
+                "build it with them: `cargo install --path . --features parquet`".to_owned(),
+            ),
             DatasetError::NoSplits { .. } => Some("leave --split out".to_owned()),
             DatasetError::UnknownFormat { .. } => Some(
                 "unpack it when it is compressed; `datasets` writes the others with `to_parquet` \

@@ -1,16 +1,11 @@
-//! From files to rows: parquet, Arrow, JSON and CSV.
+//! From files to rows: JSON and CSV here, parquet and Arrow in [`columns`](super::columns).
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use arrow_array::RecordBatch;
-use arrow_ipc::reader::{FileReader, StreamReader};
-use parquet::file::reader::{FileReader as _, SerializedFileReader};
-use parquet::record::Field;
-
 use super::cell::Cell;
+#[cfg(feature = "parquet")]
+use super::columns;
 use super::json::{self, JsonError, Place};
 use super::parts::Format;
 use super::row::{self, Row, RowProblem};
@@ -37,8 +32,14 @@ pub(super) fn read(files: &[PathBuf]) -> Result<Rows, DatasetError> {
     for file in files {
         reading.path = file.clone();
         match Format::of(&file.to_string_lossy()) {
-            Some(Format::Parquet) => parquet_rows(file, &mut reading)?,
-            Some(Format::Arrow) => arrow_rows(file, &mut reading)?,
+            #[cfg(feature = "parquet")]
+            Some(Format::Parquet) => columns::parquet_rows(file, &mut reading)?,
+            #[cfg(feature = "parquet")]
+            Some(Format::Arrow) => columns::arrow_rows(file, &mut reading)?,
+            #[cfg(not(feature = "parquet"))]
+            Some(Format::Parquet | Format::Arrow) => {
+                return Err(DatasetError::NotBuilt { path: file.clone() });
+            }
             Some(Format::JsonLines) => json_rows(file, true, &mut reading)?,
             Some(Format::Json) => json_rows(file, false, &mut reading)?,
             Some(Format::Csv) => csv_rows(file, b',', &mut reading)?,
@@ -61,7 +62,7 @@ pub(super) fn read(files: &[PathBuf]) -> Result<Rows, DatasetError> {
 
 /// What was read so far.
 #[derive(Default)]
-struct Reading {
+pub(super) struct Reading {
     path: PathBuf,
     rows: Rows,
     problems: Vec<(PathBuf, RowProblem)>,
@@ -78,7 +79,8 @@ struct Seen {
 }
 
 impl Reading {
-    fn take(&mut self, place: String, cells: Vec<(String, Cell)>) {
+    /// Takes a row.
+    pub(super) fn take(&mut self, place: String, cells: Vec<(String, Cell)>) {
         match row::read(&Row { place: place.clone(), cells }) {
             Err(problem) => self.refuse(problem),
             Ok(instance) => {
@@ -147,137 +149,13 @@ impl Reading {
     }
 }
 
-fn read_error(path: &Path) -> impl FnOnce(std::io::Error) -> DatasetError {
+pub(super) fn read_error(path: &Path) -> impl FnOnce(std::io::Error) -> DatasetError {
     let path = path.to_owned();
     move |source| DatasetError::Read { path, source }
 }
 
-fn corrupt(path: &Path, what: impl std::fmt::Display) -> DatasetError {
+pub(super) fn corrupt(path: &Path, what: impl std::fmt::Display) -> DatasetError {
     DatasetError::Corrupt { path: path.to_owned(), what: what.to_string() }
-}
-
-/// Opens a file that is not readable from its beginning on when it is cut off.
-fn open(path: &Path) -> Result<File, DatasetError> {
-    let file = File::open(path).map_err(read_error(path))?;
-    match file.metadata().map_err(read_error(path))?.len() {
-        0 => Err(corrupt(path, "it is empty (0 bytes)")),
-        _ => Ok(file),
-    }
-}
-
-fn parquet_rows(path: &Path, reading: &mut Reading) -> Result<(), DatasetError> {
-    let reader = SerializedFileReader::new(open(path)?).map_err(|error| corrupt(path, error))?;
-    let schema = reader.metadata().file_metadata().schema().clone();
-    let wanted = schema
-        .get_fields()
-        .iter()
-        .filter(|field| row::column(field.name()).is_some())
-        .cloned()
-        .collect();
-    let projection = parquet::schema::types::Type::group_type_builder(schema.name())
-        .with_fields(wanted)
-        .build()
-        .map_err(|error| corrupt(path, error))?;
-    let rows = reader.get_row_iter(Some(projection)).map_err(|error| corrupt(path, error))?;
-    for (index, row) in rows.enumerate() {
-        let row = row.map_err(|error| corrupt(path, error))?;
-        let cells = row.into_columns().into_iter();
-        let cells = cells.map(|(name, field)| (name, cell_of(field))).collect();
-        reading.take(format!("row {}", index + 1), cells);
-    }
-    Ok(())
-}
-
-/// Makes a cell of a parquet value; strings are moved.
-fn cell_of(field: Field) -> Cell {
-    let float = |number: f64| match number.is_finite() {
-        // As Python writes it: `3.0`, not `3`.
-        true => Cell::Number(format!("{number:?}")),
-        false => Cell::Null,
-    };
-    match field {
-        Field::Str(text) => Cell::Text(text.into_bytes()),
-        Field::Bytes(bytes) => Cell::Text(bytes.data().to_vec()),
-        Field::ListInternal(list) => {
-            Cell::List(list.elements().iter().cloned().map(cell_of).collect())
-        }
-        Field::Group(row) => Cell::Map(
-            row.into_columns().into_iter().map(|(name, field)| (name, cell_of(field))).collect(),
-        ),
-        Field::Null => Cell::Null,
-        Field::Float(number) => float(f64::from(number)),
-        Field::Double(number) => float(number),
-        Field::Bool(value) => Cell::Bool(value),
-        Field::Byte(_)
-        | Field::Short(_)
-        | Field::Int(_)
-        | Field::Long(_)
-        | Field::UByte(_)
-        | Field::UShort(_)
-        | Field::UInt(_)
-        | Field::ULong(_) => Cell::Number(field.to_string()),
-        Field::MapInternal(map) => Cell::Map(
-            map.entries()
-                .iter()
-                .map(|(key, value)| {
-                    let key = match key {
-                        Field::Str(text) => text.clone(),
-                        other => other.to_string(),
-                    };
-                    (key, cell_of(value.clone()))
-                })
-                .collect(),
-        ),
-        // Times and the like, in the columns that are only shown.
-        other => Cell::Text(other.to_string().into_bytes()),
-    }
-}
-
-/// Reads Arrow: the stream that `save_to_disk` writes, or the file format.
-fn arrow_rows(path: &Path, reading: &mut Reading) -> Result<(), DatasetError> {
-    let mut file = open(path)?;
-    let mut magic = [0; 6];
-    let is_file = file.read_exact(&mut magic).is_ok() && magic == *b"ARROW1";
-    let mut row = 0;
-    let mut take = |batch: RecordBatch| -> Result<(), DatasetError> {
-        let schema = batch.schema();
-        let wanted: Vec<usize> = (0..schema.fields().len())
-            .filter(|index| row::column(schema.field(*index).name()).is_some())
-            .collect();
-        let batch = batch.project(&wanted).map_err(|error| corrupt(path, error))?;
-        let mut lines = arrow_json::LineDelimitedWriter::new(Vec::new());
-        lines.write(&batch).and_then(|()| lines.finish()).map_err(|error| corrupt(path, error))?;
-        let lines = String::from_utf8(lines.into_inner()).map_err(|error| corrupt(path, error))?;
-        for line in lines.lines() {
-            row += 1;
-            let Cell::Map(cells) = Cell::of_json(line).map_err(|what| corrupt(path, what))? else {
-                return Err(corrupt(path, "a row is no object"));
-            };
-            reading.take(format!("row {row}"), cells);
-        }
-        Ok(())
-    };
-    if is_file {
-        file.rewind().map_err(read_error(path))?;
-        let batches = FileReader::try_new(file, None).map_err(|error| corrupt(path, error))?;
-        for batch in batches {
-            take(batch.map_err(|error| corrupt(path, error))?)?;
-        }
-        return Ok(());
-    }
-    // A stream that was cut off between two batches reads well: only its end says that it is whole.
-    let mut end = [0; 8];
-    let at_end = file.seek(SeekFrom::End(-8)).and_then(|_| file.read_exact(&mut end));
-    if at_end.is_err() || end != [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0] {
-        return Err(corrupt(path, "the mark at the end of the stream is missing"));
-    }
-    file.rewind().map_err(read_error(path))?;
-    let file = std::io::BufReader::new(file);
-    let batches = StreamReader::try_new(file, None).map_err(|error| corrupt(path, error))?;
-    for batch in batches {
-        take(batch.map_err(|error| corrupt(path, error))?)?;
-    }
-    Ok(())
 }
 
 /// Says where an item is.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 
-use super::docker::{Refusal, read_json};
+use super::client_config::{FileFault, read_json};
 use super::{EngineError, LogSink, Result, reference};
 
 /// The name under which Docker keeps the credentials of Docker Hub.
@@ -94,10 +94,10 @@ impl File {
     fn read(&self) -> Result<Option<serde_json::Value>> {
         let read = match self {
             File::Given(text) => serde_json::from_str(text)
-                .map_err(|source| Refusal::Broken { path: self.path().to_owned(), source }),
+                .map_err(|source| FileFault::Broken { path: self.path().to_owned(), source }),
             File::Docker(path) | File::Podman(path) => read_json(path),
         };
-        read.map_err(EngineError::Unusable)
+        read.map_err(EngineError::ClientFile)
     }
 }
 

@@ -4,7 +4,11 @@ use std::path::PathBuf;
 
 use crate::platform;
 
-use super::{docker, embedded};
+use super::client_config::FileFault;
+#[cfg(feature = "docker")]
+use super::docker;
+#[cfg(feature = "embedded")]
+use super::embedded;
 
 /// A result of an engine call.
 pub type Result<T> = std::result::Result<T, EngineError>;
@@ -27,9 +31,19 @@ pub enum EngineError {
         /// The socket.
         address: String,
     },
-    /// The engine that was chosen, or that answers, or a file of credentials, cannot be used.
+    /// This program was built without the engine.
+    #[error("this imgforge was built without the {engine} engine")]
+    NotBuilt {
+        /// Its name, which is also that of the cargo feature.
+        engine: &'static str,
+    },
+    /// The engine that was chosen, or that answers, cannot be used.
+    #[cfg(feature = "docker")]
     #[error(transparent)]
     Unusable(docker::Refusal),
+    /// A file of credentials cannot be used.
+    #[error(transparent)]
+    ClientFile(FileFault),
     /// The engine is older than what imgforge can use.
     #[error("the engine speaks API {found}, imgforge needs {needed} or newer")]
     TooOld {
@@ -145,6 +159,7 @@ pub enum EngineError {
         code: i64,
     },
     /// This process may make no containers here.
+    #[cfg(feature = "embedded")]
     #[error("{}; it failed to {action}: {reason}", confinement.text())]
     Confined {
         /// What the kernel refused.
@@ -212,8 +227,9 @@ impl EngineError {
             EngineError::Unreachable { .. }
             | EngineError::PermissionDenied { .. }
             | EngineError::Offline { .. }
-            | EngineError::NoRegistry { .. }
-            | EngineError::Confined { .. } => true,
+            | EngineError::NoRegistry { .. } => true,
+            #[cfg(feature = "embedded")]
+            EngineError::Confined { .. } => true,
             _ => false,
         }
     }
@@ -246,8 +262,14 @@ impl EngineError {
                 login(registry)
             )),
             EngineError::GaveUp { source } => source.hint(),
+            #[cfg(feature = "embedded")]
             EngineError::Confined { confinement, .. } => Some(confinement.fix()),
+            EngineError::NotBuilt { engine } => Some(format!(
+                "build it with that engine: `cargo install --path . --features {engine}`"
+            )),
+            #[cfg(feature = "docker")]
             EngineError::Unusable(refusal) => Some(refusal.hint()),
+            EngineError::ClientFile(fault) => Some(fault.hint()),
             _ => None,
         }
     }

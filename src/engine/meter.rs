@@ -90,6 +90,7 @@ impl Meter {
     }
 
     /// Takes away from what is measured what was there before, below `paths`.
+    #[cfg(any(test, feature = "embedded"))]
     pub(super) fn without(mut self, paths: &[PathBuf]) -> Meter {
         let mut walk = Walk::new(paths.to_vec());
         while !walk.advance(&Quotas::default(), Usage::default()).done() {}
@@ -141,6 +142,7 @@ enum Advance {
     Over(Quota),
 }
 
+#[cfg(any(test, feature = "embedded"))]
 impl Advance {
     fn done(&self) -> bool {
         matches!(self, Advance::Done)

@@ -7,9 +7,12 @@
 mod attach;
 pub(crate) mod bounds;
 mod build_request;
+pub mod client_config;
 mod config;
 mod credentials;
+#[cfg(feature = "docker")]
 pub mod docker;
+#[cfg(feature = "embedded")]
 pub mod embedded;
 pub(crate) mod emulation;
 mod error;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use crate::bundle::index::PackageIndex;
 use crate::cache::registry::RegistryCache;
 use crate::disk;
-use crate::engine::{Engine, EngineKind, HostAccess, embedded};
+use crate::engine::{Engine, HostAccess};
+#[cfg(feature = "embedded")]
+use crate::engine::{EngineKind, embedded};
 use crate::event::Reporter;
 use crate::exec::evaluation::EvaluationContext;
 use crate::exec::output::Told;
@@ -159,6 +161,7 @@ impl<'w> AssessedPlan<'w> {
         if let Some(index) = &index {
             lead_to(index, &mut host);
         }
+        #[cfg(feature = "embedded")]
         if info.kind == EngineKind::Embedded && embedded::ends_with_login() {
             workload
                 .notices

@@ -10,6 +10,7 @@
 mod assessed;
 mod budget;
 pub(crate) mod bundle_in_use;
+mod engines;
 mod error;
 pub(crate) mod evaluate;
 mod from_images;

@@ -9,12 +9,8 @@ use clap::ValueEnum as _;
 use crate::cache::Collector;
 use crate::cache::check::Checker;
 use crate::catalog::Catalog;
-use crate::engine::docker::{self, DockerEngine};
-use crate::engine::embedded::{EmbeddedEngine, Settings, Storage};
-use crate::engine::{Engine, EngineError, EngineInfo, Runner as _};
-use crate::file_system;
+use crate::engine::{Engine, EngineError, EngineInfo};
 use crate::key::Key;
-use crate::owner;
 use crate::store::{self, OnNetwork, Store, StoreError};
 use crate::words;
 
@@ -64,31 +60,31 @@ impl ForgeOptions {
     /// Connects to the engine as [`connect`] does; with `probe` the embedded one tries anew what this
     /// machine allows.
     pub async fn connect_to(&self, probe: bool) -> Result<Arc<dyn Engine>, EngineError> {
-        let choice = self.engine_choice()?;
-        if choice == EngineChoice::Embedded {
-            return Ok(Arc::new(self.embedded(probe).await?));
+        match self.engine_choice()? {
+            EngineChoice::Docker => self.docker().await,
+            EngineChoice::Embedded => self.embedded(probe, None).await,
+            EngineChoice::Auto => self.any_engine(probe).await,
         }
-        let refusal = match DockerEngine::connect(variable, owner::name()).await {
+    }
+
+    /// Connects to Docker where it is chosen or answers, and else opens the embedded engine.
+    async fn any_engine(&self, probe: bool) -> Result<Arc<dyn Engine>, EngineError> {
+        let refusal = match self.docker().await {
             Ok(engine) => {
-                if choice == EngineChoice::Auto {
-                    let info = engine.info().await?;
-                    let text = format!("engine: docker {} ({})", info.version, info.store);
-                    self.notices.remark(text);
-                }
-                return Ok(Arc::new(engine));
+                let info = engine.info().await?;
+                self.notices.remark(format!("engine: docker {} ({})", info.version, info.store));
+                return Ok(engine);
             }
             Err(error) => error,
         };
-        if choice == EngineChoice::Docker || docker::is_chosen(variable) {
+        if self.is_docker_chosen() || cfg!(not(feature = "embedded")) {
             return Err(refusal);
         }
-        let engine = self.embedded(probe).await?;
         let why = match refusal {
             EngineError::Unreachable { .. } => "no Docker daemon answers".to_owned(),
             other => other.to_string(),
         };
-        self.notices.remark(format!("engine: embedded, {} ({why})", engine.describe()));
-        Ok(Arc::new(engine))
+        self.embedded(probe, Some(&why)).await
     }
 
     /// Returns the engine of the flag or its variable, else the catalog's.
@@ -102,44 +98,6 @@ impl ForgeOptions {
         EngineChoice::from_str(&name, true).map_err(|_| EngineError::Refused {
             action: "choose an engine".to_owned(),
             reason: format!("`{name}` in the catalog is none of auto, docker and embedded"),
-        })
-    }
-
-    async fn embedded(&self, probe: bool) -> Result<EmbeddedEngine, EngineError> {
-        EmbeddedEngine::open(Settings { probe, ..self.embedded_settings()? }).await
-    }
-
-    /// Returns what the embedded engine is opened with.
-    pub fn embedded_settings(&self) -> Result<Settings, EngineError> {
-        let storage = match variable("IMGFORGE_EMBEDDED_STORAGE").as_deref() {
-            None => None,
-            Some("overlay") => Some(Storage::Overlay),
-            Some("copy") => Some(Storage::Copy),
-            Some(other) => {
-                return Err(EngineError::Refused {
-                    action: "read IMGFORGE_EMBEDDED_STORAGE".to_owned(),
-                    reason: format!("`{other}` is neither overlay nor copy"),
-                });
-            }
-        };
-        let state_dir = self.state_dir();
-        if self.on_network() == OnNetwork::Refused
-            && let Ok(Some(kind)) = file_system::network(&state_dir)
-        {
-            return Err(EngineError::Refused {
-                action: format!("keep images in `{}`", state_dir.display()),
-                reason: format!("it is on a network file system ({kind})"),
-            });
-        }
-        let program = std::env::current_exe()
-            .map_err(|source| EngineError::File { path: "/proc/self/exe".into(), source })?;
-        Ok(Settings {
-            state_dir,
-            helper: program,
-            owner: owner::name().to_owned(),
-            client_config: docker::config_directory(variable),
-            storage,
-            probe: false,
         })
     }
 
@@ -159,7 +117,11 @@ impl ForgeOptions {
 /// Makes an error of an engine that cannot be used.
 pub fn engine_error(error: EngineError) -> Error {
     let hint = error.hint();
-    Error::environment(error).with_hint(hint)
+    let error = match error {
+        EngineError::NotBuilt { .. } => Error::input(error),
+        _ => Error::environment(error),
+    };
+    error.with_hint(hint)
 }
 
 /// Returns the name under which images of an engine are recorded.

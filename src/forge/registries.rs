@@ -8,7 +8,7 @@ use crate::cache::image_source::ImageSource;
 use crate::cache::registry::RegistryCache;
 use crate::catalog::{Catalog, RegistryMode};
 use crate::disk;
-use crate::engine::docker;
+use crate::engine::client_config;
 use crate::engine::reference::{self, NotAPlace};
 
 use super::Error;
@@ -65,7 +65,7 @@ fn is_file(from: &str) -> bool {
 
 /// Opens a registry as a cache.
 pub fn registry_cache(registry: &str, platform: &str) -> Result<RegistryCache, Error> {
-    let client_config = docker::config_directory(variable);
+    let client_config = client_config::config_directory(variable);
     RegistryCache::new(registry, platform, client_config).map_err(|wrong| {
         let no_host = wrong == NotAPlace::NoHost;
         let error = anyhow::Error::new(wrong).context(format!("`{registry}` is not a registry"));

@@ -2,13 +2,13 @@
 //! `docker` command reads them. What is chosen and cannot be read is an error, and never another
 //! engine.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::key::Digest;
 
+use super::super::client_config::{config_directory, read_json};
 use super::address::Address;
 use super::refusal::{ChosenBy, Refusal};
 use super::tls::{Tls, Trust};
@@ -72,13 +72,6 @@ pub(super) fn choose(variable: &impl Fn(&str) -> Option<String>) -> Result<Choic
     Ok(Choice::Any(sockets.into_iter().flatten().map(endpoint).collect()))
 }
 
-/// Returns the directory of Docker's client configuration.
-pub fn config_directory(variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-    let home = || set("HOME").map(|home| Path::new(&home).join(".docker"));
-    set("DOCKER_CONFIG").map(PathBuf::from).or_else(home)
-}
-
 impl Endpoint {
     fn new(address: &Address, tls: Option<Tls>) -> Endpoint {
         let way = match (address.clone(), tls) {
@@ -139,7 +132,7 @@ fn context(set: &impl Fn(&str) -> Option<String>) -> Result<Option<(String, Chos
     }
     let found = match set("DOCKER_CONTEXT") {
         Some(name) => Some((name, ChosenBy::Variable("DOCKER_CONTEXT"))),
-        None => config_directory(set).map_or(Ok(None), |directory| {
+        None => config_directory(set).map_or(Ok::<_, Refusal>(None), |directory| {
             let path = directory.join("config.json");
             let config = read_json::<ClientConfig>(&path)?;
             let name = config.and_then(|config| config.current_context);
@@ -147,24 +140,6 @@ fn context(set: &impl Fn(&str) -> Option<String>) -> Result<Option<(String, Chos
         })?,
     };
     Ok(found.filter(|(name, _)| !name.is_empty() && name != "default"))
-}
-
-/// Reads a file of JSON; none, and an empty one as for `docker`, is `None`.
-pub(in crate::engine) fn read_json<T: for<'a> Deserialize<'a>>(
-    path: &Path,
-) -> Result<Option<T>, Refusal> {
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
-        Err(error) => match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => return Ok(None),
-            _ => return Err(Refusal::File { path: path.to_owned(), source: error }),
-        },
-    };
-    if text.trim_ascii().is_empty() {
-        return Ok(None);
-    }
-    let parsed = serde_json::from_slice(&text);
-    parsed.map(Some).map_err(|source| Refusal::Broken { path: path.to_owned(), source })
 }
 
 #[derive(Deserialize)]
@@ -234,6 +209,7 @@ fn known_contexts(all: &Path) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::client_config::FileFault;
 
     fn variables(set: &[(&'static str, &str)]) -> impl Fn(&str) -> Option<String> {
         let set: Vec<_> = set.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
@@ -347,7 +323,10 @@ mod tests {
         ] {
             let error = refusal(&set);
             let ca = empty.path().join("ca.pem");
-            assert!(matches!(error, Refusal::File { ref path, .. } if *path == ca), "{error}");
+            assert!(
+                matches!(error, Refusal::File(FileFault::Unreadable { ref path, .. }) if *path == ca),
+                "{error}"
+            );
         }
         let way = |set: &[(&'static str, &str)]| match choose(&variables(set)).unwrap() {
             Choice::One(endpoint) => endpoint.way,

@@ -26,11 +26,8 @@ mod transfer;
 mod transport;
 
 pub use address::WrongAddress;
-pub use choice::config_directory;
 pub use refusal::{ChosenBy, Refusal};
 pub use ssh::Ended;
-
-pub(in crate::engine) use choice::read_json;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -44,6 +41,8 @@ use tokio::sync::OnceCell;
 use crate::owner::Judge;
 
 use choice::{Choice, Endpoint};
+
+use super::client_config::config_directory;
 
 use super::{
     AttachRequest, Attached, BuildRequest, Builder, EngineError, EngineInfo, Image, Images,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::super::client_config::FileFault;
 use super::address::WrongAddress;
 
 /// What chose an engine.
@@ -57,24 +58,9 @@ pub enum Refusal {
         /// What describes it.
         path: PathBuf,
     },
-    /// A file that cannot be read.
-    #[error("cannot read `{path}`")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A file that is no JSON, or not of the form that it has to have.
-    #[error("`{path}` is broken")]
-    Broken {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
+    /// A file that cannot be read, or is broken.
+    #[error(transparent)]
+    File(#[from] FileFault),
     /// A file that does not hold what it is for.
     #[error("`{path}` holds no {what}")]
     Empty {
@@ -172,18 +158,16 @@ impl Refusal {
             Refusal::NoEndpoint { name, .. } => {
                 format!("choose another with DOCKER_CONTEXT, or make `{name}` anew")
             }
-            Refusal::File { path, .. }
+            Refusal::File(FileFault::Unreadable { path, .. })
             | Refusal::Empty { path, .. }
             | Refusal::Key { path, .. }
                 if path.extension().is_some_and(|extension| extension == "pem") =>
             {
                 "DOCKER_CERT_PATH names the directory of ca.pem, cert.pem and key.pem".to_owned()
             }
-            Refusal::File { .. } | Refusal::Empty { .. } | Refusal::Key { .. } => {
+            Refusal::File(fault) => fault.hint(),
+            Refusal::Empty { .. } | Refusal::Key { .. } => {
                 "make it readable, or name another directory in DOCKER_CONFIG".to_owned()
-            }
-            Refusal::Broken { .. } => {
-                "correct it, or move it away; `docker login` writes it anew".to_owned()
             }
             Refusal::Untrusted { directory, .. } => format!(
                 "`{}` has to hold the authority that signed it, and the certificate has to be for \

@@ -17,6 +17,7 @@ use rustls::{
 };
 use x509_cert::der::Decode as _;
 
+use super::super::client_config::FileFault;
 use super::refusal::Refusal;
 
 /// Whom to believe.
@@ -78,12 +79,12 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, Refusal> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Refusal::File { path: path.to_owned(), source }),
+        Err(source) => Err(FileFault::Unreadable { path: path.to_owned(), source }.into()),
     }
 }
 
 fn missing(path: PathBuf) -> Refusal {
-    Refusal::File { path, source: rustix::io::Errno::NOENT.into() }
+    FileFault::Unreadable { path, source: rustix::io::Errno::NOENT.into() }.into()
 }
 
 /// Reads the certificates of a file; there is at least one.

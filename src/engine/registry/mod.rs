@@ -11,10 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
-use reqwest::header::{
-    ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RANGE,
-    RETRY_AFTER, WWW_AUTHENTICATE,
-};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RANGE};
 use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 
@@ -71,6 +68,7 @@ pub(crate) struct Blob {
     /// The answer, whose body is the blob or its end.
     pub response: Response,
     /// Whether it begins where it was asked to.
+    #[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "Docker resumes by itself"))]
     pub resumed: bool,
 }
 
@@ -96,6 +94,7 @@ fn parse(action: &str, reference: &str) -> Result<Parts> {
 
 impl RegistryClient {
     /// Opens the repository of a reference.
+    #[cfg(any(test, feature = "embedded"))]
     pub async fn open(
         client_config: Option<&PathBuf>,
         access: Access,
@@ -197,6 +196,7 @@ impl RegistryClient {
     }
 
     /// Takes a blob from another repository of the registry; tells whether that could be done.
+    #[cfg(feature = "embedded")]
     pub async fn mount(&self, repository: &str, digest: &str) -> bool {
         let mount = |request: RequestBuilder| {
             request.query(&[("mount", digest), ("from", repository)]).header(CONTENT_LENGTH, 0)
@@ -225,6 +225,7 @@ impl RegistryClient {
     }
 
     /// Uploads the manifest, whose blobs are there.
+    #[cfg(feature = "embedded")]
     pub async fn push_manifest(&self, text: &[u8], media_type: &str) -> Result<()> {
         let tag = &self.parts.version;
         let with =
@@ -392,7 +393,9 @@ fn is_list(text: &[u8]) -> bool {
 
 /// Reads a header and a body as everything that a registry can answer with; only for
 /// [`crate::fuzz_targets`].
+#[cfg(feature = "embedded")]
 pub(crate) fn read_every_answer(header: &[u8], body: &[u8]) {
+    use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
     if let Ok(value) = HeaderValue::from_bytes(header) {
         let value = |name: HeaderName| HeaderMap::from_iter([(name, value.clone())]);
         let _ = login::Challenge::of(&value(WWW_AUTHENTICATE));

@@ -8,6 +8,10 @@ use docker_credential::{CredentialRetrievalError, DockerCredential};
 use super::client_config::{FileFault, read_json};
 use super::{EngineError, LogSink, Result, reference};
 
+/// How a helper says that it has no credentials for a server. The words are part of its protocol,
+/// which has no code for it.
+const HAS_NONE: &str = "credentials not found in native keychain";
+
 /// The name under which Docker keeps the credentials of Docker Hub.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
@@ -116,9 +120,7 @@ fn look_up(files: &[File], reference: &str) -> Result<(Option<DockerCredential>,
             match docker_credential::get_credential_from_reader(content.as_bytes(), &name) {
                 Ok(found) => return Ok((Some(found), None)),
                 Err(Failure::NoCredentialConfigured) => {}
-                // How a helper says that it has none; the words are part of its protocol.
-                Err(Failure::HelperFailure { stdout, .. })
-                    if stdout.contains("credentials not found in native keychain") => {}
+                Err(Failure::HelperFailure { stdout, .. }) if stdout.contains(HAS_NONE) => {}
                 Err(error) => complaint = Some(format!("`{}`: {error}", file.path().display())),
             }
         }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::platform;
 
+use super::EngineKind;
 use super::client_config::FileFault;
 #[cfg(feature = "docker")]
 use super::docker;
@@ -20,7 +21,7 @@ pub enum EngineError {
     #[error("cannot reach an engine at `{address}`")]
     Unreachable {
         /// The socket or URL.
-        address: String,
+        address: Box<docker::Address>,
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -29,7 +30,7 @@ pub enum EngineError {
     #[error("permission denied on the engine's socket `{address}`")]
     PermissionDenied {
         /// The socket.
-        address: String,
+        address: Box<docker::Address>,
     },
     /// This program was built without the engine.
     #[error("this imgforge was built without the {engine} engine")]
@@ -183,6 +184,16 @@ pub enum EngineError {
         /// The engine's words.
         reason: String,
     },
+    /// This kind of engine cannot do it at all.
+    #[error("the engine refused to {action}: {why}")]
+    Unsupported {
+        /// The engine.
+        engine: EngineKind,
+        /// The request.
+        action: &'static str,
+        /// The lack, and what does instead where something does.
+        why: &'static str,
+    },
     /// A file on the host could not be read.
     #[error("cannot read `{path}`")]
     File {
@@ -240,7 +251,7 @@ impl EngineError {
             format!("`docker login {registry}` writes the credentials that imgforge reads")
         };
         match self {
-            EngineError::Unreachable { address, .. } if address.starts_with("unix://") => Some(
+            EngineError::Unreachable { address, .. } if address.is_socket() => Some(
                 "start Docker (`sudo systemctl start docker`), name its address in DOCKER_HOST, \
                  or use `--engine embedded`"
                     .to_owned(),

@@ -437,9 +437,10 @@ impl Builder for FakeEngine {
 #[async_trait]
 impl LayerStorage for FakeEngine {
     async fn read_layers(&self, _: &[Image], _: Arc<dyn LayerConsumer>) -> Result<()> {
-        Err(EngineError::Refused {
-            action: "read layers".to_owned(),
-            reason: "they are names only".to_owned(),
+        Err(EngineError::Unsupported {
+            engine: EngineKind::Fake,
+            action: "read layers",
+            why: "they are names only",
         })
     }
 
@@ -493,9 +494,10 @@ impl Runner for FakeEngine {
     }
 
     async fn attach(&self, _: &AttachRequest) -> Result<Attached> {
-        Err(EngineError::Refused {
-            action: "attach to a command".to_owned(),
-            reason: "commands are words only".to_owned(),
+        Err(EngineError::Unsupported {
+            engine: EngineKind::Fake,
+            action: "attach to a command",
+            why: "commands are words only",
         })
     }
 

@@ -111,6 +111,12 @@ impl EngineKind {
             EngineKind::Fake => "fake",
         }
     }
+
+    /// Returns the kind that has a name.
+    pub fn named(name: &str) -> Option<EngineKind> {
+        let all = [EngineKind::Docker, EngineKind::Embedded, EngineKind::Fake];
+        all.into_iter().find(|kind| kind.name() == name)
+    }
 }
 
 impl std::fmt::Display for EngineKind {

@@ -30,15 +30,15 @@ pub fn usual(kind: Kind) -> Duration {
 /// The name under which the duration of a node is recorded.
 pub fn name(node: &Node) -> String {
     let way = if node.status == Status::Pull { "pull " } else { "" };
-    format!("{way}{}", plain(&node.id))
+    format!("{way}{}", plain(node.kind(), &node.id))
 }
 
 /// Cuts off which model it is and which run.
-fn plain(id: &str) -> &str {
+fn plain(kind: Kind, id: &str) -> &str {
     let id = id.strip_suffix(')').and_then(|id| id.rsplit_once(" (run ")).map_or(id, |(id, _)| id);
-    match id.starts_with("instance:") || id.starts_with("evaluation:") {
-        true => id.split_once('+').map_or(id, |(id, _)| id),
-        false => id,
+    match kind {
+        Kind::Instance | Kind::Evaluation => id.split_once('+').map_or(id, |(id, _)| id),
+        Kind::Base | Kind::Env | Kind::Checkout => id,
     }
 }
 
@@ -164,21 +164,21 @@ mod tests {
 
     #[test]
     fn names_leave_out_the_model_and_groups_the_instance() {
-        for (id, name, in_group, in_kind) in [
+        for (of_kind, id, name, in_group) in [
             (
+                Kind::Evaluation,
                 "evaluation:a__b-1+gold (run 2)",
                 "evaluation:a__b-1",
                 "evaluation:a__b",
-                "evaluation",
             ),
-            ("instance:a__b-12+m/x", "instance:a__b-12", "instance:a__b", "instance"),
-            ("checkout:a/b@0123", "checkout:a/b@0123", "checkout:a/b", "checkout"),
-            ("env:a/b-c@1#12ab", "env:a/b-c@1#12ab", "env:a/b-c", "env"),
-            ("base:python39", "base:python39", "base:python39", "base"),
+            (Kind::Instance, "instance:a__b-12+m/x", "instance:a__b-12", "instance:a__b"),
+            (Kind::Checkout, "checkout:a/b@0123", "checkout:a/b@0123", "checkout:a/b"),
+            (Kind::Env, "env:a/b-c@1#12ab", "env:a/b-c@1#12ab", "env:a/b-c"),
+            (Kind::Base, "base:python39", "base:python39", "base:python39"),
         ] {
-            assert_eq!(plain(id), name);
+            assert_eq!(plain(of_kind, id), name);
             assert_eq!(group(name), in_group);
-            assert_eq!(kind(name), in_kind);
+            assert_eq!(kind(name), of_kind.as_str());
         }
     }
 

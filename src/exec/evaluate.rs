@@ -159,7 +159,7 @@ async fn result_of(
     match script.end {
         SandboxEnd::Killed(code) => Err(NodeError::Lost { code }),
         SandboxEnd::TimedOut => {
-            append(&script.log, &format!("\n\nTimeout error: {timeout} seconds exceeded."))?;
+            append(&script.log, &grade::time_limit_note(timeout))?;
             Ok(facts.ungraded(Verdict::TimedOut, format!("killed after {timeout} s")))
         }
         SandboxEnd::OverQuota(quota) => {
@@ -230,7 +230,7 @@ pub(super) fn refused(
     let targets = run.targets(index);
     for target in targets {
         prepare(target, recipe)?;
-        let text = format!(">>>>> Patch Apply Failed:\n{text}");
+        let text = format!("{}:\n{text}", grade::PATCH_FAILED);
         write_whole(&target.dir.join(file::LOG), text.as_bytes())?;
     }
     let facts = RunFacts {

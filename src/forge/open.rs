@@ -9,7 +9,7 @@ use clap::ValueEnum as _;
 use crate::cache::Collector;
 use crate::cache::check::Checker;
 use crate::catalog::Catalog;
-use crate::engine::{Engine, EngineError, EngineInfo};
+use crate::engine::{Engine, EngineError, EngineInfo, EngineKind};
 use crate::key::Key;
 use crate::store::{self, OnNetwork, Store, StoreError};
 use crate::words;
@@ -130,6 +130,11 @@ pub fn engine_identity(info: &EngineInfo) -> String {
     format!("{} {} {root}", info.kind, info.store)
 }
 
+/// Returns the kind of engine in such a name; `None` where an older imgforge knew another kind.
+fn kind_of(identity: &str) -> Option<EngineKind> {
+    EngineKind::named(identity.split(' ').next().unwrap_or_default())
+}
+
 /// An engine, with the state that its images are recorded in: what commands on the cache open.
 pub struct Opened {
     /// The engine that answered.
@@ -150,13 +155,13 @@ pub(super) fn say_elsewhere(
     keys: Option<&HashSet<Key>>,
 ) -> Result<(), StoreError> {
     for (engine, images) in store.elsewhere(&engine_identity(info), keys)? {
-        let name = engine.split(' ').next().unwrap_or_default();
-        if name == info.kind.name() || !matches!(name, "docker" | "embedded") {
+        let Some(kind) = kind_of(&engine) else { continue };
+        if kind == info.kind || kind == EngineKind::Fake {
             continue;
         }
         let of = if keys.is_some() { " of these" } else { "" };
         let (images, are) = (words::count(images, "image"), words::are(images));
-        notices.remark(format!("note: {images}{of} {are} on the {name} engine: --engine {name}"));
+        notices.remark(format!("note: {images}{of} {are} on the {kind} engine: --engine {kind}"));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use clap::ValueEnum as _;
 use crate::dataset::{Instance, Refused, nearest_id};
 use crate::exec::evaluation::{EvaluationResult, RunTarget};
 use crate::exec::evaluation_files::grade_file;
-use crate::grade::{Family, GRADER, Rules};
+use crate::grade::{Family, GRADER, PATCH_FAILED, Rules, ends_at_time_limit};
 use crate::report::{InstanceResult, RunReport, Verdict};
 use crate::run::{Metadata, RUNS, RunDir, RunLock, Settings, file};
 
@@ -383,7 +383,7 @@ fn run_of(dir: &Path, target: &RunTarget) -> Result<EvaluationResult, Error> {
     }
     let log = std::fs::read(dir.join(file::LOG)).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
-    if let Some(at) = log.find(">>>>> Patch Apply Failed") {
+    if let Some(at) = log.find(PATCH_FAILED) {
         evaluated.verdict = Verdict::PatchRefused;
         evaluated.reason = Some(log[at..].lines().skip(1).take(20).collect::<Vec<_>>().join("\n"));
     } else if !output.is_file() {
@@ -399,7 +399,7 @@ fn run_of(dir: &Path, target: &RunTarget) -> Result<EvaluationResult, Error> {
     Ok(evaluated)
 }
 
-/// Tells whether a log ends with the words that are added at a time limit.
+/// Tells whether a log ends with the note of a time limit.
 fn timed_out(output: &Path) -> bool {
     use std::io::{Read as _, Seek as _, SeekFrom};
     let read = || -> std::io::Result<String> {
@@ -410,8 +410,5 @@ fn timed_out(output: &Path) -> bool {
         log.read_to_end(&mut end)?;
         Ok(String::from_utf8_lossy(&end).into_owned())
     };
-    let end = read().unwrap_or_default();
-    end.rsplit("\n\nTimeout error: ").next().is_some_and(|rest| {
-        end.contains("\n\nTimeout error: ") && rest.ends_with(" seconds exceeded.")
-    })
+    ends_at_time_limit(&read().unwrap_or_default())
 }

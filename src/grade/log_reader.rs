@@ -23,9 +23,27 @@ use super::{StatusMap, TestStatus};
 const MARK: &str = ">>>>> ";
 const EXIT_CODE: &str = ">>>>> Test Exit Code:";
 
+/// The marker of a log whose model patch does not apply.
+pub const PATCH_FAILED: &str = ">>>>> Patch Apply Failed";
+
+/// What stands before and after the seconds in the note of a time limit.
+const TIME_LIMIT: (&str, &str) = ("\n\nTimeout error: ", " seconds exceeded.");
+
+/// Returns the note that ends the log of tests that were ended at a time limit.
+pub fn time_limit_note(seconds: u64) -> String {
+    let (before, after) = TIME_LIMIT;
+    format!("{before}{seconds}{after}")
+}
+
+/// Tells whether the last characters of a log are such a note.
+pub fn ends_at_time_limit(end: &str) -> bool {
+    let (before, after) = TIME_LIMIT;
+    end.rsplit_once(before).is_some_and(|(_, rest)| rest.ends_with(after))
+}
+
 /// Markers that say that there are no results.
 const BAD: [(&str, NoResult); 4] = [
-    (">>>>> Patch Apply Failed", NoResult::PatchApplyFailed),
+    (PATCH_FAILED, NoResult::PatchApplyFailed),
     (">>>>> Reset Failed", NoResult::ResetFailed),
     (">>>>> Tests Errored", NoResult::TestsErrored),
     (">>>>> Tests Timed Out", NoResult::TestsTimedOut),

@@ -31,7 +31,9 @@ pub use context::Context;
 pub use family::Family;
 pub use graded::{Graded, Rules, RulesError, grade};
 pub use infra::{InfraFailure, Tier, classify};
-pub use log_reader::{NoResult, ParsedLog, read_log};
+pub use log_reader::{
+    NoResult, PATCH_FAILED, ParsedLog, ends_at_time_limit, read_log, time_limit_note,
+};
 pub use logs::{Parser, parser, parsers};
 pub use read_error::ReadError;
 pub use suspicion::Suspicion;

@@ -84,7 +84,7 @@ async fn targets() -> Vec<Target> {
                     targets.extend(hosts.split_whitespace().map(host));
                 }
                 Err(_) => match DockerEngine::connect(|name| std::env::var(name).ok(), "").await {
-                    Ok(engine) => targets.push(Target::Docker(engine.address().to_owned())),
+                    Ok(engine) => targets.push(Target::Docker(engine.address().to_string())),
                     Err(error) => panic!(
                         "{error}: run `scripts/engine`, or set IMGFORGE_TEST_ENGINES to `embedded`"
                     ),

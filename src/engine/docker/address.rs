@@ -12,7 +12,7 @@ const TLS_PORT: u16 = 2376;
 
 /// Where an engine listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Address {
+pub enum Address {
     /// A socket on this host.
     Unix(PathBuf),
     /// A port.
@@ -25,7 +25,7 @@ pub(super) enum Address {
 
 /// A host and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Authority {
+pub struct Authority {
     /// A name or an address, an IPv6 one without brackets.
     pub host: String,
     /// The port.
@@ -34,7 +34,7 @@ pub(super) struct Authority {
 
 /// A login on another host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Destination {
+pub struct Destination {
     /// Whom to log in as.
     pub user: Option<String>,
     /// The host, or its alias in the configuration of ssh.
@@ -89,6 +89,11 @@ impl Address {
             Some((scheme @ ("npipe" | "fd"), _)) => Err(WrongAddress::Scheme(scheme.to_owned())),
             _ => Ok(Address::Tcp(Authority::parse(text, PORT)?)),
         }
+    }
+
+    /// Tells whether it is a socket on this host.
+    pub fn is_socket(&self) -> bool {
+        matches!(self, Address::Unix(_))
     }
 
     /// Tells whether the engine is on this host, as far as its address says.

@@ -26,8 +26,8 @@ const FILES: [&str; 3] = ["ca.pem", "cert.pem", "key.pem"];
 /// An engine to ask.
 #[derive(Debug, Clone)]
 pub(super) struct Endpoint {
-    /// Its address, for people.
-    pub address: String,
+    /// Its address.
+    pub address: Box<Address>,
     /// How it is reached.
     pub way: Way,
     /// Whether it runs on this host, as far as the address says.
@@ -65,22 +65,19 @@ pub(super) fn choose(variable: &impl Fn(&str) -> Option<String>) -> Result<Choic
     let user = || format!("/run/user/{}", rustix::process::geteuid().as_raw());
     let runtime = set("XDG_RUNTIME_DIR").unwrap_or_else(user);
     let sockets = [Some(SOCKET.to_owned()), home, Some(format!("{runtime}/docker.sock"))];
-    let endpoint = |path: String| {
-        let address = Address::Unix(path.into());
-        Endpoint::new(&address, None)
-    };
+    let endpoint = |path: String| Endpoint::new(Address::Unix(path.into()), None);
     Ok(Choice::Any(sockets.into_iter().flatten().map(endpoint).collect()))
 }
 
 impl Endpoint {
-    fn new(address: &Address, tls: Option<Tls>) -> Endpoint {
+    fn new(address: Address, tls: Option<Tls>) -> Endpoint {
         let way = match (address.clone(), tls) {
             (Address::Unix(path), _) => Way::Unix(path),
             (Address::Ssh(to), _) => Way::Ssh(to),
             (Address::Tcp(to) | Address::Https(to), Some(tls)) => Way::Tls(to, tls),
             (Address::Tcp(to) | Address::Https(to), None) => Way::Tcp(to),
         };
-        Endpoint { address: address.to_string(), way, is_local: address.is_local() }
+        Endpoint { way, is_local: address.is_local(), address: address.into() }
     }
 }
 
@@ -96,7 +93,7 @@ fn from_environment(
         wrong,
     })?;
     if !matches!(address, Address::Tcp(_) | Address::Https(_)) {
-        return Ok(Endpoint::new(&address, None));
+        return Ok(Endpoint::new(address, None));
     }
     let named = set("DOCKER_CERT_PATH").map(PathBuf::from);
     // What the image `docker` makes of the directory that it shares with its service `dind`.
@@ -115,11 +112,11 @@ fn from_environment(
         (None, Some(trust)) => (config_directory(set).unwrap_or_default(), trust),
         (None, None) => match shared() {
             Some(directory) => (directory, Trust::Named),
-            None => return Ok(Endpoint::new(&address, None)),
+            None => return Ok(Endpoint::new(address, None)),
         },
-        (Some(_), None) => return Ok(Endpoint::new(&address, None)),
+        (Some(_), None) => return Ok(Endpoint::new(address, None)),
     };
-    Ok(Endpoint::new(&address, Some(Tls::read(&directory, trust)?)))
+    Ok(Endpoint::new(address, Some(Tls::read(&directory, trust)?)))
 }
 
 /// Returns the name of the context that is chosen, and by whom. The context `default` is none: it is
@@ -176,7 +173,7 @@ fn of_context(config: &Path, name: &str, chosen_by: ChosenBy) -> Result<Endpoint
         return Err(Refusal::NoEndpoint { name: name.to_owned(), path });
     };
     if endpoint.host.is_empty() {
-        return Ok(Endpoint::new(&Address::Unix(SOCKET.into()), None));
+        return Ok(Endpoint::new(Address::Unix(SOCKET.into()), None));
     }
     let address = Address::parse(&endpoint.host).map_err(|wrong| Refusal::Address {
         chosen_by: ChosenBy::Context(name.to_owned()),
@@ -192,7 +189,7 @@ fn of_context(config: &Path, name: &str, chosen_by: ChosenBy) -> Result<Endpoint
         Address::Https(_) => Some(Tls::read(&directory, Trust::NamedOrHosts)?),
         Address::Tcp(_) => None,
     };
-    Ok(Endpoint::new(&address, tls))
+    Ok(Endpoint::new(address, tls))
 }
 
 /// Lists the contexts, `default` first. One that cannot be read has no name to choose it by.
@@ -221,8 +218,10 @@ mod tests {
 
     fn addresses(set: &[(&'static str, &str)]) -> Vec<String> {
         match choose(&variables(set)).unwrap() {
-            Choice::One(endpoint) => vec![endpoint.address],
-            Choice::Any(endpoints) => endpoints.into_iter().map(|each| each.address).collect(),
+            Choice::One(endpoint) => vec![endpoint.address.to_string()],
+            Choice::Any(endpoints) => {
+                endpoints.into_iter().map(|each| each.address.to_string()).collect()
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use bollard::models::SystemVersion;
 use crate::engine::{EngineError, Result};
 use crate::retry::{Passing, Tries, retried};
 
+use super::address::Address;
 use super::choice::Endpoint;
 use super::errors::failed;
 use super::refusal::Refusal;
@@ -128,7 +129,7 @@ fn no_answer(endpoint: &Endpoint, error: bollard::errors::Error) -> EngineError 
     }
 }
 
-fn of_tls_error(address: String, tls: &Tls, error: rustls::Error) -> Option<Refusal> {
+fn of_tls_error(address: Box<Address>, tls: &Tls, error: rustls::Error) -> Option<Refusal> {
     use rustls::AlertDescription as Alert;
     let directory = tls.directory.clone();
     match error {

@@ -2,7 +2,8 @@
 //!
 //! Where the API has a status or a code, that decides. A failure of a transfer, a build or a load
 //! comes in a stream whose status was 200, as text and mostly nothing else: what daemons are known
-//! to say is in one table, [`WORDS`].
+//! to say is in one table, [`WORDS`]. Other texts of a daemon that something depends on have a named
+//! test here each, with the reason that there is no code.
 
 use bollard::errors::Error;
 
@@ -13,7 +14,8 @@ pub(super) fn is_not_found(error: &Error) -> bool {
     matches!(error, Error::DockerResponseServerError { status_code: 404, .. })
 }
 
-/// Tells whether the engine answered that another client removes the thing at this moment.
+/// Tells whether the engine answered that another client removes the thing at this moment. Docker
+/// says `removal of container … is already in progress`; other conflicts have the status 409 as well.
 pub(super) fn is_being_removed(error: &Error) -> bool {
     matches!(error, Error::DockerResponseServerError { status_code: 409, message }
         if message.contains("already in progress"))
@@ -137,7 +139,59 @@ pub(super) fn is_no_space(message: &str) -> bool {
     meaning(message) == Some(Meaning::NoSpace)
 }
 
-/// Reads which exit code a failed step of a build had.
+/// Tells whether a load failed because the engine lacks a lower layer, which the archive leaves out.
+/// A graph driver says `open …: no such file or directory`, a containerd store `content digest …: not
+/// found`, both in a stream whose status was 200.
+pub(super) fn lacks_layer(message: &str) -> bool {
+    message.contains("no such file") || message.contains("not found")
+}
+
+/// Tells whether a step of BuildKit ended because another one failed. The step's error is a text in
+/// the progress of a build (`context canceled`): the protocol has no state for it.
+pub(super) fn is_cancelled(error: &str) -> bool {
+    error.contains("context canceled")
+}
+
+/// Tells whether a step of BuildKit runs a command. Its progress names a step by the instruction
+/// (`[stage-1 2/3] RUN make`) and has no field for the kind.
+pub(super) fn runs_command(step: &str) -> bool {
+    step.contains("RUN ")
+}
+
+/// Tells whether a part of the storage driver's status is of a containerd store. The driver's own name
+/// is that of a snapshotter (`overlayfs`); the status has `driver-type`, `io.containerd.snapshotter.v1`.
+pub(super) fn is_of_containerd(status: &str) -> bool {
+    status.contains("io.containerd.snapshotter")
+}
+
+/// Tells whether a part of a pull's progress counts bytes that travel. The bytes of `Extracting` are
+/// told in the same fields.
+pub(super) fn is_download(status: &str) -> bool {
+    status == "Downloading"
+}
+
+/// How the builder describes what it keeps of a `FROM` image of the engine's own: an entry of the
+/// build cache says only by its description what it holds.
+const FROM_IMAGE: &str = "from local ";
+
+/// Tells whether an entry of the build cache holds a `FROM` image of the engine's own.
+pub(super) fn is_from_image(description: &str) -> bool {
+    description.starts_with(FROM_IMAGE)
+}
+
+/// Tells whether an entry of the build cache holds files that the builder put on something else.
+pub(super) fn is_copied_files(description: &str) -> bool {
+    description == "fileop target"
+}
+
+/// Tells whether an entry of the build cache holds what a command left that names `program`: it is
+/// described as `mount / from exec`, with the words of the command.
+pub(super) fn is_of_command(description: &str, program: &str) -> bool {
+    description.starts_with("mount / from exec") && description.contains(program)
+}
+
+/// Reads which exit code a failed step of a build had. BuildKit says `exit code: 3`, the builder
+/// before it `returned a non-zero code: 3`; both give no number.
 pub(super) fn exit_code(message: &str) -> Option<i64> {
     let words = ["exit code: ", "returned a non-zero code: "];
     words.iter().find_map(|words| {

@@ -9,19 +9,15 @@ use crate::engine::reference::split_tag;
 use crate::engine::{EngineError, EngineInfo, EngineKind, Image, ImageConfig, ListedImage, Result};
 
 use super::DockerEngine;
-use super::errors::{failed, is_not_found};
+use super::errors::{failed, is_not_found, is_of_containerd};
 
 impl DockerEngine {
     pub(super) async fn read_info(&self) -> Result<EngineInfo> {
         let asked = "tell what it is";
         let info = self.docker.info().await.map_err(|error| failed(asked, error))?;
         let version = self.docker.version().await.map_err(|error| failed(asked, error))?;
-        let containerd = info
-            .driver_status
-            .iter()
-            .flatten()
-            .flatten()
-            .any(|text| text.contains("io.containerd.snapshotter"));
+        let mut status = info.driver_status.iter().flatten().flatten();
+        let containerd = status.any(|text| is_of_containerd(text));
         Ok(EngineInfo {
             kind: EngineKind::Docker,
             version: version.version.unwrap_or_default(),

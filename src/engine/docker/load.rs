@@ -8,7 +8,7 @@ use crate::platform;
 
 use super::DockerEngine;
 use super::archive::Thin;
-use super::errors::{failed, said};
+use super::errors::{failed, lacks_layer, said};
 
 const ACTION: &str = "load a layer";
 
@@ -83,8 +83,7 @@ impl DockerEngine {
                 Err(bollard::errors::Error::DockerStreamError { error }) => error,
                 Err(error) => return Err(failed(ACTION, error)),
             };
-            // What a lower layer that the engine does not have looks like.
-            if message.contains("no such file") || message.contains("not found") {
+            if lacks_layer(&message) {
                 let parent = &request.parent;
                 let reference = parent.tags.first().unwrap_or(&parent.id).clone();
                 return Err(EngineError::NoSuchImage { reference });

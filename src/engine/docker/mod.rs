@@ -25,7 +25,7 @@ mod tls;
 mod transfer;
 mod transport;
 
-pub use address::WrongAddress;
+pub use address::{Address, Authority, Destination, WrongAddress};
 pub use refusal::{ChosenBy, Refusal};
 pub use ssh::Ended;
 
@@ -131,7 +131,7 @@ impl DockerEngine {
     }
 
     /// Returns the address of the engine.
-    pub fn address(&self) -> &str {
+    pub fn address(&self) -> &Address {
         &self.endpoint.address
     }
 }

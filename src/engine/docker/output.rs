@@ -6,7 +6,7 @@ use bollard::moby::buildkit::v1::StatusResponse;
 
 use crate::engine::{EngineError, LogSink};
 
-use super::errors::{exit_code, is_no_space, said};
+use super::errors::{exit_code, is_cancelled, is_no_space, runs_command, said};
 
 const ACTION: &str = "build a Dockerfile";
 
@@ -41,12 +41,12 @@ impl<'a> Output<'a> {
                 let number = self.steps.len() + 1;
                 let cached = if vertex.cached { " (cached)" } else { "" };
                 self.write(format!("#{number} {name}{cached}\n").as_bytes());
-                if name.contains("RUN ") {
+                if runs_command(&name) {
                     self.last = Some(name.clone());
                 }
                 self.steps.insert(vertex.digest.clone(), name);
             }
-            if !vertex.error.is_empty() && !vertex.error.contains("context canceled") {
+            if !vertex.error.is_empty() && !is_cancelled(&vertex.error) {
                 self.failed = self.steps.get(&vertex.digest).cloned();
             }
         }
@@ -116,13 +116,9 @@ fn first_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crate::engine::NoLog;
+
     use super::*;
-
-    struct Silent;
-
-    impl LogSink for Silent {
-        fn write(&self, _bytes: &[u8]) {}
-    }
 
     #[test]
     fn steps_are_shown_as_they_were_written() {
@@ -141,13 +137,13 @@ mod tests {
     #[test]
     fn the_step_is_found_in_the_words_of_a_builder_without_progress() {
         let message = r#"process "/bin/sh /dev/imgforge/step tmp /bin/sh -c echo \"a\"; exit 3" did not complete successfully: exit code: 3"#;
-        let error = Output::new(&Silent).failure(message);
+        let error = Output::new(&NoLog).failure(message);
         assert_eq!(error.to_string(), "step `RUN echo \"a\"; exit 3` exited with code 3");
     }
 
     #[test]
     fn a_step_that_failed_on_a_full_disk_is_no_failure_of_the_step() {
-        let mut output = Output::new(&Silent);
+        let mut output = Output::new(&NoLog);
         output.text("OSError: [Errno 28] No space left on device\n");
         let error = output.failure("executor failed running [/bin/sh]: exit code: 1");
         assert!(matches!(error, EngineError::NoSpace { .. }), "{error:?}");

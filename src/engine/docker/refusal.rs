@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::super::client_config::FileFault;
-use super::address::WrongAddress;
+use super::address::{Address, WrongAddress};
 
 /// What chose an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub enum Refusal {
     #[error("the certificate of the engine at `{address}` is not trusted")]
     Untrusted {
         /// The engine.
-        address: String,
+        address: Box<Address>,
         /// Where the authorities are read.
         directory: PathBuf,
         /// Why.
@@ -96,7 +96,7 @@ pub enum Refusal {
     })]
     Unknown {
         /// The engine.
-        address: String,
+        address: Box<Address>,
         /// Where the certificate is read.
         directory: PathBuf,
         /// Whether one was sent.
@@ -106,19 +106,19 @@ pub enum Refusal {
     #[error("what listens at `{address}` does not speak TLS")]
     NoTls {
         /// The engine.
-        address: String,
+        address: Box<Address>,
     },
     /// What listens speaks TLS only.
     #[error("the engine at `{address}` speaks TLS only")]
     TlsOnly {
         /// The engine.
-        address: String,
+        address: Box<Address>,
     },
     /// There is no ssh program.
     #[error("cannot start `ssh` for the engine at `{address}`")]
     NoSsh {
         /// The engine.
-        address: String,
+        address: Box<Address>,
         /// Why.
         #[source]
         source: std::io::Error,
@@ -127,7 +127,7 @@ pub enum Refusal {
     #[error("no connection to the engine at `{address}`")]
     Ssh {
         /// The engine.
-        address: String,
+        address: Box<Address>,
         /// How it ended.
         #[source]
         source: super::ssh::Ended,
@@ -136,7 +136,7 @@ pub enum Refusal {
     #[error("the engine at `{address}` is Podman {version}, which takes no single layers")]
     Podman {
         /// The engine.
-        address: String,
+        address: Box<Address>,
         /// Its version.
         version: String,
     },

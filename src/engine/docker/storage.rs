@@ -16,18 +16,12 @@ use crate::key::Digest;
 use crate::retry::{Passing, Tries, retried};
 
 use super::DockerEngine;
-use super::errors::failed;
+use super::errors::{failed, is_copied_files, is_from_image, is_of_command};
 use super::transport::NoSuccess;
 
 /// The last minor version of the API whose answer lists the build cache by itself, which `bollard`
 /// does not read any more.
 const LAST_OLD_FORM: u32 = 51;
-
-/// How the builder describes what it keeps of a `FROM` image of the engine's own.
-const FROM_IMAGE: &str = "from local ";
-
-/// How the builder describes files that it put on something else.
-const PUT: &str = "fileop target";
 
 /// How many records are named in a request.
 const RECORDS_AT_ONCE: usize = 500;
@@ -151,7 +145,7 @@ impl DockerEngine {
         let answer =
             retried(OTHERS_ASK, |_, _| {}, told).await.map_err(|NotTold(error)| lost(error))?;
         let usage: Usage = serde_json::from_slice(&answer).map_err(|error| lost(error.into()))?;
-        let marker = format!("{}/step", step_mounts::MOUNT);
+        let step = format!("{}/step", step_mounts::MOUNT);
         let all: HashMap<String, Record> = usage
             .build_cache
             .unwrap_or_default()
@@ -164,19 +158,16 @@ impl DockerEngine {
         let of_gone_image = |record: &Record| {
             let mut next = Some(record);
             while let Some(record) = next {
-                if record.description.starts_with(FROM_IMAGE) {
+                if is_from_image(&record.description) {
                     return true;
                 }
-                let put = record.description == PUT;
+                let put = is_copied_files(&record.description);
                 next = record.parent.as_ref().filter(|_| put).and_then(|parent| all.get(parent));
             }
             false
         };
-        let free = |record: &&Record| {
-            let text = record.description.as_str();
-            let step = text.starts_with("mount / from exec") && text.contains(&marker);
-            step || of_gone_image(record)
-        };
+        let free =
+            |record: &&Record| is_of_command(&record.description, &step) || of_gone_image(record);
         let records = all.values().filter(free);
         Ok(records.map(|record| (record.id.clone(), record.size)).collect())
     }

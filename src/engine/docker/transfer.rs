@@ -1,6 +1,7 @@
 //! Pulling and pushing images.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use bollard::auth::DockerCredentials;
 use bollard::query_parameters::{CreateImageOptionsBuilder, PushImageOptionsBuilder};
@@ -15,7 +16,7 @@ use crate::engine::{
 use crate::retry::TRANSFER;
 
 use super::DockerEngine;
-use super::errors::{Meaning, failed, meaning};
+use super::errors::{Meaning, failed, is_download, meaning};
 
 impl DockerEngine {
     pub(super) async fn pull_image(
@@ -64,13 +65,13 @@ impl DockerEngine {
         let mut answers = self.docker.create_image(Some(options), None, credentials);
         let mut moved = Moved::default();
         while let Some(answer) = answers.next().await {
-            let answer = answer.map_err(|error| refused("pull", reference, error))?;
+            let answer = answer.map_err(|error| refused(Way::Pull, reference, error))?;
             if let Some(detail) = answer.error_detail {
                 let message = detail.message.unwrap_or_default();
-                return Err(transfer_error("pull", reference, detail.code, &message));
+                return Err(transfer_error(Way::Pull, reference, detail.code, &message));
             }
             if let (Some(layer), Some(detail)) = (&answer.id, &answer.progress_detail)
-                && answer.status.as_deref() == Some("Downloading")
+                && answer.status.as_deref().is_some_and(is_download)
             {
                 moved.note(layer, detail.current);
             }
@@ -101,16 +102,32 @@ impl DockerEngine {
         let credentials = self.credentials(reference, log).await?;
         let mut answers = self.docker.push_image(repository, Some(options), credentials);
         while let Some(answer) = answers.next().await {
-            let answer = answer.map_err(|error| refused("push", reference, error))?;
+            let answer = answer.map_err(|error| refused(Way::Push, reference, error))?;
             if let Some(detail) = answer.error_detail {
                 let message = detail.message.unwrap_or_default();
-                return Err(transfer_error("push", reference, detail.code, &message));
+                return Err(transfer_error(Way::Push, reference, detail.code, &message));
             }
             if let Some(status) = answer.status {
                 log.write(format!("{status}\n").as_bytes());
             }
         }
         Ok(())
+    }
+}
+
+/// Which way an image travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Pull,
+    Push,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Way::Pull => "pull",
+            Way::Push => "push",
+        })
     }
 }
 
@@ -151,23 +168,23 @@ impl DockerEngine {
     }
 }
 
-fn refused(verb: &str, reference: &str, error: bollard::errors::Error) -> EngineError {
+fn refused(way: Way, reference: &str, error: bollard::errors::Error) -> EngineError {
     match error {
         bollard::errors::Error::DockerStreamError { error } => {
-            transfer_error(verb, reference, None, &error)
+            transfer_error(way, reference, None, &error)
         }
         bollard::errors::Error::DockerResponseServerError { status_code, message } => {
-            transfer_error(verb, reference, Some(i64::from(status_code)), &message)
+            transfer_error(way, reference, Some(i64::from(status_code)), &message)
         }
-        other => failed(&format!("{verb} `{reference}`"), other),
+        other => failed(&format!("{way} `{reference}`"), other),
     }
 }
 
 /// Makes the error of a transfer from the code that the daemon gives: the answer's status, or the
 /// registry's. 500 is what it gives for all that it has no code for, and an error in a stream often
 /// has none: then its text decides.
-fn transfer_error(verb: &str, reference: &str, code: Option<i64>, message: &str) -> EngineError {
-    let action = format!("{verb} `{reference}`");
+fn transfer_error(way: Way, reference: &str, code: Option<i64>, message: &str) -> EngineError {
+    let action = format!("{way} `{reference}`");
     let reason = message.to_owned();
     let registry = reference::registry(reference).to_owned();
     let meaning = match (code, meaning(message)) {
@@ -186,7 +203,7 @@ fn transfer_error(verb: &str, reference: &str, code: Option<i64>, message: &str)
         Some(Meaning::Passing) => EngineError::Transient { action, source: reason.into() },
         Some(Meaning::Absent) => EngineError::NotFound { reference: reference.to_owned(), reason },
         Some(Meaning::Denied) => EngineError::Denied { registry, action, reason },
-        Some(Meaning::Final) | None if verb == "pull" => {
+        Some(Meaning::Final) | None if way == Way::Pull => {
             EngineError::Pull { reference: reference.to_owned(), reason }
         }
         Some(Meaning::Final) | None => EngineError::Refused { action, reason },

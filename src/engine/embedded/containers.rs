@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{
-    EngineError, LogSink, Quotas, Removed, Result, SandboxEnd, SandboxNetwork, SandboxRequest,
-    label,
+    EngineError, EngineKind, LogSink, Quotas, Removed, Result, SandboxEnd, SandboxNetwork,
+    SandboxRequest, label,
 };
 use crate::owner::{Judge, Liveness, Owner, proc_is_ours};
 
@@ -120,10 +120,10 @@ impl EmbeddedEngine {
             SandboxNetwork::SilentPeer => Network::SilentPeer,
             SandboxNetwork::Host => Network::Host,
             SandboxNetwork::Bridge => {
-                return Err(EngineError::Refused {
-                    action: "make a bridged network".to_owned(),
-                    reason: "the embedded engine has none: use `--network host`, or `none`"
-                        .to_owned(),
+                return Err(EngineError::Unsupported {
+                    engine: EngineKind::Embedded,
+                    action: "make a bridged network",
+                    why: "the embedded engine has none: use `--network host`, or `none`",
                 });
             }
         };

@@ -11,8 +11,8 @@ use parquet::record::Field;
 
 use super::DatasetError;
 use super::cell::Cell;
+use super::reading::{Reading, corrupt, read_error};
 use super::row;
-use super::rows::{Reading, corrupt, read_error};
 
 /// Opens a file that is not readable from its beginning on when it is cut off.
 fn open(path: &Path) -> Result<File, DatasetError> {

@@ -14,6 +14,7 @@ mod literal;
 mod parts;
 mod patch;
 pub mod prediction;
+mod reading;
 mod row;
 mod rows;
 mod select;
@@ -319,7 +320,7 @@ pub async fn load(name: &str, split: &str, hub: &HubSettings) -> Result<Dataset,
     };
     let read = tokio::task::spawn_blocking(move || rows::read(&files));
     let read = read.await.expect("reading files does not panic");
-    let rows::Rows { instances, refused } = read.map_err(|error| match error {
+    let reading::Rows { instances, refused } = read.map_err(|error| match error {
         DatasetError::Corrupt { ref path, .. } if revision.is_some() => {
             DatasetError::DamagedCache { path: path.clone(), source: Box::new(error) }
         }

@@ -79,6 +79,7 @@ pub mod report;
 mod requirements;
 mod retry;
 pub mod run;
+pub mod session;
 pub mod sign;
 mod size;
 pub mod source;

@@ -441,7 +441,7 @@ async fn a_patch_that_does_not_apply_is_a_result_with_its_hunks() {
     assert!(report.contains("quill/render.py:1"), "{report}");
     let log = std::fs::read_to_string(dir.join("run_instance.log")).unwrap();
     assert!(log.starts_with(">>>>> Patch Apply Failed:\n$ git apply --verbose"), "{log}");
-    assert!(space.engine.called(Method::RunSandboxed).is_empty());
+    assert!(space.engine.called(Method::RunScript).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -449,12 +449,12 @@ async fn what_fails_in_the_engine_is_tried_again_and_never_scored() {
     let mut space = Space::new();
     space.engine.sandbox("", LOG.as_bytes(), b"", SandboxEnd::Exited(0));
     let gone = || EngineError::Transient { action: "run".into(), source: "gone".into() };
-    space.engine.fail(Method::RunSandboxed, "", 2, gone);
+    space.engine.fail(Method::RunScript, "", 2, gone);
     let (summary, _) = space.evaluate(&[("imgforge__quill-1", "gold")]).await;
     assert_eq!(verdicts(&summary), [Verdict::Unresolved]);
-    assert_eq!(space.engine.called(Method::RunSandboxed).len(), 3);
+    assert_eq!(space.engine.called(Method::RunScript).len(), 3);
     space.engine.forget_calls();
-    space.engine.fail(Method::RunSandboxed, "", 99, gone);
+    space.engine.fail(Method::RunScript, "", 99, gone);
     let (summary, _) = space.evaluate(&[("imgforge__quill-2", "gold")]).await;
     assert_eq!((summary.failed, verdicts(&summary).len()), (1, 0));
     let report = space.dir.path().join("runs/r/m/imgforge__quill-2/report.json");
@@ -478,7 +478,7 @@ async fn a_tree_that_is_gone_before_the_tests_is_tried_again_and_never_remembere
     space.engine.sandbox("", gone.as_bytes(), b"", SandboxEnd::Exited(128));
     let (summary, _) = space.evaluate(&[("imgforge__quill-1", "gold")]).await;
     assert_eq!((summary.failed, verdicts(&summary).len()), (1, 0));
-    assert_eq!(space.engine.called(Method::RunSandboxed).len(), 3);
+    assert_eq!(space.engine.called(Method::RunScript).len(), 3);
     let keys = |summary: &RunSummary| {
         let nodes = summary.nodes.iter();
         nodes.filter(|one| one.id.starts_with("evaluation:")).map(|one| one.key).collect::<Vec<_>>()
@@ -496,7 +496,7 @@ async fn a_tree_that_the_tests_removed_is_their_doing_and_not_remembered() {
     space.engine.sandbox("", log.as_bytes(), b"", SandboxEnd::Exited(128));
     let (summary, _) = space.evaluate(&[("imgforge__quill-1", "gold")]).await;
     assert_eq!(verdicts(&summary), [Verdict::Unresolved]);
-    assert_eq!(space.engine.called(Method::RunSandboxed).len(), 1);
+    assert_eq!(space.engine.called(Method::RunScript).len(), 1);
     let key = summary.evaluations.values().find_map(|one| one.key).unwrap();
     assert!(space.store.results_of([key].into_iter()).unwrap().is_empty());
 }

@@ -31,10 +31,10 @@ fn a_command_inherits_nothing_of_whoever_started_imgforge() {
     needs::base();
     // As `nohup` and a script's `&` ignore some signals: a test that raises one would not see it.
     // Not every machine lets a process change its personality.
-    let start = "trap '' ALRM VTALRM XCPU; umask 077; ulimit -S -s 4096
+    let start = "trap '' ALRM VTALRM XCPU; umask 077; ulimit -S -s 4096; exec 7</etc/passwd
                  setarch -R true && exec setarch -R \"$@\"; exec \"$@\"";
     let show = "umask; ulimit -S -s; cat /proc/self/personality; \
-                grep -E 'Sig(Ign|Blk)' /proc/self/status";
+                grep -E 'Sig(Ign|Blk)' /proc/self/status; [ -e /proc/$$/fd/7 ] || echo none";
     let command = imgforge(&["run", ID, "--", "bash", "-c", show]);
     let mut shell = Command::new("bash");
     shell.args(["-c", start, "bash"]).arg(command.get_program()).args(command.get_args());
@@ -48,7 +48,8 @@ fn a_command_inherits_nothing_of_whoever_started_imgforge() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
-        "0022\n8192\n00000000\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n",
+        "0022\n8192\n00000000\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n\
+         none\n",
         "{said}"
     );
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::platform;
 
 use super::EngineKind;
+use super::address::Address;
 use super::client_config::FileFault;
 #[cfg(feature = "docker")]
 use super::docker;
@@ -21,7 +22,7 @@ pub enum EngineError {
     #[error("cannot reach an engine at `{address}`")]
     Unreachable {
         /// The socket or URL.
-        address: Box<docker::Address>,
+        address: Box<Address>,
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -30,7 +31,7 @@ pub enum EngineError {
     #[error("permission denied on the engine's socket `{address}`")]
     PermissionDenied {
         /// The socket.
-        address: Box<docker::Address>,
+        address: Box<Address>,
     },
     /// This program was built without the engine.
     #[error("this imgforge was built without the {engine} engine")]
@@ -67,6 +68,20 @@ pub enum EngineError {
     NoSuchImage {
         /// The reference.
         reference: String,
+    },
+    /// A file or directory that was asked for is not in the container.
+    #[error("`{path}` is not in the container")]
+    NoSuchPath {
+        /// The path, as it was asked for.
+        path: String,
+    },
+    /// A session has ended: nothing can be asked of it any more.
+    #[error("session `{session}` has ended: {}", how.reason())]
+    SessionEnded {
+        /// Its id.
+        session: String,
+        /// How it ended.
+        how: super::SessionEnd,
     },
     /// An image is for another platform than the one that it is needed for.
     #[error("`{reference}` is for {found}, not for {wanted}")]

@@ -4,6 +4,7 @@
 //! the terminal. Cancellation is dropping the future; every method leaves nothing behind then that
 //! [`Engine::remove_scratch`] does not find.
 
+mod address;
 mod attach;
 pub(crate) mod bounds;
 mod build_request;
@@ -19,11 +20,14 @@ mod error;
 pub mod fake;
 mod image;
 mod meter;
+mod pipe_input;
 mod quota;
 pub mod reference;
 pub(crate) mod registry;
 pub(crate) mod retry;
 mod sandbox;
+mod script;
+mod session;
 mod step_mounts;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -31,6 +35,7 @@ mod traits;
 
 use std::path::PathBuf;
 
+pub use address::{Address, Authority, Destination, WrongAddress};
 pub use attach::{AttachRequest, Attached, AttachedCommand, Output, WindowSize};
 pub use build_request::{BuildRequest, HostAccess, LayerFile, LayerRequest};
 pub(crate) use config::{config_json, read as read_config};
@@ -40,6 +45,11 @@ pub use error::{EngineError, Result};
 pub use image::{Image, ImageConfig, ListedImage};
 pub use quota::{Quota, Quotas};
 pub use sandbox::{SandboxEnd, SandboxNetwork, SandboxRequest};
+pub use script::run_in_session;
+pub use session::{
+    Ended, Exec, ExecEnd, ExecHandle, ExecRequest, ExecSummary, Input, NotStarted, Outputs,
+    SandboxSession, SessionEnd, SessionRequest,
+};
 pub use traits::{Builder, Engine, Images, LayerStorage, Runner};
 
 /// Labels that imgforge sets on its images.
@@ -141,7 +151,7 @@ pub trait LogSink: Send + Sync {
 }
 
 /// Takes output and drops it.
-pub(crate) struct NoLog;
+pub struct NoLog;
 
 impl LogSink for NoLog {
     fn write(&self, _: &[u8]) {}

@@ -10,6 +10,7 @@ use crate::owner::Judge;
 use super::{
     AttachRequest, Attached, BuildRequest, EngineInfo, Image, LayerConsumer, LayerRequest,
     ListedImage, LogSink, Pruned, PushSummary, Removed, Result, SandboxEnd, SandboxRequest,
+    SandboxSession, SessionRequest, script,
 };
 
 /// Images of a site: what it has, and how they get there and away.
@@ -89,15 +90,27 @@ pub trait Runner: Send + Sync {
     /// Asks the engine what it is.
     async fn info(&self) -> Result<EngineInfo>;
 
+    /// Starts a session; what it takes to get there goes to `log`.
+    async fn start(
+        &self,
+        request: &SessionRequest,
+        log: &dyn LogSink,
+    ) -> Result<Box<dyn SandboxSession>>;
+
     /// Runs a script in a sandbox; the output goes to `log` as it comes, byte for byte, and what it
     /// writes to its file descriptor 4 to `control`. The container is gone afterwards. When the
     /// future is dropped, or this process dies, the container ends itself.
-    async fn run_sandboxed(
+    ///
+    /// Provided by a session. An engine that can run the script as the main command of its container
+    /// does that: it is a step less, and the kernel ends what the script leaves behind.
+    async fn run_script(
         &self,
         request: &SandboxRequest,
         log: &dyn LogSink,
         control: &dyn LogSink,
-    ) -> Result<SandboxEnd>;
+    ) -> Result<SandboxEnd> {
+        script::run_in_session(self, request, log, control).await
+    }
 
     /// Starts a command in a fresh container and gives its ends out.
     async fn attach(&self, request: &AttachRequest) -> Result<Attached>;

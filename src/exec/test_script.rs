@@ -95,7 +95,7 @@ pub(super) async fn run(
     let control = Control::new(ctx.log, tests);
     let began = Instant::now();
     let end = tokio::select! {
-        end = ctx.run.runner.run_sandboxed(request, &output, &control) => end?,
+        end = ctx.run.runner.run_script(request, &output, &control) => end?,
         source = output.failure() => return Err(NodeError::File { path, source }),
         source = control.failure() => return Err(aside_error(source)),
         error = disk_fills(ctx.run) => return Err(error),

@@ -13,7 +13,7 @@ use super::marks::{
 use super::strict;
 
 /// Name and version of the way in which scripts are run; part of the key.
-const RUNNER: &str = "sandbox/3";
+const RUNNER: &str = "sandbox/4";
 
 /// Where the index of the repository is kept while `git apply --3way` is tried.
 const INDEX: &str = "/tmp/imgforge-index";

@@ -171,7 +171,7 @@ async fn a_running_container_keeps_its_files_when_its_image_is_removed() {
                 variables: Default::default(),
                 labels: Default::default(),
             };
-            let ended = engine.run_sandboxed(&request, &log, &Log::default()).await.unwrap();
+            let ended = engine.run_script(&request, &log, &Log::default()).await.unwrap();
             (ended, String::from_utf8(log.0.into_inner().unwrap()).unwrap())
         }
     });

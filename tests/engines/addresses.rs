@@ -143,7 +143,7 @@ fn an_engine_behind_tls_is_used_with_the_certificates_of_the_docker_command() {
         // The input of a sandbox ends while its output goes on.
         let (log, control) = (Log::default(), Log::default());
         let request = sandbox(&bench, "cat; echo out; sleep 1; echo control >&4; exit 3");
-        let end = engine.run_sandboxed(&request, &log, &control).await.unwrap();
+        let end = engine.run_script(&request, &log, &control).await.unwrap();
         assert_eq!(end, SandboxEnd::Exited(3));
         assert_eq!(log.text(), "out\n");
         assert!(control.text().starts_with("control\n"), "{}", control.text());

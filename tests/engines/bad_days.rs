@@ -104,7 +104,7 @@ fn a_connection_that_ends_under_a_script_is_no_end_of_it() {
         for script in ["echo up; sleep 1000", "echo up; sleep 1; echo passed; exit 0"] {
             let log = Log::default();
             let request = crate::sandbox::sandbox(&bench, script);
-            let running = through.run_sandboxed(&request, &log, &log);
+            let running = through.run_script(&request, &log, &log);
             let ends = async {
                 while !log.text().contains("up") {
                     tokio::time::sleep(Duration::from_millis(20)).await;

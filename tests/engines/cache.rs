@@ -84,7 +84,7 @@ fn the_image_of_a_running_container_is_in_use() {
                 variables: BTreeMap::new(),
                 labels: BTreeMap::new(),
             };
-            engine.run_sandboxed(&request, &Log::default(), &Log::default()).await.unwrap();
+            engine.run_script(&request, &Log::default(), &Log::default()).await.unwrap();
         });
         let mut used = false;
         while !used && !running.is_finished() {

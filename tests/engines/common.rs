@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use imgforge::context_file::ContextFile;
 use imgforge::engine::docker::DockerEngine;
 use imgforge::engine::embedded::{EmbeddedEngine, Settings};
+use imgforge::engine::fake::FakeEngine;
 use imgforge::engine::{
     BuildRequest, Engine, HostAccess, Image, ImageConfig, LayerFile, LayerRequest, LogSink, label,
 };
@@ -19,6 +20,8 @@ use crate::needs;
 
 /// An engine under test, with names that no other test uses.
 pub struct Bench {
+    /// Whether it is the fake one, which closes nothing off and limits nothing.
+    pub is_fake: bool,
     pub engine: Arc<dyn Engine>,
     pub owner: String,
     pub base: Image,
@@ -33,6 +36,8 @@ pub enum Target {
     Docker(String),
     /// The embedded engine, with its state in a directory that all tests of a user share.
     Embedded(PathBuf),
+    /// The fake engine.
+    Fake,
 }
 
 impl fmt::Display for Target {
@@ -40,6 +45,7 @@ impl fmt::Display for Target {
         match self {
             Target::Docker(address) => write!(f, "the engine at {address}"),
             Target::Embedded(state) => write!(f, "the embedded engine in {}", state.display()),
+            Target::Fake => f.write_str("the fake engine"),
         }
     }
 }
@@ -49,9 +55,24 @@ pub fn on_every_engine<F>(test: impl Fn(Arc<Bench>) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
+    on_engines(&[], test);
+}
+
+/// Runs a test on every engine, and on the fake one.
+pub fn on_every_engine_and_the_fake<F>(test: impl Fn(Arc<Bench>) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    on_engines(&[Target::Fake], test);
+}
+
+fn on_engines<F>(others: &[Target], test: impl Fn(Arc<Bench>) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        for target in targets().await {
+        for target in targets().await.iter().chain(others) {
             let bench = Arc::new(Bench::new(target.clone()).await);
             let ended = tokio::spawn(test(bench.clone())).await;
             bench.clean().await;
@@ -114,7 +135,8 @@ impl Bench {
             panic!("{target} has no `{name}`: make it there with `imgforge base bootstrap {name}`")
         });
         let prefix = format!("imgforge-test-{id}");
-        Bench { engine, owner, base, target, prefix }
+        let is_fake = matches!(target, Target::Fake);
+        Bench { is_fake, engine, owner, base, target, prefix }
     }
 
     /// Connects once more, as another process would.
@@ -131,7 +153,7 @@ impl Bench {
     pub fn socket(&self) -> Option<&str> {
         match &self.target {
             Target::Docker(address) => address.strip_prefix("unix://"),
-            Target::Embedded(_) => None,
+            Target::Embedded(_) | Target::Fake => None,
         }
     }
 
@@ -139,14 +161,14 @@ impl Bench {
     pub fn address(&self) -> Option<&str> {
         match &self.target {
             Target::Docker(address) => Some(address),
-            Target::Embedded(_) => None,
+            Target::Embedded(_) | Target::Fake => None,
         }
     }
 
     /// Returns the state directory of an embedded engine.
     pub fn state(&self) -> Option<&Path> {
         match &self.target {
-            Target::Docker(_) => None,
+            Target::Docker(_) | Target::Fake => None,
             Target::Embedded(state) => Some(state),
         }
     }
@@ -246,6 +268,7 @@ async fn connect(target: &Target, owner: &str, config: Option<PathBuf>) -> Arc<d
             .await
             .unwrap(),
         ),
+        Target::Fake => Arc::new(FakeEngine::new().with_image(&base())),
     }
 }
 

@@ -442,7 +442,7 @@ fn what_ran_while_its_files_were_taken_away_has_no_exit_code() {
             let log = Log::default();
             let script = "cd /tmp && echo up && sleep 1; pwd; exit 0";
             let request = crate::sandbox::sandbox(&bench, script);
-            let running = bench.engine.run_sandboxed(&request, &log, &log);
+            let running = bench.engine.run_script(&request, &log, &log);
             let take_away = async {
                 while !log.text().contains("up") {
                     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -550,7 +550,7 @@ fn holds_a_container_for_another_test() {
             labels: Default::default(),
         };
         let log = Log::default();
-        engine.run_sandboxed(&request, &log, &log).await.unwrap();
+        engine.run_script(&request, &log, &log).await.unwrap();
     });
 }
 
@@ -659,7 +659,7 @@ fn live_here(wanted: &str) {
                     labels: Default::default(),
                 };
                 let log = Log::default();
-                let error = engine.run_sandboxed(&request, &log, &log).await.unwrap_err();
+                let error = engine.run_script(&request, &log, &log).await.unwrap_err();
                 assert!(matches!(error, EngineError::Confined { .. }), "{error:?}");
                 assert!(!state.join("embedded/machine.json").exists());
                 println!("confined: {error}");

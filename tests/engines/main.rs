@@ -23,4 +23,5 @@ mod platform;
 mod quotas;
 mod run;
 mod sandbox;
+mod session;
 mod transfer;

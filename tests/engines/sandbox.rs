@@ -31,7 +31,7 @@ pub fn sandbox(bench: &Bench, script: &str) -> SandboxRequest {
 /// Runs a script and returns its end, its output, and what it wrote to file descriptor 4.
 pub async fn run(bench: &Bench, request: &SandboxRequest) -> (SandboxEnd, String, String) {
     let (log, control) = (Log::default(), Log::default());
-    let end = bench.engine.run_sandboxed(request, &log, &control).await.unwrap();
+    let end = bench.engine.run_script(request, &log, &control).await.unwrap();
     (end, log.text(), control.text())
 }
 
@@ -174,7 +174,7 @@ fn a_container_that_somebody_kills_did_not_end_by_itself() {
         let marker = format!("35{}", rand::random::<u32>());
         let request = sandbox(&bench, &format!("echo up; sleep {marker}; exit 0"));
         let log = Log::default();
-        let running = bench.engine.run_sandboxed(&request, &log, &log);
+        let running = bench.engine.run_script(&request, &log, &log);
         let kill = async {
             let sleep = loop {
                 match pid_of(&marker) {
@@ -214,7 +214,7 @@ fn a_container_that_somebody_removes_is_worth_another_try() {
         };
         let log = Log::default();
         let request = sandbox(&bench, "echo up; sleep 1000");
-        let running = bench.engine.run_sandboxed(&request, &log, &log);
+        let running = bench.engine.run_script(&request, &log, &log);
         let remove = async {
             while !log.text().contains("up") {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -312,7 +312,7 @@ fn a_run_of_this_host_is_removed_whoever_owns_it() {
         let log = Log::default();
         let (other, run_id) = (bench.another_engine().await, bench.name("run"));
         let judge = |_: &str, _: Option<SystemTime>| Liveness::Alive;
-        let running = bench.engine.run_sandboxed(&request, &log, &log);
+        let running = bench.engine.run_script(&request, &log, &log);
         let remove = async {
             while !log.text().contains("up") {
                 tokio::time::sleep(Duration::from_millis(20)).await;

@@ -9,13 +9,13 @@ use bollard::models::SystemVersion;
 use crate::engine::{EngineError, Result};
 use crate::retry::{Passing, Tries, retried};
 
-use super::address::Address;
 use super::choice::Endpoint;
 use super::errors::failed;
 use super::refusal::Refusal;
 use super::ssh;
 use super::tls::Tls;
 use super::transport::{self, NoConnection, Way};
+use crate::engine::address::Address;
 
 /// The oldest API that has what imgforge needs (Docker 20.10).
 const OLDEST_API: (u32, u32) = (1, 41);

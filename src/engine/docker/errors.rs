@@ -192,6 +192,28 @@ pub(super) fn is_of_command(description: &str, program: &str) -> bool {
 
 /// Reads which exit code a failed step of a build had. BuildKit says `exit code: 3`, the builder
 /// before it `returned a non-zero code: 3`; both give no number.
+/// Tells whether the engine could not start a command because its program is missing. The engine has
+/// no code for it: the text is that of Go's `exec.ErrNotFound` and of the kernel's `ENOENT`, which runc
+/// passes on; that of a missing directory names `chdir`.
+pub(super) fn is_program_missing(message: &str) -> bool {
+    let of_program = message.contains("executable file not found")
+        || message.contains("no such file or directory") && message.contains("exec");
+    of_program && !message.contains("chdir")
+}
+
+/// Reads the system's error number of a command that the engine could not start, from the same text.
+pub(super) fn start_errno(message: &str) -> Option<i32> {
+    let numbers = [
+        ("executable file not found", libc::ENOENT),
+        ("no such file or directory", libc::ENOENT),
+        ("permission denied", libc::EACCES),
+        ("exec format error", libc::ENOEXEC),
+        ("not a directory", libc::ENOTDIR),
+    ];
+    numbers.into_iter().find(|(words, _)| message.contains(words)).map(|(_, number)| number)
+}
+
+/// Reads which exit code a failed step of a build had.
 pub(super) fn exit_code(message: &str) -> Option<i64> {
     let words = ["exit code: ", "returned a non-zero code: "];
     words.iter().find_map(|words| {

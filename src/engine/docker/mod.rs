@@ -1,6 +1,5 @@
 //! The Docker Engine API, through `bollard`: Docker 20.10 and newer.
 
-mod address;
 mod archive;
 mod attach;
 mod build;
@@ -8,7 +7,9 @@ mod choice;
 mod connect;
 mod dockerfile;
 mod errors;
+mod exec;
 mod export;
+mod frames;
 mod images;
 mod list;
 mod load;
@@ -18,6 +19,7 @@ mod refusal;
 mod run;
 mod sandbox;
 mod scratch;
+mod session;
 mod solve;
 mod ssh;
 mod storage;
@@ -25,7 +27,6 @@ mod tls;
 mod transfer;
 mod transport;
 
-pub use address::{Address, Authority, Destination, WrongAddress};
 pub use refusal::{ChosenBy, Refusal};
 pub use ssh::Ended;
 
@@ -45,9 +46,9 @@ use choice::{Choice, Endpoint};
 use super::client_config::config_directory;
 
 use super::{
-    AttachRequest, Attached, BuildRequest, Builder, EngineError, EngineInfo, Image, Images,
-    LayerConsumer, LayerRequest, LayerStorage, ListedImage, LogSink, Pruned, PushSummary, Removed,
-    Result, Runner, SandboxEnd, SandboxRequest,
+    Address, AttachRequest, Attached, BuildRequest, Builder, EngineError, EngineInfo, Image,
+    Images, LayerConsumer, LayerRequest, LayerStorage, ListedImage, LogSink, Pruned, PushSummary,
+    Removed, Result, Runner, SandboxEnd, SandboxRequest, SandboxSession, SessionRequest,
 };
 
 /// Tells whether somebody chose an engine, rightly or not: by `DOCKER_HOST`, by a context, or by
@@ -207,7 +208,15 @@ impl Runner for DockerEngine {
         self.read_info().await
     }
 
-    async fn run_sandboxed(
+    async fn start(
+        &self,
+        request: &SessionRequest,
+        _log: &dyn LogSink,
+    ) -> Result<Box<dyn SandboxSession>> {
+        self.start_session(request).await
+    }
+
+    async fn run_script(
         &self,
         request: &SandboxRequest,
         log: &dyn LogSink,

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bollard::Docker;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::InspectContainerOptionsBuilder;
 
@@ -23,7 +24,21 @@ struct Written {
     first: Option<u32>,
 }
 
+/// Measures what containers write.
+#[derive(Clone)]
+pub(super) struct Gauge {
+    docker: Docker,
+    /// The files of the engine may be those of this machine.
+    is_local: bool,
+}
+
 impl DockerEngine {
+    pub(super) fn gauge(&self) -> Gauge {
+        Gauge { docker: self.docker.clone(), is_local: self.endpoint.is_local }
+    }
+}
+
+impl Gauge {
     /// Waits until a container wrote more than it may; forever where nothing is bounded, or it is
     /// not there any more. `log` takes what cannot be measured.
     pub(super) async fn measure(&self, id: &str, quotas: Quotas, log: &dyn LogSink) -> Quota {
@@ -44,7 +59,7 @@ impl DockerEngine {
 
     /// Returns where a container's files are, where this process may read them.
     async fn written_to(&self, id: &str, log: &dyn LogSink) -> Option<Written> {
-        if !self.endpoint.is_local {
+        if !self.is_local {
             return None;
         }
         let options = InspectContainerOptionsBuilder::new().build();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::super::client_config::FileFault;
-use super::address::{Address, WrongAddress};
+use crate::engine::address::{Address, WrongAddress};
 
 /// What chose an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]

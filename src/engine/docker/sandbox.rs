@@ -223,6 +223,7 @@ impl DockerEngine {
         };
         tokio::pin!(both);
         let (mut timed_out, mut over) = (false, None);
+        let gauge = self.gauge();
         let received = tokio::select! {
             received = &mut both => Some(received),
             () = tokio::time::sleep_until(deadline) => {
@@ -230,7 +231,7 @@ impl DockerEngine {
                 None
             }
             () = written.over() => None,
-            quota = self.measure(id, request.quotas, control_log) => {
+            quota = gauge.measure(id, request.quotas, control_log) => {
                 over = Some(quota);
                 None
             }
@@ -332,7 +333,7 @@ impl DockerEngine {
     }
 
     /// Makes the network in which nothing answers; several processes may do so at once.
-    async fn ensure_silent_network(&self) -> Result<()> {
+    pub(super) async fn ensure_silent_network(&self) -> Result<()> {
         if self.docker.inspect_network(SILENT_NETWORK, None).await.is_ok() {
             return Ok(());
         }
@@ -433,7 +434,7 @@ fn bootstrap(request: &SandboxRequest) -> String {
         let _ = writeln!(text, "head -c {} <&3 >{}", bytes.len(), shell_quote(path));
     }
     // The limit of its own is for an engine behind a network that fell silent.
-    let limit = request.time_limit.as_secs() + 300;
+    let limit = request.time_limit.as_secs().saturating_add(300);
     let _ = write!(
         text,
         "umask 022\n(timeout -s KILL {limit} cat <&3; sleep {}; kill -KILL -1) >/dev/null 2>&1 4>&- &\n\

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::address::Destination;
+use crate::engine::address::Destination;
 
 /// The most that is kept of what ssh says.
 const MOST_SAID: usize = 16 << 10;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty};
-use hyper::header::{CONNECTION, UPGRADE};
+use http_body_util::{BodyExt as _, Empty, Full};
+use hyper::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::upgrade::Upgraded;
 use hyper::{Request, StatusCode};
@@ -24,9 +24,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use super::address::{Authority, Destination};
 use super::ssh;
 use super::tls::Tls;
+use crate::engine::address::{Authority, Destination};
 
 /// How long a connection may take to come to be.
 const CONNECT: Duration = Duration::from_secs(20);
@@ -104,20 +104,23 @@ impl Way {
         }
     }
 
-    /// Posts a request after which the connection is the caller's.
+    /// Posts a request, with a JSON document or nothing, after which the connection is the caller's.
     pub async fn take_over(
         &self,
         path: &str,
+        document: Bytes,
     ) -> Result<TokioIo<Upgraded>, Box<dyn std::error::Error + Send + Sync>> {
         let request = Request::post(format!("http://{}{path}", self.host()))
             .header(CONNECTION, "Upgrade")
             .header(UPGRADE, "tcp")
-            .body(Empty::<Bytes>::new())?;
-        let answer = self.client::<Empty<Bytes>>().request(request).await?;
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(document))?;
+        let answer = self.client::<Full<Bytes>>().request(request).await?;
         let status = answer.status();
         if status != StatusCode::SWITCHING_PROTOCOLS {
             let body = answer.into_body().collect().await?.to_bytes();
-            return Err(format!("{status}: {}", String::from_utf8_lossy(&body)).into());
+            let body = String::from_utf8_lossy(&body).into_owned();
+            return Err(NoSuccess { status, body }.into());
         }
         Ok(TokioIo::new(hyper::upgrade::on(answer).await?))
     }

@@ -1,24 +1,20 @@
 //! Commands whose ends the caller holds: pipes, or the other end of a terminal in the container.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
-use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures_util::stream::{self, BoxStream, StreamExt as _};
-use rustix::termios::{Winsize, tcsetwinsize};
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest};
+use futures_util::stream::{self, StreamExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::Child;
 use tokio::sync::Mutex;
 use tokio_util::io::ReaderStream;
 
+use crate::engine::pipe_input::PipeInput;
 use crate::engine::{
     AttachRequest, Attached, AttachedCommand, EngineError, NoLog, Output, Result, SandboxEnd,
     WindowSize,
@@ -30,6 +26,7 @@ use super::helper_client::HelperClient;
 use super::passing::{self, Received};
 use super::protocol::{Ends, Operation, Response};
 use super::snapshots::vanished;
+use super::terminal::{Terminal, Typing};
 
 const ACTION: &str = "run a container";
 
@@ -97,7 +94,7 @@ impl UnderWay {
         // As above.
         let _ = sent.await;
         drop(theirs);
-        let input = tokio::net::unix::pipe::Sender::from_owned_fd(ours.into()).map_err(lost)?;
+        let input = PipeInput::new(ours).map_err(lost)?;
         let stdout = self.child.stdout.take().expect("the output is a pipe");
         let stderr = self.child.stderr.take().expect("the error output is a pipe");
         let out = ReaderStream::new(stdout).map(|piece| piece.map(Output::Out));
@@ -167,8 +164,7 @@ impl Command {
 impl AttachedCommand for Command {
     async fn resize(&self, size: WindowSize) -> Result<()> {
         let Some(terminal) = &self.terminal else { return Ok(()) };
-        let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(terminal.0.get_ref(), size).map_err(|error| lost(error.into()))
+        terminal.resize(size).map_err(lost)
     }
 
     async fn signal(&self, signal: i32) -> Result<()> {
@@ -202,66 +198,5 @@ impl AttachedCommand for Command {
             Response::Vanished => Err(vanished()),
             Response::Done => Err(lost(io::Error::other("the helper did not run it"))),
         }
-    }
-}
-
-/// The other end of a terminal in the container.
-struct Terminal(AsyncFd<OwnedFd>);
-
-impl Terminal {
-    fn new(descriptor: OwnedFd) -> io::Result<Terminal> {
-        rustix::io::ioctl_fionbio(&descriptor, true)?;
-        // SAFETY: an owned descriptor is the same and open as long as it lives.
-        Ok(Terminal(unsafe { AsyncFd::register(descriptor) }?))
-    }
-
-    async fn read(&self) -> io::Result<Bytes> {
-        let mut buffer = vec![0; 1 << 14];
-        let count = self
-            .0
-            .async_io(Interest::READABLE, |terminal| Ok(rustix::io::read(terminal, &mut buffer)?))
-            .await;
-        match count {
-            Ok(count) => buffer.truncate(count),
-            // Nobody in the container has it open any more.
-            Err(error) if error.raw_os_error() == Some(libc::EIO) => buffer.clear(),
-            Err(error) => return Err(error),
-        }
-        Ok(buffer.into())
-    }
-
-    fn output(terminal: Arc<Terminal>) -> BoxStream<'static, Result<Output>> {
-        stream::try_unfold(terminal, |terminal| async move {
-            let bytes = terminal.read().await.map_err(lost)?;
-            Ok((!bytes.is_empty()).then_some((Output::Out(bytes), terminal)))
-        })
-        .boxed()
-    }
-}
-
-/// What is typed at a terminal.
-struct Typing(Arc<Terminal>);
-
-impl AsyncWrite for Typing {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            let mut guard = ready!(self.0.0.poll_write_ready(cx))?;
-            match guard.try_io(|terminal| Ok(rustix::io::write(terminal, bytes)?)) {
-                Ok(written) => return Poll::Ready(written),
-                Err(_would_block) => {}
-            }
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }

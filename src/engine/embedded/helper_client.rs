@@ -17,7 +17,7 @@ use crate::engine::{EngineError, LogSink, Quota, Result};
 
 use super::confinement::Confinement;
 use super::helper::ARGUMENT;
-use super::protocol::{Container, Identity, Operation, Request, Response, Step};
+use super::protocol::{Container, Identity, Operation, Request, Response, Step, framed};
 use super::snapshots::vanished;
 
 /// The name that a helper, and the first process of a container, is known by.
@@ -70,12 +70,7 @@ impl HelperClient {
     }
 
     pub(super) fn request(&self, work: Operation) -> Vec<u8> {
-        let task = Request { identity: self.identity.clone(), work };
-        let text = serde_json::to_vec(&task).expect("a task is valid JSON");
-        let mut request =
-            u32::try_from(text.len()).expect("a task is small").to_be_bytes().to_vec();
-        request.extend(text);
-        request
+        framed(&Request { identity: self.identity.clone(), work })
     }
 
     pub(super) fn not_started(&self, error: io::Error) -> EngineError {

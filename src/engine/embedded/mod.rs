@@ -20,7 +20,9 @@ mod machine;
 mod passing;
 mod protocol;
 mod registry;
+mod session;
 mod snapshots;
+mod terminal;
 mod trial;
 
 use std::collections::HashSet;
@@ -35,7 +37,7 @@ use crate::owner::{Held, Judge, Owners};
 use super::{
     AttachRequest, Attached, BuildRequest, Builder, EngineInfo, Image, Images, LayerConsumer,
     LayerRequest, LayerStorage, ListedImage, LogSink, Pruned, PushSummary, Removed, Result, Runner,
-    SandboxEnd, SandboxRequest,
+    SandboxEnd, SandboxRequest, SandboxSession, SessionRequest,
 };
 use helper_client::HelperClient;
 use layout::{Layout, file_error};
@@ -250,7 +252,15 @@ impl Runner for EmbeddedEngine {
         self.read_info()
     }
 
-    async fn run_sandboxed(
+    async fn start(
+        &self,
+        request: &SessionRequest,
+        log: &dyn LogSink,
+    ) -> Result<Box<dyn SandboxSession>> {
+        self.start_session(request, log).await
+    }
+
+    async fn run_script(
         &self,
         request: &SandboxRequest,
         log: &dyn LogSink,

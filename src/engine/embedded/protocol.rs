@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Quota, Quotas, WindowSize};
+use crate::engine::{Outputs, Quota, Quotas, WindowSize};
 
 /// Who the helper is towards the files of images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +71,10 @@ pub struct Request {
 pub enum Operation {
     /// Runs a container. The bytes of its files follow the request.
     Run(Box<Container>),
+    /// Keeps a container for commands, and serves requests in it until the end of the socket's input. A
+    /// byte of [`READY`] says that the container is there; then each file descriptor that comes is the
+    /// socket of one [`SessionOperation`].
+    Session(Box<Container>),
     /// Unpacks the tar that follows the request, until the end of the socket's input.
     Unpack {
         /// An empty directory.
@@ -113,6 +117,48 @@ pub enum Operation {
     },
 }
 
+/// What a helper says first when a session's container is there. No answer begins with it.
+pub const READY: u8 = 1;
+
+/// A request to a session, over a socket of its own. It is written as a [`Request`] is; the answer
+/// comes back over the same socket.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum SessionOperation {
+    /// Runs a command. A file descriptor for each of its ends follows: the input, unless there is none,
+    /// and the outputs; none for a terminal, whose other end comes before the answer. Each byte that
+    /// follows is the number of a signal, and the end of the socket kills the command.
+    Exec(Box<SessionCommand>),
+    /// Unpacks the tar that follows, until the end of the socket's input.
+    Put {
+        /// An absolute path in the container.
+        directory: String,
+        /// Whether it is made where it is not there.
+        make: bool,
+    },
+    /// Writes what is at a path as a tar to the file descriptor that follows.
+    Get {
+        /// An absolute path in the container.
+        path: String,
+    },
+}
+
+/// A command of a session.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SessionCommand {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// `NAME=value`, beside the variables of the session; the last of a name counts.
+    pub env: Vec<String>,
+    /// An absolute path; without it that of the session.
+    pub working_dir: Option<String>,
+    /// As in [`Container::user`]; without it that of the session.
+    pub user: Option<String>,
+    /// Whether an input follows.
+    pub has_input: bool,
+    /// What it writes to.
+    pub outputs: Outputs,
+}
+
 /// The tree of a container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Root {
@@ -152,11 +198,11 @@ impl Root {
 }
 
 /// A container.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Container {
     /// Its files.
     pub root: Root,
-    /// Program and arguments.
+    /// Program and arguments; none for a session.
     pub command: Vec<String>,
     /// `NAME=value`.
     pub env: Vec<String>,
@@ -218,7 +264,7 @@ pub enum Network {
 }
 
 /// Something of the host in a container.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Bind {
     /// A directory or file on the host; none is an empty directory in memory.
     pub source: Option<PathBuf>,
@@ -229,7 +275,7 @@ pub struct Bind {
 }
 
 /// What a container may use.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Limits {
     /// Bytes of memory.
     pub memory: Option<u64>,
@@ -290,6 +336,15 @@ pub enum Step {
     Privileges,
 }
 
+/// How the first process of a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Status {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
 /// The answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Response {
@@ -322,4 +377,48 @@ pub enum Response {
         /// Why, in words.
         reason: String,
     },
+}
+
+/// The answer to a [`SessionOperation`]. Without one the session has ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum SessionResponse {
+    /// A command of a session ended.
+    Exited {
+        /// Its exit code, or the signal that ended it.
+        status: Status,
+        /// The kernel killed a process at the memory limit meanwhile.
+        out_of_memory: bool,
+        /// The processor time of what was waited for, in microseconds.
+        cpu_micros: u64,
+    },
+    /// A command of a session could not be started.
+    NotStarted {
+        /// The system's error number.
+        errno: Option<i32>,
+        /// Why, in words.
+        reason: String,
+        /// Whether the program was not found.
+        program_missing: bool,
+    },
+    /// The path of a session's request is not there.
+    NoSuchPath,
+    /// It is done.
+    Done,
+    /// It could not be done.
+    Failed {
+        /// What was tried.
+        action: String,
+        /// The system's error number.
+        errno: Option<i32>,
+        /// Why, in words.
+        reason: String,
+    },
+}
+
+/// Returns a request as it travels: the length of its text, and the text.
+pub fn framed(request: &impl Serialize) -> Vec<u8> {
+    let text = serde_json::to_vec(request).expect("a request is valid JSON");
+    let mut framed = u32::try_from(text.len()).expect("a request is small").to_be_bytes().to_vec();
+    framed.extend(text);
+    framed
 }

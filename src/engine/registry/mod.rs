@@ -357,7 +357,7 @@ impl RegistryClient {
 struct Damaged(String);
 
 /// Returns an error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -165,15 +165,14 @@ impl Group {
         Entry(self.directories.iter().filter_map(open).collect())
     }
 
-    /// Tells whether the kernel killed a process of the group for its memory.
-    pub fn out_of_memory(&self) -> bool {
+    /// Returns how many processes of the group the kernel killed for its memory.
+    pub fn memory_kills(&self) -> u64 {
         let name = if self.unified { "memory.events" } else { "memory.oom_control" };
-        self.directories.iter().any(|directory| {
-            fs::read_to_string(directory.join(name)).is_ok_and(|text| {
-                let mut counts = text.lines().filter_map(|line| line.strip_prefix("oom_kill "));
-                counts.any(|count| count.trim() != "0")
-            })
-        })
+        let count = |directory: &PathBuf| {
+            let text = fs::read_to_string(directory.join(name)).ok()?;
+            text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok())
+        };
+        self.directories.iter().filter_map(count).sum()
     }
 
     /// Removes the group, whose processes have ended.

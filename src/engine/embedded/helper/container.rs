@@ -8,11 +8,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
 
-use super::super::protocol::{Container, Ends, Identity, Network, Response, Step, Storage};
+use super::super::passing::{self, Received};
+use super::super::protocol::{Container, Ends, Identity, Network, READY, Response, Step, Storage};
 use super::failure::{Context as _, During as _, Failure};
-use super::init::{Forked, Inherited, fork};
+use super::init::{Forked, Inherited, fork_first};
 use super::kills::Kills;
 use super::memory::{self, Memory};
+use super::session::Attendants;
 use super::{Requester, cgroup, ends, init, remove, root};
 use crate::engine::Quota;
 use crate::engine::meter::{Meter, Reading};
@@ -36,17 +38,27 @@ pub fn run(
     rustix::process::chdir(&request.root.snapshots).at("change to", &request.root.snapshots)?;
     let mut group = cgroup::Group::make(&request.limits, identity);
     let kills = (!group.exists()).then(Kills::now);
-    let ended = start(&request, identity, &files, &group, requester).and_then(|started| {
+    let ended = start(&request, identity, &files, &group, requester).and_then(|mut started| {
         let meter = meter(&request, &started);
         let measured = !group.exists() && crate::owner::proc_is_ours();
         let memory = request.limits.memory.filter(|_| measured);
         let memory = memory.map(|limit| Memory::new(limit, started.pid));
-        watch(started, requester, request.ends.are_held(), meter, memory)
+        let caller = if request.command.is_empty() {
+            started.tell_ready(requester)?;
+            Caller::Requests(Attendants::new(&request, identity, &group, started.pid))
+        } else if request.ends.are_held() {
+            Caller::Signals
+        } else {
+            Caller::Waits
+        };
+        watch(started, requester, caller, meter, memory)
     });
     let (code, over_memory) =
         ended.as_ref().map_or((None, false), |ended| (Some(ended.code), ended.over_memory));
     let out_of_memory = match kills {
-        None => group.out_of_memory(),
+        // A command of a session tells its own; the end of the session is another thing.
+        _ if request.command.is_empty() => over_memory,
+        None => group.memory_kills() > 0,
         Some(kills) => over_memory || kills.may_be_of(code),
     };
     let warnings = std::mem::take(&mut group.warnings);
@@ -64,8 +76,36 @@ pub fn run(
 struct Started {
     pid: rustix::process::Pid,
     failures: std::io::PipeReader,
+    /// What came of `failures` by now.
+    failed: Vec<u8>,
     /// Its end would be the container's.
     _go: std::io::PipeWriter,
+}
+
+impl Started {
+    /// Waits until the container of a session is there, and tells the engine. Where it is not, the
+    /// failure is told with the end.
+    fn tell_ready(&mut self, requester: &mut Requester) -> Result<(), Failure> {
+        let mut first = [0];
+        let count = self.failures.read(&mut first).because("start a container")?;
+        if first[..count] == [READY] {
+            // An engine that is not there any more is seen while the container is watched.
+            let _ = requester.0.write_all(&first);
+        } else {
+            self.failed.extend(&first[..count]);
+        }
+        Ok(())
+    }
+}
+
+/// What the engine does while a container runs.
+enum Caller<'a> {
+    /// It waits.
+    Waits,
+    /// It sends signals for the command.
+    Signals,
+    /// It sends requests, each over a socket of its own.
+    Requests(Attendants<'a>),
 }
 
 fn start(
@@ -78,18 +118,14 @@ fn start(
     let action = "start a container";
     let (go, mut set_go) = std::io::pipe().because(action)?;
     let (failures, set_failures) = std::io::pipe().because(action)?;
-    // SAFETY: the helper has one thread, and shares no file descriptor table.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }
-        .because("make a process namespace")
-        .during(Step::Namespaces)?;
-    match fork().because(action)? {
+    match fork_first().because("make a process namespace").during(Step::Namespaces)? {
         Forked::Child => {
             drop((set_go, failures));
             let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
             if request.network != Network::Host {
                 flags |= UnshareFlags::NEWNET;
             }
-            // SAFETY: as above.
+            // SAFETY: the helper has one thread, and shares no file descriptor table.
             let unshared = unsafe { rustix::thread::unshare_unsafe(flags) };
             let inherited = Inherited {
                 go,
@@ -110,7 +146,7 @@ fn start(
             set_go.write_all(&[1]).because(action)?;
             // The command's ends are gone when the container is.
             init::close_ends().because(action)?;
-            Ok(Started { pid, failures, _go: set_go })
+            Ok(Started { pid, failures, failed: Vec::new(), _go: set_go })
         }
     }
 }
@@ -144,12 +180,12 @@ struct Watched {
     over_memory: bool,
 }
 
-/// Waits for the first process, passes signals on to it where its ends are `held`, and kills it when
-/// the engine turns away, or it wrote too much.
+/// Waits for the first process, does what the engine asks for meanwhile, and kills it when the engine
+/// turns away, or it wrote too much.
 fn watch(
     started: Started,
     requester: &mut Requester,
-    held: bool,
+    mut caller: Caller<'_>,
     mut meter: Option<Meter>,
     memory: Option<Memory>,
 ) -> Result<Watched, Failure> {
@@ -182,6 +218,10 @@ fn watch(
         if !killed {
             fds.push(PollFd::new(&requester.0, PollFlags::IN | PollFlags::RDHUP));
         }
+        if let Caller::Requests(attendants) = &caller {
+            let ends = attendants.descriptors().map(|pidfd| PollFd::new(pidfd, PollFlags::IN));
+            fds.extend(ends);
+        }
         match poll(&mut fds, wait.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
@@ -190,11 +230,27 @@ fn watch(
         if !fds[0].revents().is_empty() {
             break;
         }
-        if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
-            let mut number = [0];
-            if held && requester.0.read(&mut number).is_ok_and(|count| count == 1) {
-                ends::signal(started.pid, number[0]).because("signal a container")?;
-                continue;
+        let is_asked = !killed && fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        drop(fds);
+        if let Caller::Requests(attendants) = &mut caller {
+            attendants.reap();
+        }
+        if is_asked {
+            match &mut caller {
+                Caller::Waits => {}
+                Caller::Signals => {
+                    let mut number = [0];
+                    if requester.0.read(&mut number).is_ok_and(|count| count == 1) {
+                        ends::signal(started.pid, number[0]).because("signal a container")?;
+                        continue;
+                    }
+                }
+                Caller::Requests(attendants) => {
+                    if let Ok(Received::Descriptor(socket)) = passing::receive(&requester.0) {
+                        attendants.serve(socket, requester);
+                        continue;
+                    }
+                }
             }
             killed = true;
             rustix::process::kill_process(started.pid, Signal::KILL).because("kill a container")?;
@@ -202,7 +258,7 @@ fn watch(
     }
     let waited = rustix::process::waitpid(Some(started.pid), WaitOptions::empty());
     let (_, status) = waited.because(action)?.expect("the container ended");
-    let mut text = Vec::new();
+    let mut text = started.failed;
     let mut failures = started.failures;
     failures.read_to_end(&mut text).because(action)?;
     if !text.is_empty() && !killed {

@@ -79,7 +79,7 @@ impl Taken {
     }
 
     /// Waits for the next signal.
-    fn next(&self) -> io::Result<i32> {
+    pub fn next(&self) -> io::Result<i32> {
         // SAFETY: the set is whole, and nothing is asked for who sent the signal.
         match unsafe { libc::sigwaitinfo(&self.all, ptr::null_mut()) } {
             -1 => Err(io::Error::last_os_error()),

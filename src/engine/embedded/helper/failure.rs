@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::super::protocol::{Response, Step};
+use super::super::protocol::{Response, SessionResponse, Step};
 
 /// What was tried, and why it did not work.
 #[derive(Debug)]
@@ -18,6 +18,12 @@ impl Failure {
     /// A failure that is not the system's.
     pub fn new(action: impl Into<String>, reason: impl Into<String>) -> Failure {
         Failure { step: None, action: action.into(), errno: None, reason: reason.into() }
+    }
+
+    /// A failure of the system.
+    pub fn of(action: String, error: &io::Error) -> Failure {
+        let reason = error.to_string();
+        Failure { step: None, action, errno: error.raw_os_error(), reason }
     }
 
     /// Says what failed and why.
@@ -40,6 +46,13 @@ impl From<Failure> for Response {
     fn from(failure: Failure) -> Response {
         let Failure { step, action, errno, reason } = failure;
         Response::Failed { step, action, errno, reason }
+    }
+}
+
+impl From<Failure> for SessionResponse {
+    fn from(failure: Failure) -> SessionResponse {
+        let Failure { action, errno, reason, .. } = failure;
+        SessionResponse::Failed { action, errno, reason }
     }
 }
 

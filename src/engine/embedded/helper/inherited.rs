@@ -1,6 +1,7 @@
 //! What a process inherits from whoever started imgforge, and a command in a container must not see: in
 //! a container of Docker all of it is that of the daemon.
 
+use std::io;
 use std::ptr;
 
 use rustix::fs::Mode;
@@ -29,6 +30,27 @@ pub fn reset() {
             let _ = setrlimit(resource, Rlimit { current: usual, maximum });
         }
     }
+}
+
+/// Closes what this process has open beside its standard input and outputs: files of whoever started
+/// imgforge that were not marked to be closed, such as the pipes of a `make`.
+///
+/// # Errors
+/// Where the open files cannot be listed.
+pub fn close_files() -> io::Result<()> {
+    // SAFETY: nothing in this process owns a descriptor yet but the first three.
+    if unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) } == 0 {
+        return Ok(());
+    }
+    // Before Linux 5.9.
+    let open = std::fs::read_dir("/proc/self/fd")?.flatten();
+    let numbers: Vec<i32> =
+        open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number > 2) {
+        // SAFETY: as above; the directory itself is closed by now, and its number means nothing.
+        unsafe { libc::close(number) };
+    }
+    Ok(())
 }
 
 /// Lets every signal do what it does by default: whoever started imgforge may ignore some, as `nohup`

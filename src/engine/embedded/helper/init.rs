@@ -4,15 +4,14 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
-use super::super::protocol::{Container, Ends, Identity, Network, Step};
+use super::super::protocol::{Container, Ends, Identity, Network, READY, Step};
+use super::command::{NotBecome, become_command};
 use super::ends::{self, Taken};
 use super::failure::{Context as _, During as _, Failure};
-use super::{cgroup, inherited, network, privileges, root, users};
+use super::{cgroup, network, root, users};
 
 /// Which of the two a process is after a fork.
 pub enum Forked {
@@ -32,11 +31,28 @@ pub fn fork() -> io::Result<Forked> {
     }
 }
 
+/// Forks this process, which must have one thread, into a process namespace of its own. Later children
+/// of this process stay in that of this process.
+pub fn fork_first() -> io::Result<Forked> {
+    let flags = libc::c_long::from(libc::CLONE_NEWPID | libc::SIGCHLD);
+    let none: libc::c_long = 0;
+    // SAFETY: without a stack of its own the child goes on with a copy of this one, as after `fork`;
+    // the helper has one thread, so the child finds no lock that another thread held.
+    match unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Forked::Child),
+        pid => {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            Ok(Forked::Parent(pid.expect("the id of a child is positive")))
+        }
+    }
+}
+
 /// What the first process gets from the helper.
 pub struct Inherited<'a> {
     /// A byte comes when it may start, the end when the helper is gone.
     pub go: io::PipeReader,
-    /// Takes why the container could not be made.
+    /// Takes why the container could not be made; of a session, that it is there.
     pub failures: io::PipeWriter,
     /// The control groups to enter.
     pub group: cgroup::Entry,
@@ -52,7 +68,7 @@ pub fn main(
     inherited: Inherited<'_>,
 ) -> ! {
     let Inherited { mut go, mut failures, group, engine } = inherited;
-    let code = match live(request, identity, files, &mut go, group, engine) {
+    let code = match live(request, identity, files, &mut go, &mut failures, group, engine) {
         Ok(code) => code,
         Err(failure) => {
             let answer = serde_json::to_vec(&super::Response::from(failure));
@@ -70,6 +86,7 @@ fn live(
     identity: &Identity,
     files: &[Vec<u8>],
     go: &mut io::PipeReader,
+    ready: &mut io::PipeWriter,
     group: cgroup::Entry,
     engine: BorrowedFd<'_>,
 ) -> Result<i32, Failure> {
@@ -87,6 +104,11 @@ fn live(
     root::make(request, identity)?;
     for ((path, _), bytes) in request.files.iter().zip(files) {
         write_file(path, bytes)?;
+    }
+    if request.command.is_empty() {
+        close_ends().because("leave the ends of the helper")?;
+        ready.write_all(&[READY]).because("say that the container is there")?;
+        return reap_for_ever().because("wait for the commands of a session");
     }
     let user = users::resolve(&request.user, identity)?;
     let terminal = match request.ends {
@@ -148,42 +170,22 @@ fn write_file(path: &str, bytes: &[u8]) -> Result<(), Failure> {
 
 /// Becomes the command; returns only what went wrong before that.
 fn start(request: &Container, identity: &Identity, user: &users::User, grouped: bool) -> Failure {
-    let mut command = Command::new(&request.command[0]);
-    command.args(&request.command[1..]).env_clear();
-    let mut has_home = false;
-    for variable in &request.env {
-        let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
-        has_home |= name == "HOME";
-        command.env(name, value);
+    match become_command(request, identity, user, grouped, || Ok(())) {
+        NotBecome::Helper(failure) => failure,
+        NotBecome::Command { path, is_program: false, error } => {
+            Failure::of(format!("change to `{path}`"), &error)
+        }
+        // As a shell says it, and with its codes: the command is at fault, not the engine.
+        NotBecome::Command { path, is_program: true, error } => {
+            let (code, why) = match error.kind() {
+                io::ErrorKind::NotFound => (127, "not found".to_owned()),
+                _ => (126, error.to_string()),
+            };
+            let _ = writeln!(io::stderr(), "imgforge: {path}: {why}");
+            // SAFETY: as in `main`.
+            unsafe { libc::_exit(code) }
+        }
     }
-    if !has_home {
-        command.env("HOME", &user.home);
-    }
-    let working_dir = match request.working_dir.as_str() {
-        "" => "/",
-        named => named,
-    };
-    // Before limits are set, and calls are filtered.
-    inherited::reset();
-    let moved = rustix::process::chdir(working_dir).at("change to", working_dir);
-    let limited = moved
-        .and_then(|()| rustix::thread::set_name(c"imgforge-run").because("name the command"))
-        .and_then(|()| {
-            privileges::limit(request, identity, user, grouped).during(Step::Privileges)
-        });
-    if let Err(failure) = limited {
-        return failure;
-    }
-    let error = command.exec();
-    // As a shell says it, and with its codes: the command is at fault, not the engine.
-    let name = &request.command[0];
-    let (code, why) = match error.kind() {
-        io::ErrorKind::NotFound => (127, "not found".to_owned()),
-        _ => (126, error.to_string()),
-    };
-    let _ = writeln!(io::stderr(), "imgforge: {name}: {why}");
-    // SAFETY: as in `main`.
-    unsafe { libc::_exit(code) }
 }
 
 /// Lets go of what the command reads from and writes to.
@@ -203,5 +205,14 @@ fn reap(command: Pid) -> io::Result<WaitStatus> {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Waits for every process that lost its parent. No signal of the container ends it.
+fn reap_for_ever() -> io::Result<i32> {
+    let taken = Taken::all()?;
+    loop {
+        taken.next()?;
+        while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
     }
 }

@@ -5,6 +5,7 @@
 //! a user namespace. It has one thread and knows nothing of images.
 
 mod cgroup;
+mod command;
 mod compat;
 mod container;
 mod copy;
@@ -22,6 +23,8 @@ mod privileges;
 mod remove;
 mod root;
 mod seccomp;
+mod session;
+mod supervisor;
 mod unpack;
 mod users;
 
@@ -66,7 +69,7 @@ pub fn main() -> Option<ExitCode> {
 struct Requester(std::os::unix::net::UnixStream);
 
 impl Requester {
-    fn answer(&mut self, answer: &Response) {
+    fn answer(&mut self, answer: &impl serde::Serialize) {
         let text = serde_json::to_vec(answer).expect("an answer is valid JSON");
         // Whoever is not there any more does not wait for it.
         let _ = self.0.write_all(&text);
@@ -82,7 +85,8 @@ impl Requester {
         }
     }
 
-    fn task(&mut self) -> Result<Request, Failure> {
+    /// Reads a request: its length, and its text.
+    fn task<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, Failure> {
         let mut length = [0; 4];
         self.0.read_exact(&mut length).because("read the request")?;
         let length = u32::from_be_bytes(length) as usize;
@@ -97,6 +101,9 @@ impl Requester {
 }
 
 fn run() -> Response {
+    if let Err(failure) = inherited::close_files().because("close inherited files") {
+        return failure.into();
+    }
     let mut requester = match take_requester() {
         Ok(requester) => requester,
         Err(failure) => return failure.into(),
@@ -125,6 +132,7 @@ fn work(task: Request, requester: &mut Requester) -> Result<Response, Failure> {
     let identity = &task.identity;
     match task.work {
         Operation::Run(request) => container::run(*request, identity, requester),
+        Operation::Session(request) => container::run(*request, identity, requester),
         Operation::Unpack { directory, storage } => {
             unpack::unpack(&directory, storage, identity, &mut requester.0)?;
             Ok(Response::Done)

@@ -4,6 +4,8 @@
 //! asked. Failures and delays are scripted by call and reference, calls are recorded in the order
 //! in which they began, and time is tokio's, so a paused clock works.
 
+mod session;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,12 +13,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::json;
 
-use super::{
+use crate::dockerfile;
+use crate::engine::{
     AttachRequest, Attached, BuildRequest, Builder, EngineError, EngineInfo, EngineKind, Image,
     Images, LayerConsumer, LayerRequest, LayerStorage, ListedImage, LogSink, Pruned, PushSummary,
-    Removed, Result, Runner, SandboxEnd, SandboxRequest, check_platform, label,
+    Removed, Result, Runner, SandboxEnd, SandboxRequest, SandboxSession, SessionRequest,
+    check_platform, label,
 };
-use crate::dockerfile;
 use crate::key::Digest;
 use crate::owner::{Judge, Liveness};
 
@@ -43,8 +46,10 @@ pub enum Method {
     Sweep,
     /// [`Engine::run`].
     Run,
-    /// [`Engine::run_sandboxed`]; its reference is the image.
-    RunSandboxed,
+    /// [`Engine::start`]; its reference is the image.
+    Start,
+    /// [`Engine::run_script`]; its reference is the image.
+    RunScript,
 }
 
 /// One recorded call.
@@ -170,7 +175,7 @@ impl FakeEngine {
         self.lock().answers.push(answer);
     }
 
-    /// Makes [`Engine::run_sandboxed`] print `output`, write `control` and end so when a file or a
+    /// Makes [`Engine::run_script`] print `output`, write `control` and end so when a file or a
     /// label of the request contains `word`. Other sandboxes print nothing and exit with 0.
     pub fn sandbox(&self, word: &str, output: &[u8], control: &[u8], end: SandboxEnd) {
         let (word, output, control) = (word.to_owned(), output.to_vec(), control.to_vec());
@@ -227,7 +232,7 @@ impl FakeEngine {
     async fn enter(&self, method: Method, reference: &str) -> Result<Running<'_>> {
         let works = matches!(
             method,
-            Method::Build | Method::Load | Method::Pull | Method::Run | Method::RunSandboxed
+            Method::Build | Method::Load | Method::Pull | Method::Run | Method::RunScript
         );
         let (running, time) = {
             let mut state = self.lock();
@@ -468,13 +473,24 @@ impl Runner for FakeEngine {
         Ok(self.info.clone())
     }
 
-    async fn run_sandboxed(
+    async fn start(
+        &self,
+        request: &SessionRequest,
+        _log: &dyn LogSink,
+    ) -> Result<Box<dyn SandboxSession>> {
+        let _running = self.enter(Method::Start, &request.image).await?;
+        let missing = || EngineError::NoSuchImage { reference: request.image.clone() };
+        let image = self.find(&request.image).ok_or_else(missing)?;
+        session::start(request, &image.config)
+    }
+
+    async fn run_script(
         &self,
         request: &SandboxRequest,
         log: &dyn LogSink,
         control: &dyn LogSink,
     ) -> Result<SandboxEnd> {
-        let _running = self.enter(Method::RunSandboxed, &request.image).await?;
+        let _running = self.enter(Method::RunScript, &request.image).await?;
         if self.find(&request.image).is_none() {
             return Err(EngineError::NoSuchImage { reference: request.image.clone() });
         }

@@ -1,0 +1,380 @@
+//! Sessions: a container whose first process does nothing, and commands beside it.
+//!
+//! The container lives as long as its standard input is open: it ends with the session, and with this
+//! process.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::Docker;
+use bollard::container::AttachContainerResults;
+use bollard::exec::{StartExecOptions, StartExecResults};
+use bollard::models::{ContainerCreateBody, ExecConfig, ExecInspectResponse};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, ContainerArchiveInfoOptionsBuilder, CreateContainerOptions,
+    DownloadFromContainerOptionsBuilder, EventsOptionsBuilder, StartContainerOptions,
+    UploadToContainerOptionsBuilder, WaitContainerOptions,
+};
+use futures_util::StreamExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::io::ReaderStream;
+
+use crate::engine::{
+    EngineError, Exec, ExecEnd, ExecRequest, NoLog, Quotas, Result, SandboxNetwork, SandboxSession,
+    SessionEnd, SessionRequest,
+};
+
+use super::DockerEngine;
+use super::errors::{failed, is_not_found};
+use super::quota::Gauge;
+use super::scratch;
+use super::transport::Way;
+
+const ACTION: &str = "keep a session";
+
+/// How long the end of a container may take that was killed.
+const END_GRACE: Duration = Duration::from_secs(30);
+
+/// Bytes of an archive that are sent at once.
+const PIECE: usize = 1 << 16;
+
+/// What the first process runs: it waits for the end of its input. What a command of the container
+/// kills is started again, and the shell itself, as the first process, cannot be killed from there.
+const WAIT: &str = "command -v cat >/dev/null || exit 1\nuntil cat >/dev/null 2>&1; do :; done\n";
+
+/// The bit of a directory in the mode of a file as Go has it.
+const DIRECTORY: u32 = 1 << 31;
+
+impl DockerEngine {
+    pub(super) async fn start_session(
+        &self,
+        request: &SessionRequest,
+    ) -> Result<Box<dyn SandboxSession>> {
+        if request.network == SandboxNetwork::SilentPeer {
+            self.ensure_silent_network().await?;
+        }
+        let cpus = match request.milli_cpus {
+            Some(_) => Some(self.facts().await?.cpus),
+            None => None,
+        };
+        let user = match &request.user {
+            Some(user) => user.clone(),
+            None => {
+                let image = self.inspect_image(&request.image).await?;
+                let missing = || EngineError::NoSuchImage { reference: request.image.clone() };
+                image.ok_or_else(missing)?.config.user
+            }
+        };
+        loop {
+            let ipv6 = !self.without_ipv6.load(Ordering::Relaxed);
+            let mut body = self.body(&request.sandbox(), cpus, ipv6);
+            body.cmd = Some(vec![WAIT.to_owned()]);
+            if let Some(host) = &mut body.host_config {
+                host.init = Some(false);
+            }
+            let started = self.start_once(request, &user, body).await;
+            let asked = ipv6 && request.network != SandboxNetwork::Host;
+            if started.is_ok() || !asked || !self.lacks_ipv6(&request.image).await {
+                return started;
+            }
+            self.without_ipv6.store(true, Ordering::Relaxed);
+        }
+    }
+
+    async fn start_once(
+        &self,
+        request: &SessionRequest,
+        user: &str,
+        body: ContainerCreateBody,
+    ) -> Result<Box<dyn SandboxSession>> {
+        let docker = &self.docker;
+        let id = match docker.create_container(None::<CreateContainerOptions>, body).await {
+            Ok(created) => created.id,
+            Err(error) if is_not_found(&error) => {
+                return Err(EngineError::NoSuchImage { reference: request.image.clone() });
+            }
+            Err(error) => return Err(failed("create a session", error)),
+        };
+        let options = AttachContainerOptionsBuilder::new().stdin(true).stream(true).build();
+        let started = async {
+            let attached = docker.attach_container(&id, Some(options)).await?;
+            docker.start_container(&id, None::<StartContainerOptions>).await?;
+            Ok(attached)
+        };
+        let attached: AttachContainerResults = match started.await {
+            Ok(attached) => attached,
+            Err(error) => {
+                // What is left of it is found by its label.
+                let _ = scratch::remove_container(docker, &id).await;
+                return Err(failed("start a session", error));
+            }
+        };
+        let shared = Arc::new(Shared {
+            docker: docker.clone(),
+            way: self.endpoint.way.clone(),
+            id,
+            user: user.to_owned(),
+            limits_memory: request.memory.is_some(),
+            memory_kills: AtomicU64::new(0),
+            is_stopped: AtomicBool::new(false),
+            over: Mutex::default(),
+        });
+        let (tell, outcome) = watch::channel(None);
+        let mut tasks = vec![tokio::spawn(watch_over(shared.clone(), tell))];
+        if shared.limits_memory {
+            tasks.push(tokio::spawn(count_memory_kills(shared.clone())));
+        }
+        if request.quotas.disk.is_some() || request.quotas.files.is_some() {
+            tasks.push(tokio::spawn(bound(self.gauge(), shared.clone(), request.quotas)));
+        }
+        Ok(Box::new(Session { shared, outcome, tasks, _attached: Mutex::new(attached) }))
+    }
+}
+
+/// What a session and its commands share.
+pub(super) struct Shared {
+    pub docker: Docker,
+    pub way: Way,
+    pub id: String,
+    /// Whom commands run as.
+    pub user: String,
+    /// Whether the kernel may kill for memory.
+    pub limits_memory: bool,
+    /// How often it did.
+    pub memory_kills: AtomicU64,
+    is_stopped: AtomicBool,
+    /// Why this process killed it.
+    over: Mutex<Option<SessionEnd>>,
+}
+
+impl Shared {
+    /// Kills the container.
+    pub async fn kill(&self, why: SessionEnd) -> Result<()> {
+        self.over.lock().expect("no holder panics").get_or_insert(why);
+        scratch::remove_container(&self.docker, &self.id).await
+    }
+
+    fn how(&self) -> SessionEnd {
+        let over = self.over.lock().expect("no holder panics").clone();
+        match (over, self.is_stopped.load(Ordering::Acquire)) {
+            (Some(why), _) => why,
+            (None, true) => SessionEnd::Stopped,
+            (None, false) => SessionEnd::Killed,
+        }
+    }
+}
+
+/// Waits for the end of a session and tells it.
+async fn watch_over(shared: Arc<Shared>, tell: watch::Sender<Option<SessionEnd>>) {
+    let mut waited = shared.docker.wait_container(&shared.id, None::<WaitContainerOptions>);
+    while waited.next().await.is_some_and(|answer| answer.is_ok()) {}
+    let _ = tell.send(Some(shared.how()));
+}
+
+/// Counts how often the kernel killed for memory.
+async fn count_memory_kills(shared: Arc<Shared>) {
+    let filters = HashMap::from([("container", vec![shared.id.as_str()]), ("event", vec!["oom"])]);
+    let options = EventsOptionsBuilder::new().filters(&filters).build();
+    let mut events = shared.docker.events(Some(options));
+    while let Some(Ok(_)) = events.next().await {
+        shared.memory_kills.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// Kills a session that writes more than it may.
+async fn bound(gauge: Gauge, shared: Arc<Shared>, quotas: Quotas) {
+    let quota = gauge.measure(&shared.id, quotas, &NoLog).await;
+    let _ = shared.kill(SessionEnd::OverQuota(quota)).await;
+}
+
+/// A session of this process.
+struct Session {
+    shared: Arc<Shared>,
+    outcome: watch::Receiver<Option<SessionEnd>>,
+    tasks: Vec<JoinHandle<()>>,
+    /// Its input, whose end is that of the container.
+    _attached: Mutex<AttachContainerResults>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        if self.shared.is_stopped.load(Ordering::Acquire) {
+            return;
+        }
+        // It ends by itself; what is left of it is found by its label where nothing runs any more.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let shared = self.shared.clone();
+            runtime
+                .spawn(async move { scratch::remove_container(&shared.docker, &shared.id).await });
+        }
+    }
+}
+
+impl Session {
+    async fn end(&self) -> Result<SessionEnd> {
+        let mut outcome = self.outcome.clone();
+        match tokio::time::timeout(END_GRACE, outcome.wait_for(Option::is_some)).await {
+            Ok(Ok(end)) => Ok(end.clone().expect("it was waited for")),
+            Ok(Err(_)) => Ok(self.shared.how()),
+            Err(_) => Err(EngineError::Transient {
+                action: ACTION.to_owned(),
+                source: "its container does not end".into(),
+            }),
+        }
+    }
+
+    /// Makes the error of a request that failed, or that of a session that has ended.
+    async fn failed_or_ended(&self, action: &str, error: bollard::errors::Error) -> EngineError {
+        if !self.has_ended(&error).await {
+            return failed(action, error);
+        }
+        match self.end().await {
+            Ok(how) => EngineError::SessionEnded { session: self.shared.id.clone(), how },
+            Err(error) => error,
+        }
+    }
+
+    /// Tells whether a request failed because the container runs no more.
+    async fn has_ended(&self, error: &bollard::errors::Error) -> bool {
+        super::attach::has_ended(error) && !self.shared.is_running().await
+    }
+}
+
+impl Shared {
+    /// Tells whether the container runs.
+    pub async fn is_running(&self) -> bool {
+        let options = None::<bollard::query_parameters::InspectContainerOptions>;
+        let found = self.docker.inspect_container(&self.id, options).await;
+        found.is_ok_and(|found| found.state.is_some_and(|state| state.running == Some(true)))
+    }
+
+    /// Tells whether commands can be run: a container whose first process is gone may still be said
+    /// to run.
+    pub async fn is_alive(&self) -> bool {
+        let trial = async {
+            let command = vec!["/bin/sh".to_owned(), "-c".to_owned(), ":".to_owned()];
+            let user = Some("0:0".to_owned());
+            let config = ExecConfig {
+                cmd: Some(command),
+                user,
+                // Without an output the engine does not say when it is over.
+                attach_stdout: Some(true),
+                ..ExecConfig::default()
+            };
+            let id = self.docker.create_exec(&self.id, config).await?.id;
+            let options = StartExecOptions { detach: false, ..StartExecOptions::default() };
+            let started = self.docker.start_exec(&id, Some(options)).await?;
+            if let StartExecResults::Attached { mut output, .. } = started {
+                while output.next().await.is_some() {}
+            }
+            self.docker.inspect_exec(&id).await
+        };
+        trial.await.is_ok_and(|found: ExecInspectResponse| found.exit_code == Some(0))
+    }
+}
+
+#[async_trait]
+impl SandboxSession for Session {
+    fn id(&self) -> &str {
+        &self.shared.id
+    }
+
+    async fn spawn(&self, request: &ExecRequest) -> Result<Exec> {
+        request.check()?;
+        match super::exec::spawn(&self.shared, request, self.outcome.clone()).await {
+            Ok(exec) => Ok(exec),
+            Err(error) if self.has_ended(&error).await => Ok(Exec::of_ended(self.end().await?)),
+            Err(error) => Err(failed("start a command", error)),
+        }
+    }
+
+    async fn put(
+        &self,
+        directory: &str,
+        make: bool,
+        tar: &mut (dyn AsyncRead + Send + Unpin),
+    ) -> Result<()> {
+        let Shared { docker, id, .. } = &*self.shared;
+        let missing = || EngineError::NoSuchPath { path: directory.to_owned() };
+        if make {
+            let command = ExecRequest {
+                user: Some("0:0".to_owned()),
+                ..ExecRequest::of(&["/bin/mkdir", "-p", "--", directory])
+            };
+            let made = self.exec(&command, &NoLog, &NoLog).await?;
+            if !matches!(made.end, ExecEnd::Exited(0) | ExecEnd::SessionEnded(_)) {
+                return Err(missing());
+            }
+        }
+        let options = ContainerArchiveInfoOptionsBuilder::new().path(directory).build();
+        match docker.get_container_archive_info(id, Some(options)).await {
+            // A link is followed by the upload.
+            Ok(found) if found.file_mode & DIRECTORY == 0 && found.link_target.is_empty() => {
+                return Err(missing());
+            }
+            Ok(_) => {}
+            Err(error) if is_not_found(&error) && self.shared.is_running().await => {
+                return Err(missing());
+            }
+            Err(error) => return Err(self.failed_or_ended("look into a session", error).await),
+        }
+        let (theirs, mut ours) = tokio::io::duplex(PIECE);
+        let options = UploadToContainerOptionsBuilder::new().path(directory).build();
+        let body = bollard::body_try_stream(ReaderStream::with_capacity(theirs, PIECE));
+        let send = async {
+            let copied = tokio::io::copy(tar, &mut ours).await;
+            let _ = ours.shutdown().await;
+            copied
+        };
+        let upload = docker.upload_to_container(id, Some(options), body);
+        let (copied, uploaded) = tokio::join!(send, upload);
+        match uploaded {
+            Ok(()) => {}
+            Err(error) => {
+                return Err(self.failed_or_ended("write files into a session", error).await);
+            }
+        }
+        copied.map(|_| ()).map_err(|error| EngineError::Refused {
+            action: "read an archive".to_owned(),
+            reason: error.to_string(),
+        })
+    }
+
+    async fn get(&self, path: &str, tar: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<()> {
+        let Shared { docker, id, .. } = &*self.shared;
+        let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
+        let mut pieces = Box::pin(docker.download_from_container(id, Some(options)));
+        while let Some(piece) = pieces.next().await {
+            let piece = match piece {
+                Ok(piece) => piece,
+                Err(error) if is_not_found(&error) && self.shared.is_running().await => {
+                    return Err(EngineError::NoSuchPath { path: path.to_owned() });
+                }
+                Err(error) => {
+                    return Err(self.failed_or_ended("read files of a session", error).await);
+                }
+            };
+            tar.write_all(&piece).await.map_err(|error| EngineError::Refused {
+                action: "write an archive".to_owned(),
+                reason: error.to_string(),
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn stop(&self) -> Result<SessionEnd> {
+        if self.outcome.borrow().is_none() {
+            self.shared.is_stopped.store(true, Ordering::Release);
+        }
+        scratch::remove_container(&self.shared.docker, &self.shared.id).await?;
+        self.end().await
+    }
+}

@@ -1,0 +1,269 @@
+//! Requests to a container that lives: commands in it, files into it and out of it.
+//!
+//! Each request has a process of its own, the attendant: a child of the helper that enters the
+//! container as far as its request needs, answers, and ends. The helper itself only forks and waits, so
+//! that no request holds another one up.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, BufReader, BufWriter, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
+
+use super::super::protocol::{Container, Identity, SessionOperation, SessionResponse};
+use super::failure::{Context as _, Failure};
+use super::init::{Forked, close_ends, fork};
+use super::unpack::{Marks, extract};
+use super::{Requester, cgroup, supervisor};
+
+/// The commands and copies under way in a session.
+pub struct Attendants<'a> {
+    container: &'a Container,
+    identity: &'a Identity,
+    group: &'a cgroup::Group,
+    /// The container's first process.
+    first: Pid,
+    children: Vec<(Pid, OwnedFd)>,
+}
+
+impl<'a> Attendants<'a> {
+    /// Serves the container whose first process this is.
+    pub fn new(
+        container: &'a Container,
+        identity: &'a Identity,
+        group: &'a cgroup::Group,
+        first: Pid,
+    ) -> Attendants<'a> {
+        Attendants { container, identity, group, first, children: Vec::new() }
+    }
+
+    /// Starts the attendant of a request. A machine that has no process for it is told to whoever asks,
+    /// and the session lives on.
+    pub fn serve(&mut self, socket: OwnedFd, session: &Requester) {
+        let mut requester = Requester(socket.into());
+        let helper = rustix::process::getpid();
+        match fork() {
+            Ok(Forked::Child) => {
+                let answer = self.attend(&mut requester, session, helper);
+                requester.answer(&answer.unwrap_or_else(SessionResponse::from));
+                // SAFETY: it ends the process without running what other code registered for its end,
+                // which belongs to the helper that this process was forked from.
+                unsafe { libc::_exit(0) }
+            }
+            Ok(Forked::Parent(pid)) => {
+                match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+                    Ok(pidfd) => self.children.push((pid, pidfd)),
+                    // It cannot be waited for without one.
+                    Err(_) => {
+                        let _ = rustix::process::kill_process(pid, Signal::KILL);
+                        let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
+                    }
+                }
+            }
+            Err(error) => {
+                let failure = Failure::of("serve a session".to_owned(), &error);
+                requester.answer(&SessionResponse::from(failure));
+            }
+        }
+    }
+
+    /// Returns what becomes readable when an attendant ends.
+    pub fn descriptors(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.children.iter().map(|(_, pidfd)| pidfd)
+    }
+
+    /// Waits for the attendants that have ended.
+    pub fn reap(&mut self) {
+        let lives =
+            |pid: Pid| matches!(rustix::process::waitpid(Some(pid), WaitOptions::NOHANG), Ok(None));
+        self.children.retain(|(pid, _)| lives(*pid));
+    }
+
+    /// Is an attendant.
+    fn attend(
+        &self,
+        requester: &mut Requester,
+        session: &Requester,
+        helper: Pid,
+    ) -> Result<SessionResponse, Failure> {
+        let action = "serve a session";
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).because(action)?;
+        if rustix::process::getppid() != Some(helper) {
+            return Err(Failure::new(action, "its helper has ended"));
+        }
+        // What the engine waits for is the end of the helper's own.
+        close_ends().because(action)?;
+        let null = fs::File::open("/dev/null").because(action)?;
+        let number = super::number(session.0.as_fd());
+        // SAFETY: the descriptor stays open, and leads to `/dev/null` from now on.
+        if unsafe { libc::dup3(super::number(&null), number, libc::O_CLOEXEC) } < 0 {
+            return Err(io::Error::last_os_error()).because(action);
+        }
+        match requester.task::<SessionOperation>()? {
+            SessionOperation::Exec(command) => {
+                let place = supervisor::Place {
+                    container: self.container,
+                    identity: self.identity,
+                    group: self.group,
+                    first: self.first,
+                };
+                supervisor::exec(&command, &place, requester)
+            }
+            SessionOperation::Put { directory, make } => {
+                self.enter_files()?;
+                self.put(&directory, make, requester)
+            }
+            SessionOperation::Get { path } => {
+                let output = requester.descriptor().because("take the output")?;
+                self.enter_files()?;
+                get(Path::new(&path), output)
+            }
+        }
+    }
+
+    /// Makes the container's root directory that of this process. Nothing of the container sees it.
+    fn enter_files(&self) -> Result<(), Failure> {
+        let namespaces = Namespaces::of(self.first)?;
+        namespaces.enter(ThreadNameSpaceType::MOUNT)?;
+        rustix::process::chdir("/").because("change to `/`")
+    }
+
+    fn put(
+        &self,
+        directory: &str,
+        make: bool,
+        requester: &mut Requester,
+    ) -> Result<SessionResponse, Failure> {
+        let directory = Path::new(directory);
+        match fs::metadata(directory) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Ok(SessionResponse::NoSuchPath),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && make => {
+                fs::create_dir_all(directory).at("make", directory)?;
+            }
+            Err(error) if is_absent(&error) => return Ok(SessionResponse::NoSuchPath),
+            Err(error) => return Err(error).at("look at", directory),
+        }
+        let input = BufReader::with_capacity(1 << 18, &mut requester.0);
+        extract(input, directory, Marks::Files, self.identity, None)?;
+        Ok(SessionResponse::Done)
+    }
+}
+
+/// Tells whether an error says that nothing is at a path.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Writes what is at a path as a tar. Other file systems below it stay out.
+fn get(path: &Path, output: OwnedFd) -> Result<SessionResponse, Failure> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if is_absent(&error) => return Ok(SessionResponse::NoSuchPath),
+        Err(error) => return Err(error).at("look at", path),
+    };
+    let mut tar = tar::Builder::new(BufWriter::with_capacity(1 << 18, fs::File::from(output)));
+    tar.follow_symlinks(false);
+    let top = path.file_name().map_or(PathBuf::from("."), PathBuf::from);
+    let mut links: HashMap<(u64, u64), PathBuf> = HashMap::new();
+    // The file system of a link is that of what it leads to, if it leads anywhere.
+    let walk = walkdir::WalkDir::new(path)
+        .follow_root_links(false)
+        .same_file_system(found.is_dir())
+        .sort_by_file_name();
+    for entry in walk {
+        let entry = match entry {
+            Ok(entry) => entry,
+            // It was removed meanwhile.
+            Err(error) if error.io_error().is_some_and(is_absent) && error.depth() > 0 => continue,
+            Err(error) => return Err(io::Error::from(error)).at("read", path),
+        };
+        let inner = entry.path().strip_prefix(path).unwrap_or(Path::new(""));
+        let name = if inner.as_os_str().is_empty() { top.clone() } else { top.join(inner) };
+        let found = match fs::symlink_metadata(entry.path()) {
+            Ok(found) => found,
+            Err(error) if is_absent(&error) => continue,
+            Err(error) => return Err(error).at("look at", entry.path()),
+        };
+        if found.file_type().is_socket() {
+            continue;
+        }
+        if found.is_file() && found.nlink() > 1 {
+            let file = (found.dev(), found.ino());
+            if let Some(first) = links.get(&file) {
+                let mut header = tar::Header::new_gnu();
+                header.set_metadata(&found);
+                header.set_entry_type(tar::EntryType::Link);
+                header.set_size(0);
+                tar.append_link(&mut header, &name, first).at("write", entry.path())?;
+                continue;
+            }
+            links.insert(file, name.clone());
+        }
+        tar.append_path_with_name(entry.path(), &name).at("write", entry.path())?;
+    }
+    let output = tar.into_inner().because("write an archive")?;
+    output
+        .into_inner()
+        .map_err(io::IntoInnerError::into_error)
+        .and_then(|mut output| output.flush())
+        .because("write an archive")?;
+    Ok(SessionResponse::Done)
+}
+
+/// The namespaces of a process.
+pub struct Namespaces {
+    process: Pid,
+    pidfd: OwnedFd,
+}
+
+impl Namespaces {
+    /// Those of a process that lives.
+    pub fn of(process: Pid) -> Result<Namespaces, Failure> {
+        let pidfd = rustix::process::pidfd_open(process, PidfdFlags::empty());
+        Ok(Namespaces { process, pidfd: pidfd.because("find the container")? })
+    }
+
+    /// Returns what becomes readable when the process ends.
+    pub fn pidfd(&self) -> &OwnedFd {
+        &self.pidfd
+    }
+
+    /// Moves this process into some of the namespaces; into that of processes, its children.
+    pub fn enter(&self, wanted: ThreadNameSpaceType) -> Result<(), Failure> {
+        let action = "enter the container";
+        match rustix::thread::move_into_thread_name_spaces(self.pidfd.as_fd(), wanted) {
+            // Before Linux 5.8 it is one at a time, by its file.
+            Err(rustix::io::Errno::INVAL) => {}
+            entered => return entered.because(action),
+        }
+        for (one, name, kind) in [
+            (ThreadNameSpaceType::PROCESS_ID, "pid", LinkNameSpaceType::ProcessID),
+            (ThreadNameSpaceType::NETWORK, "net", LinkNameSpaceType::Network),
+            (
+                ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
+                "ipc",
+                LinkNameSpaceType::InterProcessCommunication,
+            ),
+            (
+                ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME,
+                "uts",
+                LinkNameSpaceType::HostNameAndNISDomainName,
+            ),
+            // The last: the files of the host's `/proc` are gone then.
+            (ThreadNameSpaceType::MOUNT, "mnt", LinkNameSpaceType::Mount),
+        ] {
+            if wanted.contains(one) {
+                let path = format!("/proc/{}/ns/{name}", self.process.as_raw_nonzero());
+                let file = fs::File::open(&path).at("open", &path)?;
+                rustix::thread::move_into_link_name_space(file.as_fd(), Some(kind))
+                    .because(action)?;
+            }
+        }
+        Ok(())
+    }
+}

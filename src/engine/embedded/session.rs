@@ -1,0 +1,531 @@
+//! Sessions: a helper that keeps a container, and a socket for each request to it.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use rustix::net::Shutdown;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest, copy};
+use tokio::net::unix::pipe;
+use tokio::process::Child;
+use tokio::sync::watch;
+use tokio_util::io::ReaderStream;
+
+use crate::engine::pipe_input::PipeInput;
+use crate::engine::{
+    Ended, EngineError, Exec, ExecEnd, ExecHandle, ExecRequest, Input, LogSink, NotStarted, Output,
+    Outputs, Result, SandboxSession, SessionEnd, SessionRequest, WindowSize,
+};
+
+use super::EmbeddedEngine;
+use super::collect::OperationGuard;
+use super::helper_client::HelperClient;
+use super::passing::{self, Received};
+use super::protocol::{
+    Operation, READY, Response, SessionCommand, SessionOperation, SessionResponse, Status, framed,
+};
+use super::snapshots::vanished;
+use super::terminal::{Terminal, Typing};
+
+const ACTION: &str = "keep a session";
+
+/// How long the end of a session may take once its socket has ended.
+const END_GRACE: Duration = Duration::from_secs(30);
+
+/// Bytes of an output that are read at once.
+const PIECE: usize = 1 << 16;
+
+impl EmbeddedEngine {
+    pub(super) async fn start_session(
+        &self,
+        request: &SessionRequest,
+        log: &dyn LogSink,
+    ) -> Result<Box<dyn SandboxSession>> {
+        let operation = self.begin()?;
+        let stored = self.needed(&request.image)?;
+        self.unpack(&stored, log).await?;
+        let mut container = self.sandbox(&request.sandbox(), &stored)?;
+        container.command.clear();
+        container.user = request.user.clone().unwrap_or_else(|| stored.config.user.clone());
+        let name = container.root.scratch.file_name().unwrap_or_default();
+        let id = name.to_string_lossy().into_owned();
+        let (ours, theirs) = UnixStream::pair().map_err(lost)?;
+        ours.set_nonblocking(true).map_err(lost)?;
+        let mut command = tokio::process::Command::from(self.helper_client.command(theirs));
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let child = command.spawn().map_err(|error| self.helper_client.not_started(error))?;
+        drop(command);
+        let mut socket = tokio::net::UnixStream::from_std(ours).map_err(lost)?;
+        let text = self.helper_client.request(Operation::Session(Box::new(container)));
+        // Whatever it does not take, its answer says why.
+        let _ = socket.write_all(&text).await;
+        let mut first = [0];
+        let count = socket.read(&mut first).await.map_err(lost)?;
+        let helper = Helper { client: self.helper_client.clone(), child, _operation: operation };
+        if first[..count] != [READY] {
+            return Err(match helper.answer(&socket, first[..count].to_vec()).await {
+                Err(error) => error,
+                Ok(_) => lost(io::Error::other("the helper did not keep it")),
+            });
+        }
+        let socket = Arc::new(socket);
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let (tell, outcome) = watch::channel(None);
+        tokio::spawn(watch_over(helper, socket.clone(), is_stopped.clone(), tell));
+        Ok(Box::new(Session { id, socket, is_stopped, outcome }))
+    }
+}
+
+fn lost(error: io::Error) -> EngineError {
+    EngineError::Transient { action: ACTION.to_owned(), source: error.into() }
+}
+
+/// How a session ended, or why that is not known.
+#[derive(Clone)]
+enum Outcome {
+    Ended(SessionEnd),
+    Broken(String),
+}
+
+impl Outcome {
+    fn result(self) -> Result<SessionEnd> {
+        match self {
+            Outcome::Ended(end) => Ok(end),
+            Outcome::Broken(reason) => Err(lost(io::Error::other(reason))),
+        }
+    }
+}
+
+/// The helper of a session.
+struct Helper {
+    client: HelperClient,
+    child: Child,
+    _operation: OperationGuard,
+}
+
+impl Helper {
+    /// Reads the answer to its end; `said` is its beginning.
+    async fn answer(
+        mut self,
+        socket: &tokio::net::UnixStream,
+        mut said: Vec<u8>,
+    ) -> Result<Response> {
+        let read = read_to_end(socket, &mut said).await;
+        if said.is_empty() {
+            read.map_err(lost)?;
+        }
+        let mut words = String::new();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            let _ = stderr.read_to_string(&mut words).await;
+        }
+        let status = self.child.wait().await.map_err(lost)?;
+        match self.client.answer(&said, &words, Some(status))? {
+            Response::Failed { step, action, errno, reason } => {
+                Err(self.client.failure(step, action, errno, reason))
+            }
+            Response::Vanished => Err(vanished()),
+            answer => Ok(answer),
+        }
+    }
+}
+
+/// Reads without taking the socket, which others write to.
+async fn read_to_end(socket: &tokio::net::UnixStream, into: &mut Vec<u8>) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        let count = socket
+            .async_io(Interest::READABLE, || Ok(rustix::io::read(socket, &mut buffer)?))
+            .await?;
+        if count == 0 {
+            return Ok(());
+        }
+        into.extend_from_slice(&buffer[..count]);
+    }
+}
+
+/// Waits for the end of a session and tells it.
+async fn watch_over(
+    helper: Helper,
+    socket: Arc<tokio::net::UnixStream>,
+    is_stopped: Arc<AtomicBool>,
+    tell: watch::Sender<Option<Outcome>>,
+) {
+    let outcome = match helper.answer(&socket, Vec::new()).await {
+        Ok(Response::Ended { over: Some(quota), .. }) => {
+            Outcome::Ended(SessionEnd::OverQuota(quota))
+        }
+        Ok(Response::Ended { out_of_memory: true, .. }) => Outcome::Ended(SessionEnd::OutOfMemory),
+        Ok(Response::Ended { .. }) if is_stopped.load(Ordering::Acquire) => {
+            Outcome::Ended(SessionEnd::Stopped)
+        }
+        Ok(Response::Ended { .. }) => Outcome::Ended(SessionEnd::Killed),
+        Ok(_) => Outcome::Broken("the helper did not keep it".to_owned()),
+        Err(error) => Outcome::Broken(words(&error)),
+    };
+    let _ = tell.send(Some(outcome));
+}
+
+/// Says an error with its causes.
+fn words(error: &EngineError) -> String {
+    crate::engine::registry::chain(error)
+}
+
+/// A session of this process.
+struct Session {
+    id: String,
+    socket: Arc<tokio::net::UnixStream>,
+    is_stopped: Arc<AtomicBool>,
+    outcome: watch::Receiver<Option<Outcome>>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Session {
+    /// Turns away: the helper ends the container then.
+    fn end(&self) {
+        if self.outcome.borrow().is_none() {
+            self.is_stopped.store(true, Ordering::Release);
+        }
+        let _ = rustix::net::shutdown(&*self.socket, Shutdown::Write);
+    }
+
+    /// Sends a request over a socket of its own, with what it needs; `None` where the session has ended.
+    async fn request(
+        &self,
+        operation: &SessionOperation,
+        descriptors: &[OwnedFd],
+    ) -> Result<Option<tokio::net::UnixStream>> {
+        let (ours, theirs) = UnixStream::pair().map_err(lost)?;
+        let sent = self
+            .socket
+            .async_io(Interest::WRITABLE, || passing::send(&*self.socket, theirs.as_fd()))
+            .await;
+        drop(theirs);
+        match sent {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(None),
+            Err(error) => return Err(lost(error)),
+        }
+        ours.set_nonblocking(true).map_err(lost)?;
+        let mut socket = tokio::net::UnixStream::from_std(ours).map_err(lost)?;
+        // Whatever is not taken, the answer says why, or the end of the session.
+        let _ = socket.write_all(&framed(operation)).await;
+        for descriptor in descriptors {
+            let send = || passing::send(&socket, descriptor.as_fd());
+            let _ = socket.async_io(Interest::WRITABLE, send).await;
+        }
+        Ok(Some(socket))
+    }
+
+    /// Makes the error of what cannot be done because the session has ended.
+    async fn ended(&self) -> EngineError {
+        match end_of(&mut self.outcome.clone()).await {
+            Ok(how) => EngineError::SessionEnded { session: self.id.clone(), how },
+            Err(error) => error,
+        }
+    }
+
+    /// Reads the answer to a copy.
+    async fn copied(&self, socket: &tokio::net::UnixStream, path: &str) -> Result<()> {
+        match response(socket).await? {
+            Some(SessionResponse::Done) => Ok(()),
+            Some(SessionResponse::NoSuchPath) => {
+                Err(EngineError::NoSuchPath { path: path.to_owned() })
+            }
+            Some(SessionResponse::Failed { action, errno, reason }) => {
+                Err(failure(action, errno, reason))
+            }
+            Some(_) => Err(lost(io::Error::other("the helper answered something else"))),
+            None => Err(self.ended().await),
+        }
+    }
+}
+
+/// Waits for how a session ended.
+async fn end_of(outcome: &mut watch::Receiver<Option<Outcome>>) -> Result<SessionEnd> {
+    let waited = tokio::time::timeout(END_GRACE, outcome.wait_for(Option::is_some)).await;
+    match waited {
+        Ok(Ok(outcome)) => outcome.clone().expect("it was waited for").result(),
+        Ok(Err(_)) => Err(lost(io::Error::other("nobody watches over it"))),
+        Err(_) => Err(lost(io::Error::other("its helper does not end"))),
+    }
+}
+
+/// Reads the answer to a request; `None` where the session ended.
+async fn response(socket: &tokio::net::UnixStream) -> Result<Option<SessionResponse>> {
+    let mut text = Vec::new();
+    let read = read_to_end(socket, &mut text).await;
+    if text.is_empty() {
+        return match read {
+            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => Err(lost(error)),
+            _ => Ok(None),
+        };
+    }
+    let answer = serde_json::from_slice(&text);
+    answer.map(Some).map_err(|error| lost(io::Error::other(error)))
+}
+
+fn failure(action: String, errno: Option<i32>, reason: String) -> EngineError {
+    match errno {
+        Some(number) if crate::disk::is_full(&io::Error::from_raw_os_error(number)) => {
+            EngineError::NoSpace { action }
+        }
+        Some(libc::EAGAIN | libc::ENOMEM) => {
+            EngineError::Transient { action, source: reason.into() }
+        }
+        _ => EngineError::Refused { action, reason },
+    }
+}
+
+#[async_trait]
+impl SandboxSession for Session {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    async fn spawn(&self, request: &ExecRequest) -> Result<Exec> {
+        request.check()?;
+        let mut ends = Ends::default();
+        let output = ends.outputs(request.outputs)?;
+        let has_terminal = matches!(request.outputs, Outputs::Terminal(_));
+        let input = match request.input {
+            Input::Null => None,
+            _ if has_terminal => None,
+            Input::Bytes(_) | Input::Held => Some(ends.input()?),
+        };
+        let mut env: Vec<String> =
+            request.variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        if has_terminal {
+            // As Docker has it; one of the caller's counts.
+            env.insert(0, "TERM=xterm".to_owned());
+        }
+        let command = SessionCommand {
+            command: request.command.clone(),
+            env,
+            working_dir: request.working_dir.clone(),
+            user: request.user.clone(),
+            has_input: input.is_some(),
+            outputs: request.outputs,
+        };
+        let operation = SessionOperation::Exec(Box::new(command));
+        let Some(socket) = self.request(&operation, &ends.theirs).await? else {
+            return Ok(Exec::of_ended(end_of(&mut self.outcome.clone()).await?));
+        };
+        drop(ends);
+        let socket = Arc::new(socket);
+        let (input, output, terminal, said) = match has_terminal {
+            false => (input.map(|input| Box::new(input) as _), output, None, Vec::new()),
+            true => match take_terminal(&socket).await? {
+                Ok(terminal) => {
+                    let input = Box::new(Typing(terminal.clone())) as _;
+                    (Some(input), Terminal::output(terminal.clone()), Some(terminal), Vec::new())
+                }
+                // It was not started, as the answer says that begins so.
+                Err(said) => (None, stream::empty().boxed(), None, said),
+            },
+        };
+        let (tell, ended) = watch::channel(None);
+        tokio::spawn(wait_for(socket.clone(), said, self.outcome.clone(), tell));
+        let handle = Arc::new(Handle { socket, terminal, ended });
+        Ok(Exec { input, output, handle })
+    }
+
+    async fn put(
+        &self,
+        directory: &str,
+        make: bool,
+        tar: &mut (dyn AsyncRead + Send + Unpin),
+    ) -> Result<()> {
+        let operation = SessionOperation::Put { directory: directory.to_owned(), make };
+        let Some(mut socket) = self.request(&operation, &[]).await? else {
+            return Err(self.ended().await);
+        };
+        let mut buffer = vec![0; PIECE];
+        loop {
+            let count = tar.read(&mut buffer).await.map_err(|source| EngineError::Refused {
+                action: "read an archive".to_owned(),
+                reason: source.to_string(),
+            })?;
+            // Whatever it does not take, its answer says why.
+            if count == 0 || socket.write_all(&buffer[..count]).await.is_err() {
+                break;
+            }
+        }
+        let _ = socket.shutdown().await;
+        self.copied(&socket, directory).await
+    }
+
+    async fn get(&self, path: &str, tar: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<()> {
+        let (read, write) = io::pipe().map_err(lost)?;
+        let operation = SessionOperation::Get { path: path.to_owned() };
+        let Some(socket) = self.request(&operation, &[write.into()]).await? else {
+            return Err(self.ended().await);
+        };
+        let mut read = pipe::Receiver::from_owned_fd(read.into()).map_err(lost)?;
+        let copied = copy(&mut read, tar).await;
+        copied.map_err(|source| EngineError::Refused {
+            action: "write an archive".to_owned(),
+            reason: source.to_string(),
+        })?;
+        self.copied(&socket, path).await
+    }
+
+    async fn stop(&self) -> Result<SessionEnd> {
+        self.end();
+        end_of(&mut self.outcome.clone()).await
+    }
+}
+
+/// Takes the other end of a terminal, or the beginning of the answer.
+async fn take_terminal(
+    socket: &tokio::net::UnixStream,
+) -> Result<std::result::Result<Arc<Terminal>, Vec<u8>>> {
+    let received = socket
+        .async_io(Interest::READABLE, || passing::receive(socket.as_fd()))
+        .await
+        .map_err(lost)?;
+    Ok(match received {
+        Received::Descriptor(terminal) => Ok(Arc::new(Terminal::new(terminal).map_err(lost)?)),
+        Received::Bytes(said) => Err(said),
+        Received::End => Err(Vec::new()),
+    })
+}
+
+/// The ends of a command that it gets.
+#[derive(Default)]
+struct Ends {
+    theirs: Vec<OwnedFd>,
+}
+
+impl Ends {
+    /// Makes the input, which is the first.
+    fn input(&mut self) -> Result<PipeInput> {
+        let (theirs, ours) = io::pipe().map_err(lost)?;
+        self.theirs.insert(0, theirs.into());
+        PipeInput::new(ours).map_err(lost)
+    }
+
+    /// Makes the outputs, and returns what comes of them.
+    fn outputs(&mut self, outputs: Outputs) -> Result<BoxStream<'static, Result<Output>>> {
+        Ok(match outputs {
+            Outputs::Terminal(_) => stream::empty().boxed(),
+            Outputs::Merged => self.output(Output::Out)?,
+            Outputs::Separate | Outputs::MergedWithControl(_) => {
+                let out = self.output(Output::Out)?;
+                stream::select(out, self.output(Output::Error)?).boxed()
+            }
+        })
+    }
+
+    fn output(
+        &mut self,
+        kind: fn(bytes::Bytes) -> Output,
+    ) -> Result<BoxStream<'static, Result<Output>>> {
+        let (ours, theirs) = io::pipe().map_err(lost)?;
+        self.theirs.push(theirs.into());
+        let ours = pipe::Receiver::from_owned_fd(ours.into()).map_err(lost)?;
+        let pieces = ReaderStream::with_capacity(ours, PIECE);
+        Ok(pieces.map(move |piece| piece.map(kind).map_err(lost)).boxed())
+    }
+}
+
+/// How a command ended, or why that is not known.
+type Told = std::result::Result<Ended, String>;
+
+/// Waits for the end of a command and tells it.
+async fn wait_for(
+    socket: Arc<tokio::net::UnixStream>,
+    mut said: Vec<u8>,
+    mut session: watch::Receiver<Option<Outcome>>,
+    tell: watch::Sender<Option<Told>>,
+) {
+    let read = read_to_end(&socket, &mut said).await;
+    let ended = match (said.is_empty(), read) {
+        (true, Err(error)) if error.kind() != io::ErrorKind::ConnectionReset => {
+            Err(error.to_string())
+        }
+        (true, _) => match end_of(&mut session).await {
+            Ok(how) => Ok(Ended { end: ExecEnd::SessionEnded(how), cpu_time: None }),
+            Err(error) => Err(words(&error)),
+        },
+        (false, _) => match serde_json::from_slice(&said) {
+            Ok(answer) => ended(answer),
+            Err(error) => Err(error.to_string()),
+        },
+    };
+    let _ = tell.send(Some(ended));
+}
+
+fn ended(answer: SessionResponse) -> Told {
+    Ok(match answer {
+        SessionResponse::Exited { status, out_of_memory, cpu_micros } => {
+            let end = match (status, out_of_memory) {
+                (Status::Code(code), true) => ExecEnd::OutOfMemory(code),
+                (Status::Signal(signal), true) => ExecEnd::OutOfMemory(128 + signal),
+                (Status::Code(code), false) => ExecEnd::Exited(code),
+                (Status::Signal(signal), false) => ExecEnd::Signaled(signal),
+            };
+            Ended { end, cpu_time: Some(Duration::from_micros(cpu_micros)) }
+        }
+        SessionResponse::NotStarted { errno, reason, program_missing } => {
+            let why = NotStarted { errno, reason, program_missing };
+            Ended { end: ExecEnd::NotStarted(why), cpu_time: None }
+        }
+        SessionResponse::Failed { action, reason, .. } => {
+            return Err(format!("cannot {action}: {reason}"));
+        }
+        SessionResponse::NoSuchPath | SessionResponse::Done => {
+            return Err("the helper answered something else".to_owned());
+        }
+    })
+}
+
+/// A command under way.
+struct Handle {
+    socket: Arc<tokio::net::UnixStream>,
+    terminal: Option<Arc<Terminal>>,
+    ended: watch::Receiver<Option<Told>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let _ = rustix::net::shutdown(&*self.socket, Shutdown::Write);
+    }
+}
+
+#[async_trait]
+impl ExecHandle for Handle {
+    async fn resize(&self, size: WindowSize) -> Result<()> {
+        match &self.terminal {
+            Some(terminal) => terminal.resize(size).map_err(lost),
+            None => Ok(()),
+        }
+    }
+
+    async fn signal(&self, signal: i32) -> Result<()> {
+        let Ok(number) = u8::try_from(signal) else { return Ok(()) };
+        let write = || Ok(rustix::io::write(&*self.socket, &[number])?);
+        match self.socket.async_io(Interest::WRITABLE, write).await {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(lost(error)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn end(&self) -> Result<Ended> {
+        let mut ended = self.ended.clone();
+        let told = ended.wait_for(Option::is_some).await;
+        let told = told.map_err(|_| lost(io::Error::other("nobody waits for the command")))?;
+        let told = told.clone().expect("it was waited for");
+        told.map_err(|reason| lost(io::Error::other(reason)))
+    }
+}

@@ -1,0 +1,483 @@
+//! Sandbox sessions: a container that lives while commands run in it, one after another or at once.
+//!
+//! A session is closed off from the host as the sandbox of an evaluation is, see
+//! [`super::SandboxRequest`]. Its first process runs nothing of the image. The session ends with
+//! [`SandboxSession::stop`], when it is dropped, and with this process.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::Instant;
+
+use super::{
+    EngineError, LogSink, Output, Quota, Quotas, Result, SandboxNetwork, SandboxRequest, WindowSize,
+};
+
+/// How long an output is silent before its rest is given up, once the command has ended: a process
+/// that the command left behind may hold it open for ever.
+const SILENCE: Duration = Duration::from_millis(100);
+
+/// How long the rest of an output may take, once the command has ended.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// How long an engine may take to kill a command.
+const KILL_GRACE: Duration = Duration::from_secs(30);
+
+/// The file descriptors that can be told apart.
+const CONTROLS: std::ops::RangeInclusive<i32> = 3..=9;
+
+/// A session to start.
+#[derive(Debug, Clone)]
+pub struct SessionRequest {
+    /// The image.
+    pub image: String,
+    /// Whom commands run as, `user` or `user:group`, by name or number; without it whom the image
+    /// names.
+    pub user: Option<String>,
+    /// Bytes of memory of all processes, swap included.
+    pub memory: Option<u64>,
+    /// Thousandths of a processor; more than the engine has is all of them.
+    pub milli_cpus: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// Bounds of what may be written to files. The output of a command is bounded by its caller.
+    pub quotas: Quotas,
+    /// The hosts that can be reached.
+    pub network: SandboxNetwork,
+    /// Names that lead to loopback.
+    pub loopback_names: Vec<String>,
+    /// Environment variables, beside the image's. Nothing of the host's environment is passed.
+    pub variables: BTreeMap<String, String>,
+    /// As in [`SandboxRequest::labels`].
+    pub labels: BTreeMap<String, String>,
+}
+
+impl SessionRequest {
+    /// Returns the session that a script gets.
+    pub(super) fn of_script(request: &SandboxRequest) -> SessionRequest {
+        SessionRequest {
+            image: request.image.clone(),
+            user: Some("0:0".to_owned()),
+            memory: request.memory,
+            milli_cpus: request.milli_cpus,
+            pids: request.pids,
+            quotas: request.quotas,
+            network: request.network,
+            loopback_names: request.loopback_names.clone(),
+            variables: request.variables.clone(),
+            labels: request.labels.clone(),
+        }
+    }
+
+    /// Returns the sandbox that the session is.
+    pub(super) fn sandbox(&self) -> SandboxRequest {
+        SandboxRequest {
+            image: self.image.clone(),
+            files: Vec::new(),
+            command: String::new(),
+            time_limit: Duration::MAX,
+            memory: self.memory,
+            milli_cpus: self.milli_cpus,
+            pids: self.pids,
+            quotas: self.quotas,
+            network: self.network,
+            loopback_names: self.loopback_names.clone(),
+            variables: self.variables.clone(),
+            labels: self.labels.clone(),
+        }
+    }
+}
+
+/// A command to run in a session.
+#[derive(Debug, Clone, Default)]
+pub struct ExecRequest {
+    /// Program and arguments. A program without `/` is looked for in the `PATH` of the command.
+    pub command: Vec<String>,
+    /// Environment variables, beside the image's and the session's.
+    pub variables: BTreeMap<String, String>,
+    /// An absolute path that exists; without it the directory that the image names.
+    pub working_dir: Option<String>,
+    /// `user` or `user:group`, by name or number; without it the user of the session.
+    pub user: Option<String>,
+    /// The input of the command.
+    pub input: Input,
+    /// The outputs of the command.
+    pub outputs: Outputs,
+    /// From the start of the command; then every process of it is killed.
+    pub time_limit: Option<Duration>,
+    /// The longest time without output; then every process of the command is killed.
+    pub idle_limit: Option<Duration>,
+}
+
+impl ExecRequest {
+    /// A command of a shell, `sh -c`.
+    pub fn shell(text: &str) -> ExecRequest {
+        ExecRequest::of(&["/bin/sh", "-c", text])
+    }
+
+    /// A program and its arguments.
+    pub fn of(command: &[&str]) -> ExecRequest {
+        let command = command.iter().map(|word| (*word).to_owned()).collect();
+        ExecRequest { command, ..ExecRequest::default() }
+    }
+
+    /// Refuses what no engine can start.
+    pub(super) fn check(&self) -> Result<()> {
+        let variables = self.variables.iter().flat_map(|(name, value)| [name, value]);
+        let others = self.working_dir.iter().chain(&self.user);
+        let reason = match self.outputs {
+            _ if self.command.first().is_none_or(String::is_empty) => "it has no program",
+            _ if self
+                .command
+                .iter()
+                .chain(variables)
+                .chain(others)
+                .any(|text| text.contains('\0')) =>
+            {
+                "it has a zero byte"
+            }
+            _ if self.variables.keys().any(|name| name.is_empty() || name.contains('=')) => {
+                "a variable has no name"
+            }
+            Outputs::MergedWithControl(number) if !CONTROLS.contains(&number) => {
+                "its control descriptor is not one of 3 to 9"
+            }
+            _ => return Ok(()),
+        };
+        let action = "start a command".to_owned();
+        Err(EngineError::Refused { action, reason: reason.to_owned() })
+    }
+}
+
+/// The input of a command.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Input {
+    /// `/dev/null`.
+    #[default]
+    Null,
+    /// These bytes and the end; [`SandboxSession::exec`] gives them.
+    Bytes(Bytes),
+    /// A pipe whose other end the caller of [`SandboxSession::spawn`] holds.
+    Held,
+}
+
+/// The outputs of a command.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outputs {
+    /// Standard output and standard error are told apart.
+    #[default]
+    Separate,
+    /// Both are one, in the order in which they were written.
+    Merged,
+    /// Both are one, and this further file descriptor, of 3 to 9, is told apart from them. Its
+    /// pieces and those of the others come in no order.
+    MergedWithControl(i32),
+    /// A terminal of this size, which is the input as well. Docker sets the size a moment after the
+    /// command has started.
+    Terminal(WindowSize),
+}
+
+/// How a command of a session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecEnd {
+    /// By itself, with an exit code.
+    Exited(i32),
+    /// By a signal. Docker does not tell a signal from the code 128 and its number, which is
+    /// [`ExecEnd::Exited`] then.
+    Signaled(i32),
+    /// It was killed at its time limit.
+    TimedOut,
+    /// It was killed because it printed nothing for too long.
+    Idle,
+    /// The kernel killed a process at the session's memory limit while the command ran. The code is
+    /// the command's own, 128 and the signal where it was killed.
+    OutOfMemory(i32),
+    /// The command could not be started: nothing of it ran.
+    NotStarted(NotStarted),
+    /// The session ended, and the command with it.
+    SessionEnded(SessionEnd),
+}
+
+/// Why a command could not be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotStarted {
+    /// The system's error number, where the engine tells it.
+    pub errno: Option<i32>,
+    /// What is missing, in words.
+    pub reason: String,
+    /// Whether it is the program that was not found.
+    pub program_missing: bool,
+}
+
+impl NotStarted {
+    /// Returns the exit code that a shell has for it: 127 for a program that is missing, else 126.
+    pub fn code(&self) -> i32 {
+        if self.program_missing { 127 } else { 126 }
+    }
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// It was stopped.
+    Stopped,
+    /// Its processes had more memory than they may, and the kernel could not limit them.
+    OutOfMemory,
+    /// It was killed because more was written than may be.
+    OverQuota(Quota),
+    /// Somebody else killed it: the engine, or a person; or a command of it could not be killed.
+    Killed,
+}
+
+impl SessionEnd {
+    /// Says it in words, such as `it was stopped`.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            SessionEnd::Stopped => "it was stopped",
+            SessionEnd::OutOfMemory => "its processes had more memory than they may",
+            SessionEnd::OverQuota(_) => "its processes wrote more than they may",
+            SessionEnd::Killed => "it was killed from outside",
+        }
+    }
+}
+
+/// A command of a session under way, and its ends.
+pub struct Exec {
+    /// Its input, for [`Input::Held`] and a terminal. Shutting it down is the end of the input, unless
+    /// it is a terminal.
+    pub input: Option<Box<dyn AsyncWrite + Send + Unpin>>,
+    /// What it writes, as it comes, until nobody can write any more: [`Output::Error`] is the standard
+    /// error, or the control descriptor.
+    pub output: BoxStream<'static, Result<Output>>,
+    /// The command itself.
+    pub handle: Arc<dyn ExecHandle>,
+}
+
+impl Exec {
+    /// A command that was to be started in a session that has ended.
+    pub(super) fn of_ended(how: SessionEnd) -> Exec {
+        Exec::without(ExecEnd::SessionEnded(how))
+    }
+
+    /// A command that cannot be started.
+    pub(super) fn not_started(why: NotStarted) -> Exec {
+        Exec::without(ExecEnd::NotStarted(why))
+    }
+
+    fn without(end: ExecEnd) -> Exec {
+        let ended = Ended { end, cpu_time: None };
+        Exec { input: None, output: stream::empty().boxed(), handle: Arc::new(ended) }
+    }
+}
+
+#[async_trait]
+impl ExecHandle for Ended {
+    async fn resize(&self, _: WindowSize) -> Result<()> {
+        Ok(())
+    }
+
+    async fn signal(&self, _: i32) -> Result<()> {
+        Ok(())
+    }
+
+    async fn end(&self) -> Result<Ended> {
+        Ok(self.clone())
+    }
+}
+
+/// A command of a session under way. When it is dropped before its end, every process of the command
+/// is killed.
+#[async_trait]
+pub trait ExecHandle: Send + Sync {
+    /// Gives its terminal another size.
+    async fn resize(&self, size: WindowSize) -> Result<()>;
+
+    /// Sends a signal to the process group of the command; `SIGKILL` kills every process that came of
+    /// it, whatever group or session that made its own. A signal that comes after the end is lost.
+    async fn signal(&self, signal: i32) -> Result<()>;
+
+    /// Waits for the end of the command, whose children may live on. May be called more than once.
+    async fn end(&self) -> Result<Ended>;
+}
+
+/// The end of a command, and what it took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// How it ended; never [`ExecEnd::TimedOut`] or [`ExecEnd::Idle`], which are limits of a caller.
+    pub end: ExecEnd,
+    /// The processor time of all its processes that were waited for, where the engine tells it.
+    pub cpu_time: Option<Duration>,
+}
+
+/// What [`SandboxSession::exec`] tells of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecSummary {
+    /// How it ended.
+    pub end: ExecEnd,
+    /// Whether a process that it left behind still holds an output: what that writes from now on is
+    /// dropped.
+    pub background: bool,
+    /// When it was started.
+    pub started_at: jiff::Timestamp,
+    /// From its start to its end.
+    pub duration: Duration,
+    /// As in [`Ended::cpu_time`].
+    pub cpu_time: Option<Duration>,
+}
+
+/// A container that commands run in.
+#[async_trait]
+pub trait SandboxSession: Send + Sync {
+    /// Returns the name of the container, unique in its engine.
+    fn id(&self) -> &str;
+
+    /// Starts a command and gives its ends out. The limits of the request are left to the caller.
+    async fn spawn(&self, request: &ExecRequest) -> Result<Exec>;
+
+    /// Unpacks a tar to a directory of the container, with the owners, modes and times that it
+    /// names. A file of the same name is replaced. Links lead nowhere but into the container.
+    ///
+    /// # Errors
+    /// [`super::EngineError::NoSuchPath`] where the directory is not there and `make` is not set; else
+    /// it is made.
+    async fn put(
+        &self,
+        directory: &str,
+        make: bool,
+        tar: &mut (dyn AsyncRead + Send + Unpin),
+    ) -> Result<()>;
+
+    /// Writes the file or directory at a path as a tar. Its names begin with the last component of the
+    /// path. A link at the end of the path is written as a link.
+    ///
+    /// # Errors
+    /// [`super::EngineError::NoSuchPath`] where nothing is there.
+    async fn get(&self, path: &str, tar: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<()>;
+
+    /// Ends the session with every process of it, and removes the container. Tells how it had ended
+    /// where that was earlier. May be called more than once.
+    async fn stop(&self) -> Result<SessionEnd>;
+
+    /// Runs a command to its end. What it writes goes to `out` and `error`, see [`Outputs`]. The exec
+    /// ends when its main process ends: its outputs are read until they end, or fall silent for a
+    /// tenth of a second. When the future is dropped every process of the command is killed.
+    async fn exec(
+        &self,
+        request: &ExecRequest,
+        out: &dyn LogSink,
+        error: &dyn LogSink,
+    ) -> Result<ExecSummary> {
+        let started_at = jiff::Timestamp::now();
+        let began = Instant::now();
+        let Exec { input, mut output, handle } = self.spawn(request).await?;
+        let feed = feed(input, &request.input);
+        tokio::pin!(feed);
+        let limit = async {
+            match request.time_limit {
+                Some(limit) => tokio::time::sleep_until(began + limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(limit);
+        let ended = handle.end();
+        tokio::pin!(ended);
+        let mut reader = Reader { out, error, last: began, is_open: true };
+        let (mut fed, mut cut) = (false, None);
+        let ended = loop {
+            let idle = async {
+                match request.idle_limit {
+                    Some(limit) => tokio::time::sleep_until(reader.last + limit).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                ended = &mut ended => break ended?,
+                piece = output.next(), if reader.is_open => reader.take(piece)?,
+                () = &mut feed, if !fed => fed = true,
+                () = &mut limit => cut = Some(ExecEnd::TimedOut),
+                () = idle => cut = Some(ExecEnd::Idle),
+            }
+            if cut.is_some() {
+                handle.signal(libc::SIGKILL).await?;
+                break reader.read_to(&mut output, ended, KILL_GRACE).await?;
+            }
+        };
+        let duration = began.elapsed();
+        let most = Instant::now() + DRAIN;
+        while reader.is_open {
+            let silence = most.min(Instant::now() + SILENCE);
+            match tokio::time::timeout_at(silence, output.next()).await {
+                Ok(piece) => reader.take(piece)?,
+                Err(_) => break,
+            }
+        }
+        let Ended { end, cpu_time } = ended;
+        let end = match (cut, end) {
+            // The session took the command with it before the limit did.
+            (_, end @ (ExecEnd::SessionEnded(_) | ExecEnd::NotStarted(_))) => end,
+            (Some(cut), _) => cut,
+            (None, end) => end,
+        };
+        Ok(ExecSummary { end, background: reader.is_open, started_at, duration, cpu_time })
+    }
+}
+
+/// Writes the input of a command. A command that does not read it is not at fault.
+async fn feed(to: Option<Box<dyn AsyncWrite + Send + Unpin>>, input: &Input) {
+    let Some(mut to) = to else { return };
+    if let Input::Bytes(bytes) = input {
+        let _ = to.write_all(bytes).await;
+    }
+    let _ = to.shutdown().await;
+}
+
+/// Passes on what a command writes.
+struct Reader<'a> {
+    out: &'a dyn LogSink,
+    error: &'a dyn LogSink,
+    /// When something came.
+    last: Instant,
+    is_open: bool,
+}
+
+impl Reader<'_> {
+    fn take(&mut self, piece: Option<Result<Output>>) -> Result<()> {
+        match piece.transpose()? {
+            Some(Output::Out(bytes)) => self.out.write(&bytes),
+            Some(Output::Error(bytes)) => self.error.write(&bytes),
+            None => self.is_open = false,
+        }
+        self.last = Instant::now();
+        Ok(())
+    }
+
+    /// Reads on until the command that was killed has ended.
+    async fn read_to(
+        &mut self,
+        output: &mut BoxStream<'static, Result<Output>>,
+        mut ended: std::pin::Pin<&mut (impl Future<Output = Result<Ended>> + Send)>,
+        grace: Duration,
+    ) -> Result<Ended> {
+        let until = Instant::now() + grace;
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut ended => return ended,
+                piece = output.next(), if self.is_open => self.take(piece)?,
+                () = tokio::time::sleep_until(until) => {
+                    let action = "kill a command of a session".to_owned();
+                    let source = "it did not end".into();
+                    return Err(EngineError::Transient { action, source });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! A shell that lives between commands: the directory, variables and functions that a command sets
+//! are there for the next.
+//!
+//! The shell is bash, which reads from a pipe. A command is quoted and evaluated; then the shell says
+//! its exit code on a file descriptor of its own, and a word, which nobody in the container knows, on
+//! the output, so that all that was printed before is known to be there. The commands themselves have
+//! neither descriptor.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::time::Instant;
+
+use crate::engine::{
+    EngineError, Exec, ExecEnd, ExecHandle, ExecRequest, Input, LogSink, NoLog, Output, Outputs,
+    Result, SandboxSession,
+};
+
+/// Where the shell says exit codes.
+const STATUS: i32 = 9;
+
+/// How long a shell may take to say so once the processes of a command are killed.
+const KILL_GRACE: Duration = Duration::from_secs(2);
+
+/// Kills what came of a process (`$1`), again and again until there is nothing.
+const KILL_CHILDREN: &str = r#"root=$1 round=0
+while [ $round -lt 200 ]; do
+    round=$((round + 1)) all= found=" $root "
+    for directory in /proc/[0-9]*; do
+        read -r line <$directory/stat || continue
+        set -- ${line##*) }
+        [ "$1" = Z ] || all="$all ${directory#/proc/}:$2"
+    done 2>/dev/null
+    before=
+    while [ "$before" != "$found" ]; do
+        before=$found
+        for process in $all; do
+            case $found in *" ${process%:*} "*) continue ;; esac
+            case $found in *" ${process#*:} "*) found="$found${process%:*} " ;; esac
+        done
+    done
+    found=${found#" $root "}
+    [ -n "$found" ] || exit 0
+    kill -9 $found 2>/dev/null
+done
+exit 1
+"#;
+
+/// How a shell is started.
+#[derive(Debug, Clone, Default)]
+pub struct ShellOptions {
+    /// As in [`ExecRequest::variables`].
+    pub variables: BTreeMap<String, String>,
+    /// As in [`ExecRequest::working_dir`].
+    pub working_dir: Option<String>,
+    /// As in [`ExecRequest::user`].
+    pub user: Option<String>,
+}
+
+/// How a command of a shell ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShellEnd {
+    /// With this exit code; the shell lives.
+    Exited(i32),
+    /// Its processes were killed at the time limit; the shell lives, with the state that the command
+    /// had made until then.
+    TimedOut,
+    /// The shell ended with the command, or before it.
+    ShellEnded(ExecEnd),
+}
+
+/// A shell of a session. It ends when it is dropped.
+pub struct Shell<'a> {
+    session: &'a dyn SandboxSession,
+    input: Box<dyn AsyncWrite + Send + Unpin>,
+    output: BoxStream<'static, Result<Output>>,
+    handle: std::sync::Arc<dyn ExecHandle>,
+    /// The number of its process in the container.
+    pid: i32,
+    /// What the last command left as `$?`.
+    last: i32,
+    /// What was said on the descriptor for exit codes and not read yet.
+    said: Vec<u8>,
+}
+
+impl<'a> Shell<'a> {
+    /// Starts a shell.
+    ///
+    /// # Errors
+    /// [`EngineError::Refused`] where the container has no `/bin/bash`.
+    pub async fn open(
+        session: &'a dyn SandboxSession,
+        options: &ShellOptions,
+    ) -> Result<Shell<'a>> {
+        let request = ExecRequest {
+            variables: options.variables.clone(),
+            working_dir: options.working_dir.clone(),
+            user: options.user.clone(),
+            input: Input::Held,
+            outputs: Outputs::MergedWithControl(STATUS),
+            ..ExecRequest::of(&["/bin/bash", "--noprofile", "--norc"])
+        };
+        let Exec { input, output, handle } = session.spawn(&request).await?;
+        let refused = |end: ExecEnd| EngineError::Refused {
+            action: "start a shell".to_owned(),
+            reason: match end {
+                ExecEnd::NotStarted(why) => why.reason,
+                ExecEnd::SessionEnded(how) => format!("the session has ended: {}", how.reason()),
+                _ => "it ended at once".to_owned(),
+            },
+        };
+        let Some(input) = input else { return Err(refused(handle.end().await?.end)) };
+        let (pid, last, said) = (0, 0, Vec::new());
+        let mut shell = Shell { session, input, output, handle, pid, last, said };
+        // A copy of the output, for the word that ends it.
+        let nonce = nonce();
+        let first = format!("exec 8>&1\nprintf '{nonce} %d\\n' $$ >&9; printf %s {nonce} >&8\n");
+        match shell.tell(&first, &nonce, None, &NoLog).await? {
+            Told::Number(pid) => shell.pid = pid,
+            Told::Late | Told::Ended => return Err(refused(shell.handle.end().await?.end)),
+        }
+        Ok(shell)
+    }
+
+    /// Runs a command; what it prints goes to `out`, both outputs in one. Its input is empty.
+    pub async fn run(
+        &mut self,
+        command: &str,
+        time_limit: Option<Duration>,
+        out: &dyn LogSink,
+    ) -> Result<ShellEnd> {
+        if command.contains('\0') {
+            let reason = "it has a zero byte".to_owned();
+            return Err(EngineError::Refused { action: "run a command".to_owned(), reason });
+        }
+        let nonce = nonce();
+        let text = framed(command, &nonce, self.last);
+        let deadline = time_limit.map(|limit| Instant::now() + limit);
+        let told = match self.tell(&text, &nonce, deadline, out).await? {
+            Told::Late => {
+                kill_children(self.session, self.pid).await?;
+                let grace = Some(Instant::now() + KILL_GRACE);
+                match self.tell("", &nonce, grace, out).await? {
+                    Told::Number(code) => {
+                        self.last = code;
+                        return Ok(ShellEnd::TimedOut);
+                    }
+                    // A loop of the shell itself.
+                    Told::Late => {
+                        self.handle.signal(libc::SIGKILL).await?;
+                        return Ok(ShellEnd::ShellEnded(ExecEnd::TimedOut));
+                    }
+                    Told::Ended => Told::Ended,
+                }
+            }
+            told => told,
+        };
+        match told {
+            Told::Number(code) => {
+                self.last = code;
+                Ok(ShellEnd::Exited(code))
+            }
+            Told::Late | Told::Ended => Ok(ShellEnd::ShellEnded(self.handle.end().await?.end)),
+        }
+    }
+
+    /// Gives text to the shell, and waits for the number that it says with a word, and for that word at
+    /// the end of the output.
+    async fn tell(
+        &mut self,
+        text: &str,
+        nonce: &str,
+        deadline: Option<Instant>,
+        out: &dyn LogSink,
+    ) -> Result<Told> {
+        if self.input.write_all(text.as_bytes()).await.is_err() || self.input.flush().await.is_err()
+        {
+            return Ok(Told::Ended);
+        }
+        let mut printed = Printed { nonce: nonce.as_bytes(), held: Vec::new(), out };
+        let (mut number, mut is_complete) = (None, false);
+        loop {
+            if let (Some(number), true) = (number, is_complete) {
+                return Ok(Told::Number(number));
+            }
+            let late = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let ended = self.handle.end();
+            tokio::select! {
+                biased;
+                piece = self.output.next() => match piece.transpose()? {
+                    Some(Output::Out(bytes)) => is_complete |= printed.take(&bytes),
+                    Some(Output::Error(bytes)) => {
+                        self.said.extend_from_slice(&bytes);
+                        number = number.or(status(&mut self.said, nonce));
+                    }
+                    None => {
+                        printed.finish();
+                        return Ok(Told::Ended);
+                    }
+                },
+                () = late => {
+                    printed.finish();
+                    return Ok(Told::Late);
+                }
+                // A process that it left behind may hold its output open.
+                _ = ended => {
+                    let silence = Duration::from_millis(100);
+                    while let Ok(Some(Ok(Output::Out(bytes)))) =
+                        tokio::time::timeout(silence, self.output.next()).await
+                    {
+                        printed.take(&bytes);
+                    }
+                    printed.finish();
+                    return Ok(Told::Ended);
+                }
+            }
+        }
+    }
+}
+
+/// Kills what the commands of a shell started, and not the shell.
+async fn kill_children(session: &dyn SandboxSession, shell: i32) -> Result<()> {
+    let pid = shell.to_string();
+    let request = ExecRequest {
+        user: Some("0:0".to_owned()),
+        working_dir: Some("/".to_owned()),
+        time_limit: Some(Duration::from_secs(30)),
+        ..ExecRequest::of(&["/bin/sh", "-c", KILL_CHILDREN, "sh", &pid])
+    };
+    session.exec(&request, &NoLog, &NoLog).await.map(|_| ())
+}
+
+/// What a shell told.
+enum Told {
+    Number(i32),
+    Late,
+    Ended,
+}
+
+/// A word that nobody knows.
+fn nonce() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+/// Writes what the shell reads: the command as one quoted word, without the descriptors of the shell.
+fn framed(command: &str, nonce: &str, last: i32) -> String {
+    let mut text = String::new();
+    if last != 0 {
+        let _ = writeln!(text, "(exit {last})");
+    }
+    text += "{ eval $'";
+    for byte in command.bytes() {
+        match byte {
+            b'\\' | b'\'' => {
+                let _ = write!(text, "\\{}", char::from(byte));
+            }
+            b' '..=b'~' => text.push(char::from(byte)),
+            other => {
+                let _ = write!(text, "\\{other:03o}");
+            }
+        }
+    }
+    let _ = writeln!(text, "'; }} </dev/null 8>&- 9>&-");
+    let _ = writeln!(text, "printf '{nonce} %d\\n' \"$?\" >&9; printf %s {nonce} >&8");
+    text
+}
+
+/// Reads the number that was said with a word, and forgets what was said.
+fn status(said: &mut Vec<u8>, nonce: &str) -> Option<i32> {
+    let text = String::from_utf8_lossy(said);
+    let number = text
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+        .find_map(|line| line.strip_prefix(nonce)?.trim().parse().ok())?;
+    said.clear();
+    Some(number)
+}
+
+/// Passes on what is printed, but for the word at its end.
+struct Printed<'a> {
+    nonce: &'a [u8],
+    held: Vec<u8>,
+    out: &'a dyn LogSink,
+}
+
+impl Printed<'_> {
+    /// Takes a piece; tells whether the word came.
+    fn take(&mut self, bytes: &[u8]) -> bool {
+        self.held.extend_from_slice(bytes);
+        if let Some(at) = memchr::memmem::find(&self.held, self.nonce) {
+            // What comes behind it is of a process that was left in the background.
+            let rest = self.held.split_off(at + self.nonce.len());
+            self.held.truncate(at);
+            self.held.extend(rest);
+            self.finish();
+            return true;
+        }
+        // What may be the beginning of the word waits for the rest.
+        let most = self.held.len().min(self.nonce.len() - 1);
+        let waits = (0..=most).rev().find(|count| self.held.ends_with(&self.nonce[..*count]));
+        let passed = self.held.len() - waits.unwrap_or(0);
+        if passed > 0 {
+            self.out.write(&self.held[..passed]);
+            self.held.drain(..passed);
+        }
+        false
+    }
+
+    /// Passes the rest on.
+    fn finish(&mut self) {
+        if !self.held.is_empty() {
+            self.out.write(&self.held);
+            self.held.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{Capture, Keep};
+
+    #[test]
+    fn a_quoted_command_is_one_line_and_bash_reads_it_back() {
+        let command = "echo 'a\\b' \"$X\"\n# ä\u{1}\r\ttab";
+        let text = framed(command, "n", 0);
+        assert_eq!(text.lines().count(), 2, "{text}");
+        let word = text.lines().next().unwrap();
+        let word = word.strip_prefix("{ eval ").unwrap().strip_suffix("; } </dev/null 8>&- 9>&-");
+        let script = format!("printf %s {}", word.unwrap());
+        let read = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+        assert_eq!(read.stdout, command.as_bytes());
+    }
+
+    #[test]
+    fn the_word_at_the_end_is_taken_out_however_it_is_cut() {
+        let printed = b"nonnonce!nonc";
+        for cut in 0..=printed.len() {
+            let capture = Capture::new(Keep::All);
+            let mut taken = Printed { nonce: b"nonce", held: Vec::new(), out: &capture };
+            let came = [taken.take(&printed[..cut]), taken.take(&printed[cut..])];
+            taken.finish();
+            assert!(came[0] != came[1], "{cut}");
+            assert_eq!(capture.finish().bytes, b"non!nonc", "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_number_counts_with_its_word_and_a_whole_line() {
+        let mut said = b"other 3\nn 1".to_vec();
+        assert_eq!(status(&mut said, "n"), None);
+        said.extend(b"27\n");
+        assert_eq!(status(&mut said, "n"), Some(127));
+        assert!(said.is_empty());
+    }
+}

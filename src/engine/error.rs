@@ -7,10 +7,6 @@ use crate::platform;
 use super::EngineKind;
 use super::address::Address;
 use super::client_config::FileFault;
-#[cfg(feature = "docker")]
-use super::docker;
-#[cfg(feature = "embedded")]
-use super::embedded;
 
 /// A result of an engine call.
 pub type Result<T> = std::result::Result<T, EngineError>;
@@ -42,7 +38,7 @@ pub enum EngineError {
     /// The engine that was chosen, or that answers, cannot be used.
     #[cfg(feature = "docker")]
     #[error(transparent)]
-    Unusable(docker::Refusal),
+    Unusable(super::Refusal),
     /// A file of credentials cannot be used.
     #[error(transparent)]
     ClientFile(FileFault),
@@ -183,7 +179,7 @@ pub enum EngineError {
         /// The kernel's words.
         reason: String,
         /// What stands in the way.
-        confinement: embedded::Confinement,
+        confinement: super::Confinement,
     },
     /// The engine has no room left.
     #[error("no space left on the engine's disk while trying to {action}")]

@@ -10,6 +10,7 @@ pub(crate) mod bounds;
 mod build_request;
 pub mod client_config;
 mod config;
+mod confinement;
 mod credentials;
 #[cfg(feature = "docker")]
 pub mod docker;
@@ -23,11 +24,14 @@ mod meter;
 mod pipe_input;
 mod quota;
 pub mod reference;
+#[cfg(feature = "docker")]
+mod refusal;
 pub(crate) mod registry;
 pub(crate) mod retry;
 mod sandbox;
 mod script;
 mod session;
+mod session_end;
 mod step_mounts;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -39,17 +43,21 @@ pub use address::{Address, Authority, Destination, WrongAddress};
 pub use attach::{AttachRequest, Attached, AttachedCommand, Output, WindowSize};
 pub use build_request::{BuildRequest, HostAccess, LayerFile, LayerRequest};
 pub(crate) use config::{config_json, read as read_config};
+pub use confinement::{Confinement, ContainerKind};
 pub(crate) use credentials::check as check_credentials;
 pub(crate) use error::check_platform;
 pub use error::{EngineError, Result};
 pub use image::{Image, ImageConfig, ListedImage};
 pub use quota::{Quota, Quotas};
+#[cfg(feature = "docker")]
+pub use refusal::{ChosenBy, Refusal, SshEnded};
 pub use sandbox::{SandboxEnd, SandboxNetwork, SandboxRequest};
-pub use script::run_in_session;
+pub use script::run_script_in;
 pub use session::{
     Ended, Exec, ExecEnd, ExecHandle, ExecRequest, ExecSummary, Input, NotStarted, Outputs,
-    SandboxSession, SessionEnd, SessionRequest,
+    SandboxSession, SessionRequest,
 };
+pub use session_end::SessionEnd;
 pub use traits::{Builder, Engine, Images, LayerStorage, Runner};
 
 /// Labels that imgforge sets on its images.

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::quota::LogQuota;
 use super::{
-    EngineError, Exec, ExecEnd, ExecRequest, LogSink, Output, Outputs, Quota, Result, Runner,
-    SandboxEnd, SandboxRequest, SandboxSession, SessionEnd, SessionRequest,
+    EngineError, Exec, ExecEnd, ExecRequest, LogSink, Output, Outputs, Quota, Result, SandboxEnd,
+    SandboxRequest, SandboxSession, SessionEnd,
 };
 
 /// The file descriptor of the control channel of a script.
@@ -19,14 +19,14 @@ const CONTROL: i32 = 4;
 /// How long what was printed may take to arrive once nothing runs any more.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// Runs a script as [`Runner::run_script`] promises it, in a session that is started for it.
-pub async fn run_in_session<R: Runner + ?Sized>(
-    runner: &R,
+/// Runs a script as [`super::Runner::run_script`] promises it, in a session that was started for it by
+/// [`super::SessionRequest::of_script`], and stops the session.
+pub async fn run_script_in(
+    session: Box<dyn SandboxSession>,
     request: &SandboxRequest,
     log: &dyn LogSink,
     control: &dyn LogSink,
 ) -> Result<SandboxEnd> {
-    let session = runner.start(&SessionRequest::of_script(request), control).await?;
     let end = run_in(&*session, request, log, control).await;
     let stopped = session.stop().await;
     let end = end?;

@@ -17,7 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
 
 use super::{
-    EngineError, LogSink, Output, Quota, Quotas, Result, SandboxNetwork, SandboxRequest, WindowSize,
+    EngineError, LogSink, Output, Quotas, Result, SandboxNetwork, SandboxRequest, SessionEnd,
+    WindowSize,
 };
 
 /// How long an output is silent before its rest is given up, once the command has ended: a process
@@ -61,7 +62,7 @@ pub struct SessionRequest {
 
 impl SessionRequest {
     /// Returns the session that a script gets.
-    pub(super) fn of_script(request: &SandboxRequest) -> SessionRequest {
+    pub fn of_script(request: &SandboxRequest) -> SessionRequest {
         SessionRequest {
             image: request.image.clone(),
             user: Some("0:0".to_owned()),
@@ -220,31 +221,6 @@ impl NotStarted {
     /// Returns the exit code that a shell has for it: 127 for a program that is missing, else 126.
     pub fn code(&self) -> i32 {
         if self.program_missing { 127 } else { 126 }
-    }
-}
-
-/// How a session ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SessionEnd {
-    /// It was stopped.
-    Stopped,
-    /// Its processes had more memory than they may, and the kernel could not limit them.
-    OutOfMemory,
-    /// It was killed because more was written than may be.
-    OverQuota(Quota),
-    /// Somebody else killed it: the engine, or a person; or a command of it could not be killed.
-    Killed,
-}
-
-impl SessionEnd {
-    /// Says it in words, such as `it was stopped`.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            SessionEnd::Stopped => "it was stopped",
-            SessionEnd::OutOfMemory => "its processes had more memory than they may",
-            SessionEnd::OverQuota(_) => "its processes wrote more than they may",
-            SessionEnd::Killed => "it was killed from outside",
-        }
     }
 }
 

@@ -109,7 +109,8 @@ pub trait Runner: Send + Sync {
         log: &dyn LogSink,
         control: &dyn LogSink,
     ) -> Result<SandboxEnd> {
-        script::run_in_session(self, request, log, control).await
+        let session = self.start(&SessionRequest::of_script(request), control).await?;
+        script::run_script_in(session, request, log, control).await
     }
 
     /// Starts a command in a fresh container and gives its ends out.

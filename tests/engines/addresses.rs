@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use imgforge::engine::docker::{DockerEngine, Refusal};
+use imgforge::engine::Refusal;
+use imgforge::engine::docker::DockerEngine;
 use imgforge::engine::{Builder as _, EngineError, LayerStorage as _, Runner as _, SandboxEnd};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,

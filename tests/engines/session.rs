@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use imgforge::engine::{
     EngineError, Exec, ExecEnd, ExecRequest, Input, NoLog, Output, Outputs, Quotas, SandboxEnd,
-    SandboxNetwork, SandboxSession, SessionEnd, SessionRequest, WindowSize, label, run_in_session,
+    SandboxNetwork, SandboxSession, SessionEnd, SessionRequest, WindowSize, label, run_script_in,
 };
 use imgforge::session::{Capture, Keep, Run, Shell, ShellEnd, ShellOptions, run};
 use tokio::io::AsyncWriteExt as _;
@@ -735,7 +735,8 @@ fn a_script_in_a_session_ends_as_one_that_is_the_containers_own_work() {
             let (log, control) = (Log::default(), Log::default());
             let own = bench.engine.run_script(&request, &log, &control).await.unwrap();
             let (other_log, other_control) = (Log::default(), Log::default());
-            let other = run_in_session(&*bench.engine, &request, &other_log, &other_control).await;
+            let session = bench.engine.start(&SessionRequest::of_script(&request), &NoLog).await;
+            let other = run_script_in(session.unwrap(), &request, &other_log, &other_control).await;
             assert_eq!(other.unwrap(), own, "{text}");
             assert_eq!(other_log.text(), log.text(), "{text}");
             assert_eq!(
@@ -746,7 +747,8 @@ fn a_script_in_a_session_ends_as_one_that_is_the_containers_own_work() {
         let mut request = sandbox(&bench, "yes");
         request.quotas.log = Some(100_000);
         let log = Log::default();
-        let ended = run_in_session(&*bench.engine, &request, &log, &NoLog).await.unwrap();
+        let session = bench.engine.start(&SessionRequest::of_script(&request), &NoLog).await;
+        let ended = run_script_in(session.unwrap(), &request, &log, &NoLog).await.unwrap();
         assert_eq!(ended, SandboxEnd::OverQuota(imgforge::engine::Quota::Log));
         assert_eq!(log.text().len(), 100_000);
     });

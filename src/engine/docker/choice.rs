@@ -9,10 +9,10 @@ use serde::Deserialize;
 use crate::key::Digest;
 
 use super::super::client_config::{config_directory, read_json};
-use super::refusal::{ChosenBy, Refusal};
 use super::tls::{Tls, Trust};
 use super::transport::Way;
 use crate::engine::address::Address;
+use crate::engine::refusal::{ChosenBy, Refusal};
 
 /// The socket of a Docker that runs for the whole host.
 const SOCKET: &str = "/var/run/docker.sock";

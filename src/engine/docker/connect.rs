@@ -11,11 +11,11 @@ use crate::retry::{Passing, Tries, retried};
 
 use super::choice::Endpoint;
 use super::errors::failed;
-use super::refusal::Refusal;
-use super::ssh;
 use super::tls::Tls;
 use super::transport::{self, NoConnection, Way};
+use crate::engine::SshEnded;
 use crate::engine::address::Address;
+use crate::engine::refusal::Refusal;
 
 /// The oldest API that has what imgforge needs (Docker 20.10).
 const OLDEST_API: (u32, u32) = (1, 41);
@@ -159,7 +159,7 @@ struct Causes {
     root: Option<String>,
     kind: Option<io::ErrorKind>,
     tls: Option<rustls::Error>,
-    ssh: Option<ssh::Ended>,
+    ssh: Option<SshEnded>,
     no_ssh: Option<io::ErrorKind>,
 }
 
@@ -183,7 +183,7 @@ fn causes(error: &bollard::errors::Error) -> Causes {
         if let Some(error) = cause.downcast_ref::<rustls::Error>() {
             found.tls = Some(error.clone());
         }
-        if let Some(error) = cause.downcast_ref::<ssh::Ended>() {
+        if let Some(error) = cause.downcast_ref::<SshEnded>() {
             found.ssh = Some(error.clone());
         }
         if let Some(error) = of_io {

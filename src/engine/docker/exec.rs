@@ -25,7 +25,7 @@ use crate::engine::{
 use super::attach::{DETACH_KEYS, has_ended};
 use super::errors::failed;
 use super::frames::{frames, raw};
-use super::session::Shared;
+use super::session_container::SessionContainer;
 use super::transport::NoSuccess;
 
 /// The variable that marks the processes of a command.
@@ -97,7 +97,7 @@ exit 1
 
 /// Starts a command of a session.
 pub(super) async fn spawn(
-    session: &Arc<Shared>,
+    session: &Arc<SessionContainer>,
     request: &ExecRequest,
     end_of_session: watch::Receiver<Option<SessionEnd>>,
 ) -> std::result::Result<Exec, Error> {
@@ -177,7 +177,7 @@ fn wrapped(script: &str, word: &str, number: Option<i32>, command: &[String]) ->
 
 /// A command under way.
 struct Command {
-    session: Arc<Shared>,
+    session: Arc<SessionContainer>,
     id: String,
     /// What says that a program is missing; nobody else knows it.
     word: Arc<str>,

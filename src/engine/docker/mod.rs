@@ -15,20 +15,17 @@ mod list;
 mod load;
 mod output;
 mod quota;
-mod refusal;
 mod run;
 mod sandbox;
 mod scratch;
 mod session;
+mod session_container;
 mod solve;
 mod ssh;
 mod storage;
 mod tls;
 mod transfer;
 mod transport;
-
-pub use refusal::{ChosenBy, Refusal};
-pub use ssh::Ended;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;

@@ -9,10 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard::Docker;
 use bollard::container::AttachContainerResults;
-use bollard::exec::{StartExecOptions, StartExecResults};
-use bollard::models::{ContainerCreateBody, ExecConfig, ExecInspectResponse};
+use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, ContainerArchiveInfoOptionsBuilder, CreateContainerOptions,
     DownloadFromContainerOptionsBuilder, EventsOptionsBuilder, StartContainerOptions,
@@ -33,7 +31,7 @@ use super::DockerEngine;
 use super::errors::{failed, is_not_found};
 use super::quota::Gauge;
 use super::scratch;
-use super::transport::Way;
+use super::session_container::SessionContainer;
 
 const ACTION: &str = "keep a session";
 
@@ -114,7 +112,7 @@ impl DockerEngine {
                 return Err(failed("start a session", error));
             }
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SessionContainer {
             docker: docker.clone(),
             way: self.endpoint.way.clone(),
             id,
@@ -136,48 +134,15 @@ impl DockerEngine {
     }
 }
 
-/// What a session and its commands share.
-pub(super) struct Shared {
-    pub docker: Docker,
-    pub way: Way,
-    pub id: String,
-    /// Whom commands run as.
-    pub user: String,
-    /// Whether the kernel may kill for memory.
-    pub limits_memory: bool,
-    /// How often it did.
-    pub memory_kills: AtomicU64,
-    is_stopped: AtomicBool,
-    /// Why this process killed it.
-    over: Mutex<Option<SessionEnd>>,
-}
-
-impl Shared {
-    /// Kills the container.
-    pub async fn kill(&self, why: SessionEnd) -> Result<()> {
-        self.over.lock().expect("no holder panics").get_or_insert(why);
-        scratch::remove_container(&self.docker, &self.id).await
-    }
-
-    fn how(&self) -> SessionEnd {
-        let over = self.over.lock().expect("no holder panics").clone();
-        match (over, self.is_stopped.load(Ordering::Acquire)) {
-            (Some(why), _) => why,
-            (None, true) => SessionEnd::Stopped,
-            (None, false) => SessionEnd::Killed,
-        }
-    }
-}
-
 /// Waits for the end of a session and tells it.
-async fn watch_over(shared: Arc<Shared>, tell: watch::Sender<Option<SessionEnd>>) {
+async fn watch_over(shared: Arc<SessionContainer>, tell: watch::Sender<Option<SessionEnd>>) {
     let mut waited = shared.docker.wait_container(&shared.id, None::<WaitContainerOptions>);
     while waited.next().await.is_some_and(|answer| answer.is_ok()) {}
     let _ = tell.send(Some(shared.how()));
 }
 
 /// Counts how often the kernel killed for memory.
-async fn count_memory_kills(shared: Arc<Shared>) {
+async fn count_memory_kills(shared: Arc<SessionContainer>) {
     let filters = HashMap::from([("container", vec![shared.id.as_str()]), ("event", vec!["oom"])]);
     let options = EventsOptionsBuilder::new().filters(&filters).build();
     let mut events = shared.docker.events(Some(options));
@@ -187,14 +152,14 @@ async fn count_memory_kills(shared: Arc<Shared>) {
 }
 
 /// Kills a session that writes more than it may.
-async fn bound(gauge: Gauge, shared: Arc<Shared>, quotas: Quotas) {
+async fn bound(gauge: Gauge, shared: Arc<SessionContainer>, quotas: Quotas) {
     let quota = gauge.measure(&shared.id, quotas, &NoLog).await;
     let _ = shared.kill(SessionEnd::OverQuota(quota)).await;
 }
 
 /// A session of this process.
 struct Session {
-    shared: Arc<Shared>,
+    shared: Arc<SessionContainer>,
     outcome: watch::Receiver<Option<SessionEnd>>,
     tasks: Vec<JoinHandle<()>>,
     /// Its input, whose end is that of the container.
@@ -248,39 +213,6 @@ impl Session {
     }
 }
 
-impl Shared {
-    /// Tells whether the container runs.
-    pub async fn is_running(&self) -> bool {
-        let options = None::<bollard::query_parameters::InspectContainerOptions>;
-        let found = self.docker.inspect_container(&self.id, options).await;
-        found.is_ok_and(|found| found.state.is_some_and(|state| state.running == Some(true)))
-    }
-
-    /// Tells whether commands can be run: a container whose first process is gone may still be said
-    /// to run.
-    pub async fn is_alive(&self) -> bool {
-        let trial = async {
-            let command = vec!["/bin/sh".to_owned(), "-c".to_owned(), ":".to_owned()];
-            let user = Some("0:0".to_owned());
-            let config = ExecConfig {
-                cmd: Some(command),
-                user,
-                // Without an output the engine does not say when it is over.
-                attach_stdout: Some(true),
-                ..ExecConfig::default()
-            };
-            let id = self.docker.create_exec(&self.id, config).await?.id;
-            let options = StartExecOptions { detach: false, ..StartExecOptions::default() };
-            let started = self.docker.start_exec(&id, Some(options)).await?;
-            if let StartExecResults::Attached { mut output, .. } = started {
-                while output.next().await.is_some() {}
-            }
-            self.docker.inspect_exec(&id).await
-        };
-        trial.await.is_ok_and(|found: ExecInspectResponse| found.exit_code == Some(0))
-    }
-}
-
 #[async_trait]
 impl SandboxSession for Session {
     fn id(&self) -> &str {
@@ -302,7 +234,7 @@ impl SandboxSession for Session {
         make: bool,
         tar: &mut (dyn AsyncRead + Send + Unpin),
     ) -> Result<()> {
-        let Shared { docker, id, .. } = &*self.shared;
+        let SessionContainer { docker, id, .. } = &*self.shared;
         let missing = || EngineError::NoSuchPath { path: directory.to_owned() };
         if make {
             let command = ExecRequest {
@@ -349,7 +281,7 @@ impl SandboxSession for Session {
     }
 
     async fn get(&self, path: &str, tar: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<()> {
-        let Shared { docker, id, .. } = &*self.shared;
+        let SessionContainer { docker, id, .. } = &*self.shared;
         let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
         let mut pieces = Box::pin(docker.download_from_container(id, Some(options)));
         while let Some(piece) = pieces.next().await {

@@ -1,7 +1,6 @@
 //! A connection to an engine on another host through the `ssh` program, which runs
 //! `docker system dial-stdio` there, as the `docker` command does.
 
-use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::process::Stdio;
@@ -13,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::engine::SshEnded;
 use crate::engine::address::Destination;
 
 /// The most that is kept of what ssh says.
@@ -23,35 +23,6 @@ const END: Duration = Duration::from_secs(10);
 
 /// How long the rest of its words may take after it ended. What it left running may hold them open.
 const WORDS: Duration = Duration::from_millis(300);
-
-/// How ssh ended without a connection, or in the middle of one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
-    code: Option<i32>,
-    said: String,
-}
-
-impl Ended {
-    /// Tells whether ssh itself failed, and not what it started.
-    pub fn is_of_ssh(&self) -> bool {
-        self.code == Some(255)
-    }
-}
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.code {
-            Some(code) => write!(f, "`ssh` exited with code {code}")?,
-            None => f.write_str("`ssh` was killed")?,
-        }
-        if !self.said.is_empty() {
-            write!(f, ": {}", self.said)?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for Ended {}
 
 /// A connection.
 pub(super) struct Connection {
@@ -75,7 +46,7 @@ enum End {
     /// It ended well.
     Well,
     /// It did not.
-    Ill(Ended),
+    Ill(SshEnded),
 }
 
 /// Starts ssh. Whether it gets through shows when something is read.
@@ -114,7 +85,7 @@ async fn wait(mut child: Child, errors: ChildStderr) -> io::Result<()> {
     let _ = tokio::time::timeout(WORDS, reader).await;
     let said = said.lock().expect("no holder panics");
     let said = String::from_utf8_lossy(&said).trim().to_owned();
-    Err(io::Error::other(Ended { code: status.code(), said }))
+    Err(io::Error::other(SshEnded { code: status.code(), said }))
 }
 
 /// Reads all that ssh says, and keeps the beginning.
@@ -135,7 +106,7 @@ impl Connection {
             self.end = match ended {
                 Ok(()) => End::Well,
                 Err(error) => match error.get_ref().and_then(|error| error.downcast_ref()) {
-                    Some(ended) => End::Ill(Ended::clone(ended)),
+                    Some(ended) => End::Ill(SshEnded::clone(ended)),
                     None => return Poll::Ready(Err(error)),
                 },
             };

@@ -18,7 +18,7 @@ use rustls::{
 use x509_cert::der::Decode as _;
 
 use super::super::client_config::FileFault;
-use super::refusal::Refusal;
+use crate::engine::refusal::Refusal;
 
 /// Whom to believe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

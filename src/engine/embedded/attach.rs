@@ -22,10 +22,9 @@ use crate::engine::{
 
 use super::EmbeddedEngine;
 use super::collect::OperationGuard;
-use super::helper_client::HelperClient;
+use super::helper_client::{HelperClient, vanished};
 use super::passing::{self, Received};
 use super::protocol::{Ends, Operation, Response};
-use super::snapshots::vanished;
 use super::terminal::{Terminal, Typing};
 
 const ACTION: &str = "run a container";

@@ -12,26 +12,10 @@ use crate::engine::{
 };
 use crate::owner::{Judge, Liveness, Owner, proc_is_ours};
 
+use super::capabilities::{DEFAULT, SANDBOX};
 use super::layout::{Stored, file_error};
 use super::protocol::{Container, Ends, Limits, Network};
 use super::{EmbeddedEngine, delegation};
-
-/// Capabilities by their numbers; see `capabilities(7)`.
-const fn capabilities(numbers: &[u32]) -> u64 {
-    let (mut set, mut at) = (0, 0);
-    while at < numbers.len() {
-        set |= 1 << numbers[at];
-        at += 1;
-    }
-    set
-}
-
-/// What tests that run as root need: to change owners, users and modes of files, to bind low ports,
-/// to signal processes. The same as on Docker.
-pub(super) const SANDBOX: u64 = capabilities(&[0, 1, 3, 4, 5, 6, 7, 10]);
-
-/// Docker's default set, but for device nodes.
-pub(super) const DEFAULT: u64 = capabilities(&[0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 29, 31]);
 
 /// The search path where an image sets none.
 pub(super) const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

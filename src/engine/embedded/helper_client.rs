@@ -13,12 +13,10 @@ use tokio::time::Instant;
 
 use crate::disk;
 use crate::engine::quota::LogQuota;
-use crate::engine::{EngineError, LogSink, Quota, Result};
+use crate::engine::{Confinement, EngineError, LogSink, Quota, Result};
 
-use super::confinement::Confinement;
 use super::helper::ARGUMENT;
 use super::protocol::{Container, Identity, Operation, Request, Response, Step, framed};
-use super::snapshots::vanished;
 
 /// The name that a helper, and the first process of a container, is known by.
 const NAME: &str = "imgforge";
@@ -271,6 +269,14 @@ impl HelperClient {
             Response::Vanished => Err(vanished()),
             Response::Done => Err(lost(io::Error::other("the helper did not run it"))),
         }
+    }
+}
+
+/// The failure of what ran in a tree that is not there any more.
+pub(super) fn vanished() -> EngineError {
+    EngineError::Transient {
+        action: "run a container".to_owned(),
+        source: "its files were taken away while it ran".into(),
     }
 }
 

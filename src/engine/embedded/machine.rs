@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{EngineError, NoLog, Quotas, Result};
+use crate::engine::{Confinement, EngineError, NoLog, Quotas, Result};
 
-use super::confinement::Confinement;
-use super::containers;
+use super::capabilities;
 use super::helper_client::HelperClient;
 use super::layout::file_error;
 use super::protocol::{Container, Ends, Identity, Limits, Network, Operation, Storage};
@@ -157,7 +156,7 @@ fn run(
             loopback_names: Vec::new(),
             binds: Vec::new(),
             files: Vec::new(),
-            capabilities: containers::SANDBOX,
+            capabilities: capabilities::SANDBOX,
             no_new_privileges: true,
             ends: Ends::Log,
             limits: Limits::default(),

@@ -7,6 +7,7 @@
 
 mod attach;
 mod build;
+mod capabilities;
 mod collect;
 mod confinement;
 mod containers;
@@ -45,7 +46,6 @@ use protocol::Operation;
 use snapshots::Snapshots;
 
 pub(crate) use build::{Built, images, stages};
-pub use confinement::{Confinement, ContainerKind};
 pub use delegation::{LINGER, ends_with_login};
 pub(crate) use protocol::Identity;
 pub use protocol::Storage;

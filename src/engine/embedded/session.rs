@@ -25,12 +25,11 @@ use crate::engine::{
 
 use super::EmbeddedEngine;
 use super::collect::OperationGuard;
-use super::helper_client::HelperClient;
+use super::helper_client::{HelperClient, vanished};
 use super::passing::{self, Received};
 use super::protocol::{
     Operation, READY, Response, SessionCommand, SessionOperation, SessionResponse, Status, framed,
 };
-use super::snapshots::vanished;
 use super::terminal::{Terminal, Typing};
 
 const ACTION: &str = "keep a session";

@@ -16,7 +16,7 @@ use crate::hashing::Hashing;
 use crate::key::Digest;
 use crate::owner::{Judge, Liveness};
 
-use super::helper_client::HelperClient;
+use super::helper_client::{HelperClient, vanished};
 use super::layout::file_error;
 use super::protocol::{Identity, Operation, Root, Storage, directory_id};
 
@@ -282,14 +282,6 @@ impl Snapshots {
         let found = rustix::fs::statat(&file, "", AtFlags::EMPTY_PATH)
             .map_err(|error| file_error(action, &self.dir)(error.into()))?;
         Ok(i128::from(found.st_ctime) * 1_000_000_000 + i128::from(found.st_ctime_nsec))
-    }
-}
-
-/// The failure of what ran in a tree that is not there any more.
-pub(super) fn vanished() -> EngineError {
-    EngineError::Transient {
-        action: "run a container".to_owned(),
-        source: "its files were taken away while it ran".into(),
     }
 }
 

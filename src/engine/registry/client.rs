@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::super::reference;
 use super::answer::Answer;
+use super::failed::Failed;
 use super::login::{Challenge, Login};
 
 /// Registries without TLS, separated by commas, beside those on this machine.
@@ -20,19 +21,6 @@ const INSECURE: &str = "IMGFORGE_INSECURE_REGISTRIES";
 
 /// The longest pause of one that holds for the others too.
 const LONGEST_HOLD: Duration = Duration::from_secs(300);
-
-/// Why a request has no success.
-#[derive(Debug)]
-pub(super) enum Failed {
-    /// The registry, or its token service, answered so.
-    Answer(Answer),
-    /// There was no answer, or it broke off.
-    Request(reqwest::Error),
-    /// There is no such host.
-    NoHost,
-    /// The answer lacks something.
-    Form(&'static str),
-}
 
 /// A registry, and who asks it.
 pub(crate) struct Registry {

@@ -13,7 +13,7 @@ use reqwest::{Client, RequestBuilder};
 use serde::Deserialize;
 
 use super::answer::Answer;
-use super::client::Failed;
+use super::failed::Failed;
 
 /// How long a token lasts whose service does not say it.
 const LASTS: u64 = 60;

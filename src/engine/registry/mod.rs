@@ -3,6 +3,7 @@
 mod answer;
 pub(crate) mod artifact;
 mod client;
+mod failed;
 mod login;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -22,8 +23,8 @@ use crate::key::Digest;
 use crate::platform::Platform;
 
 use answer::{Answer, Meaning};
-use client::Failed;
 pub(crate) use client::Registry;
+use failed::Failed;
 
 const MANIFESTS: [&str; 4] = [
     "application/vnd.oci.image.manifest.v1+json",

@@ -9,7 +9,8 @@ use crate::engine::{EngineError, Quotas, Result, step_mounts};
 use crate::file_lock::FileLock;
 use crate::key::Digest;
 
-use super::super::containers::{DEFAULT, with_path};
+use super::super::capabilities::DEFAULT;
+use super::super::containers::with_path;
 use super::super::layers::LayerSink;
 use super::super::layout::file_error;
 use super::super::protocol::{Bind, Container, CopySource, Ends, Limits, Network, Operation, Root};

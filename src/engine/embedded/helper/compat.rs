@@ -15,7 +15,7 @@ use syscalls::arm::Sysno;
 #[cfg(target_arch = "x86_64")]
 use syscalls::x86::Sysno;
 
-use super::seccomp::{FAMILIES, NAMESPACES, PERSONALITIES, Response, answer};
+use super::system_calls::{FAMILIES, NAMESPACES, PERSONALITIES, Response, answer};
 
 /// `AUDIT_ARCH_…` of `linux/audit.h`: this machine's, and its other one.
 #[cfg(target_arch = "x86_64")]

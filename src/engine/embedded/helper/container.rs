@@ -180,6 +180,34 @@ struct Watched {
     over_memory: bool,
 }
 
+impl Caller<'_> {
+    /// Does what the engine asks for; tells whether it asked for something, and did not turn away.
+    fn serve(
+        &mut self,
+        requester: &mut Requester,
+        first: rustix::process::Pid,
+    ) -> Result<bool, Failure> {
+        match self {
+            Caller::Waits => Ok(false),
+            Caller::Signals => {
+                let mut number = [0];
+                let is_one = requester.0.read(&mut number).is_ok_and(|count| count == 1);
+                if is_one {
+                    ends::signal(first, number[0]).because("signal a container")?;
+                }
+                Ok(is_one)
+            }
+            Caller::Requests(attendants) => match passing::receive(&requester.0) {
+                Ok(Received::Descriptor(socket)) => {
+                    attendants.serve(socket, requester);
+                    Ok(true)
+                }
+                _ => Ok(false),
+            },
+        }
+    }
+}
+
 /// Waits for the first process, does what the engine asks for meanwhile, and kills it when the engine
 /// turns away, or it wrote too much.
 fn watch(
@@ -236,21 +264,8 @@ fn watch(
             attendants.reap();
         }
         if is_asked {
-            match &mut caller {
-                Caller::Waits => {}
-                Caller::Signals => {
-                    let mut number = [0];
-                    if requester.0.read(&mut number).is_ok_and(|count| count == 1) {
-                        ends::signal(started.pid, number[0]).because("signal a container")?;
-                        continue;
-                    }
-                }
-                Caller::Requests(attendants) => {
-                    if let Ok(Received::Descriptor(socket)) = passing::receive(&requester.0) {
-                        attendants.serve(socket, requester);
-                        continue;
-                    }
-                }
+            if caller.serve(requester, started.pid)? {
+                continue;
             }
             killed = true;
             rustix::process::kill_process(started.pid, Signal::KILL).because("kill a container")?;

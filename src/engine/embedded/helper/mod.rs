@@ -17,6 +17,7 @@ mod init;
 mod kills;
 mod memory;
 mod merge;
+mod namespaces;
 mod network;
 mod pack;
 mod privileges;
@@ -25,6 +26,7 @@ mod root;
 mod seccomp;
 mod session;
 mod supervisor;
+mod system_calls;
 mod unpack;
 mod users;
 

@@ -20,7 +20,7 @@ use super::ends::{self, Taken};
 use super::failure::{Context as _, Failure};
 use super::init::{Forked, close_ends, fork};
 use super::kills::Kills;
-use super::session::Namespaces;
+use super::namespaces::Namespaces;
 use super::{Requester, cgroup, users};
 use crate::engine::Outputs;
 

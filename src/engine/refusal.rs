@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::super::client_config::FileFault;
-use crate::engine::address::{Address, WrongAddress};
+use super::address::{Address, WrongAddress};
+use super::client_config::FileFault;
 
 /// What chose an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,7 +130,7 @@ pub enum Refusal {
         address: Box<Address>,
         /// How it ended.
         #[source]
-        source: super::ssh::Ended,
+        source: SshEnded,
     },
     /// Podman, which takes no layers on images that it has.
     #[error("the engine at `{address}` is Podman {version}, which takes no single layers")]
@@ -209,3 +209,32 @@ impl Refusal {
         }
     }
 }
+
+/// How ssh ended without a connection, or in the middle of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshEnded {
+    pub(super) code: Option<i32>,
+    pub(super) said: String,
+}
+
+impl SshEnded {
+    /// Tells whether ssh itself failed, and not what it started.
+    pub fn is_of_ssh(&self) -> bool {
+        self.code == Some(255)
+    }
+}
+
+impl fmt::Display for SshEnded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.code {
+            Some(code) => write!(f, "`ssh` exited with code {code}")?,
+            None => f.write_str("`ssh` was killed")?,
+        }
+        if !self.said.is_empty() {
+            write!(f, ": {}", self.said)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for SshEnded {}

@@ -1,0 +1,83 @@
+//! The container of a session, which its commands share.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bollard::Docker;
+use bollard::exec::{StartExecOptions, StartExecResults};
+use bollard::models::{ExecConfig, ExecInspectResponse};
+use bollard::query_parameters::InspectContainerOptions;
+use futures_util::StreamExt as _;
+
+use crate::engine::{Result, SessionEnd};
+
+use super::scratch;
+use super::transport::Way;
+
+/// A container that commands run in.
+pub(super) struct SessionContainer {
+    pub docker: Docker,
+    pub way: Way,
+    pub id: String,
+    /// Whom commands run as.
+    pub user: String,
+    /// Whether the kernel may kill for memory.
+    pub limits_memory: bool,
+    /// How often it did.
+    pub memory_kills: AtomicU64,
+    /// The session was stopped.
+    pub is_stopped: AtomicBool,
+    /// Why this process killed it.
+    pub over: Mutex<Option<SessionEnd>>,
+}
+
+impl SessionContainer {
+    /// Kills the container.
+    pub async fn kill(&self, why: SessionEnd) -> Result<()> {
+        self.over.lock().expect("no holder panics").get_or_insert(why);
+        scratch::remove_container(&self.docker, &self.id).await
+    }
+
+    /// Says how it ended, or would.
+    pub fn how(&self) -> SessionEnd {
+        let over = self.over.lock().expect("no holder panics").clone();
+        match (over, self.is_stopped.load(Ordering::Acquire)) {
+            (Some(why), _) => why,
+            (None, true) => SessionEnd::Stopped,
+            (None, false) => SessionEnd::Killed,
+        }
+    }
+}
+
+impl SessionContainer {
+    /// Tells whether the container runs.
+    pub async fn is_running(&self) -> bool {
+        let options = None::<InspectContainerOptions>;
+        let found = self.docker.inspect_container(&self.id, options).await;
+        found.is_ok_and(|found| found.state.is_some_and(|state| state.running == Some(true)))
+    }
+
+    /// Tells whether commands can be run: a container whose first process is gone may still be said
+    /// to run.
+    pub async fn is_alive(&self) -> bool {
+        let trial = async {
+            let command = vec!["/bin/sh".to_owned(), "-c".to_owned(), ":".to_owned()];
+            let user = Some("0:0".to_owned());
+            let config = ExecConfig {
+                cmd: Some(command),
+                user,
+                // Without an output the engine does not say when it is over.
+                attach_stdout: Some(true),
+                ..ExecConfig::default()
+            };
+            let id = self.docker.create_exec(&self.id, config).await?.id;
+            let options = StartExecOptions { detach: false, ..StartExecOptions::default() };
+            let started = self.docker.start_exec(&id, Some(options)).await?;
+            if let StartExecResults::Attached { mut output, .. } = started {
+                while output.next().await.is_some() {}
+            }
+            self.docker.inspect_exec(&id).await
+        };
+        trial.await.is_ok_and(|found: ExecInspectResponse| found.exit_code == Some(0))
+    }
+}

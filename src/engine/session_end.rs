@@ -1,0 +1,28 @@
+//! How a sandbox session ended.
+
+use super::Quota;
+
+/// How a session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// It was stopped.
+    Stopped,
+    /// Its processes had more memory than they may, and the kernel could not limit them.
+    OutOfMemory,
+    /// It was killed because more was written than may be.
+    OverQuota(Quota),
+    /// Somebody else killed it: the engine, or a person; or a command of it could not be killed.
+    Killed,
+}
+
+impl SessionEnd {
+    /// Says it in words, such as `it was stopped`.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            SessionEnd::Stopped => "it was stopped",
+            SessionEnd::OutOfMemory => "its processes had more memory than they may",
+            SessionEnd::OverQuota(_) => "its processes wrote more than they may",
+            SessionEnd::Killed => "it was killed from outside",
+        }
+    }
+}

@@ -8,6 +8,7 @@ use imgforge::catalog::Catalog;
 use imgforge::dataset::Instance;
 use imgforge::key::{KeyDocument, Kind};
 use imgforge::plan::{Inventory, PlanOptions, Planner, Work};
+use imgforge::platform::Platform;
 
 /// Instances over the whole catalog, each at a commit of its own.
 fn work(catalog: &Catalog, count: usize) -> Vec<Work> {
@@ -45,7 +46,7 @@ fn planning(criterion: &mut Criterion) {
         group.bench_with_input(BenchmarkId::from_parameter(count), &work, |bencher, work| {
             bencher.iter(|| {
                 let options = PlanOptions {
-                    platform: "linux/amd64".into(),
+                    platform: Platform::written("linux/amd64"),
                     namespace: None,
                     derive_images: false,
                     image_tag: None,

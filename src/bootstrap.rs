@@ -165,9 +165,10 @@ fn namespaces_may_be_made() -> bool {
 }
 
 /// Checks that packages of a platform can be set up on this machine; returns the platform.
-fn check(platform: &str, directory: &Path) -> Result<Platform, BootstrapError> {
+fn check(platform: &Platform, directory: &Path) -> Result<Platform, BootstrapError> {
     let host = Platform::host();
-    let wanted: Platform = platform.parse().unwrap_or_else(|_| Platform::of("", platform, ""));
+    let wanted: Platform =
+        platform.as_str().parse().unwrap_or_else(|_| Platform::of("", platform.as_str(), ""));
     let runs = wanted == host
         || emulation::runs_here(&wanted, directory)
             .map_err(|source| BootstrapError::File { path: directory.to_owned(), source })?;
@@ -225,7 +226,7 @@ impl Bootstrap {
     pub async fn have(
         &self,
         engine: &dyn Builder,
-        platform: &str,
+        platform: &Platform,
         directory: &Path,
         log: &dyn LogSink,
     ) -> Result<Image, BootstrapError> {
@@ -243,7 +244,7 @@ impl Bootstrap {
     pub async fn sibling(
         &self,
         engine: &dyn Builder,
-        platform: &str,
+        platform: &Platform,
     ) -> Result<Option<Image>, BootstrapError> {
         let Some(python) = self.python else { return Ok(None) };
         for listed in engine.images().await? {
@@ -254,7 +255,7 @@ impl Bootstrap {
                 continue;
             }
             let image = engine.inspect(&listed.id).await?;
-            if image.is_some_and(|image| image.platform == platform) {
+            if image.is_some_and(|image| image.platform == *platform) {
                 engine.tag(&listed.id, &self.reference).await?;
                 return Ok(engine.inspect(&self.reference).await?);
             }
@@ -273,7 +274,7 @@ impl Bootstrap {
     pub async fn make(
         &self,
         engine: &dyn Builder,
-        platform: &str,
+        platform: &Platform,
         directory: &Path,
         log: &dyn LogSink,
     ) -> Result<Image, BootstrapError> {

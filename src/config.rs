@@ -48,9 +48,8 @@ pub fn namespace(
 pub const PLATFORMS: [&str; 2] = ["linux/amd64", "linux/arm64"];
 
 /// Returns a platform that images are made for in its one spelling, or the text that is none.
-pub fn platform(text: &str) -> Result<String, String> {
-    let platform = text.parse::<Platform>().map(|platform| platform.to_string());
-    platform
+pub fn platform(text: &str) -> Result<Platform, String> {
+    text.parse::<Platform>()
         .ok()
         .filter(|platform| PLATFORMS.contains(&platform.as_str()))
         .ok_or_else(|| text.to_owned())

@@ -5,14 +5,17 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
-/// What programs are made for, such as `linux/amd64`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Platform {
-    os: String,
-    architecture: String,
-    variant: String,
-}
+use serde::{Deserialize, Serialize};
+
+/// What programs are made for, such as `linux/amd64`: one text, which it is written as everywhere.
+///
+/// Equal texts are equal. Whether an image can be used where another is asked for says
+/// [`Platform::matches`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct Platform(Arc<str>);
 
 /// A text that is no platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,13 +41,40 @@ impl Platform {
             ("armv6l" | "armel", "") => ("arm", "v6"),
             (other, variant) => (other, variant),
         };
-        let (architecture, variant) = (architecture.to_owned(), variant.to_owned());
-        Platform { os, architecture, variant }
+        let slash = if variant.is_empty() { "" } else { "/" };
+        Platform(format!("{os}/{architecture}{slash}{variant}").into())
+    }
+
+    /// Takes the text of a document as it is, in whatever spelling, also one that is no platform: it
+    /// is printed so, and matches what it is another spelling of.
+    pub fn written(text: &str) -> Platform {
+        Platform(text.into())
+    }
+
+    /// Returns the text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the operating system, the architecture, such as `arm64`, and the variant; `None` where
+    /// the text ends before.
+    pub fn parts(&self) -> [Option<&str>; 3] {
+        let mut parts = self.0.split('/');
+        [parts.next(), parts.next(), parts.next()]
     }
 
     /// Returns the architecture, such as `arm64`.
     pub fn architecture(&self) -> &str {
-        &self.architecture
+        let [_, architecture, _] = self.parts();
+        architecture.unwrap_or("")
+    }
+
+    /// Tells whether two are one platform, in whatever spelling. What is no platform is none.
+    pub fn matches(&self, other: &Platform) -> bool {
+        match (self.0.parse::<Platform>(), other.0.parse::<Platform>()) {
+            (Ok(one), Ok(other)) => one == other,
+            _ => false,
+        }
     }
 
     /// Returns the platform of this program, which is the machine's.
@@ -60,10 +90,41 @@ impl Platform {
     }
 }
 
+impl Default for Platform {
+    /// The platform of what says none; it matches nothing.
+    fn default() -> Self {
+        Platform::written("")
+    }
+}
+
+impl From<String> for Platform {
+    /// Takes a text as [`Platform::written`] does.
+    fn from(text: String) -> Self {
+        Platform(text.into())
+    }
+}
+
+impl From<Platform> for String {
+    fn from(platform: Platform) -> Self {
+        platform.as_str().to_owned()
+    }
+}
+
+impl PartialEq<str> for Platform {
+    fn eq(&self, other: &str) -> bool {
+        &*self.0 == other
+    }
+}
+
+impl PartialEq<&str> for Platform {
+    fn eq(&self, other: &&str) -> bool {
+        &*self.0 == *other
+    }
+}
+
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        if self.variant.is_empty() { Ok(()) } else { write!(f, "/{}", self.variant) }
+        f.pad(&self.0)
     }
 }
 
@@ -86,14 +147,6 @@ impl FromStr for Platform {
             [os, architecture, variant] => Ok(Platform::of(os, architecture, variant)),
             _ => Err(NotAPlatform(text.to_owned())),
         }
-    }
-}
-
-/// Tells whether two texts are one platform. What is no platform is none.
-pub fn same(one: &str, other: &str) -> bool {
-    match (one.parse::<Platform>(), other.parse::<Platform>()) {
-        (Ok(one), Ok(other)) => one == other,
-        _ => false,
     }
 }
 
@@ -129,6 +182,7 @@ mod tests {
 
     #[test]
     fn variants_that_need_another_machine_are_other_platforms() {
+        let same = |one, other| Platform::written(one).matches(&Platform::written(other));
         assert!(same("linux/arm64/v8", "linux/arm64"));
         assert!(same("linux/amd64/v1", "x86_64"));
         for (one, other) in [

@@ -35,7 +35,7 @@ async fn engine() -> EmbeddedEngine {
 async fn publish() -> String {
     let id = "imgforge__abacus-1";
     let engine = engine().await;
-    let platform = Platform::host().to_string();
+    let platform = Platform::host();
     let found = engine.inspect(&alias(id, &platform)).await.unwrap().unwrap();
     let name = published(NAMESPACE, id, &platform, None);
     engine.tag(&found.id, &name).await.unwrap();
@@ -227,7 +227,7 @@ fn the_demo_is_evaluated_without_docker() {
         assert_eq!(node["status"], "fresh", "{node}");
     }
     let from = std::fs::read_to_string(state().join("embedded/oci/index.json")).unwrap();
-    assert!(from.contains(&alias("imgforge__abacus-1", &Platform::host().to_string())));
+    assert!(from.contains(&alias("imgforge__abacus-1", &Platform::host())));
     // Under the name of a published image, and with a row that brings no script.
     let published = tokio::runtime::Runtime::new().unwrap().block_on(publish());
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/demo/test.jsonl"));

@@ -16,6 +16,7 @@ use imgforge::grade::Rules;
 use imgforge::key::Kind;
 use imgforge::plan::ModelPatch;
 use imgforge::plan::{EvaluateOptions, Plan, PlanOptions, Planner, Status, Work};
+use imgforge::platform::Platform;
 use imgforge::report::Verdict;
 use imgforge::run::RunDir;
 use imgforge::source::Mirrors;
@@ -68,9 +69,11 @@ impl Space {
 
     async fn plan_with(&self, force: bool) -> Arc<Plan> {
         let from = [FROM.to_owned()];
-        let from = survey::from_identities(&*self.engine, &from, "linux/amd64", None).await;
+        let from =
+            survey::from_identities(&*self.engine, &from, &Platform::written("linux/amd64"), None)
+                .await;
         let options = PlanOptions {
-            platform: "linux/amd64".into(),
+            platform: Platform::written("linux/amd64"),
             namespace: None,
             derive_images: false,
             image_tag: None,
@@ -368,9 +371,11 @@ impl Space {
             });
         }
         let from = [FROM.to_owned()];
-        let from = survey::from_identities(&*self.engine, &from, "linux/amd64", None).await;
+        let from =
+            survey::from_identities(&*self.engine, &from, &Platform::written("linux/amd64"), None)
+                .await;
         let options = PlanOptions {
-            platform: "linux/amd64".into(),
+            platform: Platform::written("linux/amd64"),
             namespace: None,
             derive_images: false,
             image_tag: None,

@@ -11,6 +11,7 @@ use imgforge::plan::ModelPatch;
 use imgforge::plan::{
     EvaluateOptions, Inventory, Plan, PlanOptions, Planner, Present, Reason, Status, Work, render,
 };
+use imgforge::platform::Platform;
 use proptest::prelude::*;
 
 const FROM: &str = "python:3.11-slim-bookworm";
@@ -37,7 +38,7 @@ fn work() -> Vec<Work> {
 
 fn options() -> PlanOptions {
     PlanOptions {
-        platform: "linux/amd64".to_owned(),
+        platform: Platform::written("linux/amd64"),
         namespace: None,
         derive_images: false,
         image_tag: None,

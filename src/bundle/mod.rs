@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::bounds::Bounded;
 use crate::hashing::Hashing;
 use crate::key::Digest;
+use crate::platform::Platform;
 use crate::source::Needed;
 use crate::traffic;
 
@@ -60,7 +61,7 @@ pub struct BundleManifest {
     /// The split.
     pub split: String,
     /// Such as `linux/amd64`.
-    pub platform: String,
+    pub platform: Platform,
     /// The instances.
     pub instances: Vec<String>,
     /// Catalog files that are laid over the first, in their order.
@@ -284,7 +285,7 @@ mod tests {
             imgforge: "0".to_owned(),
             dataset: "d".to_owned(),
             split: "test".to_owned(),
-            platform: "linux/amd64".to_owned(),
+            platform: Platform::written("linux/amd64"),
             instances: vec!["a__b-1".to_owned()],
             overlays: Vec::new(),
             files: BTreeMap::new(),

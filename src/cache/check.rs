@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use crate::engine::{Image, ImageConfig, LayerStorage, Result as EngineResult, label};
 use crate::key::{Key, KeyDocument, Kind, SCHEMA};
 use crate::plan::name;
-use crate::platform;
+use crate::platform::Platform;
 use crate::recipe::TESTBED;
 use crate::store::{BuildRecord, VerifiedImage};
 
@@ -50,9 +50,9 @@ pub enum Wrong {
     #[error("it is for {found}, its key for {keyed}")]
     Platform {
         /// The platform of the image.
-        found: String,
+        found: Platform,
         /// The platform of the key.
-        keyed: String,
+        keyed: Platform,
     },
     /// The parent is not here.
     #[error("its parent `{parent}` is not here: what it stands on cannot be told")]
@@ -120,9 +120,9 @@ fn parent_of(inputs: &KeyDocument) -> Option<(Kind, Key)> {
 }
 
 /// Returns the platform that an image's key document says, where it has one.
-pub fn keyed_platform(image: &Image, kind: Kind) -> Option<String> {
+pub fn keyed_platform(image: &Image, kind: Kind) -> Option<Platform> {
     let inputs = KeyDocument::parse(kind, image.config.labels.get(label::INPUTS)?).ok()?;
-    inputs.platform().map(str::to_owned)
+    inputs.platform().map(Platform::written)
 }
 
 /// Checks the labels of an image and its platform; returns what it was made from. The key is the hash
@@ -170,11 +170,11 @@ pub fn inputs(image: &Image, kind: Kind, key: &Key) -> Result<KeyDocument, Wrong
     if kind == Kind::Instance && !matches!(changed, Some(Some(_))) {
         return wrong(label::CHANGED, "does not list what the patch changed");
     }
-    let Some(keyed) = inputs.platform() else {
+    let Some(keyed) = inputs.platform().map(Platform::written) else {
         return wrong(label::INPUTS, "names no platform");
     };
-    if !platform::same(keyed, &image.platform) {
-        let (found, keyed) = (image.platform.clone(), keyed.to_owned());
+    if !keyed.matches(&image.platform) {
+        let found = image.platform.clone();
         return Err(Wrong::Platform { found, keyed });
     }
     Ok(inputs)
@@ -193,7 +193,7 @@ pub fn check(image: &Image, kind: Kind, key: &Key, below: &[&Image]) -> Result<(
     let Some(parent) = below.first() else {
         return Err(Wrong::NoParent { parent: name::image(kind_below, &parent_key) });
     };
-    if !platform::same(&parent.platform, &image.platform) {
+    if !parent.platform.matches(&image.platform) {
         let (found, keyed) = (parent.platform.clone(), image.platform.clone());
         let why = Box::new(Wrong::Platform { found, keyed });
         return Err(Wrong::WrongParent { parent: name::image(kind_below, &parent_key), why });

@@ -11,7 +11,7 @@ use crate::bootstrap;
 use crate::engine::{EngineError, Image, Images, ListedImage, label};
 use crate::key::{Digest, KeyDocument, Kind};
 use crate::plan::name;
-use crate::platform;
+use crate::platform::Platform;
 use crate::recipe::BaseRecipe;
 use crate::recipe::base::{BOOTSTRAPPED, PYTHON};
 
@@ -48,14 +48,14 @@ pub struct FromImage {
     /// What identifies its content, see [`content_identity`]; `None` where that was not known.
     pub identity: Option<String>,
     /// The platform.
-    pub platform: String,
+    pub platform: Platform,
 }
 
 impl FromImage {
     /// Tells whether an image is this one.
     pub fn is(&self, image: &Image) -> bool {
         self.identity.as_ref() == Some(&content_identity(image))
-            && platform::same(&image.platform, &self.platform)
+            && image.platform.matches(&self.platform)
     }
 
     /// Returns the name that the image has on an engine where it came with a base. It is a name of
@@ -86,7 +86,7 @@ impl FromImage {
 #[derive(serde::Deserialize)]
 struct BaseInputs {
     from: BTreeMap<String, Option<String>>,
-    platform: String,
+    platform: Platform,
 }
 
 impl BaseInputs {
@@ -135,7 +135,10 @@ pub async fn external_images(
 
 /// Returns the identities that the bases on an engine recorded of what they stand on: the images
 /// themselves need not be there any more, or never were where the bases came from a registry.
-pub fn recorded_identities(listed: &[ListedImage], platform: &str) -> BTreeMap<String, String> {
+pub fn recorded_identities(
+    listed: &[ListedImage],
+    platform: &Platform,
+) -> BTreeMap<String, String> {
     let bases = listed.iter().filter(|image| {
         // One that was replaced, or is being built, says nothing.
         !image.tags.is_empty() && !image.labels.contains_key(label::SCRATCH)
@@ -149,7 +152,7 @@ pub fn recorded_identities(listed: &[ListedImage], platform: &str) -> BTreeMap<S
         if !key.is_ok_and(|key| image.tags.contains(&name::image(Kind::Base, &key))) {
             continue;
         }
-        if inputs.platform == platform {
+        if inputs.platform == *platform {
             let known = inputs.from.into_iter().filter_map(|(name, known)| Some((name, known?)));
             recorded.extend(known);
         }

@@ -77,6 +77,8 @@ fn dependencies(kind: &str, inputs: &Value, parent: Option<&String>) -> Vec<Valu
 
 #[cfg(test)]
 mod tests {
+    use crate::platform::Platform;
+
     use super::*;
 
     #[test]
@@ -91,7 +93,7 @@ mod tests {
     #[test]
     fn the_inputs_of_the_key_and_the_times_are_told() {
         let parent = "a".repeat(64);
-        let mut image = Image { platform: "linux/amd64".into(), ..Image::default() };
+        let mut image = Image { platform: Platform::written("linux/amd64"), ..Image::default() };
         let inputs = json!({ "base_commit": "c0ffee", "repo": "a/b", "parent": parent });
         let labels = [
             (label::KIND, "checkout".to_owned()),

@@ -17,7 +17,7 @@ use crate::engine::retry::retried;
 use crate::engine::{Builder, EngineError, Image, LayerStorage, LogSink, NoLog, Result, label};
 use crate::key::{Key, Kind};
 use crate::plan::name;
-use crate::platform;
+use crate::platform::Platform;
 use crate::retry::QUESTION;
 use crate::sign::{NotSigned, PrivateKey, PublicKey};
 
@@ -38,7 +38,7 @@ const FAILURES: usize = 2;
 /// A registry and a path in it.
 pub struct RegistryCache {
     base: String,
-    platform: String,
+    platform: Platform,
     client_config: Option<PathBuf>,
     registry: tokio::sync::OnceCell<Arc<Registry>>,
     /// What it was told of an image, by name: from then on the name means that.
@@ -64,7 +64,7 @@ pub struct Signer {
 #[derive(Debug, Clone)]
 struct Told {
     /// What it is for: a registry that many share has images by key for every platform.
-    platform: String,
+    platform: Platform,
     /// The digest of its manifest.
     manifest: String,
 }
@@ -116,7 +116,7 @@ impl RegistryCache {
     /// What names no place in a registry.
     pub fn new(
         place: &str,
-        platform: &str,
+        platform: &Platform,
         client_config: Option<PathBuf>,
     ) -> std::result::Result<RegistryCache, NotAPlace> {
         let base = reference::place(place)?;
@@ -570,10 +570,7 @@ impl ImageSource for RegistryCache {
         let described = self.ask_trusted(&name::from_image(reference, &self.platform)).await?;
         let image = described.map(|described| described.image);
         // One that an older imgforge pushed may be for another platform than its name says.
-        Ok(image
-            .into_iter()
-            .filter(|image| platform::same(&image.platform, &self.platform))
-            .collect())
+        Ok(image.into_iter().filter(|image| image.platform.matches(&self.platform)).collect())
     }
 
     async fn fetch(
@@ -706,9 +703,11 @@ mod tests {
 
     #[test]
     fn every_repository_of_the_cache_may_have_a_layer() {
-        let cache = RegistryCache::new("ghcr.io/Me/", "linux/amd64", None).unwrap();
+        let cache =
+            RegistryCache::new("ghcr.io/Me/", &Platform::written("linux/amd64"), None).unwrap();
         assert_eq!(cache.repositories()[1], "me/imgforge/env");
-        let cache = RegistryCache::new("127.0.0.1:5000", "linux/amd64", None).unwrap();
+        let cache =
+            RegistryCache::new("127.0.0.1:5000", &Platform::written("linux/amd64"), None).unwrap();
         assert_eq!(cache.repositories()[0], "imgforge/base");
     }
 }

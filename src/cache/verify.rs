@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use crate::engine::{Engine, Image, LayerConsumer, ListedImage, label};
 use crate::key::{Digest, Key, Kind};
 use crate::plan::name;
-use crate::platform;
+use crate::platform::Platform;
 use crate::store::{ImageRecord, Store};
 
 use super::check::{self, Wrong};
@@ -288,7 +288,7 @@ pub async fn repair(
 async fn foreign_layers(
     engine: &dyn Engine,
     listed: &[ListedImage],
-    native: &str,
+    native: &Platform,
 ) -> Result<HashMap<String, String>, CacheError> {
     let looked: Vec<Option<Image>> = stream::iter(listed.to_vec())
         .map(|listed| async move { engine.inspect(&listed.id).await })
@@ -299,7 +299,7 @@ async fn foreign_layers(
         .into_iter()
         .flatten()
         .filter(|image| !image.diff_ids.is_empty())
-        .partition(|image| platform::same(&image.platform, native));
+        .partition(|image| image.platform.matches(native));
     let layers: HashMap<&[String], &Image> =
         ours.iter().map(|image| (image.diff_ids.as_slice(), image)).collect();
     let mut found = HashMap::new();

@@ -9,7 +9,6 @@ use crate::cli::out::errln;
 use crate::engine::LogSink;
 use crate::exec::survey::BOOTSTRAP_BYTES;
 use crate::forge::platform;
-use crate::platform::same;
 use crate::store::space;
 
 use super::interrupt::unless_interrupted;
@@ -62,9 +61,9 @@ pub(super) async fn run(global: &Global, command: BaseCommand) -> CommandResult 
     for (name, bootstrap) in wanted {
         let known = engine.inspect(name).await.map_err(open::engine_failure)?;
         let (image, made) = match known {
-            Some(image) if !args.force && same(&image.platform, &platform) => (image, false),
+            Some(image) if !args.force && image.platform.matches(&platform) => (image, false),
             known => {
-                if let Some(known) = known.filter(|known| !same(&known.platform, &platform)) {
+                if let Some(known) = known.filter(|known| !known.platform.matches(&platform)) {
                     render::warn(format!(
                         "`{name}` here is for {}: a name holds one image, and the one for \
                          {platform} takes it",

@@ -20,7 +20,6 @@ use crate::forge::open::engine_identity;
 use crate::forge::{Workload, bundle_in_use, platform, registries};
 use crate::key::Kind;
 use crate::plan::Plan;
-use crate::platform::same;
 use crate::recipe::Recipe;
 use crate::store::Store;
 use crate::words;
@@ -315,7 +314,7 @@ async fn unpack(global: &Global, args: UseArgs) -> CommandResult {
     let unpacked = tokio::task::spawn_blocking(move || bundle::unpack(&file, &target));
     let contents = unpacked.await.expect("unpacking does not panic").map_err(bundle_failure)?;
     drop(waiting);
-    if !same(&contents.platform, &opened.info.platform) {
+    if !contents.platform.matches(&opened.info.platform) {
         let error = anyhow::anyhow!(
             "the bundle is for {}, the engine is {}",
             contents.platform,

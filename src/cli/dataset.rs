@@ -212,7 +212,7 @@ async fn check(global: &Global, args: CheckArgs) -> CommandResult {
     let (sources, defaults) = (args.sources.options(), catalog.defaults());
     let platform = sources.platform.as_ref().or(defaults.platform.as_ref());
     let platform = platform.map(|text| platform::read(text)).transpose()?;
-    let platform = platform.unwrap_or_else(|| Platform::host().to_string());
+    let platform = platform.unwrap_or_else(Platform::host);
     let options = PlanOptions {
         namespace: forge::namespace(&sources, &chosen.selection(), defaults, &platform)?,
         platform,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::key::Digest;
+use crate::platform::Platform;
 
 use super::{Image, ImageConfig};
 
@@ -19,7 +20,7 @@ pub struct BuildRequest {
     /// Build arguments.
     pub args: BTreeMap<String, String>,
     /// Such as `linux/amd64`.
-    pub platform: String,
+    pub platform: Platform,
     /// All labels of the result.
     pub labels: BTreeMap<String, String>,
     /// `repository:tag` names, set only when the image is whole.

@@ -13,10 +13,14 @@ use crate::platform::Platform;
 const CREATED: &str = "2020-01-01T00:00:00Z";
 
 /// Returns the bytes of an OCI image config.
-pub(crate) fn config_json(config: &ImageConfig, platform: &str, diff_ids: &[String]) -> Vec<u8> {
-    let mut parts = platform.split('/');
+pub(crate) fn config_json(
+    config: &ImageConfig,
+    platform: &Platform,
+    diff_ids: &[String],
+) -> Vec<u8> {
     // What is not said stays empty: an image of no known platform is taken for none.
-    let (os, architecture) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+    let [os, architecture, variant] = platform.parts();
+    let (os, architecture) = (os.unwrap_or(""), architecture.unwrap_or(""));
     let mut inner = Map::new();
     let mut set = |name: &str, value: Value| {
         let empty = match &value {
@@ -43,7 +47,7 @@ pub(crate) fn config_json(config: &ImageConfig, platform: &str, diff_ids: &[Stri
         "os": os,
         "rootfs": { "type": "layers", "diff_ids": diff_ids },
     });
-    if let Some(variant) = parts.next() {
+    if let Some(variant) = variant {
         document["variant"] = json!(variant);
     }
     document.to_string().into_bytes()
@@ -52,7 +56,7 @@ pub(crate) fn config_json(config: &ImageConfig, platform: &str, diff_ids: &[Stri
 /// What a config says.
 pub(crate) struct ReadConfig {
     /// Such as `linux/amd64`.
-    pub platform: String,
+    pub platform: Platform,
     /// The sha256 of every uncompressed layer, lowest first.
     pub diff_ids: Vec<String>,
     /// What containers run with.
@@ -88,7 +92,7 @@ pub(crate) fn read(text: &[u8]) -> serde_json::Result<ReadConfig> {
     let runtime = document.config.unwrap_or_default();
     let variant = document.variant.unwrap_or_default();
     Ok(ReadConfig {
-        platform: platform(&document.os, &document.architecture, &variant),
+        platform: Platform::of(&document.os, &document.architecture, &variant),
         diff_ids: document.rootfs.diff_ids,
         config: ImageConfig {
             env: runtime.env.unwrap_or_default(),
@@ -102,11 +106,6 @@ pub(crate) fn read(text: &[u8]) -> serde_json::Result<ReadConfig> {
     })
 }
 
-/// Returns a platform in its one spelling.
-pub(super) fn platform(os: &str, architecture: &str, variant: &str) -> String {
-    Platform::of(os, architecture, variant).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,7 +113,8 @@ mod tests {
     #[test]
     fn a_config_depends_on_what_it_was_made_from_and_nothing_else() {
         let config = ImageConfig { user: "me".to_owned(), ..ImageConfig::default() };
-        let text = config_json(&config, "linux/arm/v7", &["sha256:00".to_owned()]);
+        let text =
+            config_json(&config, &Platform::written("linux/arm/v7"), &["sha256:00".to_owned()]);
         assert_eq!(
             String::from_utf8(text).unwrap(),
             r#"{"architecture":"arm","config":{"User":"me"},"created":"2020-01-01T00:00:00Z","os":"linux","rootfs":{"diff_ids":["sha256:00"],"type":"layers"},"variant":"v7"}"#

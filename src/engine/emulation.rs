@@ -134,7 +134,7 @@ pub(crate) async fn runs(
         .map_err(|source| EngineError::File { path: path.clone(), source })?;
     let tag = format!("imgforge/scratch:probe-{:016x}", rand::random::<u64>());
     let request = LayerRequest {
-        parent: Image { platform: platform.to_string(), ..Image::default() },
+        parent: Image { platform: platform.clone(), ..Image::default() },
         layers: vec![layer],
         config: ImageConfig {
             labels: [(label::SCRATCH.to_owned(), owner.to_owned())].into(),

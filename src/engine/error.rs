@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::platform;
+use crate::platform::Platform;
 
 use super::EngineKind;
 use super::address::Address;
@@ -85,9 +85,9 @@ pub enum EngineError {
         /// The reference.
         reference: String,
         /// What the image is for.
-        found: String,
+        found: Platform,
         /// What it is needed for.
-        wanted: String,
+        wanted: Platform,
     },
     /// A registry refused or lacks the image.
     #[error("cannot pull `{reference}`: {reason}")]
@@ -301,13 +301,13 @@ impl EngineError {
 ///
 /// # Errors
 /// [`EngineError::OtherPlatform`], with what the image is called.
-pub(crate) fn check_platform(reference: &str, found: &str, wanted: &str) -> Result<()> {
-    if platform::same(found, wanted) {
+pub(crate) fn check_platform(reference: &str, found: &Platform, wanted: &Platform) -> Result<()> {
+    if found.matches(wanted) {
         return Ok(());
     }
     Err(EngineError::OtherPlatform {
         reference: reference.to_owned(),
-        found: found.to_owned(),
-        wanted: wanted.to_owned(),
+        found: found.clone(),
+        wanted: wanted.clone(),
     })
 }

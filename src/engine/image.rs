@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::platform::Platform;
+
 /// An image as the listing of an engine shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ListedImage {
@@ -27,7 +29,7 @@ pub struct Image {
     /// The sha256 of every uncompressed layer, lowest first.
     pub diff_ids: Vec<String>,
     /// Such as `linux/amd64`.
-    pub platform: String,
+    pub platform: Platform,
     /// Bytes of all layers.
     pub size: u64,
     /// Labels, environment, entrypoint and so on.

@@ -39,6 +39,8 @@ mod traits;
 
 use std::path::PathBuf;
 
+use crate::platform::Platform;
+
 pub use address::{Address, Authority, Destination, WrongAddress};
 pub use attach::{AttachRequest, Attached, AttachedCommand, Output, WindowSize};
 pub use build_request::{BuildRequest, HostAccess, LayerFile, LayerRequest};
@@ -96,7 +98,7 @@ pub struct EngineInfo {
     /// The API version, such as `1.41`.
     pub api_version: String,
     /// The native platform, such as `linux/amd64`.
-    pub platform: String,
+    pub platform: Platform,
     /// `overlay2`, `containerd`, or another storage driver.
     pub store: String,
     /// Processors that the engine may use.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::owner::Judge;
+use crate::platform::Platform;
 
 use super::{
     AttachRequest, Attached, BuildRequest, EngineInfo, Image, LayerConsumer, LayerRequest,
@@ -24,7 +25,7 @@ pub trait Images: Send + Sync {
 
     /// Pulls an image from its registry, with the host's credentials, retrying what is transient. An
     /// image for another platform is refused.
-    async fn pull(&self, reference: &str, platform: &str, log: &dyn LogSink) -> Result<Image>;
+    async fn pull(&self, reference: &str, platform: &Platform, log: &dyn LogSink) -> Result<Image>;
 
     /// Pushes an image to the registry that its name says; what is there does not travel. Layers
     /// that one of `siblings`, other repositories of the registry, has are taken from it.

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use crate::cache::external;
 use crate::cache::from_image::{self, FromImage};
 use crate::engine::{BuildRequest, EngineError, Image};
-use crate::platform;
 use crate::recipe::BaseRecipe;
 
 use super::NodeError;
@@ -62,7 +61,7 @@ pub(super) async fn name_of_from(
 async fn without_from(ctx: &NodeContext<'_>, from: FromImage) -> Result<NodeError, NodeError> {
     let FromImage { reference, platform, .. } = from;
     let image = ctx.run.builder.inspect(&reference).await?;
-    Ok(match image.is_some_and(|image| platform::same(&image.platform, &platform)) {
+    Ok(match image.is_some_and(|image| image.platform.matches(&platform)) {
         true => NodeError::FromChanged { reference },
         false => EngineError::NoSuchImage { reference }.into(),
     })

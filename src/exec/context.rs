@@ -12,7 +12,7 @@ use crate::cache::image_source::ImageSource;
 use crate::engine::{BuildRequest, Builder, EngineError, Image, LogSink as _, Runner, label};
 use crate::key::SCHEMA;
 use crate::plan::{Node, Plan};
-use crate::platform;
+use crate::platform::Platform;
 use crate::progress::NodeLog;
 use crate::source::{Mirror, Mirrors};
 use crate::store::{KeyLock, Store, space};
@@ -138,7 +138,7 @@ impl<'a> NodeContext<'a> {
     pub async fn image(&self) -> Result<Image, NodeError> {
         let reference = self.node.image.clone();
         let image = self.run.builder.inspect(&reference).await?;
-        let image = image.filter(|image| platform::same(&image.platform, &self.run.plan.platform));
+        let image = image.filter(|image| image.platform.matches(&self.run.plan.platform));
         image.ok_or(NodeError::Engine(EngineError::NoSuchImage { reference }))
     }
 
@@ -171,12 +171,12 @@ impl<'a> NodeContext<'a> {
     }
 
     /// Makes the request for the node's image, without files and arguments.
-    pub fn build_request(&self, dockerfile: String, platform: &str) -> BuildRequest {
+    pub fn build_request(&self, dockerfile: String, platform: &Platform) -> BuildRequest {
         BuildRequest {
             dockerfile,
             context: Vec::new(),
             args: BTreeMap::new(),
-            platform: platform.to_owned(),
+            platform: platform.clone(),
             labels: self.labels(),
             tags: self.tags(),
             host: self.run.settings.host.clone(),

@@ -12,7 +12,7 @@ use crate::cache::from_image::content_identity;
 use crate::engine::{Builder, EngineError, Image, Images, ListedImage, LogSink};
 use crate::key::Key;
 use crate::plan::{Inventory, Node, Plan, Present};
-use crate::platform;
+use crate::platform::Platform;
 use crate::recipe::Recipe;
 use crate::store::{ImageRecord, Store, StoreError, space};
 
@@ -78,14 +78,14 @@ pub const BOOTSTRAP_BYTES: u64 = 1 << 30;
 pub async fn from_identities(
     engine: &dyn Builder,
     references: &[String],
-    platform: &str,
+    platform: &Platform,
     fetch: Option<&Fetch<'_>>,
 ) -> Result<BTreeMap<String, String>, FetchError> {
     let mut identities = BTreeMap::new();
     for reference in references {
         // A name holds one image: that of another platform is not the one that is meant.
         let here = engine.inspect(reference).await?;
-        let here = here.filter(|image| platform::same(&image.platform, platform));
+        let here = here.filter(|image| image.platform.matches(platform));
         let image = match (here, fetch) {
             (Some(image), _) => image,
             (None, Some(fetch)) => fetched(engine, reference, platform, fetch).await?,
@@ -99,7 +99,7 @@ pub async fn from_identities(
 async fn fetched(
     engine: &dyn Builder,
     reference: &str,
-    platform: &str,
+    platform: &Platform,
     fetch: &Fetch<'_>,
 ) -> Result<Image, FetchError> {
     let pull = match engine.pull(reference, platform, fetch.log).await {
@@ -145,7 +145,7 @@ async fn published(
         .collect();
     let looked = stream::iter(here).map(|(reference, id)| async move {
         let image = engine.inspect(&id).await?;
-        let fits = |image: &Image| platform::same(&image.platform, &plan.platform);
+        let fits = |image: &Image| image.platform.matches(&plan.platform);
         Ok::<_, EngineError>(image.as_ref().is_some_and(fits).then_some(reference))
     });
     let looked: Vec<Option<String>> = looked.buffered(LOOKS_AT_ONCE).try_collect().await?;
@@ -291,7 +291,7 @@ impl Survey<'_> {
             Some(parent) => self.looked.get(&parent.key).into_iter().collect(),
             None => from.iter().collect(),
         };
-        if !platform::same(&image.platform, &self.plan.platform) {
+        if !image.platform.matches(&self.plan.platform) {
             let why = format!("it is for {}, not for {}", image.platform, self.plan.platform);
             return Ok(Some(why));
         }

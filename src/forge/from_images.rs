@@ -14,7 +14,7 @@ use crate::exec::Interrupt;
 use crate::exec::survey::{self, Fetch, FetchError};
 use crate::plan::Work;
 use crate::plan::build::from_images;
-use crate::platform::same;
+use crate::platform::Platform;
 
 use super::open::engine_error;
 use super::{Error, ForgeOptions, LoadOptions};
@@ -36,7 +36,7 @@ pub(super) struct Search<'a> {
     /// The place that images come from which are not built here.
     pub remote: Option<&'a dyn ImageSource>,
     /// The platform that is planned for.
-    pub platform: &'a str,
+    pub platform: &'a Platform,
     /// A directory for images that are made.
     pub scratch: &'a Path,
 }
@@ -80,7 +80,7 @@ impl Search<'_> {
         let mut gone = false;
         for reference in images {
             match engine.inspect(&reference).await.map_err(engine_error)? {
-                Some(image) if same(&image.platform, platform) => {
+                Some(image) if image.platform.matches(platform) => {
                     left.push(reference);
                     continue;
                 }
@@ -92,7 +92,7 @@ impl Search<'_> {
                 None => {}
             }
             // What bases for another platform recorded may be wrong: an older imgforge built them here.
-            if of_bases.is_none() && same(platform, &self.info.platform) {
+            if of_bases.is_none() && platform.matches(&self.info.platform) {
                 let listed = engine.images().await.map_err(engine_error)?;
                 of_bases = Some(from_image::recorded_identities(&listed, platform));
             }
@@ -105,7 +105,7 @@ impl Search<'_> {
                 continue;
             };
             match remote.external_images(&reference).await {
-                Ok(images) => match images.iter().find(|image| same(&image.platform, platform)) {
+                Ok(images) => match images.iter().find(|image| image.platform.matches(platform)) {
                     Some(image) => {
                         drop(known.insert(reference, from_image::content_identity(image)));
                     }

@@ -60,7 +60,7 @@ pub(super) async fn load(
     let instances: Vec<Arc<Instance>> = instances.into_iter().map(Arc::new).collect();
     let engine = connect(options, wanted).await?;
     let native = engine.as_ref().map(|(_, info)| info.platform.clone());
-    let native = native.unwrap_or_else(|| Platform::host().to_string());
+    let native = native.unwrap_or_else(Platform::host);
     let platform = named_platform.unwrap_or(native);
     let scratch = store.scratch_dir().map_err(Error::environment)?;
     let emulator = emulator(engine.as_ref(), wanted, &platform, scratch.path(), notices).await?;
@@ -135,7 +135,7 @@ pub(super) async fn load(
 }
 
 /// Returns the platform that the options name, else the catalog.
-fn named_platform(sources: &SourceOptions, defaults: &Defaults) -> Result<Option<String>, Error> {
+fn named_platform(sources: &SourceOptions, defaults: &Defaults) -> Result<Option<Platform>, Error> {
     let named = sources.platform.as_ref().or(defaults.platform.as_ref());
     named.map(|text| platform::read(text)).transpose()
 }
@@ -183,7 +183,7 @@ async fn connect(options: &ForgeOptions, wanted: &LoadOptions) -> Result<Option<
 async fn emulator(
     engine: Option<&Connected>,
     wanted: &LoadOptions,
-    platform: &str,
+    platform: &Platform,
     scratch: &Path,
     notices: &Notices,
 ) -> Result<Option<String>, Error> {
@@ -204,13 +204,13 @@ pub fn namespace(
     sources: &SourceOptions,
     selection: &Selection,
     defaults: &Defaults,
-    platform: &str,
+    platform: &Platform,
 ) -> Result<Option<String>, Error> {
     if matches!(selection.dataset.as_str(), "demo" | bundle_in_use::DATASET) {
         return Ok(None);
     }
     let named = sources.namespace.as_deref();
-    config::namespace(named, defaults, platform == "linux/amd64").map_err(|(named, wrong)| {
+    config::namespace(named, defaults, *platform == "linux/amd64").map_err(|(named, wrong)| {
         let error = anyhow::Error::new(wrong);
         Error::input(error.context(format!("`{named}` is not a namespace of images")))
     })

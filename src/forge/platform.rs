@@ -9,13 +9,13 @@ use crate::disk;
 use crate::engine::emulation::{self, REGISTERED};
 use crate::engine::{Engine, EngineInfo};
 use crate::owner;
-use crate::platform::{self, Platform};
+use crate::platform::Platform;
 
 use super::Error;
 use super::open::engine_error;
 
 /// Reads a platform that a person wrote.
-pub fn read(text: &str) -> Result<String, Error> {
+pub fn read(text: &str) -> Result<Platform, Error> {
     config::platform(text).map_err(|text| {
         let error = anyhow!("`{text}` is not a platform that imgforge makes images for");
         Error::input(error)
@@ -24,7 +24,7 @@ pub fn read(text: &str) -> Result<String, Error> {
 }
 
 /// Makes the failure of what does not run on a machine.
-fn foreign(here: &str, platform: &str) -> Error {
+fn foreign(here: &str, platform: &Platform) -> Error {
     Error::environment(anyhow!("{here}; {platform} needs another machine"))
 }
 
@@ -33,11 +33,11 @@ fn foreign(here: &str, platform: &str) -> Error {
 pub async fn check(
     engine: &dyn Engine,
     info: &EngineInfo,
-    platform: &str,
+    platform: &Platform,
     emulate: bool,
     scratch: &Path,
 ) -> Result<Option<String>, Error> {
-    if platform::same(platform, &info.platform) {
+    if platform.matches(&info.platform) {
         return Ok(None);
     }
     let here = format!("the engine ({}) runs {}", info.kind, info.platform);
@@ -48,7 +48,7 @@ pub async fn check(
                 .to_owned(),
         )));
     }
-    let wanted: Platform = platform.parse().map_err(Error::input)?;
+    let wanted: Platform = platform.as_str().parse().map_err(Error::input)?;
     // Where the engine's directory is on this machine, so is its kernel.
     let near = info.root.as_ref().is_some_and(|root| disk::free(root).is_ok());
     let handlers = match near {

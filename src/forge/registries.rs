@@ -10,6 +10,7 @@ use crate::catalog::{Catalog, RegistryMode};
 use crate::disk;
 use crate::engine::client_config;
 use crate::engine::reference::{self, NotAPlace};
+use crate::platform::Platform;
 
 use super::Error;
 use super::keys;
@@ -24,7 +25,7 @@ pub fn open(
     forge: &ForgeOptions,
     wanted: &LoadOptions,
     catalog: &Catalog,
-    platform: &str,
+    platform: &Platform,
     scratch: &Path,
 ) -> Result<Remotes, Error> {
     let (sources, settings) = (&wanted.sources, catalog.cache());
@@ -64,7 +65,7 @@ fn is_file(from: &str) -> bool {
 }
 
 /// Opens a registry as a cache.
-pub fn registry_cache(registry: &str, platform: &str) -> Result<RegistryCache, Error> {
+pub fn registry_cache(registry: &str, platform: &Platform) -> Result<RegistryCache, Error> {
     let client_config = client_config::config_directory(variable);
     RegistryCache::new(registry, platform, client_config).map_err(|wrong| {
         let no_host = wrong == NotAPlace::NoHost;

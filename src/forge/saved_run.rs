@@ -133,7 +133,7 @@ fn recorded_report(run_id: &str, metadata: Option<&Metadata>, record: &Record) -
         created_at: metadata.map_or(String::new(), |metadata| metadata.created_at.clone()),
         seconds: record.seconds,
         engine: own.map_or(String::new(), |own| own.engine.clone()),
-        platform: own.map_or(String::new(), |own| own.platform.clone()),
+        platform: own.map(|own| own.platform.clone()).unwrap_or_default(),
         emulator: own.and_then(|own| own.emulator.clone()),
         workers: own.map_or(0, |own| own.workers),
         grader: GRADER,

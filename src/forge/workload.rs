@@ -16,6 +16,7 @@ use crate::engine::{Engine, EngineInfo};
 use crate::exec::Interrupt;
 use crate::key::Kind;
 use crate::plan::{EvaluateOptions, Plan, PlanOptions, Planner, Work};
+use crate::platform::Platform;
 use crate::source::Mirrors;
 use crate::store::Store;
 
@@ -46,7 +47,7 @@ pub struct Workload {
     /// The predictions as they were submitted, those for other instances included.
     pub(super) submission: Submission,
     /// The platform of all images, such as `linux/amd64`.
-    pub platform: String,
+    pub platform: Platform,
     /// What runs it, where that is not the engine's own.
     pub(super) emulator: Option<String>,
     /// The registry namespace of published images; `None` builds everything.

@@ -91,6 +91,7 @@ mod tests {
 
     use crate::dataset::Instance;
     use crate::key::Kind;
+    use crate::platform::Platform;
 
     use super::*;
 
@@ -111,7 +112,7 @@ mod tests {
     fn every_mistake_is_found_for_its_purpose() {
         let catalog = Catalog::embedded().unwrap();
         let options = PlanOptions {
-            platform: "linux/amd64".to_owned(),
+            platform: Platform::written("linux/amd64"),
             namespace: None,
             derive_images: false,
             image_tag: None,

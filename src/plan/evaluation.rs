@@ -6,6 +6,7 @@ use crate::catalog::{Catalog, Environment, Network};
 use crate::dataset::Instance;
 use crate::grade::Family;
 use crate::patch::touched;
+use crate::platform::Platform;
 use crate::recipe::script::{
     Place, enter, eval_script, reset_tests, restore_tests, test_patch_file,
 };
@@ -37,7 +38,7 @@ pub(super) fn id(work: &Work, repeat: u32) -> String {
 /// The catalog does not know the environment of the instance, or the strict rules do not read its script.
 pub(super) fn recipe(
     catalog: &Catalog,
-    platform: &str,
+    platform: &Platform,
     work: &Work,
     image: &Node,
     options: &EvaluateOptions,
@@ -98,7 +99,7 @@ pub(super) fn recipe(
         strict,
         test_paths: test_paths.into(),
         repeat,
-        platform: platform.to_owned(),
+        platform: platform.clone(),
         emulator: options.emulator.clone(),
     })
 }

@@ -23,6 +23,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use serde::Serialize;
 
 use crate::key::{FieldChange, Key, KeyDocument, Kind};
+use crate::platform::Platform;
 use crate::recipe::Recipe;
 
 pub use build::Planner;
@@ -151,7 +152,7 @@ pub struct Plan {
     /// The graph. Parents come before children in the order of the indices.
     pub graph: DiGraph<Node, ()>,
     /// The platform of all images, such as `linux/amd64`.
-    pub platform: String,
+    pub platform: Platform,
     /// The targets, in the order of the work.
     pub targets: Vec<Target>,
 }

@@ -1,6 +1,7 @@
 //! Names of images: ours by key, and those of the benchmark.
 
 use crate::key::{Digest, Key, Kind};
+use crate::platform::Platform;
 
 /// Returns the name of an image by its key.
 pub fn image(kind: Kind, key: &Key) -> String {
@@ -29,12 +30,12 @@ pub fn is_image(reference: &str) -> bool {
 pub const FROM: &str = "from";
 
 /// Returns the name of a `FROM` image in a registry that is a cache: a tag cannot hold a reference.
-pub fn from_image(reference: &str, platform: &str) -> String {
+pub fn from_image(reference: &str, platform: &Platform) -> String {
     format!("imgforge/{FROM}:{}", Digest::of(format!("{platform} {reference}")))
 }
 
 /// Returns the name of a `FROM` image on an engine where it came with a base: one for each content.
-pub fn kept_from_image(reference: &str, platform: &str, identity: &str) -> String {
+pub fn kept_from_image(reference: &str, platform: &Platform, identity: &str) -> String {
     format!("imgforge/{FROM}:{}", Digest::of(format!("{platform} {reference} {identity}")))
 }
 
@@ -44,8 +45,9 @@ pub fn is_kept_from_image(name: &str) -> bool {
 }
 
 /// Returns the architecture as the benchmark spells it in names: `x86_64` or `arm64`.
-pub fn architecture(platform: &str) -> &str {
-    match platform.split('/').nth(1).unwrap_or(platform) {
+pub fn architecture(platform: &Platform) -> &str {
+    let [_, architecture, _] = platform.parts();
+    match architecture.unwrap_or(platform.as_str()) {
         "amd64" | "x86_64" => "x86_64",
         "aarch64" => "arm64",
         other => other,
@@ -54,7 +56,7 @@ pub fn architecture(platform: &str) -> &str {
 
 /// Returns the benchmark's own name of an instance image,
 /// `sweb.eval.<arch>.<instance_id>:latest`, in lower case.
-pub fn alias(instance_id: &str, platform: &str) -> String {
+pub fn alias(instance_id: &str, platform: &Platform) -> String {
     format!("sweb.eval.{}.{}:latest", architecture(platform), instance_id.to_ascii_lowercase())
 }
 
@@ -79,7 +81,12 @@ pub fn normal(reference: &str) -> String {
 /// Returns the name under which the benchmark publishes an instance image in `namespace`:
 /// registries do not take a double underscore everywhere, so it is written `_1776_`, and in the
 /// namespace of SWE-Gym `_s_`. Without a tag it is `latest`.
-pub fn published(namespace: &str, instance_id: &str, platform: &str, tag: Option<&str>) -> String {
+pub fn published(
+    namespace: &str,
+    instance_id: &str,
+    platform: &Platform,
+    tag: Option<&str>,
+) -> String {
     let namespace = namespace.trim_end_matches('/');
     let gym = namespace.rsplit('/').next() == Some("xingyaoww");
     let underscores = if gym { "_s_" } else { "_1776_" };
@@ -120,19 +127,24 @@ mod tests {
     #[test]
     fn published_names_are_the_ones_in_the_datasets() {
         assert_eq!(
-            published("swebench", "pallets__flask-4045", "linux/amd64", None),
+            published("swebench", "pallets__flask-4045", &Platform::written("linux/amd64"), None),
             "swebench/sweb.eval.x86_64.pallets_1776_flask-4045:latest"
         );
         assert_eq!(
-            published("swebench", "pallets__flask-4045", "linux/amd64", Some("v1")),
+            published(
+                "swebench",
+                "pallets__flask-4045",
+                &Platform::written("linux/amd64"),
+                Some("v1")
+            ),
             "swebench/sweb.eval.x86_64.pallets_1776_flask-4045:v1"
         );
         assert_eq!(
-            published("xingyaoww", "getmoto__moto-7365", "linux/amd64", None),
+            published("xingyaoww", "getmoto__moto-7365", &Platform::written("linux/amd64"), None),
             "xingyaoww/sweb.eval.x86_64.getmoto_s_moto-7365:latest"
         );
         assert_eq!(
-            alias("Qiskit__qiskit-1", "linux/arm64"),
+            alias("Qiskit__qiskit-1", &Platform::written("linux/arm64")),
             "sweb.eval.arm64.qiskit__qiskit-1:latest"
         );
     }
@@ -154,10 +166,10 @@ mod tests {
     fn names_by_key_are_known_in_a_registry_too() {
         let key = crate::key::KeyDocument::new(Kind::Env).key();
         assert_eq!(parse(&image(Kind::Env, &key)), Some((Kind::Env, key)));
-        assert_eq!(parse(&from_image("python:3.9", "linux/amd64")), None);
+        assert_eq!(parse(&from_image("python:3.9", &Platform::written("linux/amd64"))), None);
         assert!(is_image(&image(Kind::Env, &key)));
         assert!(is_image(&format!("127.0.0.1:5000/me/{}", image(Kind::Env, &key))));
-        assert!(is_image(&from_image("python:3.9", "linux/amd64")));
+        assert!(is_image(&from_image("python:3.9", &Platform::written("linux/amd64"))));
         assert!(!is_image("me/env:latest"));
         assert!(!is_image(&format!("me/env:{key}")));
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::grade::Family;
 use crate::key::Kind;
+use crate::platform::Platform;
 use crate::recipe::RunNetwork;
 use crate::size::Bound;
 
@@ -11,7 +12,7 @@ use crate::size::Bound;
 #[derive(Debug, Clone)]
 pub struct PlanOptions {
     /// The platform of all images, such as `linux/amd64`.
-    pub platform: String,
+    pub platform: Platform,
     /// Where published images come from; `None` builds everything.
     pub namespace: Option<String>,
     /// Whether published images are named by the namespace even where rows name their own.

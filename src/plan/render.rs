@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::key::{Key, Kind};
+use crate::platform::Platform;
 
 use super::{Count, Plan, Reason, Status};
 
@@ -15,7 +16,7 @@ pub struct PlanDocument<'a> {
     /// The engine that was asked, or `none`.
     pub engine: &'a str,
     /// Such as `linux/amd64`.
-    pub platform: &'a str,
+    pub platform: &'a Platform,
     /// The number of nodes that would run at once.
     pub workers: usize,
     /// Parents before children.

@@ -3,6 +3,7 @@
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::{Node, Plan, Status};
+use crate::platform::Platform;
 use crate::recipe::{PublishedRecipe, Recipe};
 
 /// A plan of nodes `n0`, `n1`, …, each on the parent at the given position, all stale.
@@ -11,7 +12,7 @@ pub(crate) fn chain_plan(parents: &[Option<usize>]) -> Plan {
     for (at, parent) in parents.iter().enumerate() {
         let recipe = Recipe::Published(PublishedRecipe {
             reference: format!("r{at}"),
-            platform: "linux/amd64".into(),
+            platform: Platform::written("linux/amd64"),
         });
         let document = recipe.document();
         let index = graph.add_node(Node {
@@ -29,7 +30,7 @@ pub(crate) fn chain_plan(parents: &[Option<usize>]) -> Plan {
             graph.add_edge(NodeIndex::new(*parent), index, ());
         }
     }
-    Plan { graph, platform: "linux/amd64".into(), targets: Vec::new() }
+    Plan { graph, platform: Platform::written("linux/amd64"), targets: Vec::new() }
 }
 
 /// The id of a node, or `none`.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::catalog::Base;
 use crate::context_file::ContextFile;
 use crate::key::{Digest, Key, KeyDocument, Kind};
+use crate::platform::Platform;
 
 use crate::dockerfile;
 
@@ -29,13 +30,17 @@ pub struct BaseRecipe {
     /// is not known here.
     pub from: BTreeMap<String, Option<String>>,
     /// Such as `linux/amd64`.
-    pub platform: String,
+    pub platform: Platform,
 }
 
 impl BaseRecipe {
     /// Makes the recipe of a catalog's base. `identity` gives the content of an image by its
     /// reference, when it is known.
-    pub fn new(base: &Base, platform: &str, identity: &dyn Fn(&str) -> Option<String>) -> Self {
+    pub fn new(
+        base: &Base,
+        platform: &Platform,
+        identity: &dyn Fn(&str) -> Option<String>,
+    ) -> Self {
         let from = dockerfile::external_images(&base.dockerfile, &base.args)
             .into_iter()
             .map(|reference| {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::catalog::Environment;
 use crate::key::{Digest, Key, KeyDocument, Kind};
+use crate::platform::Platform;
 
 use super::{TESTBED, VIRTUAL_ENV};
 
@@ -31,12 +32,17 @@ pub struct CheckoutRecipe {
     /// Shell commands of the installation.
     pub install: Vec<String>,
     /// Such as `linux/amd64`.
-    pub platform: String,
+    pub platform: Platform,
 }
 
 impl CheckoutRecipe {
     /// Makes the recipe of `repo` at `base_commit` in the environment with key `parent`.
-    pub fn new(environment: &Environment, parent: Key, base_commit: &str, platform: &str) -> Self {
+    pub fn new(
+        environment: &Environment,
+        parent: Key,
+        base_commit: &str,
+        platform: &Platform,
+    ) -> Self {
         CheckoutRecipe {
             parent,
             repo: environment.repo.clone(),

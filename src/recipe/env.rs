@@ -8,6 +8,7 @@ use crate::catalog::python::{minor, suits};
 use crate::catalog::{Environment, Network};
 use crate::context_file::ContextFile;
 use crate::key::{Digest, Key, KeyDocument, Kind};
+use crate::platform::Platform;
 use crate::quote::shell_quote;
 use crate::requirements::is_pinned;
 
@@ -79,7 +80,7 @@ pub struct EnvRecipe {
     /// Environment variables of the image.
     pub variables: BTreeMap<String, String>,
     /// Such as `linux/amd64`.
-    pub platform: String,
+    pub platform: Platform,
     /// What was replaced in what a row asks for; not part of the key, which has the outcome.
     pub replaced: Vec<String>,
 }
@@ -99,7 +100,12 @@ pub struct RepoFiles {
 impl EnvRecipe {
     /// Makes the recipe of an environment on the base with key `parent`; `setup_commit` is where
     /// its requirement files are read.
-    pub fn new(environment: &Environment, parent: Key, setup_commit: &str, platform: &str) -> Self {
+    pub fn new(
+        environment: &Environment,
+        parent: Key,
+        setup_commit: &str,
+        platform: &Platform,
+    ) -> Self {
         let repo = &environment.repo;
         EnvRecipe {
             parent,

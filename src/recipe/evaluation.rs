@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::dataset::Patch;
 use crate::key::{Digest, Key, KeyDocument, Kind};
 use crate::patch::mentioned;
+use crate::platform::Platform;
 
 use super::marks::{
     CHANGE_MARK, NO_SERVICE, NOT_READY, NOT_READY_MARK, PATCH_REFUSED, TEST_PATCH_FILE,
@@ -64,7 +65,7 @@ pub struct EvaluationRecipe {
     /// 0 for the first run; a number of its own for every repetition.
     pub repeat: u32,
     /// Such as `linux/amd64`.
-    pub platform: String,
+    pub platform: Platform,
     /// What runs programs of the platform, where the engine does not by itself.
     pub emulator: Option<String>,
 }
@@ -321,7 +322,7 @@ mod tests {
             strict: None,
             test_paths: Arc::new([]),
             repeat: 0,
-            platform: "linux/amd64".into(),
+            platform: Platform::written("linux/amd64"),
             emulator: None,
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::dataset::Patch;
 use crate::key::{Digest, Key, KeyDocument, Kind};
+use crate::platform::Platform;
 
 /// Name and version of the way in which patches are applied; part of the key.
 const APPLY: &str = "swebench-5/3";
@@ -20,7 +21,7 @@ pub struct InstanceRecipe {
     /// The patch under evaluation; `None` when empty.
     pub model_patch: Option<Patch>,
     /// Such as `linux/amd64`.
-    pub platform: String,
+    pub platform: Platform,
 }
 
 impl InstanceRecipe {

@@ -15,6 +15,7 @@ mod shell;
 pub mod strict;
 
 use crate::key::{KeyDocument, Kind};
+use crate::platform::Platform;
 
 pub use base::BaseRecipe;
 pub use checkout::CheckoutRecipe;
@@ -52,7 +53,7 @@ pub struct PublishedRecipe {
     /// The full reference, such as `swebench/sweb.eval.x86_64.pallets_1776_flask-4045:latest`.
     pub reference: String,
     /// Such as `linux/amd64`.
-    pub platform: String,
+    pub platform: Platform,
 }
 
 impl Recipe {

@@ -53,7 +53,9 @@ pub fn summary(report: &RunReport) -> String {
         if report.strict { ", strict" } else { "" }
     );
     let emulated = report.emulator.as_ref().map(|emulator| format!("emulated by {emulator}"));
-    for fact in [&report.engine, &report.platform].into_iter().chain(&emulated) {
+    for fact in
+        [report.engine.as_str(), report.platform.as_str()].into_iter().chain(emulated.as_deref())
+    {
         if !fact.is_empty() {
             let _ = write!(text, "; {}", escape(fact));
         }

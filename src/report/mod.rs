@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::grade::{Grader, Resolution, TestsStatus};
 use crate::key::Key;
+use crate::platform::Platform;
 use crate::tree::TreeNotes;
 
 pub use score::{RepositoryScore, Score};
@@ -41,7 +42,7 @@ pub struct RunReport {
     /// The engine, for people; empty where none was asked.
     pub engine: String,
     /// Such as `linux/amd64`.
-    pub platform: String,
+    pub platform: Platform,
     /// What ran programs of the platform, where the engine does not by itself.
     pub emulator: Option<String>,
     /// How many ran at once.

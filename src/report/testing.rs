@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{InstanceResult, RunReport, Span, Verdict};
 use crate::grade::{GRADER, Outcome, Resolution, TestsStatus};
+use crate::platform::Platform;
 
 /// Makes the result of an instance of `x/y`.
 pub fn result(id: &str, verdict: Verdict) -> InstanceResult {
@@ -63,7 +64,7 @@ pub fn report() -> RunReport {
         created_at: "2026-01-02T03:04:05Z".to_owned(),
         seconds: 12.0,
         engine: "docker 20.10.24 (overlay2)".to_owned(),
-        platform: "linux/amd64".to_owned(),
+        platform: Platform::written("linux/amd64"),
         emulator: None,
         workers: 2,
         grader: GRADER,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::atomic;
 use crate::key::Digest;
+use crate::platform::Platform;
 
 mod same;
 
@@ -119,7 +120,7 @@ pub struct Settings {
     /// The engine, for people.
     pub engine: String,
     /// Such as `linux/amd64`.
-    pub platform: String,
+    pub platform: Platform,
     /// What ran programs of the platform, where the engine does not by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emulator: Option<String>,

@@ -117,6 +117,7 @@ fn predictions(count: usize) -> String {
 mod tests {
     use super::*;
     use crate::key::Digest;
+    use crate::platform::Platform;
     use crate::run::PatchState;
 
     /// Settings with predictions such as `m/a=text`, for instances `a` to `d`.
@@ -134,7 +135,7 @@ mod tests {
         Settings {
             version: String::new(),
             engine: String::new(),
-            platform: String::new(),
+            platform: Platform::default(),
             emulator: None,
             workers: 1,
             grading: "swebench".to_owned(),

@@ -11,6 +11,7 @@ use imgforge::engine::embedded::{EmbeddedEngine, Settings};
 use imgforge::engine::{Engine, Image, ImageConfig, LayerFile, LayerRequest, label};
 use imgforge::key::{Digest, Key, KeyDocument, Kind, SCHEMA};
 use imgforge::plan::name;
+use imgforge::platform::Platform;
 use imgforge::store::{ImageRecord, Store};
 
 /// The binary under test.
@@ -88,7 +89,7 @@ impl Machine {
             .engine
             .load(&LayerRequest {
                 parent: parent.map_or_else(
-                    || Image { platform: "linux/amd64".to_owned(), ..Image::default() },
+                    || Image { platform: Platform::written("linux/amd64"), ..Image::default() },
                     |parent| parent.image.clone(),
                 ),
                 layers: vec![layer],
@@ -117,7 +118,7 @@ impl Machine {
     pub async fn external(&self, name: &str, bytes: usize) -> Image {
         let scratch = tempfile::tempdir().unwrap();
         let request = LayerRequest {
-            parent: Image { platform: "linux/amd64".to_owned(), ..Image::default() },
+            parent: Image { platform: Platform::written("linux/amd64"), ..Image::default() },
             layers: vec![layer(scratch.path(), name, bytes)],
             config: ImageConfig::default(),
             tags: vec![name.to_owned()],
@@ -136,7 +137,7 @@ impl Machine {
     /// the catalog's path.
     pub async fn catalog(&self) -> PathBuf {
         let scratch = tempfile::tempdir().unwrap();
-        let parent = Image { platform: "linux/amd64".to_owned(), ..Image::default() };
+        let parent = Image { platform: Platform::written("linux/amd64"), ..Image::default() };
         let request = LayerRequest {
             parent,
             layers: vec![layer(scratch.path(), "from", 4096)],

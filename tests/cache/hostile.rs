@@ -8,6 +8,7 @@ use imgforge::cache::registry::RegistryCache;
 use imgforge::engine::{ImageConfig, LayerRequest, LogSink, label};
 use imgforge::key::{Digest, Key, KeyDocument, Kind, SCHEMA};
 use imgforge::plan::name;
+use imgforge::platform::Platform;
 use serde_json::{Value, json};
 
 use crate::common::{Machine, files, layer, text};
@@ -182,7 +183,8 @@ async fn what_was_looked_at_is_pulled_though_the_registry_has_another_by_then() 
         other.engine.push(&reference, &[], &Quiet).await.unwrap();
     };
     push(&base.image.id).await;
-    let cache = RegistryCache::new(&registry.name(), "linux/amd64", None).unwrap();
+    let cache =
+        RegistryCache::new(&registry.name(), &Platform::written("linux/amd64"), None).unwrap();
     let offers = cache.lookup(&[(Kind::Base, base.key)]).await.unwrap().images;
     assert_eq!(offers[&base.key].diff_ids, base.image.diff_ids);
     let scratch = tempfile::tempdir().unwrap();
@@ -190,7 +192,7 @@ async fn what_was_looked_at_is_pulled_though_the_registry_has_another_by_then() 
         .engine
         .load(&LayerRequest {
             parent: imgforge::engine::Image {
-                platform: "linux/amd64".to_owned(),
+                platform: Platform::written("linux/amd64"),
                 ..Default::default()
             },
             layers: vec![layer(scratch.path(), "evil", 3000)],

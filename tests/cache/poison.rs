@@ -10,6 +10,7 @@ use imgforge::cache::registry::{Pushed, RegistryCache, ToPush};
 use imgforge::engine::{Image, ImageConfig, LayerRequest, label};
 use imgforge::key::{Key, KeyDocument, Kind, SCHEMA};
 use imgforge::plan::name;
+use imgforge::platform::Platform;
 
 use crate::common::{Machine, Made, layer, text};
 use crate::registry::Registry;
@@ -80,7 +81,7 @@ impl Forged {
         });
         let parent = self.parent.clone().unwrap_or_default();
         let request = LayerRequest {
-            parent: Image { platform: self.platform.to_owned(), ..parent },
+            parent: Image { platform: Platform::written(self.platform), ..parent },
             layers: layers.collect(),
             config: self.config.clone(),
             tags: vec![name::image(self.kind, &self.key)],
@@ -201,7 +202,7 @@ const FROM: &str = "python:3.11.10-slim-bookworm";
 async fn put_from(machine: &Machine, layer_name: &str, config: ImageConfig) -> Image {
     let scratch = tempfile::tempdir().unwrap();
     let request = LayerRequest {
-        parent: Image { platform: PLATFORM.to_owned(), ..Image::default() },
+        parent: Image { platform: Platform::written(PLATFORM), ..Image::default() },
         layers: vec![layer(scratch.path(), layer_name, 5000)],
         config,
         tags: vec![FROM.to_owned()],
@@ -219,7 +220,7 @@ fn base_from(identity: &str) -> KeyDocument {
 /// become what `FROM` means in other builds.
 async fn only_kept(machine: &Machine, from: &Image) {
     assert!(machine.engine.inspect(FROM).await.unwrap().is_none());
-    let kept = name::kept_from_image(FROM, PLATFORM, &content_identity(from));
+    let kept = name::kept_from_image(FROM, &Platform::written(PLATFORM), &content_identity(from));
     let kept = machine.engine.inspect(&kept).await.unwrap().expect("it came along");
     assert_eq!(kept.diff_ids, from.diff_ids);
     assert!(kept.tags.iter().all(|tag| name::is_kept_from_image(tag)), "{:?}", kept.tags);
@@ -326,7 +327,8 @@ async fn bases_of_an_archive_share_a_from_image_or_have_one_of_another_day_each(
             .put(&theirs)
             .await;
         // As it is where it came with a base.
-        let kept = name::kept_from_image(FROM, PLATFORM, &content_identity(&from));
+        let kept =
+            name::kept_from_image(FROM, &Platform::written(PLATFORM), &content_identity(&from));
         theirs.engine.tag(&from.id, &kept).await.unwrap();
         bases.push((Kind::Base, document.key()));
     }
@@ -385,7 +387,7 @@ async fn a_base_of_a_registry_that_does_not_stand_on_its_from_image_is_not_taken
     let name = name::image(of.0, &of.1);
     let good = Forged::like(&document, None).with(|one| one.parent = Some(from.clone()));
     good.put(&evil).await;
-    let cache = RegistryCache::new(&registry.name(), PLATFORM, None).unwrap();
+    let cache = RegistryCache::new(&registry.name(), &Platform::written(PLATFORM), None).unwrap();
     let to_push = [ToPush { kind: of.0, key: of.1 }];
     let pushed = cache.push(&evil.checker(), &to_push, &|_| {}).await.unwrap();
     assert!(matches!(pushed[0].outcome, Pushed::Pushed), "{pushed:?}");
@@ -399,7 +401,7 @@ async fn a_base_of_a_registry_that_does_not_stand_on_its_from_image_is_not_taken
     let reference = format!("{}/{name}", registry.name());
     evil.engine.tag(&image.id, &reference).await.unwrap();
     evil.engine.push(&reference, &[], &Quiet).await.unwrap();
-    let cache = RegistryCache::new(&registry.name(), PLATFORM, None).unwrap();
+    let cache = RegistryCache::new(&registry.name(), &Platform::written(PLATFORM), None).unwrap();
     let machine = Machine::new().await;
     let FetchOutcome::Failed(said) = target_bring(&machine, &cache, of).await else {
         panic!("taken")
@@ -415,7 +417,7 @@ async fn no_forged_image_of_a_registry_is_taken_or_pushed_on() {
     let evil = Machine::new().await;
     let base = evil.make(Kind::Base, 0, None, 4000).await;
     let other = evil.make(Kind::Base, 1, None, 4000).await;
-    let cache = RegistryCache::new(&registry.name(), PLATFORM, None).unwrap();
+    let cache = RegistryCache::new(&registry.name(), &Platform::written(PLATFORM), None).unwrap();
     let machine = Machine::new().await;
     machine.make(Kind::Base, 0, None, 4000).await;
     let forged = forgeries(&base, &other);
@@ -430,7 +432,8 @@ async fn no_forged_image_of_a_registry_is_taken_or_pushed_on() {
         let reference = format!("{}/{name}", registry.name());
         evil.engine.tag(&image.id, &reference).await.unwrap();
         evil.engine.push(&reference, &[], &Quiet).await.unwrap();
-        let cache = RegistryCache::new(&registry.name(), PLATFORM, None).unwrap();
+        let cache =
+            RegistryCache::new(&registry.name(), &Platform::written(PLATFORM), None).unwrap();
         let outcome = target_bring(&machine, &cache, (forged.kind, forged.key)).await;
         let FetchOutcome::Failed(said) = &outcome else { panic!("{number}: {outcome:?}") };
         assert!(said.contains(why), "{number}: {said}");

@@ -6,12 +6,13 @@ use imgforge::cache::destination::{Destination, FetchOutcome};
 use imgforge::cache::image_source::ImageSource as _;
 use imgforge::cache::registry::{Pushed, RegistryCache, ToPush};
 use imgforge::key::{Key, Kind};
+use imgforge::platform::Platform;
 
 use crate::common::{Machine, Made, files, text};
 use crate::registry::{Fault, Proxy, Registry};
 
 fn cache(name: &str) -> RegistryCache {
-    RegistryCache::new(name, "linux/amd64", None).unwrap()
+    RegistryCache::new(name, &Platform::written("linux/amd64"), None).unwrap()
 }
 
 fn to_push(made: &[Made]) -> Vec<ToPush> {

@@ -117,7 +117,7 @@ fn kept(directory: &Path, bytes: Vec<u8>) -> LayerFile {
 
 fn image(layers: Vec<LayerFile>, tag: &str) -> LayerRequest {
     LayerRequest {
-        parent: Image { platform: Platform::host().to_string(), ..Image::default() },
+        parent: Image { platform: Platform::host(), ..Image::default() },
         layers,
         config: ImageConfig::default(),
         tags: vec![tag.to_owned()],
@@ -297,7 +297,7 @@ fn copies_give_the_same_image_as_an_overlay() {
                     .to_owned(),
                 context: Vec::new(),
                 args: Default::default(),
-                platform: Platform::host().to_string(),
+                platform: Platform::host(),
                 labels: Default::default(),
                 tags: vec!["built:1".to_owned()],
                 host: Default::default(),

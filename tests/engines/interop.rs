@@ -5,6 +5,7 @@ use std::process::Command;
 
 use imgforge::engine::embedded::Storage;
 use imgforge::engine::{Builder as _, Engine, Image, Images as _, LayerRequest};
+use imgforge::platform::Platform;
 
 use crate::common::{Log, is_under_test, layer, on_every_engine};
 use crate::embedded::open;
@@ -106,7 +107,7 @@ async fn publish(dir: &Path, registry: &Registry) -> String {
     let name = registry.name("imgforge/small:1");
     let engine = open(&dir.join("publisher"), None).await;
     let request = LayerRequest {
-        parent: Image { platform: "linux/amd64".to_owned(), ..Image::default() },
+        parent: Image { platform: Platform::written("linux/amd64"), ..Image::default() },
         layers: vec![layer(dir, &[("a.txt", &"text ".repeat(10_000))])],
         config: Default::default(),
         tags: vec![name.clone()],
@@ -128,7 +129,7 @@ fn a_damaged_blob_is_pulled_again_where_a_registry_has_it() {
         let name = publish(dir.path(), &registry).await;
         let state = dir.path().join("state");
         let engine = open(&state, None).await;
-        engine.pull(&name, "linux/amd64", &Log::default()).await.unwrap();
+        engine.pull(&name, &Platform::written("linux/amd64"), &Log::default()).await.unwrap();
         let blobs = state.join("embedded/oci/blobs/sha256");
         let largest = std::fs::read_dir(&blobs).unwrap().flatten().map(|entry| entry.path());
         let blob = largest
@@ -174,7 +175,7 @@ fn a_pull_goes_on_where_it_broke_off() {
         let bytes = std::fs::read(&blob).unwrap();
         std::fs::write(partial.join(blob.file_name().unwrap()), &bytes[..20]).unwrap();
         let log = Log::default();
-        engine.pull(&name, "linux/amd64", &log).await.unwrap();
+        engine.pull(&name, &Platform::written("linux/amd64"), &log).await.unwrap();
         assert!(log.text().contains("from byte 20"), "{}", log.text());
         assert_eq!(std::fs::read_dir(&partial).unwrap().count(), 0);
         // Wrong first bytes are not kept.
@@ -183,7 +184,7 @@ fn a_pull_goes_on_where_it_broke_off() {
         std::fs::create_dir_all(&partial).unwrap();
         std::fs::write(partial.join(blob.file_name().unwrap()), vec![0; 20]).unwrap();
         let log = Log::default();
-        again.pull(&name, "linux/amd64", &log).await.unwrap();
+        again.pull(&name, &Platform::written("linux/amd64"), &log).await.unwrap();
         assert!(log.text().contains("again in"), "{}", log.text());
     });
 }

@@ -13,6 +13,7 @@ use imgforge::exec::schedule::{Lane, Schedule};
 use imgforge::key::Kind;
 use imgforge::plan::ModelPatch;
 use imgforge::plan::{EvaluateOptions, Inventory, Plan, PlanOptions, Planner, Work};
+use imgforge::platform::Platform;
 use petgraph::Direction;
 use petgraph::graph::NodeIndex;
 
@@ -88,7 +89,7 @@ pub fn plan(shape: &str) -> Plan {
     std::fs::write(&path, catalog).expect("it can be written");
     let catalog = Catalog::load(Some(&path), &[]).expect("the catalog is right");
     let options = PlanOptions {
-        platform: "linux/amd64".to_owned(),
+        platform: Platform::written("linux/amd64"),
         namespace: None,
         derive_images: false,
         image_tag: None,

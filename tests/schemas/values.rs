@@ -7,6 +7,7 @@ use imgforge::cache::verify::{Finding, Problem};
 use imgforge::event::{Event, EventKind, NodeRef, Outcome};
 use imgforge::grade::{GRADER, Resolution, TestsStatus};
 use imgforge::key::{Key, Kind};
+use imgforge::platform::Platform;
 use imgforge::report::compare::compare;
 use imgforge::report::{InstanceResult, RunReport, Verdict, harness};
 use imgforge::tree::TreeNotes;
@@ -156,7 +157,7 @@ fn report(models: &[&str]) -> RunReport {
         created_at: text("2026-01-31T15:30:00Z"),
         seconds: 3.0,
         engine: text("embedded"),
-        platform: text("linux/arm64"),
+        platform: Platform::written("linux/arm64"),
         emulator: Some(text("qemu-aarch64")),
         workers: 2,
         grader: GRADER,

@@ -221,6 +221,7 @@ impl ArchiveError {
 
 #[cfg(test)]
 mod tests {
+    use crate::platform::Platform;
     use std::collections::HashMap;
     use std::io::Read;
     use std::path::Path;
@@ -240,7 +241,7 @@ mod tests {
             id: format!("sha256:{number}"),
             tags: vec![name::image(kind, &key)],
             diff_ids: layers.iter().map(|layer| Digest::of(layer).oci()).collect(),
-            platform: "linux/amd64".to_owned(),
+            platform: Platform::written("linux/amd64"),
             config: ImageConfig { labels, ..ImageConfig::default() },
             ..Image::default()
         };

@@ -16,7 +16,6 @@ use crate::engine::{
 use crate::hashing::Hashing;
 use crate::key::{Digest, Key, Kind};
 use crate::plan::name;
-use crate::platform;
 use crate::sign::{NotSigned, PublicKey};
 use crate::traffic;
 
@@ -335,7 +334,7 @@ impl Archive {
     ) -> Result<()> {
         let below = parent.filter(|parent| {
             held.image.diff_ids.starts_with(&parent.diff_ids)
-                && platform::same(&parent.platform, &held.image.platform)
+                && parent.platform.matches(&held.image.platform)
         });
         let parent = match below {
             Some(parent) => parent.clone(),

@@ -109,7 +109,7 @@ impl DockerEngine {
         let session = format!("imgforge-{:016x}", rand::random::<u64>());
         let mut options = BuildImageOptionsBuilder::new()
             .dockerfile("Dockerfile")
-            .platform(&request.platform)
+            .platform(request.platform.as_str())
             .labels(&labels)
             .buildargs(&args)
             // Every Docker since 18.09 has it, whichever builder its command prefers.

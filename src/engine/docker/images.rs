@@ -4,9 +4,9 @@ use bollard::query_parameters::{
     ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 
-use crate::engine::config::platform;
 use crate::engine::reference::split_tag;
 use crate::engine::{EngineError, EngineInfo, EngineKind, Image, ImageConfig, ListedImage, Result};
+use crate::platform::Platform;
 
 use super::DockerEngine;
 use super::errors::{failed, is_not_found, is_of_containerd};
@@ -22,7 +22,7 @@ impl DockerEngine {
             kind: EngineKind::Docker,
             version: version.version.unwrap_or_default(),
             api_version: version.api_version.unwrap_or_default(),
-            platform: platform(
+            platform: Platform::of(
                 info.os_type.as_deref().unwrap_or("linux"),
                 info.architecture.as_deref().unwrap_or(""),
                 "",
@@ -103,7 +103,7 @@ fn image_of(inspected: bollard::models::ImageInspect) -> Image {
         tags: inspected.repo_tags.unwrap_or_default(),
         repo_digests: inspected.repo_digests.unwrap_or_default(),
         diff_ids: inspected.root_fs.and_then(|root| root.layers).unwrap_or_default(),
-        platform: platform(
+        platform: Platform::of(
             inspected.os.as_deref().unwrap_or("linux"),
             inspected.architecture.as_deref().unwrap_or(""),
             inspected.variant.as_deref().unwrap_or(""),

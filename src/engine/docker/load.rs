@@ -4,7 +4,6 @@ use bollard::query_parameters::ImportImageOptionsBuilder;
 use futures_util::StreamExt as _;
 
 use crate::engine::{EngineError, Image, LayerRequest, Result, check_platform, config};
-use crate::platform;
 
 use super::DockerEngine;
 use super::archive::Thin;
@@ -35,7 +34,7 @@ impl DockerEngine {
             Some(image) => image,
             None => self.load_and_look(request, &thin).await?,
         };
-        let fits = platform::same(&image.platform, &request.parent.platform);
+        let fits = image.platform.matches(&request.parent.platform);
         if !fits || image.diff_ids != diff_ids || image.config.labels != request.config.labels {
             self.remove_image(&thin.id).await?;
             return Err(EngineError::Refused {

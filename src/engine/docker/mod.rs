@@ -37,6 +37,7 @@ use bollard::Docker;
 use tokio::sync::OnceCell;
 
 use crate::owner::Judge;
+use crate::platform::Platform;
 
 use choice::{Choice, Endpoint};
 
@@ -144,7 +145,7 @@ impl Images for DockerEngine {
         self.inspect_image(reference).await
     }
 
-    async fn pull(&self, reference: &str, platform: &str, log: &dyn LogSink) -> Result<Image> {
+    async fn pull(&self, reference: &str, platform: &Platform, log: &dyn LogSink) -> Result<Image> {
         self.pull_image(reference, platform, log).await
     }
 

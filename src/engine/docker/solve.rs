@@ -31,11 +31,12 @@ impl DockerEngine {
     ) -> Result<String> {
         output.text("this engine does not report the output of steps\n");
         let name = format!("imgforge-scratch:{:016x}", rand::random::<u64>());
-        let mut platform = request.platform.split('/').map(str::to_owned);
+        let [os, architecture, variant] =
+            request.platform.parts().map(|part| part.map(str::to_owned));
         let platform = ImageBuildPlatform {
-            os: platform.next().unwrap_or_default(),
-            architecture: platform.next().unwrap_or_default(),
-            variant: platform.next(),
+            os: os.unwrap_or_default(),
+            architecture: architecture.unwrap_or_default(),
+            variant,
         };
         let network = match request.host.network.as_deref() {
             Some("host") => ImageBuildNetworkMode::Host,

@@ -13,6 +13,7 @@ use crate::engine::retry::retried;
 use crate::engine::{
     EngineError, Image, LogSink, PushSummary, Result, check_platform, credentials,
 };
+use crate::platform::Platform;
 use crate::retry::TRANSFER;
 
 use super::DockerEngine;
@@ -22,7 +23,7 @@ impl DockerEngine {
     pub(super) async fn pull_image(
         &self,
         reference: &str,
-        platform: &str,
+        platform: &Platform,
         log: &dyn LogSink,
     ) -> Result<Image> {
         if crate::offline::is_on() {
@@ -54,12 +55,17 @@ impl DockerEngine {
         pulled.map(|()| image)
     }
 
-    async fn pull_once(&self, reference: &str, platform: &str, log: &dyn LogSink) -> Result<()> {
+    async fn pull_once(
+        &self,
+        reference: &str,
+        platform: &Platform,
+        log: &dyn LogSink,
+    ) -> Result<()> {
         let (repository, tag) = split_tag(reference);
         let options = CreateImageOptionsBuilder::new()
             .from_image(repository)
             .tag(tag)
-            .platform(platform)
+            .platform(platform.as_str())
             .build();
         let credentials = self.credentials(reference, log).await?;
         let mut answers = self.docker.create_image(Some(options), None, credentials);

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::engine::{EngineError, EngineInfo, EngineKind, Image, Limitation, ListedImage, Result};
-
 use crate::platform::Platform;
 
 use super::layout::{Stored, familiar, matches};
@@ -17,7 +16,7 @@ impl EmbeddedEngine {
             kind: EngineKind::Embedded,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             api_version: String::new(),
-            platform: Platform::host().to_string(),
+            platform: Platform::host(),
             store: self.describe(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory: memory(),

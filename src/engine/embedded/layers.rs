@@ -14,6 +14,7 @@ use crate::engine::{
     config,
 };
 use crate::key::Digest;
+use crate::platform::Platform;
 
 use super::EmbeddedEngine;
 use super::layout::{
@@ -132,7 +133,7 @@ impl EmbeddedEngine {
     pub(super) fn make_image(
         &self,
         config: &ImageConfig,
-        platform: &str,
+        platform: &Platform,
         layers: &[(String, Descriptor)],
         tags: &[String],
     ) -> Result<Image> {
@@ -160,7 +161,7 @@ impl EmbeddedEngine {
             tags: tags.to_vec(),
             repo_digests: Vec::new(),
             diff_ids,
-            platform: platform.to_owned(),
+            platform: platform.clone(),
             size: stored.size(),
             config: config.clone(),
         })

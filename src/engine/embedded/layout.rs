@@ -19,6 +19,7 @@ use crate::engine::{EngineError, ImageConfig, Result, config};
 use crate::file_lock::FileLock;
 use crate::key::Digest;
 use crate::owner::{Judge, Liveness};
+use crate::platform::Platform;
 
 /// The annotation that names an image; see the specification of annotations.
 const REFERENCE: &str = "org.opencontainers.image.ref.name";
@@ -51,7 +52,7 @@ pub(super) struct Stored {
     /// Bytes of the manifest.
     pub length: u64,
     /// Such as `linux/amd64`.
-    pub platform: String,
+    pub platform: Platform,
     /// The sha256 of every unpacked layer, the lowest first.
     pub diff_ids: Vec<String>,
     /// What it runs with.

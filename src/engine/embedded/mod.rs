@@ -34,6 +34,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::owner::{Held, Judge, Owners};
+use crate::platform::Platform;
 
 use super::{
     AttachRequest, Attached, BuildRequest, Builder, EngineInfo, Image, Images, LayerConsumer,
@@ -175,7 +176,7 @@ impl Images for EmbeddedEngine {
         self.inspect_image(reference)
     }
 
-    async fn pull(&self, reference: &str, platform: &str, log: &dyn LogSink) -> Result<Image> {
+    async fn pull(&self, reference: &str, platform: &Platform, log: &dyn LogSink) -> Result<Image> {
         let _operation = self.begin()?;
         self.pull_image(reference, platform, log).await
     }

@@ -17,6 +17,7 @@ use crate::engine::registry::{Access, RegistryClient};
 use crate::engine::retry::retried;
 use crate::engine::{EngineError, Image, LogSink, PushSummary, Result, check_platform, config};
 use crate::key::Digest;
+use crate::platform::Platform;
 use crate::retry::TRANSFER;
 
 use super::EmbeddedEngine;
@@ -30,7 +31,7 @@ impl EmbeddedEngine {
     pub(super) async fn pull_image(
         &self,
         reference: &str,
-        platform: &str,
+        platform: &Platform,
         log: &dyn LogSink,
     ) -> Result<Image> {
         if crate::offline::is_on() {
@@ -56,7 +57,7 @@ impl EmbeddedEngine {
         &self,
         remote: &RegistryClient,
         reference: &str,
-        platform: &str,
+        platform: &Platform,
         log: &dyn LogSink,
     ) -> Result<Arc<Stored>> {
         let (text, digest) = remote.manifest(platform).await?;

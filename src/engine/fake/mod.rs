@@ -22,6 +22,7 @@ use crate::engine::{
 };
 use crate::key::Digest;
 use crate::owner::{Judge, Liveness};
+use crate::platform::Platform;
 
 /// The methods of [`Engine`] that can be scripted and are recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,7 +112,7 @@ impl Default for FakeEngine {
             kind: EngineKind::Fake,
             version: "1.0".to_owned(),
             api_version: "1.41".to_owned(),
-            platform: "linux/amd64".to_owned(),
+            platform: Platform::written("linux/amd64"),
             store: "memory".to_owned(),
             cpus: 4,
             memory: 8 << 30,
@@ -325,7 +326,7 @@ impl Images for FakeEngine {
         Ok(self.find(reference))
     }
 
-    async fn pull(&self, reference: &str, platform: &str, log: &dyn LogSink) -> Result<Image> {
+    async fn pull(&self, reference: &str, platform: &Platform, log: &dyn LogSink) -> Result<Image> {
         let _running = self.enter(Method::Pull, reference).await?;
         let published = self.lock().registry.get(reference).cloned();
         let image = published.ok_or_else(|| EngineError::Pull {
@@ -572,7 +573,7 @@ mod tests {
             dockerfile: dockerfile.to_owned(),
             context: Vec::new(),
             args: BTreeMap::new(),
-            platform: "linux/amd64".to_owned(),
+            platform: Platform::written("linux/amd64"),
             labels: BTreeMap::new(),
             tags: vec![tag.to_owned()],
             host: crate::engine::HostAccess::default(),

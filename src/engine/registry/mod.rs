@@ -138,7 +138,7 @@ impl RegistryClient {
     }
 
     /// Fetches the manifest of a platform, whose bytes match its digest.
-    pub async fn manifest(&self, platform: &str) -> Result<(Vec<u8>, String)> {
+    pub async fn manifest(&self, platform: &Platform) -> Result<(Vec<u8>, String)> {
         let mut asked = self.parts.version.clone();
         // A list may hold lists, though none of the known registries has such.
         for _ in 0..3 {
@@ -235,14 +235,14 @@ impl RegistryClient {
     }
 
     /// Reads the manifest and the config of an image; `None` when the registry does not have it.
-    pub async fn describe(&self, platform: &str) -> Result<Option<Described>> {
+    pub async fn describe(&self, platform: &Platform) -> Result<Option<Described>> {
         match self.described(platform).await {
             Err(EngineError::NotFound { .. }) => Ok(None),
             described => described.map(Some),
         }
     }
 
-    async fn described(&self, platform: &str) -> Result<Described> {
+    async fn described(&self, platform: &Platform) -> Result<Described> {
         let (text, digest) = self.manifest(platform).await?;
         let unreadable = |error: serde_json::Error| {
             self.refused(format!("its manifest or config cannot be read: {error}"))
@@ -413,7 +413,7 @@ pub(crate) fn read_every_answer(header: &[u8], body: &[u8]) {
     let _ = config::read(body);
     if is_list(body) {
         if let Ok(index) = serde_json::from_slice::<ImageIndex>(body) {
-            let _ = choose(&index, "linux/amd64");
+            let _ = choose(&index, &Platform::written("linux/amd64"));
         }
     } else if let Ok(manifest) = serde_json::from_slice::<ImageManifest>(body) {
         let _ = layers_of(&manifest);
@@ -421,8 +421,8 @@ pub(crate) fn read_every_answer(header: &[u8], body: &[u8]) {
 }
 
 /// Chooses the manifest of a platform.
-fn choose(index: &ImageIndex, platform: &str) -> Option<String> {
-    let wanted: Platform = platform.parse().ok()?;
+fn choose(index: &ImageIndex, platform: &Platform) -> Option<String> {
+    let wanted: Platform = platform.as_str().parse().ok()?;
     let fits = |entry: &&Descriptor| {
         entry.platform().as_ref().is_some_and(|found| {
             let (os, architecture) = (found.os().to_string(), found.architecture().to_string());
@@ -484,10 +484,10 @@ mod tests {
         });
         let index: ImageIndex = serde_json::from_value(index).unwrap();
         let digest = |digit: char| Some(format!("sha256:{}", digit.to_string().repeat(64)));
-        assert_eq!(choose(&index, "linux/amd64"), digest('2'));
-        assert_eq!(choose(&index, "linux/arm64"), digest('1'));
-        assert_eq!(choose(&index, "linux/arm/v7"), digest('3'));
-        assert_eq!(choose(&index, "linux/riscv64"), None);
+        assert_eq!(choose(&index, &Platform::written("linux/amd64")), digest('2'));
+        assert_eq!(choose(&index, &Platform::written("linux/arm64")), digest('1'));
+        assert_eq!(choose(&index, &Platform::written("linux/arm/v7")), digest('3'));
+        assert_eq!(choose(&index, &Platform::written("linux/riscv64")), None);
     }
 
     async fn remote(server: &Server, access: Access) -> RegistryClient {
@@ -559,7 +559,7 @@ mod tests {
         for (registry, reply, expected) in answers() {
             let server = Server::always(reply).await;
             let remote = remote(&server, Access::Pull).await;
-            let described = remote.describe("linux/amd64").await;
+            let described = remote.describe(&Platform::written("linux/amd64")).await;
             let what = described.as_ref().err().map(ToString::to_string);
             assert_eq!(class(&described), expected, "{registry}: {what:?}");
             assert_eq!(server.asked().len(), 1, "{registry}: nothing is tried again here");
@@ -590,7 +590,10 @@ mod tests {
                 }
             })
             .await;
-            let described = remote(&server, Access::Pull).await.describe("linux/amd64").await;
+            let described = remote(&server, Access::Pull)
+                .await
+                .describe(&Platform::written("linux/amd64"))
+                .await;
             assert_eq!(class(&described), expected, "{status}");
         }
     }
@@ -613,7 +616,7 @@ mod tests {
         .await;
         let remote = remote(&server, Access::Pull).await;
         for _ in 0..3 {
-            assert!(remote.describe("linux/amd64").await.unwrap().is_none());
+            assert!(remote.describe(&Platform::written("linux/amd64")).await.unwrap().is_none());
         }
         let tokens = server.asked().iter().filter(|one| one.line.contains("/token")).count();
         assert_eq!((tokens, server.asked().len()), (1, 4));
@@ -624,7 +627,7 @@ mod tests {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let closed = format!("127.0.0.1:{port}/a/b:c");
         let remote = RegistryClient::open(None, Access::Pull, &closed, &Quiet).await.unwrap();
-        let error = remote.describe("linux/amd64").await.err().unwrap();
+        let error = remote.describe(&Platform::written("linux/amd64")).await.err().unwrap();
         assert!(matches!(error, EngineError::Offline { .. }), "{error:?}");
     }
 
@@ -638,9 +641,16 @@ mod tests {
         let name = |repository: &str| format!("{}/{repository}/x:tag", server.host);
         let registry = open(None, &name("first"), &Quiet).await.unwrap();
         let of = |repository| RegistryClient::of(registry.clone(), Access::Pull, &name(repository));
-        let first = of("first").unwrap().describe("linux/amd64").await;
+        let first = of("first").unwrap().describe(&Platform::written("linux/amd64")).await;
         assert_eq!(class(&first), "limited");
-        assert!(of("second").unwrap().describe("linux/amd64").await.unwrap().is_none());
+        assert!(
+            of("second")
+                .unwrap()
+                .describe(&Platform::written("linux/amd64"))
+                .await
+                .unwrap()
+                .is_none()
+        );
         let asked = server.asked();
         let pause = asked[1].at - asked[0].at;
         assert!(pause >= std::time::Duration::from_secs(1), "{pause:?}");

@@ -5,7 +5,9 @@
 //! builds and evaluates. This builds the bundled dataset and evaluates its own patches:
 //!
 //! ```no_run
-//! use imgforge::forge::{Forge, ForgeOptions, LoadOptions, RunOptions, Selection, SourceOptions};
+//! use imgforge::forge::{
+//!     Forge, ForgeOptions, LoadOptions, RunOptions, Selection, SourceOptions, run_id,
+//! };
 //! use imgforge::plan::{EvaluateOptions, check::Purpose};
 //! use imgforge::progress::PlainReporter;
 //!
@@ -20,7 +22,7 @@
 //!     ..LoadOptions::of_build(Selection::all("demo"), sources)
 //! };
 //! let reporter = || Ok(Box::new(PlainReporter::new(std::io::stderr(), false)) as _);
-//! let run = forge.evaluate(&load, &RunOptions::named("first"), reporter).await?;
+//! let run = forge.evaluate(&load, &RunOptions::named(run_id("first")?), reporter).await?;
 //! for result in &run.report.results {
 //!     println!("{}: {}", result.instance_id, result.verdict);
 //! }
@@ -79,6 +81,7 @@ pub mod report;
 mod requirements;
 mod retry;
 pub mod run;
+pub mod run_id;
 pub mod session;
 pub mod sign;
 mod size;

@@ -386,7 +386,7 @@ impl Space {
         let mut plan = Planner::new(&self.catalog, options, &from).plan(&work).unwrap();
         let inventory = survey::inventory(&*self.engine, "fake", &self.store, &plan).await;
         plan.assess(&inventory.unwrap().0, false);
-        let dir = RunDir::new(&self.dir.path().join("runs"), "r").unwrap();
+        let dir = RunDir::new(&self.dir.path().join("runs"), &"r".parse().unwrap());
         let target = |one: &imgforge::plan::Target| {
             let instance = work[one.work].instance.clone();
             let target = RunTarget {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use imgforge::event::{Event, Reporter};
 use imgforge::forge::{
     Ended, EngineChoice, ErrorKind, Forge, ForgeOptions, LoadOptions, Notice, Notices, RunOptions,
-    Selection, SourceOptions,
+    Selection, SourceOptions, run_id,
 };
 use imgforge::key::Kind;
 use imgforge::plan::EvaluateOptions;
@@ -61,14 +61,20 @@ async fn the_door_builds_and_evaluates_and_a_second_time_everything_is_known() {
     let (forge, given) = open(dir.path());
     let events = Arc::new(Mutex::new(0));
     let reporter = || Ok(Box::new(Counting(events.clone())) as _);
-    let run = forge.evaluate(&load(), &RunOptions::named("first"), reporter).await.unwrap();
+    let run = forge
+        .evaluate(&load(), &RunOptions::named(run_id("first").unwrap()), reporter)
+        .await
+        .unwrap();
     assert_eq!(run.ended, Ended::Complete, "{:?}", run.report.results);
     let [result] = run.report.results.as_slice() else { panic!("{:?}", run.report.results) };
     assert_eq!((result.verdict, result.cached), (Verdict::Resolved, false));
     assert!(*events.lock().unwrap() > 0);
 
     let reporter = || -> Result<_, _> { panic!("nothing is to be run") };
-    let again = forge.evaluate(&load(), &RunOptions::named("second"), reporter).await.unwrap();
+    let again = forge
+        .evaluate(&load(), &RunOptions::named(run_id("second").unwrap()), reporter)
+        .await
+        .unwrap();
     assert!(again.report.results[0].cached);
     let said = given.lock().unwrap().clone();
     let known = (Notice::Remark, "nothing to run: all 1 results are known".to_owned());

@@ -62,8 +62,9 @@ pub(super) async fn run(global: &Global, args: CleanArgs) -> CommandResult {
     };
     let scratch = engine.remove_scratch(&judge).await;
     add(scratch.map_err(open::engine_failure)?);
-    if let Some(run_id) = &args.run_id {
-        let of_run = engine.remove_run(run_id, &judge).await;
+    // No run can have another name: nothing of such a one is left.
+    if let Some(run_id) = args.run_id.as_ref().and_then(|text| text.parse().ok()) {
+        let of_run = engine.remove_run(&run_id, &judge).await;
         add(of_run.map_err(open::engine_failure)?);
     }
     report(global, found)

@@ -158,8 +158,7 @@ async fn check_gold(global: &Global, args: &CheckArgs) -> Result<Vec<(String, St
         exec: &args.exec,
         run: &args.run,
     };
-    let options =
-        RunOptions { replace: args.run_id.is_none(), ..wanted.options(global, run_id.clone())? };
+    let options = RunOptions { replace: args.run_id.is_none(), ..wanted.options(global, &run_id)? };
     let Evaluation { report, ended, .. } = &wanted.evaluate(global, &options).await?;
     let unfinished = || anyhow!("the check did not come to its end");
     match ended {

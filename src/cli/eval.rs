@@ -4,7 +4,7 @@ use anyhow::anyhow;
 use clap::Args;
 
 use crate::forge::run_directory::run_error;
-use crate::forge::{Ended, Evaluation, LoadOptions, RunOptions};
+use crate::forge::{self, Ended, Evaluation, LoadOptions, RunOptions};
 use crate::plan::check::Purpose;
 use crate::report::harness;
 
@@ -104,7 +104,7 @@ pub(super) async fn run(global: &Global, args: EvalArgs) -> CommandResult {
         say_run_id: args.run_id.is_none(),
         replace: args.replace_run,
         force_rebuild: args.force_rebuild,
-        ..wanted.options(global, run_id)?
+        ..wanted.options(global, &run_id)?
     };
     let Evaluation { report, ended, .. } = &wanted.evaluate(global, &options).await?;
     let written =
@@ -140,12 +140,12 @@ pub(super) struct Wanted<'a> {
 
 impl Wanted<'_> {
     /// Returns the options of a run of that name.
-    pub fn options(&self, global: &Global, run_id: String) -> Result<RunOptions, Error> {
+    pub fn options(&self, global: &Global, run_id: &str) -> Result<RunOptions, Error> {
         Ok(RunOptions {
             use_results: !self.run.no_result_cache,
             fail_on_suspicion: self.run.fail_on_suspicion,
             build: self.exec.options(global)?,
-            ..RunOptions::named(run_id)
+            ..RunOptions::named(forge::run_id(run_id)?)
         })
     }
 

@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::cli::out::out;
 use crate::forge::run_directory::run_error;
-use crate::forge::{SavedRun, SavedRunOptions};
+use crate::forge::{self, SavedRun, SavedRunOptions};
 use crate::report::compare::compare;
 use crate::report::{RunReport, harness};
 
@@ -57,7 +57,7 @@ impl ReportArgs {
             instance_ids: self.instance_ids.clone(),
             write,
         };
-        global.forge_options().saved_run(run_id, &options).await
+        global.forge_options().saved_run(&forge::run_id(run_id)?, &options).await
     }
 }
 

@@ -48,7 +48,7 @@ pub fn write(
         write_changed(&path, text.as_bytes())?;
         written.push(path);
     }
-    let dir = directory.join(DIRECTORY).join(&report.run_id);
+    let dir = directory.join(DIRECTORY).join(report.run_id.as_str());
     let texts = [
         ("summary.md", &outputs.markdown, markdown::summary(report)),
         ("junit.xml", &outputs.junit, junit::junit(report)),

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use crate::owner::Judge;
 use crate::platform::Platform;
+use crate::run_id::RunId;
 
 use super::{
     AttachRequest, Attached, BuildRequest, EngineInfo, Image, LayerConsumer, LayerRequest,
@@ -119,7 +120,7 @@ pub trait Runner: Send + Sync {
 
     /// Removes the containers of a run, see [`label::RUN`], whose owner is dead, or is a process of
     /// this very host and namespace: another one may have a run of that name as well.
-    async fn remove_run(&self, run_id: &str, judge: &Judge<'_>) -> Result<Removed>;
+    async fn remove_run(&self, run_id: &RunId, judge: &Judge<'_>) -> Result<Removed>;
 
     /// Removes scratch images and containers whose owner, see [`label::SCRATCH`], is dead.
     async fn remove_scratch(&self, judge: &Judge<'_>) -> Result<Removed>;

@@ -58,7 +58,7 @@ pub(super) fn request(
         loopback_names: recipe.loopback_names(),
         variables: recipe.variables(),
         labels: BTreeMap::from([
-            (label::RUN.to_owned(), run_id.to_owned()),
+            (label::RUN.to_owned(), run_id.to_string()),
             (label::INSTANCE.to_owned(), recipe.instance_id.clone()),
         ]),
     }

@@ -11,6 +11,7 @@ use crate::plan::{EvaluateOptions, Work};
 use crate::progress::{Fanout, Timeline};
 use crate::report::{RunReport, Span};
 use crate::run::{Metadata, RUNS, RunDir, RunLock, Settings, same_rows};
+use crate::run_id::RunId;
 
 use super::assessed::{AssessedPlan, BuildOptions};
 use super::open::engine_error;
@@ -26,7 +27,7 @@ use super::{Error, Forge, LoadOptions, Notices};
 #[derive(Debug, Clone)]
 pub struct RunOptions {
     /// The name of the run: it names the directory of its logs.
-    pub run_id: String,
+    pub run_id: RunId,
     /// Whether a remark says that name: nobody chose it.
     pub say_run_id: bool,
     /// Whether a run of that name with other rows or predictions is removed.
@@ -43,9 +44,9 @@ pub struct RunOptions {
 
 impl RunOptions {
     /// The run of that name, as the command line does it without options.
-    pub fn named(run_id: impl Into<String>) -> RunOptions {
+    pub fn named(run_id: RunId) -> RunOptions {
         RunOptions {
-            run_id: run_id.into(),
+            run_id,
             say_run_id: false,
             replace: false,
             force_rebuild: false,
@@ -117,7 +118,7 @@ async fn evaluate(
     reporter: impl FnOnce() -> Result<Box<dyn Reporter>, Error>,
 ) -> Result<Evaluation, Error> {
     let notices = &forge.options.notices;
-    let dir = RunDir::new(&forge.options.output_dir.join(RUNS), &run.run_id).map_err(run_error)?;
+    let dir = RunDir::new(&forge.options.output_dir.join(RUNS), &run.run_id);
     // Before anything is fetched; what else may differ is looked at once the predictions are read.
     if !run.replace
         && let Some(known) = dir.metadata().map_err(run_error)?

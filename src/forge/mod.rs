@@ -52,6 +52,7 @@ pub use open::Opened;
 pub use options::{EngineChoice, ForgeOptions, LoadOptions, Selection, SourceOptions};
 pub use password::Password;
 pub use predictions::Submission;
+pub use run_directory::run_id;
 pub use saved_run::{SavedRun, SavedRunOptions};
 pub use workload::Workload;
 

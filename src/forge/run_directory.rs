@@ -1,10 +1,19 @@
 //! The directory of a run: taken for rows and predictions, and refused for others.
 
 use crate::run::{Changes, Metadata, RunDir, RunError, RunLock, same_predictions, same_rows};
+use crate::run_id::{NotARunId, RunId};
 use crate::words;
 
 use super::record::Record;
 use super::{Error, Notices};
+
+/// Reads the name of a run that a person wrote.
+///
+/// # Errors
+/// No directory can be called so.
+pub fn run_id(text: &str) -> Result<RunId, Error> {
+    text.parse().map_err(|error: NotARunId| run_error(error.into()))
+}
 
 /// Makes the error of a run's directory.
 pub(crate) fn run_error(error: RunError) -> Error {
@@ -68,7 +77,7 @@ pub(super) fn begin(
 }
 
 /// Says that the reports of a run are of a part of it now.
-pub(crate) fn say_left_out(run_id: &str, count: usize, notices: &Notices) {
+pub(crate) fn say_left_out(run_id: &RunId, count: usize, notices: &Notices) {
     if count > 0 {
         notices.advise(format!(
             "run `{run_id}` had {} that {} not chosen now; its reports are of the chosen ones",
@@ -79,7 +88,7 @@ pub(crate) fn say_left_out(run_id: &str, count: usize, notices: &Notices) {
 }
 
 /// Says what is not as it was when the run began.
-fn say_changes(run_id: &str, changes: &Changes, notices: &Notices) {
+fn say_changes(run_id: &RunId, changes: &Changes, notices: &Notices) {
     if !changes.changed.is_empty() {
         let shown: Vec<&str> = changes.changed.iter().take(10).map(String::as_str).collect();
         let more = match changes.changed.len() - shown.len() {

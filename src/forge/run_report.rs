@@ -6,13 +6,14 @@ use crate::dataset::Refused;
 use crate::grade::GRADER;
 use crate::report::{InstanceResult, RunReport, Verdict, milliseconds};
 use crate::run::Metadata;
+use crate::run_id::RunId;
 
 use super::workload::Workload;
 use super::{LoadOptions, results};
 
 /// Makes the report of a run that has no results yet.
 pub(super) fn begin(
-    run_id: &str,
+    run_id: &RunId,
     load: &LoadOptions,
     workload: &Workload,
     metadata: &Metadata,
@@ -24,7 +25,7 @@ pub(super) fn begin(
         .iter()
         .map(|one| (one.instance_id.clone(), one.repo.clone().unwrap_or_default()));
     RunReport {
-        run_id: run_id.to_owned(),
+        run_id: run_id.clone(),
         dataset: load.selection.dataset.clone(),
         split: load.selection.split.clone(),
         created_at: metadata.created_at.clone(),

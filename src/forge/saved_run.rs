@@ -13,6 +13,7 @@ use crate::exec::evaluation_files::grade_file;
 use crate::grade::{Family, GRADER, PATCH_FAILED, Rules, ends_at_time_limit};
 use crate::report::{InstanceResult, RunReport, Verdict};
 use crate::run::{Metadata, RUNS, RunDir, RunLock, Settings, file};
+use crate::run_id::RunId;
 
 use super::record::Record;
 use super::rows::{self, ChosenInstances};
@@ -46,7 +47,7 @@ impl ForgeOptions {
     /// There is no such run, it is under way, or its rows cannot be read.
     pub async fn saved_run(
         &self,
-        run_id: &str,
+        run_id: &RunId,
         options: &SavedRunOptions,
     ) -> Result<SavedRun, Error> {
         load(self, run_id, options).await
@@ -55,11 +56,11 @@ impl ForgeOptions {
 
 async fn load(
     forge: &ForgeOptions,
-    run_id: &str,
+    run_id: &RunId,
     args: &SavedRunOptions,
 ) -> Result<SavedRun, Error> {
     let notices = &forge.notices;
-    let dir = RunDir::new(&forge.output_dir.join(RUNS), run_id).map_err(run_error)?;
+    let dir = RunDir::new(&forge.output_dir.join(RUNS), run_id);
     let lock = dir.lock_existing().map_err(run_error)?;
     let metadata = dir.metadata().map_err(run_error)?;
     let recorded = |field: fn(&Metadata) -> &String| metadata.as_ref().map(|m| field(m).clone());
@@ -124,10 +125,10 @@ async fn load(
 }
 
 /// Makes a report of what the directory of a run records, without instances and results.
-fn recorded_report(run_id: &str, metadata: Option<&Metadata>, record: &Record) -> RunReport {
+fn recorded_report(run_id: &RunId, metadata: Option<&Metadata>, record: &Record) -> RunReport {
     let own = metadata.and_then(|metadata| metadata.imgforge.as_ref());
     RunReport {
-        run_id: run_id.to_owned(),
+        run_id: run_id.clone(),
         dataset: String::new(),
         split: String::new(),
         created_at: metadata.map_or(String::new(), |metadata| metadata.created_at.clone()),

@@ -5,15 +5,17 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::run_id::RunId;
+
 use super::{InstanceResult, RunReport, Score, Verdict};
 
 /// A run beside an earlier one.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
     /// The run.
-    pub run_id: String,
+    pub run_id: RunId,
     /// The earlier run.
-    pub against: String,
+    pub against: RunId,
     /// Resolved now and not before.
     pub gained: Vec<Change>,
     /// Resolved before and not now.
@@ -206,7 +208,7 @@ mod tests {
             result.patch = Some(patch.to_owned());
             result
         };
-        now.run_id = "run-2".to_owned();
+        now.run_id = "run-2".parse().unwrap();
         now.instances = (1..=6).map(|at| format!("a-{at}")).collect();
         before.instances = now.instances.clone();
         now.results = vec![

@@ -11,7 +11,7 @@ use super::{InstanceResult, RunReport, Verdict};
 
 /// Renders a run.
 pub fn junit(report: &RunReport) -> String {
-    let mut document = Report::new(&report.run_id);
+    let mut document = Report::new(report.run_id.as_str());
     document.set_time(Duration::from_secs_f64(report.seconds.max(0.0)));
     for model in report.models() {
         let mut suite = TestSuite::new(model);

@@ -9,7 +9,7 @@ const MOST: usize = 200;
 
 /// Renders a run in GitHub's Markdown.
 pub fn summary(report: &RunReport) -> String {
-    let mut text = format!("# Run {}\n\n", escape(&report.run_id));
+    let mut text = format!("# Run {}\n\n", escape(report.run_id.as_str()));
     let _ = writeln!(
         text,
         "{} ({}), {} instances\n",

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::grade::{Grader, Resolution, TestsStatus};
 use crate::key::Key;
 use crate::platform::Platform;
+use crate::run_id::RunId;
 use crate::tree::TreeNotes;
 
 pub use score::{RepositoryScore, Score};
@@ -30,7 +31,7 @@ pub use verdict::Verdict;
 #[derive(Debug, Clone)]
 pub struct RunReport {
     /// The run.
-    pub run_id: String,
+    pub run_id: RunId,
     /// The dataset as it was asked for.
     pub dataset: String,
     /// The split.

@@ -58,7 +58,7 @@ pub fn report() -> RunReport {
     let submitted = BTreeMap::from([("org/model".to_owned(), instances.clone())]);
     instances.push("x__y-99".to_owned());
     RunReport {
-        run_id: "run-1".to_owned(),
+        run_id: "run-1".parse().unwrap(),
         dataset: "lite".to_owned(),
         split: "test".to_owned(),
         created_at: "2026-01-02T03:04:05Z".to_owned(),

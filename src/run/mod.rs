@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::atomic;
 use crate::key::Digest;
 use crate::platform::Platform;
+use crate::run_id::{NotARunId, RunId, names_a_directory};
 
 mod same;
 
@@ -47,7 +48,7 @@ pub enum RunError {
     #[error("run `{run_id}` is under way in another process{owner}")]
     UnderWay {
         /// The run.
-        run_id: String,
+        run_id: RunId,
         /// Which, when it says so.
         owner: String,
     },
@@ -55,7 +56,7 @@ pub enum RunError {
     #[error("there is no run `{run_id}` below `{RUNS}`")]
     Unknown {
         /// The run.
-        run_id: String,
+        run_id: RunId,
         /// Those that are there.
         known: Vec<String>,
     },
@@ -72,7 +73,7 @@ pub enum RunError {
     #[error("run `{run_id}` is another one: {what}")]
     Other {
         /// The run.
-        run_id: String,
+        run_id: RunId,
         /// What differs.
         what: String,
     },
@@ -85,6 +86,12 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl From<NotARunId> for RunError {
+    fn from(NotARunId(name): NotARunId) -> Self {
+        RunError::Name { what: "run id", name }
+    }
 }
 
 impl RunError {
@@ -180,7 +187,7 @@ impl PatchState {
 /// The directory of a run.
 #[derive(Debug, Clone)]
 pub struct RunDir {
-    run_id: String,
+    run_id: RunId,
     path: PathBuf,
 }
 
@@ -191,12 +198,11 @@ pub struct RunLock {
 }
 
 fn check(what: &'static str, name: &str) -> Result<(), RunError> {
-    let fits = !name.is_empty()
-        && name.len() <= 200
-        && name != "."
-        && name != ".."
-        && !name.contains(['/', '\0', '\n']);
-    if fits { Ok(()) } else { Err(RunError::Name { what, name: name.to_owned() }) }
+    if names_a_directory(name) {
+        Ok(())
+    } else {
+        Err(RunError::Name { what, name: name.to_owned() })
+    }
 }
 
 fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> RunError {
@@ -211,13 +217,12 @@ pub fn model_name(model: &str) -> String {
 
 impl RunDir {
     /// Names the directory of a run below `root`, which is [`RUNS`] but in tests.
-    pub fn new(root: &Path, run_id: &str) -> Result<RunDir, RunError> {
-        check("run id", run_id)?;
-        Ok(RunDir { run_id: run_id.to_owned(), path: root.join(run_id) })
+    pub fn new(root: &Path, run_id: &RunId) -> RunDir {
+        RunDir { run_id: run_id.clone(), path: root.join(run_id.as_str()) }
     }
 
     /// Returns the run id.
-    pub fn run_id(&self) -> &str {
+    pub fn run_id(&self) -> &RunId {
         &self.run_id
     }
 
@@ -370,12 +375,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_leave_the_directory_of_runs_are_refused() {
+    fn names_that_leave_the_directory_of_a_run_are_refused() {
         let root = tempfile::tempdir().unwrap();
-        for bad in ["", "..", "a/b", "a\nb"] {
-            assert!(RunDir::new(root.path(), bad).is_err(), "{bad:?}");
-        }
-        let run = RunDir::new(root.path(), "x").unwrap();
+        let run = RunDir::new(root.path(), &"x".parse().unwrap());
         let dir = run.instance("org/model", "a__b-1", 1).unwrap();
         assert!(dir.ends_with("x/org__model/a__b-1/run_2"), "{}", dir.display());
         assert!(run.instance("..", "a__b-1", 0).is_err());
@@ -385,7 +387,7 @@ mod tests {
     #[test]
     fn one_process_at_a_time_has_a_run() {
         let root = tempfile::tempdir().unwrap();
-        let run = RunDir::new(root.path(), "x").unwrap();
+        let run = RunDir::new(root.path(), &"x".parse().unwrap());
         let lock = run.lock().unwrap();
         let error = run.lock().unwrap_err();
         assert!(error.to_string().contains("under way"), "{error}");
@@ -396,7 +398,7 @@ mod tests {
     #[test]
     fn the_record_of_the_harness_is_read_as_well() {
         let root = tempfile::tempdir().unwrap();
-        let run = RunDir::new(root.path(), "x").unwrap();
+        let run = RunDir::new(root.path(), &"x".parse().unwrap());
         assert_eq!(run.metadata().unwrap(), None);
         let text = r#"{"dataset": "SWE-bench/SWE-bench_Lite", "split": "test", "task_repo": null,
                        "created_at": "2026-01-01T00:00:00+00:00"}"#;

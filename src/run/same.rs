@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use crate::dataset::full_name;
+use crate::run_id::RunId;
 
 use super::{Metadata, RunError, Settings, Submitted};
 
@@ -22,7 +23,7 @@ pub struct Changes {
 /// # Errors
 /// [`RunError::Other`], with what differs.
 pub fn same_rows(
-    run_id: &str,
+    run_id: &RunId,
     known: &Metadata,
     dataset: &str,
     split: &str,
@@ -31,7 +32,7 @@ pub fn same_rows(
         return Ok(());
     }
     Err(RunError::Other {
-        run_id: run_id.to_owned(),
+        run_id: run_id.clone(),
         what: format!(
             "it was made with dataset `{}` ({}), not with `{dataset}` ({split})",
             known.dataset, known.split
@@ -53,7 +54,7 @@ fn place(dataset: &str) -> String {
 /// # Errors
 /// [`RunError::Other`], with what differs.
 pub fn same_predictions(
-    run_id: &str,
+    run_id: &RunId,
     known: &Settings,
     now: &Settings,
 ) -> Result<Changes, RunError> {
@@ -63,7 +64,7 @@ pub fn same_predictions(
         settings.submitted.iter().map(|one| (key(one), one.clone())).collect()
     };
     let (before, after) = (index(known), index(now));
-    let other = |what: String| RunError::Other { run_id: run_id.to_owned(), what };
+    let other = |what: String| RunError::Other { run_id: run_id.clone(), what };
     let mut changes = Changes {
         left_out: known.instances.iter().filter(|id| !chosen.contains(id.as_str())).count(),
         ..Changes::default()
@@ -120,6 +121,10 @@ mod tests {
     use crate::platform::Platform;
     use crate::run::PatchState;
 
+    fn run() -> RunId {
+        "r".parse().unwrap()
+    }
+
     /// Settings with predictions such as `m/a=text`, for instances `a` to `d`.
     fn settings(chosen: &str, predictions: &[&str]) -> Settings {
         let submitted = predictions.iter().map(|text| {
@@ -166,7 +171,7 @@ mod tests {
             ("abcd", &["n/a=1", "n/b=2"], Err("it has predictions of model `m`")),
         ];
         for (chosen, predictions, wanted) in cases {
-            let found = same_predictions("r", &was, &settings(chosen, predictions));
+            let found = same_predictions(&run(), &was, &settings(chosen, predictions));
             match (found, wanted) {
                 (Ok(found), Ok((changed, left_out))) => {
                     assert_eq!((found.changed.len(), found.left_out), (changed.len(), left_out));
@@ -183,11 +188,11 @@ mod tests {
     #[test]
     fn the_datasets_own_patches_change_with_it_and_old_records_have_no_digest() {
         let (was, now) = (settings("ab", &["gold/a=1"]), settings("ab", &["gold/a=2"]));
-        assert_eq!(same_predictions("r", &was, &now).unwrap().changed, ["a"]);
+        assert_eq!(same_predictions(&run(), &was, &now).unwrap().changed, ["a"]);
         let mut old = settings("ab", &["m/a=1"]);
         old.submitted[0].digest = None;
         let now = settings("ab", &["m/a=2"]);
-        assert_eq!(same_predictions("r", &old, &now).unwrap(), Changes::default());
+        assert_eq!(same_predictions(&run(), &old, &now).unwrap(), Changes::default());
     }
 
     #[test]
@@ -199,10 +204,10 @@ mod tests {
             created_at: String::new(),
             imgforge: None,
         };
-        same_rows("r", &known("lite"), "SWE-bench/SWE-bench_Lite", "test").unwrap();
-        same_rows("r", &known("src/lib.rs"), "./src/../src/lib.rs", "test").unwrap();
-        let error = same_rows("r", &known("lite"), "lite", "dev").unwrap_err().to_string();
+        same_rows(&run(), &known("lite"), "SWE-bench/SWE-bench_Lite", "test").unwrap();
+        same_rows(&run(), &known("src/lib.rs"), "./src/../src/lib.rs", "test").unwrap();
+        let error = same_rows(&run(), &known("lite"), "lite", "dev").unwrap_err().to_string();
         assert!(error.contains("dataset `lite` (test), not with `lite` (dev)"), "{error}");
-        same_rows("r", &known("demo"), "lite", "test").unwrap_err();
+        same_rows(&run(), &known("demo"), "lite", "test").unwrap_err();
     }
 }

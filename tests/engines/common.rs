@@ -15,6 +15,7 @@ use imgforge::engine::{
 };
 use imgforge::key::Digest;
 use imgforge::owner::Liveness;
+use imgforge::run_id::RunId;
 
 use crate::needs;
 
@@ -176,6 +177,11 @@ impl Bench {
     /// Returns a name of this test's own.
     pub fn name(&self, tag: &str) -> String {
         format!("{}:{tag}", self.prefix)
+    }
+
+    /// Returns the run that its sandboxes are of.
+    pub fn run_id(&self) -> RunId {
+        self.owner.parse().unwrap()
     }
 
     /// Returns the reference that a Dockerfile stands on.

@@ -24,7 +24,7 @@ pub fn sandbox(bench: &Bench, script: &str) -> SandboxRequest {
         network: SandboxNetwork::None,
         loopback_names: Vec::new(),
         variables: BTreeMap::new(),
-        labels: BTreeMap::from([(label::RUN.to_owned(), bench.name("run"))]),
+        labels: BTreeMap::from([(label::RUN.to_owned(), bench.run_id().to_string())]),
     }
 }
 
@@ -187,7 +187,7 @@ fn a_container_that_somebody_kills_did_not_end_by_itself() {
                     let docker = |args: &[&str]| {
                         Command::new("docker").arg("-H").arg(host).args(args).output().unwrap()
                     };
-                    let label = format!("label={}={}", label::RUN, bench.name("run"));
+                    let label = format!("label={}={}", label::RUN, bench.run_id());
                     let found = docker(&["ps", "-q", "--filter", &label]);
                     let id = String::from_utf8(found.stdout).unwrap();
                     assert!(docker(&["kill", id.trim()]).status.success());
@@ -219,7 +219,7 @@ fn a_container_that_somebody_removes_is_worth_another_try() {
             while !log.text().contains("up") {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            let label = format!("label={}={}", label::RUN, bench.name("run"));
+            let label = format!("label={}={}", label::RUN, bench.run_id());
             let script = format!(
                 "docker -H unix://{socket} ps -q --filter {label} | \
                  xargs docker -H unix://{socket} rm -f"
@@ -310,7 +310,7 @@ fn a_run_of_this_host_is_removed_whoever_owns_it() {
     on_every_engine(|bench| async move {
         let request = sandbox(&bench, "echo up; sleep 1000");
         let log = Log::default();
-        let (other, run_id) = (bench.another_engine().await, bench.name("run"));
+        let (other, run_id) = (bench.another_engine().await, bench.run_id());
         let judge = |_: &str, _: Option<SystemTime>| Liveness::Alive;
         let running = bench.engine.run_script(&request, &log, &log);
         let remove = async {

@@ -32,7 +32,7 @@ fn request(bench: &Bench) -> SessionRequest {
         network: SandboxNetwork::None,
         loopback_names: Vec::new(),
         variables: BTreeMap::from([("OF_SESSION".to_owned(), "s".to_owned())]),
-        labels: BTreeMap::from([(label::RUN.to_owned(), bench.name("session"))]),
+        labels: BTreeMap::from([(label::RUN.to_owned(), bench.run_id().to_string())]),
     }
 }
 
@@ -691,7 +691,7 @@ fn a_session_that_somebody_removes_says_so() {
     on_every_engine(|bench| async move {
         let session = start(&bench).await;
         let running = session.spawn(&ExecRequest::shell("sleep 1000")).await.unwrap();
-        let run = bench.name("session");
+        let run = bench.run_id();
         let judge = |_: &str, _: Option<std::time::SystemTime>| imgforge::owner::Liveness::Alive;
         let removed = bench.engine.remove_run(&run, &judge).await.unwrap();
         assert_eq!(removed.removed.len(), 1, "{removed:?}");

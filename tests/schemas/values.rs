@@ -151,7 +151,7 @@ fn report(models: &[&str]) -> RunReport {
     });
     let instances: Vec<String> = (0..20).map(|number| format!("x__y-{number}")).collect();
     RunReport {
-        run_id: text("r"),
+        run_id: "r".parse().unwrap(),
         dataset: text("rows.jsonl"),
         split: text("test"),
         created_at: text("2026-01-31T15:30:00Z"),

@@ -38,6 +38,7 @@ use tokio::sync::OnceCell;
 
 use crate::owner::Judge;
 use crate::platform::Platform;
+use crate::run_id::RunId;
 
 use choice::{Choice, Endpoint};
 
@@ -227,7 +228,7 @@ impl Runner for DockerEngine {
         self.attach_to(request).await
     }
 
-    async fn remove_run(&self, run_id: &str, judge: &Judge<'_>) -> Result<Removed> {
+    async fn remove_run(&self, run_id: &RunId, judge: &Judge<'_>) -> Result<Removed> {
         self.remove_containers_of_run(run_id, judge).await
     }
 

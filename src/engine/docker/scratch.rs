@@ -11,6 +11,7 @@ use bollard::query_parameters::{
 
 use crate::engine::{Removed, Result, label};
 use crate::owner::{Judge, Liveness, Owner};
+use crate::run_id::RunId;
 
 use super::DockerEngine;
 use super::errors::{failed, is_being_removed, is_not_found};
@@ -58,7 +59,7 @@ impl DockerEngine {
 
     pub(super) async fn remove_containers_of_run(
         &self,
-        run_id: &str,
+        run_id: &RunId,
         judge: &Judge<'_>,
     ) -> Result<Removed> {
         let mut found = Removed::default();

@@ -11,6 +11,7 @@ use crate::engine::{
     SandboxRequest, label,
 };
 use crate::owner::{Judge, Liveness, Owner, proc_is_ours};
+use crate::run_id::RunId;
 
 use super::capabilities::{DEFAULT, SANDBOX};
 use super::layout::{Stored, file_error};
@@ -155,14 +156,14 @@ impl EmbeddedEngine {
 
     pub(super) fn remove_containers_of_run(
         &self,
-        run_id: &str,
+        run_id: &RunId,
         judge: &Judge<'_>,
     ) -> Result<Removed> {
         let mut found = Removed::default();
         for (name, path) in self.containers()? {
             let Ok(text) = fs::read(path.join(RUNNING)) else { continue };
             let Ok(running) = serde_json::from_slice::<Running>(&text) else { continue };
-            if running.run.as_deref() != Some(run_id) {
+            if running.run.as_deref() != Some(run_id.as_str()) {
                 continue;
             }
             // What runs here is meant, whatever it does; elsewhere nothing can be ended.

@@ -35,6 +35,7 @@ use async_trait::async_trait;
 
 use crate::owner::{Held, Judge, Owners};
 use crate::platform::Platform;
+use crate::run_id::RunId;
 
 use super::{
     AttachRequest, Attached, BuildRequest, Builder, EngineInfo, Image, Images, LayerConsumer,
@@ -275,7 +276,7 @@ impl Runner for EmbeddedEngine {
         self.attach_to(request).await
     }
 
-    async fn remove_run(&self, run_id: &str, judge: &Judge<'_>) -> Result<Removed> {
+    async fn remove_run(&self, run_id: &RunId, judge: &Judge<'_>) -> Result<Removed> {
         tokio::task::block_in_place(|| self.remove_containers_of_run(run_id, judge))
     }
 

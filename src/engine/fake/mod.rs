@@ -23,6 +23,7 @@ use crate::engine::{
 use crate::key::Digest;
 use crate::owner::{Judge, Liveness};
 use crate::platform::Platform;
+use crate::run_id::RunId;
 
 /// The methods of [`Engine`] that can be scripted and are recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -518,7 +519,7 @@ impl Runner for FakeEngine {
         })
     }
 
-    async fn remove_run(&self, _run_id: &str, _judge: &Judge<'_>) -> Result<Removed> {
+    async fn remove_run(&self, _run_id: &RunId, _judge: &Judge<'_>) -> Result<Removed> {
         Ok(Removed::default())
     }
 

@@ -254,9 +254,9 @@ impl Bootstrap {
             if !made.is_some_and(|label| self.made_the_same(label, python)) {
                 continue;
             }
-            let image = engine.inspect(&listed.id).await?;
+            let image = engine.inspect(listed.id.as_str()).await?;
             if image.is_some_and(|image| image.platform == *platform) {
-                engine.tag(&listed.id, &self.reference).await?;
+                engine.tag(listed.id.as_str(), &self.reference).await?;
                 return Ok(engine.inspect(&self.reference).await?);
             }
         }

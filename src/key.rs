@@ -12,6 +12,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+mod id;
+
+pub use id::{DiffId, ImageId};
+
 /// Version of the key derivation: bumped when the meaning of a field changes without its text
 /// changing. It enters every key.
 pub const SCHEMA: u32 = 1;

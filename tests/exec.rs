@@ -345,8 +345,8 @@ async fn a_replaced_image_of_the_same_key_does_not_hide_the_one_that_has_the_nam
         let image = space.engine.inspect(&node.image).await.unwrap().unwrap();
         // The engine lists by id: one before and one after.
         for digit in ["0", "f"] {
-            let id = format!("sha256:{}{}", digit.repeat(8), &image.id[15..]);
-            space.engine.put(Image { id, tags: Vec::new(), ..image.clone() });
+            let id = format!("sha256:{}{}", digit.repeat(8), &image.id.as_str()[15..]);
+            space.engine.put(Image { id: id.into(), tags: Vec::new(), ..image.clone() });
         }
     }
     let plan = space.plan().await;

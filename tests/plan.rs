@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use imgforge::catalog::Catalog;
 use imgforge::dataset::Instance;
-use imgforge::key::{Key, Kind};
+use imgforge::key::{DiffId, Key, Kind};
 use imgforge::plan::ModelPatch;
 use imgforge::plan::{
     EvaluateOptions, Inventory, Plan, PlanOptions, Planner, Present, Reason, Status, Work, render,
@@ -279,12 +279,12 @@ fn published_images_are_here_or_pulled() {
 }
 
 /// Layers of a node as a build elsewhere would have them: one more than its parent.
-fn layers(plan: &Plan, build: &str) -> HashMap<Key, Vec<String>> {
-    let mut layers: HashMap<Key, Vec<String>> = HashMap::new();
+fn layers(plan: &Plan, build: &str) -> HashMap<Key, Vec<DiffId>> {
+    let mut layers: HashMap<Key, Vec<DiffId>> = HashMap::new();
     for (index, node) in plan.nodes() {
         let parent = plan.parent(index).map(|parent| plan.graph[parent].key);
         let mut own = parent.map_or(Vec::new(), |parent| layers[&parent].clone());
-        own.push(format!("{build} {}", node.id));
+        own.push(format!("{build} {}", node.id).into());
         layers.insert(node.key, own);
     }
     layers
@@ -318,7 +318,7 @@ fn what_is_offered_comes_where_it_fits_on_what_is_below() {
         let inventory = inventory(&plan, |id| here.contains(&short(id)));
         plan.assess(&inventory, false);
         let (local, elsewhere) = (layers(&plan, "one"), layers(&plan, build));
-        let offers: HashMap<Key, Vec<String>> = plan
+        let offers: HashMap<Key, Vec<DiffId>> = plan
             .nodes()
             .filter(|(_, node)| offered.iter().any(|of| node.id.starts_with(of)))
             .map(|(_, node)| (node.key, elsewhere[&node.key].clone()))

@@ -131,7 +131,7 @@ impl Collector<'_> {
                 self.engine.remove(tag).await?;
             }
             if !image.has_other_name() {
-                self.engine.remove(&image.id).await?;
+                self.engine.remove(image.id.as_str()).await?;
             }
             if named {
                 self.store.forget_images(self.identity, &[image.key])?;

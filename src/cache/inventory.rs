@@ -6,7 +6,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::bootstrap::{self, Bootstrap};
 use crate::engine::{EngineError, Image, LayerStorage, ListedImage, label};
-use crate::key::{Key, Kind};
+use crate::key::{DiffId, ImageId, Key, Kind};
 use crate::plan::name;
 use crate::store::{Indexed, Pinned, Pins, Store, StoreError, Use};
 
@@ -34,7 +34,7 @@ pub struct CachedImage {
     /// Whether no plan has it: it was pulled, or made of Debian's packages, for others to stand on.
     pub external: bool,
     /// The engine's id of the image: the digest of its config.
-    pub id: String,
+    pub id: ImageId,
     /// Every name that it has; none where another image of the key took its place.
     pub tags: Vec<String>,
     /// The key of the parent; `None` of what stands on nothing in the cache.
@@ -67,7 +67,7 @@ impl CachedImage {
     pub fn image(&self) -> String {
         match self.tags.first() {
             Some(tag) if self.external => tag.clone(),
-            None if self.external => self.id.clone(),
+            None if self.external => self.id.to_string(),
             _ => name::image(self.kind, &self.key),
         }
     }
@@ -125,7 +125,7 @@ struct Found {
     listed: ListedImage,
     /// What it counts as; `None` for an image that is not of the cache.
     ours: Option<Ours>,
-    diff_ids: Vec<String>,
+    diff_ids: Vec<DiffId>,
 }
 
 /// What an image counts as.
@@ -158,7 +158,7 @@ fn external(image: &ListedImage, engine: &dyn LayerStorage) -> Option<Ours> {
     }
     let published = image.tags.iter().any(|tag| tag.contains("sweb.eval."));
     let kind = if published { Kind::Instance } else { Kind::Base };
-    Some(Ours { key: image.id.parse().ok()?, kind, external: true })
+    Some(Ours { key: image.id.as_str().parse().ok()?, kind, external: true })
 }
 
 impl CacheInventory {
@@ -318,7 +318,7 @@ async fn find_images(
     }
     let looked: Vec<Option<Found>> = stream::iter(unknown)
         .map(|(listed, ours)| async move {
-            let image: Option<Image> = engine.inspect(&listed.id).await?;
+            let image: Option<Image> = engine.inspect(listed.id.as_str()).await?;
             let Some(Image { diff_ids, .. }) = image else { return Ok(None) };
             Ok::<_, EngineError>(Some(Found { listed, ours, diff_ids }))
         })

@@ -15,7 +15,7 @@ use crate::engine::reference::{self, NotAPlace};
 use crate::engine::registry::{self, Access, Described, Registry, RegistryClient};
 use crate::engine::retry::retried;
 use crate::engine::{Builder, EngineError, Image, LayerStorage, LogSink, NoLog, Result, label};
-use crate::key::{Key, Kind};
+use crate::key::{DiffId, Key, Kind};
 use crate::plan::name;
 use crate::platform::Platform;
 use crate::retry::QUESTION;
@@ -291,7 +291,7 @@ struct Pushing<'a> {
     /// Blobs that the registry is known to have.
     blobs: Mutex<HashSet<String>>,
     /// The layers of every image that is there, as tars.
-    layers: Mutex<HashMap<Key, Vec<String>>>,
+    layers: Mutex<HashMap<Key, Vec<DiffId>>>,
     /// Whether an image was pushed.
     works: AtomicBool,
     unlisted: Mutex<Vec<Unlisted>>,
@@ -531,7 +531,7 @@ impl Pushing<'_> {
 /// Tells whether a registry has that very image. An id is the digest of the config, and of the manifest
 /// on Docker's newer store.
 fn is_same(local: &Image, there: &Described) -> bool {
-    local.id == there.image.id || local.id == there.manifest
+    local.id == there.image.id || local.id == *there.manifest.as_str()
 }
 
 #[async_trait]
@@ -692,7 +692,7 @@ impl RegistryCache {
         // What was looked at, and not what the name means by now.
         let source = format!("{}@{manifest}", reference::split_tag(&source).0);
         let image = engine.pull(&source, &platform, log).await?;
-        engine.tag(&image.id, local).await?;
+        engine.tag(image.id.as_str(), local).await?;
         engine.remove(&source).await
     }
 }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::engine::{Image, LayerConsumer};
 use crate::hashing::Hashing;
+use crate::key::DiffId;
 
 /// What the document is, in a statement.
 pub const CYCLONEDX: &str = "https://cyclonedx.org/bom";
@@ -51,19 +52,19 @@ struct Layer {
 
 /// Takes layers and keeps what they tell of packages.
 #[derive(Debug, Default)]
-pub struct Inventory(Mutex<HashMap<String, Layer>>);
+pub struct Inventory(Mutex<HashMap<DiffId, Layer>>);
 
 impl LayerConsumer for Inventory {
-    fn wants(&self, diff_id: &str) -> bool {
+    fn wants(&self, diff_id: &DiffId) -> bool {
         !self.0.lock().expect("no holder panics").contains_key(diff_id)
     }
 
-    fn consume(&self, diff_id: Option<&str>, tar: &mut dyn Read) -> io::Result<()> {
+    fn consume(&self, diff_id: Option<&DiffId>, tar: &mut dyn Read) -> io::Result<()> {
         let mut hashing = Hashing::new(tar);
         let layer = read(&mut hashing)?;
         io::copy(&mut hashing, &mut io::sink())?;
-        let digest = hashing.finish().1.oci();
-        let diff_id = diff_id.map_or(digest, str::to_owned);
+        let digest = hashing.finish().1;
+        let diff_id = diff_id.cloned().unwrap_or_else(|| digest.into());
         self.0.lock().expect("no holder panics").insert(diff_id, layer);
         Ok(())
     }
@@ -301,7 +302,7 @@ mod tests {
         let inventory = Inventory::default();
         let mut image = Image::default();
         for (number, files) in layers.iter().enumerate() {
-            let diff_id = format!("sha256:{number}");
+            let diff_id = format!("sha256:{number}").into();
             assert!(inventory.wants(&diff_id));
             inventory.consume(Some(&diff_id), &mut tar_of(files).as_slice()).unwrap();
             assert!(!inventory.wants(&diff_id));

@@ -25,7 +25,7 @@ pub fn contents(images: &[(Option<usize>, u64)]) -> CacheInventory {
             key,
             kind,
             external: false,
-            id: format!("sha256:{at}"),
+            id: format!("sha256:{at}").into(),
             tags: vec![crate::plan::name::image(kind, &key)],
             parent: parent.map(|parent| contents.images[parent].key),
             layers,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::engine::{Engine, Image, LayerConsumer, ListedImage, label};
-use crate::key::{Digest, Key, Kind};
+use crate::key::{DiffId, Digest, ImageId, Key, Kind};
 use crate::plan::name;
 use crate::platform::Platform;
 use crate::store::{ImageRecord, Store};
@@ -77,7 +77,7 @@ pub struct Finding {
     pub problem: Problem,
     /// The engine's id, where it has it.
     #[serde(skip)]
-    pub id: Option<String>,
+    pub id: Option<ImageId>,
 }
 
 /// The result of a check.
@@ -96,32 +96,32 @@ pub struct Verified {
 /// Hashes every layer.
 #[derive(Default)]
 struct Hashing {
-    seen: Mutex<HashMap<String, Option<String>>>,
+    seen: Mutex<HashMap<DiffId, Option<String>>>,
 }
 
 impl Hashing {
-    fn note(&self, diff_id: String, damage: Option<String>) {
+    fn note(&self, diff_id: DiffId, damage: Option<String>) {
         self.seen.lock().expect("no holder panics").insert(diff_id, damage);
     }
 }
 
 impl LayerConsumer for Hashing {
-    fn wants(&self, diff_id: &str) -> bool {
+    fn wants(&self, diff_id: &DiffId) -> bool {
         !self.seen.lock().expect("no holder panics").contains_key(diff_id)
     }
 
-    fn consume(&self, diff_id: Option<&str>, tar: &mut dyn Read) -> std::io::Result<()> {
+    fn consume(&self, diff_id: Option<&DiffId>, tar: &mut dyn Read) -> std::io::Result<()> {
         match (Digest::of_reader(tar), diff_id) {
-            (Ok((found, _)), None) => self.note(found.oci(), None),
+            (Ok((found, _)), None) => self.note(found.into(), None),
             (Ok((found, _)), Some(diff_id)) => {
-                let differs = found.oci() != diff_id;
+                let differs = *diff_id != found;
                 let damage = differs.then(|| format!("layer {diff_id} is {}", found.oci()));
-                self.note(diff_id.to_owned(), damage);
+                self.note(diff_id.clone(), damage);
             }
             (Err(error), None) => return Err(error),
             // The others may be well.
             (Err(error), Some(diff_id)) => {
-                self.note(diff_id.to_owned(), Some(format!("layer {diff_id}: {error}")));
+                self.note(diff_id.clone(), Some(format!("layer {diff_id}: {error}")));
             }
         }
         Ok(())
@@ -263,7 +263,7 @@ pub async fn repair(
         // which is not its own keeps the others.
         if !matches!(finding.problem, Problem::Labels(_))
             && let Some(id) = &finding.id
-            && let Some(image) = engine.inspect(id).await?
+            && let Some(image) = engine.inspect(id.as_str()).await?
         {
             for tag in image.tags.iter().filter(|tag| super::inventory::is_own_name(tag)) {
                 engine.remove(tag).await?;
@@ -289,9 +289,9 @@ async fn foreign_layers(
     engine: &dyn Engine,
     listed: &[ListedImage],
     native: &Platform,
-) -> Result<HashMap<String, String>, CacheError> {
+) -> Result<HashMap<ImageId, String>, CacheError> {
     let looked: Vec<Option<Image>> = stream::iter(listed.to_vec())
-        .map(|listed| async move { engine.inspect(&listed.id).await })
+        .map(|listed| async move { engine.inspect(listed.id.as_str()).await })
         .buffered(LOOKS_AT_ONCE)
         .try_collect()
         .await?;
@@ -300,13 +300,13 @@ async fn foreign_layers(
         .flatten()
         .filter(|image| !image.diff_ids.is_empty())
         .partition(|image| image.platform.matches(native));
-    let layers: HashMap<&[String], &Image> =
+    let layers: HashMap<&[DiffId], &Image> =
         ours.iter().map(|image| (image.diff_ids.as_slice(), image)).collect();
     let mut found = HashMap::new();
     for image in &others {
         let below = (1..=image.diff_ids.len()).find_map(|to| layers.get(&image.diff_ids[..to]));
         if let Some(below) = below {
-            let name = below.tags.first().unwrap_or(&below.id);
+            let name = below.name();
             let found_for = &image.platform;
             let why = format!("it says {found_for}, and has the layers of `{name}` for {native}");
             found.insert(image.id.clone(), why);
@@ -334,8 +334,8 @@ fn record(identity: &str, key: Key, kind: Kind, image: &Image, parent: Option<Ke
 #[derive(Default)]
 struct Damage {
     layers: usize,
-    by_layer: HashMap<String, String>,
-    by_image: HashMap<String, String>,
+    by_layer: HashMap<DiffId, String>,
+    by_image: HashMap<ImageId, String>,
 }
 
 impl Damage {
@@ -353,7 +353,7 @@ async fn read_layers(
     let mut all: Vec<&Image> = images.collect();
     all.sort_by_key(|image| image.diff_ids.len());
     // What is below another image is read with it.
-    let mut below: HashSet<&[String]> = HashSet::new();
+    let mut below: HashSet<&[DiffId]> = HashSet::new();
     for image in &all {
         for length in 1..image.diff_ids.len() {
             below.insert(&image.diff_ids[..length]);

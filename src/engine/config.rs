@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::ImageConfig;
+use crate::key::DiffId;
 use crate::platform::Platform;
 
 /// The creation time of every image: equal layers must give an equal id.
@@ -16,7 +17,7 @@ const CREATED: &str = "2020-01-01T00:00:00Z";
 pub(crate) fn config_json(
     config: &ImageConfig,
     platform: &Platform,
-    diff_ids: &[String],
+    diff_ids: &[DiffId],
 ) -> Vec<u8> {
     // What is not said stays empty: an image of no known platform is taken for none.
     let [os, architecture, variant] = platform.parts();
@@ -58,7 +59,7 @@ pub(crate) struct ReadConfig {
     /// Such as `linux/amd64`.
     pub platform: Platform,
     /// The sha256 of every uncompressed layer, lowest first.
-    pub diff_ids: Vec<String>,
+    pub diff_ids: Vec<DiffId>,
     /// What containers run with.
     pub config: ImageConfig,
 }
@@ -75,7 +76,7 @@ pub(crate) fn read(text: &[u8]) -> serde_json::Result<ReadConfig> {
     }
     #[derive(Deserialize)]
     struct RootFs {
-        diff_ids: Vec<String>,
+        diff_ids: Vec<DiffId>,
     }
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -113,8 +114,7 @@ mod tests {
     #[test]
     fn a_config_depends_on_what_it_was_made_from_and_nothing_else() {
         let config = ImageConfig { user: "me".to_owned(), ..ImageConfig::default() };
-        let text =
-            config_json(&config, &Platform::written("linux/arm/v7"), &["sha256:00".to_owned()]);
+        let text = config_json(&config, &Platform::written("linux/arm/v7"), &["sha256:00".into()]);
         assert_eq!(
             String::from_utf8(text).unwrap(),
             r#"{"architecture":"arm","config":{"User":"me"},"created":"2020-01-01T00:00:00Z","os":"linux","rootfs":{"diff_ids":["sha256:00"],"type":"layers"},"variant":"v7"}"#

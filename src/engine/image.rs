@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use crate::key::{DiffId, ImageId};
 use crate::platform::Platform;
 
 /// An image as the listing of an engine shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ListedImage {
     /// The engine's id: the digest of the config, or of the manifest on a containerd store.
-    pub id: String,
+    pub id: ImageId,
     /// `repository:tag` references.
     pub tags: Vec<String>,
     /// Labels.
@@ -21,19 +22,26 @@ pub struct ListedImage {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Image {
     /// The engine's id.
-    pub id: String,
+    pub id: ImageId,
     /// `repository:tag` references.
     pub tags: Vec<String>,
     /// `repository@sha256:…` of registries that it was pulled from or pushed to.
     pub repo_digests: Vec<String>,
     /// The sha256 of every uncompressed layer, lowest first.
-    pub diff_ids: Vec<String>,
+    pub diff_ids: Vec<DiffId>,
     /// Such as `linux/amd64`.
     pub platform: Platform,
     /// Bytes of all layers.
     pub size: u64,
     /// Labels, environment, entrypoint and so on.
     pub config: ImageConfig,
+}
+
+impl Image {
+    /// Returns its first name, or its id where it has none.
+    pub fn name(&self) -> &str {
+        self.tags.first().map_or(self.id.as_str(), String::as_str)
+    }
 }
 
 /// The runtime part of an image's config.

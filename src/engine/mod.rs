@@ -39,6 +39,7 @@ mod traits;
 
 use std::path::PathBuf;
 
+use crate::key::DiffId;
 use crate::platform::Platform;
 
 pub use address::{Address, Authority, Destination, WrongAddress};
@@ -170,20 +171,21 @@ impl LogSink for NoLog {
 /// Takes layers that an engine gives out. Called on a thread that may block.
 pub trait LayerConsumer: Send + Sync {
     /// Tells whether a layer is wanted whose digest is known before its bytes.
-    fn wants(&self, diff_id: &str) -> bool;
+    fn wants(&self, diff_id: &DiffId) -> bool;
 
     /// Takes the uncompressed tar of a layer; `diff_id` is its digest where the engine says it.
     ///
     /// # Errors
     /// Ends the reading of layers with [`EngineError::File`], or [`EngineError::NoSpace`].
-    fn consume(&self, diff_id: Option<&str>, tar: &mut dyn std::io::Read) -> std::io::Result<()>;
+    fn consume(&self, diff_id: Option<&DiffId>, tar: &mut dyn std::io::Read)
+    -> std::io::Result<()>;
 }
 
 /// What of an image travelled to a registry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PushSummary {
     /// The layers, by their digests as tars; `None` where the engine does not tell.
-    pub layers: Option<Vec<String>>,
+    pub layers: Option<Vec<DiffId>>,
 }
 
 /// What an engine keeps that no image needs.

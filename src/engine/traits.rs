@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::key::{DiffId, ImageId};
 use crate::owner::Judge;
 use crate::platform::Platform;
 use crate::run_id::RunId;
@@ -71,11 +72,11 @@ pub trait LayerStorage: Images {
     }
 
     /// Returns the ids of the images that containers stand on, whoever owns them.
-    async fn images_in_use(&self) -> Result<HashSet<String>>;
+    async fn images_in_use(&self) -> Result<HashSet<ImageId>>;
 
     /// Returns under which names the engine stores an image's layers, the lowest first: images
     /// share the bytes of a layer when its names are equal.
-    fn layer_storage_ids(&self, diff_ids: &[String]) -> Vec<String>;
+    fn layer_storage_ids(&self, diff_ids: &[DiffId]) -> Vec<String>;
 
     /// Measures what stored layers take on the disk, by their names, in bytes; `None` where it is
     /// not there, or this process cannot see it.

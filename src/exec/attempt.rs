@@ -138,7 +138,7 @@ async fn check_built(
         && !image.diff_ids.starts_with(&parent.diff_ids)
     {
         let _ = builder.remove(name).await;
-        let parent = parent.tags.first().unwrap_or(&parent.id).clone();
+        let parent = parent.name().to_owned();
         return Err(NodeError::NotOnParent { parent });
     }
     if let Err(error) = check_platform(name, &image.platform, &ctx.run.plan.platform) {

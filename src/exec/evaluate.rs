@@ -11,7 +11,7 @@ use petgraph::graph::NodeIndex;
 use crate::engine::{Image, LogSink as _, Quotas, SandboxEnd, label};
 use crate::event::Outcome;
 use crate::grade;
-use crate::key::Key;
+use crate::key::{ImageId, Key};
 use crate::progress::NodeLog;
 use crate::recipe::marks::{NO_SERVICE, NOT_READY, PATCH_REFUSED};
 use crate::recipe::{EvaluationRecipe, Recipe, RunNetwork};
@@ -102,9 +102,9 @@ fn is_on_published(ctx: &NodeContext<'_>) -> bool {
 
 /// Returns the key that a result is recorded by: the node's key, but where the published image came only
 /// after the plan was made.
-fn result_key(ctx: &NodeContext<'_>, recipe: &EvaluationRecipe, image_id: &str) -> Key {
-    if is_on_published(ctx) && recipe.image_id.as_deref() != Some(image_id) {
-        let image_id = Some(image_id.to_owned());
+fn result_key(ctx: &NodeContext<'_>, recipe: &EvaluationRecipe, image_id: &ImageId) -> Key {
+    if is_on_published(ctx) && recipe.image_id.as_ref() != Some(image_id) {
+        let image_id = Some(image_id.clone());
         return EvaluationRecipe { image_id, ..recipe.clone() }.key();
     }
     ctx.node.key
@@ -114,7 +114,7 @@ fn result_key(ctx: &NodeContext<'_>, recipe: &EvaluationRecipe, image_id: &str) 
 fn changes_of(image: &Image) -> Result<Vec<Change>, NodeError> {
     let text = image.config.labels.get(label::CHANGED);
     text.and_then(|text| tree::from_json(text)).ok_or_else(|| NodeError::NotReady {
-        image: image.id.clone(),
+        image: image.id.to_string(),
         what: format!("its label `{}` does not list what the patch changed", label::CHANGED),
     })
 }
@@ -236,7 +236,7 @@ pub(super) fn refused(
     let facts = RunFacts {
         seconds: 0.0,
         cached: false,
-        image_id: String::new(),
+        image_id: ImageId::default(),
         key: node.key,
         notes: TreeNotes::default(),
     };

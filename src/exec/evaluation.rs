@@ -8,7 +8,7 @@ use petgraph::graph::NodeIndex;
 
 use crate::dataset::{Instance, Patch};
 use crate::grade::{self, Rules};
-use crate::key::Key;
+use crate::key::{ImageId, Key};
 use crate::report::{InstanceResult, Verdict, milliseconds};
 use crate::run::RunDir;
 use crate::tree::{Change, TreeNotes};
@@ -54,7 +54,7 @@ pub struct EvaluationResult {
     /// Whether it is the result of an earlier run.
     pub cached: bool,
     /// The engine's id of the image.
-    pub image_id: String,
+    pub image_id: ImageId,
     /// What its result is kept under, where that is known.
     pub key: Option<Key>,
     /// The changes of the work tree: by the model patch, and those that the strict rules undid.
@@ -66,7 +66,7 @@ pub(super) struct RunFacts {
     pub seconds: f64,
     /// Whether it is an earlier run.
     pub cached: bool,
-    pub image_id: String,
+    pub image_id: ImageId,
     /// The key that the result is recorded by.
     pub key: Key,
     pub notes: TreeNotes,

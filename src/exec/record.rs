@@ -10,7 +10,7 @@ use super::context::NodeContext;
 pub(super) async fn apply_aliases(ctx: &NodeContext<'_>, image: &Image) -> Result<(), NodeError> {
     for alias in &ctx.node.aliases {
         if !image.tags.contains(alias) {
-            ctx.run.builder.tag(&image.id, alias).await?;
+            ctx.run.builder.tag(image.id.as_str(), alias).await?;
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use crate::cache::check::{self, Wrong};
 use crate::cache::external;
 use crate::cache::from_image::content_identity;
 use crate::engine::{Builder, EngineError, Image, Images, ListedImage, LogSink};
-use crate::key::Key;
+use crate::key::{DiffId, ImageId, Key};
 use crate::plan::{Inventory, Node, Plan, Present};
 use crate::platform::Platform;
 use crate::recipe::Recipe;
@@ -133,7 +133,7 @@ async fn published(
     plan: &Plan,
     named: &BTreeMap<&str, &ListedImage>,
 ) -> Result<Vec<String>, EngineError> {
-    let here: Vec<(String, String)> = plan
+    let here: Vec<(String, ImageId)> = plan
         .nodes()
         .filter_map(|(_, node)| match &node.recipe {
             Recipe::Published(recipe) => {
@@ -144,7 +144,7 @@ async fn published(
         })
         .collect();
     let looked = stream::iter(here).map(|(reference, id)| async move {
-        let image = engine.inspect(&id).await?;
+        let image = engine.inspect(id.as_str()).await?;
         let fits = |image: &Image| image.platform.matches(&plan.platform);
         Ok::<_, EngineError>(image.as_ref().is_some_and(fits).then_some(reference))
     });
@@ -167,7 +167,7 @@ pub async fn inventory(
     identity: &str,
     store: &Store,
     plan: &Plan,
-) -> Result<(Inventory, BTreeMap<String, String>), SurveyError> {
+) -> Result<(Inventory, BTreeMap<String, ImageId>), SurveyError> {
     let listed = engine.images().await?;
     let known = store.verified_images(identity)?;
     let mut tags = BTreeMap::new();
@@ -196,7 +196,7 @@ pub async fn inventory(
         match known.get(&node.key).filter(|known| known.image_id == listed.id) {
             Some(known) => survey.add_known(node, parent, &known.diff_ids),
             None => {
-                let whole = survey.look_at(node, parent, &listed.id).await?;
+                let whole = survey.look_at(node, parent, listed.id.as_str()).await?;
                 found.extend(whole.map(|image| record(identity, node, parent, image)));
             }
         }
@@ -238,14 +238,14 @@ struct Survey<'a> {
     named: BTreeMap<&'a str, &'a ListedImage>,
     inventory: Inventory,
     /// The layers of images that are whole.
-    layers: BTreeMap<Key, Vec<String>>,
+    layers: BTreeMap<Key, Vec<DiffId>>,
     /// Images that were looked at and are whole.
     looked: BTreeMap<Key, Image>,
 }
 
 impl Survey<'_> {
     /// Adds an image that was built here or checked before: it is whole if it stands on its parent.
-    fn add_known(&mut self, node: &Node, parent: Option<&Node>, diff_ids: &[String]) {
+    fn add_known(&mut self, node: &Node, parent: Option<&Node>, diff_ids: &[DiffId]) {
         let below = parent.and_then(|parent| self.layers.get(&parent.key));
         if below.is_none_or(|below| diff_ids.starts_with(below)) {
             self.layers.insert(node.key, diff_ids.to_vec());
@@ -312,7 +312,7 @@ impl Survey<'_> {
         if self.layers.contains_key(&node.key)
             && !self.looked.contains_key(&node.key)
             && let Some(listed) = self.named.get(node.image.as_str())
-            && let Some(image) = self.engine.inspect(&listed.id).await?
+            && let Some(image) = self.engine.inspect(listed.id.as_str()).await?
         {
             self.looked.insert(node.key, image);
         }

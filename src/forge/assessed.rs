@@ -15,7 +15,7 @@ use crate::exec::evaluation::EvaluationContext;
 use crate::exec::output::Told;
 use crate::exec::survey;
 use crate::exec::{ExecSettings, Executor, NodeStatus, NodeSummary, RunSummary};
-use crate::key::{Key, Kind};
+use crate::key::{ImageId, Key, Kind};
 use crate::owner::{self, Liveness, Owner, Owners};
 use crate::package_indexes;
 use crate::plan::{Inventory, Node, Plan, Status};
@@ -63,7 +63,7 @@ impl Default for BuildOptions {
 pub struct AssessedPlan<'w> {
     workload: &'w Workload,
     plan: Arc<Plan>,
-    tags: BTreeMap<String, String>,
+    tags: BTreeMap<String, ImageId>,
     _lease: Option<Lease>,
 }
 
@@ -71,7 +71,7 @@ impl<'w> AssessedPlan<'w> {
     pub(super) fn new(
         workload: &'w Workload,
         plan: Plan,
-        tags: BTreeMap<String, String>,
+        tags: BTreeMap<String, ImageId>,
         lease: Option<Lease>,
     ) -> AssessedPlan<'w> {
         AssessedPlan { workload, plan: Arc::new(plan), tags, _lease: lease }

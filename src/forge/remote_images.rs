@@ -6,7 +6,7 @@ use crate::cache::check::{self, Wrong};
 use crate::cache::external;
 use crate::cache::image_source::Lookup;
 use crate::engine::{EngineError, Image};
-use crate::key::Key;
+use crate::key::{DiffId, Key};
 use crate::plan::{Plan, Status};
 
 use super::open::{engine_error, engine_identity};
@@ -80,7 +80,7 @@ async fn checked_offers(
     workload: &Workload,
     plan: &mut Plan,
     mut offers: HashMap<Key, Image>,
-) -> Result<HashMap<Key, Vec<String>>, Error> {
+) -> Result<HashMap<Key, Vec<DiffId>>, Error> {
     let (Some(remote), Some((engine, _))) = (&workload.remote, &workload.engine) else {
         return Ok(HashMap::new());
     };

@@ -369,7 +369,7 @@ fn run_of(dir: &Path, target: &RunTarget) -> Result<EvaluationResult, Error> {
         reason: None,
         seconds: kept.as_ref().and_then(|kept| kept["test_seconds"].as_f64()).unwrap_or(0.0),
         cached: kept.as_ref().is_some_and(|kept| kept["cached"] == true),
-        image_id: text("image_id").unwrap_or_default(),
+        image_id: text("image_id").unwrap_or_default().into(),
         key: text("key").and_then(|key| key.parse().ok()),
         notes: kept
             .as_ref()

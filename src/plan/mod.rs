@@ -22,7 +22,7 @@ use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use serde::Serialize;
 
-use crate::key::{FieldChange, Key, KeyDocument, Kind};
+use crate::key::{DiffId, FieldChange, Key, KeyDocument, Kind};
 use crate::platform::Platform;
 use crate::recipe::Recipe;
 
@@ -254,8 +254,8 @@ impl Plan {
     /// is here.
     pub fn apply_remote_images(
         &mut self,
-        offered: &HashMap<Key, Vec<String>>,
-        local: impl Fn(&Key) -> Option<Vec<String>>,
+        offered: &HashMap<Key, Vec<DiffId>>,
+        local: impl Fn(&Key) -> Option<Vec<DiffId>>,
     ) {
         for index in self.graph.node_indices() {
             let node = &self.graph[index];

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::grade::Family;
-use crate::key::Kind;
+use crate::key::{ImageId, Kind};
 use crate::platform::Platform;
 use crate::recipe::RunNetwork;
 use crate::size::Bound;
@@ -54,5 +54,5 @@ pub struct EvaluateOptions {
     /// See [`EvaluationRecipe::emulator`](crate::recipe::EvaluationRecipe::emulator).
     pub emulator: Option<String>,
     /// The ids of published images that are here, by reference.
-    pub image_ids: BTreeMap<String, String>,
+    pub image_ids: BTreeMap<String, ImageId>,
 }

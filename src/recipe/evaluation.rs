@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::dataset::Patch;
-use crate::key::{Digest, Key, KeyDocument, Kind};
+use crate::key::{Digest, ImageId, Key, KeyDocument, Kind};
 use crate::patch::mentioned;
 use crate::platform::Platform;
 
@@ -53,7 +53,7 @@ pub struct EvaluationRecipe {
     /// There the script applies this test patch from [`TEST_PATCH_FILE`].
     pub test_patch: Option<Patch>,
     /// The id of a published image, when it is here: its name says nothing of its content.
-    pub image_id: Option<String>,
+    pub image_id: Option<ImageId>,
     /// Limits of the run.
     pub limits: RunLimits,
     /// What the tests can reach.

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::grade::{Grader, Resolution, TestsStatus};
-use crate::key::Key;
+use crate::key::{ImageId, Key};
 use crate::platform::Platform;
 use crate::run_id::RunId;
 use crate::tree::TreeNotes;
@@ -94,7 +94,7 @@ pub struct InstanceResult {
     /// The key of the run of its tests.
     pub key: Option<Key>,
     /// The engine's id of the image that they ran in.
-    pub image_id: Option<String>,
+    pub image_id: Option<ImageId>,
     /// What ran its tests, where the engine does not run the platform by itself.
     #[serde(default)]
     pub emulator: Option<String>,

@@ -32,7 +32,7 @@ pub fn result(id: &str, verdict: Verdict) -> InstanceResult {
         cached: verdict == Verdict::Resolved,
         key: None,
         emulator: None,
-        image_id: Some("sha256:0".to_owned()),
+        image_id: Some("sha256:0".into()),
         build_seconds: 1.5,
         test_seconds: 2.5,
         patch: Some("--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-a\n+b\n".to_owned()),

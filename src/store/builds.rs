@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 
-use crate::key::Key;
+use crate::key::{ImageId, Key};
 
 use super::{Store, StoreError};
 
@@ -32,7 +32,7 @@ impl Store {
         &self,
         engine: &str,
         key: &Key,
-        image_id: &str,
+        image_id: &ImageId,
         build: &BuildRecord,
     ) -> Result<(), StoreError> {
         self.with(|database| {

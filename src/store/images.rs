@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use crate::key::{Digest, Key, KeyDocument, Kind};
+use crate::key::{DiffId, Digest, ImageId, Key, KeyDocument, Kind};
 
 use super::{BuildRecord, Store, StoreError};
 
@@ -36,9 +36,9 @@ pub struct ImageRecord {
     /// The engine that holds it.
     pub engine: String,
     /// The engine's id of the image: the digest of its config.
-    pub image_id: String,
+    pub image_id: ImageId,
     /// Its layers, lowest first.
-    pub diff_ids: Vec<String>,
+    pub diff_ids: Vec<DiffId>,
     /// The key of the parent; `None` of a base.
     pub parent: Option<Key>,
     /// The canonical key document.
@@ -53,9 +53,9 @@ pub struct ImageRecord {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedImage {
     /// The engine's id at that time.
-    pub image_id: String,
+    pub image_id: ImageId,
     /// Its layers, lowest first.
-    pub diff_ids: Vec<String>,
+    pub diff_ids: Vec<DiffId>,
     /// When it was built, where that was here.
     pub built: Option<BuildRecord>,
 }
@@ -187,7 +187,7 @@ impl Store {
                 let key: String = row.get(0)?;
                 if let Ok(key) = key.parse() {
                     let layers: String = row.get(2)?;
-                    let diff_ids = layers.split_whitespace().map(str::to_owned).collect();
+                    let diff_ids = layers.split_whitespace().map(DiffId::from).collect();
                     let version: Option<String> = row.get(5)?;
                     let built = match version {
                         Some(version) => Some(BuildRecord {
@@ -265,7 +265,7 @@ pub(super) mod testing {
             kind: Kind::Env,
             node: "env:a/b@1".into(),
             engine: "docker".into(),
-            image_id: format!("sha256:{field}"),
+            image_id: format!("sha256:{field}").into(),
             diff_ids: vec!["sha256:1".into()],
             parent: None,
             document: document.canonical(),

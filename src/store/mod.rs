@@ -17,6 +17,7 @@ mod pins;
 mod records;
 mod results;
 pub mod space;
+mod sql;
 mod usage;
 
 use std::path::{Path, PathBuf};

@@ -13,6 +13,7 @@ use rusqlite::params;
 
 use super::{GcLock, Store, StoreError, file_error};
 use crate::disk;
+use crate::key::ImageId;
 
 /// How old a blob must be that no row names: one that is younger may be on its way into a row.
 const BLOB_AGE: Duration = Duration::from_secs(3600);
@@ -58,7 +59,7 @@ impl Store {
         &self,
         _: &GcLock,
         engine: &str,
-        others: &HashSet<String>,
+        others: &HashSet<ImageId>,
         limits: &RecordLimits,
         dry_run: bool,
     ) -> Result<RecordsGone, StoreError> {
@@ -345,11 +346,11 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let of = ["a__b-1".to_owned()];
         store.record_use("docker", "lite", [(key(1), &of[..])].into_iter()).unwrap();
-        store.set_other_layers("docker", "sha256:gone", &["sha256:1".to_owned()]).unwrap();
-        store.set_other_layers("docker", "sha256:here", &["sha256:2".to_owned()]).unwrap();
-        store.set_other_layers("embedded", "sha256:gone", &["sha256:3".to_owned()]).unwrap();
+        store.set_other_layers("docker", &"sha256:gone".into(), &["sha256:1".into()]).unwrap();
+        store.set_other_layers("docker", &"sha256:here".into(), &["sha256:2".into()]).unwrap();
+        store.set_other_layers("embedded", &"sha256:gone".into(), &["sha256:3".into()]).unwrap();
         let gate = store.lock_for_gc().await.unwrap();
-        let here = HashSet::from(["sha256:here".to_owned()]);
+        let here = HashSet::from(["sha256:here".into()]);
         let gone =
             store.collect_records(&gate, "docker", &here, &RecordLimits::default(), false).unwrap();
         assert_eq!(gone.rows, 2, "a use, and an image of this engine");

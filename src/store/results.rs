@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::key::{Digest, Key};
+use crate::key::{Digest, ImageId, Key};
 use crate::owner;
 use crate::tree::TreeNotes;
 
@@ -62,7 +62,7 @@ pub struct RunRecord {
     /// The instance.
     pub instance_id: String,
     /// The engine's id of the image that it ran in.
-    pub image_id: String,
+    pub image_id: ImageId,
     /// The exit code of the script.
     pub exit_code: i64,
     /// Seconds from start to end of the container's work.

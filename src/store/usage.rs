@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rusqlite::params;
 
-use crate::key::{Key, Kind};
+use crate::key::{DiffId, ImageId, Key, Kind};
 
 use super::{Store, StoreError};
 
@@ -31,9 +31,9 @@ pub struct Indexed {
     /// The kind.
     pub kind: Kind,
     /// The engine's id when it was found whole.
-    pub image_id: String,
+    pub image_id: ImageId,
     /// Its layers, lowest first.
-    pub diff_ids: Vec<String>,
+    pub diff_ids: Vec<DiffId>,
     /// The parent's key.
     pub parent: Option<Key>,
     /// Seconds since 1970 when a run needed it last.
@@ -114,7 +114,7 @@ impl Store {
                     key,
                     kind,
                     image_id: row.get(2)?,
-                    diff_ids: diff_ids.split(' ').map(str::to_owned).collect(),
+                    diff_ids: diff_ids.split(' ').map(DiffId::from).collect(),
                     parent: parent.and_then(|parent| parent.parse().ok()),
                     last_used: row.get(5)?,
                     node: row.get(6)?,
@@ -233,14 +233,14 @@ impl Store {
     }
 
     /// Returns the layers of images that are not imgforge's, by their id, as far as they are known.
-    pub fn other_layers(&self, engine: &str) -> Result<HashMap<String, Vec<String>>, StoreError> {
+    pub fn other_layers(&self, engine: &str) -> Result<HashMap<ImageId, Vec<DiffId>>, StoreError> {
         self.with(|database| {
             let mut query = database
                 .prepare_cached("SELECT image_id, diff_ids FROM others WHERE engine = ?1")?;
             let rows =
                 query.query_map([engine], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
             rows.map(|row| {
-                row.map(|(id, diff_ids)| (id, diff_ids.split(' ').map(str::to_owned).collect()))
+                row.map(|(id, diff_ids)| (id, diff_ids.split(' ').map(DiffId::from).collect()))
             })
             .collect()
         })
@@ -250,13 +250,13 @@ impl Store {
     pub fn set_other_layers(
         &self,
         engine: &str,
-        image_id: &str,
-        diff_ids: &[String],
+        image_id: &ImageId,
+        diff_ids: &[DiffId],
     ) -> Result<(), StoreError> {
         self.with(|database| {
             database.execute(
                 "INSERT OR REPLACE INTO others VALUES (?1, ?2, ?3)",
-                [engine, image_id, &diff_ids.join(" ")],
+                [engine, image_id.as_str(), &diff_ids.join(" ")],
             )
         })?;
         Ok(())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use imgforge::cache::Limits;
 use imgforge::engine::{Quotas, SandboxNetwork, SandboxRequest};
-use imgforge::key::{KeyDocument, Kind};
+use imgforge::key::{DiffId, KeyDocument, Kind};
 use imgforge::store::{Pinned, Store};
 
 use crate::common::{Machine, usage};
@@ -66,13 +66,13 @@ async fn what_du_says_is_what_the_disk_has_and_images_that_others_stand_on_count
     let lease = machine.store.lease([key]).await.unwrap();
     machine.gc(0).await;
     for image in [&from, &alone] {
-        assert!(machine.engine.inspect(&image.id).await.unwrap().is_some());
+        assert!(machine.engine.inspect(image.id.as_str()).await.unwrap().is_some());
     }
     drop(lease);
     machine.gc(0).await;
     assert!(machine.contents().await.images.is_empty());
     for image in [&from, &alone] {
-        assert!(machine.engine.inspect(&image.id).await.unwrap().is_none());
+        assert!(machine.engine.inspect(image.id.as_str()).await.unwrap().is_none());
     }
     let left = usage(machine.path());
     assert!(left < MIB as u64, "{left} bytes are left");
@@ -213,11 +213,11 @@ async fn debian() -> (Machine, String) {
 struct Keep(std::path::PathBuf);
 
 impl imgforge::engine::LayerConsumer for Keep {
-    fn wants(&self, _: &str) -> bool {
+    fn wants(&self, _: &DiffId) -> bool {
         true
     }
 
-    fn consume(&self, _: Option<&str>, tar: &mut dyn std::io::Read) -> std::io::Result<()> {
+    fn consume(&self, _: Option<&DiffId>, tar: &mut dyn std::io::Read) -> std::io::Result<()> {
         std::io::copy(tar, &mut std::fs::File::create(&self.0)?).map(drop)
     }
 }
@@ -240,7 +240,7 @@ async fn recorded_runs_and_mirrors_go_when_they_are_old_and_it_is_asked_for() {
     let key = imgforge::key::KeyDocument::new(Kind::Evaluation).with("n", "1").key();
     let record = imgforge::store::RunRecord {
         instance_id: "a__b-1".to_owned(),
-        image_id: "sha256:1".to_owned(),
+        image_id: "sha256:1".into(),
         exit_code: 0,
         seconds: 1.0,
         log: digest,

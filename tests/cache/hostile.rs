@@ -182,7 +182,7 @@ async fn what_was_looked_at_is_pulled_though_the_registry_has_another_by_then() 
         other.engine.tag(id, &reference).await.unwrap();
         other.engine.push(&reference, &[], &Quiet).await.unwrap();
     };
-    push(&base.image.id).await;
+    push(base.image.id.as_str()).await;
     let cache =
         RegistryCache::new(&registry.name(), &Platform::written("linux/amd64"), None).unwrap();
     let offers = cache.lookup(&[(Kind::Base, base.key)]).await.unwrap().images;
@@ -201,7 +201,7 @@ async fn what_was_looked_at_is_pulled_though_the_registry_has_another_by_then() 
         })
         .await
         .unwrap();
-    push(&swapped.id).await;
+    push(swapped.id.as_str()).await;
     let machine = Machine::new().await;
     cache.fetch(&*machine.engine, Kind::Base, &base.key, None, &Quiet).await.unwrap();
     let found = machine.engine.inspect(&base.name()).await.unwrap().unwrap();

@@ -173,7 +173,7 @@ async fn no_forged_image_of_an_archive_is_imported_and_the_good_ones_beside_it_a
         let again = Archive::open(&evil.path().join("again.tar"), evil.path()).unwrap();
         let bases = again.images().into_iter().filter(|(kind, _)| *kind == Kind::Base);
         assert_eq!(bases.count(), again.images().len(), "{number}: {}", text(&output));
-        evil.engine.remove(&image.id).await.unwrap();
+        evil.engine.remove(image.id.as_str()).await.unwrap();
     }
     let output = machine.run(&["cache", "verify"]);
     assert!(output.status.success(), "{}", text(&output));
@@ -266,7 +266,7 @@ async fn a_base_is_taken_only_where_it_is_seen_to_stand_on_its_from_image() {
     assert!(text(&evil.run(&["cache", "verify"])).contains(&unseen));
     put_from(&evil, "debian", ImageConfig::default()).await;
     assert!(text(&evil.run(&["cache", "verify"])).contains(&not_on));
-    evil.engine.remove(&image.id).await.unwrap();
+    evil.engine.remove(image.id.as_str()).await.unwrap();
 
     // What a build makes is taken, where its FROM image is here or comes beside it.
     good().put(&evil).await;
@@ -329,7 +329,7 @@ async fn bases_of_an_archive_share_a_from_image_or_have_one_of_another_day_each(
         // As it is where it came with a base.
         let kept =
             name::kept_from_image(FROM, &Platform::written(PLATFORM), &content_identity(&from));
-        theirs.engine.tag(&from.id, &kept).await.unwrap();
+        theirs.engine.tag(from.id.as_str(), &kept).await.unwrap();
         bases.push((Kind::Base, document.key()));
     }
     let file = theirs.path().join("cache.tar");
@@ -399,7 +399,7 @@ async fn a_base_of_a_registry_that_does_not_stand_on_its_from_image_is_not_taken
     let pushed = cache.push(&evil.checker(), &to_push, &|_| {}).await.unwrap();
     assert!(matches!(&pushed[0].outcome, Pushed::Failed(_)), "{pushed:?}");
     let reference = format!("{}/{name}", registry.name());
-    evil.engine.tag(&image.id, &reference).await.unwrap();
+    evil.engine.tag(image.id.as_str(), &reference).await.unwrap();
     evil.engine.push(&reference, &[], &Quiet).await.unwrap();
     let cache = RegistryCache::new(&registry.name(), &Platform::written(PLATFORM), None).unwrap();
     let machine = Machine::new().await;
@@ -430,7 +430,7 @@ async fn no_forged_image_of_a_registry_is_taken_or_pushed_on() {
         assert!(said.contains(why), "{number}: {said}");
         // Somebody pushes it all the same.
         let reference = format!("{}/{name}", registry.name());
-        evil.engine.tag(&image.id, &reference).await.unwrap();
+        evil.engine.tag(image.id.as_str(), &reference).await.unwrap();
         evil.engine.push(&reference, &[], &Quiet).await.unwrap();
         let cache =
             RegistryCache::new(&registry.name(), &Platform::written(PLATFORM), None).unwrap();
@@ -438,7 +438,7 @@ async fn no_forged_image_of_a_registry_is_taken_or_pushed_on() {
         let FetchOutcome::Failed(said) = &outcome else { panic!("{number}: {outcome:?}") };
         assert!(said.contains(why), "{number}: {said}");
         assert!(machine.engine.inspect(&name).await.unwrap().is_none(), "{number}");
-        evil.engine.remove(&image.id).await.unwrap();
+        evil.engine.remove(image.id.as_str()).await.unwrap();
     }
 }
 
@@ -481,7 +481,7 @@ async fn a_forged_image_that_is_here_is_stale_and_the_plan_says_why() {
         .execute(
             "INSERT INTO images (engine, key, kind, image_id, diff_ids, bytes, seconds, looked)
              VALUES (?1, ?2, 'env', ?3, '', 0, 0, ?3)",
-            [&machine.identity, &key.to_string(), &id],
+            [machine.identity.as_str(), &key.to_string(), id.as_str()],
         )
         .unwrap();
     assert_eq!(node(&machine, &catalog, "env:")["status"], "stale");

@@ -48,7 +48,7 @@ async fn a_flipped_bit_costs_the_image_and_what_stands_on_it_and_nothing_else() 
     let machine = Machine::new().await;
     let made = machine.tree(2, 300_000).await;
     // The layer of the first env, which two instances stand on.
-    let layer = made[1].image.diff_ids[1].trim_start_matches("sha256:").to_owned();
+    let layer = made[1].image.diff_ids[1].hex().to_owned();
     let record = machine.path().join("embedded/layers").join(layer);
     let record: serde_json::Value =
         serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
@@ -77,7 +77,7 @@ async fn an_image_under_the_wrong_key_is_found_and_removed() {
     let made = machine.tree(1, 4096).await;
     let other = imgforge::key::KeyDocument::new(Kind::Env).with("n", "other").key();
     let name = imgforge::plan::name::image(Kind::Env, &other);
-    machine.engine.tag(&made[1].image.id, &name).await.unwrap();
+    machine.engine.tag(made[1].image.id.as_str(), &name).await.unwrap();
     let found = verify(&*machine.engine, &machine.identity, &machine.store, false).await.unwrap();
     assert_eq!(found.findings.len(), 1);
     assert!(matches!(&found.findings[0].problem, Problem::Labels(_)));

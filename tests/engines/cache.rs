@@ -5,24 +5,24 @@ use std::io::Read;
 use std::sync::{Arc, Mutex};
 
 use imgforge::engine::{LayerConsumer, Quotas, SandboxNetwork, SandboxRequest};
-use imgforge::key::Digest;
+use imgforge::key::{DiffId, Digest};
 
 use crate::common::{Log, layer, on_every_engine};
 use crate::needs::{NotHere, not_here};
 
 /// Keeps the digests of the layers that it got.
 #[derive(Default)]
-struct Digests(Mutex<BTreeMap<String, u64>>);
+struct Digests(Mutex<BTreeMap<DiffId, u64>>);
 
 impl LayerConsumer for Digests {
-    fn wants(&self, diff_id: &str) -> bool {
+    fn wants(&self, diff_id: &DiffId) -> bool {
         !self.0.lock().unwrap().contains_key(diff_id)
     }
 
-    fn consume(&self, diff_id: Option<&str>, tar: &mut dyn Read) -> std::io::Result<()> {
+    fn consume(&self, diff_id: Option<&DiffId>, tar: &mut dyn Read) -> std::io::Result<()> {
         let (found, size) = Digest::of_reader(tar)?;
-        assert!(diff_id.is_none_or(|diff_id| diff_id == found.oci()));
-        self.0.lock().unwrap().insert(found.oci(), size);
+        assert!(diff_id.is_none_or(|diff_id| *diff_id == found));
+        self.0.lock().unwrap().insert(found.into(), size);
         Ok(())
     }
 }

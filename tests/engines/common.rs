@@ -228,7 +228,7 @@ impl Bench {
             let mine = |tag: &&String| tag.starts_with(&self.prefix);
             left.extend(image.tags.iter().filter(mine).cloned());
             if image.labels.get(label::SCRATCH) == Some(&self.owner) {
-                left.push(image.id);
+                left.push(image.id.to_string());
             }
         }
         left

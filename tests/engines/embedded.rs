@@ -131,7 +131,7 @@ async fn base_tar(directory: &Path) -> LayerFile {
     let base = engine.inspect(&base()).await.unwrap();
     let base = base.unwrap_or_else(|| panic!("{}", needs::no_base(&state.display().to_string())));
     let blobs = state.join("embedded");
-    let record = blobs.join("layers").join(base.diff_ids[0].trim_start_matches("sha256:"));
+    let record = blobs.join("layers").join(base.diff_ids[0].hex());
     let record: serde_json::Value =
         serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
     let digest = record["digest"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
@@ -139,7 +139,7 @@ async fn base_tar(directory: &Path) -> LayerFile {
     let path = directory.join("base.tar");
     let mut file = std::fs::File::create(&path).unwrap();
     let size = std::io::copy(&mut flate2::read::GzDecoder::new(blob), &mut file).unwrap();
-    LayerFile { path, diff_id: base.diff_ids[0].parse().unwrap(), size }
+    LayerFile { path, diff_id: base.diff_ids[0].as_str().parse().unwrap(), size }
 }
 
 async fn shell(engine: &dyn Engine, reference: &str, command: &str) -> (i64, String) {

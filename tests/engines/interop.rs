@@ -44,7 +44,7 @@ fn an_image_is_read_by_skopeo_and_runs_on_docker() {
         let id = succeed("docker", &["image", "inspect", "--format", "{{.Id}}", &name]);
         succeed("docker", &["image", "rm", "--force", &name]);
         assert_eq!(ran, "made here\n");
-        assert_eq!(id.trim(), built.id, "the id of an image is the same on every engine");
+        assert_eq!(id.trim(), built.id.as_str(), "the id of an image is the same on every engine");
     });
 }
 

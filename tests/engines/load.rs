@@ -14,7 +14,7 @@ fn a_loaded_layer_is_one_more_on_its_parent_and_its_files_are_there() {
         let request = bench.layer(&bench.base, Some(file.clone()), "one");
         let image = bench.engine.load(&request).await.unwrap();
         let (last, below) = image.diff_ids.split_last().unwrap();
-        assert_eq!(*last, file.diff_id.oci());
+        assert_eq!(*last, file.diff_id);
         assert_eq!(below, bench.base.diff_ids);
         assert_eq!(image.config.labels, request.config.labels);
         let looked = bench.engine.inspect(&bench.name("one")).await.unwrap().unwrap();
@@ -62,9 +62,9 @@ fn a_name_moves_to_the_image_that_was_loaded_last() {
         assert_ne!(first.id, second.id);
         let named = bench.engine.inspect(&bench.name("name")).await.unwrap().unwrap();
         assert_eq!(named.id, second.id);
-        bench.engine.remove(&first.id).await.unwrap();
+        bench.engine.remove(first.id.as_str()).await.unwrap();
         bench.engine.remove(&bench.name("name")).await.unwrap();
-        assert_eq!(bench.engine.inspect(&second.id).await.unwrap(), None);
+        assert_eq!(bench.engine.inspect(second.id.as_str()).await.unwrap(), None);
     });
 }
 
@@ -80,12 +80,12 @@ fn an_image_that_several_remove_at_once_is_gone_and_nobody_fails() {
             let mut removals = tokio::task::JoinSet::new();
             for _ in 0..8 {
                 let (engine, id) = (bench.engine.clone(), image.id.clone());
-                removals.spawn(async move { engine.remove(&id).await });
+                removals.spawn(async move { engine.remove(id.as_str()).await });
             }
             for removed in removals.join_all().await {
                 removed.unwrap();
             }
-            assert_eq!(bench.engine.inspect(&image.id).await.unwrap(), None);
+            assert_eq!(bench.engine.inspect(image.id.as_str()).await.unwrap(), None);
         }
     });
 }
@@ -105,7 +105,7 @@ fn images_are_listed_while_others_go() {
         let mut removals = tokio::task::JoinSet::new();
         for id in ids {
             let engine = bench.engine.clone();
-            removals.spawn(async move { engine.remove(&id).await });
+            removals.spawn(async move { engine.remove(id.as_str()).await });
         }
         while !removals.is_empty() {
             bench.engine.images().await.unwrap();
@@ -122,9 +122,9 @@ fn a_parent_that_the_engine_does_not_have_is_named_and_nothing_is_left() {
     on_every_engine(|bench| async move {
         let dir = tempfile::tempdir().unwrap();
         let mut parent = bench.base.clone();
-        parent.id = Digest::of("no image").oci();
+        parent.id = Digest::of("no image").into();
         parent.tags = vec!["imgforge/env:gone".to_owned()];
-        parent.diff_ids[0] = Digest::of("no layer").oci();
+        parent.diff_ids[0] = Digest::of("no layer").into();
         let request = bench.layer(&parent, Some(layer(dir.path(), &[("a", "1")])), "orphan");
         let error = bench.engine.load(&request).await.unwrap_err();
         let EngineError::NoSuchImage { reference } = &error else { panic!("{error:?}") };

@@ -42,7 +42,7 @@ fn an_image_keeps_its_platform() {
         ];
         for (at, (asked, platform)) in cases.into_iter().enumerate() {
             let made = make(&bench, &Platform::written(asked), &format!("p{at}")).await;
-            let found = bench.engine.inspect(&made.id).await.unwrap().unwrap();
+            let found = bench.engine.inspect(made.id.as_str()).await.unwrap().unwrap();
             assert_eq!(found.platform, platform);
         }
     });
@@ -106,14 +106,14 @@ fn an_image_that_a_registry_has_for_another_platform_is_not_pulled() {
         // Not in a list: the registry gives it whatever is asked for.
         let name = registry.name("some/image:1");
         let made = make(&bench, &other, "published").await;
-        bench.engine.tag(&made.id, &name).await.unwrap();
+        bench.engine.tag(made.id.as_str(), &name).await.unwrap();
         bench.engine.push(&name, &[], &Log::default()).await.unwrap();
-        bench.engine.remove(&made.id).await.unwrap();
+        bench.engine.remove(made.id.as_str()).await.unwrap();
         let error = bench.engine.pull(&name, &native, &Log::default()).await.unwrap_err();
         assert!(is_other(&error, &other, &native), "{error:?}");
         assert_eq!(bench.engine.inspect(&name).await.unwrap(), None, "and the name is not taken");
         let image = bench.engine.pull(&name, &other, &Log::default()).await.unwrap();
         assert_eq!(image.diff_ids, made.diff_ids);
-        bench.engine.remove(&image.id).await.unwrap();
+        bench.engine.remove(image.id.as_str()).await.unwrap();
     });
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use imgforge::engine::{Engine, EngineError};
+use imgforge::key::DiffId;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -123,13 +124,13 @@ async fn pass_on(
 }
 
 /// Builds an image of one small file and pushes it.
-async fn publish(bench: &Bench, engine: &dyn Engine, reference: &str) -> Vec<String> {
+async fn publish(bench: &Bench, engine: &dyn Engine, reference: &str) -> Vec<DiffId> {
     let mut request = bench.build("FROM scratch\nCOPY a.txt /\nCMD [\"/a.txt\"]\n", "published");
     request.context.push(file("a.txt", reference));
     request.tags.push(reference.to_owned());
     let image = engine.build(&request, &Log::default()).await.unwrap();
     engine.push(reference, &[], &Log::default()).await.unwrap();
-    engine.remove(&image.id).await.unwrap();
+    engine.remove(image.id.as_str()).await.unwrap();
     image.diff_ids
 }
 
@@ -147,11 +148,11 @@ fn a_published_name_is_pulled() {
         assert!(image.tags.contains(&name), "{image:?}");
         assert_eq!(image.repo_digests.len(), 1, "{image:?}");
         assert!(log.text().contains("Digest: sha256:"), "{}", log.text());
-        bench.engine.remove(&image.id).await.unwrap();
+        bench.engine.remove(image.id.as_str()).await.unwrap();
         let digest = &image.repo_digests[0];
         let again = bench.engine.pull(digest, &bench.base.platform, &log).await.unwrap();
         assert_eq!(again.diff_ids, diff_ids);
-        bench.engine.remove(&again.id).await.unwrap();
+        bench.engine.remove(again.id.as_str()).await.unwrap();
     });
 }
 
@@ -188,7 +189,7 @@ fn a_registry_that_is_busy_is_asked_again() {
             if bench.engine.info().await.unwrap().store != "containerd" {
                 assert!(log.text().contains("again in"), "{status}: {}", log.text());
             }
-            bench.engine.remove(&image.id).await.unwrap();
+            bench.engine.remove(image.id.as_str()).await.unwrap();
         }
     });
 }
@@ -210,7 +211,7 @@ fn credentials_come_from_dockers_configuration() {
         let platform = &bench.base.platform;
         let image = engine.pull(&name, platform, &Log::default()).await.unwrap();
         assert_eq!(image.diff_ids, diff_ids);
-        engine.remove(&image.id).await.unwrap();
+        engine.remove(image.id.as_str()).await.unwrap();
         // base64 of `me:wrong`
         let wrong = serde_json::json!({"auths": {&server: {"auth": "bWU6d3Jvbmc="}}});
         for text in [wrong.to_string(), "{}".to_owned()] {

@@ -125,7 +125,7 @@ fn result(model: &str, number: usize, verdict: Verdict, all: bool) -> InstanceRe
         failure: all.then(|| (text("out_of_memory"), number.is_multiple_of(2))),
         cached: all,
         key: all.then(key),
-        image_id: some("sha256:0"),
+        image_id: Some("sha256:0".into()),
         emulator: some("qemu-aarch64"),
         build_seconds: 0.5,
         test_seconds: 1.5,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{EngineError, Image, LayerConsumer as _, LayerStorage, check_platform};
-use crate::key::{Digest, Key, Kind};
+use crate::key::{DiffId, Digest, Key, Kind};
 use crate::plan::name;
 use crate::sign::PrivateKey;
 
@@ -133,7 +133,7 @@ pub async fn export(
     let mut covered: HashSet<&str> = HashSet::new();
     for image in order {
         if !image.diff_ids.iter().all(|diff_id| covered.contains(diff_id.as_str())) {
-            covered.extend(image.diff_ids.iter().map(String::as_str));
+            covered.extend(image.diff_ids.iter().map(DiffId::as_str));
             tops.push(image.clone());
         }
     }
@@ -238,9 +238,9 @@ mod tests {
         let key = KeyDocument::new(kind).with("n", number).key();
         let labels = [(label::KEY.to_owned(), key.to_string())].into();
         let image = Image {
-            id: format!("sha256:{number}"),
+            id: format!("sha256:{number}").into(),
             tags: vec![name::image(kind, &key)],
-            diff_ids: layers.iter().map(|layer| Digest::of(layer).oci()).collect(),
+            diff_ids: layers.iter().map(|layer| Digest::of(layer).into()).collect(),
             platform: Platform::written("linux/amd64"),
             config: ImageConfig { labels, ..ImageConfig::default() },
             ..Image::default()
@@ -250,7 +250,7 @@ mod tests {
 
     fn feed(consumer: &dyn LayerConsumer, layers: &[&[u8]]) {
         for layer in layers {
-            let diff_id = Digest::of(layer).oci();
+            let diff_id = Digest::of(layer).into();
             if consumer.wants(&diff_id) {
                 consumer.consume(Some(&diff_id), &mut &**layer).unwrap();
             }

@@ -14,7 +14,7 @@ use crate::engine::{
     read_config,
 };
 use crate::hashing::Hashing;
-use crate::key::{Digest, Key, Kind};
+use crate::key::{DiffId, Digest, Key, Kind};
 use crate::plan::name;
 use crate::sign::{NotSigned, PublicKey};
 use crate::traffic;
@@ -234,7 +234,7 @@ impl Archive {
             }
         }
         let image = Image {
-            id: manifest.config.digest,
+            id: manifest.config.digest.into(),
             diff_ids: config.diff_ids,
             platform: config.platform,
             size: layers.iter().map(|(_, size)| size).sum(),
@@ -360,7 +360,7 @@ impl Archive {
     }
 
     /// Unpacks a layer to a file; both of its digests are checked.
-    fn unpack(&self, digest: &str, diff_id: &str, path: &Path) -> io::Result<LayerFile> {
+    fn unpack(&self, digest: &str, diff_id: &DiffId, path: &Path) -> io::Result<LayerFile> {
         let mut file = File::open(&self.path)?;
         let (at, size) = self.blobs[digest];
         file.seek(SeekFrom::Start(at))?;
@@ -372,7 +372,7 @@ impl Archive {
         out.flush()?;
         let (_, layer, length) = tar.finish();
         io::copy(&mut blob, &mut io::sink())?;
-        if blob.finish().1.oci() != digest || layer.oci() != diff_id {
+        if blob.finish().1.oci() != digest || *diff_id != layer {
             let text = format!("layer `{digest}` is damaged");
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::engine::{Image, LayerConsumer, config_json};
 use crate::hashing::Hashing;
-use crate::key::Digest;
+use crate::key::{DiffId, Digest};
 use crate::plan::name::is_alias;
 use crate::sign::PrivateKey;
 use crate::traffic;
@@ -43,14 +43,14 @@ pub struct Written {
 pub struct Export {
     path: PathBuf,
     partial: PathBuf,
-    needed: HashSet<String>,
+    needed: HashSet<DiffId>,
     state: Mutex<State>,
 }
 
 struct State {
     file: File,
     end: u64,
-    layers: HashMap<String, Descriptor>,
+    layers: HashMap<DiffId, Descriptor>,
     resumed: usize,
 }
 
@@ -60,7 +60,7 @@ impl Export {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
-        let needed: HashSet<String> =
+        let needed: HashSet<DiffId> =
             images.iter().flat_map(|image| image.diff_ids.iter().cloned()).collect();
         let failed = |source| ArchiveError::File { path: partial.clone(), source };
         let mut open = OpenOptions::new();
@@ -74,7 +74,7 @@ impl Export {
             Err(std::fs::TryLockError::Error(source)) => return Err(failed(source)),
         }
         let (layers, end) = written(&mut file).map_err(failed)?;
-        let layers: HashMap<String, Descriptor> = layers.into_iter().collect();
+        let layers: HashMap<DiffId, Descriptor> = layers.into_iter().collect();
         // What nobody needs any more would stay in the file: then it is begun anew.
         let all_needed = layers.keys().all(|diff_id| needed.contains(diff_id));
         let (layers, end) = if all_needed { (layers, end) } else { (HashMap::new(), 0) };
@@ -159,12 +159,12 @@ impl Export {
 }
 
 impl LayerConsumer for Export {
-    fn wants(&self, diff_id: &str) -> bool {
+    fn wants(&self, diff_id: &DiffId) -> bool {
         let state = self.state.lock().expect("no holder panics");
         self.needed.contains(diff_id) && !state.layers.contains_key(diff_id)
     }
 
-    fn consume(&self, diff_id: Option<&str>, tar: &mut dyn Read) -> io::Result<()> {
+    fn consume(&self, diff_id: Option<&DiffId>, tar: &mut dyn Read) -> io::Result<()> {
         // The size of an entry comes before its bytes.
         let directory = self.partial.parent().filter(|dir| !dir.as_os_str().is_empty());
         let aside = tempfile::tempfile_in(directory.unwrap_or(Path::new(".")))?;
@@ -173,9 +173,9 @@ impl LayerConsumer for Export {
         let mut tar = Hashing::new(tar);
         io::copy(&mut tar, &mut encoder)?;
         encoder.finish()?;
-        let found = tar.finish().1.oci();
-        if diff_id.is_some_and(|diff_id| diff_id != found) {
-            let text = format!("layer `{}` is `{found}`", diff_id.unwrap_or_default());
+        let found = DiffId::from(tar.finish().1);
+        if let Some(named) = diff_id.filter(|named| **named != found) {
+            let text = format!("layer `{named}` is `{found}`");
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         if !self.wants(&found) {
@@ -192,7 +192,7 @@ impl LayerConsumer for Export {
         aside.rewind()?;
         let mut state = self.state.lock().expect("no holder panics");
         state.append_from(&format!("{BLOBS}{digest}"), size, &mut aside)?;
-        state.append(&format!("{LAYERS}{}", found.trim_start_matches("sha256:")), &record)?;
+        state.append(&format!("{LAYERS}{}", found.hex()), &record)?;
         state.layers.insert(found, layer);
         Ok(())
     }
@@ -224,7 +224,7 @@ impl State {
 }
 
 /// Finds the layers that an export which broke off has written whole, and where they end.
-fn written(file: &mut File) -> io::Result<(Vec<(String, Descriptor)>, u64)> {
+fn written(file: &mut File) -> io::Result<(Vec<(DiffId, Descriptor)>, u64)> {
     let mut layers = Vec::new();
     let mut end = 0;
     let mut blob: Option<(String, u64)> = None;
@@ -253,7 +253,7 @@ fn written(file: &mut File) -> io::Result<(Vec<(String, Descriptor)>, u64)> {
                 if blob.take() != Some((layer.digest.clone(), layer.size)) {
                     break;
                 }
-                layers.push((format!("sha256:{hex}"), layer));
+                layers.push((format!("sha256:{hex}").into(), layer));
             }
             // The head, which is the same in every archive of this form.
             None if number == 0 && name == FORM => {

@@ -217,7 +217,7 @@ pub(super) async fn why(global: &Global, args: WhyArgs) -> CommandResult {
     let opened = open::open(global).await?;
     let contents = read(&opened).await?;
     let image = find(&contents, &args.key)?[0];
-    let looked = opened.engine.inspect(&image.id).await.map_err(open::engine_failure)?;
+    let looked = opened.engine.inspect(image.id.as_str()).await.map_err(open::engine_failure)?;
     let inputs = looked
         .as_ref()
         .and_then(|looked| looked.config.labels.get(crate::engine::label::INPUTS))

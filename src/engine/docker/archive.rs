@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio_util::io::ReaderStream;
 
 use crate::engine::{EngineError, LayerFile, Result};
-use crate::key::Digest;
+use crate::key::{DiffId, Digest, ImageId};
 
 /// How a layer, config or manifest is named in another document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ pub(super) struct Descriptor {
 /// An archive to be loaded.
 pub(super) struct Thin<'a> {
     /// The id that the image will have.
-    pub id: String,
+    pub id: ImageId,
     /// The layers as a containerd store names them; empty for a graph driver.
     pub layers: Vec<Descriptor>,
     head: Vec<u8>,
@@ -38,12 +38,12 @@ impl<'a> Thin<'a> {
     /// holds the descriptors of the others on a containerd store.
     pub fn new(
         config: &[u8],
-        diff_ids: &[String],
+        diff_ids: &[DiffId],
         new: &'a [LayerFile],
         below: Option<&[Descriptor]>,
     ) -> Thin<'a> {
         let config_digest = Digest::of(config);
-        let names: Vec<String> = diff_ids.iter().map(|id| blob(id)).collect();
+        let names: Vec<String> = diff_ids.iter().map(|id| blob(id.as_str())).collect();
         let manifest = json!([{
             "Config": blob(&config_digest.oci()), "RepoTags": null, "Layers": names,
         }]);
@@ -83,7 +83,7 @@ impl<'a> Thin<'a> {
             head.extend(entry("index.json", index.to_string().as_bytes()));
             head.extend(entry(&blob(&id), manifest.as_bytes()));
         }
-        Thin { id, layers, head, new }
+        Thin { id: id.into(), layers, head, new }
     }
 
     /// Streams the archive; the layers are read from their files as the engine takes them.
@@ -153,7 +153,7 @@ mod tests {
         std::fs::write(&path, layer).unwrap();
         let diff_id = Digest::of(layer);
         let layer = LayerFile { path, diff_id, size: layer.len() as u64 };
-        let diff_ids = ["sha256:00".to_owned(), diff_id.oci()];
+        let diff_ids = ["sha256:00".into(), DiffId::from(diff_id)];
         let new = [layer];
         let thin = Thin::new(b"{}", &diff_ids, &new, below);
         let mut bytes = Vec::new();
@@ -161,7 +161,7 @@ mod tests {
         while let Some(piece) = stream.next().await {
             bytes.extend(piece.unwrap());
         }
-        (thin.id, bytes)
+        (thin.id.to_string(), bytes)
     }
 
     #[tokio::test]

@@ -43,8 +43,10 @@ impl DockerEngine {
                 return Err(error);
             }
         };
-        if let Err(error) = check_platform(&scratch.id, &scratch.platform, &request.platform) {
-            self.remove_image(&scratch.id).await?;
+        if let Err(error) =
+            check_platform(scratch.id.as_str(), &scratch.platform, &request.platform)
+        {
+            self.remove_image(scratch.id.as_str()).await?;
             return Err(error);
         }
         let sealed = LayerRequest {
@@ -54,7 +56,7 @@ impl DockerEngine {
             tags: request.tags.clone(),
         };
         let loaded = self.load_layer(&sealed).await;
-        let removed = self.remove_image(&scratch.id).await;
+        let removed = self.remove_image(scratch.id.as_str()).await;
         let image = loaded?;
         removed?;
         Ok(image)

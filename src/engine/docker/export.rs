@@ -14,6 +14,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use crate::disk;
 use crate::engine::{EngineError, Image, LayerConsumer, Result};
+use crate::key::{DiffId, ImageId};
 
 use super::DockerEngine;
 use super::archive::Descriptor;
@@ -35,7 +36,7 @@ struct Config {
 
 #[derive(Deserialize)]
 struct RootFs {
-    diff_ids: Vec<String>,
+    diff_ids: Vec<DiffId>,
 }
 
 impl DockerEngine {
@@ -55,9 +56,9 @@ impl DockerEngine {
     }
 
     /// Keeps the descriptors of an image that was loaded.
-    pub(super) fn remember(&self, id: &str, layers: Vec<Descriptor>) {
+    pub(super) fn remember(&self, id: &ImageId, layers: Vec<Descriptor>) {
         let mut known = self.layers.lock().expect("no holder of the lock panics");
-        known.insert(id.to_owned(), layers);
+        known.insert(id.clone(), layers);
     }
 
     /// Gives the layers of images to a consumer.
@@ -82,12 +83,12 @@ impl DockerEngine {
 
     async fn read_descriptors(&self, image: &Image) -> Result<Vec<Descriptor>> {
         let action = format!("export `{}`", image.id);
-        let export = self.docker.export_image(&image.id).boxed();
+        let export = self.docker.export_image(image.id.as_str()).boxed();
         let mut export = export.peekable();
         if let Some(Err(error)) = std::pin::Pin::new(&mut export).peek().await
             && is_not_found(error)
         {
-            let reference = image.tags.first().unwrap_or(&image.id).clone();
+            let reference = image.name().to_owned();
             return Err(EngineError::NoSuchImage { reference });
         }
         let reader = StreamReader::new(export.map(|piece| piece.map_err(std::io::Error::other)));
@@ -134,7 +135,7 @@ fn give_layers(
             }
             _ => {
                 // A graph driver's layer is not compressed: its name is its digest.
-                let digest = format!("sha256:{digest}");
+                let digest = DiffId::from(format!("sha256:{digest}"));
                 if consumer.wants(&digest) {
                     consumer.consume(Some(&digest), &mut whole)?;
                 }
@@ -178,7 +179,7 @@ fn documents(archive: impl std::io::Read) -> std::io::Result<HashMap<String, Vec
 
 /// Finds the manifest whose config has exactly these layers: an image for several platforms has
 /// more than one.
-fn layers_of(documents: &HashMap<String, Vec<u8>>, diff_ids: &[String]) -> Option<Vec<Descriptor>> {
+fn layers_of(documents: &HashMap<String, Vec<u8>>, diff_ids: &[DiffId]) -> Option<Vec<Descriptor>> {
     documents.values().find_map(|document| {
         let manifest: Manifest = serde_json::from_slice(document).ok()?;
         let config: Config =

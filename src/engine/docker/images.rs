@@ -6,6 +6,7 @@ use bollard::query_parameters::{
 
 use crate::engine::reference::split_tag;
 use crate::engine::{EngineError, EngineInfo, EngineKind, Image, ImageConfig, ListedImage, Result};
+use crate::key::DiffId;
 use crate::platform::Platform;
 
 use super::DockerEngine;
@@ -51,7 +52,7 @@ impl DockerEngine {
         Ok(listed
             .into_iter()
             .map(|image| ListedImage {
-                id: image.id,
+                id: image.id.into(),
                 tags: image.repo_tags.into_iter().filter(|tag| tag != "<none>:<none>").collect(),
                 labels: image.labels.into_iter().collect(),
                 size: image.size.max(0) as u64,
@@ -99,10 +100,16 @@ fn image_of(inspected: bollard::models::ImageInspect) -> Image {
     let config = inspected.config.unwrap_or_default();
     let text = |value: Option<String>| value.unwrap_or_default();
     Image {
-        id: text(inspected.id),
+        id: text(inspected.id).into(),
         tags: inspected.repo_tags.unwrap_or_default(),
         repo_digests: inspected.repo_digests.unwrap_or_default(),
-        diff_ids: inspected.root_fs.and_then(|root| root.layers).unwrap_or_default(),
+        diff_ids: inspected
+            .root_fs
+            .and_then(|root| root.layers)
+            .unwrap_or_default()
+            .into_iter()
+            .map(DiffId::from)
+            .collect(),
         platform: Platform::of(
             inspected.os.as_deref().unwrap_or("linux"),
             inspected.architecture.as_deref().unwrap_or(""),

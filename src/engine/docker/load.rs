@@ -4,6 +4,7 @@ use bollard::query_parameters::ImportImageOptionsBuilder;
 use futures_util::StreamExt as _;
 
 use crate::engine::{EngineError, Image, LayerRequest, Result, check_platform, config};
+use crate::key::DiffId;
 
 use super::DockerEngine;
 use super::archive::Thin;
@@ -17,12 +18,12 @@ impl DockerEngine {
         let parent = &request.parent;
         // Whether it is there is found out when its layers are needed.
         if !parent.diff_ids.is_empty()
-            && let Some(found) = self.inspect_image(&parent.id).await?
+            && let Some(found) = self.inspect_image(parent.id.as_str()).await?
         {
-            check_platform(&parent.id, &found.platform, &parent.platform)?;
+            check_platform(parent.id.as_str(), &found.platform, &parent.platform)?;
         }
         let mut diff_ids = request.parent.diff_ids.clone();
-        diff_ids.extend(request.layers.iter().map(|layer| layer.diff_id.oci()));
+        diff_ids.extend(request.layers.iter().map(|layer| DiffId::from(layer.diff_id)));
         let config = config::config_json(&request.config, &request.parent.platform, &diff_ids);
         let below = if self.facts().await?.containerd {
             Some(self.descriptors(&request.parent).await?)
@@ -30,13 +31,13 @@ impl DockerEngine {
             None
         };
         let thin = Thin::new(&config, &diff_ids, &request.layers, below.as_deref());
-        let image = match self.inspect_image(&thin.id).await? {
+        let image = match self.inspect_image(thin.id.as_str()).await? {
             Some(image) => image,
             None => self.load_and_look(request, &thin).await?,
         };
         let fits = image.platform.matches(&request.parent.platform);
         if !fits || image.diff_ids != diff_ids || image.config.labels != request.config.labels {
-            self.remove_image(&thin.id).await?;
+            self.remove_image(thin.id.as_str()).await?;
             return Err(EngineError::Refused {
                 action: ACTION.to_owned(),
                 reason:
@@ -48,7 +49,7 @@ impl DockerEngine {
             self.remember(&thin.id, thin.layers);
         }
         for tag in &request.tags {
-            self.tag_image(&thin.id, tag).await?;
+            self.tag_image(thin.id.as_str(), tag).await?;
         }
         // A containerd store calls a name that a load gave a digest of a registry.
         Ok(Image { tags: request.tags.clone(), repo_digests: Vec::new(), ..image })
@@ -58,10 +59,10 @@ impl DockerEngine {
         if let Err(error) = self.send(request, thin).await {
             // A containerd store keeps the image of a load that failed. When it cannot be removed
             // either, the load is still what failed.
-            let _ = self.remove_image(&thin.id).await;
+            let _ = self.remove_image(thin.id.as_str()).await;
             return Err(error);
         }
-        let image = self.inspect_image(&thin.id).await?;
+        let image = self.inspect_image(thin.id.as_str()).await?;
         image.ok_or_else(|| EngineError::Refused {
             action: ACTION.to_owned(),
             reason: format!("it does not have the image `{}` afterwards", thin.id),
@@ -84,7 +85,7 @@ impl DockerEngine {
             };
             if lacks_layer(&message) {
                 let parent = &request.parent;
-                let reference = parent.tags.first().unwrap_or(&parent.id).clone();
+                let reference = parent.name().to_owned();
                 return Err(EngineError::NoSuchImage { reference });
             }
             return Err(said(ACTION, &message));

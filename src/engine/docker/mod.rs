@@ -36,6 +36,7 @@ use async_trait::async_trait;
 use bollard::Docker;
 use tokio::sync::OnceCell;
 
+use crate::key::{DiffId, ImageId};
 use crate::owner::Judge;
 use crate::platform::Platform;
 use crate::run_id::RunId;
@@ -65,7 +66,7 @@ pub struct DockerEngine {
     facts: OnceCell<Facts>,
     /// Containers have no IPv6, as the first one showed that was asked to.
     without_ipv6: AtomicBool,
-    layers: Mutex<HashMap<String, Vec<archive::Descriptor>>>,
+    layers: Mutex<HashMap<ImageId, Vec<archive::Descriptor>>>,
 }
 
 /// What decides how images are built and loaded.
@@ -184,11 +185,11 @@ impl LayerStorage for DockerEngine {
         self.export_layers(images, consumer).await
     }
 
-    async fn images_in_use(&self) -> Result<HashSet<String>> {
+    async fn images_in_use(&self) -> Result<HashSet<ImageId>> {
         self.images_of_containers().await
     }
 
-    fn layer_storage_ids(&self, diff_ids: &[String]) -> Vec<String> {
+    fn layer_storage_ids(&self, diff_ids: &[DiffId]) -> Vec<String> {
         storage::chain_ids(diff_ids)
     }
 

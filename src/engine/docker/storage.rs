@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::disk;
 use crate::engine::{EngineError, Pruned, Result, step_mounts};
-use crate::key::Digest;
+use crate::key::{DiffId, Digest, ImageId};
 use crate::retry::{Passing, Tries, retried};
 
 use super::DockerEngine;
@@ -42,11 +42,11 @@ impl Passing for NotTold {
 /// Returns the chain ids of layers
 /// (<https://github.com/opencontainers/image-spec/blob/main/config.md#layer-chainid>): what a graph
 /// driver stores a layer on others as.
-pub(super) fn chain_ids(diff_ids: &[String]) -> Vec<String> {
+pub(super) fn chain_ids(diff_ids: &[DiffId]) -> Vec<String> {
     let mut chain: Vec<String> = Vec::with_capacity(diff_ids.len());
     for diff_id in diff_ids {
         let id = match chain.last() {
-            None => diff_id.clone(),
+            None => diff_id.to_string(),
             Some(below) => Digest::of(format!("{below} {diff_id}")).oci(),
         };
         chain.push(id);
@@ -77,10 +77,14 @@ impl DockerEngine {
 
     /// Returns the ids of the images of all containers, also of those that ended: they can be
     /// started again.
-    pub(super) async fn images_of_containers(&self) -> Result<HashSet<String>> {
+    pub(super) async fn images_of_containers(&self) -> Result<HashSet<ImageId>> {
         let all = ListContainersOptionsBuilder::new();
         let containers = self.listed_containers(all, "list its containers").await?;
-        Ok(containers.into_iter().filter_map(|container| container.image_id).collect())
+        Ok(containers
+            .into_iter()
+            .filter_map(|container| container.image_id)
+            .map(ImageId::from)
+            .collect())
     }
 
     /// Removes the records of imgforge's build steps that no image shares and no build uses. The
@@ -180,7 +184,7 @@ mod tests {
     #[test]
     fn a_chain_id_names_a_layer_with_all_below_it() {
         // From the specification's definition, with coreutils: printf 'sha256:a sha256:b' | sha256sum
-        let ids = ["sha256:a", "sha256:b"].map(str::to_owned);
+        let ids = ["sha256:a", "sha256:b"].map(DiffId::from);
         assert_eq!(chain_ids(&ids), ["sha256:a".to_owned(), Digest::of("sha256:a sha256:b").oci()]);
     }
 }

@@ -15,6 +15,7 @@ use oci_spec::image::Descriptor;
 
 use crate::disk;
 use crate::engine::{EngineError, Image, LayerConsumer, Pruned, Result};
+use crate::key::DiffId;
 
 use super::EmbeddedEngine;
 use super::layers::layers_of;
@@ -126,10 +127,10 @@ impl EmbeddedEngine {
             // An image that lacks a part is none: what is left of it goes.
             let Some(stored) = self.layout.stored(&named.manifest)? else { continue };
             blobs.insert(named.manifest.trim_start_matches("sha256:").to_owned());
-            blobs.insert(stored.id.trim_start_matches("sha256:").to_owned());
+            blobs.insert(stored.id.hex().to_owned());
             for (diff_id, layer) in layers_of(&stored) {
                 blobs.insert(layer.digest().digest().to_owned());
-                layers.insert(diff_id.trim_start_matches("sha256:").to_owned());
+                layers.insert(diff_id.hex().to_owned());
             }
         }
         let mut garbage = Garbage::default();
@@ -164,7 +165,8 @@ impl EmbeddedEngine {
                 garbage.records.push(path);
             }
         }
-        let names: HashSet<String> = layers.iter().map(|layer| Snapshots::name(layer)).collect();
+        let names: HashSet<String> =
+            layers.iter().map(|layer| Snapshots::name(&layer.as_str().into())).collect();
         for (_, directory) in entries(&self.dir)? {
             let form = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if !form.ends_with("-overlay") && !form.ends_with("-copy") {
@@ -189,7 +191,7 @@ impl EmbeddedEngine {
     }
 
     /// Measures layers by their digests as tars: the blob, and what is unpacked of it. Blocks.
-    pub(super) fn measure_layers(&self, diff_ids: &[String]) -> Result<Vec<Option<u64>>> {
+    pub(super) fn measure_layers(&self, diff_ids: &[DiffId]) -> Result<Vec<Option<u64>>> {
         let forms: Vec<PathBuf> = entries(&self.dir)?
             .into_iter()
             .filter(|(name, _)| name.ends_with("-overlay") || name.ends_with("-copy"))
@@ -241,7 +243,7 @@ impl EmbeddedEngine {
     ) -> Result<()> {
         let mut given = HashSet::new();
         for image in images {
-            for (diff_id, layer) in layers_of(&*self.needed(&image.id)?) {
+            for (diff_id, layer) in layers_of(&*self.needed(image.id.as_str())?) {
                 if !given.insert(diff_id.clone()) || !consumer.wants(&diff_id) {
                     continue;
                 }

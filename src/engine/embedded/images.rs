@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::engine::{EngineError, EngineInfo, EngineKind, Image, Limitation, ListedImage, Result};
+use crate::key::ImageId;
 use crate::platform::Platform;
 
 use super::layout::{Stored, familiar, matches};
@@ -75,7 +76,7 @@ impl EmbeddedEngine {
     }
 
     pub(super) fn list_images(&self) -> Result<Vec<ListedImage>> {
-        let mut listed: BTreeMap<String, ListedImage> = BTreeMap::new();
+        let mut listed: BTreeMap<ImageId, ListedImage> = BTreeMap::new();
         for named in self.layout.names()? {
             if let Some(image) = listed.get_mut(&named.id) {
                 image.tags.extend(named.tag);

@@ -13,7 +13,7 @@ use crate::engine::{
     EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink, Result, check_platform,
     config,
 };
-use crate::key::Digest;
+use crate::key::{DiffId, Digest};
 use crate::platform::Platform;
 
 use super::EmbeddedEngine;
@@ -33,7 +33,7 @@ impl EmbeddedEngine {
         tokio::task::block_in_place(|| {
             let mut layers = self.parent_layers(&request.parent)?;
             for layer in &request.layers {
-                let diff_id = layer.diff_id.oci();
+                let diff_id = DiffId::from(layer.diff_id);
                 layers.push((diff_id.clone(), self.take_in(layer)?));
                 let path = layer.path.clone();
                 let tar = move || Ok(Box::new(open(&path)?) as Box<dyn Read>);
@@ -45,25 +45,25 @@ impl EmbeddedEngine {
     }
 
     /// Returns the layers of a parent, which has to be here as it was looked at.
-    fn parent_layers(&self, parent: &Image) -> Result<Vec<(String, Descriptor)>> {
+    fn parent_layers(&self, parent: &Image) -> Result<Vec<(DiffId, Descriptor)>> {
         if parent.diff_ids.is_empty() {
             return Ok(Vec::new());
         }
         let missing = || {
-            let reference = parent.tags.first().unwrap_or(&parent.id).clone();
+            let reference = parent.name().to_owned();
             EngineError::NoSuchImage { reference }
         };
-        let stored = self.layout.find(&parent.id)?.ok_or_else(missing)?;
+        let stored = self.layout.find(parent.id.as_str())?.ok_or_else(missing)?;
         if stored.diff_ids != parent.diff_ids {
             return Err(missing());
         }
-        check_platform(&parent.id, &stored.platform, &parent.platform)?;
+        check_platform(parent.id.as_str(), &stored.platform, &parent.platform)?;
         Ok(layers_of(&stored))
     }
 
     /// Keeps the tar of a layer as a blob. Blocks.
     fn take_in(&self, layer: &LayerFile) -> Result<Descriptor> {
-        let diff_id = layer.diff_id.oci();
+        let diff_id = DiffId::from(layer.diff_id);
         let file = open(&layer.path)?;
         if let Some(known) = self.known_layer(&diff_id)? {
             return Ok(known);
@@ -79,7 +79,7 @@ impl EmbeddedEngine {
     }
 
     /// Keeps a tar as a compressed blob; returns its digest as a tar, and how a manifest names it.
-    fn write_layer(&self, mut tar: impl Read) -> Result<(String, Descriptor)> {
+    fn write_layer(&self, mut tar: impl Read) -> Result<(DiffId, Descriptor)> {
         let mut sink = LayerSink::new(self.layout.writer()?);
         let path = self.dir.join("oci");
         io::copy(&mut tar, &mut sink).map_err(file_error("keep a layer", &path))?;
@@ -90,31 +90,31 @@ impl EmbeddedEngine {
     /// Keeps a compressed layer that was written, and remembers which layer it is.
     pub(super) fn keep_layer(
         &self,
-        diff_id: &str,
+        diff_id: &DiffId,
         writer: BlobWriter,
         unpacked: u64,
-    ) -> Result<(String, Descriptor)> {
+    ) -> Result<(DiffId, Descriptor)> {
         let (digest, size) = self.layout.keep(writer)?;
         let descriptor = layer_descriptor(&digest, size, unpacked)?;
         self.remember_layer(diff_id, &descriptor)?;
-        Ok((diff_id.to_owned(), descriptor))
+        Ok((diff_id.clone(), descriptor))
     }
 
     /// Remembers which blob a layer is.
-    pub(super) fn remember_layer(&self, diff_id: &str, layer: &Descriptor) -> Result<()> {
+    pub(super) fn remember_layer(&self, diff_id: &DiffId, layer: &Descriptor) -> Result<()> {
         let path = self.layer_record(diff_id);
         let text = serde_json::to_vec(layer).expect("a descriptor is valid JSON");
         crate::atomic::write(&path, &text, false).map_err(file_error("remember a layer", &path))
     }
 
     /// Returns the blob of a layer, when it is here, for an operation that needs it.
-    pub(super) fn known_layer(&self, diff_id: &str) -> Result<Option<Descriptor>> {
+    pub(super) fn known_layer(&self, diff_id: &DiffId) -> Result<Option<Descriptor>> {
         let known = self.layer_here(diff_id)?;
         Ok(known.filter(|layer| self.layout.takes_up(layer.digest().as_ref(), layer.size())))
     }
 
     /// Returns the blob of a layer, when it is here.
-    pub(super) fn layer_here(&self, diff_id: &str) -> Result<Option<Descriptor>> {
+    pub(super) fn layer_here(&self, diff_id: &DiffId) -> Result<Option<Descriptor>> {
         let path = self.layer_record(diff_id);
         let text = match std::fs::read(&path) {
             Ok(text) => text,
@@ -125,8 +125,8 @@ impl EmbeddedEngine {
         Ok(self.layout.has(layer.digest().as_ref(), layer.size()).then_some(layer))
     }
 
-    fn layer_record(&self, diff_id: &str) -> std::path::PathBuf {
-        self.dir.join("layers").join(diff_id.trim_start_matches("sha256:"))
+    fn layer_record(&self, diff_id: &DiffId) -> std::path::PathBuf {
+        self.dir.join("layers").join(diff_id.hex())
     }
 
     /// Makes an image of layers and a config, and names it.
@@ -134,10 +134,10 @@ impl EmbeddedEngine {
         &self,
         config: &ImageConfig,
         platform: &Platform,
-        layers: &[(String, Descriptor)],
+        layers: &[(DiffId, Descriptor)],
         tags: &[String],
     ) -> Result<Image> {
-        let diff_ids: Vec<String> = layers.iter().map(|(diff_id, _)| diff_id.clone()).collect();
+        let diff_ids: Vec<DiffId> = layers.iter().map(|(diff_id, _)| diff_id.clone()).collect();
         let text = config::config_json(config, platform, &diff_ids);
         let id = self.layout.put(&text)?;
         let manifest = ImageManifestBuilder::default()
@@ -157,7 +157,7 @@ impl EmbeddedEngine {
             self.layout.name(&stored, &familiar(tag))?;
         }
         Ok(Image {
-            id,
+            id: id.into(),
             tags: tags.to_vec(),
             repo_digests: Vec::new(),
             diff_ids,
@@ -192,7 +192,7 @@ impl EmbeddedEngine {
 
     /// Returns the layers whose blobs are damaged.
     fn unpack_missing(&self, stored: &Stored) -> Result<Vec<Descriptor>> {
-        let missing: Vec<(String, Descriptor)> = layers_of(stored)
+        let missing: Vec<(DiffId, Descriptor)> = layers_of(stored)
             .into_iter()
             .filter(|(diff_id, _)| !self.snapshots.has(diff_id))
             .collect();
@@ -220,7 +220,7 @@ impl EmbeddedEngine {
     }
 
     /// Unpacks a layer from its blob; tells whether that was whole.
-    fn unpack_blob(&self, diff_id: &str, layer: &Descriptor) -> Result<bool> {
+    fn unpack_blob(&self, diff_id: &DiffId, layer: &Descriptor) -> Result<bool> {
         let path = self.layout.blob(layer.digest().as_ref());
         let tar = || -> Result<Box<dyn Read>> {
             let tar = decompressed(layer.media_type(), open(&path)?);
@@ -239,7 +239,7 @@ impl EmbeddedEngine {
 }
 
 /// Returns the layers of an image with their digests as tars, the lowest first.
-pub(super) fn layers_of(stored: &Stored) -> Vec<(String, Descriptor)> {
+pub(super) fn layers_of(stored: &Stored) -> Vec<(DiffId, Descriptor)> {
     stored.diff_ids.iter().cloned().zip(stored.manifest.layers().iter().cloned()).collect()
 }
 
@@ -255,7 +255,7 @@ fn is_whole(path: &Path, layer: &Descriptor) -> Result<bool> {
     Ok(found.0.oci() == layer.digest().to_string())
 }
 
-fn differs(error: NotTheLayer, diff_id: &str) -> EngineError {
+fn differs(error: NotTheLayer, diff_id: &DiffId) -> EngineError {
     match error {
         NotTheLayer::Engine(error) => error,
         NotTheLayer::Differs { found } => EngineError::Refused {
@@ -279,8 +279,8 @@ impl LayerSink {
     }
 
     /// Returns the digest of the tar, the blob, and the bytes of the tar.
-    pub fn finish(self) -> Result<(String, BlobWriter, u64)> {
-        let diff_id = Digest::from_bytes(self.hasher.finalize().into()).oci();
+    pub fn finish(self) -> Result<(DiffId, BlobWriter, u64)> {
+        let diff_id = DiffId::from(Digest::from_bytes(self.hasher.finalize().into()));
         let writer = self.encoder.finish();
         let writer = writer.map_err(file_error("keep a layer", Path::new("blobs")))?;
         Ok((diff_id, writer, self.size))

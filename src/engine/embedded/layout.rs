@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use crate::atomic;
 use crate::engine::{EngineError, ImageConfig, Result, config};
 use crate::file_lock::FileLock;
-use crate::key::Digest;
+use crate::key::{DiffId, Digest, ImageId};
 use crate::owner::{Judge, Liveness};
 use crate::platform::Platform;
 
@@ -44,7 +44,7 @@ pub(super) struct Layout {
 #[derive(Debug)]
 pub(super) struct Stored {
     /// The digest of the config.
-    pub id: String,
+    pub id: ImageId,
     /// The manifest.
     pub manifest: ImageManifest,
     /// The digest of the manifest.
@@ -54,7 +54,7 @@ pub(super) struct Stored {
     /// Such as `linux/amd64`.
     pub platform: Platform,
     /// The sha256 of every unpacked layer, the lowest first.
-    pub diff_ids: Vec<String>,
+    pub diff_ids: Vec<DiffId>,
     /// What it runs with.
     pub config: ImageConfig,
 }
@@ -77,7 +77,7 @@ pub(super) struct Named {
     /// The digest of the manifest.
     pub manifest: String,
     /// The id of the image.
-    pub id: String,
+    pub id: ImageId,
     /// `repository:tag`, when it has one.
     pub tag: Option<String>,
     /// `repository@digest`.
@@ -254,7 +254,7 @@ impl Layout {
 
     /// Takes an image away, with all of its names.
     pub fn forget(&self, id: &str) -> Result<()> {
-        self.change(|manifests| manifests.retain(|known| named(known).id != id))
+        self.change(|manifests| manifests.retain(|known| named(known).id != *id))
     }
 
     /// Reads an image by the digest of its manifest; `None` when a part of it is not there.
@@ -290,7 +290,7 @@ impl Layout {
             return Ok(None);
         }
         Ok(Some(Stored {
-            id,
+            id: id.into(),
             manifest: document,
             digest: manifest.to_owned(),
             length,
@@ -340,7 +340,7 @@ const TEMPORARY: &str = ".writing-";
 /// Tells whether a name of the index is what a reference means.
 pub(super) fn matches(known: &Named, reference: &str) -> bool {
     if reference.starts_with("sha256:") {
-        return known.id == reference || known.manifest == reference;
+        return known.id == *reference || known.manifest == reference;
     }
     if reference.contains('@') {
         return known.repo_digest.as_deref() == Some(reference);
@@ -367,7 +367,7 @@ fn named(descriptor: &Descriptor) -> Named {
     };
     Named {
         manifest: descriptor.digest().to_string(),
-        id: annotation(ID).unwrap_or_default(),
+        id: annotation(ID).unwrap_or_default().into(),
         tag: annotation(REFERENCE),
         repo_digest: annotation(REPO_DIGEST),
     }
@@ -375,7 +375,7 @@ fn named(descriptor: &Descriptor) -> Named {
 
 fn entry(stored: &Stored, kind: &str, name: &str) -> Result<Descriptor> {
     let annotations =
-        HashMap::from([(ID.to_owned(), stored.id.clone()), (kind.to_owned(), name.to_owned())]);
+        HashMap::from([(ID.to_owned(), stored.id.to_string()), (kind.to_owned(), name.to_owned())]);
     let mut entry = descriptor(MediaType::ImageManifest, &stored.digest, stored.length)?;
     if let Some(media_type) = stored.manifest.media_type() {
         entry.set_media_type(media_type.clone());

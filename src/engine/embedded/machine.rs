@@ -9,6 +9,7 @@ use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Confinement, EngineError, NoLog, Quotas, Result};
+use crate::key::DiffId;
 
 use super::capabilities;
 use super::helper_client::HelperClient;
@@ -142,12 +143,12 @@ fn run(
     storage: Storage,
 ) -> Result<()> {
     let snapshots = Snapshots::open(directory, storage, helper_client.clone(), owner)?;
-    let layer = "sha256:trial";
-    trial::write(&snapshots.layers().join(Snapshots::name(layer)))
+    let layer = DiffId::from("sha256:trial");
+    trial::write(&snapshots.layers().join(Snapshots::name(&layer)))
         .map_err(file_error("try what this machine allows", directory))?;
     for network in [Network::SilentPeer, Network::Host] {
         let container = Container {
-            root: snapshots.root(&[layer.to_owned()], true)?,
+            root: snapshots.root(std::slice::from_ref(&layer), true)?,
             command: vec![trial::PROGRAM.to_owned()],
             env: Vec::new(),
             working_dir: String::new(),

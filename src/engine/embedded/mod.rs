@@ -33,6 +33,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::key::{DiffId, ImageId};
 use crate::owner::{Held, Judge, Owners};
 use crate::platform::Platform;
 use crate::run_id::RunId;
@@ -231,16 +232,18 @@ impl LayerStorage for EmbeddedEngine {
     }
 
     /// Those of other processes are operations, which a collection sees by itself.
-    async fn images_in_use(&self) -> Result<HashSet<String>> {
+    async fn images_in_use(&self) -> Result<HashSet<ImageId>> {
         Ok(HashSet::new())
     }
 
-    fn layer_storage_ids(&self, diff_ids: &[String]) -> Vec<String> {
-        diff_ids.to_vec()
+    fn layer_storage_ids(&self, diff_ids: &[DiffId]) -> Vec<String> {
+        diff_ids.iter().map(DiffId::to_string).collect()
     }
 
     async fn layer_disk_usage(&self, names: &[String]) -> Result<Vec<Option<u64>>> {
-        tokio::task::block_in_place(|| self.measure_layers(names))
+        tokio::task::block_in_place(|| {
+            self.measure_layers(&names.iter().map(|name| name.as_str().into()).collect::<Vec<_>>())
+        })
     }
 
     async fn prune(&self, dry_run: bool) -> Result<Pruned> {

@@ -49,7 +49,7 @@ impl EmbeddedEngine {
         let repository = crate::engine::reference::split_tag(&repository).0;
         self.layout.name_digest(&stored, &format!("{repository}@{}", stored.digest))?;
         log.write(format!("Digest: {}\n", stored.digest).as_bytes());
-        let image = self.inspect_image(&stored.id)?;
+        let image = self.inspect_image(stored.id.as_str())?;
         image.ok_or_else(|| EngineError::NoSuchImage { reference: reference.to_owned() })
     }
 
@@ -176,7 +176,7 @@ impl EmbeddedEngine {
         let mine = || names.iter().filter(|named| named.id == stored.id);
         let Some(origin) = mine().find_map(|named| named.repo_digest.clone()) else {
             let tag = mine().find_map(|named| named.tag.clone());
-            let reference = tag.unwrap_or_else(|| stored.id.clone());
+            let reference = tag.unwrap_or_else(|| stored.id.to_string());
             log.write(b"no registry is known to have it: the image has to be built again\n");
             return Err(EngineError::NoSuchImage { reference });
         };

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, CWD, RenameFlags};
 use crate::engine::{EngineError, Removed, Result};
 use crate::file_lock::FileLock;
 use crate::hashing::Hashing;
-use crate::key::Digest;
+use crate::key::{DiffId, Digest};
 use crate::owner::{Judge, Liveness};
 
 use super::helper_client::{HelperClient, vanished};
@@ -96,16 +96,16 @@ impl Snapshots {
     }
 
     /// Returns the name of a layer's directory.
-    pub fn name(diff_id: &str) -> String {
-        let hex = diff_id.trim_start_matches("sha256:");
+    pub fn name(diff_id: &DiffId) -> String {
+        let hex = diff_id.hex();
         hex.get(..DIGITS).unwrap_or(hex).to_owned()
     }
 
     /// Returns the directories of layers, the highest first. An image may have a layer twice, and
     /// the kernel takes none twice: the higher one has all that the lower one would add.
-    pub fn lowers(diff_ids: &[String]) -> Vec<String> {
+    pub fn lowers(diff_ids: &[DiffId]) -> Vec<String> {
         let mut names = Vec::new();
-        for name in diff_ids.iter().rev().map(|diff_id| Self::name(diff_id)) {
+        for name in diff_ids.iter().rev().map(Self::name) {
             if !names.contains(&name) {
                 names.push(name);
             }
@@ -114,7 +114,7 @@ impl Snapshots {
     }
 
     /// Tells whether a layer is unpacked.
-    pub fn has(&self, diff_id: &str) -> bool {
+    pub fn has(&self, diff_id: &DiffId) -> bool {
         self.layers().join(Self::name(diff_id)).exists()
     }
 
@@ -122,7 +122,7 @@ impl Snapshots {
     /// kept: the error is [`NotTheLayer::Differs`].
     pub fn unpack(
         &self,
-        diff_id: &str,
+        diff_id: &DiffId,
         tar: impl FnOnce() -> Result<Box<dyn Read>>,
     ) -> std::result::Result<(), NotTheLayer> {
         if self.has(diff_id) {
@@ -140,7 +140,7 @@ impl Snapshots {
         let unpacked = self.helper_client.call(work, Some(&mut tar), None);
         let (_, found, _) = tar.finish();
         let ended = match unpacked {
-            Ok(()) if found.oci() == diff_id => {
+            Ok(()) if *diff_id == found => {
                 self.put(&aside, &self.layers().join(name)).map_err(NotTheLayer::Engine)
             }
             // A layer that cannot be unpacked because it is not what was meant is told so.
@@ -180,7 +180,7 @@ impl Snapshots {
     }
 
     /// Makes the tree that a container starts from.
-    pub fn root(&self, diff_ids: &[String], throw_away: bool) -> Result<Root> {
+    pub fn root(&self, diff_ids: &[DiffId], throw_away: bool) -> Result<Root> {
         let container = self.aside()?;
         let name = container.file_name().expect("a container has a name");
         let root = Root {
@@ -222,7 +222,7 @@ impl Snapshots {
     }
 
     /// Keeps what a container changed as the unpacked layer that it was packed to.
-    pub fn keep(&self, root: &Root, diff_id: &str) -> Result<()> {
+    pub fn keep(&self, root: &Root, diff_id: &DiffId) -> Result<()> {
         let target = self.layers().join(Self::name(diff_id));
         if target.exists() {
             return Ok(());

@@ -20,7 +20,7 @@ use crate::engine::{
     Removed, Result, Runner, SandboxEnd, SandboxRequest, SandboxSession, SessionRequest,
     check_platform, label,
 };
-use crate::key::Digest;
+use crate::key::{DiffId, Digest, ImageId};
 use crate::owner::{Judge, Liveness};
 use crate::platform::Platform;
 use crate::run_id::RunId;
@@ -89,14 +89,14 @@ struct SandboxAnswer {
 
 #[derive(Default)]
 struct State {
-    images: BTreeMap<String, Image>,
+    images: BTreeMap<ImageId, Image>,
     registry: BTreeMap<String, Image>,
     calls: Vec<Call>,
     failures: Vec<Failure>,
     delays: Vec<(Method, String, Duration)>,
     answers: Vec<Answer>,
     sandboxes: Vec<SandboxAnswer>,
-    in_use: HashSet<String>,
+    in_use: HashSet<ImageId>,
     running: usize,
     peak: usize,
 }
@@ -185,8 +185,8 @@ impl FakeEngine {
     }
 
     /// Makes a container stand on an image.
-    pub fn use_image(&self, id: &str) {
-        self.lock().in_use.insert(id.to_owned());
+    pub fn use_image(&self, id: &ImageId) {
+        self.lock().in_use.insert(id.clone());
     }
 
     /// Puts an image on the engine under its own tags.
@@ -221,9 +221,9 @@ impl FakeEngine {
 
     fn image_named(&self, reference: &str) -> Image {
         Image {
-            id: Digest::of(format!("image {reference}")).oci(),
+            id: Digest::of(format!("image {reference}")).into(),
             tags: vec![reference.to_owned()],
-            diff_ids: vec![Digest::of(format!("layer {reference}")).oci()],
+            diff_ids: vec![Digest::of(format!("layer {reference}")).into()],
             platform: self.info.platform.clone(),
             size: 1 << 20,
             ..Image::default()
@@ -270,8 +270,9 @@ impl FakeEngine {
 
     fn find(&self, reference: &str) -> Option<Image> {
         let state = self.lock();
-        let named =
-            |image: &&Image| image.id == reference || image.tags.iter().any(|tag| tag == reference);
+        let named = |image: &&Image| {
+            image.id == *reference || image.tags.iter().any(|tag| tag == reference)
+        };
         state.images.values().find(named).cloned()
     }
 
@@ -396,21 +397,21 @@ impl Builder for FakeEngine {
             .map(|file| (&file.path, file.executable, Digest::of(&file.bytes)))
             .collect();
         let asked = json!([request.dockerfile, files, request.args, request.platform]);
-        image.diff_ids.push(Digest::of(asked.to_string()).oci());
+        image.diff_ids.push(Digest::of(asked.to_string()).into());
         image.platform.clone_from(&request.platform);
         image.config.labels.clone_from(&request.labels);
         image.tags.clone_from(&request.tags);
         image.size += 1 << 20;
-        image.id = id_of(&image);
+        image.id = id_of(&image).into();
         Ok(self.add(image))
     }
 
     async fn load(&self, request: &LayerRequest) -> Result<Image> {
         let _running = self.enter(Method::Load, &first(&request.tags)).await?;
         let stands = !request.parent.diff_ids.is_empty();
-        if stands && self.find(&request.parent.id).is_none() {
+        if stands && self.find(request.parent.id.as_str()).is_none() {
             let parent = &request.parent;
-            let reference = parent.tags.first().unwrap_or(&parent.id).clone();
+            let reference = parent.name().to_owned();
             return Err(EngineError::NoSuchImage { reference });
         }
         let mut image = request.parent.clone();
@@ -418,13 +419,13 @@ impl Builder for FakeEngine {
             if let Err(source) = std::fs::metadata(&layer.path) {
                 return Err(EngineError::File { path: layer.path.clone(), source });
             }
-            image.diff_ids.push(layer.diff_id.oci());
+            image.diff_ids.push(layer.diff_id.into());
             image.size += layer.size;
         }
         image.config.clone_from(&request.config);
         image.tags.clone_from(&request.tags);
         image.repo_digests.clear();
-        image.id = id_of(&image);
+        image.id = id_of(&image).into();
         Ok(self.add(image))
     }
 
@@ -451,12 +452,12 @@ impl LayerStorage for FakeEngine {
         })
     }
 
-    async fn images_in_use(&self) -> Result<HashSet<String>> {
+    async fn images_in_use(&self) -> Result<HashSet<ImageId>> {
         Ok(self.lock().in_use.clone())
     }
 
-    fn layer_storage_ids(&self, diff_ids: &[String]) -> Vec<String> {
-        diff_ids.to_vec()
+    fn layer_storage_ids(&self, diff_ids: &[DiffId]) -> Vec<String> {
+        diff_ids.iter().map(DiffId::to_string).collect()
     }
 
     async fn layer_disk_usage(&self, names: &[String]) -> Result<Vec<Option<u64>>> {
@@ -525,9 +526,9 @@ impl Runner for FakeEngine {
 
     async fn remove_scratch(&self, judge: &Judge<'_>) -> Result<Removed> {
         let mut found = Removed::default();
-        self.lock().images.retain(|id, image| {
+        self.lock().images.retain(|_, image| {
             let Some(owner) = image.config.labels.get(label::SCRATCH) else { return true };
-            let name = format!("image {}", image.tags.first().unwrap_or(id));
+            let name = format!("image {}", image.name());
             match judge(owner, None) {
                 Liveness::Alive => return true,
                 Liveness::Elsewhere => found.kept.push(name),
@@ -592,7 +593,7 @@ mod tests {
         assert_eq!(first, second);
         assert_ne!(first.id, other.id);
         assert_eq!(first.diff_ids[0], one.inspect("debian:12").await.unwrap().unwrap().diff_ids[0]);
-        let old = two.inspect(&second.id).await.unwrap().unwrap();
+        let old = two.inspect(second.id.as_str()).await.unwrap().unwrap();
         assert!(old.tags.is_empty(), "a name belongs to one image");
     }
 
@@ -624,10 +625,10 @@ mod tests {
     async fn an_image_goes_with_its_last_name() {
         let engine = FakeEngine::new().with_image("a:1");
         let id = engine.inspect("a:1").await.unwrap().unwrap().id;
-        engine.tag(&id, "b:1").await.unwrap();
+        engine.tag(id.as_str(), "b:1").await.unwrap();
         engine.remove("a:1").await.unwrap();
-        assert_eq!(engine.inspect(&id).await.unwrap().unwrap().tags, ["b:1"]);
+        assert_eq!(engine.inspect(id.as_str()).await.unwrap().unwrap().tags, ["b:1"]);
         engine.remove("b:1").await.unwrap();
-        assert_eq!(engine.inspect(&id).await.unwrap(), None);
+        assert_eq!(engine.inspect(id.as_str()).await.unwrap(), None);
     }
 }

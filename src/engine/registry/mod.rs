@@ -258,7 +258,7 @@ impl RegistryClient {
         let (layers, size) = layers_of(&manifest);
         let repository = &self.parts.repository;
         let image = Image {
-            id: digest_of_config,
+            id: digest_of_config.into(),
             tags: Vec::new(),
             repo_digests: vec![format!("{}/{repository}@{digest}", self.parts.registry)],
             diff_ids: read.diff_ids,

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::engine::{
     BuildRequest, EngineError, Image, ImageConfig, LogSink, Result, check_platform, step_mounts,
 };
-use crate::key::Digest;
+use crate::key::{DiffId, Digest};
 
 use super::EmbeddedEngine;
 use super::layers::layers_of;
@@ -31,12 +31,12 @@ const ACTION: &str = "build a Dockerfile";
 /// What a stage has come to.
 #[derive(Clone, Default)]
 pub(crate) struct Built {
-    layers: Vec<(String, Descriptor)>,
+    layers: Vec<(DiffId, Descriptor)>,
     config: ImageConfig,
 }
 
 impl Built {
-    fn diff_ids(&self) -> Vec<String> {
+    fn diff_ids(&self) -> Vec<DiffId> {
         self.layers.iter().map(|(diff_id, _)| diff_id.clone()).collect()
     }
 }

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::engine::{EngineError, Quotas, Result, step_mounts};
 use crate::file_lock::FileLock;
-use crate::key::Digest;
+use crate::key::{DiffId, Digest};
 
 use super::super::capabilities::DEFAULT;
 use super::super::containers::with_path;
@@ -162,10 +162,10 @@ impl EmbeddedEngine {
                 built.layers.push((diff_id.clone(), descriptor));
                 diff_id
             } else {
-                String::new()
+                DiffId::default()
             };
             let path = self.step_record(key);
-            crate::atomic::write(&path, diff_id.as_bytes(), false)
+            crate::atomic::write(&path, diff_id.as_str().as_bytes(), false)
                 .map_err(file_error("remember a step", &path))
         })
     }
@@ -180,7 +180,8 @@ impl EmbeddedEngine {
         if building.request.no_cache {
             return Ok(false);
         }
-        let Ok(diff_id) = std::fs::read_to_string(self.step_record(key)) else { return Ok(false) };
+        let Ok(text) = std::fs::read_to_string(self.step_record(key)) else { return Ok(false) };
+        let diff_id = DiffId::from(text);
         if !diff_id.is_empty() {
             if !self.snapshots.has(&diff_id) {
                 return Ok(false);

@@ -7,13 +7,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use imgforge::engine::LogSink;
+use imgforge::engine::NoLog;
 use imgforge::source::{CheckoutOptions, Mirrors};
-
-struct Quiet;
-impl LogSink for Quiet {
-    fn write(&self, _: &[u8]) {}
-}
 
 fn checkout(criterion: &mut Criterion) {
     let repo = std::env::var_os("IMGFORGE_BENCH_REPO")
@@ -27,7 +22,7 @@ fn checkout(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("the system gives directories");
     let source = repo.display().to_string();
     let mirror = Mirrors::new(dir.path(), vec![source], BTreeMap::new())
-        .mirror("bench/repo", &[&commit], &Quiet)
+        .mirror("bench/repo", &[&commit], &NoLog)
         .expect("the repository has its own head");
     let out = dir.path().join("layer.tar");
     let options = CheckoutOptions::new("testbed");

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use crate::causes::causes;
+
 /// Tells whether an error says that a disk, or somebody's part of it, is full: the one definition of
 /// it.
 pub fn is_full(error: &io::Error) -> bool {
@@ -11,14 +13,11 @@ pub fn is_full(error: &io::Error) -> bool {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => true,
         // Some crates wrap the error of the system in one of their own.
         _ => error.get_ref().is_some_and(|inner| {
-            let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(inner);
-            while let Some(error) = cause {
-                if error.downcast_ref::<io::Error>().is_some_and(is_full) {
-                    return true;
-                }
-                cause = error.source();
-            }
-            false
+            let first: &(dyn std::error::Error + 'static) = inner;
+            std::iter::once(first)
+                .chain(causes(first))
+                .filter_map(|cause| cause.downcast_ref::<io::Error>())
+                .any(is_full)
         }),
     }
 }

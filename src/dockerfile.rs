@@ -91,6 +91,16 @@ pub(crate) fn heredocs(line: &str) -> Vec<Heredoc> {
     line.split_whitespace().filter_map(heredoc).collect()
 }
 
+/// Splits the flags of an instruction from its command.
+pub(crate) fn split_flags(arguments: &str) -> (&str, &str) {
+    let mut rest = arguments.trim_start();
+    while rest.starts_with("--") {
+        rest = rest.split_once(char::is_whitespace).map_or("", |(_, rest)| rest.trim_start());
+    }
+    let at = arguments.len() - rest.len();
+    (&arguments[..at], rest)
+}
+
 /// One instruction of a normal form.
 struct Instruction {
     /// Its text, continuation lines joined, without the bodies of heredocs.

@@ -27,7 +27,7 @@ use crate::engine::bounds::Bounded;
 use crate::engine::embedded::helper::unpack_layer;
 use crate::engine::embedded::{Built, Identity, Storage, images, stages};
 use crate::engine::registry::read_every_answer;
-use crate::engine::{LogSink, reference};
+use crate::engine::{NoLog, reference};
 use crate::grade::results::{Format, ResultsFile};
 use crate::grade::{
     EvalType, Family, NoResult, Rules, classify, grade, parser, parsers, read_log, sentinel,
@@ -164,12 +164,6 @@ pub fn patches(input: &[u8]) {
     }
 }
 
-struct Silent;
-
-impl LogSink for Silent {
-    fn write(&self, _: &[u8]) {}
-}
-
 /// A repository of a few files, with a mirror.
 struct Repository {
     dir: TempDir,
@@ -200,7 +194,7 @@ impl Repository {
         let commit = git(&["rev-parse", "HEAD"]);
         let templates = vec![source.display().to_string()];
         let mirrors = Mirrors::new(dir.path(), templates, BTreeMap::new());
-        let mirror = mirrors.mirror("a/b", &[&commit], &Silent).expect("the source has it");
+        let mirror = mirrors.mirror("a/b", &[&commit], &NoLog).expect("the source has it");
         Repository { dir, mirror, commit }
     }
 }

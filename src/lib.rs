@@ -46,6 +46,7 @@ pub mod bootstrap;
 pub mod bundle;
 pub mod cache;
 pub mod catalog;
+mod causes;
 mod child;
 pub mod cli;
 pub mod config;

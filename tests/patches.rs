@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-use imgforge::engine::LogSink;
+use imgforge::engine::NoLog;
 use imgforge::source::{Mirror, Mirrors, PatchOutcome, PatchRequest};
 use proptest::prelude::*;
 
@@ -44,11 +44,6 @@ const STEPS: [&str; 7] =
     ["", "git apply", "--3way", "--reject", "patch", "applied already", "refused"];
 
 const REFUSED: usize = 6;
-
-struct Silent;
-impl LogSink for Silent {
-    fn write(&self, _: &[u8]) {}
-}
 
 fn git(dir: &Path, args: &[&str]) -> Vec<u8> {
     let output = Command::new("git")
@@ -392,7 +387,7 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     let later = commit("later");
     let state = dir.path().join("state");
     let mirrors = Mirrors::new(&state, vec![source.display().to_string()], BTreeMap::new());
-    let mirror = mirrors.mirror("o/n", &[&base], &Silent).unwrap();
+    let mirror = mirrors.mirror("o/n", &[&base], &NoLog).unwrap();
     let fixture = Fixture { mirror, older, base, later, dir };
     for (name, commit) in
         [("older", &fixture.older), ("base", &fixture.base), ("later", &fixture.later)]
@@ -986,7 +981,7 @@ fn patches_of_a_file_become_what_the_harness_makes_of_them() {
         let state = dir.path().join(format!("{name}.state"));
         let source = row.repository.display().to_string();
         let mirrors = Mirrors::new(&state, vec![source], BTreeMap::new());
-        let mirror = mirrors.mirror("o/n", &[&row.commit], &Silent).unwrap();
+        let mirror = mirrors.mirror("o/n", &[&row.commit], &NoLog).unwrap();
         let (commit, patch) = (&*row.commit, row.patch.as_bytes());
         let case = Case { mirror: &mirror, commit, setup_diff: &setup_diff, patch };
         let scratch = dir.path().join("scratch");

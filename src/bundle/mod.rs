@@ -277,6 +277,7 @@ pub fn read(dir: &Path) -> Result<Option<BundleManifest>, BundleError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::NoLog;
     use crate::source::Mirrors;
 
     fn contents() -> BundleManifest {
@@ -346,7 +347,7 @@ mod tests {
         let mirror = |path: &Path, state: &str| {
             let sources = vec![path.display().to_string()];
             let mirrors = Mirrors::new(&dir.path().join(state), sources, BTreeMap::new());
-            mirrors.mirror("a/b", &[&commits[2]], &Quiet).unwrap()
+            mirrors.mirror("a/b", &[&commits[2]], &NoLog).unwrap()
         };
         let whole = mirror(&source, "one");
         let needed = whole.needed(&commits[2..3]).unwrap();
@@ -365,10 +366,5 @@ mod tests {
             mirror.write_checkout(&commits[2], &options, &out).unwrap().file.diff_id
         };
         assert_eq!(digest(&whole), digest(&mirror(&target, "other")));
-    }
-
-    struct Quiet;
-    impl crate::engine::LogSink for Quiet {
-        fn write(&self, _: &[u8]) {}
     }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::cli::out::{errln, outln};
 use crate::dataset::{Instance, full_name};
-use crate::engine::LogSink;
+use crate::engine::NoLog;
 use crate::forge::rows::{self, ChosenInstances};
 use crate::forge::run_directory::run_error;
 use crate::forge::{self, Ended, Evaluation, RunOptions, platform, unfit};
@@ -70,12 +70,6 @@ pub struct CheckArgs {
     sources: Sources,
     #[command(flatten)]
     exec: ExecArgs,
-}
-
-struct Quiet;
-
-impl LogSink for Quiet {
-    fn write(&self, _: &[u8]) {}
 }
 
 /// Runs `dataset`.
@@ -246,7 +240,7 @@ async fn check(global: &Global, args: CheckArgs) -> CommandResult {
             if mirrors.sources(repo).is_empty() {
                 continue;
             }
-            if let Err(error) = mirrors.mirror(repo, &[commit], &Quiet) {
+            if let Err(error) = mirrors.mirror(repo, &[commit], &NoLog) {
                 problems.push((id.to_owned(), error.to_string()));
             }
         }

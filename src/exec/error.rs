@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::causes::causes;
 use crate::disk;
 use crate::engine::EngineError;
 use crate::event::Outcome;
@@ -194,13 +195,7 @@ pub(super) fn outcome(error: &NodeError, tail: Vec<String>, instances: Vec<Strin
 /// Lists an error and its causes, outermost first.
 pub(super) fn chain(error: &dyn std::error::Error) -> Vec<String> {
     let mut texts = vec![error.to_string()];
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if texts.last() != Some(&text) {
-            texts.push(text);
-        }
-        next = cause.source();
-    }
+    texts.extend(causes(error).map(ToString::to_string));
+    texts.dedup();
     texts
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::catalog::Catalog;
+use crate::causes::in_one_line;
 use crate::grade::{Rules, RulesError};
 
 use super::error::PlanError;
@@ -33,13 +34,7 @@ pub enum Unfit {
 impl Unfit {
     /// Returns the reason with its causes, in one line.
     pub fn text(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(cause) = next {
-            text.push_str(&format!(": {cause}"));
-            next = cause.source();
-        }
-        text
+        in_one_line(self)
     }
 
     /// Returns what would help.

@@ -4,13 +4,13 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::Path;
 
 use rusqlite::{OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
+use crate::hashing::Hashing;
 use crate::key::{Digest, ImageId, Key};
 use crate::owner;
 use crate::tree::TreeNotes;
@@ -78,32 +78,6 @@ pub struct RunRecord {
     pub notes: TreeNotes,
 }
 
-/// Hashes what passes.
-struct Hashing<W> {
-    inner: W,
-    hasher: Sha256,
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(bytes)?;
-        self.hasher.update(&bytes[..read]);
-        Ok(read)
-    }
-}
-
 impl Store {
     /// Keeps a log, compressed; returns its blob and its bytes. Memory does not depend on its size.
     pub fn put_log(&self, path: &Path) -> Result<(Digest, u64), StoreError> {
@@ -113,10 +87,10 @@ impl Store {
             let prefix = format!("{}-", owner::name());
             let mut builder = tempfile::Builder::new();
             let mut file = builder.prefix(&prefix).tempfile_in(self.dir().join("tmp"))?;
-            let hashing = Hashing { inner: file.as_file_mut(), hasher: Sha256::new() };
+            let hashing = Hashing::new(file.as_file_mut());
             let mut encoder = zstd::Encoder::new(hashing, LEVEL)?;
             let bytes = io::copy(&mut log, &mut encoder)?;
-            let digest = Digest::from_bytes(encoder.finish()?.hasher.finalize().into());
+            let (_, digest, _) = encoder.finish()?.finish();
             file.as_file().sync_all()?;
             file.persist(blobs.join(digest.to_string())).map_err(|error| error.error)?;
             Ok((digest, bytes))
@@ -129,7 +103,7 @@ impl Store {
     pub fn write_log(&self, digest: &Digest, path: &Path) -> Result<(), StoreError> {
         let blob = File::open(self.dir().join("blobs").join(digest.to_string()));
         let blob = blob.map_err(|_| StoreError::Blob(*digest))?;
-        let hashing = Hashing { inner: blob, hasher: Sha256::new() };
+        let hashing = Hashing::new(blob);
         let mut hashing = io::BufReader::with_capacity(1 << 16, hashing);
         let mut file = File::create(path).map_err(file_error(path))?;
         let copied = (|| {
@@ -137,7 +111,7 @@ impl Store {
             io::copy(&mut decoder, &mut file)
         })();
         let rest = io::copy(&mut hashing, &mut io::sink());
-        let whole = Digest::from_bytes(hashing.into_inner().hasher.finalize().into()) == *digest;
+        let whole = hashing.into_inner().finish().1 == *digest;
         if whole && rest.is_ok() {
             return copied.map(|_| ()).map_err(file_error(path));
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use imgforge::cache::archive::Archive;
 use imgforge::cache::image_source::ImageSource as _;
 use imgforge::cache::registry::RegistryCache;
-use imgforge::engine::{ImageConfig, LayerRequest, LogSink, label};
+use imgforge::engine::{ImageConfig, LayerRequest, NoLog, label};
 use imgforge::key::{Digest, Key, KeyDocument, Kind, SCHEMA};
 use imgforge::plan::name;
 use imgforge::platform::Platform;
@@ -13,12 +13,6 @@ use serde_json::{Value, json};
 
 use crate::common::{Machine, files, layer, text};
 use crate::registry::Registry;
-
-struct Quiet;
-
-impl LogSink for Quiet {
-    fn write(&self, _: &[u8]) {}
-}
 
 type Entries = Vec<(String, Vec<u8>)>;
 
@@ -180,7 +174,7 @@ async fn what_was_looked_at_is_pulled_though_the_registry_has_another_by_then() 
     let reference = format!("{}/{}", registry.name(), base.name());
     let push = async |id: &str| {
         other.engine.tag(id, &reference).await.unwrap();
-        other.engine.push(&reference, &[], &Quiet).await.unwrap();
+        other.engine.push(&reference, &[], &NoLog).await.unwrap();
     };
     push(base.image.id.as_str()).await;
     let cache =
@@ -203,7 +197,7 @@ async fn what_was_looked_at_is_pulled_though_the_registry_has_another_by_then() 
         .unwrap();
     push(swapped.id.as_str()).await;
     let machine = Machine::new().await;
-    cache.fetch(&*machine.engine, Kind::Base, &base.key, None, &Quiet).await.unwrap();
+    cache.fetch(&*machine.engine, Kind::Base, &base.key, None, &NoLog).await.unwrap();
     let found = machine.engine.inspect(&base.name()).await.unwrap().unwrap();
     assert_eq!(found.id, base.image.id);
 }

@@ -7,7 +7,7 @@ use imgforge::cache::archive::{self, Archive};
 use imgforge::cache::destination::{Destination, FetchOutcome};
 use imgforge::cache::from_image::content_identity;
 use imgforge::cache::registry::{Pushed, RegistryCache, ToPush};
-use imgforge::engine::{Image, ImageConfig, LayerRequest, label};
+use imgforge::engine::{Image, ImageConfig, LayerRequest, NoLog, label};
 use imgforge::key::{Key, KeyDocument, Kind, SCHEMA};
 use imgforge::plan::name;
 use imgforge::platform::Platform;
@@ -16,13 +16,6 @@ use crate::common::{Machine, Made, layer, text};
 use crate::registry::Registry;
 
 const PLATFORM: &str = "linux/amd64";
-
-/// Takes nothing down.
-struct Quiet;
-
-impl imgforge::engine::LogSink for Quiet {
-    fn write(&self, _: &[u8]) {}
-}
 
 /// An image that somebody made by hand.
 struct Forged {
@@ -400,7 +393,7 @@ async fn a_base_of_a_registry_that_does_not_stand_on_its_from_image_is_not_taken
     assert!(matches!(&pushed[0].outcome, Pushed::Failed(_)), "{pushed:?}");
     let reference = format!("{}/{name}", registry.name());
     evil.engine.tag(image.id.as_str(), &reference).await.unwrap();
-    evil.engine.push(&reference, &[], &Quiet).await.unwrap();
+    evil.engine.push(&reference, &[], &NoLog).await.unwrap();
     let cache = RegistryCache::new(&registry.name(), &Platform::written(PLATFORM), None).unwrap();
     let machine = Machine::new().await;
     let FetchOutcome::Failed(said) = target_bring(&machine, &cache, of).await else {
@@ -431,7 +424,7 @@ async fn no_forged_image_of_a_registry_is_taken_or_pushed_on() {
         // Somebody pushes it all the same.
         let reference = format!("{}/{name}", registry.name());
         evil.engine.tag(image.id.as_str(), &reference).await.unwrap();
-        evil.engine.push(&reference, &[], &Quiet).await.unwrap();
+        evil.engine.push(&reference, &[], &NoLog).await.unwrap();
         let cache =
             RegistryCache::new(&registry.name(), &Platform::written(PLATFORM), None).unwrap();
         let outcome = target_bring(&machine, &cache, (forged.kind, forged.key)).await;

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use imgforge::source::{CheckoutOptions, Mirrors};
 use proptest::prelude::*;
 
-use super::{Silent, checkout, git, unpack};
+use super::{NoLog, checkout, git, unpack};
 
 /// What tools ask for that compute a version or a list of changes.
 const QUESTIONS: [&[&str]; 18] = [
@@ -150,7 +150,7 @@ fn history() -> Vec<Made> {
 /// Unpacks a checkout with its shared layers.
 fn shared_checkout(source: &Path, commit: &str, dir: &Path) -> PathBuf {
     let mirrors = Mirrors::new(dir, vec![source.display().to_string()], BTreeMap::new());
-    let mirror = mirrors.mirror("o/n", &[commit], &Silent).unwrap();
+    let mirror = mirrors.mirror("o/n", &[commit], &NoLog).unwrap();
     let out = dir.join("upper.tar");
     let options = CheckoutOptions::new("testbed").shared(dir);
     let layer = mirror.write_checkout(commit, &options, &out).unwrap();
@@ -217,7 +217,7 @@ fn a_shallow_source_is_told_and_its_checkout_ends_where_it_ends() {
     let (url, path) = (format!("file://{}", source.display()), shallow.display().to_string());
     git(&source, &["clone", "-q", "--depth=2", "--branch=main", &url, &path]);
     let mirrors = Mirrors::new(root.path(), vec![path], BTreeMap::new());
-    let mirror = mirrors.mirror("o/n", &[base], &Silent).unwrap();
+    let mirror = mirrors.mirror("o/n", &[base], &NoLog).unwrap();
     let out = root.path().join("out.tar");
     let layer = mirror.write_checkout(base, &CheckoutOptions::new("testbed"), &out).unwrap();
     assert!(layer.shallow);
@@ -225,7 +225,7 @@ fn a_shallow_source_is_told_and_its_checkout_ends_where_it_ends() {
     assert_eq!(git(&tree, &["rev-list", "--count", "HEAD"]), "2");
     git(&tree, &["fsck", "--strict"]);
     let whole = Mirrors::new(&root.path().join("other"), vec![url], BTreeMap::new());
-    let whole = whole.mirror("o/n", &[base], &Silent).unwrap();
+    let whole = whole.mirror("o/n", &[base], &NoLog).unwrap();
     let layer = whole.write_checkout(base, &CheckoutOptions::new("testbed"), &out).unwrap();
     assert!(!layer.shallow);
     assert_eq!(layer.tags, 2);

@@ -9,13 +9,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use imgforge::engine::LogSink;
+use imgforge::engine::NoLog;
 use imgforge::source::{CheckoutOptions, Mirror, Mirrors, PatchOutcome, PatchRequest, SourceError};
-
-struct Silent;
-impl LogSink for Silent {
-    fn write(&self, _: &[u8]) {}
-}
 
 /// A repository with two commits, the second of which must never be seen.
 struct Repo {
@@ -93,7 +88,7 @@ impl Repo {
     fn mirror(&self, state: &Path) -> Mirror {
         let template = format!("{}/{{owner}}/{{name}}", self.dir.path().display());
         Mirrors::new(state, vec![template], BTreeMap::new())
-            .mirror("o/n", &[&self.base], &Silent)
+            .mirror("o/n", &[&self.base], &NoLog)
             .unwrap()
     }
 
@@ -324,7 +319,7 @@ fn a_missing_commit_names_every_source_that_was_tried() {
     );
     let missing = "f".repeat(40);
     let Err(SourceError::NoCommit { tried, commit, .. }) =
-        mirrors.mirror("o/n", &[&missing], &Silent)
+        mirrors.mirror("o/n", &[&missing], &NoLog)
     else {
         panic!("found a commit that is nowhere")
     };
@@ -332,8 +327,8 @@ fn a_missing_commit_names_every_source_that_was_tried() {
     assert_eq!(tried.len(), 3);
     assert!(tried[0].said.contains("not a git repository"), "{tried:?}");
     assert!(tried[1].said.contains("does not have"), "{tried:?}");
-    assert!(mirrors.mirror("o/n", &["main"], &Silent).is_err());
-    assert!(mirrors.mirror("o/n", &[&repo.base], &Silent).is_ok());
+    assert!(mirrors.mirror("o/n", &["main"], &NoLog).is_err());
+    assert!(mirrors.mirror("o/n", &[&repo.base], &NoLog).is_ok());
 }
 
 /// A git server on this machine that ends with the test.
@@ -380,15 +375,15 @@ fn a_url_is_fetched_once_and_a_half_made_mirror_is_made_again() {
     let template = format!("git://127.0.0.1:{}/{{owner}}/{{name}}", server.1);
     let mirrors = Mirrors::new(state.path(), vec![template], BTreeMap::new());
     let Err(SourceError::NoCommit { tried, .. }) =
-        mirrors.mirror("o/absent", &[&repo.base], &Silent)
+        mirrors.mirror("o/absent", &[&repo.base], &NoLog)
     else {
         panic!("found a repository that is nowhere")
     };
     assert!(tried[0].said.contains("not found") || tried[0].said.contains("denied"), "{tried:?}");
-    mirrors.mirror("o/n", &[&repo.base], &Silent).unwrap();
+    mirrors.mirror("o/n", &[&repo.base], &NoLog).unwrap();
     drop(server);
     // What is here needs no server.
-    let mirror = mirrors.mirror("o/n", &[&repo.base, &repo.later], &Silent).unwrap();
+    let mirror = mirrors.mirror("o/n", &[&repo.base, &repo.later], &NoLog).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let tree = checkout(&mirror, &repo.base, dir.path());
     assert_eq!(git(&tree, &["log", "--format=%H", "--all", "HEAD"]), repo.base);
@@ -400,7 +395,7 @@ fn a_transport_that_git_has_off_is_told() {
     let state = tempfile::tempdir().unwrap();
     let url = format!("ext::git-upload-pack {}", repo.path().display());
     let mirrors = Mirrors::new(state.path(), vec![url], BTreeMap::new());
-    let Err(SourceError::NoCommit { tried, .. }) = mirrors.mirror("o/n", &[&repo.base], &Silent)
+    let Err(SourceError::NoCommit { tried, .. }) = mirrors.mirror("o/n", &[&repo.base], &NoLog)
     else {
         panic!("git took a transport that is off")
     };

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use imgforge::source::{Mirror, Mirrors, SourceError};
 
-use super::{Repo, Server, Silent, checkout, git, write};
+use super::{NoLog, Repo, Server, checkout, git, write};
 
 fn mirrors(state: &Path, sources: &[&str]) -> Mirrors {
     let sources = sources.iter().map(|source| (*source).to_owned()).collect();
@@ -39,7 +39,7 @@ fn a_commit_that_no_ref_reaches_is_asked_for_by_its_id() {
     let server = Server::start(repo.dir.path());
     let state = tempfile::tempdir().unwrap();
     let url = format!("git://127.0.0.1:{}/o/n", server.1);
-    let mirror = mirrors(state.path(), &[&url]).mirror("o/n", &[&id], &Silent).unwrap();
+    let mirror = mirrors(state.path(), &[&url]).mirror("o/n", &[&id], &NoLog).unwrap();
     whole(&mirror, &id);
     let refs = git(mirror.path(), &["for-each-ref", "--format=%(refname)"]);
     assert!(!refs.contains("pull"), "what other pull requests have was spared: {refs}");
@@ -47,7 +47,7 @@ fn a_commit_that_no_ref_reaches_is_asked_for_by_its_id() {
     // A collection of garbage keeps it.
     git(mirror.path(), &["gc", "-q", "--prune=now"]);
     drop(server);
-    let again = mirrors(state.path(), &[&url]).mirror("o/n", &[&id], &Silent).unwrap();
+    let again = mirrors(state.path(), &[&url]).mirror("o/n", &[&id], &NoLog).unwrap();
     whole(&again, &id);
 }
 
@@ -60,7 +60,7 @@ fn where_ids_are_not_given_everything_that_is_published_is_fetched() {
     let server = Server::start(repo.dir.path());
     let state = tempfile::tempdir().unwrap();
     let url = format!("git://127.0.0.1:{}/o/n", server.1);
-    let mirror = mirrors(state.path(), &[&url]).mirror("o/n", &[&id], &Silent).unwrap();
+    let mirror = mirrors(state.path(), &[&url]).mirror("o/n", &[&id], &NoLog).unwrap();
     whole(&mirror, &id);
 }
 
@@ -79,7 +79,7 @@ fn linked_work_trees_submodules_and_bare_repositories_are_sources() {
     git(&above, &[&allowed[..], &[source.as_str(), "sub"]].concat());
     for name in ["linked", "bare.git", "above/sub", "o/n", "o/n/.git"] {
         let state = tempfile::tempdir().unwrap();
-        let mirror = mirrors(state.path(), &[&path(name)]).mirror("o/n", &[&repo.base], &Silent);
+        let mirror = mirrors(state.path(), &[&path(name)]).mirror("o/n", &[&repo.base], &NoLog);
         whole(&mirror.unwrap_or_else(|error| panic!("{name}: {error}")), &repo.base);
     }
 }
@@ -100,7 +100,7 @@ fn what_a_partial_clone_lacks_comes_from_where_it_was_cloned() {
     let clone = partial(&repo, &format!("git://127.0.0.1:{}/o/n", server.1));
     let before = git(Path::new(&clone), &["count-objects", "-v"]);
     let state = tempfile::tempdir().unwrap();
-    let mirror = mirrors(state.path(), &[&clone]).mirror("o/n", &[&repo.base], &Silent).unwrap();
+    let mirror = mirrors(state.path(), &[&clone]).mirror("o/n", &[&repo.base], &NoLog).unwrap();
     whole(&mirror, &repo.base);
     assert_eq!(git(Path::new(&clone), &["count-objects", "-v"]), before, "and it stays as it is");
 }
@@ -113,7 +113,7 @@ fn where_a_partial_clone_and_its_remote_do_not_help_the_next_source_is_asked() {
     let clone = partial(&repo, &format!("git://127.0.0.1:{}/o/n", server.1));
     drop(server);
     let state = tempfile::tempdir().unwrap();
-    let error = match mirrors(state.path(), &[&clone]).mirror("o/n", &[&repo.base], &Silent) {
+    let error = match mirrors(state.path(), &[&clone]).mirror("o/n", &[&repo.base], &NoLog) {
         Err(error) => error,
         Ok(_) => panic!("files came from nowhere"),
     };
@@ -123,7 +123,7 @@ fn where_a_partial_clone_and_its_remote_do_not_help_the_next_source_is_asked() {
     assert!(error.hint().unwrap().contains("partial clone"));
     let next = repo.path().display().to_string();
     let mirrors = mirrors(state.path(), &[&clone, &next]);
-    whole(&mirrors.mirror("o/n", &[&repo.base], &Silent).unwrap(), &repo.base);
+    whole(&mirrors.mirror("o/n", &[&repo.base], &NoLog).unwrap(), &repo.base);
 }
 
 #[test]
@@ -134,13 +134,13 @@ fn a_shallow_source_comes_after_one_with_the_whole_history() {
     git(repo.dir.path(), &["clone", "-q", "--depth=1", &url, &shallow]);
     let state = tempfile::tempdir().unwrap();
     let both = mirrors(state.path(), &[&shallow, &repo.path().display().to_string()]);
-    let mirror = both.mirror("o/n", &[&repo.later], &Silent).unwrap();
+    let mirror = both.mirror("o/n", &[&repo.later], &NoLog).unwrap();
     let alternates =
         std::fs::read_to_string(mirror.path().join("objects/info/alternates")).unwrap();
     assert!(!alternates.contains("shallow"), "{alternates}");
     let state = tempfile::tempdir().unwrap();
     whole(
-        &mirrors(state.path(), &[&shallow]).mirror("o/n", &[&repo.later], &Silent).unwrap(),
+        &mirrors(state.path(), &[&shallow]).mirror("o/n", &[&repo.later], &NoLog).unwrap(),
         &repo.later,
     );
 }
@@ -153,9 +153,9 @@ fn a_folder_that_is_gone_is_no_alternate_any_more() {
     let state = tempfile::tempdir().unwrap();
     let sources = [copy.display().to_string(), repo.path().display().to_string()];
     let both = mirrors(state.path(), &[&sources[0], &sources[1]]);
-    both.mirror("o/n", &[&repo.base], &Silent).unwrap();
+    both.mirror("o/n", &[&repo.base], &NoLog).unwrap();
     std::fs::remove_dir_all(&copy).unwrap();
-    let mirror = both.mirror("o/n", &[&repo.base], &Silent).unwrap();
+    let mirror = both.mirror("o/n", &[&repo.base], &NoLog).unwrap();
     let alternates =
         std::fs::read_to_string(mirror.path().join("objects/info/alternates")).unwrap();
     assert!(!alternates.contains("copy"), "{alternates}");
@@ -168,7 +168,7 @@ fn a_source_that_looks_like_an_option_is_no_option() {
     let ran = repo.dir.path().join("ran");
     let source = format!("--upload-pack=touch {}; git-upload-pack:x", ran.display());
     let state = tempfile::tempdir().unwrap();
-    let refused = mirrors(state.path(), &[&source]).mirror("o/n", &[&repo.base], &Silent);
+    let refused = mirrors(state.path(), &[&source]).mirror("o/n", &[&repo.base], &NoLog);
     assert!(matches!(refused, Err(SourceError::NoCommit { .. })));
     assert!(!ran.exists());
 }
@@ -186,13 +186,13 @@ fn no_source_and_no_commit_is_an_option_or_a_command() {
         format!("ssh://-oProxyCommand=touch {touch}/x"),
         format!("-u:touch {touch}"),
     ] {
-        let refused = mirrors(state.path(), &[&source]).mirror("o/n", &[&repo.base], &Silent);
+        let refused = mirrors(state.path(), &[&source]).mirror("o/n", &[&repo.base], &NoLog);
         assert!(matches!(refused.map(drop), Err(SourceError::NoCommit { .. })), "{source}");
         assert!(!mark.exists(), "{source}");
     }
     let whole = repo.path().display().to_string();
     for commit in ["--upload-pack=x", "HEAD", "main:refs/heads/x", "../x", ""] {
-        let refused = mirrors(state.path(), &[&whole]).mirror("o/n", &[commit], &Silent);
+        let refused = mirrors(state.path(), &[&whole]).mirror("o/n", &[commit], &NoLog);
         assert!(matches!(refused.map(drop), Err(SourceError::NotACommit { .. })), "{commit:?}");
     }
 }

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use imgforge::source::{CheckoutOptions, Mirrors, PatchOutcome, PatchRequest};
 use proptest::prelude::*;
 
-use super::{Silent, checkout, git, list, unpack};
+use super::{NoLog, checkout, git, list, unpack};
 
 /// Makes a commit of files whose blobs are exactly these bytes; returns its id.
 fn commit(dir: &Path, files: &BTreeMap<String, Vec<u8>>) -> String {
@@ -55,7 +55,7 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 fn compare(dir: &Path, commit: &str) {
     let scratch = tempfile::tempdir().unwrap();
     let mirrors = Mirrors::new(scratch.path(), vec![dir.display().to_string()], BTreeMap::new());
-    let mirror = mirrors.mirror("o/n", &[commit], &Silent).unwrap();
+    let mirror = mirrors.mirror("o/n", &[commit], &NoLog).unwrap();
     let tree = checkout(&mirror, commit, scratch.path());
     let real = scratch.path().join("real");
     git(dir, &["clone", "-q", "--shared", ".", &real.display().to_string()]);
@@ -108,7 +108,7 @@ fn files_are_what_git_checkout_makes_of_them_and_the_status_is_clean() {
     let id = commit(&dir, &converted());
     compare(&dir, &id);
     let mirrors = Mirrors::new(root.path(), vec![dir.display().to_string()], BTreeMap::new());
-    let mirror = mirrors.mirror("o/n", &[&id], &Silent).unwrap();
+    let mirror = mirrors.mirror("o/n", &[&id], &NoLog).unwrap();
     let tree = checkout(&mirror, &id, root.path());
     let read = |path: &str| std::fs::read(tree.join(path)).unwrap();
     assert_eq!(read("a.bat"), b"echo 1\r\necho 2\r\n");
@@ -128,7 +128,7 @@ fn settings_of_the_machine_and_the_user_change_no_file() {
     let id = commit(&dir, &converted());
     // What a template of the user's may bring into a mirror.
     let mirrors = Mirrors::new(root.path(), vec![dir.display().to_string()], BTreeMap::new());
-    let mirror = mirrors.mirror("o/n", &[&id], &Silent).unwrap();
+    let mirror = mirrors.mirror("o/n", &[&id], &NoLog).unwrap();
     std::fs::create_dir_all(mirror.path().join("info")).unwrap();
     std::fs::write(mirror.path().join("info/attributes"), "* text eol=crlf\n").unwrap();
     git(mirror.path(), &["config", "core.autocrlf", "true"]);
@@ -158,7 +158,7 @@ fn an_attribute_that_changed_since_the_shared_layers_changes_the_file() {
     assert!(amended.unwrap().success());
     let id = git(&dir, &["rev-parse", "HEAD"]);
     let mirrors = Mirrors::new(root.path(), vec![dir.display().to_string()], BTreeMap::new());
-    let mirror = mirrors.mirror("o/n", &[&id], &Silent).unwrap();
+    let mirror = mirrors.mirror("o/n", &[&id], &NoLog).unwrap();
     let out = root.path().join("upper.tar");
     let options = CheckoutOptions::new("testbed").shared(root.path());
     let layer = mirror.write_checkout(&id, &options, &out).unwrap();
@@ -192,7 +192,7 @@ fn a_patch_of_a_converted_file_leaves_what_git_apply_leaves() {
         .unwrap();
     let wanted = files(&real);
     let mirrors = Mirrors::new(root.path(), vec![dir.display().to_string()], BTreeMap::new());
-    let mirror = mirrors.mirror("o/n", &[&id], &Silent).unwrap();
+    let mirror = mirrors.mirror("o/n", &[&id], &NoLog).unwrap();
     let out = root.path().join("layer.tar");
     let request = PatchRequest {
         commit: &id,
@@ -311,7 +311,7 @@ fn a_tracked_file_that_a_layer_would_take_for_a_deletion_is_refused_by_name() {
     tree.insert("tests/.wh.data/file".to_owned(), file(b"x\n"));
     let id = commit(&dir, &tree);
     let mirrors = Mirrors::new(root.path(), vec![dir.display().to_string()], BTreeMap::new());
-    let mirror = mirrors.mirror("o/n", &[&id, &plain], &Silent).unwrap();
+    let mirror = mirrors.mirror("o/n", &[&id, &plain], &NoLog).unwrap();
     let out = root.path().join("out.tar");
     let error = mirror.write_checkout(&id, &CheckoutOptions::new("testbed"), &out).unwrap_err();
     assert!(error.to_string().contains("`tests/.wh.data/file`"), "{error}");

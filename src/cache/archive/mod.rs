@@ -221,6 +221,7 @@ impl ArchiveError {
 
 #[cfg(test)]
 mod tests {
+    use crate::engine::NoLog;
     use crate::platform::Platform;
     use std::collections::HashMap;
     use std::io::Read;
@@ -352,16 +353,10 @@ mod tests {
                 refused += 1;
                 continue;
             };
-            let brought = archive.fetch(&engine, Kind::Base, &base, None, &Quiet).await;
+            let brought = archive.fetch(&engine, Kind::Base, &base, None, &NoLog).await;
             refused += usize::from(brought.is_err());
         }
         assert_eq!(refused, 1 + 4 + 2, "the layers, and every config and manifest");
-    }
-
-    struct Quiet;
-
-    impl crate::engine::LogSink for Quiet {
-        fn write(&self, _: &[u8]) {}
     }
 
     /// Positions in the middle of every blob of an archive.

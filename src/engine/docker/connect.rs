@@ -6,6 +6,7 @@ use std::time::Duration;
 use bollard::Docker;
 use bollard::models::SystemVersion;
 
+use crate::causes::causes;
 use crate::engine::{EngineError, Result};
 use crate::retry::{Passing, Tries, retried};
 
@@ -82,8 +83,7 @@ struct NoVersion(bollard::errors::Error);
 
 impl Passing for NoVersion {
     fn may_pass(&self) -> bool {
-        let first: &(dyn std::error::Error + 'static) = &self.0;
-        std::iter::successors(Some(first), |cause| cause.source())
+        causes(&self.0)
             .filter_map(|cause| cause.downcast_ref::<hyper::Error>())
             .any(hyper::Error::is_canceled)
     }
@@ -92,7 +92,7 @@ impl Passing for NoVersion {
 /// Makes the error of an engine that gave no answer, by what failed below.
 fn no_answer(endpoint: &Endpoint, error: bollard::errors::Error) -> EngineError {
     let address = || endpoint.address.clone();
-    let causes = causes(&error);
+    let causes = known_causes(&error);
     let root = causes.root.clone();
     let refusal = match (&endpoint.way, causes) {
         (Way::Unix(_), Causes { kind: Some(io::ErrorKind::PermissionDenied), .. }) => {
@@ -163,7 +163,7 @@ struct Causes {
     no_ssh: Option<io::ErrorKind>,
 }
 
-fn causes(error: &bollard::errors::Error) -> Causes {
+fn known_causes(error: &bollard::errors::Error) -> Causes {
     let mut found = Causes::default();
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(cause) = next {

@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 
 use crate::context_file::ContextFile;
-use crate::dockerfile::{Heredoc, heredocs, normalise};
+use crate::dockerfile::{Heredoc, heredocs, normalise, split_flags};
 use crate::engine::{HostAccess, step_mounts};
 
 /// The stage that holds what build steps get from the host.
@@ -173,9 +173,8 @@ pub(super) fn prepare(
 /// Splits the flags of an instruction from the rest; mounts of the context get its place.
 fn flags(arguments: &str) -> (String, &str) {
     let mut flags = String::new();
-    let mut rest = arguments;
-    while rest.starts_with("--") {
-        let (flag, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let (all, rest) = split_flags(arguments);
+    for flag in all.split_whitespace() {
         match flag.strip_prefix("--mount=") {
             Some(mount) => {
                 let _ = write!(flags, "--mount={} ", mount_of_context(mount));
@@ -184,7 +183,6 @@ fn flags(arguments: &str) -> (String, &str) {
                 let _ = write!(flags, "{flag} ");
             }
         }
-        rest = after.trim_start();
     }
     (flags, rest)
 }

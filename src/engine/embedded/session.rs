@@ -172,7 +172,7 @@ async fn watch_over(
 
 /// Says an error with its causes.
 fn words(error: &EngineError) -> String {
-    crate::engine::registry::chain(error)
+    crate::causes::in_one_line(error)
 }
 
 /// A session of this process.

@@ -562,13 +562,9 @@ fn id_of(image: &Image) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crate::engine::NoLog;
+
     use super::*;
-
-    struct Silent;
-
-    impl LogSink for Silent {
-        fn write(&self, _bytes: &[u8]) {}
-    }
 
     fn request(dockerfile: &str, tag: &str) -> BuildRequest {
         BuildRequest {
@@ -587,9 +583,9 @@ mod tests {
     async fn equal_requests_give_equal_images_on_two_engines() {
         let (one, two) = (FakeEngine::new(), FakeEngine::new());
         let (one, two) = (one.with_image("debian:12"), two.with_image("debian:12"));
-        let first = one.build(&request("FROM debian:12\nRUN a\n", "x:1"), &Silent).await.unwrap();
-        let second = two.build(&request("FROM debian:12\nRUN a\n", "x:1"), &Silent).await.unwrap();
-        let other = two.build(&request("FROM debian:12\nRUN b\n", "x:1"), &Silent).await.unwrap();
+        let first = one.build(&request("FROM debian:12\nRUN a\n", "x:1"), &NoLog).await.unwrap();
+        let second = two.build(&request("FROM debian:12\nRUN a\n", "x:1"), &NoLog).await.unwrap();
+        let other = two.build(&request("FROM debian:12\nRUN b\n", "x:1"), &NoLog).await.unwrap();
         assert_eq!(first, second);
         assert_ne!(first.id, other.id);
         assert_eq!(first.diff_ids[0], one.inspect("debian:12").await.unwrap().unwrap().diff_ids[0]);
@@ -602,9 +598,9 @@ mod tests {
         let engine = FakeEngine::new().with_image("debian:12");
         engine.fail(Method::Build, "x:", 1, || EngineError::NoSpace { action: "build".into() });
         let request = request("FROM debian:12\n", "x:1");
-        let error = engine.build(&request, &Silent).await.unwrap_err();
+        let error = engine.build(&request, &NoLog).await.unwrap_err();
         assert!(matches!(error, EngineError::NoSpace { .. }));
-        engine.build(&request, &Silent).await.unwrap();
+        engine.build(&request, &NoLog).await.unwrap();
         assert_eq!(engine.called(Method::Build), ["x:1", "x:1"]);
     }
 
@@ -614,7 +610,7 @@ mod tests {
         engine.delay(Method::Build, "", Duration::from_secs(60));
         let began = tokio::time::Instant::now();
         let (one, two) = (request("FROM debian:12\n", "x:1"), request("FROM debian:12\n", "x:2"));
-        let (one, two) = tokio::join!(engine.build(&one, &Silent), engine.build(&two, &Silent));
+        let (one, two) = tokio::join!(engine.build(&one, &NoLog), engine.build(&two, &NoLog));
         one.unwrap();
         two.unwrap();
         assert_eq!(began.elapsed(), Duration::from_secs(60));

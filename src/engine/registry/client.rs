@@ -11,6 +11,8 @@ use docker_credential::DockerCredential;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use tokio::time::Instant;
 
+use crate::causes::in_one_line;
+
 use super::super::reference;
 use super::answer::Answer;
 use super::failed::Failed;
@@ -41,9 +43,9 @@ impl Registry {
     /// # Errors
     /// A client cannot be made: the authorities that the host names cannot be read.
     pub fn new(name: &str, credential: Option<DockerCredential>) -> Result<Registry, String> {
-        let builder = crate::http::client().map_err(|error| super::chain(&error))?;
+        let builder = crate::http::client().map_err(|error| in_one_line(&error))?;
         // Blobs come as they are stored: their digests are of those bytes.
-        let client = builder.no_gzip().build().map_err(|error| super::chain(&error))?;
+        let client = builder.no_gzip().build().map_err(|error| in_one_line(&error))?;
         // Docker Hub's API has a host of its own.
         let host = if name == "docker.io" { "index.docker.io" } else { name };
         let bare = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {

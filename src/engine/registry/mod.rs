@@ -19,6 +19,7 @@ use serde::Deserialize;
 use super::bounds::DOCUMENT;
 use super::reference::{self, Parts};
 use super::{EngineError, Image, LogSink, Result, config, credentials};
+use crate::causes::in_one_line;
 use crate::key::Digest;
 use crate::platform::Platform;
 
@@ -308,7 +309,7 @@ impl RegistryClient {
 
     /// Makes the error of a transfer that may go better the next time.
     pub fn broke_off(&self, why: &dyn std::error::Error) -> EngineError {
-        EngineError::Transient { action: self.action.clone(), source: chain(why).into() }
+        EngineError::Transient { action: self.action.clone(), source: in_one_line(why).into() }
     }
 
     /// Makes the error of bytes that are not those of their digest.
@@ -323,7 +324,7 @@ impl RegistryClient {
             Failed::Answer(answer) => self.answered(&answer),
             Failed::Request(error) if error.is_connect() => EngineError::Offline {
                 registry: self.registry.name().to_owned(),
-                source: chain(&error).into(),
+                source: in_one_line(&error).into(),
             },
             Failed::Request(error) => self.broke_off(&error),
             Failed::NoHost => EngineError::NoRegistry { registry: self.registry.name().to_owned() },
@@ -356,17 +357,6 @@ impl RegistryClient {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Damaged(String);
-
-/// Returns an error with its causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
-}
 
 /// Returns the digests and sizes of the layers, and what they come to.
 fn layers_of(manifest: &ImageManifest) -> (Vec<(String, u64)>, u64) {
@@ -441,14 +431,10 @@ fn choose(index: &ImageIndex, platform: &Platform) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use crate::engine::NoLog;
+
     use super::testing::{Reply, Server};
     use super::*;
-
-    struct Quiet;
-
-    impl LogSink for Quiet {
-        fn write(&self, _: &[u8]) {}
-    }
 
     #[test]
     fn sizes_that_no_number_holds_together_are_the_largest_one() {
@@ -492,7 +478,7 @@ mod tests {
 
     async fn remote(server: &Server, access: Access) -> RegistryClient {
         let reference = format!("{}/me/imgforge/env:tag", server.host);
-        RegistryClient::open(None, access, &reference, &Quiet).await.unwrap()
+        RegistryClient::open(None, access, &reference, &NoLog).await.unwrap()
     }
 
     const PAGE: &str = "<html><body><h1>Sorry</h1></body></html>";
@@ -626,7 +612,7 @@ mod tests {
     async fn no_connection_and_no_host_are_told_from_a_refusal() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let closed = format!("127.0.0.1:{port}/a/b:c");
-        let remote = RegistryClient::open(None, Access::Pull, &closed, &Quiet).await.unwrap();
+        let remote = RegistryClient::open(None, Access::Pull, &closed, &NoLog).await.unwrap();
         let error = remote.describe(&Platform::written("linux/amd64")).await.err().unwrap();
         assert!(matches!(error, EngineError::Offline { .. }), "{error:?}");
     }
@@ -639,7 +625,7 @@ mod tests {
         })
         .await;
         let name = |repository: &str| format!("{}/{repository}/x:tag", server.host);
-        let registry = open(None, &name("first"), &Quiet).await.unwrap();
+        let registry = open(None, &name("first"), &NoLog).await.unwrap();
         let of = |repository| RegistryClient::of(registry.clone(), Access::Pull, &name(repository));
         let first = of("first").unwrap().describe(&Platform::written("linux/amd64")).await;
         assert_eq!(class(&first), "limited");

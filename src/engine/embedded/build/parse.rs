@@ -6,7 +6,7 @@ use parse_dockerfile::{
     Command, Flag, HereDoc, Instruction as ParsedInstruction, JsonOrStringArray, Source,
 };
 
-use crate::dockerfile::{external_images, heredocs, normalise};
+use crate::dockerfile::{external_images, heredocs, normalise, split_flags};
 
 use super::shell_lexer::expand;
 use super::stage::{CommandForm, CopySpec, Instruction, Origin, Stage, Step, arguments, images};
@@ -112,16 +112,6 @@ fn alone(text: &str) -> (String, Vec<usize>) {
         added.push(out.matches('\n').count());
     }
     (out, added)
-}
-
-/// Splits the flags of an instruction from its command.
-fn split_flags(arguments: &str) -> (&str, &str) {
-    let mut rest = arguments.trim_start();
-    while rest.starts_with("--") {
-        rest = rest.split_once(char::is_whitespace).map_or("", |(_, rest)| rest.trim_start());
-    }
-    let at = arguments.len() - rest.len();
-    (&arguments[..at], rest)
 }
 
 /// Empties the stages that the last one does not need.

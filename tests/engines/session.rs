@@ -274,12 +274,12 @@ fn a_directory_that_is_missing_is_told() {
 #[ignore = "needs an engine"]
 fn a_command_starts_where_it_is_told_to() {
     in_a_session(|bench, session| async move {
-        put(&session, "/work/here", &[("f", "x")]).await;
-        let working_dir = Some("/work/here".to_owned());
+        put(&session, "/w/here", &[("f", "x")]).await;
+        let working_dir = Some("/w/here".to_owned());
         let request = ExecRequest { working_dir, ..ExecRequest::shell("cat f; pwd") };
         let said = out(&does(&session, &request).await);
-        assert!(said.starts_with('x') && said.trim_end().ends_with("/work/here"), "{said}");
-        assert!(bench.is_fake || said == "x/work/here\n");
+        assert!(said.starts_with('x') && said.trim_end().ends_with("/w/here"), "{said}");
+        assert!(bench.is_fake || said == "x/w/here\n");
     });
 }
 
@@ -880,16 +880,16 @@ fn files_come_back_as_they_went() {
     in_a_session(|_, session| async move {
         let long = format!("{}/file", "d".repeat(120));
         let big = "x\0y".repeat(400_000);
-        put(&session, "/work/in", &[("a", "text"), ("dir/b", ""), (&long, "deep"), ("big", &big)])
+        put(&session, "/w/in", &[("a", "text"), ("dir/b", ""), (&long, "deep"), ("big", &big)])
             .await;
-        let back = get(&session, "/work/in").await;
+        let back = get(&session, "/w/in").await;
         let file = |name: &str| back.iter().find(|entry| entry.0 == name).unwrap();
         assert_eq!(file("in/a").1, b"text");
         assert_eq!((file("in/a").2, file("in/a").3), (0o640, 1_600_000_000));
         assert!(file("in/big").1 == big.as_bytes());
         assert_eq!(file(&format!("in/{long}")).1, b"deep");
         assert_eq!(file("in/dir/b").1, b"");
-        let one = get(&session, "/work/in/a").await;
+        let one = get(&session, "/w/in/a").await;
         assert_eq!((one.len(), one[0].0.as_str()), (1, "a"));
     });
 }

@@ -14,7 +14,6 @@ use bollard::models::{ExecConfig, ExecInspectResponse};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use serde_json::json;
-use tokio::io::AsyncReadExt as _;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::engine::{
@@ -62,6 +61,8 @@ const WITH_CONTROL: &str = "word=$1; shift\n\
 /// is none; any other signal than 9 to the groups of those that lead a session, once.
 const SIGNAL: &str = r#"mark=$1 signal=$2 round=0
 while [ $round -lt 200 ]; do
+    # Where nothing can be started, nothing would be found.
+    [ -n "$(cat /proc/$$/environ)" ] || exit 1
     round=$((round + 1)) all= found=' ' sessions=' '
     for directory in /proc/[0-9]*; do
         pid=${directory#/proc/}
@@ -213,25 +214,10 @@ impl Command {
         // Without more capabilities not even root reads the environment of another user's process.
         let mut users = vec!["0:0", self.user.as_str()];
         users.dedup_by(|one, other| is_root(one) && is_root(other));
+        let signal = signal.to_string();
         for user in users {
-            let signal = signal.to_string();
-            let script = ["/bin/sh", "-c", SIGNAL, "sh", &self.mark, &signal];
-            let config = ExecConfig {
-                cmd: Some(script.map(str::to_owned).to_vec()),
-                user: Some(user.to_owned()),
-                working_dir: Some("/".to_owned()),
-                attach_stdout: Some(true),
-                ..ExecConfig::default()
-            };
-            let id = self.session.docker.create_exec(&self.session.id, config).await?.id;
-            let path = format!("/exec/{id}/start");
-            let document = json!({ "Detach": false, "Tty": false }).to_string();
-            let taken = self.session.way.take_over(&path, document.into()).await;
-            if let Ok(mut connection) = taken {
-                // The end of its output is its own.
-                let _ = connection.read_to_end(&mut Vec::new()).await;
-            }
-            is_gone &= self.session.docker.inspect_exec(&id).await?.exit_code == Some(0);
+            let code = self.session.run_script(SIGNAL, &[&self.mark, &signal], user).await?;
+            is_gone &= code == Some(0);
         }
         Ok(is_gone)
     }

@@ -144,7 +144,8 @@ async fn watch_over(shared: Arc<SessionContainer>, tell: watch::Sender<Option<Se
 /// Counts how often the kernel killed for memory.
 async fn count_memory_kills(shared: Arc<SessionContainer>) {
     let filters = HashMap::from([("container", vec![shared.id.as_str()]), ("event", vec!["oom"])]);
-    let options = EventsOptionsBuilder::new().filters(&filters).build();
+    // From the beginning: what came before the engine took this request counts too.
+    let options = EventsOptionsBuilder::new().since("1").filters(&filters).build();
     let mut events = shared.docker.events(Some(options));
     while let Some(Ok(_)) = events.next().await {
         shared.memory_kills.fetch_add(1, Ordering::Release);

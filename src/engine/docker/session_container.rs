@@ -4,8 +4,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bollard::Docker;
+use bollard::errors::Error;
 use bollard::exec::{StartExecOptions, StartExecResults};
-use bollard::models::{ExecConfig, ExecInspectResponse};
+use bollard::models::ExecConfig;
 use bollard::query_parameters::InspectContainerOptions;
 use futures_util::StreamExt as _;
 
@@ -60,24 +61,30 @@ impl SessionContainer {
     /// Tells whether commands can be run: a container whose first process is gone may still be said
     /// to run.
     pub async fn is_alive(&self) -> bool {
-        let trial = async {
-            let command = vec!["/bin/sh".to_owned(), "-c".to_owned(), ":".to_owned()];
-            let user = Some("0:0".to_owned());
-            let config = ExecConfig {
-                cmd: Some(command),
-                user,
-                // Without an output the engine does not say when it is over.
-                attach_stdout: Some(true),
-                ..ExecConfig::default()
-            };
-            let id = self.docker.create_exec(&self.id, config).await?.id;
-            let options = StartExecOptions { detach: false, ..StartExecOptions::default() };
-            let started = self.docker.start_exec(&id, Some(options)).await?;
-            if let StartExecResults::Attached { mut output, .. } = started {
-                while output.next().await.is_some() {}
-            }
-            self.docker.inspect_exec(&id).await
+        matches!(self.run_script(":", &[], "0:0").await, Ok(Some(0)))
+    }
+
+    /// Runs a script of our own to its end, and returns its exit code.
+    pub async fn run_script(
+        &self,
+        script: &str,
+        arguments: &[&str],
+        user: &str,
+    ) -> std::result::Result<Option<i64>, Error> {
+        let words = ["/bin/sh", "-c", script, "sh"].into_iter().chain(arguments.iter().copied());
+        let config = ExecConfig {
+            cmd: Some(words.map(str::to_owned).collect()),
+            user: Some(user.to_owned()),
+            working_dir: Some("/".to_owned()),
+            // Without an output the engine does not say when it is over.
+            attach_stdout: Some(true),
+            ..ExecConfig::default()
         };
-        trial.await.is_ok_and(|found: ExecInspectResponse| found.exit_code == Some(0))
+        let id = self.docker.create_exec(&self.id, config).await?.id;
+        let started = self.docker.start_exec(&id, None::<StartExecOptions>).await?;
+        if let StartExecResults::Attached { mut output, .. } = started {
+            while output.next().await.is_some() {}
+        }
+        Ok(self.docker.inspect_exec(&id).await?.exit_code)
     }
 }

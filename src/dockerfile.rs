@@ -68,7 +68,7 @@ pub(crate) struct Heredoc {
 
 impl Heredoc {
     /// Tells whether `line` ends it.
-    pub fn ends_with(&self, line: &str) -> bool {
+    pub(crate) fn ends_with(&self, line: &str) -> bool {
         let line = if self.dash { line.trim_start_matches('\t') } else { line };
         line == self.word
     }

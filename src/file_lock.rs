@@ -51,7 +51,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Tells whether the file at `path` is still the one that was opened.
-pub fn is_named(file: &File, path: &Path) -> bool {
+pub(crate) fn is_named(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     match (file.metadata(), std::fs::metadata(path)) {
         (Ok(opened), Ok(named)) => opened.ino() == named.ino() && opened.dev() == named.dev(),

@@ -79,7 +79,7 @@ const LOCAL_FUSE: [&str; 11] = [
 
 /// Returns the name of the file system that holds `path`, or is to hold it, where that is one over a
 /// network.
-pub fn network(path: &Path) -> io::Result<Option<String>> {
+pub(crate) fn network(path: &Path) -> io::Result<Option<String>> {
     let existing = existing(path);
     let stat = rustix::fs::statfs(&existing)?;
     let device = std::fs::metadata(&existing)?.dev();

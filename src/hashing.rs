@@ -15,12 +15,12 @@ pub(crate) struct Hashing<T> {
 
 impl<T> Hashing<T> {
     /// Starts with no bytes.
-    pub fn new(inner: T) -> Self {
+    pub(crate) fn new(inner: T) -> Self {
         Hashing { inner, hasher: Sha256::new(), size: 0 }
     }
 
     /// Returns what is inside, the sha256 of the bytes that passed, and their number.
-    pub fn finish(self) -> (T, Digest, u64) {
+    pub(crate) fn finish(self) -> (T, Digest, u64) {
         (self.inner, Digest::from_bytes(self.hasher.finalize().into()), self.size)
     }
 

@@ -16,7 +16,7 @@ const NAMES: [(&str, &str, &str); 4] = [
 ];
 
 /// Returns the variables that say to uv what pip's say to pip. What is said to uv itself stays.
-pub fn uv_variables(variable: &impl Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
+pub(crate) fn uv_variables(variable: &impl Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
     let said = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
     let mut variables = BTreeMap::new();
     for (pip, uv, other) in NAMES {
@@ -36,14 +36,14 @@ pub fn uv_variables(variable: &impl Fn(&str) -> Option<String>) -> BTreeMap<Stri
 }
 
 /// Tells whether no index may be asked.
-pub fn no_index(variable: &impl Fn(&str) -> Option<String>) -> bool {
+pub(crate) fn no_index(variable: &impl Fn(&str) -> Option<String>) -> bool {
     let value = variable("PIP_NO_INDEX").unwrap_or_default();
     YES.contains(&value.trim().to_ascii_lowercase().as_str())
 }
 
 /// Splits the places of `PIP_FIND_LINKS` or `UV_FIND_LINKS` into what a build step can ask, in the
 /// same form, and folders of this host, which it does not see.
-pub fn links(value: &str) -> (String, Vec<&str>) {
+pub(crate) fn links(value: &str) -> (String, Vec<&str>) {
     let between = if value.contains(',') { ',' } else { ' ' };
     let places = value.split([',', ' ', '\t', '\n']).filter(|place| !place.is_empty());
     let (seen, unseen): (Vec<&str>, Vec<&str>) =

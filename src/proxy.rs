@@ -39,7 +39,7 @@ struct Named {
 
 impl Proxies {
     /// Reads the variables, in capitals or not; an empty one is absent.
-    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Proxies, WrongProxy> {
+    pub(crate) fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Proxies, WrongProxy> {
         let set = |name: &'static str| {
             let value = [name.to_owned(), name.to_ascii_lowercase()];
             value.iter().filter_map(|name| variable(name)).find(|value| !value.trim().is_empty())
@@ -60,12 +60,12 @@ impl Proxies {
     }
 
     /// Reads the variables of this process.
-    pub fn of_process() -> Result<Proxies, WrongProxy> {
+    pub(crate) fn of_process() -> Result<Proxies, WrongProxy> {
         Proxies::read(|name| std::env::var(name).ok())
     }
 
     /// Gives a client these proxies and no others.
-    pub fn apply(&self, mut builder: ClientBuilder) -> ClientBuilder {
+    pub(crate) fn apply(&self, mut builder: ClientBuilder) -> ClientBuilder {
         builder = builder.no_proxy();
         let no = || NoProxy::from_string(&self.no);
         if let Some(Ok(proxy)) = self.http.as_ref().map(|named| Proxy::http(named.url.clone())) {
@@ -78,7 +78,7 @@ impl Proxies {
     }
 
     /// Tells whether a proxy leads to `url`.
-    pub fn leads_to(&self, url: &Url) -> bool {
+    pub(crate) fn leads_to(&self, url: &Url) -> bool {
         let name = |named: &Option<Named>| {
             named.as_ref().map_or(String::new(), |named| named.url.to_string())
         };
@@ -92,7 +92,7 @@ impl Proxies {
 
     /// Returns the variables that make a program with curl, such as git, go the same ways. It does not
     /// read `HTTP_PROXY` in capitals.
-    pub fn variables(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
         let named = [("http_proxy", &self.http), ("https_proxy", &self.https)];
         let mut set: Vec<(&str, String)> = named
             .into_iter()
@@ -105,12 +105,12 @@ impl Proxies {
     }
 
     /// Tells whether there is none.
-    pub fn is_none(&self) -> bool {
+    pub(crate) fn is_none(&self) -> bool {
         self.http.is_none() && self.https.is_none()
     }
 
     /// Tells whether one listens on this host's loopback.
-    pub fn on_loopback(&self) -> bool {
+    pub(crate) fn on_loopback(&self) -> bool {
         self.each().any(|named| {
             let host = named.url.host_str().unwrap_or_default();
             let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
@@ -119,7 +119,7 @@ impl Proxies {
     }
 
     /// Tells whether one speaks SOCKS.
-    pub fn speaks_socks(&self) -> bool {
+    pub(crate) fn speaks_socks(&self) -> bool {
         self.each().any(|named| named.url.scheme().starts_with("socks"))
     }
 
@@ -129,7 +129,7 @@ impl Proxies {
 
     /// Returns the settings of apt that it does not take from the environment itself: it knows
     /// `http_proxy` and `https_proxy` only, and of SOCKS the kind where the proxy looks names up.
-    pub fn apt_settings(&self) -> String {
+    pub(crate) fn apt_settings(&self) -> String {
         let mut text = String::new();
         for (kind, named) in [("http", &self.http), ("https", &self.https)] {
             let Some(Named { variable, url }) = named else { continue };

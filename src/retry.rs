@@ -41,7 +41,7 @@ pub(crate) trait Passing {
 
 impl Tries {
     /// Returns how pauses grow.
-    pub fn pauses(self) -> ExponentialBuilder {
+    pub(crate) fn pauses(self) -> ExponentialBuilder {
         ExponentialBuilder::new()
             .with_min_delay(self.first)
             .with_factor(2.0)

@@ -10,7 +10,7 @@ const LEAST_MEMORY: u64 = 6 << 20;
 ///
 /// # Errors
 /// What is wrong with the text.
-pub fn bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let lower = text.trim().to_ascii_lowercase();
     let end = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
     let (digits, unit) = lower.split_at(end);
@@ -33,7 +33,7 @@ pub fn bytes(text: &str) -> Result<u64, String> {
 ///
 /// # Errors
 /// What is wrong with the text.
-pub fn memory(text: &str) -> Result<u64, String> {
+pub(crate) fn memory(text: &str) -> Result<u64, String> {
     match bytes(text)? {
         bytes if bytes >= LEAST_MEMORY => Ok(bytes),
         _ => Err(format!("`{text}` is too little: at least 6m are needed")),
@@ -63,7 +63,7 @@ impl Bound {
 ///
 /// # Errors
 /// What is wrong with the text.
-pub fn bytes_bound(text: &str) -> Result<Bound, String> {
+pub(crate) fn bytes_bound(text: &str) -> Result<Bound, String> {
     if text == "none" {
         return Ok(Bound::None);
     }
@@ -77,7 +77,7 @@ pub fn bytes_bound(text: &str) -> Result<Bound, String> {
 ///
 /// # Errors
 /// What is wrong with the text.
-pub fn files_bound(text: &str) -> Result<Bound, String> {
+pub(crate) fn files_bound(text: &str) -> Result<Bound, String> {
     if text == "none" {
         return Ok(Bound::None);
     }
@@ -92,7 +92,7 @@ pub fn files_bound(text: &str) -> Result<Bound, String> {
 ///
 /// # Errors
 /// What is wrong with the text.
-pub fn milli_cpus(text: &str) -> Result<u64, String> {
+pub(crate) fn milli_cpus(text: &str) -> Result<u64, String> {
     match text.trim().parse::<f64>() {
         Ok(number) if (0.01..=4096.0).contains(&number) => Ok((number * 1000.0).round() as u64),
         Ok(_) => Err("it must be at least 0.01".to_owned()),

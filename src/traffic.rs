@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 static MOVED: AtomicU64 = AtomicU64::new(0);
 
 /// Counts bytes.
-pub fn count(bytes: u64) {
+pub(crate) fn count(bytes: u64) {
     MOVED.fetch_add(bytes, Ordering::Relaxed);
 }
 
 /// Returns how many bytes were moved since the start of the process.
-pub fn moved() -> u64 {
+pub(crate) fn moved() -> u64 {
     MOVED.load(Ordering::Relaxed)
 }
 
 /// Counts what is read.
-pub struct Counted<R>(pub R);
+pub(crate) struct Counted<R>(pub R);
 
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {

@@ -6,7 +6,7 @@ use super::inventory::{CacheInventory, CachedImage, Layer};
 
 /// Makes a cache: for each image the position of its parent and the bytes of its one layer. Image
 /// `n` was used last at `n` days.
-pub fn contents(images: &[(Option<usize>, u64)]) -> CacheInventory {
+pub(super) fn contents(images: &[(Option<usize>, u64)]) -> CacheInventory {
     let mut contents = CacheInventory::default();
     for (at, (parent, bytes)) in images.iter().enumerate() {
         let kind = match parent {

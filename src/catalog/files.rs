@@ -23,7 +23,7 @@ pub(super) enum Root {
 
 impl Root {
     /// Returns where a file is that is not part of what is built.
-    pub fn path(&self, path: &str) -> PathBuf {
+    pub(super) fn path(&self, path: &str) -> PathBuf {
         match self {
             Root::Folder(folder) => folder.join(path),
             Root::Embedded => PathBuf::from(path),
@@ -31,7 +31,7 @@ impl Root {
     }
 
     /// Reads a text file.
-    pub fn read(&self, path: &str) -> io::Result<String> {
+    pub(super) fn read(&self, path: &str) -> io::Result<String> {
         match self {
             Root::Folder(folder) => std::fs::read_to_string(folder.join(path)),
             Root::Embedded => {
@@ -43,7 +43,7 @@ impl Root {
     }
 
     /// Reads every file beside `dockerfile` and below, in the order of their paths.
-    pub fn context(&self, dockerfile: &str) -> io::Result<Vec<ContextFile>> {
+    pub(super) fn context(&self, dockerfile: &str) -> io::Result<Vec<ContextFile>> {
         let mut files = match self {
             Root::Folder(folder) => walk(folder.join(dockerfile).parent().unwrap_or(folder))?,
             Root::Embedded => {

@@ -10,7 +10,7 @@ pub(super) struct Ignore {
 
 impl Ignore {
     /// Reads rules. A pattern that is none ignores nothing.
-    pub fn parse(text: &str) -> Ignore {
+    pub(super) fn parse(text: &str) -> Ignore {
         let rules = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
         let rule = |line: &str| {
             let (pattern, again) = match line.strip_prefix('!') {
@@ -26,7 +26,7 @@ impl Ignore {
 
     /// Tells whether a file is ignored: of the rules that match it, or a directory above it, the last
     /// counts.
-    pub fn ignores(&self, path: &str) -> bool {
+    pub(super) fn ignores(&self, path: &str) -> bool {
         let options = MatchOptions { require_literal_separator: true, ..MatchOptions::new() };
         let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
         let prefixes: Vec<&str> = ends.map(|end| &path[..end]).collect();

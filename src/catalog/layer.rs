@@ -65,7 +65,7 @@ pub(super) struct CatalogFile {
 
 impl CatalogFile {
     /// Returns the copy of `images.toml` in the binary.
-    pub fn embedded() -> CatalogFile {
+    pub(super) fn embedded() -> CatalogFile {
         CatalogFile {
             file: "images.toml".to_owned(),
             text: files::CONFIG.to_owned(),
@@ -74,7 +74,7 @@ impl CatalogFile {
     }
 
     /// Reads a catalog file.
-    pub fn read(path: &Path) -> Result<CatalogFile, CatalogError> {
+    pub(super) fn read(path: &Path) -> Result<CatalogFile, CatalogError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| CatalogError::Read { path: path.to_owned(), source })?;
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
@@ -152,7 +152,7 @@ impl CatalogFile {
 
 impl MergedCatalog {
     /// Lays one more file over the others.
-    pub fn add(&mut self, layer: &CatalogFile) -> Result<(), CatalogError> {
+    pub(super) fn add(&mut self, layer: &CatalogFile) -> Result<(), CatalogError> {
         let mut form: CatalogSchema = parse(&layer.file, &layer.text)?;
         if let Some(keys) = form.cache.verify.take() {
             let located = |key: Spanned<String>| {
@@ -224,7 +224,7 @@ impl MergedCatalog {
     }
 
     /// Reads the bases and checks every reference to one.
-    pub fn finish(&mut self) -> Result<(), CatalogError> {
+    pub(super) fn finish(&mut self) -> Result<(), CatalogError> {
         for name in self.forms.keys() {
             self.bases.insert(name.clone(), self.base(name)?);
         }
@@ -265,14 +265,14 @@ impl MergedCatalog {
     }
 
     /// Returns the Python that is to stand in for another, or for its minor version.
-    pub fn stand_in_for(&self, python: &str) -> Option<&str> {
+    pub(super) fn stand_in_for(&self, python: &str) -> Option<&str> {
         let found = self.stand_in.get(python).or_else(|| self.stand_in.get(minor(python)));
         found.map(|python| python.value.as_str())
     }
 
     /// Returns the first base, by name, that offers a Python, and the version that it has. Where none
     /// has the patch level, another of the minor version does.
-    pub fn base_of_python(&self, python: &str) -> Option<(&Base, &str)> {
+    pub(super) fn base_of_python(&self, python: &str) -> Option<(&Base, &str)> {
         let known = || self.bases.values().filter_map(|(base, has)| Some((base, has.as_deref()?)));
         let exact = known().find(|(_, has)| *has == python);
         let of_minor = || {
@@ -396,7 +396,7 @@ impl EnvironmentSpec {
     }
 
     /// Applies what the catalog says for a Python that stands in.
-    pub fn apply_stand_in(&mut self, python: &str) {
+    pub(super) fn apply_stand_in(&mut self, python: &str) {
         let overlays = self.stand_in.get(python).or_else(|| self.stand_in.get(minor(python)));
         for overlay in overlays.cloned().unwrap_or_default() {
             self.apply_plain(&overlay.entry);

@@ -33,7 +33,7 @@ const PASSED_ON: [i32; 6] =
 const USUAL: WindowSize = WindowSize { rows: 24, columns: 80 };
 
 /// Returns the size of the terminal, where input and output are one.
-pub fn terminal() -> Option<WindowSize> {
+pub(super) fn terminal() -> Option<WindowSize> {
     use std::io::IsTerminal as _;
     (io::stdin().is_terminal() && io::stdout().is_terminal()).then(size)
 }
@@ -48,11 +48,11 @@ fn size() -> WindowSize {
 }
 
 /// What came for this process.
-pub struct Signals(mpsc::UnboundedReceiver<i32>);
+pub(super) struct Signals(mpsc::UnboundedReceiver<i32>);
 
 impl Signals {
     /// Takes signals from now on; within a runtime.
-    pub fn take() -> io::Result<Signals> {
+    pub(super) fn take() -> io::Result<Signals> {
         let (sender, receiver) = mpsc::unbounded_channel();
         for number in PASSED_ON.into_iter().chain([libc::SIGWINCH, libc::SIGCONT]) {
             let mut signals = signal(SignalKind::from_raw(number))?;
@@ -73,7 +73,7 @@ impl Signals {
 }
 
 /// Joins the ends of a command with those of this process until the command ended.
-pub async fn join(
+pub(super) async fn join(
     attached: Attached,
     has_terminal: bool,
     mut signals: Signals,

@@ -17,14 +17,14 @@ use super::{CommandResult, Error, Exit, Global, progress, render};
 
 /// Commands of `base`.
 #[derive(Debug, Subcommand)]
-pub enum BaseCommand {
+pub(super) enum BaseCommand {
     /// Make a base image from Debian's packages, with mmdebstrap
     Bootstrap(BootstrapArgs),
 }
 
 /// Arguments of `base bootstrap`.
 #[derive(Debug, Args)]
-pub struct BootstrapArgs {
+pub(super) struct BootstrapArgs {
     /// debian:SUITE or python:VERSION-slim-SUITE, with bullseye, bookworm or trixie; the Python is
     /// Debian's, whatever patch level VERSION says
     #[arg(required = true, value_name = "IMAGE")]

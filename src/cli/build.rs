@@ -15,7 +15,7 @@ use super::{CommandResult, Exit, Global, Images, Sources};
 
 /// Arguments of `build`.
 #[derive(Debug, Args)]
-pub struct BuildArgs {
+pub(super) struct BuildArgs {
     #[command(flatten)]
     pub(super) chosen: Choice,
     #[command(flatten)]

@@ -32,7 +32,7 @@ use super::{Chosen, CommandResult, Error, Exit, Global, Sources, progress, rende
 
 /// Commands of `bundle`.
 #[derive(Debug, Subcommand)]
-pub enum BundleCommand {
+pub(super) enum BundleCommand {
     /// Write a bundle: dataset, catalog, repositories, packages and base images
     Create(Box<CreateArgs>),
     /// Unpack a bundle; `-d bundle` is its dataset from then on, and needs no network
@@ -41,7 +41,7 @@ pub enum BundleCommand {
 
 /// Arguments of `bundle create`.
 #[derive(Debug, Args)]
-pub struct CreateArgs {
+pub(super) struct CreateArgs {
     /// The bundle
     file: PathBuf,
     #[command(flatten)]
@@ -54,7 +54,7 @@ pub struct CreateArgs {
 
 /// Arguments of `bundle use`.
 #[derive(Debug, Args)]
-pub struct UseArgs {
+pub(super) struct UseArgs {
     /// A bundle of `bundle create`
     file: PathBuf,
 }

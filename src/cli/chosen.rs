@@ -21,7 +21,7 @@ pub(super) struct Choice {
 
 impl Choice {
     /// Says which dataset it is, where the command line does not.
-    pub fn say_default(&self, global: &Global) {
+    pub(super) fn say_default(&self, global: &Global) {
         if self.by_default && !global.quiet {
             render::warn(format!(
                 "no dataset is named, so it is `{DEFAULT_DATASET}`, as in the harness"

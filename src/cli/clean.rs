@@ -12,7 +12,7 @@ use super::{CommandResult, Error, Exit, Global};
 
 /// Arguments of `clean`.
 #[derive(Debug, Args)]
-pub struct CleanArgs {
+pub(super) struct CleanArgs {
     /// Remove the containers of this run, also where it is still under way on this host
     #[arg(long, alias = "run_id", value_name = "ID")]
     pub(super) run_id: Option<String>,

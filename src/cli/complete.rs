@@ -21,7 +21,7 @@ const DATASETS: [&str; 7] =
     ["lite", "verified", "full", "multilingual", "multimodal", "demo", "bundle"];
 
 /// Lets the arguments of a command and of those below it be completed.
-pub fn with_candidates(command: Command) -> Command {
+pub(super) fn with_candidates(command: Command) -> Command {
     let path = command.get_name().to_owned();
     let command = command.mut_args(|arg| completed(arg, &path));
     command.mut_subcommands(with_candidates)

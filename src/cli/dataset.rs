@@ -33,7 +33,7 @@ use super::{refusal, results};
 
 /// Commands of `dataset`.
 #[derive(Debug, Subcommand)]
-pub enum DatasetCommand {
+pub(super) enum DatasetCommand {
     /// List instances
     Ls {
         #[command(flatten)]
@@ -53,7 +53,7 @@ pub enum DatasetCommand {
 
 /// Arguments of `dataset check`.
 #[derive(Debug, Args)]
-pub struct CheckArgs {
+pub(super) struct CheckArgs {
     #[command(flatten)]
     chosen: Choice,
     /// Run every instance with its own patch and without: the first must resolve, the second must

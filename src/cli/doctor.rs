@@ -24,7 +24,7 @@ const ADVISED_DISK: u64 = 120 << 30;
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
-pub struct DoctorArgs {
+pub(super) struct DoctorArgs {
     /// Print a profile of AppArmor that lets this program make containers, and do nothing else
     #[arg(long)]
     apparmor_profile: bool,

@@ -19,7 +19,7 @@ use super::{Chosen, CommandResult, Error, Exit, Global, Sources, report};
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
-pub struct EvalArgs {
+pub(super) struct EvalArgs {
     #[command(flatten)]
     pub(super) chosen: Choice,
     /// Predictions: .jsonl or .json files; gold for the dataset's own patches, empty for none
@@ -140,7 +140,7 @@ pub(super) struct Wanted<'a> {
 
 impl Wanted<'_> {
     /// Returns the options of a run of that name.
-    pub fn options(&self, global: &Global, run_id: &str) -> Result<RunOptions, Error> {
+    pub(super) fn options(&self, global: &Global, run_id: &str) -> Result<RunOptions, Error> {
         Ok(RunOptions {
             use_results: !self.run.no_result_cache,
             fail_on_suspicion: self.run.fail_on_suspicion,
@@ -150,7 +150,7 @@ impl Wanted<'_> {
     }
 
     /// Evaluates it.
-    pub async fn evaluate(
+    pub(super) async fn evaluate(
         &self,
         global: &Global,
         options: &RunOptions,

@@ -12,7 +12,7 @@ use super::help::heading;
 /// How tests are run.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = heading::RUN)]
-pub struct EvalOptions {
+pub(super) struct EvalOptions {
     /// How long the tests of an instance may take: seconds, or such as 5m or 1h30m [default: that of
     /// images.toml, else 1800]
     #[arg(short, long, value_name = "TIME", env = "IMGFORGE_TIMEOUT", help_heading = heading::LIMITS,
@@ -85,7 +85,7 @@ fn seconds(text: &str) -> Result<u64, String> {
 
 impl EvalOptions {
     /// Returns what a plan is told of it.
-    pub fn options(&self) -> EvaluateOptions {
+    pub(super) fn options(&self) -> EvaluateOptions {
         EvaluateOptions {
             timeout: self.timeout,
             memory: self.memory,

@@ -20,7 +20,7 @@ use super::{Chosen, Error, Exit, Global, Sources};
 /// How a plan is run.
 #[derive(Debug, Args)]
 #[command(next_help_heading = heading::BUILD)]
-pub struct ExecArgs {
+pub(super) struct ExecArgs {
     /// How many images and evaluations are done at once [default: 3/4 of the processors, at most
     /// 24]
     #[arg(short = 'j', long, visible_alias = "workers", aliases = ["max_workers", "num-workers"], env = "IMGFORGE_MAX_WORKERS",
@@ -57,7 +57,7 @@ pub struct ExecArgs {
 
 impl ExecArgs {
     /// Returns what is loaded for a build of instances.
-    pub fn load_options(&self, chosen: &Chosen, sources: &Sources) -> LoadOptions {
+    pub(super) fn load_options(&self, chosen: &Chosen, sources: &Sources) -> LoadOptions {
         LoadOptions {
             workers: self.max_workers,
             min_free: self.min_free << 30,
@@ -66,7 +66,7 @@ impl ExecArgs {
     }
 
     /// Builds a plan.
-    pub async fn build(
+    pub(super) async fn build(
         &self,
         global: &Global,
         plan: &AssessedPlan<'_>,
@@ -79,7 +79,7 @@ impl ExecArgs {
     ///
     /// # Errors
     /// A bundle of certificates that cannot be read.
-    pub fn options(&self, global: &Global) -> Result<BuildOptions, Error> {
+    pub(super) fn options(&self, global: &Global) -> Result<BuildOptions, Error> {
         Ok(BuildOptions {
             fail_fast: self.fail_fast,
             attempts: self.retries.map_or(self.attempts, |more| more.saturating_add(1)),
@@ -93,7 +93,7 @@ impl ExecArgs {
     ///
     /// # Errors
     /// A bundle of certificates that cannot be read.
-    pub fn host(&self) -> Result<HostAccess, Error> {
+    pub(super) fn host(&self) -> Result<HostAccess, Error> {
         let network = match crate::offline::is_on() {
             true => Some("none".to_owned()),
             false => self.build_network.clone(),
@@ -112,7 +112,7 @@ impl ExecArgs {
     ///
     /// # Errors
     /// A file that cannot be written.
-    pub fn reporter(&self, global: &Global) -> Result<Box<dyn Reporter>, forge::Error> {
+    pub(super) fn reporter(&self, global: &Global) -> Result<Box<dyn Reporter>, forge::Error> {
         let mut reporters: Vec<Box<dyn Reporter>> = Vec::new();
         let output = global.verbose > 0;
         match global.progress_mode() {
@@ -137,7 +137,7 @@ impl ExecArgs {
 }
 
 /// Returns how a run ends the process.
-pub fn exit_of(summary: &RunSummary) -> Exit {
+pub(super) fn exit_of(summary: &RunSummary) -> Exit {
     if summary.interrupted {
         Exit::Interrupted
     } else if summary.out_of_space || summary.is_nothing_possible() {

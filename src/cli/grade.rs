@@ -18,7 +18,7 @@ use super::{Chosen, CommandResult, Error, Exit, Global};
 
 /// Arguments of `grade`.
 #[derive(Debug, Args)]
-pub struct GradeArgs {
+pub(super) struct GradeArgs {
     /// The log; - is the standard input
     #[arg(long, value_name = "FILE")]
     log: PathBuf,

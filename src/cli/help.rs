@@ -8,25 +8,25 @@ use clap::{Command, CommandFactory as _};
 use super::{Cli, complete, variables};
 
 /// What options stand under.
-pub mod heading {
+pub(super) mod heading {
     /// Which instances.
-    pub const DATASET: &str = "Dataset";
+    pub(crate) const DATASET: &str = "Dataset";
     /// How tests are run, and of what.
-    pub const RUN: &str = "Run";
+    pub(crate) const RUN: &str = "Run";
     /// What a run may use.
-    pub const LIMITS: &str = "Limits";
+    pub(crate) const LIMITS: &str = "Limits";
     /// Which images are built, and how.
-    pub const BUILD: &str = "Build";
+    pub(crate) const BUILD: &str = "Build";
     /// Where repositories and published images come from.
-    pub const SOURCES: &str = "Sources";
+    pub(crate) const SOURCES: &str = "Sources";
     /// Images that go to others and come from them.
-    pub const SHARING: &str = "Sharing";
+    pub(crate) const SHARING: &str = "Sharing";
     /// What is written, and where to.
-    pub const OUTPUT: &str = "Output";
+    pub(crate) const OUTPUT: &str = "Output";
     /// What is taken because scripts of the harness pass it.
-    pub const SWEBENCH: &str = "Swebench";
+    pub(crate) const SWEBENCH: &str = "Swebench";
     /// Options of every command.
-    pub const GLOBAL: &str = "Global";
+    pub(crate) const GLOBAL: &str = "Global";
 }
 
 /// Examples of each command, by its path.
@@ -223,7 +223,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
 ];
 
 /// What follows the options of the command line itself.
-pub const MORE: &str = "\
+pub(super) const MORE: &str = "\
 Options are read from IMGFORGE_… variables as well: IMGFORGE_ENGINE=docker, IMGFORGE_JSON=1. A flag wins \
 over its variable, and that over images.toml; `imgforge config show` says what counts.
 
@@ -328,7 +328,7 @@ fn at(command: Command, path: &[&str], change: &dyn Fn(Command) -> Command) -> C
 }
 
 /// Returns the examples of the command at a path, each with what it is for.
-pub fn examples(path: &str) -> &'static [(&'static str, &'static str)] {
+pub(super) fn examples(path: &str) -> &'static [(&'static str, &'static str)] {
     EXAMPLES.iter().find(|(of, _)| *of == path).map_or(&[], |(_, examples)| *examples)
 }
 

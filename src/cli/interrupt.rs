@@ -25,7 +25,7 @@ struct Seen {
 ///
 /// # Errors
 /// Exit code 130 after Ctrl-C or SIGTERM, also where it came before: then the work is dropped.
-pub async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, Error> {
+pub(super) async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, Error> {
     let Some(mut seen) = signals() else { return Ok(work.await) };
     tokio::select! {
         biased;
@@ -36,7 +36,7 @@ pub async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, E
 }
 
 /// Returns what the signals end from now on; see [`watch_signals`].
-pub fn watched() -> Interrupt {
+pub(super) fn watched() -> Interrupt {
     let interrupt = Interrupt::default();
     watch_signals(interrupt.clone());
     interrupt

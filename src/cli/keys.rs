@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow};
 use crate::forge::{self, password};
 
 /// Returns the password of the environment, or asks for it on a terminal; twice for a new key.
-pub fn password(is_new: bool) -> Result<String, forge::Error> {
+pub(super) fn password(is_new: bool) -> Result<String, forge::Error> {
     let absent = match password::of_environment() {
         Ok(password) => return Ok(password),
         Err(absent) => absent,

@@ -23,7 +23,7 @@ use super::{CommandResult, Error, Exit, Global, render};
 
 /// Arguments of `lock`.
 #[derive(Debug, Args)]
-pub struct LockArgs {
+pub(super) struct LockArgs {
     /// The repository, OWNER/NAME
     repo: String,
     /// The version, as the catalog names it

@@ -30,7 +30,7 @@ use super::{Chosen, CommandResult, Error, Exit, Failure, Global, Sources};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
-pub struct RunArgs {
+pub(super) struct RunArgs {
     #[command(flatten)]
     look: LookArgs,
     /// The command and its arguments [default: the image's own, a shell]
@@ -40,7 +40,7 @@ pub struct RunArgs {
 
 /// Arguments of `shell`.
 #[derive(Debug, Args)]
-pub struct ShellArgs {
+pub(super) struct ShellArgs {
     #[command(flatten)]
     look: LookArgs,
 }

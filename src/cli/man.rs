@@ -16,7 +16,7 @@ use super::{CommandResult, Error, Exit, Global, help};
 
 /// Arguments of `man`.
 #[derive(Debug, Args)]
-pub struct ManArgs {
+pub(super) struct ManArgs {
     /// Write imgforge.1 and a page for each command here, such as imgforge-eval.1 [default: print
     /// imgforge.1]
     #[arg(value_hint = ValueHint::DirPath)]

@@ -12,61 +12,64 @@ use crate::store::Store;
 use super::variables::{self, STATE_ON_NETWORK};
 use super::{Error, Global, interrupt, keys, progress, render};
 
-pub use crate::forge::open::variable;
+pub(super) use crate::forge::open::variable;
 
 /// Reads the catalog.
-pub fn catalog(global: &Global) -> Result<Catalog, Error> {
+pub(super) fn catalog(global: &Global) -> Result<Catalog, Error> {
     global.forge_options().catalog()
 }
 
 /// Returns the state directory: the one that is named, or the default one.
-pub fn state_dir(global: &Global) -> PathBuf {
+pub(super) fn state_dir(global: &Global) -> PathBuf {
     global.forge_options().state_dir()
 }
 
 /// Opens the state directory.
-pub fn open_store(global: &Global) -> Result<Arc<Store>, Error> {
+pub(super) fn open_store(global: &Global) -> Result<Arc<Store>, Error> {
     global.forge_options().open_store()
 }
 
 /// Opens state and engine.
-pub async fn open(global: &Global) -> Result<Opened, Error> {
+pub(super) async fn open(global: &Global) -> Result<Opened, Error> {
     global.forge_options().open().await
 }
 
 /// Opens the state for what is done with instances.
-pub fn forge(global: &Global) -> Result<Forge, Error> {
+pub(super) fn forge(global: &Global) -> Result<Forge, Error> {
     Forge::open(global.forge_options())
 }
 
 /// Connects to the engine, see [`ForgeOptions::connect`].
-pub async fn connect(global: &Global) -> Result<Arc<dyn Engine>, EngineError> {
+pub(super) async fn connect(global: &Global) -> Result<Arc<dyn Engine>, EngineError> {
     global.forge_options().connect().await
 }
 
 /// Connects to the engine; with `probe` the embedded one tries anew what this machine allows.
-pub async fn connect_to(global: &Global, probe: bool) -> Result<Arc<dyn Engine>, EngineError> {
+pub(super) async fn connect_to(
+    global: &Global,
+    probe: bool,
+) -> Result<Arc<dyn Engine>, EngineError> {
     global.forge_options().connect_to(probe).await
 }
 
 /// Makes a failure of an engine that cannot be used.
-pub fn engine_failure(error: EngineError) -> Error {
+pub(super) fn engine_failure(error: EngineError) -> Error {
     forge::open::engine_error(error)
 }
 
 /// Returns where a run leaves its files.
-pub fn output_dir(global: &Global) -> PathBuf {
+pub(super) fn output_dir(global: &Global) -> PathBuf {
     global.output_dir.clone().unwrap_or_default()
 }
 
 /// Prints a log to the standard error, or not.
-pub struct LogLines {
+pub(super) struct LogLines {
     shown: bool,
 }
 
 impl LogLines {
     /// Makes a log that is shown or not.
-    pub fn new(shown: bool) -> LogLines {
+    pub(super) fn new(shown: bool) -> LogLines {
         LogLines { shown }
     }
 }

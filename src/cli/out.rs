@@ -33,22 +33,22 @@ macro_rules! out {
 pub(super) use {errln, out, outln};
 
 /// Prints text on stdout.
-pub fn text(text: Arguments<'_>) {
+pub(super) fn text(text: Arguments<'_>) {
     let _ = write!(Stdout, "{text}");
 }
 
 /// Prints a line on stdout.
-pub fn line(text: Arguments<'_>) {
+pub(super) fn line(text: Arguments<'_>) {
     let _ = writeln!(Stdout, "{text}");
 }
 
 /// Prints a line on stderr. Where it cannot be, nobody can be told.
-pub fn error_line(text: Arguments<'_>) {
+pub(super) fn error_line(text: Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Writes bytes on stdout at once; tells whether somebody may still read them.
-pub fn bytes(bytes: &[u8]) -> bool {
+pub(super) fn bytes(bytes: &[u8]) -> bool {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
     let read = !matches!(&written, Err(error) if error.kind() == io::ErrorKind::BrokenPipe);
@@ -57,13 +57,13 @@ pub fn bytes(bytes: &[u8]) -> bool {
 }
 
 /// Writes bytes on stderr. Where they cannot be, nobody can be told.
-pub fn error_bytes(bytes: &[u8]) {
+pub(super) fn error_bytes(bytes: &[u8]) {
     let _ = io::stderr().lock().write_all(bytes);
 }
 
 /// Stdout, as a writer that takes everything; what went wrong is known by [`finish`].
 #[derive(Debug, Clone, Copy)]
-pub struct Stdout;
+pub(super) struct Stdout;
 
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -83,7 +83,7 @@ impl Write for Stdout {
 }
 
 /// Tells whether nothing was printed on stdout.
-pub fn is_empty() -> bool {
+pub(super) fn is_empty() -> bool {
     !PRINTED.load(Ordering::Relaxed)
 }
 
@@ -102,7 +102,7 @@ fn keep(written: io::Result<()>) {
 ///
 /// # Errors
 /// Why not all of it could be written; that nobody reads it any more is none.
-pub fn finish() -> io::Result<()> {
+pub(super) fn finish() -> io::Result<()> {
     let _ = Stdout.flush();
     match FAILED.lock().expect("no holder panics").take() {
         Some(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),

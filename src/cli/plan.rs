@@ -17,7 +17,7 @@ use super::{CommandResult, Error, Exit, Global, Images, Sources};
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
-pub struct PlanArgs {
+pub(super) struct PlanArgs {
     #[command(flatten)]
     pub(super) chosen: Choice,
     #[command(flatten)]

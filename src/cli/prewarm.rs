@@ -15,7 +15,7 @@ use super::{CommandResult, Error, Exit, Global, Images, Sources};
 
 /// Arguments of `prewarm`.
 #[derive(Debug, Args)]
-pub struct PrewarmArgs {
+pub(super) struct PrewarmArgs {
     #[command(flatten)]
     chosen: Choice,
     #[command(flatten)]

@@ -7,7 +7,7 @@ use crate::dataset::Refused;
 use super::Exit;
 
 /// The status where something was left out: it is not all done.
-pub fn exit(exit: Exit, refused: &[Refused]) -> Exit {
+pub(super) fn exit(exit: Exit, refused: &[Refused]) -> Exit {
     match exit {
         Exit::Success if !refused.is_empty() => Exit::SomeFailed,
         exit => exit,
@@ -16,7 +16,7 @@ pub fn exit(exit: Exit, refused: &[Refused]) -> Exit {
 
 /// A document, and what was left out.
 #[derive(Serialize)]
-pub struct WithRefused<'a, T> {
+pub(super) struct WithRefused<'a, T> {
     #[serde(flatten)]
     document: &'a T,
     refused: Vec<Problem<'a>>,
@@ -29,7 +29,7 @@ struct Problem<'a> {
 }
 
 /// Adds to a document what was left out.
-pub fn with<'a, T>(document: &'a T, refused: &'a [Refused]) -> WithRefused<'a, T> {
+pub(super) fn with<'a, T>(document: &'a T, refused: &'a [Refused]) -> WithRefused<'a, T> {
     let problem = |one: &'a Refused| Problem { instance_id: &one.instance_id, problem: &one.why };
     WithRefused { document, refused: refused.iter().map(problem).collect() }
 }

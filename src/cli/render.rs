@@ -71,7 +71,7 @@ impl From<Error> for Failure {
 }
 
 /// Prints a warning on stderr.
-pub fn warn(text: impl Display) {
+pub(super) fn warn(text: impl Display) {
     errln!("{} {text}", style("warning:").yellow().bold().for_stderr());
 }
 
@@ -79,7 +79,7 @@ pub fn warn(text: impl Display) {
 ///
 /// # Panics
 /// Never: what is printed has a form in JSON.
-pub fn json(document: &impl serde::Serialize) {
+pub(super) fn json(document: &impl serde::Serialize) {
     let text = serde_json::to_string_pretty(document).expect("plain values");
     outln!("{text}");
 }

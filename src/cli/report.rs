@@ -15,7 +15,7 @@ use super::{Chosen, CommandResult, Error, Exit, Global};
 
 /// Arguments of `report`.
 #[derive(Debug, Args)]
-pub struct ReportArgs {
+pub(super) struct ReportArgs {
     /// The run
     pub(super) run_id: String,
     /// Compare with this earlier run, whose reports stay as they are

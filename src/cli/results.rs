@@ -12,12 +12,12 @@ use crate::run::{RunError, model_name, write_changed};
 use super::help::heading;
 
 /// Where the results of runs are, below the directory of what they leave.
-pub const DIRECTORY: &str = "evaluation_results";
+pub(super) const DIRECTORY: &str = "evaluation_results";
 
 /// Where reports go.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = heading::OUTPUT)]
-pub struct Outputs {
+pub(super) struct Outputs {
     /// Where <model>.<run_id>.json goes [default: --output-dir]
     #[arg(long, alias = "report_dir", value_name = "DIR", env = "IMGFORGE_REPORT_DIR")]
     pub report_dir: Option<PathBuf>,
@@ -34,7 +34,7 @@ pub struct Outputs {
 
 /// Writes all reports of a run; returns the files that people want to know of. What a file says
 /// already is not written again.
-pub fn write(
+pub(super) fn write(
     report: &RunReport,
     outputs: &Outputs,
     directory: &Path,
@@ -66,7 +66,7 @@ pub fn write(
 }
 
 /// Adds the summary to that of the step, on GitHub's runners.
-pub fn write_step_summary(report: &RunReport) -> Result<(), RunError> {
+pub(super) fn write_step_summary(report: &RunReport) -> Result<(), RunError> {
     let Some(path) = super::open::variable("GITHUB_STEP_SUMMARY") else { return Ok(()) };
     let mut options = std::fs::OpenOptions::new();
     let open = options.append(true).create(true).open(&path);
@@ -75,7 +75,7 @@ pub fn write_step_summary(report: &RunReport) -> Result<(), RunError> {
 }
 
 /// Prints what a run came to, for people.
-pub fn print(report: &RunReport, written: &[PathBuf]) {
+pub(super) fn print(report: &RunReport, written: &[PathBuf]) {
     let _ = std::io::Write::write_all(&mut std::io::stderr(), text::summary(report).as_bytes());
     if !written.is_empty() {
         errln!();

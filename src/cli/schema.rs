@@ -18,7 +18,7 @@ const END: &str = ".schema.json";
 
 /// Arguments of `schema`.
 #[derive(Debug, Args)]
-pub struct SchemaArgs {
+pub(super) struct SchemaArgs {
     /// The words of a command with dashes between them, such as cache-ls, or the name of a file's
     /// schema [default: list them]
     name: Option<String>,
@@ -38,7 +38,7 @@ fn files() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 /// Lists the schemas by name: name and title.
-pub fn all() -> impl Iterator<Item = (&'static str, String)> {
+pub(super) fn all() -> impl Iterator<Item = (&'static str, String)> {
     files().map(|(name, text)| {
         let schema: Value = serde_json::from_str(text).unwrap_or_default();
         (name, schema["title"].as_str().unwrap_or_default().to_owned())

@@ -21,14 +21,14 @@ use super::{CommandResult, Exit, Global, Sources, render};
 
 /// Commands of `config`.
 #[derive(Debug, Subcommand)]
-pub enum ConfigCommand {
+pub(super) enum ConfigCommand {
     /// Print the settings of builds and runs: what is set, and by what
     Show(Box<ShowArgs>),
 }
 
 /// Arguments of `config show`: those of `eval` that are settings. What is given counts as there.
 #[derive(Debug, Args)]
-pub struct ShowArgs {
+pub(super) struct ShowArgs {
     /// Print what is not set, too
     #[arg(long, help_heading = heading::OUTPUT)]
     all: bool,

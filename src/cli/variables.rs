@@ -25,7 +25,7 @@ const OTHERS: [&str; 5] = [
 ];
 
 /// Allows a state directory on a network file system.
-pub const STATE_ON_NETWORK: &str = "IMGFORGE_STATE_ON_NETWORK";
+pub(super) const STATE_ON_NETWORK: &str = "IMGFORGE_STATE_ON_NETWORK";
 
 /// Switches that are no options.
 const SWITCHES: [&str; 1] = [STATE_ON_NETWORK];
@@ -41,7 +41,7 @@ const OF_TESTS: [&str; 6] = [
 ];
 
 /// Reads what a switch is set to.
-pub fn switch(text: &str) -> Result<bool, String> {
+pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text.trim().to_ascii_lowercase().as_str() {
         "1" | "true" | "t" | "yes" | "y" | "on" => Ok(true),
         "0" | "false" | "f" | "no" | "n" | "off" => Ok(false),
@@ -50,12 +50,12 @@ pub fn switch(text: &str) -> Result<bool, String> {
 }
 
 /// Reads how much is said: a number, or a switch.
-pub fn verbosity(text: &str) -> Result<u8, String> {
+pub(super) fn verbosity(text: &str) -> Result<u8, String> {
     text.trim().parse().or_else(|_| switch(text).map(u8::from))
 }
 
 /// Lets every switch of a command and of those below it be set by what [`switch`] reads.
-pub fn readable(command: Command) -> Command {
+pub(super) fn readable(command: Command) -> Command {
     let command = command.mut_args(|arg| match arg.get_action() {
         ArgAction::SetTrue | ArgAction::SetFalse => arg.value_parser(switch),
         _ => arg,
@@ -65,7 +65,7 @@ pub fn readable(command: Command) -> Command {
 
 /// Gives options of the commands at `paths`, and of those below them, the variables that are named as
 /// they are, where they have none.
-pub fn named(command: Command, paths: &[&str]) -> Command {
+pub(super) fn named(command: Command, paths: &[&str]) -> Command {
     let name = |arg: clap::Arg| match arg.get_long().map(str::to_owned) {
         Some(long) if arg.get_env().is_none() && !is_help(&arg) => {
             arg.env(format!("{PREFIX}{}", long.to_uppercase().replace('-', "_")))
@@ -90,7 +90,7 @@ fn is_help(arg: &clap::Arg) -> bool {
 ///
 /// # Errors
 /// Those of the parser.
-pub fn parse(
+pub(super) fn parse(
     command: fn() -> Command,
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Result<ArgMatches, clap::Error> {
@@ -147,7 +147,7 @@ fn names(command: &Command) -> BTreeSet<String> {
 ///
 /// # Errors
 /// A switch that is set to something else than on or off.
-pub fn check(command: &Command, quiet: bool) -> Result<(), Error> {
+pub(super) fn check(command: &Command, quiet: bool) -> Result<(), Error> {
     for name in SWITCHES {
         if let Some(text) = super::open::variable(name) {
             switch(&text).map_err(|what| {

@@ -56,7 +56,7 @@ const WORDS: &[(&str, &[&str], &str)] = &[
 const SPELT_ALIKE: [ContextKind; 2] = [ContextKind::SuggestedSubcommand, ContextKind::Suggested];
 
 /// Says in the error of a command that does not exist what there is instead.
-pub fn explain(error: clap::Error, arguments: &[String]) -> clap::Error {
+pub(super) fn explain(error: clap::Error, arguments: &[String]) -> clap::Error {
     if error.kind() != ErrorKind::InvalidSubcommand {
         return error;
     }

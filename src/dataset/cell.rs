@@ -34,7 +34,7 @@ pub(super) enum Cell {
 
 impl Cell {
     /// Makes a value of JSON that is known to be well-formed.
-    pub fn of_json(json: &str) -> Result<Cell, String> {
+    pub(super) fn of_json(json: &str) -> Result<Cell, String> {
         Cell::at_depth(json, 0)
     }
 
@@ -68,7 +68,7 @@ impl Cell {
     }
 
     /// What kind of value it is, for messages.
-    pub fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         match self {
             Cell::Null => "null",
             Cell::Bool(_) => "a boolean",

@@ -16,7 +16,7 @@ pub(super) enum Format {
 
 impl Format {
     /// Tells by a file's name.
-    pub fn of(name: &str) -> Option<Format> {
+    pub(super) fn of(name: &str) -> Option<Format> {
         let (_, end) = name.rsplit_once('.')?;
         Some(match end.to_ascii_lowercase().as_str() {
             "parquet" => Format::Parquet,

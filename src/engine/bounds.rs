@@ -118,7 +118,7 @@ pub(crate) struct Bounded<R> {
 
 impl<R: Read> Bounded<R> {
     /// Bounds a tar that was unpacked from so many bytes.
-    pub fn new(inner: R, compressed: u64) -> Bounded<R> {
+    pub(crate) fn new(inner: R, compressed: u64) -> Bounded<R> {
         let limit = compressed.saturating_mul(RATIO).clamp(FREE, BYTES);
         Bounded::with_limit(inner, limit)
     }

@@ -53,38 +53,38 @@ pub(super) struct RunContext {
 
 impl RunContext {
     /// Sends a message to the run loop.
-    pub fn send(&self, message: Message) {
+    pub(super) fn send(&self, message: Message) {
         // The run loop outlives its workers, but for a run that was dropped whole.
         let _ = self.messages.send(message);
     }
 
     /// Tells something that a person should know, and that stops nothing.
-    pub fn warn(&self, text: String) {
+    pub(super) fn warn(&self, text: String) {
         self.send(Message::Warning(text));
     }
 
     /// Returns the predictions that an evaluation is run for: at least one.
-    pub fn targets(&self, index: NodeIndex) -> &[RunTarget] {
+    pub(super) fn targets(&self, index: NodeIndex) -> &[RunTarget] {
         &self.evaluations().targets[&index]
     }
 
     /// Returns the context of the evaluations; a plan that has any is run with one.
-    pub fn evaluations(&self) -> &EvaluationContext {
+    pub(super) fn evaluations(&self) -> &EvaluationContext {
         self.evaluations.as_ref().expect("a plan with evaluations is run with their targets")
     }
 
     /// Keeps the result of an evaluation.
-    pub fn keep_result(&self, index: NodeIndex, evaluated: EvaluationResult) {
+    pub(super) fn keep_result(&self, index: NodeIndex, evaluated: EvaluationResult) {
         self.evaluated.lock().expect("no holder of the lock panics").insert(index, evaluated);
     }
 
     /// Hands over the results of the evaluations.
-    pub fn take_results(&self) -> HashMap<NodeIndex, EvaluationResult> {
+    pub(super) fn take_results(&self) -> HashMap<NodeIndex, EvaluationResult> {
         std::mem::take(&mut *self.evaluated.lock().expect("no holder of the lock panics"))
     }
 
     /// Fails when a disk of the engine or of the state has less free than must stay so.
-    pub fn guard_disk(&self) -> Result<(), NodeError> {
+    pub(super) fn guard_disk(&self) -> Result<(), NodeError> {
         let roots = [Some(self.store.dir().to_owned()), self.settings.engine_root.clone()];
         for root in roots.into_iter().flatten() {
             space::guard(&root, self.settings.min_free, 0)?;
@@ -104,29 +104,29 @@ pub(super) struct NodeContext<'a> {
 
 impl<'a> NodeContext<'a> {
     /// Makes the context of a node of the run's plan.
-    pub fn new(run: &'a RunContext, index: NodeIndex, log: &'a Arc<NodeLog>) -> Self {
+    pub(super) fn new(run: &'a RunContext, index: NodeIndex, log: &'a Arc<NodeLog>) -> Self {
         NodeContext { run, index, node: &run.plan.graph[index], log }
     }
 
     /// Returns the context of the node's parent, with the log of this node.
-    pub fn parent(&self) -> Option<NodeContext<'a>> {
+    pub(super) fn parent(&self) -> Option<NodeContext<'a>> {
         let parent = self.run.plan.parent(self.index)?;
         Some(NodeContext::new(self.run, parent, self.log))
     }
 
     /// Tells what is done now.
-    pub fn step(&self, step: impl Into<String>) {
+    pub(super) fn step(&self, step: impl Into<String>) {
         self.run.send(Message::Step { node: self.index, step: step.into() });
     }
 
     /// Writes a line of imgforge's own to the log.
-    pub fn note(&self, text: &str) {
+    pub(super) fn note(&self, text: &str) {
         self.log.write(format!("imgforge: {text}\n").as_bytes());
     }
 
     /// Takes the lock of the node's key; returns with it whether another process had it. `step` is told
     /// then.
-    pub async fn lock_key(&self, step: &str) -> Result<(KeyLock, bool), NodeError> {
+    pub(super) async fn lock_key(&self, step: &str) -> Result<(KeyLock, bool), NodeError> {
         if let Some(lock) = self.run.store.try_lock_key(&self.node.key)? {
             return Ok((lock, false));
         }
@@ -135,7 +135,7 @@ impl<'a> NodeContext<'a> {
     }
 
     /// Returns the node's image; one for another platform, which took its name, is not it.
-    pub async fn image(&self) -> Result<Image, NodeError> {
+    pub(super) async fn image(&self) -> Result<Image, NodeError> {
         let reference = self.node.image.clone();
         let image = self.run.builder.inspect(&reference).await?;
         let image = image.filter(|image| image.platform.matches(&self.run.plan.platform));
@@ -143,7 +143,7 @@ impl<'a> NodeContext<'a> {
     }
 
     /// Returns the image of the node's parent, where the node has one.
-    pub async fn parent_image(&self) -> Result<Option<Image>, NodeError> {
+    pub(super) async fn parent_image(&self) -> Result<Option<Image>, NodeError> {
         match self.parent() {
             Some(parent) => Ok(Some(parent.image().await?)),
             None => Ok(None),
@@ -151,7 +151,7 @@ impl<'a> NodeContext<'a> {
     }
 
     /// Returns all labels of the node's image.
-    pub fn labels(&self) -> BTreeMap<String, String> {
+    pub(super) fn labels(&self) -> BTreeMap<String, String> {
         let node = self.node;
         let mut labels = BTreeMap::from([
             (label::KEY.to_owned(), node.key.to_string()),
@@ -166,12 +166,12 @@ impl<'a> NodeContext<'a> {
     }
 
     /// Returns all names of the node's image, its own first.
-    pub fn tags(&self) -> Vec<String> {
+    pub(super) fn tags(&self) -> Vec<String> {
         std::iter::once(&self.node.image).chain(&self.node.aliases).cloned().collect()
     }
 
     /// Makes the request for the node's image, without files and arguments.
-    pub fn build_request(&self, dockerfile: String, platform: &Platform) -> BuildRequest {
+    pub(super) fn build_request(&self, dockerfile: String, platform: &Platform) -> BuildRequest {
         BuildRequest {
             dockerfile,
             context: Vec::new(),

@@ -21,7 +21,7 @@ use crate::tree::{Change, TreeNotes};
 const MOST_SAID: usize = 8 << 20;
 
 /// Takes the control channel.
-pub struct Control<'a> {
+pub(super) struct Control<'a> {
     log: &'a NodeLog,
     state: Mutex<State>,
     failed: Notify,
@@ -41,14 +41,14 @@ struct State {
 
 impl<'a> Control<'a> {
     /// Takes a channel. With a nonce, the bytes after it are written to the file.
-    pub fn new(log: &'a NodeLog, tests: Option<(String, File)>) -> Self {
+    pub(super) fn new(log: &'a NodeLog, tests: Option<(String, File)>) -> Self {
         let (nonce, tests) = tests.map(|(nonce, file)| (nonce.into_bytes(), file)).unzip();
         let state = State { nonce, tests, began: false, said: Vec::new(), logged: 0, error: None };
         Control { log, state: Mutex::new(state), failed: Notify::new() }
     }
 
     /// Waits until the output of the tests cannot be written.
-    pub async fn failure(&self) -> std::io::Error {
+    pub(super) async fn failure(&self) -> std::io::Error {
         loop {
             if let Some(error) = self.state.lock().expect("no writer panics").error.take() {
                 return error;
@@ -58,7 +58,7 @@ impl<'a> Control<'a> {
     }
 
     /// Returns what root said, and whether the tests began.
-    pub fn finish(self) -> std::io::Result<(TreeNotes, bool)> {
+    pub(super) fn finish(self) -> std::io::Result<(TreeNotes, bool)> {
         let mut state = self.state.into_inner().expect("no writer panics");
         self.log.write(&state.said[state.logged..]);
         if let Some(error) = state.error.take() {

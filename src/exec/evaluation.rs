@@ -74,14 +74,14 @@ pub(super) struct RunFacts {
 
 impl RunFacts {
     /// Makes the result of a run whose log was graded.
-    pub fn graded(self, graded: grade::Graded) -> EvaluationResult {
+    pub(super) fn graded(self, graded: grade::Graded) -> EvaluationResult {
         let verdict = if graded.resolved() { Verdict::Resolved } else { Verdict::Unresolved };
         let reason = graded.not_found.as_ref().map(ToString::to_string);
         self.result(verdict, Some(graded), reason)
     }
 
     /// Makes the result of a run that has no log to grade.
-    pub fn ungraded(self, verdict: Verdict, reason: String) -> EvaluationResult {
+    pub(super) fn ungraded(self, verdict: Verdict, reason: String) -> EvaluationResult {
         self.result(verdict, None, Some(reason))
     }
 

@@ -23,12 +23,12 @@ pub(super) struct EventStream<'r> {
 
 impl<'r> EventStream<'r> {
     /// Starts a stream; the times of its events are counted from now.
-    pub fn new(plan: &'r Plan, reporter: &'r mut dyn Reporter) -> EventStream<'r> {
+    pub(super) fn new(plan: &'r Plan, reporter: &'r mut dyn Reporter) -> EventStream<'r> {
         EventStream { plan, reporter, start: Instant::now(), seq: 0 }
     }
 
     /// Returns the seconds since the start.
-    pub fn seconds(&self) -> f64 {
+    pub(super) fn seconds(&self) -> f64 {
         self.start.elapsed().as_secs_f64()
     }
 
@@ -44,7 +44,7 @@ impl<'r> EventStream<'r> {
     }
 
     /// Tells what a run is about to do. Always the first event.
-    pub fn run_started(&mut self, run: &RunContext) {
+    pub(super) fn run_started(&mut self, run: &RunContext) {
         let nodes = || self.plan.nodes().map(|(_, node)| node);
         let fresh = nodes().filter(|node| node.status == Status::Fresh).count();
         let to_run = nodes().filter(|node| node.status.runs()).count();
@@ -63,30 +63,30 @@ impl<'r> EventStream<'r> {
     }
 
     /// Tells that no further node starts.
-    pub fn interrupted(&mut self, dropped: bool) {
+    pub(super) fn interrupted(&mut self, dropped: bool) {
         self.send(EventKind::Interrupted { dropped });
     }
 
     /// Tells that a worker has taken a node.
-    pub fn node_started(&mut self, index: NodeIndex, worker: usize, log: PathBuf) {
+    pub(super) fn node_started(&mut self, index: NodeIndex, worker: usize, log: PathBuf) {
         let node = self.node(index);
         self.send(EventKind::NodeStarted { node, worker, attempt: 1, log });
     }
 
     /// Tells how a node ended.
-    pub fn node_finished(&mut self, index: NodeIndex, report: NodeReport, seconds: f64) {
+    pub(super) fn node_finished(&mut self, index: NodeIndex, report: NodeReport, seconds: f64) {
         let node = self.node(index);
         let NodeReport { outcome, bytes, log, .. } = report;
         self.send(EventKind::NodeFinished { node, outcome, seconds, bytes, log });
     }
 
     /// Tells how long the run still takes.
-    pub fn forecast(&mut self, left: Duration) {
+    pub(super) fn forecast(&mut self, left: Duration) {
         self.send(EventKind::Forecast { seconds_left: left.as_secs_f64() });
     }
 
     /// Tells the message of a worker.
-    pub fn message(&mut self, message: Message) {
+    pub(super) fn message(&mut self, message: Message) {
         let kind = match message {
             Message::Output { node, output } => {
                 let (lines, left_out) = output.take();
@@ -111,7 +111,7 @@ impl<'r> EventStream<'r> {
     }
 
     /// Tells what a run did. Always the last event.
-    pub fn run_finished(&mut self, summary: &RunSummary) {
+    pub(super) fn run_finished(&mut self, summary: &RunSummary) {
         self.send(EventKind::RunFinished {
             built: summary.built,
             fresh: summary.fresh,

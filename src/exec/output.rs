@@ -54,12 +54,12 @@ struct State {
 
 impl NodeOutput {
     /// Takes output, all of it or the last line.
-    pub fn new(all: bool, call: impl Fn() + Send + Sync + 'static) -> NodeOutput {
+    pub(super) fn new(all: bool, call: impl Fn() + Send + Sync + 'static) -> NodeOutput {
         NodeOutput { all, state: Mutex::default(), call: Box::new(call) }
     }
 
     /// Hands over the lines that wait, and how many before them were too much.
-    pub fn take(&self) -> (Vec<String>, usize) {
+    pub(super) fn take(&self) -> (Vec<String>, usize) {
         let mut state = self.state.lock().expect("no writer panics");
         state.called = false;
         (state.lines.drain(..).collect(), std::mem::take(&mut state.left_out))

@@ -21,7 +21,7 @@ pub(super) struct Fetched {
 
 impl Fetched {
     /// Returns the bytes that the image added to its parent.
-    pub fn own_bytes(&self) -> u64 {
+    pub(super) fn own_bytes(&self) -> u64 {
         self.image.size.saturating_sub(self.parent_bytes)
     }
 }

@@ -74,7 +74,7 @@ impl Slots {
 
 impl<'a> RunLoop<'a> {
     /// Prepares a run; nothing starts yet.
-    pub fn new(
+    pub(super) fn new(
         run: &'a Arc<RunContext>,
         reporter: &'a mut dyn Reporter,
         interrupt: &'a Interrupt,
@@ -104,7 +104,7 @@ impl<'a> RunLoop<'a> {
 
     /// Runs every node that needs it; returns what became of all. `inbox` has the messages of the
     /// workers.
-    pub async fn run(mut self, mut inbox: UnboundedReceiver<Message>) -> RunSummary {
+    pub(super) async fn run(mut self, mut inbox: UnboundedReceiver<Message>) -> RunSummary {
         self.stream.run_started(self.run);
         let mut forecasts = forecasts();
         loop {

@@ -38,7 +38,7 @@ pub(super) struct NodeReport {
 
 impl NodeReport {
     /// Makes the report of a node without a log.
-    pub fn of(outcome: Outcome) -> Self {
+    pub(super) fn of(outcome: Outcome) -> Self {
         NodeReport {
             outcome,
             bytes: None,

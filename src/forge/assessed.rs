@@ -334,7 +334,7 @@ fn lead_to(index: &PackageIndex, host: &mut HostAccess) {
 
 /// Removes the containers and images of work that this very process dropped, or that the engine
 /// lost on the way.
-pub async fn remove_own(engine: &dyn Engine, owners: &Owners) {
+pub(crate) async fn remove_own(engine: &dyn Engine, owners: &Owners) {
     let judge = |name: &str, made| match Owner::parse(name) {
         Some(owner) if owner == *Owner::this() => Liveness::Dead,
         _ => owners.judge(name, made),

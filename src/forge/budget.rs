@@ -13,26 +13,30 @@ use super::Notices;
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Keeps the cache within its budget.
-pub struct Budget<'a> {
+pub(super) struct Budget<'a> {
     collector: Collector<'a>,
     limits: Limits,
     notices: Notices,
 }
 
 /// Returns the limits of `[cache]`.
-pub fn limits(settings: &CacheSettings) -> Limits {
+pub(crate) fn limits(settings: &CacheSettings) -> Limits {
     let days = |days: u32| Duration::from_secs(u64::from(days) * 86400);
     Limits { keep_bytes: settings.keep_bytes, keep_for: settings.keep_days.map(days) }
 }
 
 impl<'a> Budget<'a> {
     /// Makes the budget of a catalog.
-    pub fn new(collector: Collector<'a>, settings: &CacheSettings, notices: &Notices) -> Self {
+    pub(super) fn new(
+        collector: Collector<'a>,
+        settings: &CacheSettings,
+        notices: &Notices,
+    ) -> Self {
         Budget { collector, limits: limits(settings), notices: notices.clone() }
     }
 
     /// Takes away what is over the budget. A failure is a warning: the images are there.
-    pub async fn keep(&self) {
+    pub(super) async fn keep(&self) {
         self.keep_and_say(true).await;
     }
 
@@ -65,7 +69,7 @@ impl<'a> Budget<'a> {
     }
 
     /// Keeps it again and again; does not end.
-    pub async fn keep_meanwhile(&self) {
+    pub(super) async fn keep_meanwhile(&self) {
         loop {
             tokio::time::sleep(INTERVAL).await;
             // Progress is on the terminal.

@@ -8,15 +8,15 @@ use crate::catalog::Catalog;
 use super::Error;
 
 /// The dataset of the bundle that is in use.
-pub const DATASET: &str = "bundle";
+pub(crate) const DATASET: &str = "bundle";
 
 /// Returns where the bundle in use is unpacked.
-pub fn dir(state_dir: &Path) -> PathBuf {
+pub(crate) fn dir(state_dir: &Path) -> PathBuf {
     state_dir.join("bundle")
 }
 
 /// Reads what the bundle in use holds.
-pub fn used(state_dir: &Path) -> Result<BundleManifest, Error> {
+pub(crate) fn used(state_dir: &Path) -> Result<BundleManifest, Error> {
     let contents = bundle::read(&dir(state_dir)).map_err(Error::environment)?;
     contents.ok_or_else(|| {
         let error = anyhow::anyhow!("no bundle is in use");
@@ -25,7 +25,7 @@ pub fn used(state_dir: &Path) -> Result<BundleManifest, Error> {
 }
 
 /// Reads the catalog of the bundle in use.
-pub fn catalog(state_dir: &Path, contents: &BundleManifest) -> Result<Catalog, Error> {
+pub(crate) fn catalog(state_dir: &Path, contents: &BundleManifest) -> Result<Catalog, Error> {
     let dir = dir(state_dir).join(bundle::CATALOG);
     let overlays: Vec<PathBuf> = contents.overlays.iter().map(|name| dir.join(name)).collect();
     Catalog::load(Some(&dir.join("images.toml")), &overlays).map_err(|error| {

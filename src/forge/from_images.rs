@@ -47,7 +47,11 @@ impl Search<'_> {
     ///
     /// # Errors
     /// An image that is needed cannot be had, or the search was interrupted.
-    pub async fn identify(&self, catalog: &Catalog, work: &[Work]) -> Result<FromImages, Error> {
+    pub(super) async fn identify(
+        &self,
+        catalog: &Catalog,
+        work: &[Work],
+    ) -> Result<FromImages, Error> {
         let (options, wanted) = (self.options, self.wanted);
         let images = from_images(catalog, work).map_err(Error::input)?;
         let (recorded, images) = self.recorded(images).await?;

@@ -12,7 +12,7 @@ use super::open::variable;
 use super::{Error, SourceOptions};
 
 /// Reads the public keys of flags, else those of the catalog.
-pub fn trusted(sources: &SourceOptions, catalog: &Catalog) -> Result<Vec<PublicKey>, Error> {
+pub(crate) fn trusted(sources: &SourceOptions, catalog: &Catalog) -> Result<Vec<PublicKey>, Error> {
     let named: Vec<&String> = sources.verify.iter().filter(|named| !named.is_empty()).collect();
     if named.is_empty() {
         let read = |(at, path): &(crate::catalog::SourceLocation, std::path::PathBuf)| {
@@ -52,7 +52,7 @@ fn key_error(path: &Path, error: KeyError) -> Error {
 const BUILDER: &str = "IMGFORGE_BUILDER_ID";
 
 /// Reads the private key that signs what is pushed or exported.
-pub fn signer(
+pub(crate) fn signer(
     sources: &SourceOptions,
     password: &dyn Fn() -> Result<String, Error>,
 ) -> Result<Option<Signer>, Error> {

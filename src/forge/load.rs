@@ -200,7 +200,7 @@ async fn emulator(
 }
 
 /// Returns the namespace of published images; `None` builds everything.
-pub fn namespace(
+pub(crate) fn namespace(
     sources: &SourceOptions,
     selection: &Selection,
     defaults: &Defaults,

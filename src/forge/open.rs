@@ -17,7 +17,7 @@ use crate::words;
 use super::{EngineChoice, Error, ForgeOptions, Notices};
 
 /// Reads an environment variable; empty is absent.
-pub fn variable(name: &str) -> Option<String> {
+pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
@@ -115,7 +115,7 @@ impl ForgeOptions {
 }
 
 /// Makes an error of an engine that cannot be used.
-pub fn engine_error(error: EngineError) -> Error {
+pub(crate) fn engine_error(error: EngineError) -> Error {
     let hint = error.hint();
     let error = match error {
         EngineError::NotBuilt { .. } => Error::input(error),
@@ -125,7 +125,7 @@ pub fn engine_error(error: EngineError) -> Error {
 }
 
 /// Returns the name under which images of an engine are recorded.
-pub fn engine_identity(info: &EngineInfo) -> String {
+pub(crate) fn engine_identity(info: &EngineInfo) -> String {
     let root = info.root.as_ref().map_or(String::new(), |root| root.display().to_string());
     format!("{} {} {root}", info.kind, info.store)
 }
@@ -180,7 +180,7 @@ impl Opened {
 }
 
 /// Returns what takes images of an engine away.
-pub fn collector<'a>(
+pub(crate) fn collector<'a>(
     engine: &'a dyn Engine,
     info: &EngineInfo,
     identity: &'a str,

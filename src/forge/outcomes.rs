@@ -30,7 +30,7 @@ pub(super) struct Outcomes {
 impl Outcomes {
     /// Takes the results of earlier runs that have the same inputs: their logs are graded anew. Returns
     /// with them the keys that such a result was found for.
-    pub async fn of_earlier_runs(
+    pub(super) async fn of_earlier_runs(
         workload: &Workload,
         plan: &Plan,
         targets: &Targets,
@@ -48,17 +48,17 @@ impl Outcomes {
     }
 
     /// Returns how many results there are.
-    pub fn results(&self) -> usize {
+    pub(super) fn results(&self) -> usize {
         self.evaluated.len()
     }
 
     /// Tells whether a work lacks one of its results.
-    pub fn is_open(&self, work: usize, repeat: u32) -> bool {
+    pub(super) fn is_open(&self, work: usize, repeat: u32) -> bool {
         (0..repeat).any(|repeat| !self.evaluated.contains_key(&(work, repeat)))
     }
 
     /// Adds the outcomes of a plan that was run; `numbers` gives the workload's work of each of the plan's.
-    pub fn add_run(&mut self, plan: &Plan, summary: &RunSummary, numbers: &[usize]) {
+    pub(super) fn add_run(&mut self, plan: &Plan, summary: &RunSummary, numbers: &[usize]) {
         for target in &plan.targets {
             let work = numbers[target.work];
             if let Some(one) = summary.evaluations.get(&target.node) {
@@ -71,7 +71,7 @@ impl Outcomes {
     }
 
     /// Makes the result of a work from the outcomes of all its runs, with the end of its log.
-    pub fn result(
+    pub(super) fn result(
         &self,
         workload: &Workload,
         maker: &TargetMaker<'_>,

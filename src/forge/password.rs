@@ -14,7 +14,7 @@ const PASSWORD: &str = "COSIGN_PASSWORD";
 ///
 /// # Errors
 /// It is not set.
-pub fn of_environment() -> Result<String, Error> {
+pub(crate) fn of_environment() -> Result<String, Error> {
     // An empty one is a password, too.
     std::env::var(PASSWORD).map_err(|_| {
         let error = anyhow!("the private key needs a password, and nobody is there to ask");

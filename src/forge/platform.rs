@@ -15,7 +15,7 @@ use super::Error;
 use super::open::engine_error;
 
 /// Reads a platform that a person wrote.
-pub fn read(text: &str) -> Result<Platform, Error> {
+pub(crate) fn read(text: &str) -> Result<Platform, Error> {
     config::platform(text).map_err(|text| {
         let error = anyhow!("`{text}` is not a platform that imgforge makes images for");
         Error::input(error)
@@ -30,7 +30,7 @@ fn foreign(here: &str, platform: &Platform) -> Error {
 
 /// Checks that what is for a platform runs on an engine: natively, or, where that is allowed, under
 /// an emulator that is registered there. Returns what the emulator is called.
-pub async fn check(
+pub(crate) async fn check(
     engine: &dyn Engine,
     info: &EngineInfo,
     platform: &Platform,

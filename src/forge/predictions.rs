@@ -38,7 +38,7 @@ impl Submission {
 
 /// Joins the predictions of `names` with `instances`; without names every instance is wanted once.
 /// `refused` are chosen as well and cannot be used; `all` are the ids of the dataset.
-pub fn read(
+pub(super) fn read(
     names: &[String],
     instances: &[Instance],
     refused: &[Refused],

@@ -12,7 +12,7 @@ use super::Error;
 ///
 /// # Errors
 /// Exit code 3: a program is missing, or no evaluation can have its network on this engine.
-pub fn check(plan: &Plan, engine: &EngineInfo) -> Result<(), Error> {
+pub(super) fn check(plan: &Plan, engine: &EngineInfo) -> Result<(), Error> {
     let to_do: Vec<&Node> =
         plan.nodes().map(|(_, node)| node).filter(|node| node.status.runs()).collect();
     let with_git = to_do.iter().find(|node| {

@@ -11,7 +11,7 @@ use crate::words;
 use super::Notices;
 
 /// Pushes images, with progress.
-pub async fn push_images(
+pub(crate) async fn push_images(
     notices: &Notices,
     checker: &Checker<'_>,
     registry: &RegistryCache,
@@ -29,7 +29,7 @@ pub async fn push_images(
 }
 
 /// Says what was pushed; returns how many images could not be.
-pub fn say_pushed(notices: &Notices, pushed: &[PushedImage]) -> usize {
+pub(crate) fn say_pushed(notices: &Notices, pushed: &[PushedImage]) -> usize {
     let count = |wanted: &Pushed| pushed.iter().filter(|one| one.outcome == *wanted).count();
     let failed: Vec<(&PushedImage, &String)> = pushed
         .iter()
@@ -57,7 +57,7 @@ pub fn say_pushed(notices: &Notices, pushed: &[PushedImage]) -> usize {
 
 /// Pushes the images of a run. A registry that fails is a warning: the images are here. Returns how
 /// many could not be pushed.
-pub async fn push_nodes<'a>(
+pub(crate) async fn push_nodes<'a>(
     notices: &Notices,
     checker: &Checker<'_>,
     registry: &RegistryCache,

@@ -12,7 +12,7 @@ const FILE: &str = "results.json";
 
 /// The record of a run at its end, which no file of an instance holds.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     /// Wall time of the run, in seconds.
     pub seconds: f64,
     /// The models, in their order.
@@ -27,7 +27,7 @@ pub struct Record {
 
 impl Record {
     /// Returns what there is to keep of a run.
-    pub fn of(report: &RunReport) -> Record {
+    pub(crate) fn of(report: &RunReport) -> Record {
         Record {
             seconds: report.seconds,
             models: report.models().into_iter().map(str::to_owned).collect(),
@@ -38,24 +38,24 @@ impl Record {
     }
 
     /// Returns the result of a prediction.
-    pub fn result(&self, model: &str, id: &str) -> Option<&InstanceResult> {
+    pub(crate) fn result(&self, model: &str, id: &str) -> Option<&InstanceResult> {
         self.results.iter().find(|one| one.model == model && one.instance_id == id)
     }
 
     /// Writes the record to the directory of the run, whole or not at all.
-    pub fn write(&self, dir: &RunDir) -> Result<(), RunError> {
+    pub(crate) fn write(&self, dir: &RunDir) -> Result<(), RunError> {
         let text = serde_json::to_vec(self).expect("plain values");
         write_whole(&dir.path().join(FILE), &text)
     }
 
     /// Reads the record; `None` where the run did not come to its end, or the record is damaged.
-    pub fn read(dir: &RunDir) -> Option<Record> {
+    pub(crate) fn read(dir: &RunDir) -> Option<Record> {
         let text = std::fs::read(dir.path().join(FILE)).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
     /// Removes the record of an earlier invocation: it says nothing of the one that begins.
-    pub fn remove(dir: &RunDir) -> Result<(), RunError> {
+    pub(crate) fn remove(dir: &RunDir) -> Result<(), RunError> {
         let path = dir.path().join(FILE);
         match std::fs::remove_file(&path) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {

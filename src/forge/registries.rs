@@ -18,10 +18,10 @@ use super::open::variable;
 use super::{ForgeOptions, LoadOptions};
 
 /// Where images come from, and where they go.
-pub type Remotes = (Option<Arc<dyn ImageSource>>, Option<RegistryCache>);
+pub(crate) type Remotes = (Option<Arc<dyn ImageSource>>, Option<RegistryCache>);
 
 /// Returns where images come from and where they go.
-pub fn open(
+pub(crate) fn open(
     forge: &ForgeOptions,
     wanted: &LoadOptions,
     catalog: &Catalog,
@@ -65,7 +65,7 @@ fn is_file(from: &str) -> bool {
 }
 
 /// Opens a registry as a cache.
-pub fn registry_cache(registry: &str, platform: &Platform) -> Result<RegistryCache, Error> {
+pub(crate) fn registry_cache(registry: &str, platform: &Platform) -> Result<RegistryCache, Error> {
     let client_config = client_config::config_directory(variable);
     RegistryCache::new(registry, platform, client_config).map_err(|wrong| {
         let no_host = wrong == NotAPlace::NoHost;
@@ -82,12 +82,12 @@ pub fn registry_cache(registry: &str, platform: &Platform) -> Result<RegistryCac
 }
 
 /// Opens an archive; its layers are unpacked in `scratch` on their way.
-pub fn open_archive(file: &Path, scratch: &Path) -> Result<Archive, Error> {
+pub(crate) fn open_archive(file: &Path, scratch: &Path) -> Result<Archive, Error> {
     Archive::open(file, scratch).map_err(archive_error)
 }
 
 /// Makes the error of an archive.
-pub fn archive_error(error: ArchiveError) -> Error {
+pub(crate) fn archive_error(error: ArchiveError) -> Error {
     let hint = error.hint();
     match error {
         ArchiveError::Engine(_) | ArchiveError::Busy { .. } => {

@@ -15,7 +15,7 @@ use super::{Error, Notices};
 
 /// Lets stale images come from elsewhere. A registry that does not answer is a warning, unless it
 /// was named for this very command: everything can be built.
-pub async fn apply_remote_images(workload: &Workload, plan: &mut Plan) -> Result<(), Error> {
+pub(super) async fn apply_remote_images(workload: &Workload, plan: &mut Plan) -> Result<(), Error> {
     let (Some(remote), Some((_, info))) = (&workload.remote, &workload.engine) else {
         return Ok(());
     };

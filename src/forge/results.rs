@@ -16,7 +16,7 @@ const TAIL_BYTES: u64 = 16 << 10;
 
 /// Joins the runs of a prediction. It is resolved when every run of it is; otherwise the first
 /// run that is not speaks for it.
-pub fn join(target: &RunTarget, runs: &[&EvaluationResult]) -> InstanceResult {
+pub(crate) fn join(target: &RunTarget, runs: &[&EvaluationResult]) -> InstanceResult {
     let chosen = runs.iter().find(|one| one.verdict != Verdict::Resolved).or(runs.first());
     let evaluated = chosen.expect("a prediction that did not fail has a run");
     let mut result = target.result(evaluated);
@@ -48,7 +48,7 @@ fn flaky(runs: &[&EvaluationResult]) -> Vec<String> {
 }
 
 /// Makes the result of a prediction that was not run, or failed before there was a log.
-pub fn unfinished(
+pub(crate) fn unfinished(
     instance: &Instance,
     model: &str,
     verdict: Verdict,
@@ -82,7 +82,7 @@ pub fn unfinished(
 }
 
 /// Makes the result of a prediction for an instance that cannot be used.
-pub fn refused(refused: &Refused, model: &str) -> InstanceResult {
+pub(crate) fn refused(refused: &Refused, model: &str) -> InstanceResult {
     let instance = Instance {
         instance_id: refused.instance_id.clone(),
         repo: refused.repo.clone().unwrap_or_default(),
@@ -94,7 +94,7 @@ pub fn refused(refused: &Refused, model: &str) -> InstanceResult {
 }
 
 /// Adds where the log is, and its last lines.
-pub fn add_log(result: &mut InstanceResult, dir: &Path) {
+pub(crate) fn add_log(result: &mut InstanceResult, dir: &Path) {
     let output = [file::OUTPUT, file::LOG].map(|name| dir.join(name));
     let Some(path) = output.into_iter().find(|path| path.is_file()) else { return };
     result.log_tail = tail(&path).unwrap_or_default();
@@ -114,7 +114,7 @@ fn tail(path: &Path) -> std::io::Result<Vec<String>> {
 }
 
 /// Writes the `report.json` of an instance.
-pub fn write_instance(result: &InstanceResult, dir: &Path) -> Result<(), RunError> {
+pub(crate) fn write_instance(result: &InstanceResult, dir: &Path) -> Result<(), RunError> {
     let path = dir.join(file::REPORT);
     match harness::instance_report(result, &GRADER) {
         Some(report) => {

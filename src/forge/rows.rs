@@ -13,7 +13,7 @@ use super::open::variable;
 use super::{Error, ForgeOptions, Notices, Selection};
 
 /// Reads the dataset that was asked for. The bundled ones are below `state_dir`.
-pub async fn read_dataset(
+pub(crate) async fn read_dataset(
     name: &str,
     split: &str,
     state_dir: &Path,
@@ -76,7 +76,7 @@ pub struct ChosenInstances {
 }
 
 /// Reads a dataset and chooses instances.
-pub async fn choose(
+pub(crate) async fn choose(
     chosen: &Selection,
     state_dir: &Path,
     notices: &Notices,
@@ -125,7 +125,7 @@ fn hub() -> HubSettings {
 
 /// Reads lists of ids as people write them: with commas or white space between them; `@FILE` is a
 /// file of them, and `@-` the standard input. What `is_id` knows is one id, whatever is in it.
-pub fn ids(texts: &[String], is_id: impl Fn(&str) -> bool) -> Result<Vec<String>, Error> {
+pub(crate) fn ids(texts: &[String], is_id: impl Fn(&str) -> bool) -> Result<Vec<String>, Error> {
     let mut ids = Vec::new();
     for text in texts {
         match text.strip_prefix('@') {

@@ -31,7 +31,7 @@ impl<'a> TargetMaker<'a> {
     ///
     /// # Errors
     /// An instance has no parser, or not one that does what `options` want.
-    pub fn new(
+    pub(super) fn new(
         workload: &'a Workload,
         options: &EvaluateOptions,
         dir: &'a RunDir,
@@ -49,7 +49,7 @@ impl<'a> TargetMaker<'a> {
     }
 
     /// Makes the target of one run of a work.
-    pub fn target(&self, work: &Work, repeat: u32) -> Result<RunTarget, Error> {
+    pub(super) fn target(&self, work: &Work, repeat: u32) -> Result<RunTarget, Error> {
         let prediction = work.prediction.as_ref().expect("every work of a run has a prediction");
         let path = self.dir.instance(&prediction.model, &work.instance.instance_id, repeat);
         Ok(RunTarget {
@@ -67,7 +67,7 @@ impl<'a> TargetMaker<'a> {
     ///
     /// # Errors
     /// Two models would leave their files in one directory.
-    pub fn targets(&self, plan: &Plan, numbers: &[usize]) -> Result<Targets, Error> {
+    pub(super) fn targets(&self, plan: &Plan, numbers: &[usize]) -> Result<Targets, Error> {
         let mut targets = Targets::new();
         let mut taken: HashSet<PathBuf> = HashSet::new();
         for one in &plan.targets {

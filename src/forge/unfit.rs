@@ -18,7 +18,7 @@ use super::{Error, Notices};
 const SHOWN: usize = 10;
 
 /// A check of instances before anything is started.
-pub struct Check<'a> {
+pub(crate) struct Check<'a> {
     /// The catalog that environments come from.
     pub catalog: &'a Catalog,
     /// The options of the plan that they would be in.
@@ -29,14 +29,14 @@ pub struct Check<'a> {
 
 impl Check<'_> {
     /// Finds what is wrong with instances, by their position.
-    pub fn unfit(&self, instances: &[Arc<Instance>]) -> BTreeMap<usize, Vec<Unfit>> {
+    pub(crate) fn unfit(&self, instances: &[Arc<Instance>]) -> BTreeMap<usize, Vec<Unfit>> {
         let work = instances.iter().cloned();
         let work: Vec<Work> = work.map(|instance| Work { instance, prediction: None }).collect();
         check::check(self.catalog, &self.options, &work, self.purpose)
     }
 
     /// Leaves out of `work` what cannot be used, and returns it with the hint for the first.
-    pub fn leave_out(
+    pub(crate) fn leave_out(
         &self,
         instances: &[Arc<Instance>],
         work: &mut Vec<Work>,
@@ -79,13 +79,13 @@ fn shown(mut all: impl ExactSizeIterator<Item = String>) -> Vec<String> {
 }
 
 /// The error where no instance is left.
-pub fn none_left(refused: &[Refused], hint: Option<String>) -> Error {
+pub(crate) fn none_left(refused: &[Refused], hint: Option<String>) -> Error {
     let error = anyhow!("no chosen instance can be used\n  {}", lines(refused).join("\n  "));
     Error::input(error).with_hint(hint)
 }
 
 /// Tells what is left out.
-pub fn warn(notices: &Notices, refused: &[Refused]) {
+pub(crate) fn warn(notices: &Notices, refused: &[Refused]) {
     if refused.is_empty() {
         return;
     }
@@ -98,7 +98,7 @@ pub fn warn(notices: &Notices, refused: &[Refused]) {
 }
 
 /// Says which instances a patch resolves that changes nothing, as the harness has it.
-pub fn nothing_to_fix<'a>(instances: impl Iterator<Item = &'a Instance>) -> Option<String> {
+pub(crate) fn nothing_to_fix<'a>(instances: impl Iterator<Item = &'a Instance>) -> Option<String> {
     let rows = instances.filter(|row| row.FAIL_TO_PASS.is_empty() && !row.PASS_TO_PASS.is_empty());
     let ids: BTreeSet<&str> = rows.map(|row| row.instance_id.as_str()).collect();
     let have = match ids.len() {

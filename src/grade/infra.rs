@@ -31,7 +31,7 @@ pub struct InfraFailure {
 }
 
 /// Why a log has no start of tests: the directory of the repository was not there.
-pub const TREE_VANISHED: &str = "work_tree_vanished";
+pub(super) const TREE_VANISHED: &str = "work_tree_vanished";
 
 /// What programs say whose working directory is gone.
 const VANISHED: &str = r"Unable to read current working directory|getcwd: cannot access parent directories|error retrieving current directory|uv_cwd|: cd: .*: No such file or directory";

@@ -6,12 +6,12 @@
 use std::io::{self, BufRead};
 
 /// The longest piece. No test is called by more.
-pub const MAX_LINE: usize = 1 << 20;
+pub(super) const MAX_LINE: usize = 1 << 20;
 /// More than the longest marker.
-pub const OVERLAP: usize = 64;
+pub(super) const OVERLAP: usize = 64;
 
 /// A line, or a piece of a long one.
-pub struct Piece<'a> {
+pub(super) struct Piece<'a> {
     /// Without its end.
     pub bytes: &'a [u8],
     /// How many bytes at its beginning were in the piece before.
@@ -19,7 +19,7 @@ pub struct Piece<'a> {
 }
 
 /// Reads lines.
-pub struct Lines<'r, R> {
+pub(super) struct Lines<'r, R> {
     reader: &'r mut R,
     line: Vec<u8>,
     /// What `line` holds was handed out, and whether its line goes on.
@@ -30,13 +30,13 @@ pub struct Lines<'r, R> {
 
 impl<'r, R: BufRead> Lines<'r, R> {
     /// Reads lines of `reader`.
-    pub fn new(reader: &'r mut R) -> Self {
+    pub(super) fn new(reader: &'r mut R) -> Self {
         Lines { reader, line: Vec::new(), handed_out: None, skip_newline: false, ended: false }
     }
 
     /// Returns the next line or piece. The text after the last line end is a line, also when it is
     /// empty, as `split("\n")` has it.
-    pub fn next(&mut self) -> io::Result<Option<Piece<'_>>> {
+    pub(super) fn next(&mut self) -> io::Result<Option<Piece<'_>>> {
         if self.ended {
             return Ok(None);
         }

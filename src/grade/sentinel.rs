@@ -60,7 +60,7 @@ pub(super) struct ResultsFiles(Vec<ResultsFile>);
 
 impl ResultsFiles {
     /// Takes the rest of a line that begins with [`RESULTS`]: a file begins.
-    pub fn begin(&mut self, rest: &[u8]) {
+    pub(super) fn begin(&mut self, rest: &[u8]) {
         let format = std::str::from_utf8(rest.trim_ascii()).ok().and_then(Format::of);
         self.0.push(match format {
             Some(format) => ResultsFile::Written(format, Vec::new()),
@@ -69,7 +69,7 @@ impl ResultsFiles {
     }
 
     /// Takes a line, or a further piece of one.
-    pub fn line(&mut self, bytes: &[u8], begins: bool) {
+    pub(super) fn line(&mut self, bytes: &[u8], begins: bool) {
         let Some(ResultsFile::Written(_, content)) = self.0.last_mut() else { return };
         // Nothing that a run writes is longer.
         if content.len() < 2 * MOST {
@@ -79,7 +79,7 @@ impl ResultsFiles {
     }
 
     /// Returns them.
-    pub fn finish(self) -> Vec<ResultsFile> {
+    pub(super) fn finish(self) -> Vec<ResultsFile> {
         self.0
     }
 }

@@ -46,7 +46,7 @@ pub(super) struct Frames {
 
 impl Frames {
     /// Takes a mark of the start; `before` is what stands before it on its line.
-    pub fn start(&mut self, before: &[u8]) {
+    pub(super) fn start(&mut self, before: &[u8]) {
         self.early_end |= self.ended;
         let before = before.trim_ascii_end();
         let traced = |word: &[u8]| {
@@ -65,12 +65,12 @@ impl Frames {
     }
 
     /// Takes a mark of the end, or of the exit status.
-    pub fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.ended = true;
     }
 
     /// Lists what is suspicious.
-    pub fn suspicions(&self) -> Vec<Suspicion> {
+    pub(super) fn suspicions(&self) -> Vec<Suspicion> {
         // An `echo` is traced and then prints.
         let count = self.traced + self.printed.max(self.echoed);
         let mut found = Vec::new();

@@ -8,7 +8,7 @@ pub(super) struct QuietControls(Termios);
 
 impl QuietControls {
     /// Begins; `None` where stderr is no terminal, or does not show them.
-    pub fn begin() -> Option<QuietControls> {
+    pub(super) fn begin() -> Option<QuietControls> {
         let before = tcgetattr(std::io::stderr()).ok()?;
         if !before.local_modes.contains(LocalModes::ECHOCTL) {
             return None;

@@ -17,12 +17,12 @@ pub(super) struct Rate {
 
 impl Rate {
     /// Begins where the count is.
-    pub fn new(count: u64) -> Rate {
+    pub(super) fn new(count: u64) -> Rate {
         Rate { begin: count, looks: VecDeque::new() }
     }
 
     /// Takes a look at the count; returns the bytes since the beginning, and those of a second.
-    pub fn look(&mut self, now: Instant, count: u64) -> (u64, u64) {
+    pub(super) fn look(&mut self, now: Instant, count: u64) -> (u64, u64) {
         self.looks.push_back((now, count));
         while self.looks.len() > 2 && now.saturating_duration_since(self.looks[1].0) >= WINDOW {
             self.looks.pop_front();
@@ -34,7 +34,7 @@ impl Rate {
     }
 
     /// Returns `45 MiB, 4.1 MiB/s`; empty where nothing moved.
-    pub fn text((bytes, rate): (u64, u64)) -> String {
+    pub(super) fn text((bytes, rate): (u64, u64)) -> String {
         match (bytes, rate) {
             (0, _) => String::new(),
             (bytes, 0) => HumanBytes(bytes).to_string(),

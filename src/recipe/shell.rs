@@ -5,7 +5,7 @@
 //! or like `cd` is content. Pure; it knows as much of the shell as that needs.
 
 /// Tells of every line of a script whether a command may start on it.
-pub fn commands(lines: &[&str]) -> Vec<bool> {
+pub(super) fn commands(lines: &[&str]) -> Vec<bool> {
     let mut commands = Vec::with_capacity(lines.len());
     let mut quote = None;
     // The word that ends the here-document at hand, and whether tabs before it do not count; the
@@ -84,7 +84,7 @@ fn word(rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<String> {
 }
 
 /// Returns the directory of a line that is `cd` with one word and nothing else.
-pub fn entered(line: &str) -> Option<&str> {
+pub(super) fn entered(line: &str) -> Option<&str> {
     let directory = line.trim().strip_prefix("cd ")?.trim();
     let plain = !directory.is_empty()
         && directory != "-"

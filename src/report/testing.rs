@@ -7,7 +7,7 @@ use crate::grade::{GRADER, Outcome, Resolution, TestsStatus};
 use crate::platform::Platform;
 
 /// Makes the result of an instance of `x/y`.
-pub fn result(id: &str, verdict: Verdict) -> InstanceResult {
+pub(crate) fn result(id: &str, verdict: Verdict) -> InstanceResult {
     let list = |tests: &[&str]| tests.iter().map(|test| (*test).to_owned()).collect::<Vec<_>>();
     let (success, failure) = match verdict {
         Verdict::Resolved => (list(&["t::a", "t::b"]), Vec::new()),
@@ -48,7 +48,7 @@ pub fn result(id: &str, verdict: Verdict) -> InstanceResult {
 }
 
 /// Makes a run with every verdict, and an instance without a prediction.
-pub fn report() -> RunReport {
+pub(crate) fn report() -> RunReport {
     let results: Vec<InstanceResult> = Verdict::ALL
         .into_iter()
         .enumerate()

@@ -10,7 +10,7 @@ use super::normal_name;
 
 /// Where a list of requirements is from.
 #[derive(Clone, Copy)]
-pub struct Source<'a> {
+pub(crate) struct Source<'a> {
     /// The project, `owner/name`.
     pub repo: &'a str,
     /// Whether the list is a file of the repository: it may include others of its files. One of a
@@ -27,7 +27,7 @@ pub struct Source<'a> {
 
 /// Requirements that pip and uv can install.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Cleaned {
+pub(crate) struct Cleaned {
     /// One requirement or option a line.
     pub text: String,
     /// The files that it includes, as they are spelled.
@@ -38,7 +38,7 @@ pub struct Cleaned {
 
 /// A line that cannot be installed anywhere else.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub(crate) struct Refused {
     /// The line, from 1.
     pub line: usize,
     /// What it says.
@@ -64,7 +64,7 @@ enum Fate {
 ///
 /// # Errors
 /// Every line that cannot be had.
-pub fn clean(text: &str, source: &Source<'_>) -> Result<Cleaned, Vec<Refused>> {
+pub(crate) fn clean(text: &str, source: &Source<'_>) -> Result<Cleaned, Vec<Refused>> {
     let mut cleaned = Cleaned::default();
     let mut refused = Vec::new();
     for line in lines(text, source.variable) {

@@ -2,7 +2,7 @@
 
 /// One logical line: continuation lines are joined, comments are gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub(super) struct Line {
     /// The number of its first line in the file, from 1.
     pub number: usize,
     /// What it asks for.
@@ -13,7 +13,7 @@ pub struct Line {
 
 /// What one line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Statement {
+pub(super) enum Statement {
     /// A requirement, with its own options (`--hash=…`) behind it.
     Requirement(String),
     /// `-e TARGET`.
@@ -52,7 +52,7 @@ const OPTIONS: [(&str, &str, bool); 18] = [
 
 /// Reads the lines. `variable` gives the value of `${NAME}` where it has one, as pip takes it from
 /// the environment.
-pub fn lines(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Vec<Line> {
+pub(super) fn lines(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Vec<Line> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let mut found = Vec::new();

@@ -6,7 +6,7 @@ use super::line::{Line, Statement, lines};
 
 /// A package of a lockfile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Pin {
+pub(crate) struct Pin {
     /// The project, as the lockfile writes it.
     pub name: String,
     /// The version; `None` where the package comes from an address.
@@ -18,7 +18,7 @@ pub struct Pin {
 }
 
 /// Reads the pins of a lockfile, in its order.
-pub fn pins(text: &str) -> Vec<Pin> {
+pub(crate) fn pins(text: &str) -> Vec<Pin> {
     let requirement = |line: Line| match line.statement {
         Statement::Requirement(text) => Some(pin(&text)),
         _ => None,

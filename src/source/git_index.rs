@@ -4,7 +4,7 @@
 use sha1::{Digest as _, Sha1};
 
 /// One tracked path.
-pub struct IndexEntry<'a> {
+pub(super) struct IndexEntry<'a> {
     /// Relative to the work tree, with `/`.
     pub path: &'a [u8],
     /// `0o100644`, `0o100755`, `0o120000` or `0o160000`.
@@ -18,7 +18,7 @@ pub struct IndexEntry<'a> {
 }
 
 /// Returns the bytes of an index. Entries are in the order of their paths' bytes.
-pub fn write(entries: &[IndexEntry<'_>]) -> Vec<u8> {
+pub(super) fn write(entries: &[IndexEntry<'_>]) -> Vec<u8> {
     debug_assert!(entries.is_sorted_by(|one, other| one.path < other.path));
     let mut out = Vec::with_capacity(entries.len() * 100);
     out.extend_from_slice(b"DIRC\0\0\0\x02");

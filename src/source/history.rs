@@ -15,14 +15,14 @@ use super::mirror::{Commit, Mirror};
 use super::pack::{self, ObjectKind, Pack, PackObject};
 
 /// The name of the remote that would have the rest: git names it where it misses a file.
-pub const REMOTE: &str = "history-without-files";
+pub(super) const REMOTE: &str = "history-without-files";
 
 /// Git objects with their kinds, by id.
-pub type Objects = BTreeMap<[u8; 20], (ObjectKind, Vec<u8>)>;
+pub(super) type Objects = BTreeMap<[u8; 20], (ObjectKind, Vec<u8>)>;
 
 /// Commits, with the trees of those that have no parent.
 #[derive(Debug, Default)]
-pub struct Commits {
+pub(super) struct Commits {
     /// The objects.
     pub objects: Objects,
     /// Commits whose parents are not in the mirror.
@@ -31,7 +31,7 @@ pub struct Commits {
 
 /// The tags of a checkout.
 #[derive(Debug, Default)]
-pub struct Tags {
+pub(super) struct Tags {
     /// The objects of annotated tags.
     pub objects: Objects,
     /// By the full name of the reference: what it points at, and the commit.
@@ -173,7 +173,7 @@ impl Mirror {
 
 impl Tags {
     /// Returns the text of `.git/packed-refs`.
-    pub fn packed_refs(&self) -> Vec<u8> {
+    pub(super) fn packed_refs(&self) -> Vec<u8> {
         let mut text = b"# pack-refs with: peeled fully-peeled sorted \n".to_vec();
         for (name, (target, commit)) in &self.references {
             text.extend_from_slice(hex::encode(target).as_bytes());
@@ -189,7 +189,7 @@ impl Tags {
 }
 
 /// Packs objects as of a partial clone: what they refer to need not be here.
-pub fn pack_files(objects: &Objects) -> Vec<(String, Vec<u8>)> {
+pub(super) fn pack_files(objects: &Objects) -> Vec<(String, Vec<u8>)> {
     let objects =
         objects.iter().map(|(id, (kind, data))| PackObject { id: *id, kind: *kind, data });
     let Pack { pack, index, name } = pack::write(objects.collect());

@@ -9,7 +9,7 @@ use crate::hashing::Hashing;
 
 /// A regular file's mode bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileMode {
+pub(super) enum FileMode {
     /// 0644.
     Plain,
     /// 0755.
@@ -17,26 +17,26 @@ pub enum FileMode {
 }
 
 /// Writes one layer. Entries are written in the order of the calls, which the caller fixes.
-pub struct LayerWriter {
+pub(super) struct LayerWriter {
     path: PathBuf,
     tar: tar::Builder<Hashing<BufWriter<File>>>,
     entries: usize,
 }
 
 /// Makes a path from the bytes of a git path.
-pub fn path_of(bytes: &[u8]) -> &Path {
+pub(super) fn path_of(bytes: &[u8]) -> &Path {
     use std::os::unix::ffi::OsStrExt as _;
     Path::new(std::ffi::OsStr::from_bytes(bytes))
 }
 
 /// Tells whether a part of a path is what marks a deletion in a layer.
-pub fn is_whiteout(path: &[u8]) -> bool {
+pub(super) fn is_whiteout(path: &[u8]) -> bool {
     path.split(|byte| *byte == b'/').any(|name| name.starts_with(b".wh."))
 }
 
 impl LayerWriter {
     /// Starts a layer at `path`.
-    pub fn create(path: &Path) -> io::Result<Self> {
+    pub(super) fn create(path: &Path) -> io::Result<Self> {
         let file = BufWriter::with_capacity(1 << 20, File::create(path)?);
         let mut tar = tar::Builder::new(Hashing::new(file));
         tar.mode(tar::HeaderMode::Deterministic);
@@ -69,7 +69,7 @@ impl LayerWriter {
     }
 
     /// Adds a directory.
-    pub fn directory(&mut self, path: &[u8], mtime: i64) -> io::Result<()> {
+    pub(super) fn directory(&mut self, path: &[u8], mtime: i64) -> io::Result<()> {
         Self::check_name(path)?;
         let mut header = Self::header(tar::EntryType::Directory, 0o755, mtime, 0);
         let mut name = path.to_vec();
@@ -79,7 +79,7 @@ impl LayerWriter {
     }
 
     /// Adds a regular file.
-    pub fn file(
+    pub(super) fn file(
         &mut self,
         path: &[u8],
         mode: FileMode,
@@ -105,7 +105,7 @@ impl LayerWriter {
     }
 
     /// Adds a symbolic link, its target as it is.
-    pub fn symlink(&mut self, path: &[u8], mtime: i64, target: &[u8]) -> io::Result<()> {
+    pub(super) fn symlink(&mut self, path: &[u8], mtime: i64, target: &[u8]) -> io::Result<()> {
         Self::check_name(path)?;
         let mut header = Self::header(tar::EntryType::Symlink, 0o777, mtime, 0);
         if header.set_link_name_literal(target).is_err() {
@@ -121,7 +121,7 @@ impl LayerWriter {
     }
 
     /// Adds the mark that deletes `path` of the layers below.
-    pub fn whiteout(&mut self, path: &[u8], mtime: i64) -> io::Result<()> {
+    pub(super) fn whiteout(&mut self, path: &[u8], mtime: i64) -> io::Result<()> {
         let at = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
         let mut name = path[..at].to_vec();
         name.extend_from_slice(b".wh.");
@@ -130,7 +130,7 @@ impl LayerWriter {
     }
 
     /// Ends the layer.
-    pub fn finish(self) -> io::Result<(LayerFile, usize)> {
+    pub(super) fn finish(self) -> io::Result<(LayerFile, usize)> {
         let mut hashing = self.tar.into_inner()?;
         hashing.flush()?;
         let (_, diff_id, size) = hashing.finish();

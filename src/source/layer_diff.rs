@@ -21,7 +21,7 @@ use super::worktree::Converted;
 
 /// A file of a work tree, and how it is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OnDisk {
+pub(super) struct OnDisk {
     /// The kind and the blob.
     pub entry: (EntryKind, [u8; 20]),
     /// The digest of the bytes where they are not the blob's.
@@ -34,7 +34,7 @@ pub struct OnDisk {
 
 /// What the layers so far hold: the files of a work tree, and git objects, one file each.
 #[derive(Debug, Default)]
-pub struct BelowState {
+pub(super) struct BelowState {
     pub files: BTreeMap<Vec<u8>, OnDisk>,
     objects: BTreeSet<[u8; 20]>,
     /// Commits before the step, and the paths of the packs that they are in. Later layers keep them:
@@ -44,7 +44,7 @@ pub struct BelowState {
 }
 
 /// A commit's tree on top of what the layers below hold.
-pub struct LayerDelta<'a> {
+pub(super) struct LayerDelta<'a> {
     below: &'a BelowState,
     listing: Listing,
     mtime: i64,
@@ -123,12 +123,12 @@ fn digest(converted: &Converted, path: &[u8]) -> Option<[u8; 20]> {
 
 impl LayerDelta<'_> {
     /// Returns everything below the commit's tree.
-    pub fn listing(&self) -> &Listing {
+    pub(super) fn listing(&self) -> &Listing {
         &self.listing
     }
 
     /// Returns the time of what the step changes.
-    pub fn mtime(&self) -> i64 {
+    pub(super) fn mtime(&self) -> i64 {
         self.mtime
     }
 
@@ -139,7 +139,7 @@ impl LayerDelta<'_> {
     }
 
     /// Lists the objects that are not below.
-    pub fn new_objects(&self) -> BTreeMap<[u8; 20], (ObjectKind, &[u8])> {
+    pub(super) fn new_objects(&self) -> BTreeMap<[u8; 20], (ObjectKind, &[u8])> {
         let trees =
             self.listing.trees.iter().map(|(id, data)| (*id, (ObjectKind::Tree, &data[..])));
         let blobs = self.contents.iter().map(|(id, data)| (*id, (ObjectKind::Blob, &data[..])));
@@ -155,7 +155,7 @@ impl LayerDelta<'_> {
     }
 
     /// By the name of a filter that is a program: the files that it was not run for.
-    pub fn filters(&self) -> &BTreeMap<String, Vec<String>> {
+    pub(super) fn filters(&self) -> &BTreeMap<String, Vec<String>> {
         &self.converted.filters
     }
 
@@ -167,7 +167,7 @@ impl LayerDelta<'_> {
 
     /// Works out what goes, and the directories above changes and `also`, further files that the
     /// layer brings.
-    pub fn difference<'s>(&'s self, also: &'s [String]) -> Difference<'s> {
+    pub(super) fn difference<'s>(&'s self, also: &'s [String]) -> Difference<'s> {
         let bytes = |path: &'s String| path.as_bytes();
         let below = self.below.files.keys().map(Vec::as_slice);
         let old = below.chain(self.kept.iter().chain(&self.deleted).map(bytes));
@@ -178,7 +178,7 @@ impl LayerDelta<'_> {
     }
 
     /// Writes what the step changes in the work tree.
-    pub fn write_files(&self, layer: &mut LayerWriter, root: &[u8]) -> std::io::Result<()> {
+    pub(super) fn write_files(&self, layer: &mut LayerWriter, root: &[u8]) -> std::io::Result<()> {
         for (path, (kind, id)) in self.changed() {
             let content = self.content(path, id);
             let path = [root, b"/", path].concat();
@@ -193,7 +193,7 @@ impl LayerDelta<'_> {
 
     /// Writes a layer of what the step changes, new objects one by one, and of `commits` in a pack.
     /// Returns what the layers hold with this one, too.
-    pub fn write_shared(
+    pub(super) fn write_shared(
         &self,
         commits: &Commits,
         root: &str,
@@ -230,7 +230,7 @@ impl LayerDelta<'_> {
     }
 
     /// Returns what the layers hold with this one.
-    pub fn held(&self) -> BelowState {
+    pub(super) fn held(&self) -> BelowState {
         let file = |(path, entry): (&Vec<u8>, &(EntryKind, [u8; 20]))| {
             if self.below.has(path, entry, &self.converted) {
                 return (path.clone(), self.below.files[path]);

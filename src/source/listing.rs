@@ -14,7 +14,7 @@ pub(super) enum EntryKind {
 
 impl EntryKind {
     /// Returns the mode as git writes it.
-    pub fn mode(self) -> u32 {
+    pub(super) fn mode(self) -> u32 {
         match self {
             EntryKind::File(FileMode::Plain) => 0o100644,
             EntryKind::File(FileMode::Executable) => 0o100755,
@@ -36,12 +36,12 @@ pub(super) struct Listing {
 
 impl Listing {
     /// Returns the id of the tree itself.
-    pub fn root(&self) -> &[u8; 20] {
+    pub(super) fn root(&self) -> &[u8; 20] {
         &self.trees.first().expect("the tree itself is the first").0
     }
 
     /// Lists the blobs of files and links.
-    pub fn blobs(&self) -> impl Iterator<Item = [u8; 20]> {
+    pub(super) fn blobs(&self) -> impl Iterator<Item = [u8; 20]> {
         let files = self.files.values();
         files.filter(|(kind, _)| *kind != EntryKind::Submodule).map(|(_, id)| *id)
     }

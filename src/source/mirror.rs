@@ -211,14 +211,14 @@ impl Local<'_> {
         SourceError::Corrupt { repo: self.name.to_owned(), what: what.to_string() }
     }
 
-    pub fn object(&self, id: &[u8; 20]) -> Result<Vec<u8>, SourceError> {
+    pub(super) fn object(&self, id: &[u8; 20]) -> Result<Vec<u8>, SourceError> {
         let object =
             self.repo.find_object(gix::ObjectId::from(*id)).map_err(|error| self.corrupt(error))?;
         Ok(object.detach().data)
     }
 
     /// Returns an object with its kind; `None` where it is not here.
-    pub fn find(&self, id: &[u8; 20]) -> Result<Option<(ObjectKind, Vec<u8>)>, SourceError> {
+    pub(super) fn find(&self, id: &[u8; 20]) -> Result<Option<(ObjectKind, Vec<u8>)>, SourceError> {
         let object = self.repo.try_find_object(gix::ObjectId::from(*id));
         let Some(object) = object.map_err(|error| self.corrupt(error))? else { return Ok(None) };
         let kind = match object.kind {
@@ -231,26 +231,26 @@ impl Local<'_> {
     }
 
     /// Reads the parents from the bytes of a commit.
-    pub fn parents(&self, commit: &[u8]) -> Result<Vec<[u8; 20]>, SourceError> {
+    pub(super) fn parents(&self, commit: &[u8]) -> Result<Vec<[u8; 20]>, SourceError> {
         let commit = gix::objs::CommitRefIter::from_bytes(commit, gix::hash::Kind::Sha1);
         Ok(commit.parent_ids().map(|id| bytes_of(&id)).collect())
     }
 
     /// Reads the tree from the bytes of a commit.
-    pub fn tree_of(&self, commit: &[u8]) -> Result<[u8; 20], SourceError> {
+    pub(super) fn tree_of(&self, commit: &[u8]) -> Result<[u8; 20], SourceError> {
         let commit = gix::objs::CommitRefIter::from_bytes(commit, gix::hash::Kind::Sha1);
         let tree = { commit }.tree_id().map_err(|error| self.corrupt(error))?;
         Ok(bytes_of(&tree))
     }
 
     /// Reads what a tag points at from the tag's bytes.
-    pub fn tagged(&self, tag: &[u8]) -> Result<[u8; 20], SourceError> {
+    pub(super) fn tagged(&self, tag: &[u8]) -> Result<[u8; 20], SourceError> {
         let tag = gix::objs::TagRefIter::from_bytes(tag, gix::hash::Kind::Sha1);
         Ok(bytes_of(&tag.target_id().map_err(|error| self.corrupt(error))?))
     }
 
     /// Lists the blobs whose ids begin with `prefix`, four hexadecimal digits or more.
-    pub fn blobs_with(&self, prefix: &str) -> Result<Vec<[u8; 20]>, SourceError> {
+    pub(super) fn blobs_with(&self, prefix: &str) -> Result<Vec<[u8; 20]>, SourceError> {
         let parsed = gix::hash::Prefix::from_hex(prefix).map_err(|error| self.corrupt(error))?;
         let mut found = std::collections::HashSet::new();
         self.repo

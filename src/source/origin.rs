@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// A repository on this machine, as a mirror sees it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Origin {
+pub(super) struct Origin {
     /// The directory of its objects.
     pub objects: PathBuf,
     /// Whether the history ends before its beginning.
@@ -15,13 +15,13 @@ pub struct Origin {
 }
 
 /// Settings of the user do not decide what is read.
-pub fn isolated() -> gix::open::Options {
+pub(super) fn isolated() -> gix::open::Options {
     gix::open::Options::isolated()
 }
 
 impl Origin {
     /// Looks at a directory; `None` where no repository is.
-    pub fn of(directory: &Path) -> Option<Origin> {
+    pub(super) fn of(directory: &Path) -> Option<Origin> {
         let directory = std::path::absolute(directory).ok()?;
         let Ok(repo) = gix::open_opts(&directory, isolated()) else {
             // What git itself refuses, such as a repository without settings, still has objects.
@@ -71,7 +71,7 @@ fn absolute(url: &str, directory: &Path) -> String {
 }
 
 /// Tells whether objects are of a partial clone, by the marks that git keeps beside their packs.
-pub fn is_partial(objects: &Path) -> bool {
+pub(super) fn is_partial(objects: &Path) -> bool {
     let Ok(packs) = std::fs::read_dir(objects.join("pack")) else { return false };
     packs.flatten().any(|file| file.path().extension().is_some_and(|end| end == "promisor"))
 }

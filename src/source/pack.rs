@@ -10,7 +10,7 @@ use sha1::{Digest as _, Sha1};
 
 /// The type of a packed object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ObjectKind {
+pub(super) enum ObjectKind {
     /// A commit.
     Commit = 1,
     /// A tree.
@@ -22,7 +22,7 @@ pub enum ObjectKind {
 }
 
 /// An object to pack.
-pub struct PackObject<'a> {
+pub(super) struct PackObject<'a> {
     /// Its id.
     pub id: [u8; 20],
     /// Its type.
@@ -32,7 +32,7 @@ pub struct PackObject<'a> {
 }
 
 /// A pack with its index.
-pub struct Pack {
+pub(super) struct Pack {
     /// The bytes of `pack-<name>.pack`.
     pub pack: Vec<u8>,
     /// The bytes of `pack-<name>.idx`.
@@ -46,7 +46,7 @@ pub struct Pack {
 const LEVEL: u32 = 1;
 
 /// Returns the bytes of the file of an object that is in no pack, compressed as in a pack.
-pub fn loose(kind: ObjectKind, data: &[u8]) -> Vec<u8> {
+pub(super) fn loose(kind: ObjectKind, data: &[u8]) -> Vec<u8> {
     let name = match kind {
         ObjectKind::Commit => "commit",
         ObjectKind::Tree => "tree",
@@ -60,7 +60,7 @@ pub fn loose(kind: ObjectKind, data: &[u8]) -> Vec<u8> {
 }
 
 /// Returns the path below the git directory of the file of an object that is in no pack.
-pub fn loose_path(id: &[u8; 20]) -> String {
+pub(super) fn loose_path(id: &[u8; 20]) -> String {
     let digits = hex::encode(id);
     format!("objects/{}/{}", &digits[..2], &digits[2..])
 }
@@ -82,7 +82,7 @@ fn entry(object: &PackObject<'_>) -> Vec<u8> {
 }
 
 /// Packs `objects`, each id once, in the order of their ids.
-pub fn write(mut objects: Vec<PackObject<'_>>) -> Pack {
+pub(super) fn write(mut objects: Vec<PackObject<'_>>) -> Pack {
     objects.sort_by_key(|object| object.id);
     objects.dedup_by(|one, other| one.id == other.id);
     let entries: Vec<(Vec<u8>, u32)> = objects

@@ -31,7 +31,7 @@ const NO_PROGRAMS: &str = "/dev/null";
 
 /// Content of a path of the work tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
+pub(super) enum Content {
     /// A regular file.
     File(FileMode, Vec<u8>),
     /// A symbolic link and its target.
@@ -41,13 +41,13 @@ pub enum Content {
 }
 
 /// A work tree.
-pub type Tree = BTreeMap<Vec<u8>, Content>;
+pub(super) type Tree = BTreeMap<Vec<u8>, Content>;
 
 /// Entries of an index.
-pub type Entries = BTreeMap<Vec<u8>, (EntryKind, [u8; 20])>;
+pub(super) type Entries = BTreeMap<Vec<u8>, (EntryKind, [u8; 20])>;
 
 /// A scratch repository.
-pub struct Scratch {
+pub(super) struct Scratch {
     tree: PathBuf,
     /// Beside the work tree: `patch`, which knows nothing of git, finds nothing of git's to write to.
     git_dir: PathBuf,
@@ -57,7 +57,7 @@ pub struct Scratch {
 
 impl Scratch {
     /// Makes an empty repository below an existing directory.
-    pub fn create(directory: &Path) -> Result<Self, SourceError> {
+    pub(super) fn create(directory: &Path) -> Result<Self, SourceError> {
         let scratch = Scratch {
             tree: directory.join("tree"),
             git_dir: directory.join("git"),
@@ -77,7 +77,7 @@ impl Scratch {
     }
 
     /// Adds a blob.
-    pub fn add_blob(&self, id: &[u8; 20], data: &[u8]) -> Result<(), SourceError> {
+    pub(super) fn add_blob(&self, id: &[u8; 20], data: &[u8]) -> Result<(), SourceError> {
         let path = self.git_dir.join(pack::loose_path(id));
         if path.exists() {
             return Ok(());
@@ -89,7 +89,7 @@ impl Scratch {
     }
 
     /// Adds entries to the index, whose blobs are there.
-    pub fn add_entries(&self, entries: &Entries) -> Result<(), SourceError> {
+    pub(super) fn add_entries(&self, entries: &Entries) -> Result<(), SourceError> {
         let mut lines = Vec::new();
         for (path, (kind, id)) in entries {
             lines.extend_from_slice(format!("{:o} {}\t", kind.mode(), hex::encode(id)).as_bytes());
@@ -100,12 +100,12 @@ impl Scratch {
     }
 
     /// Applies a patch to the index alone.
-    pub fn apply_to_index(&self, patch: &[u8]) -> Result<(), SourceError> {
+    pub(super) fn apply_to_index(&self, patch: &[u8]) -> Result<(), SourceError> {
         self.git(&["apply", "--cached", "--whitespace=nowarn", "-"], patch).map(drop)
     }
 
     /// Writes the work tree of the index, as a checkout does: attributes are those of the index.
-    pub fn check_out(&self) -> Result<(), SourceError> {
+    pub(super) fn check_out(&self) -> Result<(), SourceError> {
         let tree = self.git(&["write-tree", "--missing-ok"], b"")?;
         let tree = String::from_utf8_lossy(&tree);
         self.git(&["read-tree", "--reset", "-u", tree.trim()], b"").map(drop)
@@ -113,7 +113,11 @@ impl Scratch {
 
     /// Takes the work tree over to the index, then gives `paths` what `entries` has of them; those
     /// that it does not have are removed.
-    pub fn reset(&self, paths: &BTreeSet<Vec<u8>>, entries: &Entries) -> Result<(), SourceError> {
+    pub(super) fn reset(
+        &self,
+        paths: &BTreeSet<Vec<u8>>,
+        entries: &Entries,
+    ) -> Result<(), SourceError> {
         self.git(&["add", "--all", "--force", "."], b"")?;
         let (known, new): (Vec<&Vec<u8>>, _) =
             paths.iter().partition(|path| entries.contains_key(*path));
@@ -145,7 +149,7 @@ impl Scratch {
     /// One thing is not as in the harness: a `--3way` that ends in conflicts leaves no unmerged paths
     /// in the index. There they keep `git checkout` from cleaning, so that every later try works on a
     /// tree with conflict markers.
-    pub fn apply(
+    pub(super) fn apply(
         &self,
         patch: &[u8],
         before_three_way: impl FnOnce() -> Result<(), SourceError>,
@@ -203,7 +207,7 @@ impl Scratch {
     }
 
     /// Reads the work tree.
-    pub fn read(&self) -> Result<Tree, SourceError> {
+    pub(super) fn read(&self) -> Result<Tree, SourceError> {
         read_tree(&self.tree).map_err(|source| self.file(source))
     }
 

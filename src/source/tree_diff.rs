@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 /// What a layer needs beside the files that it changes.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Difference<'a> {
+pub(super) struct Difference<'a> {
     /// What is deleted, outermost: a directory when nothing is left in it, as git removes it.
     pub whiteouts: BTreeSet<&'a [u8]>,
     /// Directories above whiteouts and changed files.
@@ -12,12 +12,12 @@ pub struct Difference<'a> {
 }
 
 /// Lists the directories above a path, outermost first.
-pub fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at])
 }
 
 /// Compares the files of two trees; `changed` are those of `new` that the layer brings.
-pub fn difference<'a>(
+pub(super) fn difference<'a>(
     old: impl Iterator<Item = &'a [u8]>,
     new: &BTreeSet<&'a [u8]>,
     changed: impl Iterator<Item = &'a [u8]>,

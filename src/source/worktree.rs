@@ -18,7 +18,7 @@ use super::listing::{EntryKind, Listing};
 use super::mirror::Mirror;
 
 /// The file of a directory that gives attributes to the files below it.
-pub const ATTRIBUTES: &[u8] = b".gitattributes";
+pub(super) const ATTRIBUTES: &[u8] = b".gitattributes";
 
 /// The attributes that may change a file between git and the work tree, as far as nothing is set
 /// outside the repository. `text` alone changes nothing where lines end in LF.
@@ -26,7 +26,7 @@ const CONVERTING: [&str; 4] = ["eol", "ident", "working-tree-encoding", "filter"
 
 /// What a work tree has in another form than git.
 #[derive(Debug, Default)]
-pub struct Converted {
+pub(super) struct Converted {
     /// Files whose bytes differ from their blob.
     pub files: BTreeMap<Vec<u8>, Vec<u8>>,
     /// By the name of a filter that is a program: the files that it was not run for.
@@ -34,7 +34,7 @@ pub struct Converted {
 }
 
 /// Tells whether a path is one of a `.gitattributes`.
-pub fn is_attributes(path: &[u8]) -> bool {
+pub(super) fn is_attributes(path: &[u8]) -> bool {
     path.rsplit(|byte| *byte == b'/').next() == Some(ATTRIBUTES)
 }
 

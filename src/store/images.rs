@@ -258,7 +258,7 @@ pub(super) mod testing {
     use super::*;
 
     /// Makes a record of an image that has a number.
-    pub fn record(field: i64) -> ImageRecord {
+    pub(crate) fn record(field: i64) -> ImageRecord {
         let document = KeyDocument::new(Kind::Env).with("n", field);
         ImageRecord {
             key: document.key(),

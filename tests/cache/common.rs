@@ -15,10 +15,10 @@ use imgforge::platform::Platform;
 use imgforge::store::{ImageRecord, Store};
 
 /// The binary under test.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_imgforge");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_imgforge");
 
 /// A state directory with an embedded engine.
-pub struct Machine {
+pub(crate) struct Machine {
     pub dir: tempfile::TempDir,
     pub engine: Arc<dyn Engine>,
     pub store: Store,
@@ -27,24 +27,24 @@ pub struct Machine {
 
 /// An image that a test made.
 #[derive(Debug, Clone)]
-pub struct Made {
+pub(crate) struct Made {
     pub kind: Kind,
     pub key: Key,
     pub image: Image,
 }
 
 impl Made {
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         name::image(self.kind, &self.key)
     }
 }
 
 impl Machine {
-    pub async fn new() -> Machine {
+    pub(crate) async fn new() -> Machine {
         Machine::at(tempfile::tempdir().unwrap()).await
     }
 
-    pub async fn at(dir: tempfile::TempDir) -> Machine {
+    pub(crate) async fn at(dir: tempfile::TempDir) -> Machine {
         let engine = open_engine(dir.path()).await;
         let info = engine.info().await.unwrap();
         let root = info.root.as_ref().unwrap().display();
@@ -53,12 +53,12 @@ impl Machine {
         Machine { dir, engine, store, identity }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
     /// Makes an image of one layer on a parent, named and labelled as a build does it.
-    pub async fn make(
+    pub(crate) async fn make(
         &self,
         kind: Kind,
         number: usize,
@@ -115,7 +115,7 @@ impl Machine {
     }
 
     /// Makes an image without a key, as a pull does it.
-    pub async fn external(&self, name: &str, bytes: usize) -> Image {
+    pub(crate) async fn external(&self, name: &str, bytes: usize) -> Image {
         let scratch = tempfile::tempdir().unwrap();
         let request = LayerRequest {
             parent: Image { platform: Platform::written("linux/amd64"), ..Image::default() },
@@ -127,7 +127,7 @@ impl Machine {
     }
 
     /// Makes a base on an image without a key.
-    pub async fn make_on(&self, from: &Image, bytes: usize) -> Made {
+    pub(crate) async fn make_on(&self, from: &Image, bytes: usize) -> Made {
         let on =
             Made { kind: Kind::Base, key: KeyDocument::new(Kind::Base).key(), image: from.clone() };
         self.make(Kind::Base, 0, Some(&on), bytes).await
@@ -135,7 +135,7 @@ impl Machine {
 
     /// Gives the engine an image to build on, and writes a catalog whose base stands on it; returns
     /// the catalog's path.
-    pub async fn catalog(&self) -> PathBuf {
+    pub(crate) async fn catalog(&self) -> PathBuf {
         let scratch = tempfile::tempdir().unwrap();
         let parent = Image { platform: Platform::written("linux/amd64"), ..Image::default() };
         let request = LayerRequest {
@@ -169,7 +169,7 @@ impl Machine {
     }
 
     /// Makes a base, two envs and `instances` checkouts on each.
-    pub async fn tree(&self, instances: usize, bytes: usize) -> Vec<Made> {
+    pub(crate) async fn tree(&self, instances: usize, bytes: usize) -> Vec<Made> {
         let mut made = vec![self.make(Kind::Base, 0, None, bytes).await];
         for env in 1..=2 {
             made.push(self.make(Kind::Env, env, Some(&made[0].clone()), bytes).await);
@@ -182,11 +182,11 @@ impl Machine {
         made
     }
 
-    pub fn checker(&self) -> Checker<'_> {
+    pub(crate) fn checker(&self) -> Checker<'_> {
         Checker::new(&*self.engine, self.store.verified_images(&self.identity).unwrap())
     }
 
-    pub fn collector(&self) -> Collector<'_> {
+    pub(crate) fn collector(&self) -> Collector<'_> {
         Collector {
             engine: &*self.engine,
             identity: &self.identity,
@@ -195,21 +195,21 @@ impl Machine {
         }
     }
 
-    pub async fn gc(&self, keep_bytes: u64) -> Collected {
+    pub(crate) async fn gc(&self, keep_bytes: u64) -> Collected {
         let limits = Limits { keep_bytes: Some(keep_bytes), keep_for: None };
         self.collector().collect(&limits, false).await.unwrap()
     }
 
-    pub async fn contents(&self) -> CacheInventory {
+    pub(crate) async fn contents(&self) -> CacheInventory {
         CacheInventory::read(&*self.engine, &self.identity, &self.store).await.unwrap()
     }
 
-    pub async fn has(&self, made: &Made) -> bool {
+    pub(crate) async fn has(&self, made: &Made) -> bool {
         self.engine.inspect(&made.name()).await.unwrap().is_some()
     }
 
     /// Returns how many of the images are here.
-    pub async fn count(&self, made: &[Made]) -> usize {
+    pub(crate) async fn count(&self, made: &[Made]) -> usize {
         let mut count = 0;
         for one in made {
             count += usize::from(self.has(one).await);
@@ -218,16 +218,16 @@ impl Machine {
     }
 
     /// A command of the binary on this machine.
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         command(self.path(), args)
     }
 
-    pub fn run(&self, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
 }
 
-pub fn command(state: &Path, args: &[&str]) -> Command {
+pub(crate) fn command(state: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command
         .args(["--engine", "embedded", "--state-dir"])
@@ -239,11 +239,11 @@ pub fn command(state: &Path, args: &[&str]) -> Command {
     command
 }
 
-pub fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
 }
 
-pub async fn open_engine(state: &Path) -> Arc<dyn Engine> {
+pub(crate) async fn open_engine(state: &Path) -> Arc<dyn Engine> {
     let settings = Settings {
         state_dir: state.to_owned(),
         helper: PROGRAM.into(),
@@ -256,7 +256,7 @@ pub async fn open_engine(state: &Path) -> Arc<dyn Engine> {
 }
 
 /// Writes a layer with one file of bytes that do not compress.
-pub fn layer(directory: &Path, name: &str, bytes: usize) -> LayerFile {
+pub(crate) fn layer(directory: &Path, name: &str, bytes: usize) -> LayerFile {
     let mut content = vec![0; bytes];
     let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ name.len() as u64;
     for byte in name.bytes() {
@@ -283,7 +283,7 @@ pub fn layer(directory: &Path, name: &str, bytes: usize) -> LayerFile {
 }
 
 /// Lists the files below a directory whose path contains `part`.
-pub fn files(dir: &Path, part: &str) -> Vec<PathBuf> {
+pub(crate) fn files(dir: &Path, part: &str) -> Vec<PathBuf> {
     walkdir::WalkDir::new(dir)
         .into_iter()
         .flatten()
@@ -294,6 +294,6 @@ pub fn files(dir: &Path, part: &str) -> Vec<PathBuf> {
 }
 
 /// Bytes that a directory takes on its disk.
-pub fn usage(dir: &Path) -> u64 {
+pub(crate) fn usage(dir: &Path) -> u64 {
     imgforge::disk::usage(dir).unwrap_or(0)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// A registry that ends with the test.
-pub struct Registry {
+pub(crate) struct Registry {
     process: Child,
     pub port: u16,
     pub directory: tempfile::TempDir,
@@ -20,12 +20,12 @@ fn free_port() -> u16 {
 
 impl Registry {
     /// Starts one.
-    pub fn start() -> Registry {
+    pub(crate) fn start() -> Registry {
         Registry::with(tempfile::tempdir().unwrap(), "")
     }
 
     /// Starts one on the data of `directory`, with more lines of configuration.
-    pub fn with(directory: tempfile::TempDir, more: &str) -> Registry {
+    pub(crate) fn with(directory: tempfile::TempDir, more: &str) -> Registry {
         let port = free_port();
         let data = directory.path().join("data");
         let config = format!(
@@ -53,13 +53,13 @@ impl Registry {
     }
 
     /// Stops it; its data stays.
-    pub fn stop(mut self) -> tempfile::TempDir {
+    pub(crate) fn stop(mut self) -> tempfile::TempDir {
         let _ = self.process.kill();
         let _ = self.process.wait();
         std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap())
     }
 
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("127.0.0.1:{}/team", self.port)
     }
 }
@@ -73,7 +73,7 @@ impl Drop for Registry {
 
 /// What goes wrong with a request.
 #[derive(Debug, Clone, Copy)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// It is answered with a status, such as `500 Internal Server Error`.
     Status(&'static str),
     /// The body ends after half of its bytes.
@@ -83,7 +83,7 @@ pub enum Fault {
 }
 
 /// Stands before a registry: requests whose first line contains `part` go wrong so many times.
-pub struct Proxy {
+pub(crate) struct Proxy {
     pub port: u16,
     /// How many requests went wrong.
     pub hit: Arc<AtomicUsize>,
@@ -92,7 +92,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    pub fn start(registry: u16, part: &'static str, fault: Fault, times: usize) -> Proxy {
+    pub(crate) fn start(registry: u16, part: &'static str, fault: Fault, times: usize) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (hit, sent) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
@@ -108,7 +108,7 @@ impl Proxy {
         Proxy { port, hit, sent }
     }
 
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("127.0.0.1:{}/team", self.port)
     }
 }

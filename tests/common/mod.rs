@@ -2,12 +2,12 @@
 
 #![allow(dead_code, reason = "not every test uses all of it")]
 
-pub mod needs;
-pub mod schema;
+pub(crate) mod needs;
+pub(crate) mod schema;
 
 use std::process::{Command, Output, Stdio};
 
 /// Runs `docker`.
-pub fn docker(args: &[&str]) -> Output {
+pub(crate) fn docker(args: &[&str]) -> Output {
     Command::new("docker").args(args).stdin(Stdio::null()).output().expect("docker can be started")
 }

@@ -12,14 +12,14 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 /// The image that tests on Docker stand on; `imgforge base bootstrap` makes it.
-pub const FROM: &str = "python:3.11.10-slim-bookworm";
+pub(crate) const FROM: &str = "python:3.11.10-slim-bookworm";
 
 /// The image that tests on the embedded engine stand on.
-pub const BASE: &str = "python:3.11-slim-bookworm";
+pub(crate) const BASE: &str = "python:3.11-slim-bookworm";
 
 /// Why a test has no subject where it runs.
 #[derive(Debug, Clone, Copy)]
-pub enum NotHere {
+pub(crate) enum NotHere {
     /// The test is about the other kind of engine.
     OtherEngine,
     /// The engine under test is on another machine.
@@ -48,17 +48,17 @@ impl fmt::Display for NotHere {
 }
 
 /// Says why a test checks nothing here.
-pub fn not_here(why: NotHere) {
+pub(crate) fn not_here(why: NotHere) {
     eprintln!("this test checks nothing here: {why}");
 }
 
 /// Tells whether root runs the tests.
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// Demands a Docker engine that has [`FROM`].
-pub fn docker() {
+pub(crate) fn docker() {
     static FOUND: OnceLock<bool> = OnceLock::new();
     let inspect = || {
         let output = Command::new("docker").args(["image", "inspect", FROM]).output();
@@ -72,7 +72,7 @@ pub fn docker() {
 }
 
 /// Returns the state directory of the embedded engine under test: one for each user.
-pub fn state() -> PathBuf {
+pub(crate) fn state() -> PathBuf {
     match std::env::var_os("IMGFORGE_TEST_STATE") {
         Some(state) => state.into(),
         None => {
@@ -83,7 +83,7 @@ pub fn state() -> PathBuf {
 }
 
 /// Demands a base image of the embedded engine, and returns the state directory that has it.
-pub fn base() -> PathBuf {
+pub(crate) fn base() -> PathBuf {
     let state = state();
     let there = state.join("embedded/oci/index.json").exists();
     assert!(there, "{}", no_base(&state.display().to_string()));
@@ -91,7 +91,7 @@ pub fn base() -> PathBuf {
 }
 
 /// Says how to make the base images in a state directory.
-pub fn no_base(state: &str) -> String {
+pub(crate) fn no_base(state: &str) -> String {
     format!(
         "there is no base image in `{state}`: run `imgforge --engine embedded --state-dir {state} \
          base bootstrap {BASE} {FROM}`"
@@ -99,14 +99,14 @@ pub fn no_base(state: &str) -> String {
 }
 
 /// Runs a program that has to be installed; it is in the Debian package `package`.
-pub fn program(command: &mut Command, package: &str) -> Output {
+pub(crate) fn program(command: &mut Command, package: &str) -> Output {
     command.output().unwrap_or_else(|error| {
         panic!("cannot start {:?}: {error}: install `{package}`", command.get_program())
     })
 }
 
 /// Demands a part of the test data, and returns its path.
-pub fn data(name: &str) -> PathBuf {
+pub(crate) fn data(name: &str) -> PathBuf {
     let dir = std::env::var_os("IMGFORGE_TEST_DATA").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data")),
         PathBuf::from,

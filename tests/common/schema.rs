@@ -6,7 +6,7 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 /// Reads the schemas: name and schema, by name.
-pub fn all() -> Vec<(String, Value)> {
+pub(crate) fn all() -> Vec<(String, Value)> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
     let mut all: Vec<(String, Value)> = std::fs::read_dir(&directory)
         .unwrap()
@@ -24,14 +24,14 @@ pub fn all() -> Vec<(String, Value)> {
 }
 
 /// Compiles the schema of a name.
-pub fn validator(name: &str) -> Validator {
+pub(crate) fn validator(name: &str) -> Validator {
     let schema = all().into_iter().find(|(own, _)| own == name);
     let (_, schema) = schema.unwrap_or_else(|| panic!("`{name}` has no schema"));
     jsonschema::draft202012::new(&schema).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// Lists what a document has against its schema, one a line.
-pub fn errors(validator: &Validator, document: &Value) -> String {
+pub(crate) fn errors(validator: &Validator, document: &Value) -> String {
     let lines = validator.iter_errors(document);
     lines.map(|error| format!("  {}: {error}\n", error.instance_path())).collect()
 }
@@ -41,7 +41,7 @@ const OPEN: &[(&str, &str)] = &[("cache-why", "/inputs"), ("schema", "")];
 
 /// Checks that a document follows its schema, and that the schema lets no object of it have a field
 /// more: what is added to a document has to be added to its schema.
-pub fn check(name: &str, document: &Value) {
+pub(crate) fn check(name: &str, document: &Value) {
     let validator = validator(name);
     let errors = errors(&validator, document);
     assert!(errors.is_empty(), "{name}:\n{errors}{document:#}");

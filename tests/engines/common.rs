@@ -20,7 +20,7 @@ use imgforge::run_id::RunId;
 use crate::needs;
 
 /// An engine under test, with names that no other test uses.
-pub struct Bench {
+pub(crate) struct Bench {
     /// Whether it is the fake one, which closes nothing off and limits nothing.
     pub is_fake: bool,
     pub engine: Arc<dyn Engine>,
@@ -32,7 +32,7 @@ pub struct Bench {
 
 /// Which engine.
 #[derive(Clone)]
-pub enum Target {
+pub(crate) enum Target {
     /// The Docker engine at an address.
     Docker(String),
     /// The embedded engine, with its state in a directory that all tests of a user share.
@@ -52,7 +52,7 @@ impl fmt::Display for Target {
 }
 
 /// Runs a test on every engine. What it named is removed afterwards, however it ended.
-pub fn on_every_engine<F>(test: impl Fn(Arc<Bench>) -> F)
+pub(crate) fn on_every_engine<F>(test: impl Fn(Arc<Bench>) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -60,7 +60,7 @@ where
 }
 
 /// Runs a test on every engine, and on the fake one.
-pub fn on_every_engine_and_the_fake<F>(test: impl Fn(Arc<Bench>) -> F)
+pub(crate) fn on_every_engine_and_the_fake<F>(test: impl Fn(Arc<Bench>) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -91,7 +91,7 @@ fn kinds() -> String {
 }
 
 /// Tells whether this kind of engine is under test.
-pub fn is_under_test(kind: &str) -> bool {
+pub(crate) fn is_under_test(kind: &str) -> bool {
     kinds().split_whitespace().any(|one| one == kind)
 }
 
@@ -120,7 +120,7 @@ async fn targets() -> Vec<Target> {
 }
 
 /// Returns the name of the image that the tests stand on.
-pub fn base() -> String {
+pub(crate) fn base() -> String {
     std::env::var("IMGFORGE_TEST_IMAGE").unwrap_or(needs::BASE.to_owned())
 }
 
@@ -141,17 +141,17 @@ impl Bench {
     }
 
     /// Connects once more, as another process would.
-    pub async fn another_engine(&self) -> Arc<dyn Engine> {
+    pub(crate) async fn another_engine(&self) -> Arc<dyn Engine> {
         connect(&self.target, &self.owner, None).await
     }
 
     /// Connects with the credentials of a Docker client's configuration.
-    pub async fn with_credentials(&self, config: &Path) -> Arc<dyn Engine> {
+    pub(crate) async fn with_credentials(&self, config: &Path) -> Arc<dyn Engine> {
         connect(&self.target, &self.owner, Some(config.to_owned())).await
     }
 
     /// Returns the socket of a Docker engine on this machine.
-    pub fn socket(&self) -> Option<&str> {
+    pub(crate) fn socket(&self) -> Option<&str> {
         match &self.target {
             Target::Docker(address) => address.strip_prefix("unix://"),
             Target::Embedded(_) | Target::Fake => None,
@@ -159,7 +159,7 @@ impl Bench {
     }
 
     /// Returns the address of a Docker engine, for the `docker` command.
-    pub fn address(&self) -> Option<&str> {
+    pub(crate) fn address(&self) -> Option<&str> {
         match &self.target {
             Target::Docker(address) => Some(address),
             Target::Embedded(_) | Target::Fake => None,
@@ -167,7 +167,7 @@ impl Bench {
     }
 
     /// Returns the state directory of an embedded engine.
-    pub fn state(&self) -> Option<&Path> {
+    pub(crate) fn state(&self) -> Option<&Path> {
         match &self.target {
             Target::Docker(_) | Target::Fake => None,
             Target::Embedded(state) => Some(state),
@@ -175,22 +175,22 @@ impl Bench {
     }
 
     /// Returns a name of this test's own.
-    pub fn name(&self, tag: &str) -> String {
+    pub(crate) fn name(&self, tag: &str) -> String {
         format!("{}:{tag}", self.prefix)
     }
 
     /// Returns the run that its sandboxes are of.
-    pub fn run_id(&self) -> RunId {
+    pub(crate) fn run_id(&self) -> RunId {
         self.owner.parse().unwrap()
     }
 
     /// Returns the reference that a Dockerfile stands on.
-    pub fn from(&self) -> &str {
+    pub(crate) fn from(&self) -> &str {
         &self.base.tags[0]
     }
 
     /// A build of `dockerfile` under the name `tag`.
-    pub fn build(&self, dockerfile: &str, tag: &str) -> BuildRequest {
+    pub(crate) fn build(&self, dockerfile: &str, tag: &str) -> BuildRequest {
         BuildRequest {
             dockerfile: dockerfile.to_owned(),
             context: Vec::new(),
@@ -204,7 +204,12 @@ impl Bench {
     }
 
     /// A layer on `parent` under the name `tag`.
-    pub fn layer(&self, parent: &Image, layer: Option<LayerFile>, tag: &str) -> LayerRequest {
+    pub(crate) fn layer(
+        &self,
+        parent: &Image,
+        layer: Option<LayerFile>,
+        tag: &str,
+    ) -> LayerRequest {
         LayerRequest {
             parent: parent.clone(),
             layers: layer.into_iter().collect(),
@@ -214,7 +219,7 @@ impl Bench {
     }
 
     /// Runs a shell command and returns its exit code and output.
-    pub async fn shell(&self, reference: &str, command: &str) -> (i64, String) {
+    pub(crate) async fn shell(&self, reference: &str, command: &str) -> (i64, String) {
         let log = Log::default();
         let command = ["sh", "-c", command].map(str::to_owned);
         let code = self.engine.run(reference, &command, &log).await.unwrap();
@@ -222,7 +227,7 @@ impl Bench {
     }
 
     /// Names of images of this test, and ids of the scratch images of its builds.
-    pub async fn left(&self) -> Vec<String> {
+    pub(crate) async fn left(&self) -> Vec<String> {
         let mut left = Vec::new();
         for image in self.engine.images().await.unwrap() {
             let mine = |tag: &&String| tag.starts_with(&self.prefix);
@@ -243,7 +248,7 @@ impl Bench {
 }
 
 /// Judges that an owner is dead and all others are alive.
-pub fn dead(owner: &str) -> impl Fn(&str, Option<SystemTime>) -> Liveness + Sync + use<> {
+pub(crate) fn dead(owner: &str) -> impl Fn(&str, Option<SystemTime>) -> Liveness + Sync + use<> {
     let owner = owner.to_owned();
     move |name: &str, _: Option<SystemTime>| match name == owner {
         true => Liveness::Dead,
@@ -279,7 +284,7 @@ async fn connect(target: &Target, owner: &str, config: Option<PathBuf>) -> Arc<d
 }
 
 /// The program that becomes a helper of the embedded engine.
-pub fn helper() -> PathBuf {
+pub(crate) fn helper() -> PathBuf {
     match std::env::var_os("IMGFORGE_TEST_PROGRAM") {
         Some(program) => program.into(),
         None => env!("CARGO_BIN_EXE_imgforge").into(),
@@ -292,10 +297,10 @@ fn labels(tag: &str) -> BTreeMap<String, String> {
 
 /// Keeps output.
 #[derive(Default)]
-pub struct Log(Mutex<Vec<u8>>);
+pub(crate) struct Log(Mutex<Vec<u8>>);
 
 impl Log {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
     }
 }
@@ -306,12 +311,12 @@ impl LogSink for Log {
     }
 }
 
-pub fn file(path: &str, text: &str) -> ContextFile {
+pub(crate) fn file(path: &str, text: &str) -> ContextFile {
     ContextFile { path: path.to_owned(), executable: false, bytes: text.as_bytes().to_vec() }
 }
 
 /// Writes a layer of files, in the order given.
-pub fn layer(directory: &Path, files: &[(&str, &str)]) -> LayerFile {
+pub(crate) fn layer(directory: &Path, files: &[(&str, &str)]) -> LayerFile {
     let mut archive = tar::Builder::new(Vec::new());
     for (path, text) in files {
         let mut header = tar::Header::new_gnu();
@@ -329,7 +334,7 @@ pub fn layer(directory: &Path, files: &[(&str, &str)]) -> LayerFile {
 
 /// Tells whether a process of this machine, in a container or not, has `word` as an argument. The
 /// engine under test must be on this machine.
-pub fn is_running(word: &str) -> bool {
+pub(crate) fn is_running(word: &str) -> bool {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     processes.map(|process| process.path().join("cmdline")).any(|path| {
         std::fs::read(path).is_ok_and(|line| {

@@ -29,7 +29,7 @@ fn settings(state: &Path, storage: Option<Storage>) -> Settings {
     }
 }
 
-pub async fn open(state: &Path, storage: Option<Storage>) -> Arc<EmbeddedEngine> {
+pub(crate) async fn open(state: &Path, storage: Option<Storage>) -> Arc<EmbeddedEngine> {
     Arc::new(EmbeddedEngine::open(settings(state, storage)).await.unwrap())
 }
 

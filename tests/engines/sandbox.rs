@@ -11,7 +11,7 @@ use crate::common::{Bench, Log, is_running, on_every_engine};
 use crate::needs::{NotHere, not_here};
 
 /// A sandbox that runs `script` with bash.
-pub fn sandbox(bench: &Bench, script: &str) -> SandboxRequest {
+pub(crate) fn sandbox(bench: &Bench, script: &str) -> SandboxRequest {
     SandboxRequest {
         image: bench.from().to_owned(),
         files: vec![("/eval.sh".to_owned(), script.as_bytes().to_vec())],
@@ -29,7 +29,7 @@ pub fn sandbox(bench: &Bench, script: &str) -> SandboxRequest {
 }
 
 /// Runs a script and returns its end, its output, and what it wrote to file descriptor 4.
-pub async fn run(bench: &Bench, request: &SandboxRequest) -> (SandboxEnd, String, String) {
+pub(crate) async fn run(bench: &Bench, request: &SandboxRequest) -> (SandboxEnd, String, String) {
     let (log, control) = (Log::default(), Log::default());
     let end = bench.engine.run_script(request, &log, &control).await.unwrap();
     (end, log.text(), control.text())

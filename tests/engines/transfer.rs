@@ -20,7 +20,7 @@ const PUBLISHED: &str = "swebench/sweb.eval.x86_64.pallets_1776_flask-4045:lates
 const HTPASSWD: &str = "me:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 
 /// A registry that ends with the test.
-pub struct Registry {
+pub(crate) struct Registry {
     process: Child,
     port: u16,
     _directory: tempfile::TempDir,
@@ -28,7 +28,7 @@ pub struct Registry {
 
 impl Registry {
     /// Starts one, for all or for the users of a file.
-    pub async fn start(htpasswd: Option<&str>) -> Registry {
+    pub(crate) async fn start(htpasswd: Option<&str>) -> Registry {
         let directory = tempfile::tempdir().unwrap();
         let port = free_port().await;
         let mut config = format!(
@@ -60,7 +60,7 @@ impl Registry {
         panic!("the registry does not answer");
     }
 
-    pub fn name(&self, published: &str) -> String {
+    pub(crate) fn name(&self, published: &str) -> String {
         format!("127.0.0.1:{}/{published}", self.port)
     }
 }

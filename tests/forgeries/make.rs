@@ -8,7 +8,7 @@ use rand::SeedableRng as _;
 use rand::seq::SliceRandom as _;
 
 /// A patch without a fix.
-pub struct Forgery {
+pub(crate) struct Forgery {
     /// Its number, way, place and form.
     pub name: String,
     /// The instance.
@@ -235,7 +235,7 @@ fn render(edit: &Edit, form: &str, checkout: &Path) -> String {
 }
 
 /// Makes `most` forgeries, of every way before the second of one, over all instances of the demo.
-pub fn forgeries(dir: &Path, most: usize) -> Vec<Forgery> {
+pub(crate) fn forgeries(dir: &Path, most: usize) -> Vec<Forgery> {
     let demo = demo::materialise(&dir.join("demo")).unwrap();
     let mut rng = rand::rngs::StdRng::seed_from_u64(12);
     let mut by_form: Vec<Vec<Forgery>> = Vec::new();

@@ -18,11 +18,11 @@ use petgraph::Direction;
 use petgraph::graph::NodeIndex;
 
 /// The shapes: one environment a line, with its base, its repository, its checkouts and instances.
-pub const SHAPES: [(&str, &str); 2] =
+pub(crate) const SHAPES: [(&str, &str); 2] =
     [("Lite", include_str!("lite.tsv")), ("Verified", include_str!("verified.tsv"))];
 
 /// Numbers of workers that are tried.
-pub const WORKERS: [usize; 4] = [1, 2, 8, 24];
+pub(crate) const WORKERS: [usize; 4] = [1, 2, 8, 24];
 
 /// Seconds of an environment, a checkout and an evaluation.
 const MEASURED: [(&str, [f64; 3]); 17] = [
@@ -48,7 +48,7 @@ const BASE: f64 = 180.0;
 const INSTANCE: f64 = 0.5;
 
 /// Returns the plan of a first evaluation of a dataset of this shape.
-pub fn plan(shape: &str) -> Plan {
+pub(crate) fn plan(shape: &str) -> Plan {
     let dir = tempfile::tempdir().expect("there is a place for temporary files");
     std::fs::write(dir.path().join("Dockerfile"), "FROM debian\nRUN true\n").expect("it is empty");
     let mut bases = BTreeSet::new();
@@ -114,7 +114,7 @@ fn chance(index: NodeIndex, salt: u64) -> f64 {
 
 /// How long a node really takes: around what is usual for its repository, and one evaluation of
 /// forty takes ten times that.
-pub fn takes(plan: &Plan, index: NodeIndex) -> Duration {
+pub(crate) fn takes(plan: &Plan, index: NodeIndex) -> Duration {
     let node = &plan.graph[index];
     let usual = |which: usize| {
         let name = node.instances.first().map_or("", String::as_str).replace("__", "/");
@@ -134,7 +134,7 @@ pub fn takes(plan: &Plan, index: NodeIndex) -> Duration {
 
 /// What the schedule knows of durations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Known {
+pub(crate) enum Known {
     /// A guess by the kind, as in a first run.
     Nothing,
     /// What an earlier run took, within a third.
@@ -149,13 +149,13 @@ fn expected(plan: &Plan, known: Known, index: NodeIndex) -> Duration {
 }
 
 /// The order of today: the schedule's.
-pub fn after(plan: &Plan, workers: usize, known: Known) -> Forecast {
+pub(crate) fn after(plan: &Plan, workers: usize, known: Known) -> Forecast {
     let order = Schedule::new(plan, workers, |index| expected(plan, known, index));
     forecast(plan, order, workers, &[], |index| takes(plan, index))
 }
 
 /// The order that imgforge had before: the longest chain first, counted in nodes.
-pub fn before(plan: &Plan, workers: usize) -> Forecast {
+pub(crate) fn before(plan: &Plan, workers: usize) -> Forecast {
     forecast(plan, LongestChain::new(plan), workers, &[], |index| takes(plan, index))
 }
 
@@ -209,7 +209,7 @@ impl Order for LongestChain<'_> {
 
 /// The table of all of it, for people.
 #[allow(dead_code, reason = "the benchmark prints it")]
-pub fn table() -> String {
+pub(crate) fn table() -> String {
     let mut text = String::from(
         "dataset   workers  durations    first verdict      all verdicts           images that wait\n\
          \u{20}                             before    after    before    after         before  after\n",

@@ -9,11 +9,11 @@ use crate::common::schema::{all, check};
 use crate::machine::PROGRAM;
 
 /// Schemas of files.
-pub const OF_FILES: [&str; 6] =
+pub(crate) const OF_FILES: [&str; 6] =
     ["dataset-row", "events", "instance-report", "predictions", "run-report", "run-settings"];
 
 /// Lists the commands that print a document, as schemas are named.
-pub fn commands() -> BTreeSet<String> {
+pub(crate) fn commands() -> BTreeSet<String> {
     fn add(command: &Command, path: &str, found: &mut BTreeSet<String>) {
         let below: Vec<&Command> =
             command.get_subcommands().filter(|one| one.get_name() != "help").collect();

@@ -22,7 +22,7 @@ pub(super) struct Signatures(HashMap<String, Vec<Signed>>);
 
 impl Signatures {
     /// Takes a layer of a manifest that stands for the signatures of a digest.
-    pub fn add(&mut self, digest: String, layer: &Descriptor, payload: Vec<u8>) {
+    pub(super) fn add(&mut self, digest: String, layer: &Descriptor, payload: Vec<u8>) {
         let signature =
             layer.annotations.get(SIGNATURE).and_then(|text| STANDARD.decode(text).ok());
         if let Some(signature) = signature.filter(|_| layer.media_type == SIMPLE_SIGNING) {
@@ -34,7 +34,7 @@ impl Signatures {
     ///
     /// # Errors
     /// Why there is none.
-    pub fn verify(&self, digest: &str, keys: &[PublicKey]) -> Result<(), NotSigned> {
+    pub(super) fn verify(&self, digest: &str, keys: &[PublicKey]) -> Result<(), NotSigned> {
         let mut why = NotSigned::Unsigned;
         for (payload, signature) in self.0.get(digest).into_iter().flatten() {
             match SimplePayload::verify(payload, signature, keys, digest) {

@@ -22,7 +22,7 @@ use super::{find, read};
 
 /// Arguments of `cache gc`.
 #[derive(Debug, Args)]
-pub struct GcArgs {
+pub(crate) struct GcArgs {
     /// The most bytes of images that stay, such as 100GB [default: that of images.toml]
     #[arg(long, value_name = "BYTES", value_parser = crate::size::bytes, env = "IMGFORGE_KEEP_BYTES")]
     keep_bytes: Option<u64>,
@@ -172,7 +172,7 @@ fn tell(collected: &Collected, records: &RecordsGone, dry_run: bool) {
 
 /// Arguments of `cache rm`.
 #[derive(Debug, Args)]
-pub struct RmArgs {
+pub(crate) struct RmArgs {
     /// Keys, or their first digits
     #[arg(required = true, value_name = "KEY")]
     keys: Vec<String>,

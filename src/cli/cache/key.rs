@@ -15,7 +15,7 @@ use super::super::{CommandResult, Error, Exit, Global, keys, render};
 
 /// Arguments of `cache key`.
 #[derive(Debug, Args)]
-pub struct KeyArgs {
+pub(crate) struct KeyArgs {
     /// How the files begin: PREFIX.key is private, PREFIX.pub is public
     #[arg(long, value_name = "PREFIX", default_value = "cosign")]
     output_key_prefix: String,

@@ -23,7 +23,7 @@ use super::{find, read, row, time};
 
 /// Arguments of `cache ls`.
 #[derive(Debug, Args)]
-pub struct LsArgs {
+pub(crate) struct LsArgs {
     /// Images of these kinds
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND")]
     kind: Vec<Kind>,
@@ -207,7 +207,7 @@ fn group_table(title: &str, groups: &[Group]) -> String {
 
 /// Arguments of `cache why`.
 #[derive(Debug, Args)]
-pub struct WhyArgs {
+pub(crate) struct WhyArgs {
     /// The key, or its first digits
     key: String,
 }

@@ -5,7 +5,7 @@ mod gc;
 mod key;
 mod ls;
 mod pin;
-pub mod transfer;
+pub(super) mod transfer;
 mod verify;
 
 use clap::Subcommand;
@@ -18,7 +18,7 @@ use super::{CommandResult, Error, Global};
 
 /// Commands of `cache`.
 #[derive(Debug, Subcommand)]
-pub enum CacheCommand {
+pub(super) enum CacheCommand {
     /// List the images, with what each takes and shares
     Ls(ls::LsArgs),
     /// Say what takes room: by kind, repository, dataset and age

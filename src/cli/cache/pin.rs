@@ -21,7 +21,7 @@ use super::{find, read};
 /// Arguments of `cache pin` and `cache unpin`.
 #[derive(Debug, Args)]
 #[command(next_help_heading = heading::DATASET)]
-pub struct PinArgs {
+pub(crate) struct PinArgs {
     /// Keys, or their first digits
     #[arg(value_name = "KEY", help_heading = None)]
     keys: Vec<String>,

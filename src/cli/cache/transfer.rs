@@ -29,7 +29,7 @@ use super::read;
 /// Which images.
 #[derive(Debug, Args)]
 #[command(next_help_heading = heading::DATASET)]
-pub struct Which {
+pub(crate) struct Which {
     /// The images of this dataset's instances [default: every image]
     #[arg(short, long, value_name = "NAME")]
     dataset: Option<String>,
@@ -64,7 +64,7 @@ impl Which {
     }
 
     /// Returns the images of the chosen instances; `None` for every image.
-    pub async fn keys(&self, global: &Global) -> Result<Option<Vec<(Kind, Key)>>, Error> {
+    pub(crate) async fn keys(&self, global: &Global) -> Result<Option<Vec<(Kind, Key)>>, Error> {
         let plan = self.plan(global).await?;
         Ok(plan.map(|plan| keys_of(&plan)))
     }
@@ -96,7 +96,7 @@ fn names_of(plan: &Plan, key: &Key) -> Vec<String> {
 
 /// Arguments of `cache push`.
 #[derive(Debug, Args)]
-pub struct PushArgs {
+pub(crate) struct PushArgs {
     /// Registry and path, such as ghcr.io/me
     registry: String,
     #[command(flatten)]
@@ -144,7 +144,7 @@ pub(super) async fn push(global: &Global, args: PushArgs) -> CommandResult {
 
 /// Arguments of `cache pull`.
 #[derive(Debug, Args)]
-pub struct PullArgs {
+pub(crate) struct PullArgs {
     /// Registry and path, such as ghcr.io/me
     registry: String,
     #[command(flatten)]
@@ -168,7 +168,7 @@ pub(super) async fn pull(global: &Global, args: PullArgs) -> CommandResult {
 
 /// Arguments of `cache import`.
 #[derive(Debug, Args)]
-pub struct ImportArgs {
+pub(crate) struct ImportArgs {
     /// An archive of `cache export`
     file: PathBuf,
     #[command(flatten)]
@@ -259,7 +259,7 @@ async fn fetch(
 
 /// Arguments of `cache export`.
 #[derive(Debug, Args)]
-pub struct ExportArgs {
+pub(crate) struct ExportArgs {
     /// The archive
     file: PathBuf,
     #[command(flatten)]

@@ -12,7 +12,7 @@ use super::super::{CommandResult, Error, Exit, Global, render};
 
 /// Arguments of `cache verify`.
 #[derive(Debug, Args)]
-pub struct VerifyArgs {
+pub(crate) struct VerifyArgs {
     /// Make the index anew from the images' labels, and remove what is broken
     #[arg(long)]
     repair: bool,

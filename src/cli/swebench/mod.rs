@@ -12,15 +12,15 @@ use super::help::heading;
 use super::render::warn;
 use super::{Error, Global};
 
-pub use spelling::translate;
+pub(super) use spelling::translate;
 
 /// The dataset that the harness takes where none is named.
-pub const DEFAULT_DATASET: &str = "SWE-bench/SWE-bench_Lite";
+pub(super) const DEFAULT_DATASET: &str = "SWE-bench/SWE-bench_Lite";
 
 /// Options of the harness that imgforge takes, so that scripts run as they are.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = heading::SWEBENCH)]
-pub struct SwebenchArgs {
+pub(super) struct SwebenchArgs {
     /// Does nothing: images are kept; `cache gc` bounds them
     #[arg(long, value_enum, value_name = "LEVEL", hide_short_help = true)]
     cache_level: Option<CacheLevel>,
@@ -53,7 +53,7 @@ enum CacheLevel {
 
 impl SwebenchArgs {
     /// Refuses what would evaluate something else, and says what does nothing.
-    pub fn check(&self, global: &Global) -> Result<(), Error> {
+    pub(super) fn check(&self, global: &Global) -> Result<(), Error> {
         if self.modal {
             let error = anyhow!("imgforge does not run tests on Modal, but on an engine here");
             return Err(Error::input(error).with_hint(Some("leave out --modal".to_owned())));

@@ -30,7 +30,7 @@ const ENDINGS: [&str; 12] = [
 /// - `--clean True` is `--clean`, and `--clean False` is nothing;
 /// - `-i A B` is `-i A -i B`, and ends before a word that cannot be an id, so that a dataset or a
 ///   file can follow.
-pub fn translate(words: Vec<OsString>) -> Vec<OsString> {
+pub(crate) fn translate(words: Vec<OsString>) -> Vec<OsString> {
     let Some(command) = command_of(&words).filter(|at| {
         let word = words[*at].to_str().unwrap_or_default();
         COMMANDS.contains(&word)

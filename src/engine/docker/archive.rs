@@ -36,7 +36,7 @@ pub(super) struct Thin<'a> {
 impl<'a> Thin<'a> {
     /// Makes the archive of an image whose layers are `diff_ids`, the last of them `new`. `below`
     /// holds the descriptors of the others on a containerd store.
-    pub fn new(
+    pub(super) fn new(
         config: &[u8],
         diff_ids: &[DiffId],
         new: &'a [LayerFile],
@@ -87,7 +87,7 @@ impl<'a> Thin<'a> {
     }
 
     /// Streams the archive; the layers are read from their files as the engine takes them.
-    pub async fn stream(
+    pub(super) async fn stream(
         &self,
     ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<>> {
         let one = |bytes: Vec<u8>| stream::once(async { Ok(Bytes::from(bytes)) }).boxed();

@@ -34,13 +34,13 @@ pub(super) struct SessionContainer {
 
 impl SessionContainer {
     /// Kills the container.
-    pub async fn kill(&self, why: SessionEnd) -> Result<()> {
+    pub(super) async fn kill(&self, why: SessionEnd) -> Result<()> {
         self.over.lock().expect("no holder panics").get_or_insert(why);
         scratch::remove_container(&self.docker, &self.id).await
     }
 
     /// Says how it ended, or would.
-    pub fn how(&self) -> SessionEnd {
+    pub(super) fn how(&self) -> SessionEnd {
         let over = self.over.lock().expect("no holder panics").clone();
         match (over, self.is_stopped.load(Ordering::Acquire)) {
             (Some(why), _) => why,
@@ -52,7 +52,7 @@ impl SessionContainer {
 
 impl SessionContainer {
     /// Tells whether the container runs.
-    pub async fn is_running(&self) -> bool {
+    pub(super) async fn is_running(&self) -> bool {
         let options = None::<InspectContainerOptions>;
         let found = self.docker.inspect_container(&self.id, options).await;
         found.is_ok_and(|found| found.state.is_some_and(|state| state.running == Some(true)))
@@ -60,12 +60,12 @@ impl SessionContainer {
 
     /// Tells whether commands can be run: a container whose first process is gone may still be said
     /// to run.
-    pub async fn is_alive(&self) -> bool {
+    pub(super) async fn is_alive(&self) -> bool {
         matches!(self.run_script(":", &[], "0:0").await, Ok(Some(0)))
     }
 
     /// Runs a script of our own to its end, and returns its exit code.
-    pub async fn run_script(
+    pub(super) async fn run_script(
         &self,
         script: &str,
         arguments: &[&str],

@@ -44,7 +44,7 @@ pub(super) struct Tls {
 
 impl Tls {
     /// Reads `ca.pem`, `cert.pem` and `key.pem`. Without the latter two no certificate is shown.
-    pub fn read(directory: &Path, trust: Trust) -> Result<Tls, Refusal> {
+    pub(super) fn read(directory: &Path, trust: Trust) -> Result<Tls, Refusal> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = verifier(directory, trust, &provider)?;
         let key = client_key(directory, &provider)?;
@@ -62,7 +62,7 @@ impl Tls {
     }
 
     /// Believes everybody and shows nothing: to find out whether TLS is spoken.
-    pub fn blind() -> Arc<ClientConfig> {
+    pub(super) fn blind() -> Arc<ClientConfig> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()

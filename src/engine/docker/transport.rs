@@ -76,7 +76,7 @@ pub(super) struct NoSuccess {
 
 impl Way {
     /// Returns the client of the API; nothing is asked yet.
-    pub fn docker(&self, timeout: Duration) -> Result<Docker, bollard::errors::Error> {
+    pub(super) fn docker(&self, timeout: Duration) -> Result<Docker, bollard::errors::Error> {
         let client = self.client();
         let transport = move |request: BollardRequest| {
             let answer = client.request(request);
@@ -90,7 +90,10 @@ impl Way {
 
     /// Asks for what the API's client does not read, and returns the body of a success; another
     /// answer is a [`NoSuccess`].
-    pub async fn get(&self, path: &str) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
+    pub(super) async fn get(
+        &self,
+        path: &str,
+    ) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
         let url = format!("http://{}{path}", self.host()).parse()?;
         let answer = self.client::<Empty<Bytes>>().get(url).await?;
         let status = answer.status();
@@ -105,7 +108,7 @@ impl Way {
     }
 
     /// Posts a request, with a JSON document or nothing, after which the connection is the caller's.
-    pub async fn take_over(
+    pub(super) async fn take_over(
         &self,
         path: &str,
         document: Bytes,

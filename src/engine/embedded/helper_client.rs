@@ -60,7 +60,7 @@ impl HelperClient {
     }
 
     /// Starts a helper that does nothing until this process ends, or drops what is returned.
-    pub fn wait_with_us(&self) -> io::Result<(UnixStream, Child)> {
+    pub(super) fn wait_with_us(&self) -> io::Result<(UnixStream, Child)> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut command = self.command(theirs);
         command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -130,7 +130,7 @@ impl HelperClient {
     }
 
     /// Asks for something that takes bytes (`input`) and gives bytes (to `output`). Blocks.
-    pub fn call(
+    pub(super) fn call(
         &self,
         work: Operation,
         input: Option<&mut dyn Read>,
@@ -189,7 +189,7 @@ impl HelperClient {
 
     /// Runs a container; what it prints goes to `log`, and what it writes to file descriptor 4 to
     /// `control`. When the future is dropped the helper kills it and cleans up.
-    pub async fn run(
+    pub(super) async fn run(
         &self,
         container: Container,
         files: &[(String, Vec<u8>)],

@@ -273,13 +273,13 @@ pub(super) struct LayerSink {
 }
 
 impl LayerSink {
-    pub fn new(writer: BlobWriter) -> LayerSink {
+    pub(super) fn new(writer: BlobWriter) -> LayerSink {
         let encoder = flate2::write::GzEncoder::new(writer, COMPRESSION);
         LayerSink { encoder, hasher: Sha256::new(), size: 0 }
     }
 
     /// Returns the digest of the tar, the blob, and the bytes of the tar.
-    pub fn finish(self) -> Result<(DiffId, BlobWriter, u64)> {
+    pub(super) fn finish(self) -> Result<(DiffId, BlobWriter, u64)> {
         let diff_id = DiffId::from(Digest::from_bytes(self.hasher.finalize().into()));
         let writer = self.encoder.finish();
         let writer = writer.map_err(file_error("keep a layer", Path::new("blobs")))?;

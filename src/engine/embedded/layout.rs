@@ -61,7 +61,7 @@ pub(super) struct Stored {
 
 impl Stored {
     /// Bytes of all layers, unpacked where that is known.
-    pub fn size(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         let size = |layer: &Descriptor| {
             let unpacked = layer.annotations().as_ref().and_then(|all| all.get(UNPACKED));
             unpacked.and_then(|text| text.parse().ok()).unwrap_or(layer.size())
@@ -102,7 +102,7 @@ pub(super) fn file_error(action: &str, path: &Path) -> impl FnOnce(io::Error) ->
 
 impl Layout {
     /// Opens the layout, making it when it is not there.
-    pub fn open(dir: &Path) -> Result<Layout> {
+    pub(super) fn open(dir: &Path) -> Result<Layout> {
         let action = "make the layout of images";
         let blobs = dir.join("blobs/sha256");
         std::fs::create_dir_all(&blobs).map_err(file_error(action, &blobs))?;
@@ -115,18 +115,18 @@ impl Layout {
     }
 
     /// Returns where a blob is, or would be.
-    pub fn blob(&self, digest: &str) -> PathBuf {
+    pub(super) fn blob(&self, digest: &str) -> PathBuf {
         self.dir.join("blobs/sha256").join(digest.trim_start_matches("sha256:"))
     }
 
     /// Tells whether a blob of that size is there.
-    pub fn has(&self, digest: &str, size: u64) -> bool {
+    pub(super) fn has(&self, digest: &str, size: u64) -> bool {
         std::fs::metadata(self.blob(digest)).is_ok_and(|found| found.len() == size)
     }
 
     /// Tells whether a blob of that size is there, and that a running operation needs it; see
     /// [`super::collect`].
-    pub fn takes_up(&self, digest: &str, size: u64) -> bool {
+    pub(super) fn takes_up(&self, digest: &str, size: u64) -> bool {
         let there = self.has(digest, size);
         if there {
             self.touch(digest);
@@ -135,7 +135,7 @@ impl Layout {
     }
 
     /// Gives a blob the time of now.
-    pub fn touch(&self, digest: &str) {
+    pub(super) fn touch(&self, digest: &str) {
         // One that is not there, or belongs to another user, is found out when it is opened.
         let now = rustix::fs::Timestamps {
             last_access: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
@@ -146,7 +146,7 @@ impl Layout {
     }
 
     /// Keeps bytes as a blob; returns its digest.
-    pub fn put(&self, bytes: &[u8]) -> Result<String> {
+    pub(super) fn put(&self, bytes: &[u8]) -> Result<String> {
         let digest = Digest::of(bytes).oci();
         let path = self.blob(&digest);
         if path.exists() {
@@ -158,7 +158,7 @@ impl Layout {
     }
 
     /// Starts a blob whose bytes come piece by piece.
-    pub fn writer(&self) -> Result<BlobWriter> {
+    pub(super) fn writer(&self) -> Result<BlobWriter> {
         let blobs = self.dir.join("blobs/sha256");
         let mut builder = tempfile::Builder::new();
         let prefix = format!("{TEMPORARY}{}-", crate::owner::name());
@@ -168,7 +168,7 @@ impl Layout {
     }
 
     /// Keeps a finished blob under its digest; returns that and its size.
-    pub fn keep(&self, writer: BlobWriter) -> Result<(String, u64)> {
+    pub(super) fn keep(&self, writer: BlobWriter) -> Result<(String, u64)> {
         let BlobWriter { file, hasher, size } = writer;
         let digest = Digest::from_bytes(hasher.finalize().into()).oci();
         let path = self.blob(&digest);
@@ -178,7 +178,7 @@ impl Layout {
     }
 
     /// Returns every name of every image.
-    pub fn names(&self) -> Result<Vec<Named>> {
+    pub(super) fn names(&self) -> Result<Vec<Named>> {
         Ok(self.index()?.manifests().iter().map(named).collect())
     }
 
@@ -218,7 +218,7 @@ impl Layout {
     }
 
     /// Gives an image a name, taking it from the one that had it.
-    pub fn name(&self, stored: &Stored, tag: &str) -> Result<()> {
+    pub(super) fn name(&self, stored: &Stored, tag: &str) -> Result<()> {
         let entry = entry(stored, REFERENCE, tag)?;
         self.change(|manifests| {
             manifests.retain(|known| named(known).tag.as_deref() != Some(tag));
@@ -227,7 +227,7 @@ impl Layout {
     }
 
     /// Remembers where in a registry an image came from, or went to.
-    pub fn name_digest(&self, stored: &Stored, repo_digest: &str) -> Result<()> {
+    pub(super) fn name_digest(&self, stored: &Stored, repo_digest: &str) -> Result<()> {
         let entry = entry(stored, REPO_DIGEST, repo_digest)?;
         self.change(|manifests| {
             manifests.retain(|known| named(known).repo_digest.as_deref() != Some(repo_digest));
@@ -236,7 +236,7 @@ impl Layout {
     }
 
     /// Takes a name from its image; with its last name the image is no more.
-    pub fn unname(&self, tag: &str) -> Result<()> {
+    pub(super) fn unname(&self, tag: &str) -> Result<()> {
         self.change(|manifests| {
             let Some(at) =
                 manifests.iter().position(|known| named(known).tag.as_deref() == Some(tag))
@@ -253,12 +253,12 @@ impl Layout {
     }
 
     /// Takes an image away, with all of its names.
-    pub fn forget(&self, id: &str) -> Result<()> {
+    pub(super) fn forget(&self, id: &str) -> Result<()> {
         self.change(|manifests| manifests.retain(|known| named(known).id != *id))
     }
 
     /// Reads an image by the digest of its manifest; `None` when a part of it is not there.
-    pub fn stored(&self, manifest: &str) -> Result<Option<Arc<Stored>>> {
+    pub(super) fn stored(&self, manifest: &str) -> Result<Option<Arc<Stored>>> {
         let known = self.read.lock().expect("no holder panics").get(manifest).cloned();
         let stored = match known {
             Some(stored) => stored,
@@ -311,13 +311,13 @@ impl Layout {
     }
 
     /// Finds an image by its id, by `repository:tag`, or by `repository@digest`.
-    pub fn find(&self, reference: &str) -> Result<Option<Arc<Stored>>> {
+    pub(super) fn find(&self, reference: &str) -> Result<Option<Arc<Stored>>> {
         let found = self.names()?.into_iter().find(|known| matches(known, reference));
         found.map_or(Ok(None), |known| self.stored(&known.manifest))
     }
 
     /// Removes what killed processes left of blobs that they were writing; returns the files.
-    pub fn remove_leftovers(&self, judge: &Judge<'_>) -> Result<Vec<PathBuf>> {
+    pub(super) fn remove_leftovers(&self, judge: &Judge<'_>) -> Result<Vec<PathBuf>> {
         let blobs = self.dir.join("blobs/sha256");
         let mut removed = Vec::new();
         for entry in std::fs::read_dir(&blobs).map_err(file_error("look at blobs", &blobs))? {

@@ -13,7 +13,7 @@ use crate::engine::{Outputs, Quota, Quotas, WindowSize};
 
 /// Who the helper is towards the files of images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Identity {
+pub(crate) enum Identity {
     /// Root of this machine.
     Root,
     /// A plain user who is root of a user namespace, with a range of ids for the other users.
@@ -38,12 +38,12 @@ pub enum Identity {
 
 impl Identity {
     /// Tells whether overlay marks are `user.` attributes.
-    pub fn user_attributes(&self) -> bool {
+    pub(crate) fn user_attributes(&self) -> bool {
         *self != Identity::Root
     }
 
     /// Tells whether there is but one owner of files.
-    pub fn one_owner(&self) -> bool {
+    pub(crate) fn one_owner(&self) -> bool {
         matches!(self, Identity::Single { .. })
     }
 }
@@ -59,7 +59,7 @@ pub enum Storage {
 
 /// A request.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Request {
+pub(super) struct Request {
     /// Who does it.
     pub identity: Identity,
     /// What is done.
@@ -68,7 +68,7 @@ pub struct Request {
 
 /// What a helper does.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Operation {
+pub(super) enum Operation {
     /// Runs a container. The bytes of its files follow the request.
     Run(Box<Container>),
     /// Keeps a container for commands, and serves requests in it until the end of the socket's input. A
@@ -118,12 +118,12 @@ pub enum Operation {
 }
 
 /// What a helper says first when a session's container is there. No answer begins with it.
-pub const READY: u8 = 1;
+pub(super) const READY: u8 = 1;
 
 /// A request to a session, over a socket of its own. It is written as a [`Request`] is; the answer
 /// comes back over the same socket.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum SessionOperation {
+pub(super) enum SessionOperation {
     /// Runs a command. A file descriptor for each of its ends follows: the input, unless there is none,
     /// and the outputs; none for a terminal, whose other end comes before the answer. Each byte that
     /// follows is the number of a signal, and the end of the socket kills the command.
@@ -144,7 +144,7 @@ pub enum SessionOperation {
 
 /// A command of a session.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct SessionCommand {
+pub(super) struct SessionCommand {
     /// Program and arguments.
     pub command: Vec<String>,
     /// `NAME=value`, beside the variables of the session; the last of a name counts.
@@ -161,7 +161,7 @@ pub struct SessionCommand {
 
 /// The tree of a container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Root {
+pub(super) struct Root {
     /// The directory of unpacked layers; the helper works in it.
     pub snapshots: PathBuf,
     /// Names of layers in `snapshots`, the highest first.
@@ -177,10 +177,10 @@ pub struct Root {
 }
 
 /// A directory, whatever its name: device and inode.
-pub type DirectoryId = (u64, u64);
+pub(super) type DirectoryId = (u64, u64);
 
 /// Returns which directory a path leads to now.
-pub fn directory_id(path: &Path) -> Option<DirectoryId> {
+pub(super) fn directory_id(path: &Path) -> Option<DirectoryId> {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
@@ -188,7 +188,7 @@ pub fn directory_id(path: &Path) -> Option<DirectoryId> {
 impl Root {
     /// Tells whether the container's directory and the layers below it are those that it was made
     /// of: what ran in others, or while they were taken away, says nothing.
-    pub fn is_there(&self) -> bool {
+    pub(super) fn is_there(&self) -> bool {
         let lowers = self.lowers.iter().map(|name| self.snapshots.join(name));
         let paths: Vec<_> =
             std::iter::once(self.snapshots.join(&self.scratch)).chain(lowers).collect();
@@ -199,7 +199,7 @@ impl Root {
 
 /// A container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Container {
+pub(super) struct Container {
     /// Its files.
     pub root: Root,
     /// Program and arguments; none for a session.
@@ -232,7 +232,7 @@ pub struct Container {
 
 /// What the command of a container reads from and writes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Ends {
+pub(super) enum Ends {
     /// Both outputs are the helper's standard output; there is no input.
     Log,
     /// The same, and the helper's standard error is file descriptor 4 of the command.
@@ -247,14 +247,14 @@ pub enum Ends {
 impl Ends {
     /// Tells whether somebody holds the other ends, who may send signals: each byte that follows
     /// the request is the number of one.
-    pub fn are_held(self) -> bool {
+    pub(super) fn are_held(self) -> bool {
         matches!(self, Ends::Pipes | Ends::Terminal(_))
     }
 }
 
 /// What a container can reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Network {
+pub(super) enum Network {
     /// Loopback.
     None,
     /// Loopback, and addresses in 10.255.0.0/16 that never answer.
@@ -265,7 +265,7 @@ pub enum Network {
 
 /// Something of the host in a container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Bind {
+pub(super) struct Bind {
     /// A directory or file on the host; none is an empty directory in memory.
     pub source: Option<PathBuf>,
     /// In the container; made when it is not there.
@@ -276,7 +276,7 @@ pub struct Bind {
 
 /// What a container may use.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Limits {
+pub(super) struct Limits {
     /// Bytes of memory.
     pub memory: Option<u64>,
     /// Thousandths of a processor.
@@ -289,7 +289,7 @@ pub struct Limits {
 
 /// Files for `COPY` and `ADD`.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Copy {
+pub(super) struct Copy {
     /// The tree to copy to.
     pub root: Root,
     /// The tree to copy from.
@@ -310,7 +310,7 @@ pub struct Copy {
 
 /// Where the files of a `COPY` are.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum CopySource {
+pub(super) enum CopySource {
     /// A directory of the host.
     Directory(PathBuf),
     /// Names of layers in [`Root::snapshots`], the highest first.
@@ -319,7 +319,7 @@ pub enum CopySource {
 
 /// A step towards a container that the kernel may refuse to this process, whatever it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Step {
+pub(crate) enum Step {
     /// Making a user namespace.
     UserNamespace,
     /// Mapping users and groups into it.
@@ -338,7 +338,7 @@ pub enum Step {
 
 /// How the first process of a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Status {
+pub(super) enum Status {
     /// By itself, with this code.
     Code(i32),
     /// By this signal.
@@ -347,7 +347,7 @@ pub enum Status {
 
 /// The answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Response {
+pub(super) enum Response {
     /// A container ended.
     Ended {
         /// Its exit code, 128 and the signal where it was killed.
@@ -381,7 +381,7 @@ pub enum Response {
 
 /// The answer to a [`SessionOperation`]. Without one the session has ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum SessionResponse {
+pub(super) enum SessionResponse {
     /// A command of a session ended.
     Exited {
         /// Its exit code, or the signal that ended it.
@@ -416,7 +416,7 @@ pub enum SessionResponse {
 }
 
 /// Returns a request as it travels: the length of its text, and the text.
-pub fn framed(request: &impl Serialize) -> Vec<u8> {
+pub(super) fn framed(request: &impl Serialize) -> Vec<u8> {
     let text = serde_json::to_vec(request).expect("a request is valid JSON");
     let mut framed = u32::try_from(text.len()).expect("a request is small").to_be_bytes().to_vec();
     framed.extend(text);

@@ -36,7 +36,7 @@ pub(super) struct Snapshots {
 
 impl Snapshots {
     /// Opens the directory below `dir` that belongs to this identity and way to store.
-    pub fn open(
+    pub(super) fn open(
         dir: &Path,
         storage: Storage,
         helper_client: HelperClient,
@@ -81,29 +81,29 @@ impl Snapshots {
     }
 
     /// The directory of layers, in which names are relative.
-    pub fn layers(&self) -> PathBuf {
+    pub(super) fn layers(&self) -> PathBuf {
         self.dir.join("s")
     }
 
     /// The directory of containers.
-    pub fn containers(&self) -> PathBuf {
+    pub(super) fn containers(&self) -> PathBuf {
         self.dir.join("c")
     }
 
     /// How layers are put together.
-    pub fn storage(&self) -> Storage {
+    pub(super) fn storage(&self) -> Storage {
         self.storage
     }
 
     /// Returns the name of a layer's directory.
-    pub fn name(diff_id: &DiffId) -> String {
+    pub(super) fn name(diff_id: &DiffId) -> String {
         let hex = diff_id.hex();
         hex.get(..DIGITS).unwrap_or(hex).to_owned()
     }
 
     /// Returns the directories of layers, the highest first. An image may have a layer twice, and
     /// the kernel takes none twice: the higher one has all that the lower one would add.
-    pub fn lowers(diff_ids: &[DiffId]) -> Vec<String> {
+    pub(super) fn lowers(diff_ids: &[DiffId]) -> Vec<String> {
         let mut names = Vec::new();
         for name in diff_ids.iter().rev().map(Self::name) {
             if !names.contains(&name) {
@@ -114,13 +114,13 @@ impl Snapshots {
     }
 
     /// Tells whether a layer is unpacked.
-    pub fn has(&self, diff_id: &DiffId) -> bool {
+    pub(super) fn has(&self, diff_id: &DiffId) -> bool {
         self.layers().join(Self::name(diff_id)).exists()
     }
 
     /// Unpacks a layer from its tar unless it is there. Blocks. A tar that is not the layer is not
     /// kept: the error is [`NotTheLayer::Differs`].
-    pub fn unpack(
+    pub(super) fn unpack(
         &self,
         diff_id: &DiffId,
         tar: impl FnOnce() -> Result<Box<dyn Read>>,
@@ -180,7 +180,7 @@ impl Snapshots {
     }
 
     /// Makes the tree that a container starts from.
-    pub fn root(&self, diff_ids: &[DiffId], throw_away: bool) -> Result<Root> {
+    pub(super) fn root(&self, diff_ids: &[DiffId], throw_away: bool) -> Result<Root> {
         let container = self.aside()?;
         let name = container.file_name().expect("a container has a name");
         let root = Root {
@@ -198,17 +198,22 @@ impl Snapshots {
     }
 
     /// Checks that the tree of a container was not taken away meanwhile.
-    pub fn prove(&self, root: &Root) -> Result<()> {
+    pub(super) fn prove(&self, root: &Root) -> Result<()> {
         if root.is_there() { Ok(()) } else { Err(vanished()) }
     }
 
     /// Returns the directory of a container on this machine.
-    pub fn scratch(&self, root: &Root) -> PathBuf {
+    pub(super) fn scratch(&self, root: &Root) -> PathBuf {
         self.containers().join(root.scratch.file_name().expect("a container has a name"))
     }
 
     /// Writes what a container changed as a tar. Blocks.
-    pub fn pack(&self, root: &Root, since: i128, output: &mut dyn std::io::Write) -> Result<()> {
+    pub(super) fn pack(
+        &self,
+        root: &Root,
+        since: i128,
+        output: &mut dyn std::io::Write,
+    ) -> Result<()> {
         let scratch = self.scratch(root);
         let (directory, into) = match self.storage {
             Storage::Overlay => (scratch.join("u"), None),
@@ -222,7 +227,7 @@ impl Snapshots {
     }
 
     /// Keeps what a container changed as the unpacked layer that it was packed to.
-    pub fn keep(&self, root: &Root, diff_id: &DiffId) -> Result<()> {
+    pub(super) fn keep(&self, root: &Root, diff_id: &DiffId) -> Result<()> {
         let target = self.layers().join(Self::name(diff_id));
         if target.exists() {
             return Ok(());
@@ -231,13 +236,13 @@ impl Snapshots {
     }
 
     /// Removes trees that containers made. Blocks.
-    pub fn remove(&self, paths: &[PathBuf]) -> Result<()> {
+    pub(super) fn remove(&self, paths: &[PathBuf]) -> Result<()> {
         self.helper_client.call(Operation::Remove { paths: paths.to_vec() }, None, None)
     }
 
     /// Takes away the directory of a container that is nobody's. It leaves its name at once: whoever
     /// should have it after all finds that it is gone, and never a half of it.
-    pub fn take_away(&self, container: &Path) -> Result<()> {
+    pub(super) fn take_away(&self, container: &Path) -> Result<()> {
         let aside = format!("{}-gone{:08x}", self.owner, rand::random::<u32>());
         let aside = self.containers().join(aside);
         let path = match fs::rename(container, &aside) {
@@ -249,7 +254,7 @@ impl Snapshots {
 
     /// Removes the directories of containers whose owner is dead; returns their names, and those of
     /// containers that stay.
-    pub fn remove_leftovers(&self, judge: &Judge<'_>) -> Result<Removed> {
+    pub(super) fn remove_leftovers(&self, judge: &Judge<'_>) -> Result<Removed> {
         let containers = self.containers();
         let mut found = Removed::default();
         let entries = fs::read_dir(&containers);
@@ -272,7 +277,7 @@ impl Snapshots {
 
     /// Tells the kernel's clock for changes of files, in nanoseconds, after a tick of it: what is
     /// changed from now on is later than what was changed before.
-    pub fn now(&self) -> Result<i128> {
+    pub(super) fn now(&self) -> Result<i128> {
         let action = "read the time of a file";
         let file = tempfile::tempfile_in(self.containers());
         let file = file.map_err(file_error(action, &self.dir))?;

@@ -79,7 +79,7 @@ const CODES: [(&str, Meaning); 18] = [
 
 impl Answer {
     /// Reads what came.
-    pub async fn read(mut response: Response) -> Answer {
+    pub(super) async fn read(mut response: Response) -> Answer {
         let status = response.status().as_u16();
         let wait = crate::retry::retry_after(response.headers());
         let mut body = Vec::new();
@@ -101,7 +101,7 @@ impl Answer {
     }
 
     /// Tells what it means, for a push or for what is read.
-    pub fn meaning(&self, pushing: bool) -> Meaning {
+    pub(super) fn meaning(&self, pushing: bool) -> Meaning {
         let meaning = match (self.coded(), self.status) {
             // A status that says "not there" is meant also where the code is about rights: so
             // registries hide what somebody may not see.

@@ -72,7 +72,7 @@ pub(super) struct Index {
 
 impl Artifact {
     /// Makes a manifest of layers.
-    pub fn new(config: Part, layers: Vec<Part>) -> Artifact {
+    pub(crate) fn new(config: Part, layers: Vec<Part>) -> Artifact {
         Artifact {
             schema_version: 2,
             media_type: MANIFEST.to_owned(),
@@ -91,12 +91,12 @@ impl Artifact {
 
 impl Part {
     /// Describes the empty document.
-    pub fn empty() -> Part {
+    pub(crate) fn empty() -> Part {
         Part::of(EMPTY, b"{}")
     }
 
     /// Describes bytes.
-    pub fn of(media_type: &str, bytes: &[u8]) -> Part {
+    pub(crate) fn of(media_type: &str, bytes: &[u8]) -> Part {
         Part {
             media_type: media_type.to_owned(),
             digest: Digest::of(bytes).oci(),
@@ -114,12 +114,12 @@ pub(crate) fn tag_of(digest: &str, suffix: &str) -> String {
 
 impl RegistryClient {
     /// Returns the repository's name, with its registry.
-    pub fn repository(&self) -> String {
+    pub(crate) fn repository(&self) -> String {
         format!("{}/{}", self.registry.name(), self.parts.repository)
     }
 
     /// Fetches the manifest of a tag or a digest; none where the registry does not have it.
-    pub async fn manifest_bytes(&self, version: &str) -> Result<Option<Vec<u8>>> {
+    pub(crate) async fn manifest_bytes(&self, version: &str) -> Result<Option<Vec<u8>>> {
         let accept = |request: RequestBuilder| request.header(ACCEPT, MANIFESTS.join(", "));
         let response = match self.ask(Method::GET, &format!("manifests/{version}"), accept).await {
             Err(EngineError::NotFound { .. }) => return Ok(None),
@@ -130,14 +130,14 @@ impl RegistryClient {
     }
 
     /// Fetches a manifest of something that is no image.
-    pub async fn artifact(&self, version: &str) -> Result<Option<Artifact>> {
+    pub(crate) async fn artifact(&self, version: &str) -> Result<Option<Artifact>> {
         let Some(bytes) = self.manifest_bytes(version).await? else { return Ok(None) };
         let read = serde_json::from_slice(&bytes);
         read.map(Some).map_err(|error| self.refused(format!("`{version}` is no manifest: {error}")))
     }
 
     /// Fetches a blob of no more than `most` bytes.
-    pub async fn small_blob(&self, part: &Part, most: u64) -> Result<Vec<u8>> {
+    pub(crate) async fn small_blob(&self, part: &Part, most: u64) -> Result<Vec<u8>> {
         if part.size > most {
             return Err(
                 self.refused(format!("{} of {} bytes is too large", part.digest, part.size))
@@ -169,7 +169,7 @@ impl RegistryClient {
     }
 
     /// Lists what refers to a manifest.
-    pub async fn referrers(&self, digest: &str) -> Result<Vec<Part>> {
+    pub(crate) async fn referrers(&self, digest: &str) -> Result<Vec<Part>> {
         let accept = |request: RequestBuilder| request.header(ACCEPT, INDEX);
         let listed = match self.ask(Method::GET, &format!("referrers/{digest}"), accept).await {
             Ok(response) if is_index(&response) => {
@@ -191,7 +191,7 @@ impl RegistryClient {
     }
 
     /// Uploads a small blob, where the registry does not have it.
-    pub async fn put_blob(&self, media_type: &str, bytes: Vec<u8>) -> Result<Part> {
+    pub(crate) async fn put_blob(&self, media_type: &str, bytes: Vec<u8>) -> Result<Part> {
         let part = Part::of(media_type, &bytes);
         if !self.has_blob(&part.digest).await? {
             self.push_blob(&part.digest, part.size, Body::from(bytes)).await?;
@@ -200,13 +200,13 @@ impl RegistryClient {
     }
 
     /// Uploads the manifest of something under a tag.
-    pub async fn put_tagged(&self, tag: &str, artifact: &Artifact) -> Result<()> {
+    pub(crate) async fn put_tagged(&self, tag: &str, artifact: &Artifact) -> Result<()> {
         self.put(tag, MANIFEST, artifact.bytes()).await.map(drop)
     }
 
     /// Uploads the manifest of something that refers to `subject`, and lists it where the registry
     /// does not do that itself.
-    pub async fn put_referrer(&self, subject: &Part, mut artifact: Artifact) -> Result<()> {
+    pub(crate) async fn put_referrer(&self, subject: &Part, mut artifact: Artifact) -> Result<()> {
         self.put_blob(EMPTY, b"{}".to_vec()).await?;
         artifact.subject = Some(subject.clone());
         let bytes = artifact.bytes();

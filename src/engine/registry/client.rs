@@ -42,7 +42,10 @@ impl Registry {
     ///
     /// # Errors
     /// A client cannot be made: the authorities that the host names cannot be read.
-    pub fn new(name: &str, credential: Option<DockerCredential>) -> Result<Registry, String> {
+    pub(crate) fn new(
+        name: &str,
+        credential: Option<DockerCredential>,
+    ) -> Result<Registry, String> {
         let builder = crate::http::client().map_err(|error| in_one_line(&error))?;
         // Blobs come as they are stored: their digests are of those bytes.
         let client = builder.no_gzip().build().map_err(|error| in_one_line(&error))?;
@@ -69,7 +72,7 @@ impl Registry {
     }
 
     /// Returns its name in references.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 

@@ -39,7 +39,7 @@ pub(super) enum Challenge {
 
 impl Challenge {
     /// Reads the challenge of an answer: a token is preferred, as Docker does.
-    pub fn of(headers: &HeaderMap) -> Challenge {
+    pub(super) fn of(headers: &HeaderMap) -> Challenge {
         let mut found = Challenge::None;
         for header in headers.get_all(WWW_AUTHENTICATE) {
             let Ok(text) = header.to_str() else { continue };
@@ -87,7 +87,7 @@ pub(super) struct Granted {
 impl Login {
     /// Tells whether a challenge that came with a refusal is worth another try; `kept` tells whether
     /// the request was made with a token of an earlier one.
-    pub fn is_news(&self, challenge: &Challenge, has_credential: bool, kept: bool) -> bool {
+    pub(super) fn is_news(&self, challenge: &Challenge, has_credential: bool, kept: bool) -> bool {
         let other = self.challenge.as_ref() != Some(challenge);
         match challenge {
             Challenge::None => false,
@@ -97,14 +97,14 @@ impl Login {
     }
 
     /// Takes a challenge that came with a refusal; what was granted before does not hold.
-    pub fn challenged(&mut self, challenge: Challenge) {
+    pub(super) fn challenged(&mut self, challenge: Challenge) {
         self.challenge = Some(challenge);
         self.tokens.clear();
     }
 
     /// Adds to a request what the registry wants for it; tells whether that is a token of an earlier
     /// request.
-    pub async fn authorise(
+    pub(super) async fn authorise(
         &mut self,
         client: &Client,
         credential: Option<&DockerCredential>,

@@ -97,7 +97,7 @@ fn parse(action: &str, reference: &str) -> Result<Parts> {
 impl RegistryClient {
     /// Opens the repository of a reference.
     #[cfg(any(test, feature = "embedded"))]
-    pub async fn open(
+    pub(crate) async fn open(
         client_config: Option<&PathBuf>,
         access: Access,
         reference: &str,
@@ -108,7 +108,11 @@ impl RegistryClient {
     }
 
     /// Makes the repository of a reference in an open registry.
-    pub fn of(registry: Arc<Registry>, access: Access, reference: &str) -> Result<RegistryClient> {
+    pub(crate) fn of(
+        registry: Arc<Registry>,
+        access: Access,
+        reference: &str,
+    ) -> Result<RegistryClient> {
         let verb = match access {
             Access::Pull => "pull",
             Access::Push => "push",
@@ -139,7 +143,7 @@ impl RegistryClient {
     }
 
     /// Fetches the manifest of a platform, whose bytes match its digest.
-    pub async fn manifest(&self, platform: &Platform) -> Result<(Vec<u8>, String)> {
+    pub(crate) async fn manifest(&self, platform: &Platform) -> Result<(Vec<u8>, String)> {
         let mut asked = self.parts.version.clone();
         // A list may hold lists, though none of the known registries has such.
         for _ in 0..3 {
@@ -176,7 +180,7 @@ impl RegistryClient {
     }
 
     /// Fetches a blob from a byte on.
-    pub async fn blob(&self, digest: &str, from: u64) -> Result<Blob> {
+    pub(crate) async fn blob(&self, digest: &str, from: u64) -> Result<Blob> {
         let part = |request: RequestBuilder| match from {
             0 => request,
             from => request.header(RANGE, format!("bytes={from}-")),
@@ -187,7 +191,7 @@ impl RegistryClient {
     }
 
     /// Tells whether the repository has a blob.
-    pub async fn has_blob(&self, digest: &str) -> Result<bool> {
+    pub(crate) async fn has_blob(&self, digest: &str) -> Result<bool> {
         let url = self.registry.url(&self.parts.repository, &format!("blobs/{digest}"));
         let scope = self.scope(self.access);
         match self.registry.send(&scope, Method::HEAD, &url, |request| request).await {
@@ -199,7 +203,7 @@ impl RegistryClient {
 
     /// Takes a blob from another repository of the registry; tells whether that could be done.
     #[cfg(feature = "embedded")]
-    pub async fn mount(&self, repository: &str, digest: &str) -> bool {
+    pub(crate) async fn mount(&self, repository: &str, digest: &str) -> bool {
         let mount = |request: RequestBuilder| {
             request.query(&[("mount", digest), ("from", repository)]).header(CONTENT_LENGTH, 0)
         };
@@ -208,7 +212,7 @@ impl RegistryClient {
     }
 
     /// Uploads a blob.
-    pub async fn push_blob(&self, digest: &str, size: u64, body: Body) -> Result<()> {
+    pub(crate) async fn push_blob(&self, digest: &str, size: u64, body: Body) -> Result<()> {
         let empty = |request: RequestBuilder| request.header(CONTENT_LENGTH, 0);
         let begun = self.ask(Method::POST, "blobs/uploads/", empty).await?;
         let location = begun.headers().get(LOCATION).and_then(|to| to.to_str().ok());
@@ -228,7 +232,7 @@ impl RegistryClient {
 
     /// Uploads the manifest, whose blobs are there.
     #[cfg(feature = "embedded")]
-    pub async fn push_manifest(&self, text: &[u8], media_type: &str) -> Result<()> {
+    pub(crate) async fn push_manifest(&self, text: &[u8], media_type: &str) -> Result<()> {
         let tag = &self.parts.version;
         let with =
             |request: RequestBuilder| request.header(CONTENT_TYPE, media_type).body(text.to_vec());
@@ -236,7 +240,7 @@ impl RegistryClient {
     }
 
     /// Reads the manifest and the config of an image; `None` when the registry does not have it.
-    pub async fn describe(&self, platform: &Platform) -> Result<Option<Described>> {
+    pub(crate) async fn describe(&self, platform: &Platform) -> Result<Option<Described>> {
         match self.described(platform).await {
             Err(EngineError::NotFound { .. }) => Ok(None),
             described => described.map(Some),
@@ -271,7 +275,7 @@ impl RegistryClient {
     }
 
     /// Returns the tags of the repository; none when the registry does not have it.
-    pub async fn tags(&self) -> Result<Vec<String>> {
+    pub(crate) async fn tags(&self) -> Result<Vec<String>> {
         let mut tags: Vec<String> = Vec::new();
         loop {
             let last = tags.last().cloned();
@@ -299,7 +303,7 @@ impl RegistryClient {
     }
 
     /// Makes the error of an answer that will not be another one.
-    pub fn refused(&self, reason: impl Into<String>) -> EngineError {
+    pub(crate) fn refused(&self, reason: impl Into<String>) -> EngineError {
         let reason = reason.into();
         if self.access == Access::Pull {
             return EngineError::Pull { reference: self.name.clone(), reason };
@@ -308,12 +312,12 @@ impl RegistryClient {
     }
 
     /// Makes the error of a transfer that may go better the next time.
-    pub fn broke_off(&self, why: &dyn std::error::Error) -> EngineError {
+    pub(crate) fn broke_off(&self, why: &dyn std::error::Error) -> EngineError {
         EngineError::Transient { action: self.action.clone(), source: in_one_line(why).into() }
     }
 
     /// Makes the error of bytes that are not those of their digest.
-    pub fn damaged(&self, what: String) -> EngineError {
+    pub(crate) fn damaged(&self, what: String) -> EngineError {
         self.broke_off(&Damaged(what))
     }
 

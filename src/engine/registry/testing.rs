@@ -23,18 +23,18 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Reply {
+    pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Reply {
         Reply { status, headers: Vec::new(), body: body.into() }
     }
 
     /// The document of an error.
-    pub fn coded(status: u16, code: &str) -> Reply {
+    pub(crate) fn coded(status: u16, code: &str) -> Reply {
         let error = serde_json::json!({"code": code, "message": "in its own words", "detail": {}});
         let body = serde_json::json!({ "errors": [error] }).to_string();
         Reply::new(status, body).with("Content-Type", "application/json")
     }
 
-    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Reply {
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Reply {
         self.headers.push((name, value.into()));
         self
     }
@@ -47,7 +47,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub async fn start(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Server {
+    pub(crate) async fn start(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -61,7 +61,7 @@ impl Server {
     }
 
     /// Serves a registry whose greeting is fine and which answers everything else alike.
-    pub async fn always(reply: Reply) -> Server {
+    pub(crate) async fn always(reply: Reply) -> Server {
         Server::start(move |asked| match asked.line.contains(" /v2/ ") {
             true => Reply::new(200, "{}"),
             false => reply.clone(),
@@ -70,7 +70,7 @@ impl Server {
     }
 
     /// What was asked, without greetings.
-    pub fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         let asked = self.asked.lock().unwrap();
         asked.iter().filter(|one| !one.line.contains(" /v2/ ")).cloned().collect()
     }

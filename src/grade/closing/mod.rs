@@ -86,7 +86,11 @@ pub(super) struct Watcher(Box<dyn Watch>);
 impl Watcher {
     /// Returns the watcher for a format, by the first of its parsers; `None` for runners that end
     /// without counts, and for those that only failures are read of.
-    pub fn new(format: &str, parse: Option<Parse>, context: &Context<'_>) -> Option<Watcher> {
+    pub(super) fn new(
+        format: &str,
+        parse: Option<Parse>,
+        context: &Context<'_>,
+    ) -> Option<Watcher> {
         let pytest = [
             "parse_log_pytest",
             "parse_log_pytest_options",
@@ -105,7 +109,7 @@ impl Watcher {
     }
 
     /// Takes a line without its end.
-    pub fn line(&mut self, raw: &str) {
+    pub(super) fn line(&mut self, raw: &str) {
         match raw.contains('\x1b') {
             true => self.0.line(&without_colours(raw), raw),
             false => self.0.line(raw, raw),
@@ -113,7 +117,7 @@ impl Watcher {
     }
 
     /// Takes the end of the output, and what the lines say.
-    pub fn finish(self, map: &StatusMap) -> Finding {
+    pub(super) fn finish(self, map: &StatusMap) -> Finding {
         self.0.finish(map)
     }
 }

@@ -52,7 +52,7 @@ pub(super) struct Pytest {
 
 impl Pytest {
     /// Follows the lines that `parse` reads.
-    pub fn new(parse: Parse, context: &Context<'_>) -> Self {
+    pub(super) fn new(parse: Parse, context: &Context<'_>) -> Self {
         let strict = context.strict;
         let map = || if strict { StatusMap::strict() } else { StatusMap::default() };
         Pytest {

@@ -350,7 +350,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub fn new(runner: &'static Runner, runs: Option<u64>) -> Self {
+    pub(super) fn new(runner: &'static Runner, runs: Option<u64>) -> Self {
         Tally {
             runner,
             runs,

@@ -24,7 +24,7 @@ pub(super) struct Unittest {
 
 impl Unittest {
     /// Follows as many runs as the script makes: one, where that is not known.
-    pub fn new(runs: Option<u64>) -> Self {
+    pub(super) fn new(runs: Option<u64>) -> Self {
         Unittest {
             runs: runs.unwrap_or(1).max(1),
             ran: 0,

@@ -139,7 +139,7 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Takes a line without its end.
-    pub fn line(&mut self, line: &str) {
+    pub(super) fn line(&mut self, line: &str) {
         if let Some(watcher) = &mut self.watcher {
             watcher.line(line);
         }
@@ -156,7 +156,7 @@ impl Reader {
     }
 
     /// Returns what the log says, and how the runner's own closing goes with it.
-    pub fn finish(self) -> Result<(StatusMap, Finding), ReadError> {
+    pub(super) fn finish(self) -> Result<(StatusMap, Finding), ReadError> {
         let Reader { state, mut map, instance_id, version, strict, watcher } = self;
         match state {
             State::Line(_) => {}

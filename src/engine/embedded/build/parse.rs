@@ -13,7 +13,7 @@ use super::stage::{CommandForm, CopySpec, Instruction, Origin, Stage, Step, argu
 
 /// Reads the stages that the last one needs. They stand on no image that [`external_images`] does not
 /// find: it would be in no key.
-pub fn stages(text: &str, args: &BTreeMap<String, String>) -> Result<Vec<Stage>, String> {
+pub(crate) fn stages(text: &str, args: &BTreeMap<String, String>) -> Result<Vec<Stage>, String> {
     let known = external_images(text, args);
     let (text, added) = alone(&normalise(text));
     let parsed = parse_dockerfile::parse(&text).map_err(|error| error.to_string())?;

@@ -5,7 +5,10 @@
 const DEEPEST: usize = 32;
 
 /// Splits text into words, without their quotes and with variables expanded.
-pub fn words(text: &str, value: &dyn Fn(&str) -> Option<String>) -> Result<Vec<String>, String> {
+pub(super) fn words(
+    text: &str,
+    value: &dyn Fn(&str) -> Option<String>,
+) -> Result<Vec<String>, String> {
     let mut lexer = Lexer { rest: text, value, depth: 0 };
     let mut words = Vec::new();
     loop {
@@ -18,12 +21,12 @@ pub fn words(text: &str, value: &dyn Fn(&str) -> Option<String>) -> Result<Vec<S
 }
 
 /// Expands variables and removes quotes in text that is one word, whatever is in it.
-pub fn expand(text: &str, value: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+pub(super) fn expand(text: &str, value: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     Lexer { rest: text, value, depth: 0 }.word(false)
 }
 
 /// Splits `NAME=value …`, or the older `NAME value`, into pairs.
-pub fn pairs(
+pub(super) fn pairs(
     text: &str,
     value: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Vec<(String, String)>, String> {

@@ -9,7 +9,7 @@ use super::shell_lexer::{expand, pairs, words};
 
 /// Where files come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// Nothing.
     Scratch,
     /// An earlier stage.
@@ -19,7 +19,7 @@ pub enum Origin {
 }
 
 /// A stage.
-pub struct Stage {
+pub(crate) struct Stage {
     /// What it stands on.
     pub origin: Origin,
     /// Its instructions, but for `FROM`.
@@ -31,7 +31,7 @@ pub struct Stage {
 }
 
 /// An instruction.
-pub struct Step {
+pub(crate) struct Step {
     /// The line where it begins.
     pub line: usize,
     /// The text, continued lines joined.
@@ -63,7 +63,7 @@ pub(super) enum CommandForm {
 }
 
 /// What a step does.
-pub enum Action {
+pub(crate) enum Action {
     /// It changed the config only.
     Config,
     /// It runs a command.
@@ -73,7 +73,7 @@ pub enum Action {
 }
 
 /// A `RUN`.
-pub struct Run {
+pub(crate) struct Run {
     /// The program and its arguments; none runs `program`.
     pub words: Vec<String>,
     /// A file that is run.
@@ -84,7 +84,7 @@ pub struct Run {
 
 /// A `--mount` of a `RUN`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mount {
+pub(crate) enum Mount {
     /// A directory that builds share.
     Cache {
         /// Which one.
@@ -119,7 +119,7 @@ pub enum Mount {
 
 /// A `COPY`, `ADD` or `WORKDIR`.
 #[derive(Debug, Clone)]
-pub struct CopySpec {
+pub(crate) struct CopySpec {
     /// Where the files are; none is the context.
     pub from: Option<Origin>,
     /// Patterns; none makes a directory.
@@ -135,7 +135,7 @@ pub struct CopySpec {
 }
 
 /// The variables that a step sees.
-pub struct Variables {
+pub(crate) struct Variables {
     env: Vec<String>,
     args: BTreeMap<String, String>,
     global: BTreeMap<String, String>,
@@ -152,7 +152,7 @@ impl Variables {
     }
 
     /// Returns the environment of a command: arguments, and over them the image's variables.
-    pub fn environment(&self) -> Vec<String> {
+    pub(crate) fn environment(&self) -> Vec<String> {
         let args = self.args.iter().map(|(name, value)| format!("{name}={value}"));
         args.chain(self.env.iter().cloned()).collect()
     }
@@ -160,7 +160,7 @@ impl Variables {
 
 impl Stage {
     /// Returns the variables at the start of the stage.
-    pub fn variables(&self, env: &[String]) -> Variables {
+    pub(crate) fn variables(&self, env: &[String]) -> Variables {
         Variables {
             env: env.to_vec(),
             args: BTreeMap::new(),
@@ -171,7 +171,7 @@ impl Stage {
 }
 
 /// Lists the images that the stages stand on or copy from.
-pub fn images(stages: &[Stage]) -> Vec<String> {
+pub(crate) fn images(stages: &[Stage]) -> Vec<String> {
     let mut images = Vec::new();
     for stage in stages {
         let copied = stage.steps.iter().filter_map(|step| match &step.kind {
@@ -203,7 +203,11 @@ pub(super) fn arguments(
 
 impl Step {
     /// Does what the step does to variables and config, and returns what is left to do.
-    pub fn action(&self, variables: &mut Variables, built: &mut Built) -> Result<Action, String> {
+    pub(crate) fn action(
+        &self,
+        variables: &mut Variables,
+        built: &mut Built,
+    ) -> Result<Action, String> {
         let value = |name: &str| variables.get(name);
         match &self.kind {
             Instruction::Label | Instruction::WithoutEffect => {}
@@ -281,7 +285,7 @@ impl Step {
     }
 
     /// Tells whether the instruction names something.
-    pub fn mentions(&self, text: &str) -> bool {
+    pub(crate) fn mentions(&self, text: &str) -> bool {
         match &self.kind {
             Instruction::Run {
                 command: CommandForm::Shell(line) | CommandForm::Program(line),
@@ -292,7 +296,7 @@ impl Step {
     }
 
     /// Tells whether it is a `RUN`.
-    pub fn runs(&self) -> bool {
+    pub(crate) fn runs(&self) -> bool {
         matches!(self.kind, Instruction::Run { .. })
     }
 }

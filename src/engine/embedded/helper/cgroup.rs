@@ -12,13 +12,13 @@ use super::failure::{Context as _, Failure};
 const MOUNT: &str = "/sys/fs/cgroup";
 
 /// The directory of all groups of imgforge, in each hierarchy.
-pub const PARENT: &str = "imgforge";
+pub(crate) const PARENT: &str = "imgforge";
 
 /// The period of processor time, in microseconds.
 const PERIOD: u64 = 100_000;
 
 /// The control groups of one container.
-pub struct Group {
+pub(super) struct Group {
     /// One for each hierarchy of version 1, or the one of version 2.
     directories: Vec<PathBuf>,
     unified: bool,
@@ -27,11 +27,11 @@ pub struct Group {
 }
 
 /// What a process needs to enter a group: opened while it can be seen.
-pub struct Entry(Vec<fs::File>);
+pub(super) struct Entry(Vec<fs::File>);
 
 impl Entry {
     /// Moves this process into the group; tells whether there is one.
-    pub fn enter(self) -> Result<bool, Failure> {
+    pub(super) fn enter(self) -> Result<bool, Failure> {
         use std::io::Write as _;
         let grouped = !self.0.is_empty();
         for mut file in self.0 {
@@ -42,7 +42,7 @@ impl Entry {
 }
 
 /// Tells whether containers can be limited as a whole; else why not.
-pub fn available(identity: &Identity, owner: &str) -> Result<(), String> {
+pub(crate) fn available(identity: &Identity, owner: &str) -> Result<(), String> {
     let limits = Limits {
         memory: Some(1 << 30),
         milli_cpus: None,
@@ -59,7 +59,7 @@ pub fn available(identity: &Identity, owner: &str) -> Result<(), String> {
 
 impl Group {
     /// Makes the group with its limits, as far as that may be done.
-    pub fn make(limits: &Limits, identity: &Identity) -> Group {
+    pub(super) fn make(limits: &Limits, identity: &Identity) -> Group {
         let mut group = Group { directories: Vec::new(), unified: false, warnings: Vec::new() };
         if limits.group.is_empty() {
             group.warn(limits, None);
@@ -153,12 +153,12 @@ impl Group {
     }
 
     /// Tells whether there is a group: without one, limits are those of single processes.
-    pub fn exists(&self) -> bool {
+    pub(super) fn exists(&self) -> bool {
         !self.directories.is_empty()
     }
 
     /// Opens what the container's first process enters by.
-    pub fn entry(&self) -> Entry {
+    pub(super) fn entry(&self) -> Entry {
         let open = |directory: &PathBuf| {
             fs::OpenOptions::new().write(true).open(directory.join("cgroup.procs")).ok()
         };
@@ -166,7 +166,7 @@ impl Group {
     }
 
     /// Returns how many processes of the group the kernel killed for its memory.
-    pub fn memory_kills(&self) -> u64 {
+    pub(super) fn memory_kills(&self) -> u64 {
         let name = if self.unified { "memory.events" } else { "memory.oom_control" };
         let count = |directory: &PathBuf| {
             let text = fs::read_to_string(directory.join(name)).ok()?;
@@ -176,7 +176,7 @@ impl Group {
     }
 
     /// Removes the group, whose processes have ended.
-    pub fn remove(&self) {
+    pub(super) fn remove(&self) {
         for directory in &self.directories {
             // The kernel may not have let go of the last process yet.
             for _ in 0..50 {
@@ -192,19 +192,19 @@ impl Group {
 }
 
 /// Tells whether the groups are those of version 2.
-pub fn is_unified() -> bool {
+pub(crate) fn is_unified() -> bool {
     Path::new(MOUNT).join("cgroup.controllers").exists()
 }
 
 /// Returns the directory of this process's group in version 2.
-pub fn own() -> io::Result<PathBuf> {
+pub(crate) fn own() -> io::Result<PathBuf> {
     let text = fs::read_to_string("/proc/self/cgroup")?;
     let own = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
     Ok(Path::new(MOUNT).join(own))
 }
 
 /// Returns the directory in which the groups of containers are made, in version 2.
-pub fn parent(identity: &Identity) -> io::Result<PathBuf> {
+pub(crate) fn parent(identity: &Identity) -> io::Result<PathBuf> {
     unified_parent(identity).map_err(|(_, error)| error)
 }
 
@@ -249,7 +249,7 @@ fn unified_parent(identity: &Identity) -> Result<PathBuf, (PathBuf, io::Error)> 
 const LEAF: &str = "imgforge-self";
 
 /// Moves the processes of a group to one below it: a group with processes passes nothing on.
-pub fn move_to_leaf(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
+pub(crate) fn move_to_leaf(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
     let leaf = directory.join(LEAF);
     fs::create_dir_all(&leaf).map_err(|error| (leaf.clone(), error))?;
     let processes = directory.join("cgroup.procs");
@@ -273,7 +273,7 @@ pub fn move_to_leaf(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
     Ok(())
 }
 
-pub fn pass_on(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
+pub(crate) fn pass_on(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
     let control = directory.join("cgroup.subtree_control");
     let text = fs::read_to_string(&control).map_err(|error| (control.clone(), error))?;
     for controller in ["memory", "cpu", "pids"] {

@@ -9,7 +9,7 @@ use super::failure::{Context as _, During as _, Failure};
 use super::{inherited, privileges, users};
 
 /// Why this process did not become the command.
-pub enum NotBecome {
+pub(super) enum NotBecome {
     /// The command is at fault: its program, or the directory that it starts in.
     Command {
         /// The path that could not be used.
@@ -31,7 +31,7 @@ impl From<Failure> for NotBecome {
 
 /// Becomes the command of a container; returns only why not. `last` is done when nothing else is left
 /// to do, as the command's user.
-pub fn become_command(
+pub(super) fn become_command(
     request: &Container,
     identity: &Identity,
     user: &users::User,

@@ -158,7 +158,7 @@ const FIRST_ARGUMENT: u32 = 16;
 
 /// Makes the filter. It allows all calls of this machine's own kind, which other filters answer.
 /// With `one_owner`, changes of owners succeed and do nothing.
-pub fn filter(one_owner: bool) -> BpfProgram {
+pub(super) fn filter(one_owner: bool) -> BpfProgram {
     let (own, other) = MACHINES;
     let mut program = vec![load(MACHINE)];
     program.extend(when(BPF_JEQ, own, SECCOMP_RET_ALLOW));
@@ -206,7 +206,7 @@ pub fn filter(one_owner: bool) -> BpfProgram {
 }
 
 /// Makes a filter of the crate, which kills what calls by other numbers, leave that to [`filter`].
-pub fn leave_to_others(program: &mut BpfProgram) {
+pub(super) fn leave_to_others(program: &mut BpfProgram) {
     let kill = give(SECCOMP_RET_KILL_PROCESS);
     // It loads the machine, compares it, and kills.
     if let Some(third) = program.get_mut(2)

@@ -20,7 +20,7 @@ use crate::engine::Quota;
 use crate::engine::meter::{Meter, Reading};
 
 /// Runs a container to its end.
-pub fn run(
+pub(super) fn run(
     request: Container,
     identity: &Identity,
     requester: &mut Requester,

@@ -21,7 +21,7 @@ use super::{merge, remove, root, users};
 const SOURCE: &str = "/dev/source";
 
 /// Copies.
-pub fn copy(request: Copy, identity: &Identity) -> Result<(), Failure> {
+pub(super) fn copy(request: Copy, identity: &Identity) -> Result<(), Failure> {
     root::unshare_mounts()?;
     let snapshots = &request.root.snapshots;
     rustix::process::chdir(snapshots).at("change to", snapshots)?;

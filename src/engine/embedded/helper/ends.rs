@@ -17,7 +17,7 @@ use super::failure::{Context as _, Failure};
 use super::users::User;
 
 /// Makes a terminal of the container's own, and gives its other end to the engine.
-pub fn open_terminal(
+pub(super) fn open_terminal(
     size: WindowSize,
     user: &User,
     identity: &Identity,
@@ -41,7 +41,7 @@ pub fn open_terminal(
 }
 
 /// Makes a terminal that of this process, which leads a session of its own from then on.
-pub fn enter_terminal(terminal: &OwnedFd) -> io::Result<()> {
+pub(super) fn enter_terminal(terminal: &OwnedFd) -> io::Result<()> {
     rustix::process::setsid()?;
     rustix::process::ioctl_tiocsctty(terminal)?;
     rustix::stdio::dup2_stdin(terminal)?;
@@ -50,14 +50,14 @@ pub fn enter_terminal(terminal: &OwnedFd) -> io::Result<()> {
 }
 
 /// Signals that this process takes one by one, instead of being interrupted.
-pub struct Taken {
+pub(super) struct Taken {
     all: libc::sigset_t,
     before: libc::sigset_t,
 }
 
 impl Taken {
     /// Holds all signals back from now on.
-    pub fn all() -> io::Result<Taken> {
+    pub(super) fn all() -> io::Result<Taken> {
         let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
         // SAFETY: `sigfillset` makes a whole set; `sigprocmask` reads it and writes another one.
         unsafe {
@@ -70,7 +70,7 @@ impl Taken {
     }
 
     /// Holds back what was held back before: so the command gets it.
-    pub fn let_go(&self) -> io::Result<()> {
+    pub(super) fn let_go(&self) -> io::Result<()> {
         // SAFETY: the set is whole, and nothing is asked for what was before.
         match unsafe { libc::sigprocmask(libc::SIG_SETMASK, &self.before, ptr::null_mut()) } {
             0 => Ok(()),
@@ -79,7 +79,7 @@ impl Taken {
     }
 
     /// Waits for the next signal.
-    pub fn next(&self) -> io::Result<i32> {
+    pub(super) fn next(&self) -> io::Result<i32> {
         // SAFETY: the set is whole, and nothing is asked for who sent the signal.
         match unsafe { libc::sigwaitinfo(&self.all, ptr::null_mut()) } {
             -1 => Err(io::Error::last_os_error()),
@@ -89,7 +89,7 @@ impl Taken {
 }
 
 /// Passes signals on to the command until it ends, and reaps on the way.
-pub fn pass_signals_on(taken: &Taken, command: Pid) -> io::Result<WaitStatus> {
+pub(super) fn pass_signals_on(taken: &Taken, command: Pid) -> io::Result<WaitStatus> {
     loop {
         let signal = match taken.next() {
             Ok(signal) => signal,
@@ -112,7 +112,7 @@ pub fn pass_signals_on(taken: &Taken, command: Pid) -> io::Result<WaitStatus> {
 }
 
 /// Sends a signal to the first process of a container, which passes it on.
-pub fn signal(first: Pid, number: u8) -> io::Result<()> {
+pub(super) fn signal(first: Pid, number: u8) -> io::Result<()> {
     let Some(signal) = Signal::from_named_raw(i32::from(number)) else { return Ok(()) };
     match rustix::process::kill_process(first, signal) {
         // It ended at that very moment.

@@ -7,7 +7,7 @@ use super::super::protocol::{Response, SessionResponse, Step};
 
 /// What was tried, and why it did not work.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     step: Option<Step>,
     action: String,
     errno: Option<i32>,
@@ -16,23 +16,23 @@ pub struct Failure {
 
 impl Failure {
     /// A failure that is not the system's.
-    pub fn new(action: impl Into<String>, reason: impl Into<String>) -> Failure {
+    pub(crate) fn new(action: impl Into<String>, reason: impl Into<String>) -> Failure {
         Failure { step: None, action: action.into(), errno: None, reason: reason.into() }
     }
 
     /// A failure of the system.
-    pub fn of(action: String, error: &io::Error) -> Failure {
+    pub(crate) fn of(action: String, error: &io::Error) -> Failure {
         let reason = error.to_string();
         Failure { step: None, action, errno: error.raw_os_error(), reason }
     }
 
     /// Says what failed and why.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         format!("cannot {}: {}", self.action, self.reason)
     }
 
     /// A failure that another process of the helper reported.
-    pub fn again(
+    pub(crate) fn again(
         step: Option<Step>,
         action: String,
         errno: Option<i32>,
@@ -57,7 +57,7 @@ impl From<Failure> for SessionResponse {
 }
 
 /// Says which step towards a container a failure belongs to.
-pub trait During<T> {
+pub(super) trait During<T> {
     /// Names the step, unless one inside it is named.
     fn during(self, step: Step) -> Result<T, Failure>;
 }
@@ -69,7 +69,7 @@ impl<T> During<T> for Result<T, Failure> {
 }
 
 /// Says what was tried when the system refuses.
-pub trait Context<T> {
+pub(super) trait Context<T> {
     /// Names an action, such as `mount /proc`.
     fn because(self, action: &str) -> Result<T, Failure>;
 

@@ -11,7 +11,7 @@ use super::init::{Forked, fork};
 
 /// Becomes who the task says. For a range of ids another process, outside the namespace, asks
 /// `newuidmap` and `newgidmap` to give it.
-pub fn assume(identity: &Identity) -> Result<(), Failure> {
+pub(super) fn assume(identity: &Identity) -> Result<(), Failure> {
     match identity {
         Identity::Root => Ok(()),
         Identity::Single { uid, gid } => {

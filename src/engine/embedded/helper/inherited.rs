@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 const STACK: u64 = 8 << 20;
 
 /// Sets it to what a process of a fresh session has.
-pub fn reset() {
+pub(super) fn reset() {
     signals();
     umask(Mode::from_raw_mode(0o022));
     // SAFETY: the call takes a number, and 0 is the personality of every process by default. Under
@@ -37,7 +37,7 @@ pub fn reset() {
 ///
 /// # Errors
 /// Where the open files cannot be listed.
-pub fn close_files() -> io::Result<()> {
+pub(super) fn close_files() -> io::Result<()> {
     // SAFETY: nothing in this process owns a descriptor yet but the first three.
     if unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) } == 0 {
         return Ok(());

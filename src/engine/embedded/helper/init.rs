@@ -14,7 +14,7 @@ use super::failure::{Context as _, During as _, Failure};
 use super::{cgroup, network, root, users};
 
 /// Which of the two a process is after a fork.
-pub enum Forked {
+pub(super) enum Forked {
     /// The new one.
     Child,
     /// The one that was there; the id is the child's.
@@ -22,7 +22,7 @@ pub enum Forked {
 }
 
 /// Forks this process, which must have one thread.
-pub fn fork() -> io::Result<Forked> {
+pub(super) fn fork() -> io::Result<Forked> {
     // SAFETY: the helper has one thread, so the child finds no lock that another thread held.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
@@ -33,7 +33,7 @@ pub fn fork() -> io::Result<Forked> {
 
 /// Forks this process, which must have one thread, into a process namespace of its own. Later children
 /// of this process stay in that of this process.
-pub fn fork_first() -> io::Result<Forked> {
+pub(super) fn fork_first() -> io::Result<Forked> {
     let flags = libc::c_long::from(libc::CLONE_NEWPID | libc::SIGCHLD);
     let none: libc::c_long = 0;
     // SAFETY: without a stack of its own the child goes on with a copy of this one, as after `fork`;
@@ -49,7 +49,7 @@ pub fn fork_first() -> io::Result<Forked> {
 }
 
 /// What the first process gets from the helper.
-pub struct Inherited<'a> {
+pub(super) struct Inherited<'a> {
     /// A byte comes when it may start, the end when the helper is gone.
     pub go: io::PipeReader,
     /// Takes why the container could not be made; of a session, that it is there.
@@ -61,7 +61,7 @@ pub struct Inherited<'a> {
 }
 
 /// Is the first process: never returns.
-pub fn main(
+pub(super) fn main(
     request: &Container,
     identity: &Identity,
     files: &[Vec<u8>],
@@ -189,7 +189,7 @@ fn start(request: &Container, identity: &Identity, user: &users::User, grouped: 
 }
 
 /// Lets go of what the command reads from and writes to.
-pub fn close_ends() -> io::Result<()> {
+pub(super) fn close_ends() -> io::Result<()> {
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;

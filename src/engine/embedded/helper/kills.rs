@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const KILLED: i64 = 128 + libc::SIGKILL as i64;
 
 /// The counts when a container started.
-pub struct Kills {
+pub(super) struct Kills {
     /// The file that has the count of the group, and the count.
     group: Option<(PathBuf, u64)>,
     machine: Option<u64>,
@@ -20,14 +20,14 @@ pub struct Kills {
 
 impl Kills {
     /// Reads the counts.
-    pub fn now() -> Kills {
+    pub(super) fn now() -> Kills {
         let group = group_files().into_iter().find_map(|path| Some((path.clone(), count(&path)?)));
         Kills { group, machine: count(Path::new("/proc/vmstat")) }
     }
 
     /// Tells whether the kernel killed since then what may have been of the container, whose command
     /// ended with this code.
-    pub fn may_be_of(&self, code: Option<i64>) -> bool {
+    pub(super) fn may_be_of(&self, code: Option<i64>) -> bool {
         let more = |path: &Path, before: u64| count(path).is_some_and(|now| now > before);
         let in_group = self.group.as_ref().is_some_and(|(path, before)| more(path, *before));
         let on_machine = self.machine.is_some_and(|before| more(Path::new("/proc/vmstat"), before));

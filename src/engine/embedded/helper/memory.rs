@@ -13,10 +13,10 @@ use rustix::process::Pid;
 use crate::engine::meter::processes_with;
 
 /// How often it is measured.
-pub const TICK: Duration = Duration::from_millis(100);
+pub(super) const TICK: Duration = Duration::from_millis(100);
 
 /// Measures a container.
-pub struct Memory {
+pub(super) struct Memory {
     limit: u64,
     first: u32,
     page: u64,
@@ -24,14 +24,14 @@ pub struct Memory {
 
 impl Memory {
     /// Measures the processes in the namespace of `first`, a container's first process, against bytes.
-    pub fn new(limit: u64, first: Pid) -> Memory {
+    pub(super) fn new(limit: u64, first: Pid) -> Memory {
         let first = first.as_raw_nonzero().get().unsigned_abs();
         Memory { limit, first, page: rustix::param::page_size() as u64 }
     }
 
     /// Tells whether the processes have more than the limit. Pages that several of them share count
     /// once.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         let processes = processes_with(self.first);
         let resident = processes.iter().filter_map(|process| self.resident(process));
         // Shared pages are in it as often as they are shared: it is never too little.

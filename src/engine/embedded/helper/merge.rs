@@ -18,7 +18,7 @@ use super::unpack::{OPAQUE, WHITEOUT, set_time};
 use super::{remove, unpack};
 
 /// Copies layers, the lowest first, to an empty directory.
-pub fn copy_layers(layers: &[&Path], to: &Path) -> Result<(), Failure> {
+pub(super) fn copy_layers(layers: &[&Path], to: &Path) -> Result<(), Failure> {
     rustix::process::umask(Mode::empty());
     for layer in layers {
         let mut links = HashMap::new();
@@ -75,7 +75,7 @@ fn names(directory: &Path) -> Result<Vec<OsString>, Failure> {
 }
 
 /// Copies what is no directory, with its metadata.
-pub fn copy_file(
+pub(super) fn copy_file(
     source: &Path,
     target: &Path,
     found: &fs::Metadata,
@@ -125,7 +125,11 @@ fn copy_bytes(source: &Path, target: &Path) -> io::Result<()> {
 }
 
 /// Gives a copy the owner, mode, attributes and time of what it is a copy of.
-pub fn copy_metadata(source: &Path, target: &Path, found: &fs::Metadata) -> Result<(), Failure> {
+pub(super) fn copy_metadata(
+    source: &Path,
+    target: &Path,
+    found: &fs::Metadata,
+) -> Result<(), Failure> {
     let owner = (Some(Uid::from_raw(found.uid())), Some(Gid::from_raw(found.gid())));
     rustix::fs::chownat(CWD, target, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
         .at("set the owner of", target)?;
@@ -163,7 +167,12 @@ fn copy_attributes(source: &Path, target: &Path) -> Result<(), Failure> {
 
 /// Copies what changed in `tree` since a time (nanoseconds) to `into`, as a layer on `lowers`, the
 /// highest first. What the kernel changed last before that time is as it was copied.
-pub fn changes(tree: &Path, lowers: &[PathBuf], since: i128, into: &Path) -> Result<(), Failure> {
+pub(super) fn changes(
+    tree: &Path,
+    lowers: &[PathBuf],
+    since: i128,
+    into: &Path,
+) -> Result<(), Failure> {
     rustix::process::umask(Mode::empty());
     fs::create_dir(into).at("make", into)?;
     let mut links = HashMap::new();

@@ -9,25 +9,25 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 use super::failure::{Context as _, Failure};
 
 /// The namespaces of a process.
-pub struct Namespaces {
+pub(super) struct Namespaces {
     process: Pid,
     pidfd: OwnedFd,
 }
 
 impl Namespaces {
     /// Those of a process that lives.
-    pub fn of(process: Pid) -> Result<Namespaces, Failure> {
+    pub(super) fn of(process: Pid) -> Result<Namespaces, Failure> {
         let pidfd = rustix::process::pidfd_open(process, PidfdFlags::empty());
         Ok(Namespaces { process, pidfd: pidfd.because("find the container")? })
     }
 
     /// Returns what becomes readable when the process ends.
-    pub fn pidfd(&self) -> &OwnedFd {
+    pub(super) fn pidfd(&self) -> &OwnedFd {
         &self.pidfd
     }
 
     /// Moves this process into some of the namespaces; into that of processes, its children.
-    pub fn enter(&self, wanted: ThreadNameSpaceType) -> Result<(), Failure> {
+    pub(super) fn enter(&self, wanted: ThreadNameSpaceType) -> Result<(), Failure> {
         let action = "enter the container";
         match rustix::thread::move_into_thread_name_spaces(self.pidfd.as_fd(), wanted) {
             // Before Linux 5.8 it is one at a time, by its file.

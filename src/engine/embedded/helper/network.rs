@@ -10,7 +10,7 @@ use super::failure::{Context as _, Failure};
 
 /// Brings loopback up, with `::1` where the kernel has it. For silent peers their addresses lead
 /// to loopback, where the kernel drops what is not for itself without an answer.
-pub fn make(network: Network) -> Result<(), Failure> {
+pub(super) fn make(network: Network) -> Result<(), Failure> {
     let action = "bring loopback up";
     // Where new namespaces come without it.
     let _ = std::fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0");

@@ -22,7 +22,7 @@ use super::unpack::{OPAQUE, OWNER, WHITEOUT, opaque_attribute, set_time};
 const OURS: [&str; 2] = ["user.overlay.", OWNER];
 
 /// Writes the layer to the standard output.
-pub fn pack(
+pub(super) fn pack(
     directory: &Path,
     lowers: &[PathBuf],
     storage: Storage,

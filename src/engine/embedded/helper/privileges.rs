@@ -13,7 +13,7 @@ const OPEN_FILES: u64 = 1 << 16;
 /// Drops what the command does not need, capabilities last: the filter of system calls is installed
 /// with them, so that it does not take away the privileges of set-user-id programs where they may
 /// be had.
-pub fn limit(
+pub(super) fn limit(
     request: &Container,
     identity: &Identity,
     user: &User,

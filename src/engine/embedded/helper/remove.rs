@@ -8,7 +8,7 @@ use std::path::Path;
 use super::failure::{Context as _, Failure};
 
 /// Removes a file or a tree; what is not there is fine.
-pub fn tree(path: &Path) -> Result<(), Failure> {
+pub(super) fn tree(path: &Path) -> Result<(), Failure> {
     match fs::remove_dir_all(path) {
         Ok(()) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

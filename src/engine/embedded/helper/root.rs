@@ -20,12 +20,12 @@ use super::failure::{Context as _, During as _, Failure};
 use super::merge;
 
 /// Below a container's own directory: what changes, what the kernel needs, and the tree.
-pub const UPPER: &str = "u";
+pub(super) const UPPER: &str = "u";
 const WORK: &str = "w";
-pub const TREE: &str = "m";
+pub(super) const TREE: &str = "m";
 
 /// The layer below all others, which has what containers need where an image lacks it.
-pub const LOWEST: &str = "lowest";
+pub(super) const LOWEST: &str = "lowest";
 
 /// Files of the kernel that tell of the host or change it: those that Docker masks, and what else
 /// says which memory, disks, modules and start options the host has. No test needs them.
@@ -80,7 +80,7 @@ const DEVICES: [(&str, u32, u32); 6] = [
 const SAFE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
 /// Makes the tree of a container and makes it the root directory of this process.
-pub fn make(request: &Container, identity: &Identity) -> Result<(), Failure> {
+pub(super) fn make(request: &Container, identity: &Identity) -> Result<(), Failure> {
     private()?;
     let tree = put_together(&request.root, identity)?;
     rustix::process::chdir(&tree).at("change to", &tree)?;
@@ -114,14 +114,14 @@ pub fn make(request: &Container, identity: &Identity) -> Result<(), Failure> {
 }
 
 /// Makes mounts of this process its own.
-pub fn private() -> Result<(), Failure> {
+pub(super) fn private() -> Result<(), Failure> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .because("keep mounts from the host")
         .during(Step::Mount)
 }
 
 /// Leaves the mounts of the helper for its own.
-pub fn unshare_mounts() -> Result<(), Failure> {
+pub(super) fn unshare_mounts() -> Result<(), Failure> {
     // SAFETY: the helper has one thread, and shares no file descriptor table.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
         .because("make a mount namespace")
@@ -131,7 +131,7 @@ pub fn unshare_mounts() -> Result<(), Failure> {
 
 /// Puts the layers together; returns the directory of the tree, which is a mount. The directory of
 /// snapshots is the current one.
-pub fn put_together(root: &Root, identity: &Identity) -> Result<PathBuf, Failure> {
+pub(super) fn put_together(root: &Root, identity: &Identity) -> Result<PathBuf, Failure> {
     let (upper, work) = (root.scratch.join(UPPER), root.scratch.join(WORK));
     let tree = root.scratch.join(TREE);
     match root.storage {
@@ -159,7 +159,7 @@ pub fn put_together(root: &Root, identity: &Identity) -> Result<PathBuf, Failure
 }
 
 /// Mounts layers, the highest first, at `tree`.
-pub fn overlay(
+pub(super) fn overlay(
     lowers: &[String],
     upper: Option<(&Path, &Path)>,
     tree: &Path,
@@ -391,7 +391,11 @@ fn mask() -> Result<(), Failure> {
 }
 
 /// Tries in `directory` what containers need of the kernel and of the file system.
-pub fn probe(directory: &Path, storage: Storage, identity: &Identity) -> Result<(), Failure> {
+pub(super) fn probe(
+    directory: &Path,
+    storage: Storage,
+    identity: &Identity,
+) -> Result<(), Failure> {
     unshare_mounts()?;
     rustix::process::chdir(directory).at("change to", directory)?;
     let (lower, upper, work, tree) =

@@ -23,7 +23,7 @@ use super::system_calls::{
 };
 
 /// Installs the filters for this process and what it starts.
-pub fn install(identity: &Identity) -> Result<(), Failure> {
+pub(super) fn install(identity: &Identity) -> Result<(), Failure> {
     let action = "filter system calls";
     let programs = programs(identity).map_err(|error| Failure::new(action, error.to_string()))?;
     for program in &programs {

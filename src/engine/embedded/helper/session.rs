@@ -22,7 +22,7 @@ use super::unpack::{Marks, extract};
 use super::{Requester, cgroup, supervisor};
 
 /// The commands and copies under way in a session.
-pub struct Attendants<'a> {
+pub(super) struct Attendants<'a> {
     container: &'a Container,
     identity: &'a Identity,
     group: &'a cgroup::Group,
@@ -33,7 +33,7 @@ pub struct Attendants<'a> {
 
 impl<'a> Attendants<'a> {
     /// Serves the container whose first process this is.
-    pub fn new(
+    pub(super) fn new(
         container: &'a Container,
         identity: &'a Identity,
         group: &'a cgroup::Group,
@@ -44,7 +44,7 @@ impl<'a> Attendants<'a> {
 
     /// Starts the attendant of a request. A machine that has no process for it is told to whoever asks,
     /// and the session lives on.
-    pub fn serve(&mut self, socket: OwnedFd, session: &Requester) {
+    pub(super) fn serve(&mut self, socket: OwnedFd, session: &Requester) {
         let mut requester = Requester(socket.into());
         let helper = rustix::process::getpid();
         match fork() {
@@ -73,12 +73,12 @@ impl<'a> Attendants<'a> {
     }
 
     /// Returns what becomes readable when an attendant ends.
-    pub fn descriptors(&self) -> impl Iterator<Item = &OwnedFd> {
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = &OwnedFd> {
         self.children.iter().map(|(_, pidfd)| pidfd)
     }
 
     /// Waits for the attendants that have ended.
-    pub fn reap(&mut self) {
+    pub(super) fn reap(&mut self) {
         let lives =
             |pid: Pid| matches!(rustix::process::waitpid(Some(pid), WaitOptions::NOHANG), Ok(None));
         self.children.retain(|(pid, _)| lives(*pid));

@@ -40,7 +40,7 @@ const CONTAINER_END: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
 const FIRST_OWN: i32 = 100;
 
 /// Where a command runs.
-pub struct Place<'a> {
+pub(super) struct Place<'a> {
     /// The container that was asked for.
     pub container: &'a Container,
     /// Who the helper is.
@@ -58,7 +58,7 @@ struct Ends {
 }
 
 /// Runs a command to its end: the attendant's part.
-pub fn exec(
+pub(super) fn exec(
     command: &SessionCommand,
     place: &Place<'_>,
     requester: &mut Requester,

@@ -19,13 +19,13 @@ use super::failure::{Context as _, Failure};
 use super::remove;
 
 /// What a removed file is in a layer, before its name.
-pub const WHITEOUT: &str = ".wh.";
+pub(super) const WHITEOUT: &str = ".wh.";
 
 /// What says in a layer that a directory hides the one below.
-pub const OPAQUE: &str = ".wh..wh..opq";
+pub(super) const OPAQUE: &str = ".wh..wh..opq";
 
 /// The attribute that keeps an owner whom this user cannot give a file to, as `uid:gid`.
-pub const OWNER: &str = "user.imgforge.owner";
+pub(super) const OWNER: &str = "user.imgforge.owner";
 
 /// Pieces of a sparse file.
 const SPARSE_PIECES: u64 = 1_000_000;
@@ -34,12 +34,12 @@ const SPARSE_PIECES: u64 = 1_000_000;
 const HOLE: usize = 4096;
 
 /// Returns the attribute of a directory that hides the one below.
-pub fn opaque_attribute(identity: &Identity) -> &'static str {
+pub(super) fn opaque_attribute(identity: &Identity) -> &'static str {
     if identity.user_attributes() { "user.overlay.opaque" } else { "trusted.overlay.opaque" }
 }
 
 /// Unpacks a layer to an empty directory, until the end of `input`.
-pub fn unpack(
+pub(crate) fn unpack(
     directory: &Path,
     storage: Storage,
     identity: &Identity,
@@ -58,7 +58,7 @@ pub fn unpack(
 
 /// What becomes of the marks of a layer.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Marks {
+pub(super) enum Marks {
     /// What overlayfs has for them.
     Overlay,
     /// Files, as they are in the layer; also for archives that are no layers.
@@ -66,7 +66,7 @@ pub enum Marks {
 }
 
 /// Extracts a tar below `to`. `time` replaces the times of directories that it does not name.
-pub fn extract(
+pub(super) fn extract(
     input: impl Read,
     to: &Path,
     marks: Marks,
@@ -318,7 +318,7 @@ impl Extraction<'_> {
 }
 
 /// Gives a file to its owner, or keeps in an attribute who it is.
-pub fn set_owner(
+pub(super) fn set_owner(
     path: &Path,
     uid: u64,
     gid: u64,
@@ -347,13 +347,13 @@ pub fn set_owner(
 }
 
 /// Makes what hides a file of the layers below.
-pub fn whiteout(path: &Path) -> Result<(), Failure> {
+pub(super) fn whiteout(path: &Path) -> Result<(), Failure> {
     remove::tree(path)?;
     rustix::fs::mknodat(CWD, path, FileType::CharacterDevice, Mode::empty(), 0).at("hide", path)
 }
 
 /// Sets the time of a change, not following a link.
-pub fn set_time(path: &Path, time: Timespec) -> Result<(), Failure> {
+pub(super) fn set_time(path: &Path, time: Timespec) -> Result<(), Failure> {
     let times = Timestamps { last_access: time, last_modification: time };
     rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).at("set the time of", path)
 }
@@ -376,7 +376,7 @@ fn inner(path: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// Writes a file with holes where it has nothing but zeros.
-pub fn write(from: &mut impl Read, to: &mut fs::File) -> io::Result<()> {
+pub(super) fn write(from: &mut impl Read, to: &mut fs::File) -> io::Result<()> {
     use io::Seek as _;
     let mut buffer = vec![0; 1 << 16];
     let mut hole = false;

@@ -5,7 +5,7 @@ use super::failure::{Context as _, Failure};
 
 /// Whom a command runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
+pub(super) struct User {
     /// The user id.
     pub uid: u32,
     /// The group id.
@@ -18,7 +18,7 @@ pub struct User {
 
 /// Resolves `user`, `user:group`, by name or number, in `/etc/passwd` and `/etc/group`. Where there
 /// is but one owner, everybody is root.
-pub fn resolve(text: &str, identity: &Identity) -> Result<User, Failure> {
+pub(super) fn resolve(text: &str, identity: &Identity) -> Result<User, Failure> {
     let read = |path: &str| match std::fs::read_to_string(path) {
         Ok(text) => Ok(text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
@@ -35,7 +35,7 @@ pub fn resolve(text: &str, identity: &Identity) -> Result<User, Failure> {
 }
 
 /// Finds the numbers of an owner, as `--chown` names it.
-pub fn owner(text: &str, passwd: &str, group: &str) -> Result<(u32, u32), String> {
+pub(super) fn owner(text: &str, passwd: &str, group: &str) -> Result<(u32, u32), String> {
     let user = look_up(text, passwd, group)?;
     // Without a group it is the user's number that is taken, as Docker does.
     let gid = match (text.contains(':'), text.parse::<u32>()) {

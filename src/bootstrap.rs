@@ -256,7 +256,8 @@ impl Bootstrap {
             }
             let image = engine.inspect(listed.id.as_str()).await?;
             if image.is_some_and(|image| image.platform == *platform) {
-                engine.tag(listed.id.as_str(), &self.reference).await?;
+                let name = self.reference.parse().map_err(EngineError::Reference)?;
+                engine.tag(listed.id.as_str(), &name).await?;
                 return Ok(engine.inspect(&self.reference).await?);
             }
         }

@@ -23,11 +23,12 @@ use crate::bundle;
 use crate::cache::archive::Archive;
 use crate::dataset::{self, HubSettings, Instance, prediction};
 use crate::dockerfile::{external_images, normalise, with_names};
+use crate::engine::NoLog;
 use crate::engine::bounds::Bounded;
 use crate::engine::embedded::helper::unpack_layer;
 use crate::engine::embedded::{Built, Identity, Storage, images, stages};
+use crate::engine::reference::{self, Reference};
 use crate::engine::registry::read_every_answer;
-use crate::engine::{NoLog, reference};
 use crate::grade::results::{Format, ResultsFile};
 use crate::grade::{
     EvalType, Family, NoResult, Rules, classify, grade, parser, parsers, read_log, sentinel,
@@ -478,10 +479,14 @@ pub fn registry_answers(input: &[u8]) {
 pub fn references(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let _ = (reference::split_tag(&text), reference::registry(&text));
-    if let Some(parts) = reference::parts(&text) {
-        let at = if parts.version.contains(':') { '@' } else { ':' };
-        let whole = format!("{}/{}{at}{}", parts.registry, parts.repository, parts.version);
-        assert_eq!(reference::parts(&whole), Some(parts), "`{text}` and `{whole}`");
+    let parts =
+        |read: &Reference| [read.registry(), read.repository(), read.version()].map(str::to_owned);
+    if let Ok(read) = text.parse::<Reference>() {
+        assert_eq!(read.as_str(), text);
+        let at = if read.version().contains(':') { '@' } else { ':' };
+        let whole = format!("{}/{}{at}{}", read.registry(), read.repository(), read.version());
+        let again = whole.parse().map(|again| parts(&again));
+        assert_eq!(again, Ok(parts(&read)), "`{text}` and `{whole}`");
     }
     if let Ok(place) = reference::place(&text) {
         assert_eq!(reference::place(&place), Ok(place), "a place of `{text}`");

@@ -38,7 +38,7 @@ async fn publish() -> String {
     let platform = Platform::host();
     let found = engine.inspect(&alias(id, &platform)).await.unwrap().unwrap();
     let name = published(NAMESPACE, id, &platform, None);
-    engine.tag(found.id.as_str(), &name).await.unwrap();
+    engine.tag(found.id.as_str(), &name.parse().unwrap()).await.unwrap();
     name
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::engine::reference::{self, NotAPlace};
+use crate::engine::reference::{self, NotAPlace, Reference};
 use crate::engine::registry::{self, Access, Described, Registry, RegistryClient};
 use crate::engine::retry::retried;
 use crate::engine::{Builder, EngineError, Image, LayerStorage, LogSink, NoLog, Result, label};
@@ -148,8 +148,8 @@ impl RegistryCache {
         RegistryCache { signer, ..self }
     }
 
-    fn reference(&self, image: &str) -> String {
-        format!("{}/{image}", self.base)
+    fn reference(&self, image: &str) -> Result<Reference> {
+        Ok(format!("{}/{image}", self.base).parse()?)
     }
 
     /// The repositories of the cache, without the registry.
@@ -165,10 +165,10 @@ impl RegistryCache {
     }
 
     async fn open_for(&self, access: Access, image: &str) -> Result<RegistryClient> {
-        let reference = self.reference(image);
+        let reference = self.reference(image)?;
         let open = || registry::open(self.client_config.as_ref(), &reference, &NoLog);
         let registry = self.registry.get_or_try_init(open).await?.clone();
-        RegistryClient::of(registry, access, &reference)
+        Ok(RegistryClient::of(registry, access, &reference))
     }
 
     /// Asks for an image that a trusted key signed, where images need that.
@@ -185,7 +185,8 @@ impl RegistryCache {
                 Ok(Some(described))
             }
             Err(why) => {
-                Err(EngineError::Unsigned { reference: self.reference(image), digest, why })
+                let reference = self.reference(image)?.to_string();
+                Err(EngineError::Unsigned { reference, digest, why })
             }
         }
     }
@@ -503,10 +504,10 @@ impl Pushing<'_> {
 
     /// Pushes an image under a name of the registry; returns the bytes that travelled.
     async fn send(&self, image: &str, name: &str) -> Result<u64> {
-        let target = self.cache.reference(name);
+        let target = self.cache.reference(name)?;
         self.engine.tag(image, &target).await?;
         let sent = self.engine.push(&target, &self.siblings, &NoLog).await;
-        self.engine.remove(&target).await?;
+        self.engine.remove(target.as_str()).await?;
         let sent = sent?;
         let Some(there) = self.cache.ask(name).await? else { return Ok(0) };
         let travelled: u64 = match &sent.layers {
@@ -674,26 +675,27 @@ impl RegistryCache {
         local: &str,
         log: &dyn LogSink,
     ) -> Result<()> {
-        let source = self.reference(name);
+        let source = self.reference(name)?;
         let known = self.told.lock().expect("no holder panics").get(name).cloned();
         if known.is_none_or(|told| !self.is_verified(&told.manifest)) {
             self.ask_trusted(name).await?;
         }
         let told = self.told.lock().expect("no holder panics").get(name).cloned();
         let missing = || EngineError::NotFound {
-            reference: source.clone(),
+            reference: source.to_string(),
             reason: "the registry does not have it".to_owned(),
         };
         let Told { platform, manifest } = told.ok_or_else(missing)?;
         if !self.is_verified(&manifest) {
             let why = NotSigned::Unsigned;
-            return Err(EngineError::Unsigned { reference: source, digest: manifest, why });
+            let reference = source.to_string();
+            return Err(EngineError::Unsigned { reference, digest: manifest, why });
         }
         // What was looked at, and not what the name means by now.
-        let source = format!("{}@{manifest}", reference::split_tag(&source).0);
+        let source = source.at(&manifest)?;
         let image = engine.pull(&source, &platform, log).await?;
-        engine.tag(image.id.as_str(), local).await?;
-        engine.remove(&source).await
+        engine.tag(image.id.as_str(), &local.parse()?).await?;
+        engine.remove(source.as_str()).await
     }
 }
 

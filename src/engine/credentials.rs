@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 
 use super::client_config::{FileFault, read_json};
-use super::{EngineError, LogSink, Result, reference};
+use super::reference::{self, Reference};
+use super::{EngineError, LogSink, Result};
 
 /// How a helper says that it has no credentials for a server. The words are part of its protocol,
 /// which has no code for it.
@@ -36,12 +37,12 @@ enum File {
 /// A file that is there and cannot be read.
 pub(super) async fn credentials(
     client_config: Option<&PathBuf>,
-    reference: &str,
+    reference: &Reference,
     log: &dyn LogSink,
 ) -> Result<Option<(DockerCredential, String)>> {
     let Some(config) = client_config else { return Ok(None) };
     let files = files(config, |name| std::env::var(name).ok());
-    let (asked, server) = (reference.to_owned(), server(reference).to_owned());
+    let (asked, server) = (reference.clone(), server(reference).to_owned());
     // A helper is a program that is waited for.
     let found = tokio::task::spawn_blocking(move || look_up(&files, &asked));
     let (found, complaint) = found.await.expect("looking up credentials does not panic")?;
@@ -106,7 +107,10 @@ impl File {
 }
 
 /// Returns the first credential, else why there may be one that could not be had.
-fn look_up(files: &[File], reference: &str) -> Result<(Option<DockerCredential>, Option<String>)> {
+fn look_up(
+    files: &[File],
+    reference: &Reference,
+) -> Result<(Option<DockerCredential>, Option<String>)> {
     use CredentialRetrievalError as Failure;
     let mut complaint = None;
     for file in files {
@@ -129,8 +133,8 @@ fn look_up(files: &[File], reference: &str) -> Result<(Option<DockerCredential>,
 }
 
 /// Returns the registry of a reference as Docker's configuration names it.
-fn server(reference: &str) -> &str {
-    match reference::registry(reference) {
+fn server(reference: &Reference) -> &str {
+    match reference.registry() {
         reference::DOCKER_HUB => DOCKER_HUB,
         host => host,
     }
@@ -138,10 +142,8 @@ fn server(reference: &str) -> &str {
 
 /// Lists the names under which Podman keeps what counts for a reference: its repository, what that
 /// is in, the registry.
-fn podman_names(reference: &str) -> Vec<String> {
-    let parts = reference::parts(reference);
-    let Some(parts) = parts else { return vec![reference::registry(reference).to_owned()] };
-    let mut names = vec![format!("{}/{}", parts.registry, parts.repository)];
+fn podman_names(reference: &Reference) -> Vec<String> {
+    let mut names = vec![format!("{}/{}", reference.registry(), reference.repository())];
     while let Some((above, _)) = names[names.len() - 1].rsplit_once('/') {
         names.push(above.to_owned());
     }
@@ -159,17 +161,21 @@ mod tests {
         DockerCredential::UsernamePassword("me".to_owned(), "secret".to_owned())
     }
 
+    fn read(reference: &str) -> Reference {
+        reference.parse().unwrap()
+    }
+
     fn found(file: &File, reference: &str) -> (Option<DockerCredential>, Option<String>) {
-        look_up(std::slice::from_ref(file), reference).unwrap()
+        look_up(std::slice::from_ref(file), &read(reference)).unwrap()
     }
 
     #[test]
     fn a_reference_without_a_host_is_on_docker_hub() {
-        assert_eq!(server("swebench/sweb.eval:latest"), DOCKER_HUB);
-        assert_eq!(server("debian"), DOCKER_HUB);
-        assert_eq!(server("docker.io/library/debian"), DOCKER_HUB);
-        assert_eq!(server("127.0.0.1:5000/a/b:c"), "127.0.0.1:5000");
-        assert_eq!(server("ghcr.io/a/b"), "ghcr.io");
+        assert_eq!(server(&read("swebench/sweb.eval:latest")), DOCKER_HUB);
+        assert_eq!(server(&read("debian")), DOCKER_HUB);
+        assert_eq!(server(&read("docker.io/library/debian")), DOCKER_HUB);
+        assert_eq!(server(&read("127.0.0.1:5000/a/b:c")), "127.0.0.1:5000");
+        assert_eq!(server(&read("ghcr.io/a/b")), "ghcr.io");
     }
 
     #[test]
@@ -213,7 +219,7 @@ mod tests {
         std::fs::write(&other, auths).unwrap();
         let both = [File::Docker(other), podman];
         let you = DockerCredential::UsernamePassword("you".to_owned(), "secret".to_owned());
-        assert_eq!(look_up(&both, "q.example/team/image").unwrap().0, Some(you));
+        assert_eq!(look_up(&both, &read("q.example/team/image")).unwrap().0, Some(you));
     }
 
     #[test]
@@ -246,10 +252,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("config.json");
         std::fs::write(&path, "{\"auths\"").unwrap();
-        let error = look_up(&[File::Docker(path.clone())], "r.example/a").unwrap_err();
+        let error = look_up(&[File::Docker(path.clone())], &read("r.example/a")).unwrap_err();
         assert!(error.to_string().ends_with("config.json` is broken"), "{error}");
         assert!(check(directory.path(), |_| None).is_err());
         std::fs::write(&path, "").unwrap();
-        assert_eq!(look_up(&[File::Docker(path)], "r.example/a").unwrap(), (None, None));
+        assert_eq!(look_up(&[File::Docker(path)], &read("r.example/a")).unwrap(), (None, None));
     }
 }

@@ -7,6 +7,7 @@ use crate::platform::Platform;
 use super::EngineKind;
 use super::address::Address;
 use super::client_config::FileFault;
+use super::reference::NotAReference;
 
 /// A result of an engine call.
 pub type Result<T> = std::result::Result<T, EngineError>;
@@ -39,6 +40,9 @@ pub enum EngineError {
     #[cfg(feature = "docker")]
     #[error(transparent)]
     Unusable(super::Refusal),
+    /// A text does not name an image.
+    #[error(transparent)]
+    Reference(#[from] NotAReference),
     /// A file of credentials cannot be used.
     #[error(transparent)]
     ClientFile(FileFault),

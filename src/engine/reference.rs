@@ -1,5 +1,8 @@
 //! References of images: `registry/repository:tag` or `@digest`, as Docker reads them.
 
+use std::fmt;
+use std::str::FromStr;
+
 /// The registry of references that name none.
 pub const DOCKER_HUB: &str = "docker.io";
 
@@ -23,38 +26,82 @@ pub fn registry(reference: &str) -> &str {
     }
 }
 
-/// A reference, taken apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Parts {
-    /// The registry's host.
-    pub registry: String,
-    /// Below it.
-    pub repository: String,
-    /// The tag or the digest.
-    pub version: String,
+/// A reference of an image. It is checked, and is shown as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Reference {
+    text: String,
+    registry: String,
+    repository: String,
+    version: String,
 }
 
-/// Takes a reference apart; `None` where it is none.
-pub(crate) fn parts(reference: &str) -> Option<Parts> {
-    let (name, version) = split_tag(reference);
-    // Of a tag and a digest the digest counts.
-    let name = if version.contains(':') { split_tag(name).0 } else { name };
-    let registry = registry(name);
-    let repository = match name.split_once('/') {
-        Some((host, rest)) if is_hostlike(host) => rest,
-        _ => name,
-    };
-    let official = registry == DOCKER_HUB && !repository.contains('/');
-    let repository = match official {
-        true => format!("library/{repository}"),
-        false => repository.to_owned(),
-    };
-    let is_version = !version.is_empty()
-        && version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-:+".contains(&byte));
-    let valid =
-        (registry == DOCKER_HUB || is_host(registry)) && path(&repository).is_ok() && is_version;
-    let (registry, version) = (registry.to_owned(), version.to_owned());
-    valid.then_some(Parts { registry, repository, version })
+/// A text that is no reference of an image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a reference of an image, `[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`")]
+pub struct NotAReference(pub String);
+
+impl Reference {
+    /// The text that it was read from.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The host of its registry, [`DOCKER_HUB`] where none is named.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// The path in the registry; `library/` is before what Docker Hub has in no namespace.
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// The digest; without one the tag, which is `latest` where none is named.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The same repository at a digest.
+    ///
+    /// # Errors
+    /// Where that is no digest.
+    pub fn at(&self, digest: &str) -> Result<Reference, NotAReference> {
+        format!("{}@{digest}", split_tag(&self.text).0).parse()
+    }
+}
+
+impl FromStr for Reference {
+    type Err = NotAReference;
+
+    fn from_str(text: &str) -> Result<Reference, NotAReference> {
+        let (name, version) = split_tag(text);
+        // Of a tag and a digest the digest counts.
+        let name = if version.contains(':') { split_tag(name).0 } else { name };
+        let registry = registry(name);
+        let repository = match name.split_once('/') {
+            Some((host, rest)) if is_hostlike(host) => rest,
+            _ => name,
+        };
+        let official = registry == DOCKER_HUB && !repository.contains('/');
+        let repository = match official {
+            true => format!("library/{repository}"),
+            false => repository.to_owned(),
+        };
+        let is_version = !version.is_empty()
+            && version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-:+".contains(&byte));
+        let is_host = registry == DOCKER_HUB || is_host(registry);
+        if !is_host || path(&repository).is_err() || !is_version {
+            return Err(NotAReference(text.to_owned()));
+        }
+        let (text, registry, version) = (text.to_owned(), registry.to_owned(), version.to_owned());
+        Ok(Reference { text, registry, repository, version })
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
 }
 
 /// Why a text names no place in a registry.
@@ -210,12 +257,13 @@ mod tests {
             (&format!("ghcr.io/a/b@{digest}"), "ghcr.io", "a/b", &digest),
             (&format!("r.io:5000/a:tag@{digest}"), "r.io:5000", "a", &digest),
         ] {
-            let parts = parts(reference).unwrap();
-            let found = (&*parts.registry, &*parts.repository, &*parts.version);
+            let read: Reference = reference.parse().unwrap();
+            let found = (read.registry(), read.repository(), read.version());
             assert_eq!(found, (registry, repository, version), "{reference}");
+            assert_eq!(read.to_string(), reference);
         }
         for wrong in ["", "a/B", "ghcr.io/", "a:", "a b", "host:x/a", "ghcr.io/a//b"] {
-            assert_eq!(parts(wrong), None, "{wrong}");
+            assert_eq!(wrong.parse::<Reference>(), Err(NotAReference(wrong.to_owned())));
         }
     }
 

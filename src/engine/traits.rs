@@ -10,6 +10,7 @@ use crate::owner::Judge;
 use crate::platform::Platform;
 use crate::run_id::RunId;
 
+use super::reference::Reference;
 use super::{
     AttachRequest, Attached, BuildRequest, EngineInfo, Image, LayerConsumer, LayerRequest,
     ListedImage, LogSink, Pruned, PushSummary, Removed, Result, SandboxEnd, SandboxRequest,
@@ -27,19 +28,24 @@ pub trait Images: Send + Sync {
 
     /// Pulls an image from its registry, with the host's credentials, retrying what is transient. An
     /// image for another platform is refused.
-    async fn pull(&self, reference: &str, platform: &Platform, log: &dyn LogSink) -> Result<Image>;
+    async fn pull(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        log: &dyn LogSink,
+    ) -> Result<Image>;
 
     /// Pushes an image to the registry that its name says; what is there does not travel. Layers
     /// that one of `siblings`, other repositories of the registry, has are taken from it.
     async fn push(
         &self,
-        reference: &str,
+        reference: &Reference,
         siblings: &[String],
         log: &dyn LogSink,
     ) -> Result<PushSummary>;
 
-    /// Gives an image one more name.
-    async fn tag(&self, id: &str, reference: &str) -> Result<()>;
+    /// Gives an image one more name; `image` is its id, or a name that it has.
+    async fn tag(&self, image: &str, name: &Reference) -> Result<()>;
 
     /// Takes a name from an image, and the image away with its last name. Absent is fine.
     async fn remove(&self, reference: &str) -> Result<()>;

@@ -46,7 +46,8 @@ async fn pull_published(
     ctx: &NodeContext<'_>,
     recipe: &PublishedRecipe,
 ) -> Result<AttemptOk, NodeError> {
-    let image = ctx.run.builder.pull(&recipe.reference, &recipe.platform, &**ctx.log).await?;
+    let reference = recipe.reference.parse().map_err(EngineError::Reference)?;
+    let image = ctx.run.builder.pull(&reference, &recipe.platform, &**ctx.log).await?;
     apply_aliases(ctx, &image).await?;
     Ok(AttemptOk { outcome: Outcome::Pulled, bytes: Some(image.size) })
 }
@@ -163,7 +164,8 @@ async fn restore_below(ctx: &NodeContext<'_>, reference: &str) -> Result<(), Nod
         None => None,
     };
     if here.is_none() {
-        ctx.run.builder.pull(reference, &ctx.run.plan.platform, &**ctx.log).await?;
+        let reference = reference.parse().map_err(EngineError::Reference)?;
+        ctx.run.builder.pull(&reference, &ctx.run.plan.platform, &**ctx.log).await?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The records of an image: its other names on the engine, and its rows in the state.
 
-use crate::engine::{Image, label};
+use crate::engine::{EngineError, Image, label};
 use crate::store::{BuildRecord, ImageRecord};
 
 use super::NodeError;
@@ -10,7 +10,8 @@ use super::context::NodeContext;
 pub(super) async fn apply_aliases(ctx: &NodeContext<'_>, image: &Image) -> Result<(), NodeError> {
     for alias in &ctx.node.aliases {
         if !image.tags.contains(alias) {
-            ctx.run.builder.tag(image.id.as_str(), alias).await?;
+            let alias = alias.parse().map_err(EngineError::Reference)?;
+            ctx.run.builder.tag(image.id.as_str(), &alias).await?;
         }
     }
     Ok(())

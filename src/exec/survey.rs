@@ -102,7 +102,8 @@ async fn fetched(
     platform: &Platform,
     fetch: &Fetch<'_>,
 ) -> Result<Image, FetchError> {
-    let pull = match engine.pull(reference, platform, fetch.log).await {
+    let parsed = reference.parse().map_err(EngineError::Reference)?;
+    let pull = match engine.pull(&parsed, platform, fetch.log).await {
         Ok(image) => return Ok(image),
         Err(error @ EngineError::NoSpace { .. }) => return Err(error.into()),
         Err(error) => error,

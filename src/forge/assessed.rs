@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::bundle::index::PackageIndex;
 use crate::cache::registry::RegistryCache;
 use crate::disk;
-use crate::engine::{Engine, HostAccess};
+use crate::engine::{Engine, EngineError, HostAccess};
 #[cfg(feature = "embedded")]
 use crate::engine::{EngineKind, embedded};
 use crate::event::Reporter;
@@ -97,7 +97,9 @@ impl<'w> AssessedPlan<'w> {
         for node in plan.graph.node_weights().filter(|node| node.status == Status::Fresh) {
             let Some(id) = tags.get(&node.image) else { continue };
             for alias in node.aliases.iter().filter(|alias| tags.get(*alias) != Some(id)) {
-                engine.tag(&node.image, alias).await.map_err(engine_error)?;
+                let name =
+                    alias.parse().map_err(|fault| engine_error(EngineError::Reference(fault)))?;
+                engine.tag(&node.image, &name).await.map_err(engine_error)?;
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ async fn an_archive_goes_to_another_machine() {
     let made = machine.tree(2, 100_000).await;
     let (named, alias) = (made.last().unwrap(), "sweb.eval.x86_64.o__n-1:latest");
     for name in [alias, "mine:latest"] {
-        machine.engine.tag(named.image.id.as_str(), name).await.unwrap();
+        machine.engine.tag(named.image.id.as_str(), &name.parse().unwrap()).await.unwrap();
     }
     let file = machine.path().join("cache.tar");
     let output = machine.run(&["cache", "export", "cache.tar"]);

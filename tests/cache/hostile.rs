@@ -173,8 +173,8 @@ async fn what_was_looked_at_is_pulled_though_the_registry_has_another_by_then() 
     let base = other.make(Kind::Base, 0, None, 4000).await;
     let reference = format!("{}/{}", registry.name(), base.name());
     let push = async |id: &str| {
-        other.engine.tag(id, &reference).await.unwrap();
-        other.engine.push(&reference, &[], &NoLog).await.unwrap();
+        other.engine.tag(id, &reference.parse().unwrap()).await.unwrap();
+        other.engine.push(&reference.parse().unwrap(), &[], &NoLog).await.unwrap();
     };
     push(base.image.id.as_str()).await;
     let cache =

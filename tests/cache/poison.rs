@@ -322,7 +322,7 @@ async fn bases_of_an_archive_share_a_from_image_or_have_one_of_another_day_each(
         // As it is where it came with a base.
         let kept =
             name::kept_from_image(FROM, &Platform::written(PLATFORM), &content_identity(&from));
-        theirs.engine.tag(from.id.as_str(), &kept).await.unwrap();
+        theirs.engine.tag(from.id.as_str(), &kept.parse().unwrap()).await.unwrap();
         bases.push((Kind::Base, document.key()));
     }
     let file = theirs.path().join("cache.tar");
@@ -392,8 +392,8 @@ async fn a_base_of_a_registry_that_does_not_stand_on_its_from_image_is_not_taken
     let pushed = cache.push(&evil.checker(), &to_push, &|_| {}).await.unwrap();
     assert!(matches!(&pushed[0].outcome, Pushed::Failed(_)), "{pushed:?}");
     let reference = format!("{}/{name}", registry.name());
-    evil.engine.tag(image.id.as_str(), &reference).await.unwrap();
-    evil.engine.push(&reference, &[], &NoLog).await.unwrap();
+    evil.engine.tag(image.id.as_str(), &reference.parse().unwrap()).await.unwrap();
+    evil.engine.push(&reference.parse().unwrap(), &[], &NoLog).await.unwrap();
     let cache = RegistryCache::new(&registry.name(), &Platform::written(PLATFORM), None).unwrap();
     let machine = Machine::new().await;
     let FetchOutcome::Failed(said) = target_bring(&machine, &cache, of).await else {
@@ -423,8 +423,8 @@ async fn no_forged_image_of_a_registry_is_taken_or_pushed_on() {
         assert!(said.contains(why), "{number}: {said}");
         // Somebody pushes it all the same.
         let reference = format!("{}/{name}", registry.name());
-        evil.engine.tag(image.id.as_str(), &reference).await.unwrap();
-        evil.engine.push(&reference, &[], &NoLog).await.unwrap();
+        evil.engine.tag(image.id.as_str(), &reference.parse().unwrap()).await.unwrap();
+        evil.engine.push(&reference.parse().unwrap(), &[], &NoLog).await.unwrap();
         let cache =
             RegistryCache::new(&registry.name(), &Platform::written(PLATFORM), None).unwrap();
         let outcome = target_bring(&machine, &cache, (forged.kind, forged.key)).await;

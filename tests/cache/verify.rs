@@ -77,7 +77,7 @@ async fn an_image_under_the_wrong_key_is_found_and_removed() {
     let made = machine.tree(1, 4096).await;
     let other = imgforge::key::KeyDocument::new(Kind::Env).with("n", "other").key();
     let name = imgforge::plan::name::image(Kind::Env, &other);
-    machine.engine.tag(made[1].image.id.as_str(), &name).await.unwrap();
+    machine.engine.tag(made[1].image.id.as_str(), &name.parse().unwrap()).await.unwrap();
     let found = verify(&*machine.engine, &machine.identity, &machine.store, false).await.unwrap();
     assert_eq!(found.findings.len(), 1);
     assert!(matches!(&found.findings[0].problem, Problem::Labels(_)));

@@ -78,10 +78,13 @@ fn what_docker_pushes_is_pulled_with_the_same_files() {
         let mut request = bench.build(&text, "files");
         request.tags.push(name.clone());
         bench.engine.build(&request, &Log::default()).await.unwrap();
-        bench.engine.push(&name, &[], &Log::default()).await.unwrap();
+        bench.engine.push(&name.parse().unwrap(), &[], &Log::default()).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         let embedded = open(dir.path(), None).await;
-        let pulled = embedded.pull(&name, &bench.base.platform, &Log::default()).await.unwrap();
+        let pulled = embedded
+            .pull(&name.parse().unwrap(), &bench.base.platform, &Log::default())
+            .await
+            .unwrap();
         assert_eq!(pulled.repo_digests.len(), 1);
         let list = |engine: std::sync::Arc<dyn Engine>| {
             let name = name.clone();
@@ -113,7 +116,7 @@ async fn publish(dir: &Path, registry: &Registry) -> String {
         tags: vec![name.clone()],
     };
     engine.load(&request).await.unwrap();
-    engine.push(&name, &[], &Log::default()).await.unwrap();
+    engine.push(&name.parse().unwrap(), &[], &Log::default()).await.unwrap();
     name
 }
 
@@ -129,7 +132,10 @@ fn a_damaged_blob_is_pulled_again_where_a_registry_has_it() {
         let name = publish(dir.path(), &registry).await;
         let state = dir.path().join("state");
         let engine = open(&state, None).await;
-        engine.pull(&name, &Platform::written("linux/amd64"), &Log::default()).await.unwrap();
+        engine
+            .pull(&name.parse().unwrap(), &Platform::written("linux/amd64"), &Log::default())
+            .await
+            .unwrap();
         let blobs = state.join("embedded/oci/blobs/sha256");
         let largest = std::fs::read_dir(&blobs).unwrap().flatten().map(|entry| entry.path());
         let blob = largest
@@ -175,7 +181,7 @@ fn a_pull_goes_on_where_it_broke_off() {
         let bytes = std::fs::read(&blob).unwrap();
         std::fs::write(partial.join(blob.file_name().unwrap()), &bytes[..20]).unwrap();
         let log = Log::default();
-        engine.pull(&name, &Platform::written("linux/amd64"), &log).await.unwrap();
+        engine.pull(&name.parse().unwrap(), &Platform::written("linux/amd64"), &log).await.unwrap();
         assert!(log.text().contains("from byte 20"), "{}", log.text());
         assert_eq!(std::fs::read_dir(&partial).unwrap().count(), 0);
         // Wrong first bytes are not kept.
@@ -184,7 +190,7 @@ fn a_pull_goes_on_where_it_broke_off() {
         std::fs::create_dir_all(&partial).unwrap();
         std::fs::write(partial.join(blob.file_name().unwrap()), vec![0; 20]).unwrap();
         let log = Log::default();
-        again.pull(&name, &Platform::written("linux/amd64"), &log).await.unwrap();
+        again.pull(&name.parse().unwrap(), &Platform::written("linux/amd64"), &log).await.unwrap();
         assert!(log.text().contains("again in"), "{}", log.text());
     });
 }

@@ -193,7 +193,11 @@ fn the_listing_has_names_and_labels() {
         assert_eq!(found.labels, request.config.labels);
         assert_eq!(bench.engine.inspect(&bench.name("absent")).await.unwrap(), None);
         bench.engine.remove(&bench.name("absent")).await.unwrap();
-        let error = bench.engine.tag(&bench.name("absent"), &bench.name("b")).await.unwrap_err();
+        let error = bench
+            .engine
+            .tag(&bench.name("absent"), &bench.name("b").parse().unwrap())
+            .await
+            .unwrap_err();
         assert!(matches!(error, EngineError::NoSuchImage { .. }), "{error:?}");
     });
 }

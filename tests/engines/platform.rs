@@ -106,13 +106,15 @@ fn an_image_that_a_registry_has_for_another_platform_is_not_pulled() {
         // Not in a list: the registry gives it whatever is asked for.
         let name = registry.name("some/image:1");
         let made = make(&bench, &other, "published").await;
-        bench.engine.tag(made.id.as_str(), &name).await.unwrap();
-        bench.engine.push(&name, &[], &Log::default()).await.unwrap();
+        bench.engine.tag(made.id.as_str(), &name.parse().unwrap()).await.unwrap();
+        bench.engine.push(&name.parse().unwrap(), &[], &Log::default()).await.unwrap();
         bench.engine.remove(made.id.as_str()).await.unwrap();
-        let error = bench.engine.pull(&name, &native, &Log::default()).await.unwrap_err();
+        let error =
+            bench.engine.pull(&name.parse().unwrap(), &native, &Log::default()).await.unwrap_err();
         assert!(is_other(&error, &other, &native), "{error:?}");
         assert_eq!(bench.engine.inspect(&name).await.unwrap(), None, "and the name is not taken");
-        let image = bench.engine.pull(&name, &other, &Log::default()).await.unwrap();
+        let image =
+            bench.engine.pull(&name.parse().unwrap(), &other, &Log::default()).await.unwrap();
         assert_eq!(image.diff_ids, made.diff_ids);
         bench.engine.remove(image.id.as_str()).await.unwrap();
     });

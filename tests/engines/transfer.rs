@@ -129,7 +129,7 @@ async fn publish(bench: &Bench, engine: &dyn Engine, reference: &str) -> Vec<Dif
     request.context.push(file("a.txt", reference));
     request.tags.push(reference.to_owned());
     let image = engine.build(&request, &Log::default()).await.unwrap();
-    engine.push(reference, &[], &Log::default()).await.unwrap();
+    engine.push(&reference.parse().unwrap(), &[], &Log::default()).await.unwrap();
     engine.remove(image.id.as_str()).await.unwrap();
     image.diff_ids
 }
@@ -143,14 +143,16 @@ fn a_published_name_is_pulled() {
         let diff_ids = publish(&bench, &*bench.engine, &name).await;
         assert_eq!(bench.engine.inspect(&name).await.unwrap(), None);
         let log = Log::default();
-        let image = bench.engine.pull(&name, &bench.base.platform, &log).await.unwrap();
+        let image =
+            bench.engine.pull(&name.parse().unwrap(), &bench.base.platform, &log).await.unwrap();
         assert_eq!(image.diff_ids, diff_ids);
         assert!(image.tags.contains(&name), "{image:?}");
         assert_eq!(image.repo_digests.len(), 1, "{image:?}");
         assert!(log.text().contains("Digest: sha256:"), "{}", log.text());
         bench.engine.remove(image.id.as_str()).await.unwrap();
         let digest = &image.repo_digests[0];
-        let again = bench.engine.pull(digest, &bench.base.platform, &log).await.unwrap();
+        let again =
+            bench.engine.pull(&digest.parse().unwrap(), &bench.base.platform, &log).await.unwrap();
         assert_eq!(again.diff_ids, diff_ids);
         bench.engine.remove(again.id.as_str()).await.unwrap();
     });
@@ -163,7 +165,11 @@ fn a_name_that_the_registry_lacks_is_not_tried_again() {
         let registry = Registry::start(None).await;
         let name = registry.name("swebench/none:latest");
         let log = Log::default();
-        let error = bench.engine.pull(&name, &bench.base.platform, &log).await.unwrap_err();
+        let error = bench
+            .engine
+            .pull(&name.parse().unwrap(), &bench.base.platform, &log)
+            .await
+            .unwrap_err();
         let EngineError::NotFound { reference, reason } = &error else { panic!("{error:?}") };
         assert_eq!(*reference, name);
         assert!(!reason.is_empty());
@@ -181,7 +187,7 @@ fn a_registry_that_is_busy_is_asked_again() {
             let (port, refused) = flaky(registry.port, status, 2).await;
             let name = format!("127.0.0.1:{port}/{PUBLISHED}");
             let log = Log::default();
-            let image = bench.engine.pull(&name, &bench.base.platform, &log).await;
+            let image = bench.engine.pull(&name.parse().unwrap(), &bench.base.platform, &log).await;
             let image = image.unwrap_or_else(|error| panic!("{status}: {error:?}"));
             assert_eq!(image.diff_ids, diff_ids);
             assert_eq!(refused.load(Ordering::SeqCst), 2);
@@ -209,7 +215,7 @@ fn credentials_come_from_dockers_configuration() {
         std::fs::write(&path, auths.to_string()).unwrap();
         let diff_ids = publish(&bench, &*engine, &name).await;
         let platform = &bench.base.platform;
-        let image = engine.pull(&name, platform, &Log::default()).await.unwrap();
+        let image = engine.pull(&name.parse().unwrap(), platform, &Log::default()).await.unwrap();
         assert_eq!(image.diff_ids, diff_ids);
         engine.remove(image.id.as_str()).await.unwrap();
         // base64 of `me:wrong`
@@ -217,7 +223,7 @@ fn credentials_come_from_dockers_configuration() {
         for text in [wrong.to_string(), "{}".to_owned()] {
             std::fs::write(&path, text).unwrap();
             let log = Log::default();
-            let error = engine.pull(&name, platform, &log).await.unwrap_err();
+            let error = engine.pull(&name.parse().unwrap(), platform, &log).await.unwrap_err();
             // What Docker cannot tell from an image that is not there.
             let refused =
                 matches!(error, EngineError::Denied { .. } | EngineError::NotFound { .. });

@@ -14,6 +14,7 @@ use crate::cache::registry::{Pushed, ToPush};
 use crate::cache::{CacheError, CachedImage};
 use crate::cli::out::errln;
 use crate::disk;
+use crate::engine::EngineError;
 use crate::forge::push::{push_images, say_pushed};
 use crate::forge::{LoadOptions, Opened, keys, registries};
 use crate::key::{Key, Kind};
@@ -235,6 +236,9 @@ async fn fetch(
         unnamed += usize::from(image.kind == Kind::Checkout && names.is_empty());
         for name in names {
             let own = name::image(image.kind, &image.key);
+            let name = name
+                .parse()
+                .map_err(|fault| open::engine_failure(EngineError::Reference(fault)))?;
             opened.engine.tag(&own, &name).await.map_err(open::engine_failure)?;
         }
     }

@@ -4,7 +4,7 @@ use bollard::query_parameters::{
     ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 
-use crate::engine::reference::split_tag;
+use crate::engine::reference::{Reference, split_tag};
 use crate::engine::{EngineError, EngineInfo, EngineKind, Image, ImageConfig, ListedImage, Result};
 use crate::key::DiffId;
 use crate::platform::Platform;
@@ -69,15 +69,15 @@ impl DockerEngine {
         }
     }
 
-    pub(super) async fn tag_image(&self, id: &str, reference: &str) -> Result<()> {
-        let (repository, tag) = split_tag(reference);
+    pub(super) async fn tag_image(&self, image: &str, name: &Reference) -> Result<()> {
+        let (repository, tag) = split_tag(name.as_str());
         let options = TagImageOptionsBuilder::new().repo(repository).tag(tag).build();
-        match self.docker.tag_image(id, Some(options)).await {
+        match self.docker.tag_image(image, Some(options)).await {
             Ok(()) => Ok(()),
             Err(error) if is_not_found(&error) => {
-                Err(EngineError::NoSuchImage { reference: id.to_owned() })
+                Err(EngineError::NoSuchImage { reference: image.to_owned() })
             }
-            Err(error) => Err(failed(&format!("name an image `{reference}`"), error)),
+            Err(error) => Err(failed(&format!("name an image `{name}`"), error)),
         }
     }
 

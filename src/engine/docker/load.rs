@@ -49,7 +49,7 @@ impl DockerEngine {
             self.remember(&thin.id, thin.layers);
         }
         for tag in &request.tags {
-            self.tag_image(thin.id.as_str(), tag).await?;
+            self.tag_image(thin.id.as_str(), &tag.parse()?).await?;
         }
         // A containerd store calls a name that a load gave a digest of a registry.
         Ok(Image { tags: request.tags.clone(), repo_digests: Vec::new(), ..image })

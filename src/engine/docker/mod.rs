@@ -44,6 +44,7 @@ use crate::run_id::RunId;
 use choice::{Choice, Endpoint};
 
 use super::client_config::config_directory;
+use super::reference::Reference;
 
 use super::{
     Address, AttachRequest, Attached, BuildRequest, Builder, EngineError, EngineInfo, Image,
@@ -147,16 +148,26 @@ impl Images for DockerEngine {
         self.inspect_image(reference).await
     }
 
-    async fn pull(&self, reference: &str, platform: &Platform, log: &dyn LogSink) -> Result<Image> {
+    async fn pull(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        log: &dyn LogSink,
+    ) -> Result<Image> {
         self.pull_image(reference, platform, log).await
     }
 
-    async fn push(&self, reference: &str, _: &[String], log: &dyn LogSink) -> Result<PushSummary> {
+    async fn push(
+        &self,
+        reference: &Reference,
+        _: &[String],
+        log: &dyn LogSink,
+    ) -> Result<PushSummary> {
         self.push_image(reference, log).await
     }
 
-    async fn tag(&self, id: &str, reference: &str) -> Result<()> {
-        self.tag_image(id, reference).await
+    async fn tag(&self, image: &str, name: &Reference) -> Result<()> {
+        self.tag_image(image, name).await
     }
 
     async fn remove(&self, reference: &str) -> Result<()> {

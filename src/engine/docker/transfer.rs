@@ -8,7 +8,7 @@ use bollard::query_parameters::{CreateImageOptionsBuilder, PushImageOptionsBuild
 use docker_credential::DockerCredential;
 use futures_util::StreamExt as _;
 
-use crate::engine::reference::{self, split_tag};
+use crate::engine::reference::{Reference, split_tag};
 use crate::engine::retry::retried;
 use crate::engine::{
     EngineError, Image, LogSink, PushSummary, Result, check_platform, credentials,
@@ -22,32 +22,32 @@ use super::errors::{Meaning, failed, is_download, meaning};
 impl DockerEngine {
     pub(super) async fn pull_image(
         &self,
-        reference: &str,
+        reference: &Reference,
         platform: &Platform,
         log: &dyn LogSink,
     ) -> Result<Image> {
         if crate::offline::is_on() {
-            let (reference, reason) = (reference.to_owned(), crate::offline::WHY.to_owned());
+            let (reference, reason) = (reference.to_string(), crate::offline::WHY.to_owned());
             return Err(EngineError::Pull { reference, reason });
         }
-        let before = self.inspect_image(reference).await?;
+        let before = self.inspect_image(reference.as_str()).await?;
         let pulled = retried(log, TRANSFER, || self.pull_once(reference, platform, log)).await;
-        let found = match (&pulled, self.inspect_image(reference).await) {
+        let found = match (&pulled, self.inspect_image(reference.as_str()).await) {
             (Err(_), Err(_)) => None,
             (_, found) => found?,
         };
         let Some(image) = found else {
             return Err(match pulled {
-                Ok(()) => EngineError::NoSuchImage { reference: reference.to_owned() },
+                Ok(()) => EngineError::NoSuchImage { reference: reference.to_string() },
                 Err(error) => error,
             });
         };
         // A manifest that is not in a list is pulled whatever it is for. Docker 26 keeps it, too, and
         // calls the pull a failure.
         let is_new = before.is_none_or(|before| before.id != image.id);
-        if let Err(error) = check_platform(reference, &image.platform, platform) {
+        if let Err(error) = check_platform(reference.as_str(), &image.platform, platform) {
             if is_new {
-                self.remove_image(reference).await?;
+                self.remove_image(reference.as_str()).await?;
                 return Err(error);
             }
             return Err(pulled.err().unwrap_or(error));
@@ -57,11 +57,11 @@ impl DockerEngine {
 
     async fn pull_once(
         &self,
-        reference: &str,
+        reference: &Reference,
         platform: &Platform,
         log: &dyn LogSink,
     ) -> Result<()> {
-        let (repository, tag) = split_tag(reference);
+        let (repository, tag) = split_tag(reference.as_str());
         let options = CreateImageOptionsBuilder::new()
             .from_image(repository)
             .tag(tag)
@@ -95,15 +95,15 @@ impl DockerEngine {
     /// tells no more than how far it is.
     pub(super) async fn push_image(
         &self,
-        reference: &str,
+        reference: &Reference,
         log: &dyn LogSink,
     ) -> Result<PushSummary> {
         retried(log, TRANSFER, || self.push_once(reference, log)).await?;
         Ok(PushSummary { layers: None })
     }
 
-    async fn push_once(&self, reference: &str, log: &dyn LogSink) -> Result<()> {
-        let (repository, tag) = split_tag(reference);
+    async fn push_once(&self, reference: &Reference, log: &dyn LogSink) -> Result<()> {
+        let (repository, tag) = split_tag(reference.as_str());
         let options = PushImageOptionsBuilder::new().tag(tag).build();
         let credentials = self.credentials(reference, log).await?;
         let mut answers = self.docker.push_image(repository, Some(options), credentials);
@@ -152,7 +152,7 @@ impl Moved {
 impl DockerEngine {
     async fn credentials(
         &self,
-        reference: &str,
+        reference: &Reference,
         log: &dyn LogSink,
     ) -> Result<Option<DockerCredentials>> {
         let found = credentials::credentials(self.client_config.as_ref(), reference, log).await?;
@@ -174,7 +174,7 @@ impl DockerEngine {
     }
 }
 
-fn refused(way: Way, reference: &str, error: bollard::errors::Error) -> EngineError {
+fn refused(way: Way, reference: &Reference, error: bollard::errors::Error) -> EngineError {
     match error {
         bollard::errors::Error::DockerStreamError { error } => {
             transfer_error(way, reference, None, &error)
@@ -189,10 +189,15 @@ fn refused(way: Way, reference: &str, error: bollard::errors::Error) -> EngineEr
 /// Makes the error of a transfer from the code that the daemon gives: the answer's status, or the
 /// registry's. 500 is what it gives for all that it has no code for, and an error in a stream often
 /// has none: then its text decides.
-fn transfer_error(way: Way, reference: &str, code: Option<i64>, message: &str) -> EngineError {
+fn transfer_error(
+    way: Way,
+    reference: &Reference,
+    code: Option<i64>,
+    message: &str,
+) -> EngineError {
     let action = format!("{way} `{reference}`");
     let reason = message.to_owned();
-    let registry = reference::registry(reference).to_owned();
+    let registry = reference.registry().to_owned();
     let meaning = match (code, meaning(message)) {
         // The daemon answers so also where a registry refuses: it cannot tell the two apart.
         (Some(404), _) => Some(Meaning::Absent),
@@ -207,10 +212,10 @@ fn transfer_error(way: Way, reference: &str, code: Option<i64>, message: &str) -
             EngineError::Busy { registry, action, reason, limited: true, wait: None }
         }
         Some(Meaning::Passing) => EngineError::Transient { action, source: reason.into() },
-        Some(Meaning::Absent) => EngineError::NotFound { reference: reference.to_owned(), reason },
+        Some(Meaning::Absent) => EngineError::NotFound { reference: reference.to_string(), reason },
         Some(Meaning::Denied) => EngineError::Denied { registry, action, reason },
         Some(Meaning::Final) | None if way == Way::Pull => {
-            EngineError::Pull { reference: reference.to_owned(), reason }
+            EngineError::Pull { reference: reference.to_string(), reason }
         }
         Some(Meaning::Final) | None => EngineError::Refused { action, reason },
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::engine::reference::Reference;
 use crate::engine::{EngineError, EngineInfo, EngineKind, Image, Limitation, ListedImage, Result};
 use crate::key::ImageId;
 use crate::platform::Platform;
@@ -118,9 +119,9 @@ impl EmbeddedEngine {
         self.layout.find(reference)?.ok_or_else(missing)
     }
 
-    pub(super) fn tag_image(&self, id: &str, reference: &str) -> Result<()> {
-        let stored = self.needed(id)?;
-        self.layout.name(&stored, &familiar(reference))
+    pub(super) fn tag_image(&self, image: &str, name: &Reference) -> Result<()> {
+        let stored = self.needed(image)?;
+        self.layout.name(&stored, &familiar(name.as_str()))
     }
 
     /// Takes a name away, or an image with all of its names. Layers that no image needs stay until

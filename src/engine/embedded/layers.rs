@@ -198,7 +198,7 @@ impl EmbeddedEngine {
             .collect();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let next = std::sync::atomic::AtomicUsize::new(0);
-        let unpack = || {
+        let unpack = || -> Result<Vec<Descriptor>> {
             let mut damaged = Vec::new();
             loop {
                 let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

@@ -38,6 +38,7 @@ use crate::owner::{Held, Judge, Owners};
 use crate::platform::Platform;
 use crate::run_id::RunId;
 
+use super::reference::Reference;
 use super::{
     AttachRequest, Attached, BuildRequest, Builder, EngineInfo, Image, Images, LayerConsumer,
     LayerRequest, LayerStorage, ListedImage, LogSink, Pruned, PushSummary, Removed, Result, Runner,
@@ -178,14 +179,19 @@ impl Images for EmbeddedEngine {
         self.inspect_image(reference)
     }
 
-    async fn pull(&self, reference: &str, platform: &Platform, log: &dyn LogSink) -> Result<Image> {
+    async fn pull(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        log: &dyn LogSink,
+    ) -> Result<Image> {
         let _operation = self.begin()?;
         self.pull_image(reference, platform, log).await
     }
 
     async fn push(
         &self,
-        reference: &str,
+        reference: &Reference,
         siblings: &[String],
         log: &dyn LogSink,
     ) -> Result<PushSummary> {
@@ -193,8 +199,8 @@ impl Images for EmbeddedEngine {
         self.push_image(reference, siblings, log).await
     }
 
-    async fn tag(&self, id: &str, reference: &str) -> Result<()> {
-        self.tag_image(id, reference)
+    async fn tag(&self, image: &str, name: &Reference) -> Result<()> {
+        self.tag_image(image, name)
     }
 
     async fn remove(&self, reference: &str) -> Result<()> {

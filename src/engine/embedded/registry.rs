@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use oci_spec::image::{Descriptor, ImageManifest, MediaType};
 
+use crate::engine::reference::Reference;
 use crate::engine::registry::{Access, RegistryClient};
 use crate::engine::retry::retried;
 use crate::engine::{EngineError, Image, LogSink, PushSummary, Result, check_platform, config};
@@ -30,33 +31,33 @@ const AT_ONCE: usize = 3;
 impl EmbeddedEngine {
     pub(super) async fn pull_image(
         &self,
-        reference: &str,
+        reference: &Reference,
         platform: &Platform,
         log: &dyn LogSink,
     ) -> Result<Image> {
         if crate::offline::is_on() {
-            let (reference, reason) = (reference.to_owned(), crate::offline::WHY.to_owned());
+            let (reference, reason) = (reference.to_string(), crate::offline::WHY.to_owned());
             return Err(EngineError::Pull { reference, reason });
         }
         let remote = self.remote(Access::Pull, reference, log).await?;
         let stored =
             retried(log, TRANSFER, || self.pull_once(&remote, reference, platform, log)).await?;
         self.unpack(&stored, log).await?;
-        if !reference.contains('@') {
-            self.layout.name(&stored, &familiar(reference))?;
+        if !reference.as_str().contains('@') {
+            self.layout.name(&stored, &familiar(reference.as_str()))?;
         }
-        let repository = familiar(reference);
+        let repository = familiar(reference.as_str());
         let repository = crate::engine::reference::split_tag(&repository).0;
         self.layout.name_digest(&stored, &format!("{repository}@{}", stored.digest))?;
         log.write(format!("Digest: {}\n", stored.digest).as_bytes());
         let image = self.inspect_image(stored.id.as_str())?;
-        image.ok_or_else(|| EngineError::NoSuchImage { reference: reference.to_owned() })
+        image.ok_or_else(|| EngineError::NoSuchImage { reference: reference.to_string() })
     }
 
     async fn pull_once(
         &self,
         remote: &RegistryClient,
-        reference: &str,
+        reference: &Reference,
         platform: &Platform,
         log: &dyn LogSink,
     ) -> Result<Arc<Stored>> {
@@ -72,7 +73,7 @@ impl EmbeddedEngine {
         let read = std::fs::read(&path).map_err(file_error("read a config", &path))?;
         let read = config::read(&read)
             .map_err(|error| remote.refused(format!("its config cannot be read: {error}")))?;
-        check_platform(reference, &read.platform, platform)?;
+        check_platform(reference.as_str(), &read.platform, platform)?;
         let missing: Vec<Descriptor> = manifest
             .layers()
             .iter()
@@ -180,21 +181,21 @@ impl EmbeddedEngine {
             log.write(b"no registry is known to have it: the image has to be built again\n");
             return Err(EngineError::NoSuchImage { reference });
         };
-        let remote = self.remote(Access::Pull, &origin, log).await?;
+        let remote = self.remote(Access::Pull, &origin.parse()?, log).await?;
         retried(log, TRANSFER, || self.fetch(&remote, blob, log)).await
     }
 
     pub(super) async fn push_image(
         &self,
-        reference: &str,
+        reference: &Reference,
         siblings: &[String],
         log: &dyn LogSink,
     ) -> Result<PushSummary> {
-        let stored = self.needed(reference)?;
+        let stored = self.needed(reference.as_str())?;
         let remote = self.remote(Access::Push, reference, log).await?;
         let sent = Mutex::default();
         retried(log, TRANSFER, || self.push_once(&remote, &stored, siblings, &sent, log)).await?;
-        let repository = familiar(reference);
+        let repository = familiar(reference.as_str());
         let repository = crate::engine::reference::split_tag(&repository).0;
         self.layout.name_digest(&stored, &format!("{repository}@{}", stored.digest))?;
         let sent: HashSet<String> = sent.into_inner().expect("no holder panics");
@@ -266,7 +267,7 @@ impl EmbeddedEngine {
     async fn remote(
         &self,
         access: Access,
-        reference: &str,
+        reference: &Reference,
         log: &dyn LogSink,
     ) -> Result<RegistryClient> {
         RegistryClient::open(self.client_config.as_ref(), access, reference, log).await

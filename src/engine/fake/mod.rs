@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use serde_json::json;
 
 use crate::dockerfile;
+use crate::engine::reference::Reference;
 use crate::engine::{
     AttachRequest, Attached, BuildRequest, Builder, EngineError, EngineInfo, EngineKind, Image,
     Images, LayerConsumer, LayerRequest, LayerStorage, ListedImage, LogSink, Pruned, PushSummary,
@@ -328,33 +329,43 @@ impl Images for FakeEngine {
         Ok(self.find(reference))
     }
 
-    async fn pull(&self, reference: &str, platform: &Platform, log: &dyn LogSink) -> Result<Image> {
-        let _running = self.enter(Method::Pull, reference).await?;
-        let published = self.lock().registry.get(reference).cloned();
+    async fn pull(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        log: &dyn LogSink,
+    ) -> Result<Image> {
+        let _running = self.enter(Method::Pull, reference.as_str()).await?;
+        let published = self.lock().registry.get(reference.as_str()).cloned();
         let image = published.ok_or_else(|| EngineError::Pull {
-            reference: reference.to_owned(),
+            reference: reference.to_string(),
             reason: "manifest unknown".to_owned(),
         })?;
-        check_platform(reference, &image.platform, platform)?;
+        check_platform(reference.as_str(), &image.platform, platform)?;
         log.write(format!("pulled {reference}\n").as_bytes());
         Ok(self.add(image))
     }
 
-    async fn push(&self, reference: &str, _: &[String], log: &dyn LogSink) -> Result<PushSummary> {
-        let _running = self.enter(Method::Push, reference).await?;
-        let missing = || EngineError::NoSuchImage { reference: reference.to_owned() };
-        let image = self.find(reference).ok_or_else(missing)?;
+    async fn push(
+        &self,
+        reference: &Reference,
+        _: &[String],
+        log: &dyn LogSink,
+    ) -> Result<PushSummary> {
+        let _running = self.enter(Method::Push, reference.as_str()).await?;
+        let missing = || EngineError::NoSuchImage { reference: reference.to_string() };
+        let image = self.find(reference.as_str()).ok_or_else(missing)?;
         log.write(format!("pushed {reference}\n").as_bytes());
         let sent = PushSummary { layers: Some(image.diff_ids.clone()) };
-        self.lock().registry.insert(reference.to_owned(), image);
+        self.lock().registry.insert(reference.to_string(), image);
         Ok(sent)
     }
 
-    async fn tag(&self, id: &str, reference: &str) -> Result<()> {
-        let _running = self.enter(Method::Tag, reference).await?;
-        let found = self.find(id);
-        let image = found.ok_or_else(|| EngineError::NoSuchImage { reference: id.to_owned() })?;
-        self.add(Image { tags: vec![reference.to_owned()], ..image });
+    async fn tag(&self, image: &str, name: &Reference) -> Result<()> {
+        let _running = self.enter(Method::Tag, name.as_str()).await?;
+        let missing = || EngineError::NoSuchImage { reference: image.to_owned() };
+        let found = self.find(image).ok_or_else(missing)?;
+        self.add(Image { tags: vec![name.to_string()], ..found });
         Ok(())
     }
 
@@ -621,7 +632,7 @@ mod tests {
     async fn an_image_goes_with_its_last_name() {
         let engine = FakeEngine::new().with_image("a:1");
         let id = engine.inspect("a:1").await.unwrap().unwrap().id;
-        engine.tag(id.as_str(), "b:1").await.unwrap();
+        engine.tag(id.as_str(), &"b:1".parse().unwrap()).await.unwrap();
         engine.remove("a:1").await.unwrap();
         assert_eq!(engine.inspect(id.as_str()).await.unwrap().unwrap().tags, ["b:1"]);
         engine.remove("b:1").await.unwrap();

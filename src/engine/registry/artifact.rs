@@ -115,7 +115,7 @@ pub(crate) fn tag_of(digest: &str, suffix: &str) -> String {
 impl RegistryClient {
     /// Returns the repository's name, with its registry.
     pub(crate) fn repository(&self) -> String {
-        format!("{}/{}", self.registry.name(), self.parts.repository)
+        format!("{}/{}", self.registry.name(), self.reference.repository())
     }
 
     /// Fetches the manifest of a tag or a digest; none where the registry does not have it.

@@ -17,7 +17,7 @@ use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 
 use super::bounds::DOCUMENT;
-use super::reference::{self, Parts};
+use super::reference::Reference;
 use super::{EngineError, Image, LogSink, Result, config, credentials};
 use crate::causes::in_one_line;
 use crate::key::Digest;
@@ -48,11 +48,10 @@ pub(crate) enum Access {
 
 /// A repository of a registry, and what is done there.
 pub(crate) struct RegistryClient {
-    parts: Parts,
+    reference: Reference,
     registry: Arc<Registry>,
     access: Access,
     action: String,
-    name: String,
 }
 
 /// An image as a registry describes it.
@@ -77,20 +76,14 @@ pub(crate) struct Blob {
 /// Opens the registry of a reference, with the host's credentials; nothing is asked yet.
 pub(crate) async fn open(
     client_config: Option<&PathBuf>,
-    reference: &str,
+    reference: &Reference,
     log: &dyn LogSink,
 ) -> Result<Arc<Registry>> {
-    let action = format!("open the registry of `{reference}`");
-    let parsed = parse(&action, reference)?;
     let found = credentials::credentials(client_config, reference, log).await?;
-    let registry = Registry::new(&parsed.registry, found.map(|(credential, _)| credential));
-    registry.map(Arc::new).map_err(|reason| EngineError::Refused { action, reason })
-}
-
-fn parse(action: &str, reference: &str) -> Result<Parts> {
-    reference::parts(reference).ok_or_else(|| EngineError::Refused {
-        action: action.to_owned(),
-        reason: "it is not a reference".to_owned(),
+    let registry = Registry::new(reference.registry(), found.map(|(credential, _)| credential));
+    registry.map(Arc::new).map_err(|reason| {
+        let action = format!("open the registry of `{reference}`");
+        EngineError::Refused { action, reason }
     })
 }
 
@@ -100,26 +93,25 @@ impl RegistryClient {
     pub(crate) async fn open(
         client_config: Option<&PathBuf>,
         access: Access,
-        reference: &str,
+        reference: &Reference,
         log: &dyn LogSink,
     ) -> Result<RegistryClient> {
         let registry = open(client_config, reference, log).await?;
-        RegistryClient::of(registry, access, reference)
+        Ok(RegistryClient::of(registry, access, reference))
     }
 
     /// Makes the repository of a reference in an open registry.
     pub(crate) fn of(
         registry: Arc<Registry>,
         access: Access,
-        reference: &str,
-    ) -> Result<RegistryClient> {
+        reference: &Reference,
+    ) -> RegistryClient {
         let verb = match access {
             Access::Pull => "pull",
             Access::Push => "push",
         };
         let action = format!("{verb} `{reference}`");
-        let parsed = parse(&action, reference)?;
-        Ok(RegistryClient { parts: parsed, registry, access, action, name: reference.to_owned() })
+        RegistryClient { reference: reference.clone(), registry, access, action }
     }
 
     fn scope(&self, access: Access) -> String {
@@ -127,7 +119,7 @@ impl RegistryClient {
             Access::Pull => "pull",
             Access::Push => "pull,push",
         };
-        format!("repository:{}:{actions}", self.parts.repository)
+        format!("repository:{}:{actions}", self.reference.repository())
     }
 
     /// Asks for something of the repository.
@@ -137,14 +129,14 @@ impl RegistryClient {
         rest: &str,
         with: impl Fn(RequestBuilder) -> RequestBuilder,
     ) -> Result<Response> {
-        let url = self.registry.url(&self.parts.repository, rest);
+        let url = self.registry.url(self.reference.repository(), rest);
         let answered = self.registry.send(&self.scope(self.access), method, &url, with).await;
         answered.map_err(|failed| self.failed(failed))
     }
 
     /// Fetches the manifest of a platform, whose bytes match its digest.
     pub(crate) async fn manifest(&self, platform: &Platform) -> Result<(Vec<u8>, String)> {
-        let mut asked = self.parts.version.clone();
+        let mut asked = self.reference.version().to_owned();
         // A list may hold lists, though none of the known registries has such.
         for _ in 0..3 {
             let accept = |request: RequestBuilder| request.header(ACCEPT, MANIFESTS.join(", "));
@@ -192,7 +184,7 @@ impl RegistryClient {
 
     /// Tells whether the repository has a blob.
     pub(crate) async fn has_blob(&self, digest: &str) -> Result<bool> {
-        let url = self.registry.url(&self.parts.repository, &format!("blobs/{digest}"));
+        let url = self.registry.url(self.reference.repository(), &format!("blobs/{digest}"));
         let scope = self.scope(self.access);
         match self.registry.send(&scope, Method::HEAD, &url, |request| request).await {
             Ok(_) => Ok(true),
@@ -233,7 +225,7 @@ impl RegistryClient {
     /// Uploads the manifest, whose blobs are there.
     #[cfg(feature = "embedded")]
     pub(crate) async fn push_manifest(&self, text: &[u8], media_type: &str) -> Result<()> {
-        let tag = &self.parts.version;
+        let tag = self.reference.version();
         let with =
             |request: RequestBuilder| request.header(CONTENT_TYPE, media_type).body(text.to_vec());
         self.ask(Method::PUT, &format!("manifests/{tag}"), with).await.map(drop)
@@ -261,11 +253,11 @@ impl RegistryClient {
         }
         let read = config::read(&config).map_err(unreadable)?;
         let (layers, size) = layers_of(&manifest);
-        let repository = &self.parts.repository;
+        let repository = self.reference.repository();
         let image = Image {
             id: digest_of_config.into(),
             tags: Vec::new(),
-            repo_digests: vec![format!("{}/{repository}@{digest}", self.parts.registry)],
+            repo_digests: vec![format!("{}/{repository}@{digest}", self.reference.registry())],
             diff_ids: read.diff_ids,
             platform: read.platform,
             size,
@@ -306,7 +298,7 @@ impl RegistryClient {
     pub(crate) fn refused(&self, reason: impl Into<String>) -> EngineError {
         let reason = reason.into();
         if self.access == Access::Pull {
-            return EngineError::Pull { reference: self.name.clone(), reason };
+            return EngineError::Pull { reference: self.reference.to_string(), reason };
         }
         EngineError::Refused { action: self.action.clone(), reason }
     }
@@ -342,7 +334,9 @@ impl RegistryClient {
         let (action, reason) = (self.action.clone(), answer.to_string());
         let registry = self.registry.name().to_owned();
         match answer.meaning(self.access == Access::Push) {
-            Meaning::Absent => EngineError::NotFound { reference: self.name.clone(), reason },
+            Meaning::Absent => {
+                EngineError::NotFound { reference: self.reference.to_string(), reason }
+            }
             Meaning::Denied => EngineError::Denied { registry, action, reason },
             Meaning::Busy => EngineError::Busy {
                 registry,
@@ -481,7 +475,7 @@ mod tests {
     }
 
     async fn remote(server: &Server, access: Access) -> RegistryClient {
-        let reference = format!("{}/me/imgforge/env:tag", server.host);
+        let reference = format!("{}/me/imgforge/env:tag", server.host).parse().unwrap();
         RegistryClient::open(None, access, &reference, &NoLog).await.unwrap()
     }
 
@@ -615,7 +609,7 @@ mod tests {
     #[tokio::test]
     async fn no_connection_and_no_host_are_told_from_a_refusal() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let closed = format!("127.0.0.1:{port}/a/b:c");
+        let closed = format!("127.0.0.1:{port}/a/b:c").parse().unwrap();
         let remote = RegistryClient::open(None, Access::Pull, &closed, &NoLog).await.unwrap();
         let error = remote.describe(&Platform::written("linux/amd64")).await.err().unwrap();
         assert!(matches!(error, EngineError::Offline { .. }), "{error:?}");
@@ -628,19 +622,13 @@ mod tests {
             false => Reply::coded(404, "MANIFEST_UNKNOWN"),
         })
         .await;
-        let name = |repository: &str| format!("{}/{repository}/x:tag", server.host);
+        let name =
+            |repository: &str| format!("{}/{repository}/x:tag", server.host).parse().unwrap();
         let registry = open(None, &name("first"), &NoLog).await.unwrap();
         let of = |repository| RegistryClient::of(registry.clone(), Access::Pull, &name(repository));
-        let first = of("first").unwrap().describe(&Platform::written("linux/amd64")).await;
+        let first = of("first").describe(&Platform::written("linux/amd64")).await;
         assert_eq!(class(&first), "limited");
-        assert!(
-            of("second")
-                .unwrap()
-                .describe(&Platform::written("linux/amd64"))
-                .await
-                .unwrap()
-                .is_none()
-        );
+        assert!(of("second").describe(&Platform::written("linux/amd64")).await.unwrap().is_none());
         let asked = server.asked();
         let pause = asked[1].at - asked[0].at;
         assert!(pause >= std::time::Duration::from_secs(1), "{pause:?}");

@@ -44,7 +44,7 @@ pub fn normalise(text: &str) -> String {
         normal.push_str(line);
         normal.push('\n');
         match line.strip_suffix('\\') {
-            Some(start) => begun = begun + start + " ",
+            Some(start) => begun.push_str(start),
             None => open = heredocs(&(std::mem::take(&mut begun) + line)),
         }
     }
@@ -75,7 +75,7 @@ impl Heredoc {
 }
 
 /// Returns the heredocs that begin on a line, which are words of it: `1<<4` is none.
-pub(crate) fn heredocs(line: &str) -> Vec<Heredoc> {
+fn heredocs(line: &str) -> Vec<Heredoc> {
     let instruction = line.split_whitespace().next().unwrap_or("").to_ascii_uppercase();
     if !matches!(instruction.as_str(), "RUN" | "COPY" | "ADD") {
         return Vec::new();
@@ -101,45 +101,54 @@ pub(crate) fn split_flags(arguments: &str) -> (&str, &str) {
     (&arguments[..at], rest)
 }
 
-/// One instruction of a normal form.
-struct Instruction {
+/// One instruction of a normal form, or a parser directive.
+pub(crate) struct Instruction {
     /// Its text, continuation lines joined, without the bodies of heredocs.
-    text: String,
-    /// The lines that it is written on.
-    lines: Range<usize>,
+    pub text: String,
+    /// The lines that `text` is written on, the first being 0.
+    pub lines: Range<usize>,
+    /// All of it as it is written, heredocs and the last line end included.
+    pub source: String,
+    /// Its heredocs and what they hold.
+    pub heredocs: Vec<(Heredoc, String)>,
 }
 
-fn instructions(normal: &str) -> Vec<Instruction> {
+/// Reads the instructions of a normal form, see [`normalise`].
+pub(crate) fn instructions(normal: &str) -> Vec<Instruction> {
     let mut all = Vec::new();
-    let mut open: Vec<Heredoc> = Vec::new();
-    let mut current: Option<Instruction> = None;
-    for (at, line) in normal.lines().enumerate() {
-        if let Some(first) = open.first() {
-            if first.ends_with(line) {
-                open.remove(0);
-            }
-            continue;
-        }
-        if line.starts_with('#') {
-            continue;
-        }
-        let begun = Instruction { text: String::new(), lines: at..at };
-        let mut instruction = current.take().unwrap_or(begun);
-        instruction.lines.end = at + 1;
-        match line.strip_suffix('\\') {
+    let mut lines = normal.lines().enumerate();
+    while let Some((at, line)) = lines.next() {
+        let mut instruction = Instruction {
+            text: line.to_owned(),
+            lines: at..at + 1,
+            source: format!("{line}\n"),
+            heredocs: Vec::new(),
+        };
+        let Instruction { text, source, lines: written, heredocs: found } = &mut instruction;
+        while !line.starts_with('#') && text.ends_with('\\') {
             // A word may go on in the next line.
-            Some(start) => {
-                instruction.text.push_str(start);
-                current = Some(instruction);
-            }
-            None => {
-                instruction.text.push_str(line);
-                open = heredocs(&instruction.text);
-                all.push(instruction);
-            }
+            text.pop();
+            let Some((_, next)) = lines.next() else { break };
+            text.push_str(next);
+            source.push_str(next);
+            source.push('\n');
+            written.end += 1;
         }
+        for heredoc in heredocs(text) {
+            let mut body = String::new();
+            for (_, line) in lines.by_ref() {
+                source.push_str(line);
+                source.push('\n');
+                if heredoc.ends_with(line) {
+                    break;
+                }
+                body.push_str(if heredoc.dash { line.trim_start_matches('\t') } else { line });
+                body.push('\n');
+            }
+            found.push((heredoc, body));
+        }
+        all.push(instruction);
     }
-    all.extend(current);
     all
 }
 
@@ -158,7 +167,7 @@ fn references(normal: &str, args: &BTreeMap<String, String>) -> Vec<Reference> {
     let mut defaults: BTreeMap<String, String> = BTreeMap::new();
     let mut stages: Vec<String> = Vec::new();
     let mut found: Vec<Reference> = Vec::new();
-    for Instruction { text, lines } in instructions(normal) {
+    for Instruction { text, lines, .. } in instructions(normal) {
         let mut add = |word: &str, image: String, stages: &[String]| {
             let internal = image == "scratch"
                 || image.parse::<usize>().is_ok()

@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 
 use crate::context_file::ContextFile;
-use crate::dockerfile::{Heredoc, heredocs, normalise, split_flags};
+use crate::dockerfile::{self, Heredoc, normalise, split_flags};
 use crate::engine::{HostAccess, step_mounts};
 
 /// The stage that holds what build steps get from the host.
@@ -42,48 +42,21 @@ struct Instruction {
 }
 
 impl Instruction {
+    fn of(read: dockerfile::Instruction) -> Instruction {
+        let dockerfile::Instruction { text, source, heredocs, .. } = read;
+        let text = text.trim();
+        let (word, arguments) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+        let (word, arguments) = (word.to_ascii_uppercase(), arguments.trim().to_owned());
+        Instruction { word, arguments, heredocs, source }
+    }
+
     fn mentions(&self, text: &str) -> bool {
         self.source.contains(text)
     }
 }
 
-fn parse(text: &str) -> Vec<Instruction> {
-    let mut instructions = Vec::new();
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
-        let mut source = format!("{line}\n");
-        let mut joined = line.to_owned();
-        while !line.starts_with('#') && joined.ends_with('\\') {
-            joined.pop();
-            let Some(next) = lines.next() else { break };
-            joined.push_str(next);
-            source.push_str(next);
-            source.push('\n');
-        }
-        let joined = joined.trim();
-        let (word, arguments) = joined.split_once(char::is_whitespace).unwrap_or((joined, ""));
-        let mut bodies = Vec::new();
-        for heredoc in heredocs(joined) {
-            let mut body = String::new();
-            for line in lines.by_ref() {
-                source.push_str(line);
-                source.push('\n');
-                if heredoc.ends_with(line) {
-                    break;
-                }
-                body.push_str(if heredoc.dash { line.trim_start_matches('\t') } else { line });
-                body.push('\n');
-            }
-            bodies.push((heredoc, body));
-        }
-        instructions.push(Instruction {
-            word: word.to_ascii_uppercase(),
-            arguments: arguments.trim().to_owned(),
-            heredocs: bodies,
-            source,
-        });
-    }
-    instructions
+fn parse(normal: &str) -> Vec<Instruction> {
+    dockerfile::instructions(normal).into_iter().map(Instruction::of).collect()
 }
 
 /// Adds the host's stage and rewrites what takes files or runs. `shell` is what the image below

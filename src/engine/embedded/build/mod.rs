@@ -50,7 +50,7 @@ struct Building<'a> {
     /// The files beside the Dockerfile.
     context: TempDir,
     /// Identifies what the host gives: a step that was done with something else is done again.
-    given: String,
+    host_inputs_digest: String,
     stages: Vec<Built>,
 }
 
@@ -80,7 +80,7 @@ impl EmbeddedEngine {
             log,
             host: self.directory()?,
             context: self.directory()?,
-            given: given(request),
+            host_inputs_digest: host_inputs_digest(request),
             stages: Vec::new(),
         };
         self.write_host(&building)?;
@@ -188,7 +188,7 @@ fn write(path: &Path, bytes: &[u8], executable: bool) -> Result<()> {
 }
 
 /// Identifies what a build gets from the host.
-fn given(request: &BuildRequest) -> String {
+fn host_inputs_digest(request: &BuildRequest) -> String {
     let host = &request.host;
     let bundle = host.ca_bundle.as_ref().map(Digest::of);
     Digest::of(format!("{:?} {bundle:?} {:?}", host.variables, host.network)).to_string()

@@ -6,7 +6,7 @@ use parse_dockerfile::{
     Command, Flag, HereDoc, Instruction as ParsedInstruction, JsonOrStringArray, Source,
 };
 
-use crate::dockerfile::{external_images, heredocs, normalise, split_flags};
+use crate::dockerfile::{self, external_images, normalise, split_flags};
 
 use super::shell_lexer::expand;
 use super::stage::{CommandForm, CopySpec, Instruction, Origin, Stage, Step, arguments, images};
@@ -75,35 +75,15 @@ pub(crate) fn stages(text: &str, args: &BTreeMap<String, String>) -> Result<Vec<
 fn alone(text: &str) -> (String, Vec<usize>) {
     let mut out = String::with_capacity(text.len());
     let mut added = Vec::new();
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
-        let mut whole = line.to_owned();
-        let mut source = format!("{line}\n");
-        while !line.starts_with('#') && whole.ends_with('\\') {
-            whole.pop();
-            let Some(next) = lines.next() else { break };
-            whole.push_str(next);
-            source += next;
-            source.push('\n');
-        }
-        let found = heredocs(&whole);
-        let runs = whole.get(..4).is_some_and(|word| word.eq_ignore_ascii_case("RUN "));
-        let (flags, command) = split_flags(whole.get(4..).unwrap_or(""));
-        let mut bodies = String::new();
-        for heredoc in &found {
-            for body in lines.by_ref() {
-                bodies += body;
-                bodies.push('\n');
-                if heredoc.ends_with(body) {
-                    break;
-                }
-            }
-        }
-        if !runs || found.is_empty() || command.starts_with("<<") {
+    for instruction in dockerfile::instructions(text) {
+        let dockerfile::Instruction { text, lines, source, heredocs } = instruction;
+        let runs = text.get(..4).is_some_and(|word| word.eq_ignore_ascii_case("RUN "));
+        let (flags, command) = split_flags(text.get(4..).unwrap_or(""));
+        if !runs || heredocs.is_empty() || command.starts_with("<<") {
             out += &source;
-            out += &bodies;
             continue;
         }
+        let bodies: String = source.split_inclusive('\n').skip(lines.len()).collect();
         let mut end = String::from("IMGFORGE");
         while bodies.contains(&end) {
             end.push('_');

@@ -37,7 +37,7 @@ impl EmbeddedEngine {
             "below": built.diff_ids(),
             "context": mounted.then(|| context_digest(building)),
             "env": env,
-            "given": building.given,
+            "given": building.host_inputs_digest,
             "keep": keep,
             "mounts": format!("{:?}", run.mounts),
             "platform": building.request.platform,

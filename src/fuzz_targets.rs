@@ -15,6 +15,7 @@ use std::path::{Component, Path};
 use std::process::Command;
 use std::sync::LazyLock;
 
+use regex::bytes::Regex;
 use rustix::thread::UnshareFlags;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -393,7 +394,13 @@ pub fn logs(input: &[u8]) {
         FAIL_TO_PASS: vec![test.clone()],
         ..Instance::default()
     };
-    let named = memchr::memmem::find(log, test.as_bytes()).is_some();
+    // Parsers of pytest leave out colours and control characters, which may be within a name.
+    static COLOUR: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"\[\d+m").expect("it is an expression"));
+    let mut plain = COLOUR.replace_all(log, b"").into_owned();
+    plain.retain(|byte| !(1..32).contains(byte) || *byte == b'\n');
+    let named =
+        [log, &plain].iter().any(|log| memchr::memmem::find(log, test.as_bytes()).is_some());
     for family in [Family::Swebench, Family::Swesmith] {
         for strict in [false, true] {
             let rules = Rules { parser, eval_type: EvalType::PassAndFail, family, strict };

@@ -14,6 +14,7 @@ mod confinement;
 mod credentials;
 #[cfg(feature = "docker")]
 pub mod docker;
+mod documents;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub(crate) mod emulation;

@@ -7,21 +7,13 @@
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
-use serde::{Deserialize, Serialize};
+use oci_spec::image::{Descriptor, ImageIndexBuilder, MediaType};
 use serde_json::json;
 use tokio_util::io::ReaderStream;
 
+use crate::engine::documents::{descriptor, manifest, manifest_json};
 use crate::engine::{EngineError, LayerFile, Result};
 use crate::key::{DiffId, Digest, ImageId};
-
-/// How a layer, config or manifest is named in another document.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Descriptor {
-    pub media_type: String,
-    pub digest: String,
-    pub size: u64,
-}
 
 /// An archive to be loaded.
 pub(super) struct Thin<'a> {
@@ -41,49 +33,38 @@ impl<'a> Thin<'a> {
         diff_ids: &[DiffId],
         new: &'a [LayerFile],
         below: Option<&[Descriptor]>,
-    ) -> Thin<'a> {
+    ) -> Result<Thin<'a>> {
         let config_digest = Digest::of(config);
         let names: Vec<String> = diff_ids.iter().map(|id| blob(id.as_str())).collect();
-        let manifest = json!([{
+        let list = json!([{
             "Config": blob(&config_digest.oci()), "RepoTags": null, "Layers": names,
         }]);
-        let mut head = entry("manifest.json", manifest.to_string().as_bytes());
+        let mut head = entry("manifest.json", list.to_string().as_bytes());
         head.extend(entry(&blob(&config_digest.oci()), config));
         let mut id = config_digest.oci();
         let mut layers = Vec::new();
         if let Some(below) = below {
             layers = below.to_vec();
-            layers.extend(new.iter().map(|layer| Descriptor {
-                media_type: "application/vnd.oci.image.layer.v1.tar".to_owned(),
-                digest: layer.diff_id.oci(),
-                size: layer.size,
-            }));
-            let manifest = json!({
-                "schemaVersion": 2,
-                "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                "config": Descriptor {
-                    media_type: "application/vnd.oci.image.config.v1+json".to_owned(),
-                    digest: config_digest.oci(),
-                    size: config.len() as u64,
-                },
-                "layers": layers,
-            })
-            .to_string();
+            for layer in new {
+                let (digest, size) = (layer.diff_id.oci(), layer.size);
+                layers.push(descriptor(MediaType::ImageLayer, &digest, size)?);
+            }
+            let size = config.len() as u64;
+            let config = descriptor(MediaType::ImageConfig, &config_digest.oci(), size)?;
+            let manifest = manifest_json(&manifest(config, layers.clone()));
             id = Digest::of(&manifest).oci();
-            let index = json!({
-                "schemaVersion": 2,
-                "mediaType": "application/vnd.oci.image.index.v1+json",
-                "manifests": [Descriptor {
-                    media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
-                    digest: id.clone(),
-                    size: manifest.len() as u64,
-                }],
-            });
+            let index = ImageIndexBuilder::default()
+                .schema_version(2_u32)
+                .media_type(MediaType::ImageIndex)
+                .manifests([descriptor(MediaType::ImageManifest, &id, manifest.len() as u64)?])
+                .build()
+                .expect("all that an index needs is set");
+            let index = serde_json::to_vec(&index).expect("an index is valid JSON");
             head.extend(entry("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#));
-            head.extend(entry("index.json", index.to_string().as_bytes()));
-            head.extend(entry(&blob(&id), manifest.as_bytes()));
+            head.extend(entry("index.json", &index));
+            head.extend(entry(&blob(&id), &manifest));
         }
-        Thin { id: id.into(), layers, head, new }
+        Ok(Thin { id: id.into(), layers, head, new })
     }
 
     /// Streams the archive; the layers are read from their files as the engine takes them.
@@ -155,7 +136,7 @@ mod tests {
         let layer = LayerFile { path, diff_id, size: layer.len() as u64 };
         let diff_ids = ["sha256:00".into(), DiffId::from(diff_id)];
         let new = [layer];
-        let thin = Thin::new(b"{}", &diff_ids, &new, below);
+        let thin = Thin::new(b"{}", &diff_ids, &new, below).unwrap();
         let mut bytes = Vec::new();
         let mut stream = thin.stream().await.unwrap();
         while let Some(piece) = stream.next().await {
@@ -178,12 +159,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_containerd_store_gets_a_layout_whose_manifest_is_the_id() {
-        let media_type = "application/vnd.oci.image.layer.v1.tar+gzip".to_owned();
-        let below = [Descriptor { media_type, digest: "sha256:11".to_owned(), size: 5 }];
+        let lower = format!("sha256:{}", "1".repeat(64));
+        let below = [descriptor(MediaType::ImageLayerGzip, &lower, 5).unwrap()];
         let (id, bytes) = archive(&[7; 512], Some(&below)).await;
         let names: Vec<String> = files(&bytes).into_iter().map(|(name, _)| name).collect();
         assert!(names.contains(&"oci-layout".to_owned()));
         assert!(names.contains(&blob(&id)), "{names:?}");
-        assert!(!names.contains(&blob("sha256:11")), "the lower layer is left out");
+        assert!(!names.contains(&blob(&lower)), "the lower layer is left out");
     }
 }

@@ -9,6 +9,7 @@ use std::io::Read as _;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
+use oci_spec::image::{Descriptor, ImageManifest};
 use serde::Deserialize;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
@@ -17,17 +18,10 @@ use crate::engine::{EngineError, Image, LayerConsumer, Result};
 use crate::key::{DiffId, ImageId};
 
 use super::DockerEngine;
-use super::archive::Descriptor;
 use super::errors::{failed, is_not_found};
 
 /// Nothing that is larger is a manifest or a config.
 const DOCUMENT_LIMIT: u64 = 4 << 20;
-
-#[derive(Deserialize)]
-struct Manifest {
-    config: Descriptor,
-    layers: Vec<Descriptor>,
-}
 
 #[derive(Deserialize)]
 struct Config {
@@ -181,10 +175,10 @@ fn documents(archive: impl std::io::Read) -> std::io::Result<HashMap<String, Vec
 /// more than one.
 fn layers_of(documents: &HashMap<String, Vec<u8>>, diff_ids: &[DiffId]) -> Option<Vec<Descriptor>> {
     documents.values().find_map(|document| {
-        let manifest: Manifest = serde_json::from_slice(document).ok()?;
+        let manifest: ImageManifest = serde_json::from_slice(document).ok()?;
         let config: Config =
-            serde_json::from_slice(documents.get(&manifest.config.digest)?).ok()?;
-        (config.rootfs.diff_ids == diff_ids && manifest.layers.len() == diff_ids.len())
-            .then_some(manifest.layers)
+            serde_json::from_slice(documents.get(manifest.config().digest().as_ref())?).ok()?;
+        (config.rootfs.diff_ids == diff_ids && manifest.layers().len() == diff_ids.len())
+            .then(|| manifest.layers().clone())
     })
 }

@@ -30,7 +30,7 @@ impl DockerEngine {
         } else {
             None
         };
-        let thin = Thin::new(&config, &diff_ids, &request.layers, below.as_deref());
+        let thin = Thin::new(&config, &diff_ids, &request.layers, below.as_deref())?;
         let image = match self.inspect_image(thin.id.as_str()).await? {
             Some(image) => image,
             None => self.load_and_look(request, &thin).await?,

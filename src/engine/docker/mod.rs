@@ -34,6 +34,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bollard::Docker;
+use oci_spec::image::Descriptor;
 use tokio::sync::OnceCell;
 
 use crate::key::{DiffId, ImageId};
@@ -67,7 +68,7 @@ pub struct DockerEngine {
     facts: OnceCell<Facts>,
     /// Containers have no IPv6, as the first one showed that was asked to.
     without_ipv6: AtomicBool,
-    layers: Mutex<HashMap<ImageId, Vec<archive::Descriptor>>>,
+    layers: Mutex<HashMap<ImageId, Vec<Descriptor>>>,
 }
 
 /// What decides how images are built and loaded.

@@ -4,11 +4,11 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use oci_spec::image::{Descriptor, ImageManifest, ImageManifestBuilder, MediaType};
-
+use oci_spec::image::{Descriptor, MediaType};
 use sha2::{Digest as _, Sha256};
 
 use crate::engine::bounds::Bounded;
+use crate::engine::documents::{descriptor, manifest, manifest_json};
 use crate::engine::{
     EngineError, Image, ImageConfig, LayerFile, LayerRequest, LogSink, Result, check_platform,
     config,
@@ -18,7 +18,7 @@ use crate::platform::Platform;
 
 use super::EmbeddedEngine;
 use super::layout::{
-    BlobWriter, Stored, decompressed, descriptor, familiar, file_error, layer_descriptor, open,
+    BlobWriter, Stored, decompressed, familiar, file_error, layer_descriptor, open,
 };
 use super::snapshots::NotTheLayer;
 
@@ -140,13 +140,8 @@ impl EmbeddedEngine {
         let diff_ids: Vec<DiffId> = layers.iter().map(|(diff_id, _)| diff_id.clone()).collect();
         let text = config::config_json(config, platform, &diff_ids);
         let id = self.layout.put(&text)?;
-        let manifest = ImageManifestBuilder::default()
-            .schema_version(2_u32)
-            .media_type(MediaType::ImageManifest)
-            .config(descriptor(MediaType::ImageConfig, &id, text.len() as u64)?)
-            .layers(layers.iter().map(|(_, layer)| layer.clone()).collect::<Vec<_>>())
-            .build()
-            .expect("all that a manifest needs is set");
+        let blob = descriptor(MediaType::ImageConfig, &id, text.len() as u64)?;
+        let manifest = manifest(blob, layers.iter().map(|(_, layer)| layer.clone()).collect());
         let digest = self.layout.put(&manifest_json(&manifest))?;
         let missing = || EngineError::Refused {
             action: "keep an image".to_owned(),
@@ -241,12 +236,6 @@ impl EmbeddedEngine {
 /// Returns the layers of an image with their digests as tars, the lowest first.
 pub(super) fn layers_of(stored: &Stored) -> Vec<(DiffId, Descriptor)> {
     stored.diff_ids.iter().cloned().zip(stored.manifest.layers().iter().cloned()).collect()
-}
-
-/// Returns the bytes of a manifest, the same for equal ones: annotations are sorted.
-pub(super) fn manifest_json(manifest: &ImageManifest) -> Vec<u8> {
-    let value = serde_json::to_value(manifest).expect("a manifest is valid JSON");
-    value.to_string().into_bytes()
 }
 
 /// Tells whether a blob is what its digest says.

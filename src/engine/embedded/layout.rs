@@ -11,10 +11,11 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use oci_spec::image::{Descriptor, DescriptorBuilder, ImageIndex, ImageManifest, MediaType};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 use sha2::{Digest as _, Sha256};
 
 use crate::atomic;
+use crate::engine::documents::descriptor;
 use crate::engine::{EngineError, ImageConfig, Result, config};
 use crate::file_lock::FileLock;
 use crate::key::{DiffId, Digest, ImageId};
@@ -382,22 +383,6 @@ fn entry(stored: &Stored, kind: &str, name: &str) -> Result<Descriptor> {
     }
     entry.set_annotations(Some(annotations));
     Ok(entry)
-}
-
-/// Makes a descriptor.
-pub(super) fn descriptor(media_type: MediaType, digest: &str, size: u64) -> Result<Descriptor> {
-    let refused = |reason: String| EngineError::Refused {
-        action: format!("name the blob `{digest}`"),
-        reason,
-    };
-    let digest: oci_spec::image::Digest =
-        digest.parse().map_err(|error: oci_spec::OciSpecError| refused(error.to_string()))?;
-    DescriptorBuilder::default()
-        .media_type(media_type)
-        .digest(digest)
-        .size(size)
-        .build()
-        .map_err(|error| refused(error.to_string()))
 }
 
 /// Makes the descriptor of a layer that is written here.

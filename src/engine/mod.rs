@@ -33,6 +33,7 @@ mod sandbox;
 mod script;
 mod session;
 mod session_end;
+mod session_settings;
 mod step_mounts;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -62,6 +63,10 @@ pub use session::{
     SandboxSession, SessionRequest,
 };
 pub use session_end::SessionEnd;
+pub use session_settings::{
+    Change, ChangeKind, FileStatus, HostBind, Process, ProcessLimit, ProcessResource,
+    SessionSettings, Tmpfs,
+};
 pub use traits::{Builder, Engine, Images, LayerStorage, Runner};
 
 /// Labels that imgforge sets on its images.

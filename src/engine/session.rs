@@ -14,11 +14,12 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::{
-    EngineError, LogSink, Output, Quotas, Result, SandboxNetwork, SandboxRequest, SessionEnd,
-    WindowSize,
+    Change, EngineError, EngineKind, FileStatus, LogSink, Output, Process, Quotas, Result,
+    SandboxNetwork, SandboxRequest, SessionEnd, SessionSettings, WindowSize,
 };
 
 /// How long an output is silent before its rest is given up, once the command has ended: a process
@@ -58,6 +59,8 @@ pub struct SessionRequest {
     pub variables: BTreeMap<String, String>,
     /// As in [`SandboxRequest::labels`].
     pub labels: BTreeMap<String, String>,
+    /// What differs from a plain session.
+    pub settings: SessionSettings,
 }
 
 impl SessionRequest {
@@ -74,6 +77,7 @@ impl SessionRequest {
             loopback_names: request.loopback_names.clone(),
             variables: request.variables.clone(),
             labels: request.labels.clone(),
+            settings: SessionSettings::default(),
         }
     }
 
@@ -281,6 +285,12 @@ pub trait ExecHandle: Send + Sync {
 
     /// Waits for the end of the command, whose children may live on. May be called more than once.
     async fn end(&self) -> Result<Ended>;
+
+    /// Waits until the command runs, or has ended: the number of its process as processes of the
+    /// container see it. `None` where nothing was started, or the engine does not tell it.
+    async fn process(&self) -> Result<Option<i32>> {
+        Ok(None)
+    }
 }
 
 /// The end of a command, and what it took.
@@ -336,6 +346,42 @@ pub trait SandboxSession: Send + Sync {
     /// # Errors
     /// [`super::EngineError::NoSuchPath`] where nothing is there.
     async fn get(&self, path: &str, tar: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<()>;
+
+    /// Returns which engine keeps it.
+    fn engine(&self) -> EngineKind;
+
+    /// Sends a signal to every process of the container at once, also to those of commands under way.
+    /// With `SIGKILL` none is left when it returns, and the session lives on. `SIGSTOP` and `SIGCONT`
+    /// hold all of them and let them go on.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`], as for all that follows here, where the engine cannot do it.
+    async fn signal_all(&self, _signal: i32) -> Result<()> {
+        Err(unsupported(self.engine(), "signal all processes of a session"))
+    }
+
+    /// Lists the processes of the container, by their numbers.
+    async fn processes(&self) -> Result<Vec<Process>> {
+        Err(unsupported(self.engine(), "list the processes of a session"))
+    }
+
+    /// Looks at a path of the container; a link at its end is not followed.
+    ///
+    /// # Errors
+    /// [`super::EngineError::NoSuchPath`] where nothing is there.
+    async fn status(&self, _path: &str) -> Result<FileStatus> {
+        Err(unsupported(self.engine(), "look at a path of a session"))
+    }
+
+    /// Lists the paths that differ from the image, in order.
+    async fn changes(&self) -> Result<Vec<Change>> {
+        Err(unsupported(self.engine(), "list what changed in a session"))
+    }
+
+    /// Connects to a port of the container's loopback, whether or not the host can reach it.
+    async fn connect(&self, _port: u16) -> Result<TcpStream> {
+        Err(unsupported(self.engine(), "connect to a port of a session"))
+    }
 
     /// Ends the session with every process of it, and removes the container. Tells how it had ended
     /// where that was earlier. May be called more than once.
@@ -404,6 +450,10 @@ pub trait SandboxSession: Send + Sync {
         };
         Ok(ExecSummary { end, background: reader.is_open, started_at, duration, cpu_time })
     }
+}
+
+fn unsupported(engine: EngineKind, action: &'static str) -> EngineError {
+    EngineError::Unsupported { engine, action, why: "the embedded engine can: `--engine embedded`" }
 }
 
 /// Writes the input of a command. A command that does not read it is not at fault.

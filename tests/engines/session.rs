@@ -11,7 +11,8 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use imgforge::engine::{
     EngineError, Exec, ExecEnd, ExecRequest, Input, NoLog, Output, Outputs, Quotas, SandboxEnd,
-    SandboxNetwork, SandboxSession, SessionEnd, SessionRequest, WindowSize, label, run_script_in,
+    SandboxNetwork, SandboxSession, SessionEnd, SessionRequest, SessionSettings, WindowSize, label,
+    run_script_in,
 };
 use imgforge::session::{Capture, Keep, Run, Shell, ShellEnd, ShellOptions, run};
 use tokio::io::AsyncWriteExt as _;
@@ -23,6 +24,7 @@ type Session = Box<dyn SandboxSession>;
 
 fn request(bench: &Bench) -> SessionRequest {
     SessionRequest {
+        settings: SessionSettings::default(),
         image: bench.from().to_owned(),
         user: None,
         memory: Some(512 << 20),

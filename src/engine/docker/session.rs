@@ -23,8 +23,8 @@ use tokio::task::JoinHandle;
 use tokio_util::io::ReaderStream;
 
 use crate::engine::{
-    EngineError, Exec, ExecEnd, ExecRequest, NoLog, Quotas, Result, SandboxNetwork, SandboxSession,
-    SessionEnd, SessionRequest,
+    EngineError, EngineKind, Exec, ExecEnd, ExecRequest, NoLog, Quotas, Result, SandboxNetwork,
+    SandboxSession, SessionEnd, SessionRequest,
 };
 
 use super::DockerEngine;
@@ -218,6 +218,10 @@ impl Session {
 impl SandboxSession for Session {
     fn id(&self) -> &str {
         &self.shared.id
+    }
+
+    fn engine(&self) -> EngineKind {
+        EngineKind::Docker
     }
 
     async fn spawn(&self, request: &ExecRequest) -> Result<Exec> {

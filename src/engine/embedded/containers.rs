@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{
     EngineError, EngineKind, LogSink, Quotas, Removed, Result, SandboxEnd, SandboxNetwork,
-    SandboxRequest, label,
+    SandboxRequest, SessionSettings, label,
 };
 use crate::owner::{Judge, Liveness, Owner, proc_is_ours};
 use crate::run_id::RunId;
@@ -57,6 +57,7 @@ impl EmbeddedEngine {
             ends: Ends::Log,
             limits: Limits::default(),
             quotas: Quotas::default(),
+            settings: SessionSettings::default(),
         };
         Ok(self.helper_client.run(container, &[], None, log, None).await?.code)
     }
@@ -151,6 +152,7 @@ impl EmbeddedEngine {
                 group: if limited { name.into_owned() } else { String::new() },
             },
             quotas: request.quotas,
+            settings: SessionSettings::default(),
         })
     }
 

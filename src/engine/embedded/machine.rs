@@ -162,6 +162,7 @@ fn run(
             ends: Ends::Log,
             limits: Limits::default(),
             quotas: Quotas::default(),
+            settings: crate::engine::SessionSettings::default(),
         };
         let ran = helper_client.run(container, &[], None, &NoLog, None);
         let ended = tokio::runtime::Handle::current().block_on(ran)?;

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Outputs, Quota, Quotas, WindowSize};
+use crate::engine::{
+    Change, FileStatus, Outputs, Process, Quota, Quotas, SessionSettings, WindowSize,
+};
 
 /// Who the helper is towards the files of images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +142,26 @@ pub(super) enum SessionOperation {
         /// An absolute path in the container.
         path: String,
     },
+    /// Sends a signal to every process.
+    SignalAll {
+        /// Its number.
+        signal: i32,
+    },
+    /// Lists the processes.
+    Processes,
+    /// Looks at a path.
+    Status {
+        /// An absolute path in the container.
+        path: String,
+    },
+    /// Lists what differs from the image.
+    Changes,
+    /// Makes a socket that is connected to a port of the container; its file descriptor comes before
+    /// the answer.
+    Connect {
+        /// The port.
+        port: u16,
+    },
 }
 
 /// A command of a session.
@@ -228,6 +250,8 @@ pub(super) struct Container {
     pub limits: Limits,
     /// What it may write; the log is counted by the engine.
     pub quotas: Quotas,
+    /// What a session has beside that.
+    pub settings: SessionSettings,
 }
 
 /// What the command of a container reads from and writes to.
@@ -382,6 +406,11 @@ pub(super) enum Response {
 /// The answer to a [`SessionOperation`]. Without one the session has ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum SessionResponse {
+    /// A command of a session runs; another answer follows at its end.
+    Started {
+        /// Its process, as the container sees it.
+        process: i32,
+    },
     /// A command of a session ended.
     Exited {
         /// Its exit code, or the signal that ended it.
@@ -400,6 +429,12 @@ pub(super) enum SessionResponse {
         /// Whether the program was not found.
         program_missing: bool,
     },
+    /// The processes.
+    Processes(Vec<Process>),
+    /// What is at a path.
+    Status(FileStatus),
+    /// What differs from the image.
+    Changes(Vec<Change>),
     /// The path of a session's request is not there.
     NoSuchPath,
     /// It is done.

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use rustix::net::Shutdown;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest, copy};
+use tokio::net::TcpStream;
 use tokio::net::unix::pipe;
 use tokio::process::Child;
 use tokio::sync::watch;
@@ -19,8 +20,9 @@ use tokio_util::io::ReaderStream;
 
 use crate::engine::pipe_input::PipeInput;
 use crate::engine::{
-    Ended, EngineError, Exec, ExecEnd, ExecHandle, ExecRequest, Input, LogSink, NotStarted, Output,
-    Outputs, Result, SandboxSession, SessionEnd, SessionRequest, WindowSize,
+    Change, Ended, EngineError, EngineKind, Exec, ExecEnd, ExecHandle, ExecRequest, FileStatus,
+    Input, LogSink, NotStarted, Output, Outputs, Process, Result, SandboxSession, SessionEnd,
+    SessionRequest, WindowSize,
 };
 
 use super::EmbeddedEngine;
@@ -52,6 +54,10 @@ impl EmbeddedEngine {
         let mut container = self.sandbox(&request.sandbox(), &stored)?;
         container.command.clear();
         container.user = request.user.clone().unwrap_or_else(|| stored.config.user.clone());
+        if let Some(directory) = &request.settings.working_dir {
+            container.working_dir.clone_from(directory);
+        }
+        container.settings = request.settings.clone();
         let name = container.root.scratch.file_name().unwrap_or_default();
         let id = name.to_string_lossy().into_owned();
         let (ours, theirs) = UnixStream::pair().map_err(lost)?;
@@ -136,6 +142,16 @@ impl Helper {
 
 /// Reads without taking the socket, which others write to.
 async fn read_to_end(socket: &tokio::net::UnixStream, into: &mut Vec<u8>) -> io::Result<()> {
+    read_on(socket, into, |_| ()).await
+}
+
+/// Reads to the end, and looks at what came meanwhile.
+async fn read_on(
+    socket: &tokio::net::UnixStream,
+    into: &mut Vec<u8>,
+    look: impl Fn(&mut Vec<u8>),
+) -> io::Result<()> {
+    look(into);
     let mut buffer = [0; 4096];
     loop {
         let count = socket
@@ -145,6 +161,7 @@ async fn read_to_end(socket: &tokio::net::UnixStream, into: &mut Vec<u8>) -> io:
             return Ok(());
         }
         into.extend_from_slice(&buffer[..count]);
+        look(into);
     }
 }
 
@@ -236,18 +253,37 @@ impl Session {
 
     /// Reads the answer to a copy.
     async fn copied(&self, socket: &tokio::net::UnixStream, path: &str) -> Result<()> {
+        match self.answer(socket, path).await? {
+            SessionResponse::Done => Ok(()),
+            _ => Err(something_else()),
+        }
+    }
+
+    /// Reads the answer to a request that may be about a path.
+    async fn answer(&self, socket: &tokio::net::UnixStream, path: &str) -> Result<SessionResponse> {
         match response(socket).await? {
-            Some(SessionResponse::Done) => Ok(()),
             Some(SessionResponse::NoSuchPath) => {
                 Err(EngineError::NoSuchPath { path: path.to_owned() })
             }
             Some(SessionResponse::Failed { action, errno, reason }) => {
                 Err(failure(action, errno, reason))
             }
-            Some(_) => Err(lost(io::Error::other("the helper answered something else"))),
+            Some(answer) => Ok(answer),
             None => Err(self.ended().await),
         }
     }
+
+    /// Sends a request that needs nothing more, and reads its answer.
+    async fn ask(&self, operation: &SessionOperation, path: &str) -> Result<SessionResponse> {
+        match self.request(operation, &[]).await? {
+            Some(socket) => self.answer(&socket, path).await,
+            None => Err(self.ended().await),
+        }
+    }
+}
+
+fn something_else() -> EngineError {
+    lost(io::Error::other("the helper answered something else"))
 }
 
 /// Waits for how a session ended.
@@ -292,6 +328,10 @@ impl SandboxSession for Session {
         &self.id
     }
 
+    fn engine(&self) -> EngineKind {
+        EngineKind::Embedded
+    }
+
     async fn spawn(&self, request: &ExecRequest) -> Result<Exec> {
         request.check()?;
         let mut ends = Ends::default();
@@ -334,8 +374,10 @@ impl SandboxSession for Session {
             },
         };
         let (tell, ended) = watch::channel(None);
+        let (tell_started, started) = watch::channel(None);
+        let tell = Tell { started: tell_started, ended: tell };
         tokio::spawn(wait_for(socket.clone(), said, self.outcome.clone(), tell));
-        let handle = Arc::new(Handle { socket, terminal, ended });
+        let handle = Arc::new(Handle { socket, terminal, started, ended });
         Ok(Exec { input, output, handle })
     }
 
@@ -379,24 +421,82 @@ impl SandboxSession for Session {
         self.copied(&socket, path).await
     }
 
+    async fn signal_all(&self, signal: i32) -> Result<()> {
+        match self.ask(&SessionOperation::SignalAll { signal }, "").await? {
+            SessionResponse::Done => Ok(()),
+            _ => Err(something_else()),
+        }
+    }
+
+    async fn processes(&self) -> Result<Vec<Process>> {
+        match self.ask(&SessionOperation::Processes, "").await? {
+            SessionResponse::Processes(found) => Ok(found),
+            _ => Err(something_else()),
+        }
+    }
+
+    async fn status(&self, path: &str) -> Result<FileStatus> {
+        let operation = SessionOperation::Status { path: path.to_owned() };
+        match self.ask(&operation, path).await? {
+            SessionResponse::Status(found) => Ok(found),
+            _ => Err(something_else()),
+        }
+    }
+
+    async fn changes(&self) -> Result<Vec<Change>> {
+        match self.ask(&SessionOperation::Changes, "").await? {
+            SessionResponse::Changes(found) => Ok(found),
+            _ => Err(something_else()),
+        }
+    }
+
+    async fn connect(&self, port: u16) -> Result<TcpStream> {
+        let Some(socket) = self.request(&SessionOperation::Connect { port }, &[]).await? else {
+            return Err(self.ended().await);
+        };
+        let received = take_descriptor(&socket).await?;
+        let Ok(connected) = received else {
+            let said = received.err().unwrap_or_default();
+            return Err(match serde_json::from_slice(&said) {
+                Ok(SessionResponse::Failed { action, errno, reason }) => {
+                    failure(action, errno, reason)
+                }
+                _ => self.ended().await,
+            });
+        };
+        let connected = std::net::TcpStream::from(connected);
+        connected.set_nonblocking(true).map_err(lost)?;
+        TcpStream::from_std(connected).map_err(lost)
+    }
+
     async fn stop(&self) -> Result<SessionEnd> {
         self.end();
         end_of(&mut self.outcome.clone()).await
     }
 }
 
-/// Takes the other end of a terminal, or the beginning of the answer.
-async fn take_terminal(
+/// Takes a file descriptor, or the beginning of the answer.
+async fn take_descriptor(
     socket: &tokio::net::UnixStream,
-) -> Result<std::result::Result<Arc<Terminal>, Vec<u8>>> {
+) -> Result<std::result::Result<OwnedFd, Vec<u8>>> {
     let received = socket
         .async_io(Interest::READABLE, || passing::receive(socket.as_fd()))
         .await
         .map_err(lost)?;
     Ok(match received {
-        Received::Descriptor(terminal) => Ok(Arc::new(Terminal::new(terminal).map_err(lost)?)),
+        Received::Descriptor(descriptor) => Ok(descriptor),
         Received::Bytes(said) => Err(said),
         Received::End => Err(Vec::new()),
+    })
+}
+
+/// Takes the other end of a terminal, or the beginning of the answer.
+async fn take_terminal(
+    socket: &tokio::net::UnixStream,
+) -> Result<std::result::Result<Arc<Terminal>, Vec<u8>>> {
+    Ok(match take_descriptor(socket).await? {
+        Ok(terminal) => Ok(Arc::new(Terminal::new(terminal).map_err(lost)?)),
+        Err(said) => Err(said),
     })
 }
 
@@ -441,14 +541,36 @@ impl Ends {
 /// How a command ended, or why that is not known.
 type Told = std::result::Result<Ended, String>;
 
+/// Whom it is told how a command goes.
+struct Tell {
+    /// The number of its process.
+    started: watch::Sender<Option<i32>>,
+    ended: watch::Sender<Option<Told>>,
+}
+
+impl Tell {
+    /// Takes what is said first off the answer, once it is whole, where the command runs.
+    fn take_started(&self, said: &mut Vec<u8>) {
+        if self.started.borrow().is_some() {
+            return;
+        }
+        let mut documents = serde_json::Deserializer::from_slice(said).into_iter();
+        if let Some(Ok(SessionResponse::Started { process })) = documents.next() {
+            let length = documents.byte_offset();
+            said.drain(..length);
+            let _ = self.started.send(Some(process));
+        }
+    }
+}
+
 /// Waits for the end of a command and tells it.
 async fn wait_for(
     socket: Arc<tokio::net::UnixStream>,
     mut said: Vec<u8>,
     mut session: watch::Receiver<Option<Outcome>>,
-    tell: watch::Sender<Option<Told>>,
+    tell: Tell,
 ) {
-    let read = read_to_end(&socket, &mut said).await;
+    let read = read_on(&socket, &mut said, |said| tell.take_started(said)).await;
     let ended = match (said.is_empty(), read) {
         (true, Err(error)) if error.kind() != io::ErrorKind::ConnectionReset => {
             Err(error.to_string())
@@ -462,7 +584,7 @@ async fn wait_for(
             Err(error) => Err(error.to_string()),
         },
     };
-    let _ = tell.send(Some(ended));
+    let _ = tell.ended.send(Some(ended));
 }
 
 fn ended(answer: SessionResponse) -> Told {
@@ -483,7 +605,7 @@ fn ended(answer: SessionResponse) -> Told {
         SessionResponse::Failed { action, reason, .. } => {
             return Err(format!("cannot {action}: {reason}"));
         }
-        SessionResponse::NoSuchPath | SessionResponse::Done => {
+        _ => {
             return Err("the helper answered something else".to_owned());
         }
     })
@@ -493,6 +615,7 @@ fn ended(answer: SessionResponse) -> Told {
 struct Handle {
     socket: Arc<tokio::net::UnixStream>,
     terminal: Option<Arc<Terminal>>,
+    started: watch::Receiver<Option<i32>>,
     ended: watch::Receiver<Option<Told>>,
 }
 
@@ -526,5 +649,12 @@ impl ExecHandle for Handle {
         let told = told.map_err(|_| lost(io::Error::other("nobody waits for the command")))?;
         let told = told.clone().expect("it was waited for");
         told.map_err(|reason| lost(io::Error::other(reason)))
+    }
+
+    async fn process(&self) -> Result<Option<i32>> {
+        // Where it ended without a start, nobody tells one any more.
+        let mut started = self.started.clone();
+        let told = started.wait_for(Option::is_some).await;
+        Ok(told.map_or(None, |process| *process))
     }
 }

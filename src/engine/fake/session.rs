@@ -21,8 +21,8 @@ use tokio_util::io::ReaderStream;
 
 use crate::engine::pipe_input::PipeInput;
 use crate::engine::{
-    Ended, EngineError, Exec, ExecEnd, ExecHandle, ExecRequest, ImageConfig, Input, NotStarted,
-    Output, Outputs, Result, SandboxSession, SessionEnd, SessionRequest, WindowSize,
+    Ended, EngineError, EngineKind, Exec, ExecEnd, ExecHandle, ExecRequest, ImageConfig, Input,
+    NotStarted, Output, Outputs, Result, SandboxSession, SessionEnd, SessionRequest, WindowSize,
 };
 
 /// The variable that marks the processes of a command.
@@ -101,6 +101,10 @@ impl Session {
 impl SandboxSession for Session {
     fn id(&self) -> &str {
         &self.id
+    }
+
+    fn engine(&self) -> EngineKind {
+        EngineKind::Fake
     }
 
     async fn spawn(&self, request: &ExecRequest) -> Result<Exec> {

@@ -81,6 +81,7 @@ impl EmbeddedEngine {
             ends: Ends::Log,
             limits: Limits::default(),
             quotas: Quotas::default(),
+            settings: crate::engine::SessionSettings::default(),
         };
         let ended = self.helper_client.run(container, &[], None, building.log, None).await?;
         if ended.code != 0 {

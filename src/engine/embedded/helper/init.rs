@@ -97,7 +97,7 @@ fn live(
     let grouped = group.enter()?;
     if request.network != Network::Host {
         network::make(request.network).during(Step::Network)?;
-        rustix::system::sethostname(b"sandbox")
+        rustix::system::sethostname(root::hostname(request).as_bytes())
             .because("set the host name")
             .during(Step::Namespaces)?;
     }

@@ -6,6 +6,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use super::super::protocol::{Container, Identity};
 use super::failure::{Context as _, Failure};
 use super::users::User;
+use crate::engine::{ProcessLimit, ProcessResource};
 
 /// Files that a process may have open, where the system allows as many.
 const OPEN_FILES: u64 = 1 << 16;
@@ -23,7 +24,8 @@ pub(super) fn limit(
     if request.no_new_privileges {
         rustix::thread::set_no_new_privs(true).because("give up new privileges")?;
     }
-    let kept = CapabilitySet::from_bits_retain(request.capabilities);
+    let kept = request.capabilities & !request.settings.dropped_capabilities;
+    let kept = CapabilitySet::from_bits_retain(kept);
     for bit in 0..64 {
         let one = CapabilitySet::from_bits_retain(1 << bit);
         if kept.contains(one) {
@@ -60,6 +62,9 @@ fn limit_resources(request: &Container, grouped: bool) -> Result<(), Failure> {
     };
     set(Resource::Nofile, OPEN_FILES)?;
     set(Resource::Core, 0)?;
+    for limit in &request.settings.process_limits {
+        limit_process(limit)?;
+    }
     if let Some(file) = request.quotas.file {
         set(Resource::Fsize, file)?;
     }
@@ -70,4 +75,37 @@ fn limit_resources(request: &Container, grouped: bool) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Sets a limit as far as this process may: nothing above its own hard limit.
+fn limit_process(wanted: &ProcessLimit) -> Result<(), Failure> {
+    let resource = resource(wanted.resource);
+    let most = rustix::process::getrlimit(resource).maximum;
+    let within = |value: Option<u64>, most: Option<u64>| match (value, most) {
+        (Some(value), Some(most)) => Some(value.min(most)),
+        (value, most) => value.or(most),
+    };
+    let maximum = within(wanted.hard, most);
+    let new = Rlimit { current: within(wanted.soft, maximum), maximum };
+    rustix::process::setrlimit(resource, new).because("limit resources")
+}
+
+fn resource(of: ProcessResource) -> Resource {
+    match of {
+        ProcessResource::Core => Resource::Core,
+        ProcessResource::Cpu => Resource::Cpu,
+        ProcessResource::Data => Resource::Data,
+        ProcessResource::Fsize => Resource::Fsize,
+        ProcessResource::Locks => Resource::Locks,
+        ProcessResource::Memlock => Resource::Memlock,
+        ProcessResource::Msgqueue => Resource::Msgqueue,
+        ProcessResource::Nice => Resource::Nice,
+        ProcessResource::Nofile => Resource::Nofile,
+        ProcessResource::Nproc => Resource::Nproc,
+        ProcessResource::Rss => Resource::Rss,
+        ProcessResource::Rtprio => Resource::Rtprio,
+        ProcessResource::Rttime => Resource::Rttime,
+        ProcessResource::Sigpending => Resource::Sigpending,
+        ProcessResource::Stack => Resource::Stack,
+    }
 }

@@ -18,6 +18,7 @@ use rustix::thread::UnshareFlags;
 use super::super::protocol::{Bind, Container, Identity, Network, Root, Step, Storage};
 use super::failure::{Context as _, During as _, Failure};
 use super::merge;
+use crate::engine::{HostBind, Tmpfs};
 
 /// Below a container's own directory: what changes, what the kernel needs, and the tree.
 pub(super) const UPPER: &str = "u";
@@ -98,6 +99,12 @@ pub(super) fn make(request: &Container, identity: &Identity) -> Result<(), Failu
     for wanted in &request.binds {
         bind(wanted)?;
     }
+    for wanted in &request.settings.tmpfs {
+        mount_tmpfs(wanted)?;
+    }
+    for wanted in &request.settings.binds {
+        bind_host(wanted)?;
+    }
     let names = Names::of(request);
     rustix::process::pivot_root(".", ".")
         .because("change the root directory")
@@ -110,7 +117,15 @@ pub(super) fn make(request: &Container, identity: &Identity) -> Result<(), Failu
         "" | "/" => {}
         directory => fs::create_dir_all(directory).at("make the working directory", directory)?,
     }
+    if request.settings.read_only {
+        read_only(Path::new("/")).during(Step::Mount)?;
+    }
     Ok(())
+}
+
+/// Returns the host name of a container.
+pub(super) fn hostname(request: &Container) -> &str {
+    request.settings.hostname.as_deref().unwrap_or("sandbox")
 }
 
 /// Makes mounts of this process its own.
@@ -283,6 +298,32 @@ fn bind(bind: &Bind) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Mounts a file or directory of the host, with what is mounted in it.
+fn bind_host(bind: &HostBind) -> Result<(), Failure> {
+    let target = Path::new(bind.target.trim_start_matches('/'));
+    make_target(target, bind.source.is_dir())?;
+    mount_bind_recursive(&bind.source, target).at("mount", &bind.source)?;
+    if bind.read_only {
+        read_only(target)?;
+    }
+    Ok(())
+}
+
+/// Mounts a directory in memory.
+fn mount_tmpfs(wanted: &Tmpfs) -> Result<(), Failure> {
+    let target = Path::new(wanted.target.trim_start_matches('/'));
+    make_target(target, true)?;
+    let mut options = format!("mode={:o}", wanted.mode);
+    if let Some(size) = wanted.size {
+        options += &format!(",size={size}");
+    }
+    let options = CString::new(options).expect("numbers have no zero byte");
+    let mut flags = SAFE;
+    flags.set(MountFlags::NOEXEC, !wanted.executable);
+    flags.set(MountFlags::RDONLY, wanted.read_only);
+    mount("tmpfs", target, "tmpfs", flags, Some(options.as_c_str())).at("mount", target)
+}
+
 /// Makes what something is mounted on, with the time that files of a step have.
 fn make_target(target: &Path, directory: bool) -> Result<(), Failure> {
     match fs::symlink_metadata(target) {
@@ -338,16 +379,22 @@ impl Names {
             files.push(("/etc/resolv.conf", read("/etc/resolv.conf")));
             files.push(("/etc/hostname", read("/etc/hostname")));
         } else {
-            let mut hosts = String::from(
+            let hostname = hostname(request);
+            let mut hosts = format!(
                 "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
-                 127.0.0.1\tsandbox\n",
+                 127.0.0.1\t{hostname}\n",
             );
             for name in &request.loopback_names {
                 hosts += &format!("127.0.0.1\t{name}\n");
             }
             files.push(("/etc/hosts", hosts.into_bytes()));
             files.push(("/etc/resolv.conf", Vec::new()));
-            files.push(("/etc/hostname", b"sandbox\n".to_vec()));
+            files.push(("/etc/hostname", format!("{hostname}\n").into_bytes()));
+        }
+        for (name, address) in &request.settings.hosts {
+            let line = format!("{address}\t{name}\n");
+            let hosts = files.iter_mut().find(|(path, _)| *path == "/etc/hosts");
+            hosts.expect("it is the first").1.extend(line.into_bytes());
         }
         Names { files }
     }

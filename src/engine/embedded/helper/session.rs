@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, BufReader, BufWriter, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -14,12 +15,13 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use rustix::thread::ThreadNameSpaceType;
 
-use super::super::protocol::{Container, Identity, SessionOperation, SessionResponse};
+use super::super::passing;
+use super::super::protocol::{Container, Identity, Network, SessionOperation, SessionResponse};
 use super::failure::{Context as _, Failure};
 use super::init::{Forked, close_ends, fork};
 use super::namespaces::Namespaces;
 use super::unpack::{Marks, extract};
-use super::{Requester, cgroup, supervisor};
+use super::{Requester, cgroup, paths, processes, supervisor};
 
 /// The commands and copies under way in a session.
 pub(super) struct Attendants<'a> {
@@ -123,7 +125,34 @@ impl<'a> Attendants<'a> {
                 self.enter_files()?;
                 get(Path::new(&path), output)
             }
+            SessionOperation::SignalAll { signal } => processes::signal_all(self.first, signal),
+            SessionOperation::Processes => {
+                let namespace = processes::namespace(self.first)?;
+                self.enter_files()?;
+                processes::list(&namespace)
+            }
+            SessionOperation::Status { path } => {
+                self.enter_files()?;
+                paths::status(&path)
+            }
+            SessionOperation::Changes => paths::changes(&self.container.root, self.identity),
+            SessionOperation::Connect { port } => self.connect(port, requester),
         }
+    }
+
+    /// Gives the engine a socket that is connected to a port of the container.
+    fn connect(&self, port: u16, requester: &Requester) -> Result<SessionResponse, Failure> {
+        let action = format!("connect to port {port} of the container");
+        if self.container.network != Network::Host {
+            Namespaces::of(self.first)?.enter(ThreadNameSpaceType::NETWORK)?;
+        }
+        let addresses = [
+            SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+        ];
+        let socket = TcpStream::connect(&addresses[..]).because(&action)?;
+        passing::send(&requester.0, socket.as_fd()).because(&action)?;
+        Ok(SessionResponse::Done)
     }
 
     /// Makes the container's root directory that of this process. Nothing of the container sees it.
@@ -169,7 +198,9 @@ fn get(path: &Path, output: OwnedFd) -> Result<SessionResponse, Failure> {
     };
     let mut tar = tar::Builder::new(BufWriter::with_capacity(1 << 18, fs::File::from(output)));
     tar.follow_symlinks(false);
-    let top = path.file_name().map_or(PathBuf::from("."), PathBuf::from);
+    let is_content = path.as_os_str().as_encoded_bytes().ends_with(b"/.");
+    let top = path.file_name().filter(|_| !is_content);
+    let top = top.map_or(PathBuf::from("."), PathBuf::from);
     let mut links: HashMap<(u64, u64), PathBuf> = HashMap::new();
     // The file system of a link is that of what it leads to, if it leads anywhere.
     let walk = walkdir::WalkDir::new(path)

@@ -257,6 +257,10 @@ impl Supervised<'_> {
             let why = serde_json::from_slice(&text).map(Report::Answer);
             return why.map_err(|error| Failure::new(action, error.to_string()));
         }
+        let process = command.as_raw_nonzero().get();
+        let text = serde_json::to_vec(&SessionResponse::Started { process });
+        // An engine that is not there any more is seen by the attendant.
+        let _ = (&self.requester.0).write_all(&text.expect("an answer is valid JSON"));
         supervise(&taken, command)
     }
 

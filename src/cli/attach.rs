@@ -10,13 +10,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::engine::{Attached, EngineError, Output, Result, SandboxEnd, WindowSize};
+use crate::engine::{
+    Attached, AttachedCommand, EngineError, ExecHandle, Output, Result, SandboxEnd, WindowSize,
+};
 
 use super::out;
 
@@ -72,21 +75,94 @@ impl Signals {
     }
 }
 
-/// Joins the ends of a command with those of this process until the command ended.
-pub(super) async fn join(
+/// The ends of a command.
+pub(super) struct Ends {
+    pub input: Box<dyn AsyncWrite + Send + Unpin>,
+    pub output: BoxStream<'static, Result<Output>>,
+    /// Whether it gets the input of this process.
+    pub reads: bool,
+}
+
+/// A command that gets signals, and sizes of its terminal.
+pub(super) enum Steered {
+    /// That of a container.
+    Container(Arc<dyn AttachedCommand>),
+    /// One of a session.
+    Exec(Arc<dyn ExecHandle>),
+}
+
+impl Steered {
+    async fn resize(&self, size: WindowSize) -> Result<()> {
+        match self {
+            Steered::Container(command) => command.resize(size).await,
+            Steered::Exec(command) => command.resize(size).await,
+        }
+    }
+
+    async fn signal(&self, number: i32) -> Result<()> {
+        match self {
+            Steered::Container(command) => command.signal(number).await,
+            Steered::Exec(command) => command.signal(number).await,
+        }
+    }
+}
+
+/// Joins the ends of a container's command with those of this process until the container ended.
+pub(super) async fn join_container(
     attached: Attached,
     has_terminal: bool,
-    mut signals: Signals,
+    signals: Signals,
 ) -> Result<SandboxEnd> {
-    let Attached { input, mut output, command } = attached;
+    let Attached { input, output, command } = attached;
+    let ends = Ends { input, output, reads: true };
+    let waited = command.clone();
+    let end = async move { waited.end().await };
+    join(ends, Steered::Container(command), end, has_terminal, signals).await
+}
+
+/// How long the rest of an output may take once a command has ended: what it left behind may hold it
+/// open for ever.
+const REST: Duration = Duration::from_secs(2);
+
+/// How long an output is silent then before its rest is given up.
+const SILENCE: Duration = Duration::from_millis(100);
+
+/// Joins the ends of a command with those of this process until the command ended.
+pub(super) async fn join<T>(
+    ends: Ends,
+    command: Steered,
+    end: impl Future<Output = Result<T>>,
+    has_terminal: bool,
+    mut signals: Signals,
+) -> Result<T> {
+    let Ends { input, mut output, reads } = ends;
     let mut raw = has_terminal.then(Raw::enter).flatten();
-    let feeding = tokio::spawn(feed(read_input(), input));
+    let feeding = reads.then(|| tokio::spawn(feed(read_input(), input)));
     let (screen, nobody_reads, mut shown) = Screen::start();
+    let lets_go = matches!(command, Steered::Exec(_));
     let work = async {
-        while let Some(piece) = output.next().await {
-            screen.show(piece?).await;
+        tokio::pin!(end);
+        let mut ended = None;
+        let mut give_up = Instant::now();
+        loop {
+            let silence = give_up.min(Instant::now() + SILENCE);
+            tokio::select! {
+                biased;
+                piece = output.next() => match piece {
+                    Some(piece) => screen.show(piece?).await,
+                    None => break,
+                },
+                how = &mut end, if lets_go && ended.is_none() => {
+                    ended = Some(how?);
+                    give_up = Instant::now() + REST;
+                }
+                () = tokio::time::sleep_until(silence), if ended.is_some() => break,
+            }
         }
-        let ended = command.end().await;
+        let ended = match ended {
+            Some(ended) => Ok(ended),
+            None => end.await,
+        };
         drop(screen);
         ended
     };
@@ -132,7 +208,9 @@ pub(super) async fn join(
             },
         }
     };
-    feeding.abort();
+    if let Some(feeding) = feeding {
+        feeding.abort();
+    }
     // What was printed is shown before this terminal is as it was, unless nobody waits for it.
     if ended.is_ok() {
         tokio::select! {

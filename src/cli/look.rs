@@ -228,7 +228,7 @@ async fn attend(
         let signals = Signals::take().map_err(Error::environment)?;
         let attached = unless_interrupted(engine.attach(request)).await?;
         let attached = attached.map_err(open::engine_failure)?;
-        let joined = attach::join(attached, request.terminal.is_some(), signals).await;
+        let joined = attach::join_container(attached, request.terminal.is_some(), signals).await;
         joined.map_err(|error| Failure { exit: Exit::LOST, error: open::engine_failure(error) })
     }
     .await;

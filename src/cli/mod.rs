@@ -35,6 +35,7 @@ mod render;
 mod report;
 mod results;
 mod schema;
+mod session;
 mod settings;
 mod swebench;
 mod variables;
@@ -313,6 +314,9 @@ enum Command {
     Run(look::RunArgs),
     /// Open a shell in the image of an instance
     Shell(look::ShellArgs),
+    /// Containers that live while commands run in them, for agents and people
+    #[command(subcommand)]
+    Session(session::SessionCommand),
     /// Grade one log
     Grade(grade::GradeArgs),
     /// Grade the saved logs of a run again and rewrite its reports
@@ -370,7 +374,12 @@ pub async fn main() -> Exit {
     }
     let global = &cli.global;
     // `run` and `shell` print what their command prints.
-    let has_json = global.json && !matches!(cli.command, Command::Run(_) | Command::Shell(_));
+    let has_json = global.json
+        && match &cli.command {
+            Command::Run(_) | Command::Shell(_) => false,
+            Command::Session(command) => !command.prints_output(),
+            _ => true,
+        };
     if let Err(failure) = variables::check(&help::command(), global.quiet) {
         return failed(&failure.into(), has_json);
     }
@@ -385,6 +394,7 @@ pub async fn main() -> Exit {
         Command::Eval(args) => eval::run(global, args).await,
         Command::Run(args) => look::run(global, args).await,
         Command::Shell(args) => look::shell(global, args).await,
+        Command::Session(command) => session::run(global, command).await,
         Command::Grade(args) => grade::run(global, args).await,
         Command::Report(args) => report::run(global, args).await,
         Command::Dataset(command) => dataset::run(global, command).await,

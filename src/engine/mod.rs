@@ -41,6 +41,8 @@ mod traits;
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::key::DiffId;
 use crate::platform::Platform;
 
@@ -119,7 +121,8 @@ pub struct EngineInfo {
 }
 
 /// Which engine it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum EngineKind {
     /// Docker, over its socket.
     Docker,

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Quota, Quotas};
 
 /// A script that runs in a fresh container which is closed off from the host.
@@ -40,7 +42,8 @@ pub struct SandboxRequest {
 }
 
 /// What a sandbox can reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SandboxNetwork {
     /// Loopback.
     None,

@@ -36,7 +36,7 @@ const KILL_GRACE: Duration = Duration::from_secs(30);
 const CONTROLS: std::ops::RangeInclusive<i32> = 3..=9;
 
 /// A session to start.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SessionRequest {
     /// The image.
     pub image: String,
@@ -190,7 +190,8 @@ pub enum Outputs {
 }
 
 /// How a command of a session ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ExecEnd {
     /// By itself, with an exit code.
     Exited(i32),
@@ -211,7 +212,7 @@ pub enum ExecEnd {
 }
 
 /// Why a command could not be started.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotStarted {
     /// The system's error number, where the engine tells it.
     pub errno: Option<i32>,
@@ -382,6 +383,9 @@ pub trait SandboxSession: Send + Sync {
     async fn connect(&self, _port: u16) -> Result<TcpStream> {
         Err(unsupported(self.engine(), "connect to a port of a session"))
     }
+
+    /// Waits for the end of the session, which it does not cause.
+    async fn ended(&self) -> Result<SessionEnd>;
 
     /// Ends the session with every process of it, and removes the container. Tells how it had ended
     /// where that was earlier. May be called more than once.

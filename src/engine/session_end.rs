@@ -1,9 +1,12 @@
 //! How a sandbox session ended.
 
+use serde::{Deserialize, Serialize};
+
 use super::Quota;
 
 /// How a session ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SessionEnd {
     /// It was stopped.
     Stopped,

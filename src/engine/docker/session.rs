@@ -307,6 +307,13 @@ impl SandboxSession for Session {
         Ok(())
     }
 
+    async fn ended(&self) -> Result<SessionEnd> {
+        match self.outcome.clone().wait_for(Option::is_some).await {
+            Ok(end) => Ok(end.clone().expect("it was waited for")),
+            Err(_) => Ok(self.shared.how()),
+        }
+    }
+
     async fn stop(&self) -> Result<SessionEnd> {
         if self.outcome.borrow().is_none() {
             self.shared.is_stopped.store(true, Ordering::Release);

@@ -469,6 +469,13 @@ impl SandboxSession for Session {
         TcpStream::from_std(connected).map_err(lost)
     }
 
+    async fn ended(&self) -> Result<SessionEnd> {
+        match self.outcome.clone().wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().expect("it was waited for").result(),
+            Err(_) => Err(lost(io::Error::other("nobody watches over it"))),
+        }
+    }
+
     async fn stop(&self) -> Result<SessionEnd> {
         self.end();
         end_of(&mut self.outcome.clone()).await

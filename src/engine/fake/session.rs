@@ -211,6 +211,12 @@ impl SandboxSession for Session {
         tar.write_all(&bytes).await.map_err(|error| lost(&error))
     }
 
+    async fn ended(&self) -> Result<SessionEnd> {
+        let mut end = self.end.subscribe();
+        let end = end.wait_for(Option::is_some).await.expect("the sender is here");
+        Ok(end.clone().expect("it was waited for"))
+    }
+
     async fn stop(&self) -> Result<SessionEnd> {
         Ok(self.end_now())
     }

@@ -1,0 +1,63 @@
+//! `imgforge session grade`.
+
+use anyhow::anyhow;
+use clap::{Args, FromArgMatches as _};
+use serde_json::json;
+
+use super::super::{Cli, Command, CommandResult, Error, Global, eval, help};
+use super::found;
+use super::git::{Wanted, patch_of};
+
+/// Arguments of `session grade`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct GradeArgs {
+    /// The session: its name, its id or the beginning of that
+    #[arg(value_name = "SESSION", help_heading = None)]
+    session: String,
+    /// What the model is called in reports
+    #[arg(long, value_name = "NAME", default_value = "session")]
+    model: String,
+    /// Options of `imgforge eval`, such as `-- --strict --run-id first`
+    #[arg(value_name = "OPTION", help_heading = None, last = true)]
+    options: Vec<String>,
+}
+
+/// Runs `session grade`: what was changed since the session began is a prediction, and is evaluated as
+/// any.
+pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
+    let (record, session) = found(global, &args.session).await?;
+    let Some(instance) = record.instance else {
+        let error =
+            anyhow!("session `{}` was started from an image, and is of no instance", record.id);
+        let hint = "start it with -d and -i; `imgforge session patch` prints what was changed";
+        return Err(Error::input(error).with_hint(Some(hint.to_owned())).into());
+    };
+    let wanted = Wanted { base: record.base, untracked: true, ..Wanted::default() };
+    let patch = patch_of(&session, &wanted).await?;
+    drop(session);
+    let patch = String::from_utf8(patch).map_err(|_| {
+        let error = anyhow!("the patch is not UTF-8, and a prediction has to be");
+        Error::input(error).with_hint(Some("`imgforge session patch` writes its bytes".to_owned()))
+    })?;
+    let prediction = json!({
+        "instance_id": instance.instance_id,
+        "model_name_or_path": args.model,
+        "model_patch": patch,
+    });
+    let dir = tempfile::tempdir().map_err(Error::environment)?;
+    let path = dir.path().join("prediction.jsonl");
+    std::fs::write(&path, format!("{prediction}\n")).map_err(Error::environment)?;
+    let mut words = ["imgforge", "eval", "-d"].map(std::ffi::OsString::from).to_vec();
+    words.push(instance.dataset.into());
+    words.extend(["--split".into(), instance.split.into(), "-i".into()]);
+    words.push(instance.instance_id.into());
+    words.push("-p".into());
+    words.push(path.into_os_string());
+    words.extend(args.options.into_iter().map(std::ffi::OsString::from));
+    let matches = help::command().try_get_matches_from(words).map_err(Error::input)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(Error::input)?;
+    match cli.command {
+        Command::Eval(args) => eval::run(global, args).await,
+        _ => Err(Error::input(anyhow!("the options are not those of `imgforge eval`")).into()),
+    }
+}

@@ -1,0 +1,149 @@
+//! `imgforge session keep`: the process that keeps a session, started by `session start`.
+
+use std::io::{Read as _, Write as _};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{LogSink, SandboxSession, SessionRequest};
+use crate::session::directory::{Claim, Ended, InstanceName, SessionRecord, Why};
+use crate::session::{Lifetime, keep};
+
+use super::super::{CommandResult, Error, Exit, Global, open};
+use super::{chain, directory, not_found};
+
+/// What is to be kept.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Order {
+    pub name: Option<String>,
+    pub instance: Option<InstanceName>,
+    pub request: SessionRequest,
+    pub ttl_seconds: Option<f64>,
+    pub idle_seconds: Option<f64>,
+}
+
+/// What is answered when it is kept, or cannot be.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Answer {
+    Started { record: Box<SessionRecord>, warnings: Vec<String> },
+    Failed { message: String, hint: Option<String>, is_input: bool },
+}
+
+/// Keeps what an engine says while it starts a session.
+#[derive(Default)]
+struct Said(Mutex<Vec<u8>>);
+
+impl LogSink for Said {
+    fn write(&self, bytes: &[u8]) {
+        self.0.lock().expect("no writer panics").extend_from_slice(bytes);
+    }
+}
+
+impl Said {
+    fn warnings(&self) -> Vec<String> {
+        let said = self.0.lock().expect("no writer panics");
+        let text = String::from_utf8_lossy(&said);
+        text.lines().filter_map(|line| line.strip_prefix("warning: ")).map(str::to_owned).collect()
+    }
+}
+
+/// Runs `session keep`.
+pub(super) async fn run(global: &Global) -> CommandResult {
+    // Signals of the terminal, and its end, are meant for whoever started it.
+    let _ = rustix::process::setsid();
+    let mut text = Vec::new();
+    std::io::stdin().read_to_end(&mut text).map_err(Error::environment)?;
+    let order: Order = serde_json::from_slice(&text).map_err(Error::input)?;
+    let lifetime = Lifetime {
+        at_most: order.ttl_seconds.map(Duration::from_secs_f64),
+        idle: order.idle_seconds.map(Duration::from_secs_f64),
+    };
+    let said = Said::default();
+    let started = start(global, order, &said).await;
+    let (mut record, claim, session, listener) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            answer(&Answer::Failed {
+                message: chain(&error),
+                hint: error.hint().map(str::to_owned),
+                is_input: error.kind() == crate::forge::ErrorKind::Input,
+            });
+            return Ok(Exit::Environment);
+        }
+    };
+    answer(&Answer::Started { record: Box::new(record.clone()), warnings: said.warnings() });
+    release_outputs();
+    let Some(why) = keep(session, listener, lifetime).await else {
+        claim.remove().map_err(not_found)?;
+        return Ok(Exit::Success);
+    };
+    record.ended = Some(Ended { at: jiff::Timestamp::now(), why });
+    if matches!(&record.ended, Some(Ended { why: Why::HostEnded, .. })) {
+        claim.remove().map_err(not_found)?;
+    } else {
+        claim.write(&record).map_err(not_found)?;
+    }
+    Ok(Exit::Success)
+}
+
+type Started = (SessionRecord, Claim, Arc<dyn SandboxSession>, tokio::net::UnixListener);
+
+async fn start(global: &Global, order: Order, said: &Said) -> Result<Started, Error> {
+    let now = jiff::Timestamp::now();
+    let engine = open::connect(global).await.map_err(open::engine_failure)?;
+    let info = engine.info().await.map_err(open::engine_failure)?;
+    let expires = order.ttl_seconds.and_then(|ttl| {
+        now.checked_add(jiff::SignedDuration::try_from(Duration::from_secs_f64(ttl)).ok()?).ok()
+    });
+    let mut record = SessionRecord {
+        id: String::new(),
+        name: order.name,
+        engine: info.kind,
+        image: order.request.image.clone(),
+        instance: order.instance,
+        network: order.request.network,
+        created: now,
+        expires,
+        idle_seconds: order.idle_seconds.map(|idle| idle as u64),
+        host: std::process::id(),
+        base: None,
+        ended: None,
+    };
+    let directory = directory(global);
+    let claim = directory.claim(&mut record).map_err(not_found)?;
+    let started = async {
+        let session = engine.start(&order.request, said).await.map_err(open::engine_failure)?;
+        let session: Arc<dyn SandboxSession> = session.into();
+        record.base = super::git::head(&*session).await;
+        let listener = claim.listen().map_err(not_found)?;
+        claim.write(&record).map_err(not_found)?;
+        Ok((session, listener))
+    };
+    match started.await {
+        Ok((session, listener)) => Ok((record, claim, session, listener)),
+        Err(error) => {
+            claim.remove().map_err(not_found)?;
+            Err(error)
+        }
+    }
+}
+
+/// Tells whoever started this process.
+fn answer(answer: &Answer) {
+    let text = serde_json::to_string(answer).expect("an answer is valid JSON");
+    let mut stdout = std::io::stdout().lock();
+    // Nobody may wait any more.
+    let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+}
+
+/// Lets go of what whoever started this process waits for.
+fn release_outputs() {
+    let Ok(null) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null") else {
+        return;
+    };
+    let _ = rustix::stdio::dup2_stdin(&null);
+    let _ = rustix::stdio::dup2_stdout(&null);
+    let _ = rustix::stdio::dup2_stderr(&null);
+}

@@ -1,0 +1,159 @@
+//! `imgforge session ls`, `ps` and `stop`.
+
+use anyhow::anyhow;
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::out::{errln, out, outln};
+use crate::engine::SandboxSession as _;
+use crate::session::directory::SessionRecord;
+use crate::session::rpc::RemoteSession;
+
+use super::super::{CommandResult, Error, Exit, Global, open, render};
+use super::{chain, directory, failed, found, not_found};
+
+/// Arguments of `session ls`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct LsArgs {
+    /// List those as well that ended by themselves in the last day
+    #[arg(short, long)]
+    all: bool,
+}
+
+/// Arguments of `session ps`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PsArgs {
+    /// The session: its name, its id or the beginning of that
+    #[arg(value_name = "SESSION", help_heading = None)]
+    session: String,
+}
+
+/// Arguments of `session stop`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct StopArgs {
+    /// The sessions: their names, their ids or the beginnings of those
+    #[arg(value_name = "SESSION", help_heading = None, required_unless_present = "all")]
+    sessions: Vec<String>,
+    /// End all
+    #[arg(short, long, conflicts_with = "sessions")]
+    all: bool,
+}
+
+/// Runs `session ls`.
+pub(super) fn ls(global: &Global, args: LsArgs) -> CommandResult {
+    let mut records = directory(global).list().map_err(not_found)?;
+    records.retain(|record| args.all || record.ended.is_none());
+    if global.json {
+        outln!("{:#}", json!(records));
+        return Ok(Exit::Success);
+    }
+    if records.is_empty() {
+        if !global.quiet {
+            errln!("no session");
+        }
+        return Ok(Exit::Success);
+    }
+    let rows = records.iter().map(row).collect::<Vec<_>>();
+    out!("{}", table(&["ID", "NAME", "STATE", "AGE", "STARTED FROM"], &rows));
+    Ok(Exit::Success)
+}
+
+/// Sets rows below their heads, as wide as they are.
+fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let heads = heads.iter().map(|head| (*head).to_owned()).collect();
+    let lines: Vec<&Vec<String>> = std::iter::once(&heads).chain(rows).collect();
+    let width = |at: usize| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let mut text = String::new();
+    for line in lines {
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn row(record: &SessionRecord) -> Vec<String> {
+    let state = match &record.ended {
+        None => "runs".to_owned(),
+        Some(ended) => ended.why.reason(),
+    };
+    let age = jiff::Timestamp::now().duration_since(record.created).as_secs();
+    let age = match age {
+        ..120 => format!("{age} s"),
+        120..7200 => format!("{} min", age / 60),
+        _ => format!("{} h", age / 3600),
+    };
+    let from = match &record.instance {
+        Some(instance) => instance.instance_id.clone(),
+        None => record.image.clone(),
+    };
+    vec![record.id.clone(), record.name.clone().unwrap_or_default(), state, age, from]
+}
+
+/// Runs `session ps`.
+pub(super) async fn ps(global: &Global, args: PsArgs) -> CommandResult {
+    let (_, session) = found(global, &args.session).await?;
+    let processes = session.processes().await.map_err(failed)?;
+    if global.json {
+        outln!("{:#}", json!(processes));
+        return Ok(Exit::Success);
+    }
+    let row = |process: &crate::engine::Process| {
+        let numbers =
+            [process.pid.to_string(), process.parent.to_string(), process.uid.to_string()];
+        let mut row = numbers.to_vec();
+        row.push(format!("{} s", process.cpu_seconds));
+        row.push(process.command.clone());
+        row
+    };
+    let rows = processes.iter().map(row).collect::<Vec<_>>();
+    out!("{}", table(&["PID", "PARENT", "USER", "CPU", "COMMAND"], &rows));
+    Ok(Exit::Success)
+}
+
+/// Runs `session stop`.
+pub(super) async fn stop(global: &Global, args: StopArgs) -> CommandResult {
+    let directory = directory(global);
+    let records = match args.all {
+        true => directory.list().map_err(not_found)?,
+        false => {
+            let found = args.sessions.iter().map(|text| directory.find(text));
+            found.collect::<Result<_, _>>().map_err(not_found)?
+        }
+    };
+    let mut failures = 0;
+    for record in &records {
+        match stop_one(global, record).await {
+            Ok(()) if !global.quiet => outln!("{}", record.id),
+            Ok(()) => {}
+            Err(error) => {
+                failures += 1;
+                render::warn(format!("session `{}`: {}", record.id, chain(&error)));
+            }
+        }
+    }
+    if failures > 0 {
+        let error = anyhow!("{failures} of {} sessions could not be ended", records.len());
+        return Err(Error::environment(error).into());
+    }
+    Ok(Exit::Success)
+}
+
+async fn stop_one(global: &Global, record: &SessionRecord) -> Result<(), Error> {
+    let directory = directory(global);
+    if record.ended.is_some() {
+        return directory.forget(record).map_err(not_found);
+    }
+    let stream = directory.connect(record).await.map_err(not_found)?;
+    let session = RemoteSession::connect(stream).await.map_err(open::engine_failure)?;
+    session.stop().await.map_err(open::engine_failure)?;
+    // Its host goes a moment later, and takes the name along.
+    for _ in 0..100 {
+        match directory.list().map_err(not_found)?.iter().any(|one| one.id == record.id) {
+            false => return Ok(()),
+            true => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+        }
+    }
+    Err(Error::environment(anyhow!("the process that keeps it, {}, does not end", record.host)))
+}

@@ -1,0 +1,263 @@
+//! `imgforge session start`.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::anyhow;
+use clap::{Args, ValueEnum as _};
+use serde_json::json;
+
+use crate::cli::out::outln;
+use crate::engine::{HostBind, Quotas, SandboxNetwork, SessionRequest, SessionSettings, label};
+use crate::forge::LoadOptions;
+use crate::key::Kind;
+use crate::recipe::RunNetwork;
+use crate::session::directory::InstanceName;
+
+use super::super::execute::{ExecArgs, exit_of};
+use super::super::help::heading;
+use super::super::{Chosen, CommandResult, Error, Exit, Global, Sources, open, render};
+use super::keep::{Answer, Order};
+
+/// Arguments of `session start`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = heading::RUN)]
+pub(in crate::cli) struct StartArgs {
+    /// The dataset of the instance: lite, verified, full, multilingual, multimodal, demo, bundle, a
+    /// Hugging Face id, or a path
+    #[arg(short, long, value_name = "NAME", requires = "instance_id", env = "IMGFORGE_DATASET",
+        help_heading = heading::DATASET)]
+    dataset: Option<String>,
+    /// The split
+    #[arg(long, default_value = "test", env = "IMGFORGE_SPLIT", help_heading = heading::DATASET)]
+    split: String,
+    /// The instance; its tests are not in the session
+    #[arg(short, long, value_name = "ID", conflicts_with = "image",
+        help_heading = heading::DATASET)]
+    instance_id: Option<String>,
+    /// An image of the engine
+    #[arg(long, value_name = "REF", required_unless_present = "instance_id")]
+    image: Option<String>,
+    /// A name to find it by
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// An environment variable; without a value it is that of this process
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Where commands start [default: the image's directory]
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Whom commands run as: a user, or user:group, by name or number [default: the image's]
+    #[arg(short, long, value_name = "USER")]
+    user: Option<String>,
+    /// What it can reach
+    #[arg(long, value_enum, default_value_t = RunNetwork::None)]
+    network: RunNetwork,
+    /// A directory or file of this machine, as SRC:DST or SRC:DST:ro
+    #[arg(long, value_name = "SRC:DST", value_parser = bind)]
+    bind: Vec<HostBind>,
+    /// Let nothing be written but what is bound
+    #[arg(long)]
+    read_only: bool,
+    /// End it after this time, such as 2h
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    ttl: Option<Duration>,
+    /// End it when nobody has used it for this time, such as 30m
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    idle: Option<Duration>,
+    /// Its memory, such as 4g
+    #[arg(short, long, value_name = "BYTES", value_parser = crate::size::memory,
+        help_heading = heading::LIMITS)]
+    memory: Option<u64>,
+    /// Its processors, such as 1.5
+    #[arg(long, value_name = "N", value_parser = crate::size::milli_cpus,
+        help_heading = heading::LIMITS)]
+    cpus: Option<u64>,
+    /// Its processes and threads
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(16..),
+        help_heading = heading::LIMITS)]
+    pids_limit: Option<u64>,
+    #[command(flatten)]
+    sources: Sources,
+    #[command(flatten)]
+    exec: ExecArgs,
+}
+
+/// Reads a time, such as `90s`, `30m` or `1h 30m`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no time: write it as 90s, 30m or 2h");
+    let parsed = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let parsed = text.parse::<jiff::SignedDuration>().map_err(|_| wrong())?;
+            Duration::try_from(parsed).map_err(|_| wrong())?
+        }
+    };
+    if parsed.is_zero() { Err(wrong()) } else { Ok(parsed) }
+}
+
+/// Reads a bind, as `docker run -v` takes it.
+fn bind(text: &str) -> Result<HostBind, String> {
+    let (rest, read_only) = match text.strip_suffix(":ro") {
+        Some(rest) => (rest, true),
+        None => (text.strip_suffix(":rw").unwrap_or(text), false),
+    };
+    let Some((source, target)) = rest.split_once(':') else {
+        return Err(format!("`{text}` is no bind: write SRC:DST or SRC:DST:ro"));
+    };
+    if !target.starts_with('/') {
+        return Err(format!("`{target}` is no absolute path of the container"));
+    }
+    let source = std::fs::canonicalize(source).map_err(|error| format!("`{source}`: {error}"))?;
+    Ok(HostBind { source, target: target.to_owned(), read_only })
+}
+
+/// Runs `session start`.
+pub(super) async fn run(global: &Global, args: StartArgs) -> CommandResult {
+    let network = match args.network {
+        RunNetwork::Host => SandboxNetwork::Host,
+        RunNetwork::Bridge => SandboxNetwork::Bridge,
+        RunNetwork::None | RunNetwork::Httpbin => SandboxNetwork::None,
+    };
+    let (Some(id), None) = (&args.instance_id, &args.image) else {
+        let image = args.image.clone().unwrap_or_default();
+        return start(global, &args, image, None, network);
+    };
+    let dataset = args.dataset.clone().ok_or_else(|| {
+        let error = anyhow!("`{id}` is in no dataset that was named");
+        Error::input(error).with_hint(Some("name it: -d lite, or a path".to_owned()))
+    })?;
+    let chosen = Chosen::one(&dataset, &args.split, Some(id));
+    let load: LoadOptions = args.exec.load_options(&chosen, &args.sources);
+    let prepared = open::forge(global)?.load(&load).await?;
+    // Not the instance image: that has the tests.
+    let plan = prepared.plan(&prepared.work, Kind::Checkout, None)?;
+    // Its lease keeps the image until the session stands on it.
+    let assessed = prepared.assess(plan, false, &Default::default()).await?;
+    assessed.name_fresh().await?;
+    let plan = assessed.plan();
+    let Some(target) = plan.targets.first() else {
+        return Err(Error::input(anyhow!("`{id}` has no image")).into());
+    };
+    let node = &plan.graph[target.node];
+    if node.kind() != Kind::Checkout {
+        let error = anyhow!("`{}` is a published image: the layers are not known", node.image);
+        let hint = "`--namespace none` builds them here, or start it by `--image`";
+        return Err(Error::input(error).with_hint(Some(hint.to_owned())).into());
+    }
+    if assessed.is_stale() {
+        let summary = args.exec.build(global, &assessed).await?;
+        let exit = exit_of(&summary);
+        if exit != Exit::Success {
+            return Ok(exit);
+        }
+    } else {
+        assessed.note_use().await?;
+    }
+    let (split, instance_id) = (args.split.clone(), id.clone());
+    let instance = InstanceName { dataset, split, instance_id };
+    start(global, &args, node.image.clone(), Some(instance), network)
+}
+
+/// Starts the process that keeps the session, and waits until it does.
+fn start(
+    global: &Global,
+    args: &StartArgs,
+    image: String,
+    instance: Option<InstanceName>,
+    network: SandboxNetwork,
+) -> CommandResult {
+    let variable = |text: &String| match text.split_once('=') {
+        Some((name, value)) => Some((name.to_owned(), value.to_owned())),
+        None => Some((text.clone(), std::env::var(text).ok()?)),
+    };
+    let mut labels = std::collections::BTreeMap::new();
+    if let Some(InstanceName { instance_id, .. }) = &instance {
+        labels.insert(label::INSTANCE.to_owned(), instance_id.clone());
+    }
+    let request = SessionRequest {
+        image,
+        user: args.user.clone(),
+        memory: args.memory,
+        milli_cpus: args.cpus,
+        pids: args.pids_limit,
+        quotas: Quotas::default(),
+        network,
+        loopback_names: Vec::new(),
+        variables: args.env.iter().filter_map(variable).collect(),
+        labels,
+        settings: SessionSettings {
+            working_dir: args.workdir.clone(),
+            binds: args.bind.clone(),
+            read_only: args.read_only,
+            ..SessionSettings::default()
+        },
+    };
+    let order = Order {
+        name: args.name.clone(),
+        instance,
+        request,
+        ttl_seconds: args.ttl.map(|ttl| ttl.as_secs_f64()),
+        idle_seconds: args.idle.map(|idle| idle.as_secs_f64()),
+    };
+    let began = Instant::now();
+    let answer = host(global, &order).map_err(|error| {
+        Error::environment(anyhow::Error::from(error).context("cannot start the session's process"))
+    })?;
+    match answer {
+        Some(Answer::Started { record, warnings }) => {
+            for warning in warnings {
+                render::warn(warning);
+            }
+            let milliseconds = began.elapsed().as_secs_f64() * 1000.0;
+            if global.json {
+                let mut document = json!(record);
+                document["start_ms"] = json!(milliseconds);
+                outln!("{document:#}");
+            } else {
+                outln!("{}", record.id);
+            }
+            Ok(Exit::Success)
+        }
+        Some(Answer::Failed { message, hint, is_input }) => {
+            let error = anyhow!("{message}");
+            let error = match is_input {
+                true => Error::input(error),
+                false => Error::environment(error),
+            };
+            Err(error.with_hint(hint).into())
+        }
+        None => {
+            let error = anyhow!("the session's process ended without an answer");
+            Err(Error::environment(error).into())
+        }
+    }
+}
+
+/// Starts the process that keeps a session; returns what it answers.
+fn host(global: &Global, order: &Order) -> std::io::Result<Option<Answer>> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("--state-dir").arg(open::state_dir(global));
+    if let Some(engine) = global.engine.to_possible_value() {
+        command.args(["--engine", engine.get_name()]);
+    }
+    if let Some(config) = &global.config {
+        command.arg("--config").arg(config);
+    }
+    for overlay in &global.overlay {
+        command.arg("--overlay").arg(overlay);
+    }
+    command.args(["--quiet", "session", "keep"]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+    let text = serde_json::to_vec(order).expect("an order is valid JSON");
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(&text)?;
+    }
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout).read_line(&mut line)?;
+    }
+    Ok(serde_json::from_str(&line).ok())
+}

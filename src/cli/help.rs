@@ -94,6 +94,44 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "session start",
+        &[
+            (
+                "imgforge session start -d lite -i sympy__sympy-20590 --name fix",
+                "in the image of an instance, without its tests",
+            ),
+            (
+                "imgforge session start -d demo -i imgforge__abacus-1 --ttl 2h --idle 30m",
+                "until its time is over, or nobody uses it",
+            ),
+        ],
+    ),
+    (
+        "session exec",
+        &[
+            ("imgforge session exec fix -- git log -1", "a command, and its status"),
+            ("imgforge session exec --timeout 10m fix pytest -q", "killed after ten minutes"),
+            ("imgforge session exec --json fix pytest -q", "its end and outputs, for a program"),
+        ],
+    ),
+    (
+        "session patch",
+        &[
+            ("imgforge session patch fix", "what was changed since it began"),
+            ("imgforge session patch fix -o fix.patch --no-untracked", "without new files"),
+        ],
+    ),
+    (
+        "session grade",
+        &[
+            ("imgforge session grade fix", "do the tests of the instance pass?"),
+            (
+                "imgforge session grade fix --model mine -- --strict --run-id first",
+                "with options of `imgforge eval`",
+            ),
+        ],
+    ),
+    (
         "grade",
         &[
             (
@@ -261,6 +299,13 @@ const MEANINGLESS: &[(&str, &[&str])] = &[
     ("clean", &["output_dir", "offline", "verbose"]),
     ("run", &["json"]),
     ("shell", &["json"]),
+    ("session shell", &["json"]),
+    ("session cp", &["json"]),
+    ("session apply", &["json"]),
+    // It prints what `eval` prints.
+    ("session grade", &["json"]),
+    ("session stop", &["json"]),
+    ("session keep", &["json"]),
     (
         "man",
         &["config", "overlay", "state_dir", "output_dir", "offline", "engine", "json", "verbose"],

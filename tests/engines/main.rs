@@ -24,4 +24,5 @@ mod quotas;
 mod run;
 mod sandbox;
 mod session;
+mod session_command;
 mod transfer;

@@ -14,6 +14,7 @@ use imgforge::engine::{
     SandboxNetwork, SandboxSession, SessionEnd, SessionRequest, SessionSettings, WindowSize, label,
     run_script_in,
 };
+use imgforge::session::rpc;
 use imgforge::session::{Capture, Keep, Run, Shell, ShellEnd, ShellOptions, run};
 use tokio::io::AsyncWriteExt as _;
 
@@ -73,16 +74,30 @@ async fn is_gone(marker: &str) -> bool {
     false
 }
 
-/// Runs a case on every engine, in a session that is stopped afterwards.
+/// Runs a case on every engine, in a session that is stopped afterwards; where that takes little, also
+/// in one that is spoken to over the protocol.
 fn in_a_session<F>(case: impl Fn(Arc<Bench>, Arc<Session>) -> F + Copy + Send + Sync + 'static)
 where
     F: Future<Output = ()> + Send + 'static,
 {
     on_every_engine_and_the_fake(move |bench| async move {
         let session = Arc::new(start(&bench).await);
-        case(bench, session.clone()).await;
+        case(bench.clone(), session.clone()).await;
         session.stop().await.unwrap();
+        if bench.address().is_none() {
+            let session = Arc::new(remote(start(&bench).await).await);
+            case(bench, session.clone()).await;
+            session.stop().await.unwrap();
+        }
     });
+}
+
+/// Puts the protocol between this test and a session.
+async fn remote(session: Session) -> Session {
+    let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+    let (stopped, _) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(rpc::serve(session.into(), theirs, stopped));
+    Box::new(rpc::RemoteSession::connect(ours).await.unwrap())
 }
 
 // 4.1: what a command gets, and how it ends.

@@ -81,7 +81,15 @@ async fn what_commands_print_and_runs_leave_follows_the_schemas() {
 }
 
 /// The schemas of what only commands print that have a base.
-const ON_A_BASE: [&str; 2] = ["base-bootstrap", "instance-report"];
+const ON_A_BASE: [&str; 7] = [
+    "base-bootstrap",
+    "instance-report",
+    "session-start",
+    "session-exec",
+    "session-diff",
+    "session-patch",
+    "session-ps",
+];
 
 #[test]
 #[ignore = "needs a base image"]
@@ -121,6 +129,7 @@ fn plain(printed: &mut Printed, dir: &Path) {
     key.env("COSIGN_PASSWORD", "");
     printed.run("cache-key", 0, key);
     printed.run("clean", 0, imgforge("clean"));
+    assert_eq!(printed.run("session-ls", 0, imgforge("session ls")), json!([]));
     let profile = printed.run("doctor", 0, imgforge("doctor --apparmor-profile"));
     assert!(profile["apparmor_profile"].as_str().unwrap().contains("userns,"), "{profile}");
     // Whether all is well on this machine is another matter.
@@ -340,4 +349,37 @@ fn on_a_base(printed: &mut Printed, state: &Path) {
     printed.run("report", 0, imgforge("report two"));
     printed.run("report", 0, imgforge("report one"));
     printed.run("report", 0, imgforge("report two --against one"));
+    in_a_session(printed, &imgforge);
+}
+
+/// The commands of a session.
+fn in_a_session(printed: &mut Printed, imgforge: &dyn Fn(&str) -> Command) {
+    let start = imgforge(&format!("session start -d demo -i {ID} --ttl 10m"));
+    let started = printed.run("session-start", 0, start);
+    let id = started["id"].as_str().unwrap();
+    // The option that is added stands behind the command, and is the command's.
+    let exec = |command: &str| {
+        let mut exec = imgforge(&format!("session exec {id} {command}"));
+        exec.env("IMGFORGE_JSON", "1");
+        exec
+    };
+    let ran = printed.run("session-exec", 0, exec("echo"));
+    assert_eq!((&ran["end"], &ran["stdout"]), (&json!({ "exited": 0 }), &json!("--json\n")));
+    let ran = printed.run("session-exec", 127, exec("no-such-program"));
+    assert_eq!(ran["end"]["not_started"]["program_missing"], true, "{ran:#}");
+    let mut background = imgforge(&format!("session exec {id} sh -c"));
+    background.arg("echo more > more.txt; sleep 600 >/dev/null 2>&1 &");
+    assert!(background.output().unwrap().status.success());
+    let processes = printed.run("session-ps", 0, imgforge(&format!("session ps {id}")));
+    assert_eq!(processes.as_array().unwrap().len(), 1, "{processes:#}");
+    let patch = printed.run("session-patch", 0, imgforge(&format!("session patch {id}")));
+    assert!(patch["patch"].as_str().unwrap().contains("+more\n"), "{patch:#}");
+    let changes = printed.run("session-diff", 0, imgforge(&format!("session diff {id}")));
+    let added = json!({ "path": "/testbed/more.txt", "kind": "Added" });
+    assert!(changes.as_array().unwrap().contains(&added), "{changes:#}");
+    let listed = printed.run("session-ls", 0, imgforge("session ls"));
+    assert!(listed.as_array().unwrap().iter().any(|one| one["id"] == *id), "{listed:#}");
+    assert!(imgforge(&format!("session stop {id}")).output().unwrap().status.success());
+    let listed = printed.run("session-ls", 0, imgforge("session ls --all"));
+    assert!(listed.as_array().unwrap().iter().all(|one| one["id"] != *id), "{listed:#}");
 }

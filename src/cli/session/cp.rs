@@ -71,7 +71,8 @@ async fn put(session: &dyn SandboxSession, sources: &[String], target: &str) -> 
     if sources == ["-"] {
         let (write, mut read) = tokio::io::duplex(BUFFER);
         let pack = move |to: &mut dyn Write| io::copy(&mut io::stdin(), to).map(drop);
-        return both(session.put(target, false, &mut read), packing(write, pack)).await;
+        let put = async move { session.put(target, false, &mut read).await };
+        return both(put, packing(write, pack)).await;
     }
     let into = target.ends_with('/') || is_directory(session, target).await?;
     if !into && sources.len() > 1 {
@@ -108,7 +109,9 @@ async fn put(session: &dyn SandboxSession, sources: &[String], target: &str) -> 
         tar.into_inner()?.flush()
     };
     let (write, mut read) = tokio::io::duplex(BUFFER);
-    both(session.put(directory, false, &mut read), packing(write, pack)).await
+    // Its end of the archive goes with it: nobody packs for a copy that has failed.
+    let put = async move { session.put(directory, false, &mut read).await };
+    both(put, packing(write, pack)).await
 }
 
 /// Writes an archive on a thread of its own.

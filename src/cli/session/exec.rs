@@ -55,7 +55,7 @@ pub(in crate::cli) struct ExecArgs {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     idle_timeout: Option<Duration>,
     /// With --json: keep so many bytes of each output, half of its beginning and half of its end
-    #[arg(long, value_name = "BYTES", default_value = "10m", value_parser = crate::size::memory,
+    #[arg(long, value_name = "BYTES", default_value = "10m", value_parser = crate::size::bytes,
         help_heading = heading::OUTPUT)]
     max_output: u64,
 }

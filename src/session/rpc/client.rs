@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream::{BoxStream, StreamExt as _, unfold};
+use futures_util::stream::{StreamExt as _, unfold};
 use futures_util::{SinkExt as _, TryFutureExt as _};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -273,8 +273,9 @@ impl SandboxSession for RemoteSession {
             tokio::spawn(link.clone().feed(exec, theirs));
             Box::new(ours) as Box<dyn AsyncWrite + Send + Unpin>
         });
-        let output: BoxStream<'static, Result<Output>> =
-            unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver))).boxed();
+        let next = async |mut receiver: mpsc::Receiver<_>| Some((receiver.recv().await?, receiver));
+        // Its reader may ask once more after the end.
+        let output = unfold(receiver, next).fuse().boxed();
         Ok(Exec { input, output, handle })
     }
 

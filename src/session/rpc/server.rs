@@ -339,7 +339,7 @@ impl Client {
             drop(write);
             got
         };
-        let passed = async {
+        let passed = async move {
             let mut buffer = vec![0; PIECE];
             while let Ok(count) = read.read(&mut buffer).await {
                 let data = Base64(buffer[..count].to_vec());

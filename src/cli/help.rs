@@ -115,10 +115,32 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "session shell",
+        &[
+            ("imgforge session shell fix", "look around; `exit` leaves the session running"),
+            ("imgforge session shell fix -u root -w /tmp", "as another user, elsewhere"),
+        ],
+    ),
+    (
+        "session cp",
+        &[
+            ("imgforge session cp notes.txt fix:/tmp/", "into the session"),
+            ("imgforge session cp fix:/testbed/src .", "and out of it"),
+        ],
+    ),
+    ("session diff", &[("imgforge session diff fix", "A added, C changed, D deleted")]),
+    (
         "session patch",
         &[
             ("imgforge session patch fix", "what was changed since it began"),
             ("imgforge session patch fix -o fix.patch --no-untracked", "without new files"),
+        ],
+    ),
+    (
+        "session apply",
+        &[
+            ("imgforge session apply fix fix.patch", "all of it, or nothing"),
+            ("imgforge session apply fix fix.patch -R", "take it back"),
         ],
     ),
     (
@@ -131,6 +153,23 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ),
         ],
     ),
+    ("session ps", &[("imgforge session ps fix", "what runs in it?")]),
+    (
+        "session ls",
+        &[
+            ("imgforge session ls", "which live?"),
+            ("imgforge session ls --all", "and why did others end?"),
+        ],
+    ),
+    (
+        "session stop",
+        &[
+            ("imgforge session stop fix", "end it; nothing of it stays"),
+            ("imgforge session stop --all", "end all"),
+        ],
+    ),
+    // Nobody types it.
+    ("session keep", &[]),
     (
         "grade",
         &[

@@ -46,11 +46,14 @@ impl Cli {
 }
 
 /// The settings of a repository whose owner wants patches to be wrong, and programs to run.
-const HOSTILE: &str = "git config diff.noprefix true; git config color.ui always; \
+const HOSTILE: &str = "git update-index --assume-unchanged pyproject.toml; git config diff.noprefix true; git config color.ui always; \
      git config core.autocrlf true; git config core.fsmonitor 'touch /root/ran'; \
      git config diff.external 'touch /root/ran'; git config core.quotePath false; \
      printf '[diff \"x\"]\\ntextconv = touch /root/ran; cat\\n' >>.git/config; \
-     echo '*.py diff=x' >.git/info/attributes";
+     git config core.fileMode false; git config core.worktree /nowhere; \
+     git config core.excludesFile /testbed/all; echo '*' >/root/all; echo '*' >.git/info/exclude; \
+     printf '[filter \"x\"]\\nclean = touch /root/ran; tr a-z A-Z\\n' >>.git/config; \
+     echo '* diff=x filter=x' >.git/info/attributes";
 
 fn text(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string().replace("\\n", "\n")
@@ -68,7 +71,7 @@ fn a_patch_is_byte_exact_and_applies_to_an_equal_tree() {
     let (first, second) = (cli.start(), cli.start());
     let change = "printf 'a\\r\\nc\\r\\n' >crlf.txt; printf '\\0\\2\\377' >binary; printf end >'no \"end'; \
          chmod +x README.md; ln -s README.md link; rm -r tests; mkdir -p a/b; echo x >a/b/\u{e9}; \
-         echo '# more' >>src/abacus/__init__.py 2>/dev/null || echo '# more' >>pyproject.toml";
+         echo '# more' >>pyproject.toml";
     cli.shell(&first, change);
     // What the agent commits counts as well.
     cli.shell(&first, "git add crlf.txt; git -c user.name=n -c user.email=e commit -qm one");

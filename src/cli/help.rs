@@ -343,7 +343,6 @@ const MEANINGLESS: &[(&str, &[&str])] = &[
     ("session apply", &["json"]),
     // It prints what `eval` prints.
     ("session grade", &["json"]),
-    ("session stop", &["json"]),
     ("session keep", &["json"]),
     (
         "man",

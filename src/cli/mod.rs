@@ -128,6 +128,28 @@ struct Global {
     version: Option<bool>,
 }
 
+impl Global {
+    /// These options, and for those that were not given the ones of `below`.
+    fn over(self, below: &Global) -> Global {
+        let engine = match self.engine {
+            EngineChoice::Auto => below.engine,
+            chosen => chosen,
+        };
+        Global {
+            config: self.config.or(below.config.clone()),
+            overlay: if self.overlay.is_empty() { below.overlay.clone() } else { self.overlay },
+            state_dir: self.state_dir.or(below.state_dir.clone()),
+            output_dir: self.output_dir.or(below.output_dir.clone()),
+            offline: self.offline || below.offline,
+            engine,
+            json: self.json || below.json,
+            quiet: self.quiet || below.quiet,
+            verbose: self.verbose.max(below.verbose),
+            ..self
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, Default, ValueEnum, PartialEq, Eq)]
 enum ColorChoice {
     /// On a terminal, unless NO_COLOR is set

@@ -126,6 +126,7 @@ pub struct Change {
 
 /// How a path differs from the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ChangeKind {
     /// Its content or its attributes; of a directory also what is in it.
     Modified,

@@ -48,6 +48,8 @@ pub struct SessionRecord {
     pub idle_seconds: Option<u64>,
     /// The process that keeps it.
     pub host: u32,
+    /// Where its image says that commands start, which is the repository of an instance.
+    pub repository: Option<String>,
     /// The commit that its repository was at when it began.
     pub base: Option<String>,
     /// How it ended.
@@ -178,8 +180,7 @@ impl Directory {
     pub fn claim(&self, record: &mut SessionRecord) -> Result<Claim> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(&self.0).map_err(io_error(&self.0))?;
-        let path = self.0.join("names");
-        let _names = FileLock::take(&path).map_err(io_error(&path))?;
+        let _names = self.lock()?;
         if let Some(name) = record.name.as_deref() {
             let mut bytes = name.bytes();
             let begins = bytes.next().is_some_and(|first| first.is_ascii_alphabetic());
@@ -187,7 +188,7 @@ impl Directory {
             if !begins || !bytes.all(rest) || name.len() > 100 {
                 return Err(DirectoryError::BadName(name.to_owned()));
             }
-            let taken = self.list()?.into_iter().find(|one| {
+            let taken = self.read()?.into_iter().find(|one| {
                 one.ended.is_none() && (one.name.as_deref() == Some(name) || one.id == name)
             });
             if let Some(SessionRecord { id, .. }) = taken {
@@ -209,6 +210,21 @@ impl Directory {
     /// Lists the sessions, those that ended by themselves as well, the oldest first. What was left by
     /// a host that died is removed.
     pub fn list(&self) -> Result<Vec<SessionRecord>> {
+        if !self.0.is_dir() {
+            return Ok(Vec::new());
+        }
+        let _names = self.lock()?;
+        self.read()
+    }
+
+    /// Holds off who claims and who lists.
+    fn lock(&self) -> Result<FileLock> {
+        let path = self.0.join("names");
+        FileLock::take(&path).map_err(io_error(&path))
+    }
+
+    /// Does as [`Directory::list`], under the lock.
+    fn read(&self) -> Result<Vec<SessionRecord>> {
         let entries = match fs::read_dir(&self.0) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -227,8 +243,6 @@ impl Directory {
                     remove(&path)?;
                 }
                 Some(record @ SessionRecord { ended: Some(_), .. }) => found.push(record),
-                // It is being made.
-                None if lives => {}
                 _ => remove(&path)?,
             }
         }

@@ -262,6 +262,32 @@ fn files_go_in_and_out_as_they_are() {
 
 #[test]
 #[ignore = "needs an engine"]
+fn a_session_that_is_read_only_writes_to_what_is_bound() {
+    on_every_engine(move |bench: Arc<Bench>| async move {
+        tokio::task::spawn_blocking(move || {
+            let cli = Cli::of(&bench);
+            let (given, kept) = (cli.dir.path().join("given"), cli.dir.path().join("kept"));
+            std::fs::create_dir_all(&given).unwrap();
+            std::fs::create_dir_all(&kept).unwrap();
+            std::fs::write(given.join("file"), "given").unwrap();
+            let binds =
+                [format!("{}:/given:ro", given.display()), format!("{}:/kept", kept.display())];
+            let id =
+                cli.start(&["--read-only", "-w", "/tmp", "--bind", &binds[0], "--bind", &binds[1]]);
+            let script = "pwd; cat /given/file; echo; for f in /given/x /kept/x /root/x; do \
+                 echo new 2>/dev/null >$f && echo wrote $f; done; true";
+            let said = cli.does(&["exec", &id, "--", "sh", "-c", script]);
+            assert_eq!(said, "/tmp\ngiven\nwrote /kept/x\n");
+            assert_eq!(std::fs::read_to_string(kept.join("x")).unwrap(), "new\n");
+            cli.does(&["stop", &id]);
+        })
+        .await
+        .unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs an engine"]
 fn a_name_is_one_sessions_and_a_mistake_is_told() {
     with_session(&[], |cli, id| {
         let name = format!("n{}", marker());

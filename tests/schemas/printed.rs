@@ -81,7 +81,7 @@ async fn what_commands_print_and_runs_leave_follows_the_schemas() {
 }
 
 /// The schemas of what only commands print that have a base.
-const ON_A_BASE: [&str; 7] = [
+const ON_A_BASE: [&str; 8] = [
     "base-bootstrap",
     "instance-report",
     "session-start",
@@ -89,6 +89,7 @@ const ON_A_BASE: [&str; 7] = [
     "session-diff",
     "session-patch",
     "session-ps",
+    "session-stop",
 ];
 
 #[test]
@@ -379,7 +380,8 @@ fn in_a_session(printed: &mut Printed, imgforge: &dyn Fn(&str) -> Command) {
     assert!(changes.as_array().unwrap().contains(&added), "{changes:#}");
     let listed = printed.run("session-ls", 0, imgforge("session ls"));
     assert!(listed.as_array().unwrap().iter().any(|one| one["id"] == *id), "{listed:#}");
-    assert!(imgforge(&format!("session stop {id}")).output().unwrap().status.success());
+    let stopped = printed.run("session-stop", 0, imgforge(&format!("session stop {id}")));
+    assert_eq!(stopped, json!([id]));
     let listed = printed.run("session-ls", 0, imgforge("session ls --all"));
     assert!(listed.as_array().unwrap().iter().all(|one| one["id"] != *id), "{listed:#}");
 }

@@ -15,13 +15,14 @@ use crate::cli::out::outln;
 use crate::engine::{
     EngineError, Exec, ExecEnd, ExecHandle, ExecRequest, Input, Output, Outputs, SandboxSession,
 };
+use crate::session::directory::SessionRecord;
 use crate::session::{Keep, Run};
 
 use super::super::attach::{self, Ends, Signals, Steered};
 use super::super::help::heading;
 use super::super::{CommandResult, Error, Exit, Failure, Global, render};
 use super::start::duration;
-use super::{failed, found};
+use super::{directory, failed, found};
 
 /// Arguments of `session exec`.
 #[derive(Debug, Args)]
@@ -65,7 +66,7 @@ const AT_LIMIT: u8 = 124;
 
 /// Runs `session exec`.
 pub(super) async fn run(global: &Global, args: ExecArgs) -> CommandResult {
-    let (_, session) = found(global, &args.session).await.map_err(lost)?;
+    let (record, session) = found(global, &args.session).await.map_err(lost)?;
     let terminal = match args.tty {
         true => attach::terminal(),
         false => None,
@@ -99,7 +100,29 @@ pub(super) async fn run(global: &Global, args: ExecArgs) -> CommandResult {
     }
     let signals = Signals::take().map_err(|error| lost(Error::environment(error)))?;
     let end = attend(&session, &request, terminal.is_some(), signals).await;
-    Ok(exit_of(&end.map_err(|error| lost(failed(error)))?))
+    let end = end.map_err(|error| lost(failed(error)))?;
+    if matches!(end, ExecEnd::SessionEnded(_)) {
+        say_why(global, &record.id).await;
+        return Ok(Exit::LOST);
+    }
+    Ok(exit_of(&end))
+}
+
+/// Says why a session ended: its host knows more of it than its commands.
+async fn say_why(global: &Global, id: &str) {
+    let directory = directory(global);
+    let mut why = "it was stopped".to_owned();
+    for _ in 0..20 {
+        match directory.find(id) {
+            Ok(SessionRecord { ended: Some(ended), .. }) => {
+                why = ended.why.reason();
+                break;
+            }
+            Ok(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(_) => break,
+        }
+    }
+    render::warn(format!("the session ended: {why}"));
 }
 
 /// A command that was not started, or nobody knows how it ended.

@@ -66,34 +66,41 @@ pub(in crate::cli) struct ApplyArgs {
     workdir: Option<String>,
 }
 
-/// What git is asked with. Its settings there are those of whoever worked in the session: they may
-/// neither change what a patch means nor start programs.
-const GIT: &str = r#"command -v git >/dev/null || { echo 'the session has no git' >&2; exit 125; }
-git() {
-    command git -c safe.directory='*' -c core.fsmonitor=false -c core.hooksPath=/dev/null \
-        -c core.autocrlf=false -c core.safecrlf=false -c core.quotePath=true -c core.pager=cat \
-        -c diff.noprefix=false -c diff.mnemonicPrefix=false -c diff.context=3 -c diff.interHunkContext=0 \
-        -c diff.renames=false -c diff.algorithm=myers -c diff.ignoreSubmodules=none \
-        -c diff.orderFile=/dev/null -c diff.suppressBlankEmpty=false -c diff.indentHeuristic=true "$@"
-}
+/// Finds the repository, and makes a git directory of our own beside it that has its objects: neither its
+/// settings nor those of a user count, so that nobody in the session changes what a patch means, or
+/// starts programs. `$root` is the repository, `$head` its commit.
+const OWN_GIT: &str = r#"command -v git >/dev/null || { echo 'the session has no git' >&2; exit 125; }
+while [ ! -e .git ]; do
+    [ "$PWD" != / ] || { echo 'there is no repository here: name its directory by -w' >&2; exit 125; }
+    cd ..
+done
+root=$PWD
+export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_ATTR_NOSYSTEM=1
+export LC_ALL=C GIT_PAGER=cat
+theirs() { git -c safe.directory='*' --git-dir=.git --work-tree=. rev-parse "$@"; }
+scratch=$(mktemp -d 2>/dev/null) || scratch=$(mktemp -d -p /dev/shm) || exit 125
+trap 'rm -rf "$scratch"' EXIT
+head=$(theirs -q --verify 'HEAD^{commit}')
+objects=$(theirs --git-path objects) || exit 125
+index=$(theirs --git-path index)
+case $objects in /*) ;; *) objects=$root/$objects ;; esac
+git init -q --bare --template= "$scratch/git" || exit 125
+echo "$objects" >"$scratch/git/objects/info/alternates" || exit 125
+cp "$index" "$scratch/git/index" 2>/dev/null
+export GIT_DIR=$scratch/git GIT_WORK_TREE=$root
+git config core.bare false
 "#;
 
-/// Prints the patch. Index and new objects are elsewhere: the repository stays as it is. `$1` is the commit,
-/// `$2` is `-A` for all files and `-u` for those that git knows; exclusions follow.
-const PATCH: &str = r#"root=$(git rev-parse --show-toplevel) && cd "$root" || exit 125
-base=$1 files=$2
+/// Prints the patch. `$1` is the commit, `$2` is `-A` for all files and `-u` for those that git knows;
+/// exclusions follow.
+const PATCH: &str = r#"base=$1 files=$2
 shift 2
-scratch=$(mktemp -d) || exit 125
-trap 'rm -rf "$scratch"' EXIT
-cp "$(git rev-parse --git-path index)" "$scratch/index" 2>/dev/null
-objects=$(git rev-parse --git-path objects)
-case $objects in /*) ;; *) objects=$root/$objects ;; esac
-GIT_ALTERNATE_OBJECT_DIRECTORIES=$objects${GIT_ALTERNATE_OBJECT_DIRECTORIES:+:$GIT_ALTERNATE_OBJECT_DIRECTORIES}
-GIT_INDEX_FILE=$scratch/index GIT_OBJECT_DIRECTORY=$scratch/objects
-export GIT_INDEX_FILE GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES
-mkdir "$scratch/objects" || exit 125
+[ -n "$base" ] || base=${head:-$(git hash-object -w -t tree /dev/null)}
+# An index that hides changes, or cannot be read alone, is made anew.
+if git ls-files -v >"$scratch/list" 2>/dev/null && ! grep -q '^[a-z]\|^S' "$scratch/list"; then :
+else rm -f "$GIT_DIR/index"; [ -z "$head" ] || git read-tree "$head" || exit 125
+fi
 git add $files . >&2 || exit 125
-[ -n "$base" ] || base=$(git rev-parse -q --verify HEAD) || base=$(git hash-object -t tree /dev/null)
 git diff --cached --binary --full-index --no-color --no-ext-diff --no-textconv --no-renames \
     --src-prefix=a/ --dst-prefix=b/ "$base" -- . "$@" || exit 125
 "#;
@@ -122,10 +129,11 @@ pub(super) async fn diff(global: &Global, args: DiffArgs) -> CommandResult {
 pub(super) async fn patch(global: &Global, args: PatchArgs) -> CommandResult {
     let (record, session) = found(global, &args.session).await?;
     let wanted = Wanted {
-        base: args.base.or(record.base),
+        // Of another repository that commit is none.
+        base: args.base.or(record.base.filter(|_| args.workdir.is_none())),
         exclude: args.exclude,
         untracked: !args.no_untracked,
-        working_dir: args.workdir,
+        working_dir: args.workdir.or(record.repository),
     };
     let bytes = patch_of(&session, &wanted).await?;
     if let Some(path) = args.output {
@@ -155,7 +163,7 @@ pub(super) async fn patch_of(
     session: &dyn SandboxSession,
     wanted: &Wanted,
 ) -> Result<Vec<u8>, Error> {
-    let script = format!("{GIT}{PATCH}");
+    let script = format!("{OWN_GIT}{PATCH}");
     let base = wanted.base.clone().unwrap_or_default();
     let files = if wanted.untracked { "-A" } else { "-u" };
     let mut command = ["/bin/sh", "-c", &script, "sh", &base, files].map(str::to_owned).to_vec();
@@ -180,10 +188,16 @@ fn said(what: &str, bytes: &[u8], end: &ExecEnd) -> Error {
 }
 
 /// Returns the commit that the repository of a session is at, where it has one.
-pub(super) async fn head(session: &dyn SandboxSession) -> Option<String> {
-    let request = ExecRequest::shell(
-        "git -c safe.directory='*' rev-parse -q --verify 'HEAD^{commit}' 2>/dev/null",
-    );
+pub(super) async fn head(
+    session: &dyn SandboxSession,
+    working_dir: Option<&str>,
+) -> Option<String> {
+    let request = ExecRequest {
+        working_dir: working_dir.map(str::to_owned),
+        ..ExecRequest::shell(
+            "git -c safe.directory='*' rev-parse -q --verify 'HEAD^{commit}' 2>/dev/null",
+        )
+    };
     let Run { summary, out, .. } =
         crate::session::run(session, &request, Keep::Tail(128)).await.ok()?;
     let text = String::from_utf8(out.bytes).ok()?.trim().to_owned();
@@ -205,13 +219,15 @@ pub(super) async fn apply(global: &Global, args: ApplyArgs) -> CommandResult {
     if patch.iter().all(u8::is_ascii_whitespace) {
         return Err(Error::input(anyhow!("`{}` holds no patch", args.file.display())).into());
     }
-    let (_, session) = found(global, &args.session).await?;
+    let (record, session) = found(global, &args.session).await?;
     let reverse = if args.reverse { "--reverse" } else { "" };
     let request = ExecRequest {
-        working_dir: args.workdir,
+        working_dir: args.workdir.or(record.repository),
         input: Input::Bytes(patch.into()),
         variables: BTreeMap::new(),
-        ..ExecRequest::shell(&format!("{GIT}git apply --verbose {reverse} -"))
+        ..ExecRequest::shell(&format!(
+            "{OWN_GIT}git apply --verbose --whitespace=nowarn {reverse} -"
+        ))
     };
     let Run { summary, error, .. } =
         crate::session::run(&session, &request, Keep::HeadTail(1 << 20)).await.map_err(failed)?;

@@ -32,7 +32,12 @@ pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
         let hint = "start it with -d and -i; `imgforge session patch` prints what was changed";
         return Err(Error::input(error).with_hint(Some(hint.to_owned())).into());
     };
-    let wanted = Wanted { base: record.base, untracked: true, ..Wanted::default() };
+    let wanted = Wanted {
+        base: record.base,
+        untracked: true,
+        working_dir: record.repository,
+        ..Wanted::default()
+    };
     let patch = patch_of(&session, &wanted).await?;
     drop(session);
     let patch = String::from_utf8(patch).map_err(|_| {
@@ -54,9 +59,16 @@ pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
     words.push("-p".into());
     words.push(path.into_os_string());
     words.extend(args.options.into_iter().map(std::ffi::OsString::from));
-    let matches = help::command().try_get_matches_from(words).map_err(Error::input)?;
-    let cli = Cli::from_arg_matches(&matches).map_err(Error::input)?;
-    match cli.command {
+    let wrong = |error: clap::Error| {
+        let text = error.to_string();
+        let text = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        Error::input(anyhow!("{text}"))
+            .with_hint(Some("`imgforge eval --help` lists the options".to_owned()))
+    };
+    let matches = help::command().try_get_matches_from(words).map_err(wrong)?;
+    let Cli { command, global: given } = Cli::from_arg_matches(&matches).map_err(wrong)?;
+    let global = &given.over(global);
+    match command {
         Command::Eval(args) => eval::run(global, args).await,
         _ => Err(Error::input(anyhow!("the options are not those of `imgforge eval`")).into()),
     }

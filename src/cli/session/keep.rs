@@ -108,6 +108,7 @@ async fn start(global: &Global, order: Order, said: &Said) -> Result<Started, Er
         expires,
         idle_seconds: order.idle_seconds.map(|idle| idle as u64),
         host: std::process::id(),
+        repository: None,
         base: None,
         ended: None,
     };
@@ -116,7 +117,10 @@ async fn start(global: &Global, order: Order, said: &Said) -> Result<Started, Er
     let started = async {
         let session = engine.start(&order.request, said).await.map_err(open::engine_failure)?;
         let session: Arc<dyn SandboxSession> = session.into();
-        record.base = super::git::head(&*session).await;
+        let image = engine.inspect(&record.image).await.map_err(open::engine_failure)?;
+        let directory = image.map(|image| image.config.working_dir).unwrap_or_default();
+        record.repository = Some(directory).filter(|directory| !directory.is_empty());
+        record.base = super::git::head(&*session, record.repository.as_deref()).await;
         let listener = claim.listen().map_err(not_found)?;
         claim.write(&record).map_err(not_found)?;
         Ok((session, listener))

@@ -122,9 +122,10 @@ pub(super) async fn stop(global: &Global, args: StopArgs) -> CommandResult {
             found.collect::<Result<_, _>>().map_err(not_found)?
         }
     };
-    let mut failures = 0;
+    let (mut failures, mut ended) = (0, Vec::new());
     for record in &records {
         match stop_one(global, record).await {
+            Ok(()) if global.json => ended.push(&record.id),
             Ok(()) if !global.quiet => outln!("{}", record.id),
             Ok(()) => {}
             Err(error) => {
@@ -132,6 +133,9 @@ pub(super) async fn stop(global: &Global, args: StopArgs) -> CommandResult {
                 render::warn(format!("session `{}`: {}", record.id, chain(&error)));
             }
         }
+    }
+    if global.json {
+        outln!("{:#}", json!(ended));
     }
     if failures > 0 {
         let error = anyhow!("{failures} of {} sessions could not be ended", records.len());

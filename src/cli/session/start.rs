@@ -17,7 +17,7 @@ use crate::session::directory::InstanceName;
 
 use super::super::execute::{ExecArgs, exit_of};
 use super::super::help::heading;
-use super::super::{Chosen, CommandResult, Error, Exit, Global, Sources, open, render};
+use super::super::{Chosen, CommandResult, Error, Exit, Failure, Global, Sources, open, render};
 use super::keep::{Answer, Order};
 
 /// Arguments of `session start`.
@@ -37,7 +37,7 @@ pub(in crate::cli) struct StartArgs {
         help_heading = heading::DATASET)]
     instance_id: Option<String>,
     /// An image of the engine
-    #[arg(long, value_name = "REF", required_unless_present = "instance_id")]
+    #[arg(long, value_name = "REF")]
     image: Option<String>,
     /// A name to find it by
     #[arg(long, value_name = "NAME")]
@@ -121,7 +121,11 @@ pub(super) async fn run(global: &Global, args: StartArgs) -> CommandResult {
         RunNetwork::None | RunNetwork::Httpbin => SandboxNetwork::None,
     };
     let (Some(id), None) = (&args.instance_id, &args.image) else {
-        let image = args.image.clone().unwrap_or_default();
+        let image = args.image.clone().ok_or_else(|| {
+            let hint = "name an instance by -d and -i, or an image by --image";
+            Error::input(anyhow!("there is nothing to start a session from"))
+                .with_hint(Some(hint.to_owned()))
+        })?;
         return start(global, &args, image, None, network);
     };
     let dataset = args.dataset.clone().ok_or_else(|| {
@@ -150,12 +154,19 @@ pub(super) async fn run(global: &Global, args: StartArgs) -> CommandResult {
         let summary = args.exec.build(global, &assessed).await?;
         let exit = exit_of(&summary);
         if exit != Exit::Success {
-            return Ok(exit);
+            let error = Error::environment(anyhow!("the image of `{id}` could not be made"));
+            return Err(Failure { exit, error });
         }
     } else {
         assessed.note_use().await?;
     }
     let (split, instance_id) = (args.split.clone(), id.clone());
+    // It is read again elsewhere, to grade.
+    let path = std::path::Path::new(&dataset);
+    let dataset = match path.exists().then(|| std::path::absolute(path)) {
+        Some(Ok(path)) => path.display().to_string(),
+        _ => dataset,
+    };
     let instance = InstanceName { dataset, split, instance_id };
     start(global, &args, node.image.clone(), Some(instance), network)
 }

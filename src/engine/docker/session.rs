@@ -23,8 +23,8 @@ use tokio::task::JoinHandle;
 use tokio_util::io::ReaderStream;
 
 use crate::engine::{
-    EngineError, EngineKind, Exec, ExecEnd, ExecRequest, NoLog, Quotas, Result, SandboxNetwork,
-    SandboxSession, SessionEnd, SessionRequest,
+    EngineError, EngineKind, Exec, ExecEnd, ExecRequest, HostBind, NoLog, Quotas, Result,
+    SandboxNetwork, SandboxSession, SessionEnd, SessionRequest, SessionSettings,
 };
 
 use super::DockerEngine;
@@ -53,6 +53,7 @@ impl DockerEngine {
         &self,
         request: &SessionRequest,
     ) -> Result<Box<dyn SandboxSession>> {
+        check(&request.settings)?;
         if request.network == SandboxNetwork::SilentPeer {
             self.ensure_silent_network().await?;
         }
@@ -71,10 +72,7 @@ impl DockerEngine {
         loop {
             let ipv6 = !self.without_ipv6.load(Ordering::Relaxed);
             let mut body = self.body(&request.sandbox(), cpus, ipv6);
-            body.cmd = Some(vec![WAIT.to_owned()]);
-            if let Some(host) = &mut body.host_config {
-                host.init = Some(false);
-            }
+            settle(&mut body, &request.settings);
             let started = self.start_once(request, &user, body).await;
             let asked = ipv6 && request.network != SandboxNetwork::Host;
             if started.is_ok() || !asked || !self.lacks_ipv6(&request.image).await {
@@ -132,6 +130,37 @@ impl DockerEngine {
         }
         Ok(Box::new(Session { shared, outcome, tasks, _attached: Mutex::new(attached) }))
     }
+}
+
+/// Refuses what a session on Docker cannot have.
+fn check(settings: &SessionSettings) -> Result<()> {
+    let SessionSettings { tmpfs, hosts, dropped_capabilities, process_limits, .. } = settings;
+    let action = match () {
+        () if !tmpfs.is_empty() => "give a session directories in memory",
+        () if !hosts.is_empty() => "give a session further names of hosts",
+        () if *dropped_capabilities != 0 => "take capabilities from a session",
+        () if !process_limits.is_empty() => "limit the processes of a session one by one",
+        () => return Ok(()),
+    };
+    let why = "the embedded engine can: `--engine embedded`";
+    Err(EngineError::Unsupported { engine: EngineKind::Docker, action, why })
+}
+
+/// Makes a container one of a session with these settings.
+fn settle(body: &mut ContainerCreateBody, settings: &SessionSettings) {
+    body.cmd = Some(vec![WAIT.to_owned()]);
+    body.working_dir.clone_from(&settings.working_dir);
+    if settings.hostname.is_some() {
+        body.hostname.clone_from(&settings.hostname);
+    }
+    let Some(host) = &mut body.host_config else { return };
+    host.init = Some(false);
+    host.readonly_rootfs = Some(settings.read_only);
+    let bind = |bind: &HostBind| {
+        let mode = if bind.read_only { "ro" } else { "rw" };
+        format!("{}:{}:{mode}", bind.source.display(), bind.target)
+    };
+    host.binds = Some(settings.binds.iter().map(bind).collect());
 }
 
 /// Waits for the end of a session and tells it.

@@ -169,9 +169,14 @@ impl Link {
                     let _ = output.send(Err(fault.into_error())).await;
                 }
             }
-            Notice::Ended { exec, end, cpu_ms } => {
+            Notice::Ended { exec, end, error, cpu_ms } => {
+                let end = match (end, error) {
+                    (Some(end), _) => Ok(end_of(end, cpu_ms)),
+                    (None, Some(fault)) => Err(fault),
+                    (None, None) => Err(Fault::of(&gone())),
+                };
                 if let Some(tell) = self.state().ends.remove(&exec) {
-                    let _ = tell.send(Some(end.map(|end| end_of(end, cpu_ms))));
+                    let _ = tell.send(Some(end));
                 }
             }
             Notice::Data { transfer, data } => {

@@ -93,9 +93,9 @@ pub(super) enum Notice {
     /// Nobody can write to the outputs of a command any more, or they cannot be read.
     #[serde(rename = "exec.closed")]
     Closed { exec: u64, error: Option<Fault> },
-    /// A command ended; what its children write may still come.
+    /// A command ended, or nobody knows how; what its children write may still come.
     #[serde(rename = "exec.ended")]
-    Ended { exec: u64, end: Result<ExecEnd, Fault>, cpu_ms: Option<u64> },
+    Ended { exec: u64, end: Option<ExecEnd>, error: Option<Fault>, cpu_ms: Option<u64> },
     /// A piece of a tar.
     #[serde(rename = "files.data")]
     Data { transfer: u64, data: Base64 },
@@ -207,8 +207,11 @@ impl Fault {
 pub(super) fn ended(exec: u64, ended: Result<Ended, EngineError>) -> Notice {
     let cpu_ms = ended.as_ref().ok().and_then(|ended| ended.cpu_time);
     let cpu_ms = cpu_ms.map(|time| time.as_millis() as u64);
-    let end = ended.map(|ended| ended.end).map_err(|error| Fault::of(&error));
-    Notice::Ended { exec, end, cpu_ms }
+    let (end, error) = match ended {
+        Ok(ended) => (Some(ended.end), None),
+        Err(error) => (None, Some(Fault::of(&error))),
+    };
+    Notice::Ended { exec, end, error, cpu_ms }
 }
 
 /// The end of a command that came.

@@ -123,9 +123,12 @@ fn found<T: Serialize>(found: Result<T, EngineError>) -> Answer {
 
 /// Reads a line; the id is null where there is none.
 fn read(line: &str) -> Result<(Value, Call), (Value, Fault)> {
-    let message: Value = serde_json::from_str(line)
+    let mut message: Value = serde_json::from_str(line)
         .map_err(|error| (Value::Null, Fault::invalid(-32700, error.to_string())))?;
     let id = message.get("id").cloned().unwrap_or(Value::Null);
+    if let Some(call) = message.as_object_mut() {
+        call.entry("params").or_insert_with(|| json!({}));
+    }
     match serde_json::from_value(message) {
         Ok(call) => Ok((id, call)),
         Err(error) => Err((id, Fault::invalid(-32600, error.to_string()))),
@@ -167,7 +170,10 @@ impl Client {
                 self.held(&self.puts).insert(transfer, pieces);
                 return Some(Work::Put { transfer, directory, make, archive });
             }
-            Call::Drop { exec } => drop(self.held(&self.execs).remove(&exec)),
+            Call::Drop { exec } => {
+                drop(self.held(&self.execs).remove(&exec));
+                self.say(id, Ok(Value::Null)).await;
+            }
             call => return Some(Work::Call(call)),
         }
         None

@@ -175,6 +175,7 @@ pub enum Input {
 
 /// The outputs of a command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outputs {
     /// Standard output and standard error are told apart.
     #[default]

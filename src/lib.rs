@@ -83,6 +83,7 @@ mod requirements;
 mod retry;
 pub mod run;
 pub mod run_id;
+pub mod serve;
 pub mod session;
 pub mod sign;
 mod size;

@@ -35,6 +35,7 @@ mod render;
 mod report;
 mod results;
 mod schema;
+mod serve;
 mod session;
 mod settings;
 mod swebench;
@@ -339,6 +340,8 @@ enum Command {
     /// Containers that live while commands run in them, for agents and people
     #[command(subcommand)]
     Session(session::SessionCommand),
+    /// Serve the Docker Engine API without Docker, for agents and tools that speak it
+    Serve(Box<serve::ServeArgs>),
     /// Grade one log
     Grade(grade::GradeArgs),
     /// Grade the saved logs of a run again and rewrite its reports
@@ -417,6 +420,7 @@ pub async fn main() -> Exit {
         Command::Run(args) => look::run(global, args).await,
         Command::Shell(args) => look::shell(global, args).await,
         Command::Session(command) => session::run(global, command).await,
+        Command::Serve(args) => serve::run(global, *args).await,
         Command::Grade(args) => grade::run(global, args).await,
         Command::Report(args) => report::run(global, args).await,
         Command::Dataset(command) => dataset::run(global, command).await,

@@ -1,0 +1,126 @@
+//! Answers: documents, streams, and errors as Docker's clients know them.
+
+use std::io;
+
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt as _};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Frame;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::causes;
+use crate::engine::EngineError;
+
+/// The body of an answer.
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// An answer, or an error that is one.
+pub type Answer = Result<Response<Body>, Refusal>;
+
+/// An error of the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    status: StatusCode,
+    message: String,
+}
+
+impl Refusal {
+    /// The request is wrong: 400.
+    pub fn bad(message: impl Into<String>) -> Refusal {
+        Refusal { status: StatusCode::BAD_REQUEST, message: message.into() }
+    }
+
+    /// What it is about is not there: 404.
+    pub fn absent(message: impl Into<String>) -> Refusal {
+        Refusal { status: StatusCode::NOT_FOUND, message: message.into() }
+    }
+
+    /// It cannot be done as things are: 409.
+    pub fn conflict(message: impl Into<String>) -> Refusal {
+        Refusal { status: StatusCode::CONFLICT, message: message.into() }
+    }
+
+    /// The server failed: 500.
+    pub fn failed(message: impl Into<String>) -> Refusal {
+        Refusal { status: StatusCode::INTERNAL_SERVER_ERROR, message: message.into() }
+    }
+
+    /// It is not served: 501.
+    pub fn unserved(message: impl Into<String>) -> Refusal {
+        Refusal { status: StatusCode::NOT_IMPLEMENTED, message: message.into() }
+    }
+
+    /// Returns the words.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Returns it as an answer.
+    pub fn answer(self) -> Response<Body> {
+        document(self.status, &json!({ "message": self.message }))
+    }
+}
+
+impl From<EngineError> for Refusal {
+    fn from(error: EngineError) -> Refusal {
+        let message = causes::in_one_line(&error);
+        match error {
+            EngineError::NoSuchImage { .. }
+            | EngineError::NoSuchPath { .. }
+            | EngineError::NotFound { .. } => Refusal::absent(message),
+            EngineError::Unsupported { .. } => Refusal::unserved(message),
+            EngineError::SessionEnded { .. } => Refusal::conflict(message),
+            _ => Refusal::failed(message),
+        }
+    }
+}
+
+/// Makes an answer of a JSON document.
+pub fn document(status: StatusCode, value: &Value) -> Response<Body> {
+    let mut text = value.to_string();
+    text.push('\n');
+    let mut response = Response::new(whole(text.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Makes the answer 200 of a JSON document.
+pub fn found(value: &Value) -> Answer {
+    Ok(document(StatusCode::OK, value))
+}
+
+/// Makes an answer without a body.
+pub fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(whole(Bytes::new()));
+    *response.status_mut() = status;
+    response
+}
+
+/// Makes the answer 204.
+pub fn done() -> Answer {
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// Makes a body of bytes.
+pub fn whole(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Makes a body of pieces that come; the head of the answer is sent before the first.
+pub fn stream(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
+    StreamBody::new(pieces.map_ok(Frame::data)).boxed_unsync()
+}
+
+/// Makes the answer 200 of pieces that come.
+pub fn streamed(
+    content_type: &'static str,
+    pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+) -> Response<Body> {
+    let mut response = Response::new(stream(pieces));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

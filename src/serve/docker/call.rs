@@ -1,0 +1,114 @@
+//! One request: its path, its parameters, its body.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper::{Method, Request};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::answer::Refusal;
+
+/// The most that a document may be, in bytes.
+const MOST_DOCUMENT: usize = 4 << 20;
+
+/// A request.
+pub struct Call {
+    /// What is done.
+    pub method: Method,
+    /// The parts of the path, decoded, without the version.
+    pub path: Vec<String>,
+    /// The version that the path names, such as `(1, 41)`.
+    pub version: Option<(u32, u32)>,
+    parameters: HashMap<String, String>,
+    /// The request itself.
+    pub request: Request<Incoming>,
+}
+
+impl Call {
+    /// Takes a request apart.
+    pub fn new(request: Request<Incoming>) -> Call {
+        let decode = |part: &str| {
+            percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned()
+        };
+        let mut path: Vec<String> =
+            request.uri().path().split('/').filter(|part| !part.is_empty()).map(decode).collect();
+        let version = path.first().and_then(|part| version(part));
+        if version.is_some() {
+            path.remove(0);
+        }
+        let query = request.uri().query().unwrap_or_default();
+        let parameters = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        Call { method: request.method().clone(), path, version, parameters, request }
+    }
+
+    /// Returns a parameter that is not empty.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Tells whether a parameter is set, as Docker reads it.
+    pub fn is_set(&self, name: &str) -> bool {
+        let value = self.parameter(name).unwrap_or("0").to_lowercase();
+        !matches!(value.as_str(), "0" | "no" | "false" | "none")
+    }
+
+    /// Reads a number of the parameters.
+    ///
+    /// # Errors
+    /// Where it is there and no number.
+    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Refusal> {
+        let Some(text) = self.parameter(name) else { return Ok(None) };
+        let wrong = |_| Refusal::bad(format!("`{name}={text}` is not a number"));
+        text.parse().map(Some).map_err(wrong)
+    }
+
+    /// Reads the body to its end; it is a document, and small.
+    pub async fn bytes(&mut self) -> Result<Bytes, Refusal> {
+        let body = Limited::new(self.request.body_mut(), MOST_DOCUMENT);
+        let read = body.collect().await;
+        let failed = |error| Refusal::bad(format!("cannot read the body: {error}"));
+        read.map(http_body_util::Collected::to_bytes).map_err(failed)
+    }
+
+    /// Reads the document of the body; without one it is an empty object.
+    pub async fn value(&mut self) -> Result<Value, Refusal> {
+        let bytes = self.bytes().await?;
+        if bytes.is_empty() {
+            return Ok(Value::Object(serde_json::Map::new()));
+        }
+        serde_json::from_slice(&bytes).map_err(|error| not_a_document(&error))
+    }
+
+    /// Reads the document of the body as what it has to be.
+    pub async fn document<T: DeserializeOwned>(&mut self) -> Result<T, Refusal> {
+        let value = self.value().await?;
+        serde_json::from_value(value).map_err(|error| not_a_document(&error))
+    }
+}
+
+/// Refuses a body.
+pub fn not_a_document(error: &serde_json::Error) -> Refusal {
+    Refusal::bad(format!("invalid JSON: {error}"))
+}
+
+/// Reads a version such as `v1.41`.
+fn version(part: &str) -> Option<(u32, u32)> {
+    let (major, minor) = part.strip_prefix('v')?.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn a_version_is_read_and_other_parts_are_none() {
+        assert_eq!(version("v1.41"), Some((1, 41)));
+        for part in ["containers", "v1", "1.41", "v1.x", "_ping"] {
+            assert_eq!(version(part), None, "{part}");
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! `create`: from what a client asks for to a session, and what it does not get.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, Mutex};
+
+use bollard_stubs::models::{ContainerCreateBody, HostConfig, ResourcesUlimits};
+use hyper::StatusCode;
+use jiff::Timestamp;
+use regex::Regex;
+use serde_json::{Value, json};
+
+use crate::engine::{
+    Image, NoLog, ProcessLimit, ProcessResource, Quotas, SandboxNetwork, SessionRequest,
+    SessionSettings,
+};
+
+use super::answer::{Answer, Refusal, document};
+use super::call::{Call, not_a_document};
+use super::capabilities;
+use super::container::Container;
+use super::images;
+use super::mounts;
+use super::output::Output;
+use super::ports::Ports;
+use super::server::{Server, new_id};
+use super::state::Watched;
+
+/// The least memory of a container, in bytes.
+const LEAST_MEMORY: i64 = 6 << 20;
+
+/// Creates a container: its session starts, and its main command does not.
+pub async fn create(server: &Arc<Server>, call: &mut Call) -> Answer {
+    let mut value = call.value().await?;
+    words_as_lists(&mut value, &["Cmd", "Entrypoint"]);
+    let body: ContainerCreateBody =
+        serde_json::from_value(value).map_err(|error| not_a_document(&error))?;
+    let wanted = call.parameter("name").map(str::to_owned);
+    let reference = body.image.clone().unwrap_or_default();
+    if reference.is_empty() {
+        return Err(Refusal::bad("no image is named"));
+    }
+    let image = images::needed(server, &reference).await?;
+    let command = command(&body, &image)?;
+    let id = new_id();
+    let mut warnings = Vec::new();
+    let ports = Ports::of(&body, &mut warnings)?;
+    let request = session(server, &body, &image, &id, &mut warnings)?;
+    let _names = server.names.lock().await;
+    let name = name(server, wanted, &id)?;
+    let session = server.engine.start(&request, &NoLog).await?;
+    let container = Container {
+        id: id.clone(),
+        name: Mutex::new(name),
+        created_at: Timestamp::now(),
+        body,
+        image,
+        command,
+        session,
+        state: Watched::new(),
+        output: Arc::new(Output::default()),
+        ports,
+        main: Mutex::default(),
+        input: tokio::sync::Mutex::default(),
+        turn: tokio::sync::Mutex::default(),
+    };
+    let host = container.host_config();
+    let mode = host.network_mode.as_deref().unwrap_or_default();
+    server.networks.join(&id, mode, container.body.networking_config.as_ref());
+    server.add(Arc::new(container));
+    Ok(document(StatusCode::CREATED, &json!({ "Id": id, "Warnings": warnings })))
+}
+
+/// Turns fields that are one word into lists, as Docker takes both.
+pub fn words_as_lists(value: &mut Value, fields: &[&str]) {
+    for field in fields {
+        if let Some(word @ Value::String(_)) = value.get_mut(*field) {
+            *word = Value::Array(vec![word.take()]);
+        }
+    }
+}
+
+/// Checks that a name may be one.
+///
+/// # Errors
+/// Where it has other characters than Docker allows.
+pub fn check_name(name: &str) -> Result<&str, Refusal> {
+    static NAME: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new("^/?[a-zA-Z0-9][a-zA-Z0-9_.-]+$").expect("the expression is valid")
+    });
+    match NAME.is_match(name) {
+        true => Ok(name.strip_prefix('/').unwrap_or(name)),
+        false => Err(Refusal::bad(format!(
+            "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        ))),
+    }
+}
+
+/// Returns the name of a container, which no other has.
+pub fn name(server: &Server, wanted: Option<String>, id: &str) -> Result<String, Refusal> {
+    let Some(wanted) = wanted else { return Ok(format!("session-{}", &id[..12])) };
+    let name = check_name(&wanted)?;
+    match server.all().iter().find(|other| other.name() == name) {
+        Some(other) => Err(Refusal::conflict(format!(
+            "Conflict. The container name \"/{name}\" is already in use by container \"{}\". You \
+             have to remove (or rename) that container to be able to reuse that name.",
+            other.id
+        ))),
+        None => Ok(name.to_owned()),
+    }
+}
+
+/// Puts the main command together. An entrypoint of the request takes the place of the image's, and
+/// of its command.
+fn command(body: &ContainerCreateBody, image: &Image) -> Result<Vec<String>, Refusal> {
+    let asked = body.cmd.clone().unwrap_or_default();
+    let mut words = match &body.entrypoint {
+        Some(entrypoint) if !entrypoint.is_empty() => {
+            // One empty word is no entrypoint at all.
+            entrypoint.iter().filter(|_| *entrypoint != [""]).cloned().collect()
+        }
+        _ => image.config.entrypoint.clone(),
+    };
+    let is_own = body.entrypoint.as_ref().is_none_or(Vec::is_empty);
+    words.extend(match asked.is_empty() && is_own {
+        true => image.config.cmd.clone(),
+        false => asked,
+    });
+    match words.is_empty() {
+        true => Err(Refusal::bad("no command specified")),
+        false => Ok(words),
+    }
+}
+
+/// Reads variables, `NAME=value`.
+///
+/// # Errors
+/// Where one has no name.
+pub fn variables(
+    list: &[String],
+    warnings: &mut Vec<String>,
+) -> Result<BTreeMap<String, String>, Refusal> {
+    let mut variables = BTreeMap::new();
+    for text in list {
+        match text.split_once('=') {
+            Some(("", _)) => return Err(Refusal::bad(format!("invalid variable: {text}"))),
+            Some((name, value)) => drop(variables.insert(name.to_owned(), value.to_owned())),
+            None => warnings.push(format!("variable {text} has no value and is not taken away")),
+        }
+    }
+    Ok(variables)
+}
+
+/// Puts the session together.
+fn session(
+    server: &Server,
+    body: &ContainerCreateBody,
+    image: &Image,
+    id: &str,
+    warnings: &mut Vec<String>,
+) -> Result<SessionRequest, Refusal> {
+    let host = body.host_config.clone().unwrap_or_default();
+    let text = |value: &Option<String>| value.clone().filter(|text| !text.is_empty());
+    let positive = |number: Option<i64>| {
+        number.filter(|number| *number > 0).and_then(|number| u64::try_from(number).ok())
+    };
+    not_given(&host, warnings);
+    if host.memory.is_some_and(|memory| memory > 0 && memory < LEAST_MEMORY) {
+        return Err(Refusal::bad("Minimum memory limit allowed is 6MB"));
+    }
+    let mounts = mounts::read(&host, &server.settings.allowed_binds, warnings)?;
+    let quota = positive(host.cpu_quota)
+        .map(|quota| quota.saturating_mul(1000) / positive(host.cpu_period).unwrap_or(100_000));
+    let (added, dropped) = (host.cap_add.unwrap_or_default(), host.cap_drop.unwrap_or_default());
+    Ok(SessionRequest {
+        image: image.id.to_string(),
+        user: text(&body.user),
+        memory: positive(host.memory),
+        milli_cpus: positive(host.nano_cpus).map(|nano| (nano / 1_000_000).max(1)).or(quota),
+        pids: positive(host.pids_limit),
+        quotas: Quotas::default(),
+        network: network(server, host.network_mode.as_deref().unwrap_or_default(), warnings)?,
+        loopback_names: Vec::new(),
+        variables: variables(body.env.as_deref().unwrap_or_default(), warnings)?,
+        labels: BTreeMap::new(),
+        settings: SessionSettings {
+            hostname: Some(text(&body.hostname).unwrap_or_else(|| id[..12].to_owned())),
+            working_dir: text(&body.working_dir),
+            binds: mounts.binds,
+            tmpfs: mounts.tmpfs,
+            read_only: host.readonly_rootfs == Some(true),
+            hosts: hosts(host.extra_hosts.as_deref().unwrap_or_default())?,
+            dropped_capabilities: capabilities::dropped(&dropped, &added),
+            process_limits: limits(host.ulimits.as_deref().unwrap_or_default())?,
+        },
+    })
+}
+
+/// Returns what a container can reach.
+fn network(
+    server: &Server,
+    mode: &str,
+    warnings: &mut Vec<String>,
+) -> Result<SandboxNetwork, Refusal> {
+    match mode {
+        "none" => Ok(SandboxNetwork::None),
+        "host" => Ok(SandboxNetwork::Host),
+        "" | "default" | "bridge" => Ok(server.settings.default_network),
+        other if other.starts_with("container:") => Err(Refusal::unserved(format!(
+            "the network of another container (`{other}`) is not served"
+        ))),
+        other if server.networks.has(other) => {
+            warnings.push(format!(
+                "network {other} joins nothing: imgforge has no bridge, the container reaches only \
+                 itself"
+            ));
+            Ok(SandboxNetwork::None)
+        }
+        other => Err(Refusal::absent(format!("network {other} not found"))),
+    }
+}
+
+/// Says what is asked for and not given.
+fn not_given(host: &HostConfig, warnings: &mut Vec<String>) {
+    let mut say = |is_asked: bool, what: &str| {
+        if is_asked {
+            warnings.push(format!("{what}: not given, imgforge runs sandboxes"));
+        }
+    };
+    let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    let is = |text: &Option<String>, wanted: &str| text.as_deref() == Some(wanted);
+    say(host.privileged == Some(true), "Privileged");
+    for name in capabilities::not_given(host.cap_add.as_deref().unwrap_or_default()) {
+        say(true, &format!("CapAdd {name}"));
+    }
+    say(host.devices.as_ref().is_some_and(|list| !list.is_empty()), "Devices");
+    say(host.device_requests.as_ref().is_some_and(|list| !list.is_empty()), "DeviceRequests");
+    say(is(&host.pid_mode, "host"), "PidMode host");
+    say(host.pid_mode.as_ref().is_some_and(|mode| mode.starts_with("container:")), "PidMode");
+    say(is(&host.ipc_mode, "host"), "IpcMode host");
+    say(is(&host.uts_mode, "host"), "UTSMode host");
+    say(has(&host.group_add), "GroupAdd");
+    say(has(&host.volumes_from), "VolumesFrom");
+    say(has(&host.links), "Links");
+    say(has(&host.dns), "Dns");
+    say(host.sysctls.as_ref().is_some_and(|map| !map.is_empty()), "Sysctls");
+    let restarts = host.restart_policy.as_ref().and_then(|policy| policy.name.as_ref());
+    let restarts = restarts.map(ToString::to_string).unwrap_or_default();
+    say(!matches!(restarts.as_str(), "" | "no"), "RestartPolicy");
+    let options = host.security_opt.iter().flatten();
+    for option in options.filter(|option| option.contains("unconfined")) {
+        say(true, &format!("SecurityOpt {option}"));
+    }
+}
+
+/// Reads `NAME:ADDRESS`.
+fn hosts(list: &[String]) -> Result<Vec<(String, String)>, Refusal> {
+    let read = |text: &String| {
+        let wrong = || Refusal::bad(format!("invalid extra host: {text}"));
+        let (name, address) = text.split_once([':', '=']).ok_or_else(wrong)?;
+        let address = match address.trim_matches(['[', ']']) {
+            "host-gateway" => "127.0.0.1".to_owned(),
+            address => address.parse::<std::net::IpAddr>().map_err(|_| wrong())?.to_string(),
+        };
+        let is_name = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+        match !name.is_empty() && name.chars().all(is_name) {
+            true => Ok((name.to_owned(), address)),
+            false => Err(wrong()),
+        }
+    };
+    list.iter().map(read).collect()
+}
+
+/// Reads limits of processes.
+fn limits(list: &[ResourcesUlimits]) -> Result<Vec<ProcessLimit>, Refusal> {
+    let read = |limit: &ResourcesUlimits| {
+        let name = limit.name.as_deref().unwrap_or_default();
+        let resource = RESOURCES.iter().find(|(known, _)| *known == name);
+        let (_, resource) =
+            resource.ok_or_else(|| Refusal::bad(format!("invalid ulimit type: {name}")))?;
+        // -1 is no limit.
+        let value = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok());
+        Ok(ProcessLimit { resource: *resource, soft: value(limit.soft), hard: value(limit.hard) })
+    };
+    list.iter().map(read).collect()
+}
+
+const RESOURCES: [(&str, ProcessResource); 15] = [
+    ("core", ProcessResource::Core),
+    ("cpu", ProcessResource::Cpu),
+    ("data", ProcessResource::Data),
+    ("fsize", ProcessResource::Fsize),
+    ("locks", ProcessResource::Locks),
+    ("memlock", ProcessResource::Memlock),
+    ("msgqueue", ProcessResource::Msgqueue),
+    ("nice", ProcessResource::Nice),
+    ("nofile", ProcessResource::Nofile),
+    ("nproc", ProcessResource::Nproc),
+    ("rss", ProcessResource::Rss),
+    ("rtprio", ProcessResource::Rtprio),
+    ("rttime", ProcessResource::Rttime),
+    ("sigpending", ProcessResource::Sigpending),
+    ("stack", ProcessResource::Stack),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::ImageConfig;
+
+    fn list(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_command_is_put_together_as_docker_does() {
+        let image = Image {
+            config: ImageConfig {
+                entrypoint: list(&["/entry"]),
+                cmd: list(&["default"]),
+                ..ImageConfig::default()
+            },
+            ..Image::default()
+        };
+        let with = |entrypoint: Option<&[&str]>, cmd: Option<&[&str]>| {
+            let body = ContainerCreateBody {
+                entrypoint: entrypoint.map(list),
+                cmd: cmd.map(list),
+                ..ContainerCreateBody::default()
+            };
+            command(&body, &image)
+        };
+        assert_eq!(with(None, None), Ok(list(&["/entry", "default"])));
+        assert_eq!(with(None, Some(&["own"])), Ok(list(&["/entry", "own"])));
+        assert_eq!(with(Some(&["sleep"]), Some(&["1"])), Ok(list(&["sleep", "1"])));
+        assert_eq!(with(Some(&[""]), Some(&["sh"])), Ok(list(&["sh"])));
+        assert!(with(Some(&["sleep"]), None).is_ok_and(|words| words == ["sleep"]));
+        assert!(with(Some(&[""]), None).is_err());
+    }
+
+    #[test]
+    fn names_hosts_and_limits_are_checked() {
+        assert_eq!(check_name("/a_b.c-1"), Ok("a_b.c-1"));
+        for name in ["", "a", "-a", "a b", "a/b", "a\n"] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+        assert_eq!(hosts(&list(&["a:10.0.0.1"])).unwrap()[0].1, "10.0.0.1");
+        assert_eq!(hosts(&list(&["a:[::1]"])).unwrap()[0].1, "::1");
+        for wrong in ["a", "a:b", "a\tb:10.0.0.1", ":10.0.0.1"] {
+            assert!(hosts(&list(&[wrong])).is_err(), "{wrong}");
+        }
+        let limit =
+            ResourcesUlimits { name: Some("nofile".to_owned()), soft: Some(1024), hard: Some(-1) };
+        let read = limits(&[limit]).unwrap();
+        assert_eq!((read[0].soft, read[0].hard), (Some(1024), None));
+    }
+}

@@ -1,0 +1,283 @@
+//! `exec`: commands beside the main one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bollard_stubs::models::{ExecConfig, ExecStartConfig};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use hyper::StatusCode;
+use serde_json::json;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+use tokio::time::{Duration, Instant, timeout_at};
+
+use crate::engine::{
+    Exec, ExecEnd, ExecHandle, ExecRequest, Input, Output as Written, Outputs, WindowSize,
+};
+
+use super::answer::{Answer, Refusal, document, empty, found};
+use super::call::Call;
+use super::command;
+use super::container::{Container, window};
+use super::create::{variables, words_as_lists};
+use super::hijack::{self, Client, frame};
+use super::output::Stream;
+use super::server::{Server, new_id};
+
+/// How long an output is silent before its rest is given up, once the command has ended: a process
+/// that it left behind may hold it open for ever.
+const SILENCE: Duration = Duration::from_millis(100);
+
+/// How long the rest of an output may take, once the command has ended.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// How many commands of one container that have ended are remembered.
+const REMEMBERED: usize = 256;
+
+/// A command of a container.
+pub struct ContainerExec {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Where it runs.
+    pub container: Arc<Container>,
+    config: ExecConfig,
+    state: Mutex<ExecState>,
+}
+
+#[derive(Default)]
+struct ExecState {
+    is_taken: bool,
+    is_running: bool,
+    exit_code: Option<i32>,
+    process: i32,
+    handle: Option<Arc<dyn ExecHandle>>,
+}
+
+impl ContainerExec {
+    fn with<T>(&self, work: impl FnOnce(&mut ExecState) -> T) -> T {
+        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn has_terminal(&self) -> bool {
+        self.config.tty == Some(true)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.with(|state| state.exit_code.is_some())
+    }
+
+    /// Notes how it ended. From now on nobody is told that it runs.
+    fn end(&self, end: &ExecEnd) {
+        let (code, _) = command::exit_code(end);
+        self.with(|state| {
+            state.is_running = false;
+            state.process = 0;
+            state.exit_code = Some(code);
+            state.handle = None;
+        });
+    }
+
+    fn request(&self, size: Option<WindowSize>) -> Result<ExecRequest, Refusal> {
+        let config = &self.config;
+        let text = |value: &Option<String>| value.clone().filter(|text| !text.is_empty());
+        let has_terminal = self.has_terminal();
+        Ok(ExecRequest {
+            command: config.cmd.clone().unwrap_or_default(),
+            variables: variables(config.env.as_deref().unwrap_or_default(), &mut Vec::new())?,
+            working_dir: text(&config.working_dir),
+            user: text(&config.user),
+            input: match config.attach_stdin == Some(true) || has_terminal {
+                true => Input::Held,
+                false => Input::Null,
+            },
+            outputs: match has_terminal {
+                true => Outputs::Terminal(
+                    size.or_else(|| window(config.console_size.as_deref()))
+                        .unwrap_or(WindowSize { rows: 24, columns: 80 }),
+                ),
+                false => Outputs::Separate,
+            },
+            ..ExecRequest::default()
+        })
+    }
+}
+
+/// Makes a command, which is started later.
+pub async fn create(
+    server: &Server,
+    call: &mut Call,
+    container: Arc<Container>,
+    called: &str,
+) -> Answer {
+    let mut value = call.value().await?;
+    words_as_lists(&mut value, &["Cmd"]);
+    let config: ExecConfig =
+        serde_json::from_value(value).map_err(|error| super::call::not_a_document(&error))?;
+    if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+        return Err(Refusal::bad("No exec command specified"));
+    }
+    container.running(called)?;
+    let id = new_id();
+    let exec = ContainerExec { id: id.clone(), container, config, state: Mutex::default() };
+    server.add_exec(Arc::new(exec), REMEMBERED, ContainerExec::has_ended);
+    Ok(document(StatusCode::CREATED, &json!({ "Id": id })))
+}
+
+/// Starts a command. What can be refused is refused before the connection becomes a stream.
+pub async fn start(call: &mut Call, exec: Arc<ContainerExec>) -> Answer {
+    let config: ExecStartConfig = call.document().await?;
+    exec.container.running(&exec.container.id)?;
+    let request = exec.request(window(config.console_size.as_deref()))?;
+    if exec.with(|state| std::mem::replace(&mut state.is_taken, true)) {
+        return Err(Refusal::conflict(format!("exec {} has been started", exec.id)));
+    }
+    let started = exec.container.session.spawn(&request).await?;
+    let process = started.handle.process().await?;
+    exec.with(|state| {
+        state.is_running = process.is_some();
+        state.process = process.unwrap_or(0);
+        state.handle = Some(started.handle.clone());
+    });
+    if config.detach == Some(true) {
+        if process.is_none() {
+            let ended = started.handle.end().await?;
+            exec.end(&ended.end);
+            return Err(Refusal::bad(words(&exec, &ended.end)));
+        }
+        let (output, _) = mpsc::channel(1);
+        tokio::spawn(carry(exec, started, output, None));
+        return Ok(empty(StatusCode::OK));
+    }
+    let (response, client) = hijack::open(call, exec.has_terminal());
+    let Client { output, input } = client;
+    tokio::spawn(carry(exec, started, output, Some(input)));
+    Ok(response)
+}
+
+/// Carries bytes between a command and its client until the command has ended. It goes on without a
+/// client.
+async fn carry(
+    exec: Arc<ContainerExec>,
+    started: Exec,
+    client: mpsc::Sender<Bytes>,
+    from_client: Option<mpsc::Receiver<Bytes>>,
+) {
+    let Exec { input, mut output, handle } = started;
+    let has_terminal = exec.has_terminal();
+    let fed = match (input, from_client) {
+        (Some(input), Some(from_client)) => Some(tokio::spawn(feed(from_client, input))),
+        _ => None,
+    };
+    let send = async |stream, bytes| {
+        let _ = client.send(frame(has_terminal, stream, bytes)).await;
+    };
+    let ended = handle.end();
+    tokio::pin!(ended);
+    let mut is_open = true;
+    let mut ended_at = None;
+    let mut how = None;
+    while is_open || how.is_none() {
+        let silence = ended_at.map(|at: Instant| (at + DRAIN).min(Instant::now() + SILENCE));
+        tokio::select! {
+            biased;
+            end = &mut ended, if how.is_none() => {
+                how = Some(end);
+                ended_at = Some(Instant::now());
+            }
+            piece = next(&mut output, silence), if is_open => match piece {
+                Some(Ok(Written::Out(bytes))) => send(Stream::Out, bytes).await,
+                Some(Ok(Written::Error(bytes))) => send(Stream::Error, bytes).await,
+                Some(Err(_)) | None => is_open = false,
+            },
+        }
+    }
+    if let Some(fed) = fed {
+        fed.abort();
+    }
+    let end = match how {
+        Some(Ok(ended)) => ended.end,
+        Some(Err(_)) | None => ExecEnd::Signaled(libc::SIGKILL),
+    };
+    exec.end(&end);
+    if let ExecEnd::NotStarted(_) = end {
+        send(Stream::Out, format!("{}\r\n", words(&exec, &end)).into()).await;
+    }
+}
+
+/// Returns the next piece; `None` at the end, or where it does not come in time.
+async fn next<S: futures_util::Stream + Unpin>(
+    output: &mut S,
+    until: Option<Instant>,
+) -> Option<S::Item> {
+    match until {
+        Some(until) => timeout_at(until, output.next()).await.ok().flatten(),
+        None => output.next().await,
+    }
+}
+
+/// Gives what the client sends to the command, and its end.
+async fn feed(mut client: mpsc::Receiver<Bytes>, mut input: Box<dyn AsyncWrite + Send + Unpin>) {
+    while let Some(bytes) = client.recv().await {
+        if input.write_all(&bytes).await.is_err() || input.flush().await.is_err() {
+            // The command reads no more.
+            return;
+        }
+    }
+    let _ = input.shutdown().await;
+}
+
+/// Says why a command did not start.
+fn words(exec: &ContainerExec, end: &ExecEnd) -> String {
+    let program = exec.config.cmd.as_ref().and_then(|words| words.first());
+    let program = program.map_or("", String::as_str);
+    let words = match end {
+        ExecEnd::NotStarted(why) => command::not_started(why, program, exec.config.user.as_deref()),
+        _ => "the session of the container has ended".to_owned(),
+    };
+    format!("OCI runtime exec failed: exec failed: {words}")
+}
+
+/// Describes a command.
+pub fn inspect(exec: &ContainerExec) -> Answer {
+    let config = &exec.config;
+    let words = config.cmd.clone().unwrap_or_default();
+    let (is_running, exit_code, process) =
+        exec.with(|state| (state.is_running, state.exit_code, state.process));
+    found(&json!({
+        "ID": exec.id,
+        "Running": is_running,
+        "ExitCode": exit_code,
+        "ProcessConfig": {
+            "tty": exec.has_terminal(),
+            "entrypoint": words.first(),
+            "arguments": words.get(1..).unwrap_or_default(),
+            "privileged": false,
+            "user": config.user.clone().unwrap_or_default(),
+        },
+        "OpenStdin": config.attach_stdin == Some(true),
+        "OpenStderr": config.attach_stderr == Some(true),
+        "OpenStdout": config.attach_stdout == Some(true),
+        "CanRemove": exit_code.is_some(),
+        "ContainerID": exec.container.id,
+        "DetachKeys": "",
+        // As the container sees it: clients use it for `kill` inside.
+        "Pid": process,
+    }))
+}
+
+/// Gives the terminal of a command another size.
+pub async fn resize(call: &Call, exec: &ContainerExec) -> Answer {
+    let size = size(call)?;
+    let handle = exec.with(|state| state.handle.clone());
+    if let Some(handle) = handle {
+        handle.resize(size).await?;
+    }
+    Ok(empty(StatusCode::OK))
+}
+
+/// Reads the size of a terminal from the parameters.
+pub fn size(call: &Call) -> Result<WindowSize, Refusal> {
+    let (rows, columns) = (call.number("h")?, call.number("w")?);
+    window(Some(&[rows.unwrap_or(0), columns.unwrap_or(0)]))
+        .ok_or_else(|| Refusal::bad("a terminal has lines (`h`) and columns (`w`)"))
+}

@@ -1,0 +1,37 @@
+//! The Docker Engine API over sessions of an engine.
+//!
+//! A container of Docker's is one session, which begins when the container is created. Its main
+//! command is a command in the session, beside what `exec` starts: the first process of the container
+//! is the engine's own. When the main command ends, all processes are killed and the session stays, so
+//! that files can still be copied. All state is in the memory of the server, and every container ends
+//! with it.
+//!
+//! [`routes`] says what is served; what is not is answered with 501 and a sentence.
+
+mod answer;
+mod archive;
+mod attach;
+mod call;
+mod capabilities;
+mod command;
+mod container;
+mod create;
+mod description;
+mod exec;
+mod filters;
+mod hijack;
+mod images;
+mod listing;
+mod logs;
+mod mounts;
+mod networks;
+mod output;
+mod ports;
+mod routes;
+mod server;
+mod state;
+mod system;
+mod wait;
+
+pub use mounts::AllowedBinds;
+pub use server::{Server, Settings};

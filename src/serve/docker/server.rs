@@ -1,0 +1,191 @@
+//! The server: its containers, its commands, its networks, and its connections.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::join_all;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
+use tokio::net::UnixListener;
+
+use crate::engine::{Engine, EngineInfo, Result as EngineResult, SandboxNetwork};
+
+use super::answer::Refusal;
+use super::container::Container;
+use super::exec::ContainerExec;
+use super::mounts::AllowedBinds;
+use super::networks::Networks;
+use super::routes;
+use super::state::Change;
+
+/// How a server behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What containers reach that ask for Docker's default network.
+    pub default_network: SandboxNetwork,
+    /// Which directories of the host containers may have.
+    pub allowed_binds: AllowedBinds,
+}
+
+/// A server of the Docker Engine API.
+pub struct Server {
+    /// Keeps the sessions.
+    pub engine: Arc<dyn Engine>,
+    /// What it is.
+    pub info: EngineInfo,
+    /// How the server behaves.
+    pub settings: Settings,
+    /// The networks.
+    pub networks: Networks,
+    /// When it started.
+    pub started_at: Timestamp,
+    containers: Mutex<Vec<Arc<Container>>>,
+    execs: Mutex<HashMap<String, Arc<ContainerExec>>>,
+    /// Whoever creates a container has this, so that no name is taken twice.
+    pub(super) names: tokio::sync::Mutex<()>,
+}
+
+impl Server {
+    /// Makes a server over an engine.
+    ///
+    /// # Errors
+    /// Where the engine does not say what it is.
+    pub async fn new(engine: Arc<dyn Engine>, settings: Settings) -> EngineResult<Arc<Server>> {
+        let info = engine.info().await?;
+        Ok(Arc::new(Server {
+            engine,
+            info,
+            settings,
+            networks: Networks::new(),
+            started_at: Timestamp::now(),
+            containers: Mutex::default(),
+            execs: Mutex::default(),
+            names: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// Answers the clients of a socket, for ever.
+    pub async fn serve(self: &Arc<Server>, listener: &UnixListener) {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                // Such as no descriptor left: not for ever.
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                continue;
+            };
+            let server = self.clone();
+            tokio::spawn(async move {
+                let answer = service_fn(move |request| {
+                    let server = server.clone();
+                    async move { Ok::<_, Infallible>(routes::answer(&server, request).await) }
+                });
+                let mut connection = http1::Builder::new();
+                // A client that closed its half waits for its answer all the same.
+                connection.half_close(true).timer(TokioTimer::new());
+                let served = connection.serve_connection(TokioIo::new(stream), answer);
+                // Whoever breaks off is not told.
+                let _ = served.with_upgrades().await;
+            });
+        }
+    }
+
+    /// Ends every container.
+    pub async fn close(&self) {
+        let all = std::mem::take(&mut *self.containers());
+        join_all(all.iter().map(|container| container.session.stop())).await;
+    }
+
+    fn containers(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Container>>> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns all containers, the oldest first.
+    pub fn all(&self) -> Vec<Arc<Container>> {
+        self.containers().clone()
+    }
+
+    /// Adds a container.
+    pub fn add(&self, container: Arc<Container>) {
+        self.containers().push(container);
+    }
+
+    /// Finds a container by its id, its name, or the beginning of its id.
+    ///
+    /// # Errors
+    /// Where there is none, or several begin so.
+    pub fn find(&self, called: &str) -> Result<Arc<Container>, Refusal> {
+        let name = called.strip_prefix('/').unwrap_or(called);
+        let all = self.containers();
+        let exact = all.iter().find(|one| one.id == name || one.name() == name);
+        if let Some(container) = exact {
+            return Ok(container.clone());
+        }
+        let mut begins = all.iter().filter(|one| !name.is_empty() && one.id.starts_with(name));
+        match (begins.next(), begins.next()) {
+            (Some(container), None) => Ok(container.clone()),
+            (Some(_), Some(_)) => {
+                Err(Refusal::bad(format!("multiple IDs found with provided prefix: {called}")))
+            }
+            (None, _) => Err(Refusal::absent(format!("No such container: {called}"))),
+        }
+    }
+
+    /// Removes a container; one that runs only by force.
+    ///
+    /// # Errors
+    /// Where it runs.
+    pub async fn remove(&self, container: &Arc<Container>, force: bool) -> Result<(), Refusal> {
+        let _turn = container.turn.lock().await;
+        let status = container.state.now().status;
+        if status.is_alive() && !force {
+            let (name, status) = (container.name(), status.name());
+            return Err(Refusal::conflict(format!(
+                "cannot remove container \"/{name}\": container is {status}: stop the container \
+                 before removing or force remove"
+            )));
+        }
+        let ends = container.state.now().ends;
+        container.session.stop().await?;
+        if status.is_alive() {
+            container.state.until(|state| state.ends > ends).await;
+        }
+        self.containers().retain(|one| one.id != container.id);
+        self.execs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, exec| exec.container.id != container.id);
+        self.networks.leave(&container.id);
+        container.state.set(Change::Removed);
+        container.output.close();
+        Ok(())
+    }
+
+    /// Adds a command, and forgets the oldest ended ones of its container beyond `most`.
+    pub fn add_exec(
+        &self,
+        exec: Arc<ContainerExec>,
+        most: usize,
+        has_ended: impl Fn(&ContainerExec) -> bool,
+    ) {
+        let mut execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_it = |one: &Arc<ContainerExec>| one.container.id == exec.container.id;
+        if execs.values().filter(|one| of_it(one)).count() >= most {
+            execs.retain(|_, one| !of_it(one) || !has_ended(one));
+        }
+        execs.insert(exec.id.clone(), exec);
+    }
+
+    /// Finds a command.
+    pub fn find_exec(&self, id: &str) -> Result<Arc<ContainerExec>, Refusal> {
+        let execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
+        let absent = || Refusal::absent(format!("No such exec instance: {id}"));
+        execs.get(id).cloned().ok_or_else(absent)
+    }
+}
+
+/// Makes an id: 64 hexadecimal digits.
+pub fn new_id() -> String {
+    hex::encode(rand::random::<[u8; 32]>())
+}

@@ -1,0 +1,9 @@
+//! Serving sandbox sessions to programs that speak another protocol.
+//!
+//! [`docker`] is the Docker Engine API over a unix socket, so that what was written for Docker runs on
+//! sessions of an engine. The room knows nothing of datasets, plans or the command line.
+
+pub mod docker;
+mod socket;
+
+pub use socket::{Address, Listening, SocketError, default_address, process_of};

@@ -147,6 +147,8 @@ async fn serve(global: &Global, args: &ServeArgs, address: &Address) -> CommandR
     let parent = args.with_pid.map(watched).transpose()?;
     let listening = Listening::on(address).map_err(socket_error)?;
     let options = ForgeOptions { engine: EngineChoice::Embedded, ..global.forge_options() };
+    let store = options.open_store()?;
+    let scratch = store.scratch_dir().map_err(Error::environment)?;
     let engine = options.connect().await.map_err(open::engine_failure)?;
     let settings = Settings {
         default_network: match args.default_network {
@@ -154,6 +156,7 @@ async fn serve(global: &Global, args: &ServeArgs, address: &Address) -> CommandR
             DefaultNetwork::Host => SandboxNetwork::Host,
         },
         allowed_binds: allowed_binds(&args.allow_bind),
+        scratch_dir: scratch.path().to_owned(),
     };
     let network = match args.default_network {
         DefaultNetwork::None => "containers reach no network unless they ask for the host's",

@@ -380,6 +380,13 @@ pub trait SandboxSession: Send + Sync {
         Err(unsupported(self.engine(), "list what changed in a session"))
     }
 
+    /// Writes what differs from the image as the uncompressed tar of a layer. What is being written
+    /// meanwhile may be in it in part: see [`SandboxSession::signal_all`]. Fractions of seconds are
+    /// taken off the times of changed files.
+    async fn layer(&self, _tar: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<()> {
+        Err(unsupported(self.engine(), "write a layer of a session"))
+    }
+
     /// Connects to a port of the container's loopback, whether or not the host can reach it.
     async fn connect(&self, _port: u16) -> Result<TcpStream> {
         Err(unsupported(self.engine(), "connect to a port of a session"))

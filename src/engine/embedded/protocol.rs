@@ -156,6 +156,8 @@ pub(super) enum SessionOperation {
     },
     /// Lists what differs from the image.
     Changes,
+    /// Writes what differs from the image as a layer to the file descriptor that follows.
+    Layer,
     /// Makes a socket that is connected to a port of the container; its file descriptor comes before
     /// the answer.
     Connect {

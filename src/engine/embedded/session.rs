@@ -251,6 +251,26 @@ impl Session {
         }
     }
 
+    /// Passes on what a request writes to a pipe.
+    async fn read(
+        &self,
+        operation: SessionOperation,
+        path: &str,
+        tar: &mut (dyn AsyncWrite + Send + Unpin),
+    ) -> Result<()> {
+        let (read, write) = io::pipe().map_err(lost)?;
+        let Some(socket) = self.request(&operation, &[write.into()]).await? else {
+            return Err(self.ended().await);
+        };
+        let mut read = pipe::Receiver::from_owned_fd(read.into()).map_err(lost)?;
+        let copied = copy(&mut read, tar).await;
+        copied.map_err(|source| EngineError::Refused {
+            action: "write an archive".to_owned(),
+            reason: source.to_string(),
+        })?;
+        self.copied(&socket, path).await
+    }
+
     /// Reads the answer to a copy.
     async fn copied(&self, socket: &tokio::net::UnixStream, path: &str) -> Result<()> {
         match self.answer(socket, path).await? {
@@ -407,18 +427,11 @@ impl SandboxSession for Session {
     }
 
     async fn get(&self, path: &str, tar: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<()> {
-        let (read, write) = io::pipe().map_err(lost)?;
-        let operation = SessionOperation::Get { path: path.to_owned() };
-        let Some(socket) = self.request(&operation, &[write.into()]).await? else {
-            return Err(self.ended().await);
-        };
-        let mut read = pipe::Receiver::from_owned_fd(read.into()).map_err(lost)?;
-        let copied = copy(&mut read, tar).await;
-        copied.map_err(|source| EngineError::Refused {
-            action: "write an archive".to_owned(),
-            reason: source.to_string(),
-        })?;
-        self.copied(&socket, path).await
+        self.read(SessionOperation::Get { path: path.to_owned() }, path, tar).await
+    }
+
+    async fn layer(&self, tar: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<()> {
+        self.read(SessionOperation::Layer, "/", tar).await
     }
 
     async fn signal_all(&self, signal: i32) -> Result<()> {

@@ -112,6 +112,8 @@ fn config(container: &Container) -> Value {
     };
     let exposed: BTreeMap<_, _> =
         body.exposed_ports.iter().flatten().map(|port| (port.clone(), json!({}))).collect();
+    let volumes: BTreeMap<_, _> =
+        body.volumes.iter().flatten().map(|path| (path.clone(), json!({}))).collect();
     let is_own = body.entrypoint.as_ref().is_none_or(Vec::is_empty);
     let entrypoint = body
         .entrypoint
@@ -134,7 +136,7 @@ fn config(container: &Container) -> Value {
         "Env": env,
         "Cmd": command,
         "Image": body.image,
-        "Volumes": body.volumes,
+        "Volumes": volumes,
         "WorkingDir": or_image(&body.working_dir, &image.working_dir),
         "Entrypoint": entrypoint,
         "OnBuild": Value::Null,

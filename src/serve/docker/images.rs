@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use hyper::StatusCode;
 use serde_json::{Value, json};
 
 use crate::engine::{Image, ImageConfig};
 
-use super::answer::{Answer, Refusal, found};
+use super::answer::{Answer, Refusal, empty, found};
 use super::call::Call;
 use super::filters::Filters;
 use super::server::Server;
@@ -84,6 +85,61 @@ fn is_reference(tag: &str, pattern: &str) -> bool {
     let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
     let (repository, _) = crate::engine::reference::split_tag(tag);
     glob.matches_with(tag, options) || glob.matches_with(repository, options)
+}
+
+/// Gives an image one more name.
+pub async fn tag(server: &Server, call: &Call, reference: &str) -> Answer {
+    let image = needed(server, reference).await?;
+    let repository = call.parameter("repo").ok_or_else(|| Refusal::bad("a `repo` is needed"))?;
+    let name = match call.parameter("tag") {
+        Some(tag) => format!("{repository}:{tag}"),
+        None => repository.to_owned(),
+    };
+    server.engine.tag(image.id.as_str(), &name).await?;
+    Ok(empty(StatusCode::CREATED))
+}
+
+/// Takes a name from an image, and the image away with its last name.
+pub async fn remove(server: &Server, call: &Call, reference: &str) -> Answer {
+    let image = needed(server, reference).await?;
+    let is_id = hex_of(image.id.as_str()).starts_with(hex_of(reference));
+    let force = call.is_set("force");
+    if is_id && image.tags.len() > 1 && !force {
+        return Err(Refusal::conflict(format!(
+            "conflict: unable to delete {reference} (must be forced) - image is referenced in \
+             multiple repositories"
+        )));
+    }
+    let is_last = is_id || image.tags.len() < 2;
+    let user = server.all().into_iter().find(|container| container.image.id == image.id);
+    if let Some(container) = user.filter(|_| is_last && !force) {
+        return Err(Refusal::conflict(format!(
+            "conflict: unable to remove repository reference \"{reference}\" (must force) - \
+             container {} is using its referenced image {}",
+            &container.id[..12],
+            image.id
+        )));
+    }
+    let (untagged, name) = match is_id {
+        true => (image.tags.clone(), image.id.as_str()),
+        false => {
+            (image.tags.iter().filter(|tag| is_named(tag, reference)).cloned().collect(), reference)
+        }
+    };
+    server.engine.remove(name).await?;
+    let mut rows: Vec<Value> = untagged.iter().map(|tag| json!({ "Untagged": tag })).collect();
+    if is_last {
+        rows.push(json!({ "Deleted": image.id.to_string() }));
+    }
+    found(&Value::Array(rows))
+}
+
+/// Tells whether a name of an image is what a reference means.
+fn is_named(tag: &str, reference: &str) -> bool {
+    let (repository, version) = crate::engine::reference::split_tag(reference);
+    let repository = repository.strip_prefix("docker.io/").unwrap_or(repository);
+    let repository = repository.strip_prefix("library/").unwrap_or(repository);
+    crate::engine::reference::split_tag(tag) == (repository, version)
 }
 
 /// Describes an image.

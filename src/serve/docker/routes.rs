@@ -14,6 +14,7 @@ use super::archive;
 use super::attach;
 use super::call::Call;
 use super::command;
+use super::commit;
 use super::container::Container;
 use super::create;
 use super::description;
@@ -22,6 +23,7 @@ use super::images;
 use super::listing;
 use super::logs;
 use super::networks;
+use super::pull;
 use super::server::Server;
 use super::system;
 use super::wait;
@@ -72,6 +74,21 @@ async fn dispatch(server: &Arc<Server>, call: &mut Call) -> Answer {
         ("POST", ["exec", id, "resize"]) => exec::resize(call, &*server.find_exec(id)?).await,
         ("GET", ["exec", id, "json"]) => exec::inspect(&*server.find_exec(id)?),
         ("GET", ["images", "json"]) => images::list(server, call).await,
+        ("POST", ["images", "create"]) => pull::pull(server, call).await,
+        ("POST", ["images", name @ .., "tag"]) if !name.is_empty() => {
+            images::tag(server, call, &name.join("/")).await
+        }
+        ("DELETE", ["images", name @ ..]) if !name.is_empty() => {
+            images::remove(server, call, &name.join("/")).await
+        }
+        ("POST", ["commit"]) => commit::commit(server, call).await,
+        ("GET", ["volumes"]) => found(&json!({ "Volumes": [], "Warnings": [] })),
+        ("GET" | "DELETE", ["volumes", name]) => {
+            Err(Refusal::absent(format!("get {name}: no such volume")))
+        }
+        ("POST", ["volumes", "create"]) => {
+            Err(Refusal::unserved("named volumes are not served: bind a directory of the host"))
+        }
         ("GET", ["images", name @ .., "json"]) if !name.is_empty() => {
             images::inspect(server, &name.join("/")).await
         }

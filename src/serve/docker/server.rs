@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
@@ -28,6 +29,8 @@ pub struct Settings {
     pub default_network: SandboxNetwork,
     /// Which directories of the host containers may have.
     pub allowed_binds: AllowedBinds,
+    /// A directory for files that are written on the way to an image.
+    pub scratch_dir: PathBuf,
 }
 
 /// A server of the Docker Engine API.

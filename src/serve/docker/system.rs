@@ -57,7 +57,14 @@ pub fn version(server: &Server) -> Answer {
             {
                 "Name": "Engine",
                 "Version": ENGINE,
-                "Details": { "ApiVersion": API, "MinAPIVersion": OLDEST_API, "Os": "linux" },
+                "Details": {
+                    "ApiVersion": API,
+                    "MinAPIVersion": OLDEST_API,
+                    "Os": "linux",
+                    "Arch": architecture(),
+                    "KernelVersion": kernel,
+                    "GitCommit": format!("imgforge-{own}"),
+                },
             },
             { "Name": "imgforge", "Version": own, "Details": { "Engine": server.info.kind.name() } },
         ],

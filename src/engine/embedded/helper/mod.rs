@@ -142,7 +142,10 @@ fn work(task: Request, requester: &mut Requester) -> Result<Response, Failure> {
             Ok(Response::Done)
         }
         Operation::Pack { directory, lowers, storage, since, into } => {
-            pack::pack(&directory, &lowers, storage, since, into.as_deref(), identity)?;
+            // Not the standard library's handle, which looks for the ends of lines.
+            let output = rustix::io::dup(rustix::stdio::stdout()).because("write a layer")?;
+            let into = into.as_deref();
+            pack::pack(&directory, &lowers, storage, since, into, identity, output.into())?;
             Ok(Response::Done)
         }
         Operation::Copy(request) => {

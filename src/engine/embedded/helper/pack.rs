@@ -21,7 +21,7 @@ use super::unpack::{OPAQUE, OWNER, WHITEOUT, opaque_attribute, set_time};
 /// Attributes that belong to how trees are kept, not to files.
 const OURS: [&str; 2] = ["user.overlay.", OWNER];
 
-/// Writes the layer to the standard output.
+/// Writes the layer to a file.
 pub(super) fn pack(
     directory: &Path,
     lowers: &[PathBuf],
@@ -29,6 +29,7 @@ pub(super) fn pack(
     since: i128,
     into: Option<&Path>,
     identity: &Identity,
+    output: fs::File,
 ) -> Result<(), Failure> {
     let directory = match (storage, into) {
         (Storage::Copy, Some(into)) => {
@@ -37,9 +38,7 @@ pub(super) fn pack(
         }
         _ => directory,
     };
-    // Not the standard library's handle, which looks for the ends of lines.
-    let output = rustix::io::dup(rustix::stdio::stdout()).because("write a layer")?;
-    let output = BufWriter::with_capacity(1 << 18, fs::File::from(output));
+    let output = BufWriter::with_capacity(1 << 18, output);
     let mut packer = Packer {
         tar: tar::Builder::new(output),
         root: directory,

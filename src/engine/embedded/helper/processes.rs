@@ -94,6 +94,13 @@ pub(super) fn list(namespace: &str) -> Result<SessionResponse, Failure> {
         }
     }
     found.sort_by_key(|process| process.pid);
+    let numbers: Vec<i32> = found.iter().map(|process| process.pid).collect();
+    for process in &mut found {
+        // The parent may be one of those that are left out.
+        if !numbers.contains(&process.parent) {
+            process.parent = 0;
+        }
+    }
     Ok(SessionResponse::Processes(found))
 }
 

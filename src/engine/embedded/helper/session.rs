@@ -16,12 +16,15 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use rustix::thread::ThreadNameSpaceType;
 
 use super::super::passing;
-use super::super::protocol::{Container, Identity, Network, SessionOperation, SessionResponse};
+use super::super::protocol::{
+    Container, Identity, Network, SessionOperation, SessionResponse, Storage,
+};
 use super::failure::{Context as _, Failure};
 use super::init::{Forked, close_ends, fork};
 use super::namespaces::Namespaces;
+use super::pack::pack;
 use super::unpack::{Marks, extract};
-use super::{Requester, cgroup, paths, processes, supervisor};
+use super::{Requester, cgroup, paths, processes, root, supervisor};
 
 /// The commands and copies under way in a session.
 pub(super) struct Attendants<'a> {
@@ -136,8 +139,26 @@ impl<'a> Attendants<'a> {
                 paths::status(&path)
             }
             SessionOperation::Changes => paths::changes(&self.container.root, self.identity),
+            SessionOperation::Layer => {
+                let output = requester.descriptor().because("take the output")?;
+                self.layer(output)
+            }
             SessionOperation::Connect { port } => self.connect(port, requester),
         }
+    }
+
+    /// Writes what the container changed as a layer.
+    fn layer(&self, output: OwnedFd) -> Result<SessionResponse, Failure> {
+        let root = &self.container.root;
+        if root.storage == Storage::Copy {
+            return Err(Failure::new(
+                "write a layer of a session",
+                "the container is a copy of its image: there is no overlayfs here",
+            ));
+        }
+        let upper = root.scratch.join(root::UPPER);
+        pack(&upper, &[], root.storage, 0, None, self.identity, output.into())?;
+        Ok(SessionResponse::Done)
     }
 
     /// Gives the engine a socket that is connected to a port of the container.

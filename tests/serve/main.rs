@@ -1,0 +1,10 @@
+//! The Docker Engine API that `imgforge serve` serves: the real binary, over the embedded engine.
+//!
+//! `traps` has what clients stumble over, one test each; `life` how containers and servers end.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod client;
+mod life;
+mod traps;

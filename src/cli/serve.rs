@@ -16,7 +16,7 @@ use tokio::io::unix::AsyncFd;
 use crate::cli::out::{errln, outln};
 use crate::engine::SandboxNetwork;
 use crate::forge::{EngineChoice, ForgeOptions};
-use crate::serve::docker::{AllowedBinds, Server, Settings};
+use crate::serve::docker::{self, AllowedBinds, Server, Settings};
 use crate::serve::{Address, Listening, SocketError, default_address, process_of};
 
 use super::interrupt::unless_interrupted;
@@ -171,7 +171,7 @@ async fn serve(global: &Global, args: &ServeArgs, address: &Address) -> CommandR
     }
     let work = async {
         tokio::select! {
-            () = server.serve(listening.listener()) => {}
+            () = docker::serve(&server, listening.listener()) => {}
             () = after(args.ttl) => {}
             () = ended(parent) => {}
         }

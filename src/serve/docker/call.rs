@@ -89,6 +89,15 @@ impl Call {
     }
 }
 
+/// Turns fields that are one word into lists, as Docker takes both.
+pub fn words_as_lists(value: &mut Value, fields: &[&str]) {
+    for field in fields {
+        if let Some(word @ Value::String(_)) = value.get_mut(*field) {
+            *word = Value::Array(vec![word.take()]);
+        }
+    }
+}
+
 /// Refuses a body.
 pub fn not_a_document(error: &serde_json::Error) -> Refusal {
     Refusal::bad(format!("invalid JSON: {error}"))

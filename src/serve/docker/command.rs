@@ -1,5 +1,7 @@
 //! Commands: how they end, and what Docker says of one that cannot be started.
 
+use std::collections::BTreeMap;
+
 use crate::engine::{ExecEnd, NotStarted};
 
 use super::answer::Refusal;
@@ -52,6 +54,25 @@ pub fn signal(text: &str) -> Result<i32, Refusal> {
     let name = name.strip_prefix("SIG").unwrap_or(&name);
     let found = SIGNALS.iter().find(|(known, _)| *known == name);
     found.map(|(_, number)| *number).ok_or_else(wrong)
+}
+
+/// Reads variables, `NAME=value`.
+///
+/// # Errors
+/// Where one has no name.
+pub fn variables(
+    list: &[String],
+    warnings: &mut Vec<String>,
+) -> Result<BTreeMap<String, String>, Refusal> {
+    let mut variables = BTreeMap::new();
+    for text in list {
+        match text.split_once('=') {
+            Some(("", _)) => return Err(Refusal::bad(format!("invalid variable: {text}"))),
+            Some((name, value)) => drop(variables.insert(name.to_owned(), value.to_owned())),
+            None => warnings.push(format!("variable {text} has no value and is not taken away")),
+        }
+    }
+    Ok(variables)
 }
 
 /// Returns the exit code of a command as a shell has it, and whether memory was the reason.

@@ -48,7 +48,7 @@ pub struct Container {
     /// Program and arguments of the main command.
     pub command: Vec<String>,
     /// The session.
-    pub session: Box<dyn SandboxSession>,
+    pub session: Arc<dyn SandboxSession>,
     /// Its state.
     pub state: Watched,
     /// What the main command wrote.
@@ -123,7 +123,7 @@ impl Container {
         if state.status.is_alive() {
             return Ok(None);
         }
-        self.ports.publish(self).await?;
+        self.ports.publish(&self.session).await?;
         match self.spawn().await {
             Ok(run) => Ok(Some(run)),
             Err(refusal) => {

@@ -7,7 +7,7 @@ use bollard_stubs::models::{ContainerCreateBody, HostConfig, ResourcesUlimits};
 use hyper::StatusCode;
 use jiff::Timestamp;
 use regex::Regex;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::engine::{
     Image, NoLog, ProcessLimit, ProcessResource, Quotas, SandboxNetwork, SessionRequest,
@@ -15,14 +15,16 @@ use crate::engine::{
 };
 
 use super::answer::{Answer, Refusal, document};
-use super::call::{Call, not_a_document};
+use super::call::{Call, not_a_document, words_as_lists};
 use super::capabilities;
+use super::command::variables;
 use super::container::Container;
+use super::id::new_id;
 use super::images;
 use super::mounts;
 use super::output::Output;
 use super::ports::Ports;
-use super::server::{Server, new_id};
+use super::server::Server;
 use super::state::Watched;
 
 /// The least memory of a container, in bytes.
@@ -40,7 +42,7 @@ pub async fn create(server: &Arc<Server>, call: &mut Call) -> Answer {
         return Err(Refusal::bad("no image is named"));
     }
     let image = images::needed(server, &reference).await?;
-    let command = command(&body, &image)?;
+    let command = main_command(&body, &image)?;
     let id = new_id();
     let mut warnings = Vec::new();
     let ports = Ports::of(&body, &mut warnings)?;
@@ -55,7 +57,7 @@ pub async fn create(server: &Arc<Server>, call: &mut Call) -> Answer {
         body,
         image,
         command,
-        session,
+        session: session.into(),
         state: Watched::new(),
         output: Arc::new(Output::default()),
         ports,
@@ -68,15 +70,6 @@ pub async fn create(server: &Arc<Server>, call: &mut Call) -> Answer {
     server.networks.join(&id, mode, container.body.networking_config.as_ref());
     server.add(Arc::new(container));
     Ok(document(StatusCode::CREATED, &json!({ "Id": id, "Warnings": warnings })))
-}
-
-/// Turns fields that are one word into lists, as Docker takes both.
-pub fn words_as_lists(value: &mut Value, fields: &[&str]) {
-    for field in fields {
-        if let Some(word @ Value::String(_)) = value.get_mut(*field) {
-            *word = Value::Array(vec![word.take()]);
-        }
-    }
 }
 
 /// Checks that a name may be one.
@@ -111,7 +104,7 @@ pub fn name(server: &Server, wanted: Option<String>, id: &str) -> Result<String,
 
 /// Puts the main command together. An entrypoint of the request takes the place of the image's, and
 /// of its command.
-fn command(body: &ContainerCreateBody, image: &Image) -> Result<Vec<String>, Refusal> {
+fn main_command(body: &ContainerCreateBody, image: &Image) -> Result<Vec<String>, Refusal> {
     let asked = body.cmd.clone().unwrap_or_default();
     let mut words = match &body.entrypoint {
         Some(entrypoint) if !entrypoint.is_empty() => {
@@ -129,25 +122,6 @@ fn command(body: &ContainerCreateBody, image: &Image) -> Result<Vec<String>, Ref
         true => Err(Refusal::bad("no command specified")),
         false => Ok(words),
     }
-}
-
-/// Reads variables, `NAME=value`.
-///
-/// # Errors
-/// Where one has no name.
-pub fn variables(
-    list: &[String],
-    warnings: &mut Vec<String>,
-) -> Result<BTreeMap<String, String>, Refusal> {
-    let mut variables = BTreeMap::new();
-    for text in list {
-        match text.split_once('=') {
-            Some(("", _)) => return Err(Refusal::bad(format!("invalid variable: {text}"))),
-            Some((name, value)) => drop(variables.insert(name.to_owned(), value.to_owned())),
-            None => warnings.push(format!("variable {text} has no value and is not taken away")),
-        }
-    }
-    Ok(variables)
 }
 
 /// Puts the session together.
@@ -327,7 +301,7 @@ mod tests {
                 cmd: cmd.map(list),
                 ..ContainerCreateBody::default()
             };
-            command(&body, &image)
+            main_command(&body, &image)
         };
         assert_eq!(with(None, None), Ok(list(&["/entry", "default"])));
         assert_eq!(with(None, Some(&["own"])), Ok(list(&["/entry", "own"])));

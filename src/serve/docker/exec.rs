@@ -15,14 +15,13 @@ use crate::engine::{
     Exec, ExecEnd, ExecHandle, ExecRequest, Input, Output as Written, Outputs, WindowSize,
 };
 
-use super::answer::{Answer, Refusal, document, empty, found};
+use super::answer::{Answer, Refusal, empty, found};
 use super::call::Call;
 use super::command;
 use super::container::{Container, window};
-use super::create::{variables, words_as_lists};
 use super::hijack::{self, Client, frame};
+use super::id::new_id;
 use super::output::Stream;
-use super::server::{Server, new_id};
 
 /// How long an output is silent before its rest is given up, once the command has ended: a process
 /// that it left behind may hold it open for ever.
@@ -30,9 +29,6 @@ const SILENCE: Duration = Duration::from_millis(100);
 
 /// How long the rest of an output may take, once the command has ended.
 const DRAIN: Duration = Duration::from_secs(2);
-
-/// How many commands of one container that have ended are remembered.
-const REMEMBERED: usize = 256;
 
 /// A command of a container.
 pub struct ContainerExec {
@@ -62,7 +58,13 @@ impl ContainerExec {
         self.config.tty == Some(true)
     }
 
-    fn has_ended(&self) -> bool {
+    /// Makes a command that nobody has started.
+    pub fn new(container: Arc<Container>, config: ExecConfig) -> ContainerExec {
+        ContainerExec { id: new_id(), container, config, state: Mutex::default() }
+    }
+
+    /// Tells whether it has ended.
+    pub fn has_ended(&self) -> bool {
         self.with(|state| state.exit_code.is_some())
     }
 
@@ -83,7 +85,10 @@ impl ContainerExec {
         let has_terminal = self.has_terminal();
         Ok(ExecRequest {
             command: config.cmd.clone().unwrap_or_default(),
-            variables: variables(config.env.as_deref().unwrap_or_default(), &mut Vec::new())?,
+            variables: command::variables(
+                config.env.as_deref().unwrap_or_default(),
+                &mut Vec::new(),
+            )?,
             working_dir: text(&config.working_dir),
             user: text(&config.user),
             input: match config.attach_stdin == Some(true) || has_terminal {
@@ -100,27 +105,6 @@ impl ContainerExec {
             ..ExecRequest::default()
         })
     }
-}
-
-/// Makes a command, which is started later.
-pub async fn create(
-    server: &Server,
-    call: &mut Call,
-    container: Arc<Container>,
-    called: &str,
-) -> Answer {
-    let mut value = call.value().await?;
-    words_as_lists(&mut value, &["Cmd"]);
-    let config: ExecConfig =
-        serde_json::from_value(value).map_err(|error| super::call::not_a_document(&error))?;
-    if config.cmd.as_ref().is_none_or(Vec::is_empty) {
-        return Err(Refusal::bad("No exec command specified"));
-    }
-    container.running(called)?;
-    let id = new_id();
-    let exec = ContainerExec { id: id.clone(), container, config, state: Mutex::default() };
-    server.add_exec(Arc::new(exec), REMEMBERED, ContainerExec::has_ended);
-    Ok(document(StatusCode::CREATED, &json!({ "Id": id })))
 }
 
 /// Starts a command. What can be refused is refused before the connection becomes a stream.

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use crate::engine::SandboxSession;
+
 use super::answer::Refusal;
-use super::container::Container;
 
 /// A port that is to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,13 +90,13 @@ impl Ports {
     ///
     /// # Errors
     /// Where a port of the host is taken: none is published then.
-    pub async fn publish(&self, container: &Arc<Container>) -> Result<(), Refusal> {
+    pub async fn publish(&self, session: &Arc<dyn SandboxSession>) -> Result<(), Refusal> {
         let mut published = Vec::new();
         for wanted in &self.wanted {
             let listener = listen(wanted).await?;
             let failed = |error| Refusal::failed(format!("cannot publish a port: {error}"));
             let address = listener.local_addr().map_err(failed)?;
-            let task = tokio::spawn(serve(listener, wanted.inner, Arc::downgrade(container)));
+            let task = tokio::spawn(serve(listener, wanted.inner, Arc::downgrade(session)));
             published.push(Published { inner: wanted.inner, address, task });
         }
         *self.published.lock().unwrap_or_else(PoisonError::into_inner) = published;
@@ -177,7 +178,7 @@ async fn listen(wanted: &Wanted) -> Result<TcpListener, Refusal> {
 }
 
 /// Takes connections and leads them into the container.
-async fn serve(listener: TcpListener, port: u16, container: Weak<Container>) {
+async fn serve(listener: TcpListener, port: u16, session: Weak<dyn SandboxSession>) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
@@ -187,8 +188,8 @@ async fn serve(listener: TcpListener, port: u16, container: Weak<Container>) {
                     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                     continue;
                 };
-                let Some(container) = container.upgrade() else { return };
-                connections.spawn(lead(outer, container, port));
+                let Some(session) = session.upgrade() else { return };
+                connections.spawn(lead(outer, session, port));
             }
             Some(_) = connections.join_next() => {}
         }
@@ -196,9 +197,9 @@ async fn serve(listener: TcpListener, port: u16, container: Weak<Container>) {
 }
 
 /// Leads one connection; where nothing listens in the container, it ends.
-async fn lead(mut outer: TcpStream, container: Arc<Container>, port: u16) {
-    let connected = container.session.connect(port).await;
-    drop(container);
+async fn lead(mut outer: TcpStream, session: Arc<dyn SandboxSession>, port: u16) {
+    let connected = session.connect(port).await;
+    drop(session);
     if let Ok(mut inner) = connected {
         let _ = tokio::io::copy_bidirectional(&mut outer, &mut inner).await;
     }

@@ -19,10 +19,11 @@ use super::container::Container;
 use super::create;
 use super::description;
 use super::exec;
+use super::exec_create;
 use super::images;
 use super::listing;
 use super::logs;
-use super::networks;
+use super::network_routes;
 use super::pull;
 use super::server::Server;
 use super::system;
@@ -92,10 +93,10 @@ async fn dispatch(server: &Arc<Server>, call: &mut Call) -> Answer {
         ("GET", ["images", name @ .., "json"]) if !name.is_empty() => {
             images::inspect(server, &name.join("/")).await
         }
-        ("GET", ["networks"]) => networks::list(server, call),
-        ("POST", ["networks", "create"]) => networks::create(server, call).await,
-        ("GET", ["networks", name]) => networks::inspect(server, name),
-        ("DELETE", ["networks", name]) => networks::remove(server, name),
+        ("GET", ["networks"]) => network_routes::list(server, call),
+        ("POST", ["networks", "create"]) => network_routes::create(server, call).await,
+        ("GET", ["networks", name]) => network_routes::inspect(server, name),
+        ("DELETE", ["networks", name]) => network_routes::remove(server, name),
         ("POST", ["grpc" | "session"]) => {
             Err(Refusal::unserved("BuildKit is not served: set DOCKER_BUILDKIT=0"))
         }
@@ -143,7 +144,7 @@ async fn of_container(server: &Arc<Server>, call: &mut Call, called: &str, actio
             Ok(empty(StatusCode::OK))
         }
         ("POST", "rename") => rename(server, call, &container).await,
-        ("POST", "exec") => exec::create(server, call, container, called).await,
+        ("POST", "exec") => exec_create::create(server, call, container, called).await,
         ("GET" | "HEAD" | "PUT", "archive") => archive::archive(call, container, called).await,
         ("GET", "logs") => logs::logs(call, &container),
         ("GET", "top") => top(&container, called).await,

@@ -1,16 +1,11 @@
-//! The server: its containers, its commands, its networks, and its connections.
+//! The server: its containers, its commands, its networks.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::Timestamp;
-use tokio::net::UnixListener;
 
 use crate::engine::{Engine, EngineInfo, Result as EngineResult, SandboxNetwork};
 
@@ -19,7 +14,6 @@ use super::container::Container;
 use super::exec::ContainerExec;
 use super::mounts::AllowedBinds;
 use super::networks::Networks;
-use super::routes;
 use super::state::Change;
 
 /// How a server behaves.
@@ -68,30 +62,6 @@ impl Server {
             execs: Mutex::default(),
             names: tokio::sync::Mutex::default(),
         }))
-    }
-
-    /// Answers the clients of a socket, for ever.
-    pub async fn serve(self: &Arc<Server>, listener: &UnixListener) {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else {
-                // Such as no descriptor left: not for ever.
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                continue;
-            };
-            let server = self.clone();
-            tokio::spawn(async move {
-                let answer = service_fn(move |request| {
-                    let server = server.clone();
-                    async move { Ok::<_, Infallible>(routes::answer(&server, request).await) }
-                });
-                let mut connection = http1::Builder::new();
-                // A client that closed its half waits for its answer all the same.
-                connection.half_close(true).timer(TokioTimer::new());
-                let served = connection.serve_connection(TokioIo::new(stream), answer);
-                // Whoever breaks off is not told.
-                let _ = served.with_upgrades().await;
-            });
-        }
     }
 
     /// Ends every container.
@@ -166,16 +136,11 @@ impl Server {
     }
 
     /// Adds a command, and forgets the oldest ended ones of its container beyond `most`.
-    pub fn add_exec(
-        &self,
-        exec: Arc<ContainerExec>,
-        most: usize,
-        has_ended: impl Fn(&ContainerExec) -> bool,
-    ) {
+    pub fn add_exec(&self, exec: Arc<ContainerExec>, most: usize) {
         let mut execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
         let of_it = |one: &Arc<ContainerExec>| one.container.id == exec.container.id;
         if execs.values().filter(|one| of_it(one)).count() >= most {
-            execs.retain(|_, one| !of_it(one) || !has_ended(one));
+            execs.retain(|_, one| !of_it(one) || !one.has_ended());
         }
         execs.insert(exec.id.clone(), exec);
     }
@@ -186,9 +151,4 @@ impl Server {
         let absent = || Refusal::absent(format!("No such exec instance: {id}"));
         execs.get(id).cloned().ok_or_else(absent)
     }
-}
-
-/// Makes an id: 64 hexadecimal digits.
-pub fn new_id() -> String {
-    hex::encode(rand::random::<[u8; 32]>())
 }

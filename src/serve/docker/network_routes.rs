@@ -1,0 +1,133 @@
+//! What clients do with networks.
+
+use std::collections::BTreeMap;
+
+use bollard_stubs::models::NetworkCreateRequest;
+use hyper::StatusCode;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::answer::{Answer, Refusal, document, done, found};
+use super::call::Call;
+use super::filters::Filters;
+use super::id::new_id;
+use super::networks::{Network, OWN, position};
+use super::server::Server;
+
+/// The filters that are known.
+const KNOWN: [&str; 7] = ["name", "id", "label", "driver", "type", "scope", "dangling"];
+
+fn absent(called: &str) -> Refusal {
+    Refusal::absent(format!("network {called} not found"))
+}
+
+/// Lists networks.
+pub fn list(server: &Server, call: &Call) -> Answer {
+    let filters = Filters::of(call, &KNOWN)?;
+    let all = server.networks.with(|all| all.clone());
+    let is_own = |network: &Network| OWN.iter().any(|(name, _)| *name == network.name);
+    let rows = all.iter().filter(|network| {
+        let labels = network.request.labels.clone().unwrap_or_default();
+        let kind = if is_own(network) { "builtin" } else { "custom" };
+        filters.any("name", |name| network.name.contains(name.as_str()))
+            && filters.any("id", |id| network.id.starts_with(id.as_str()))
+            && filters.any("driver", |driver| *driver == network.driver)
+            && filters.any("type", |wanted| wanted == kind)
+            && filters.any("scope", |scope| scope == "local")
+            && filters.any("dangling", |wanted| {
+                (network.members.is_empty() && !is_own(network)) == (wanted == "true")
+            })
+            && filters.labels(|name| labels.get(name).map(String::as_str))
+    });
+    found(&Value::Array(rows.map(|network| description(server, network)).collect()))
+}
+
+/// Describes a network.
+pub fn inspect(server: &Server, called: &str) -> Answer {
+    let network = server.networks.with(|all| Some(all[position(all, called)?].clone()));
+    let network = network.ok_or_else(|| absent(called))?;
+    found(&description(server, &network))
+}
+
+fn description(server: &Server, network: &Network) -> Value {
+    let members = network.members.keys().filter_map(|id| {
+        let container = server.find(id).ok()?;
+        let member = json!({
+            "Name": container.name(),
+            "EndpointID": "",
+            "MacAddress": "",
+            "IPv4Address": "",
+            "IPv6Address": "",
+        });
+        Some((id.clone(), member))
+    });
+    let request = &network.request;
+    json!({
+        "Name": network.name,
+        "Id": network.id,
+        "Created": network.created_at.to_string(),
+        "Scope": "local",
+        "Driver": network.driver,
+        "EnableIPv6": request.enable_ipv6 == Some(true),
+        "IPAM": { "Driver": "default", "Options": Value::Null, "Config": [] },
+        "Internal": request.internal == Some(true),
+        "Attachable": request.attachable == Some(true),
+        "Ingress": false,
+        "ConfigFrom": { "Network": "" },
+        "ConfigOnly": false,
+        "Containers": members.collect::<serde_json::Map<_, _>>(),
+        "Options": request.options.clone().unwrap_or_default(),
+        "Labels": request.labels.clone().unwrap_or_default(),
+    })
+}
+
+/// Makes a network.
+pub async fn create(server: &Server, call: &mut Call) -> Answer {
+    let request: NetworkCreateRequest = call.document().await?;
+    let name = request.name.clone();
+    if name.is_empty() || name.contains(['/', ' ']) {
+        return Err(Refusal::bad(format!("invalid network name: {name:?}")));
+    }
+    let driver = request.driver.clone().filter(|driver| !driver.is_empty());
+    let driver = driver.unwrap_or_else(|| "bridge".to_owned());
+    if driver != "bridge" {
+        return Err(Refusal::unserved(format!("network driver {driver} is not served")));
+    }
+    let id = new_id();
+    let made = server.networks.with(|all| {
+        if all.iter().any(|one| one.name == name) {
+            return Err(Refusal::conflict(format!("network with name {name} already exists")));
+        }
+        all.push(Network {
+            id: id.clone(),
+            name,
+            driver,
+            created_at: Timestamp::now(),
+            request,
+            members: BTreeMap::new(),
+        });
+        Ok(())
+    });
+    made?;
+    Ok(document(StatusCode::CREATED, &json!({ "Id": id, "Warning": "" })))
+}
+
+/// Removes a network that nothing is in.
+pub fn remove(server: &Server, called: &str) -> Answer {
+    server.networks.with(|all| {
+        let at = position(all, called).ok_or_else(|| absent(called))?;
+        let network = &all[at];
+        if OWN.iter().any(|(name, _)| *name == network.name) {
+            return Err(Refusal::conflict(format!("{called} is a pre-defined network")));
+        }
+        if !network.members.is_empty() {
+            return Err(Refusal::conflict(format!(
+                "error while removing network: network {} id {} has active endpoints",
+                network.name, network.id
+            )));
+        }
+        all.remove(at);
+        Ok(())
+    })?;
+    done()
+}

@@ -15,6 +15,10 @@ pub struct SessionSettings {
     pub binds: Vec<HostBind>,
     /// Directories in memory.
     pub tmpfs: Vec<Tmpfs>,
+    /// Directories of the container that are made where they are not there.
+    pub directories: Vec<String>,
+    /// Groups that users have beside their own, by name or number.
+    pub groups: Vec<String>,
     /// Nothing but what is mounted can be written.
     pub read_only: bool,
     /// Names beside the container's own: name and address.

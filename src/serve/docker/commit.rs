@@ -14,6 +14,7 @@ use super::answer::{Answer, Refusal, document};
 use super::call::Call;
 use super::container::Container;
 use super::description::labels;
+use super::id::new_id;
 use super::server::Server;
 use super::state::Status;
 
@@ -27,11 +28,9 @@ pub async fn commit(server: &Arc<Server>, call: &mut Call) -> Answer {
     let tags = match (call.parameter("repo"), call.parameter("tag")) {
         (Some(repo), Some(tag)) => vec![format!("{repo}:{tag}")],
         (Some(repo), None) => vec![format!("{repo}:latest")],
-        (None, _) => Vec::new(),
+        // An image without a name is collected.
+        (None, _) => vec![format!("imgforge/commit:{}", &new_id()[..12])],
     };
-    if tags.is_empty() {
-        return Err(Refusal::unserved("a commit without a name is not served: name `repo`"));
-    }
     let holds = call.parameter("pause").is_none() || call.is_set("pause");
     let _turn = container.turn.lock().await;
     let holds = holds && container.state.now().status == Status::Running;

@@ -10,6 +10,7 @@ use tokio::net::UnixListener;
 
 use super::routes;
 use super::server::Server;
+use super::stream::Stream;
 
 /// Answers the clients of a socket, for ever.
 pub async fn serve(server: &Arc<Server>, listener: &UnixListener) {
@@ -28,7 +29,7 @@ pub async fn serve(server: &Arc<Server>, listener: &UnixListener) {
             let mut connection = http1::Builder::new();
             // A client that closed its half waits for its answer all the same.
             connection.half_close(true).timer(TokioTimer::new());
-            let served = connection.serve_connection(TokioIo::new(stream), answer);
+            let served = connection.serve_connection(TokioIo::new(Stream::new(stream)), answer);
             // Whoever breaks off is not told.
             let _ = served.with_upgrades().await;
         });

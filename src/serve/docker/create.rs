@@ -46,6 +46,16 @@ pub async fn create(server: &Arc<Server>, call: &mut Call) -> Answer {
     let id = new_id();
     let mut warnings = Vec::new();
     let ports = Ports::of(&body, &mut warnings)?;
+    let endpoints =
+        body.networking_config.as_ref().and_then(|config| config.endpoints_config.as_ref());
+    if let Some(name) = endpoints
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name)
+        .find(|name| *name != "default" && !server.networks.has(name))
+    {
+        return Err(Refusal::absent(format!("network {name} not found")));
+    }
     let request = session(server, &body, &image, &id, &mut warnings)?;
     let _names = server.names.lock().await;
     let name = name(server, wanted, &id)?;
@@ -138,10 +148,14 @@ fn session(
         number.filter(|number| *number > 0).and_then(|number| u64::try_from(number).ok())
     };
     not_given(&host, warnings);
+    check_drivers(&host)?;
     if host.memory.is_some_and(|memory| memory > 0 && memory < LEAST_MEMORY) {
         return Err(Refusal::bad("Minimum memory limit allowed is 6MB"));
     }
-    let mounts = mounts::read(&host, &server.settings.allowed_binds, warnings)?;
+    let mut mounts = mounts::read(&host, &server.settings.allowed_binds, warnings)?;
+    for path in body.volumes.iter().flatten() {
+        mounts.directories.push(mounts::target_of(path)?);
+    }
     let quota = positive(host.cpu_quota)
         .map(|quota| quota.saturating_mul(1000) / positive(host.cpu_period).unwrap_or(100_000));
     let (added, dropped) = (host.cap_add.unwrap_or_default(), host.cap_drop.unwrap_or_default());
@@ -160,6 +174,8 @@ fn session(
             hostname: Some(text(&body.hostname).unwrap_or_else(|| id[..12].to_owned())),
             working_dir: text(&body.working_dir),
             binds: mounts.binds,
+            directories: mounts.directories,
+            groups: host.group_add.unwrap_or_default(),
             tmpfs: mounts.tmpfs,
             read_only: host.readonly_rootfs == Some(true),
             hosts: hosts(host.extra_hosts.as_deref().unwrap_or_default())?,
@@ -193,6 +209,17 @@ fn network(
     }
 }
 
+/// Refuses drivers that there are not.
+fn check_drivers(host: &HostConfig) -> Result<(), Refusal> {
+    let log = host.log_config.as_ref().and_then(|config| config.typ.as_deref()).unwrap_or_default();
+    match log {
+        "" | "json-file" | "local" | "none" => Ok(()),
+        other => Err(Refusal::bad(format!(
+            "logger: no log driver named '{other}' is registered: imgforge keeps logs itself"
+        ))),
+    }
+}
+
 /// Says what is asked for and not given.
 fn not_given(host: &HostConfig, warnings: &mut Vec<String>) {
     let mut say = |is_asked: bool, what: &str| {
@@ -212,7 +239,6 @@ fn not_given(host: &HostConfig, warnings: &mut Vec<String>) {
     say(host.pid_mode.as_ref().is_some_and(|mode| mode.starts_with("container:")), "PidMode");
     say(is(&host.ipc_mode, "host"), "IpcMode host");
     say(is(&host.uts_mode, "host"), "UTSMode host");
-    say(has(&host.group_add), "GroupAdd");
     say(has(&host.volumes_from), "VolumesFrom");
     say(has(&host.links), "Links");
     say(has(&host.dns), "Dns");

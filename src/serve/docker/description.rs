@@ -72,7 +72,10 @@ fn fill_host(host: &mut Value) {
     if let Some(config) = fields.get_mut("LogConfig")
         && config.get("Type").is_none_or(|name| name == "")
     {
-        *config = json!({ "Type": "json-file", "Config": {} });
+        config["Type"] = json!("json-file");
+    }
+    if fields.get("Runtime").is_none_or(|name| name == "") {
+        fields.insert("Runtime".to_owned(), json!("imgforge"));
     }
 }
 

@@ -19,7 +19,7 @@ use super::answer::{Answer, Refusal, empty, found};
 use super::call::Call;
 use super::command;
 use super::container::{Container, window};
-use super::hijack::{self, Client, frame};
+use super::hijack::{self, frame};
 use super::id::new_id;
 use super::output::Stream;
 
@@ -129,12 +129,13 @@ pub async fn start(call: &mut Call, exec: Arc<ContainerExec>) -> Answer {
             return Err(Refusal::bad(words(&exec, &ended.end)));
         }
         let (output, _) = mpsc::channel(1);
-        tokio::spawn(carry(exec, started, output, None));
+        tokio::spawn(carry(exec, started, output, None, true));
         return Ok(empty(StatusCode::OK));
     }
-    let (response, client) = hijack::open(call, exec.has_terminal());
-    let Client { output, input } = client;
-    tokio::spawn(carry(exec, started, output, Some(input)));
+    // As in Docker the start says whether there are frames.
+    let is_raw = config.tty == Some(true);
+    let (response, client) = hijack::open(call, is_raw);
+    tokio::spawn(carry(exec, started, client.output, Some(client.input), is_raw));
     Ok(response)
 }
 
@@ -145,15 +146,15 @@ async fn carry(
     started: Exec,
     client: mpsc::Sender<Bytes>,
     from_client: Option<mpsc::Receiver<Bytes>>,
+    is_raw: bool,
 ) {
     let Exec { input, mut output, handle } = started;
-    let has_terminal = exec.has_terminal();
     let fed = match (input, from_client) {
         (Some(input), Some(from_client)) => Some(tokio::spawn(feed(from_client, input))),
         _ => None,
     };
     let send = async |stream, bytes| {
-        let _ = client.send(frame(has_terminal, stream, bytes)).await;
+        let _ = client.send(frame(is_raw, stream, bytes)).await;
     };
     let ended = handle.end();
     tokio::pin!(ended);

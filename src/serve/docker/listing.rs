@@ -25,7 +25,8 @@ pub fn list(server: &Server, call: &Call) -> Answer {
         Regex::new(text).map_err(|_| Refusal::bad(format!("invalid filter 'name={text}'")))
     });
     let names = names.collect::<Result<Vec<_>, _>>()?;
-    let limit = call.number::<usize>("limit")?.filter(|limit| *limit > 0);
+    let limit = call.number::<i64>("limit")?;
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
     let all = call.is_set("all")
         || limit.is_some()
         || !filters.values("status").is_empty()

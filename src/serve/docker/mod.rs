@@ -36,6 +36,7 @@ mod pull;
 mod routes;
 mod server;
 mod state;
+mod stream;
 mod system;
 mod wait;
 

@@ -66,6 +66,8 @@ pub struct Mounts {
     pub binds: Vec<HostBind>,
     /// In memory.
     pub tmpfs: Vec<Tmpfs>,
+    /// Made where they are not there: volumes without a name are files of the container here.
+    pub directories: Vec<String>,
 }
 
 /// Reads what a container asks for.
@@ -119,7 +121,11 @@ fn split(text: &str) -> Result<(&str, &str, &str), Refusal> {
     }
 }
 
-fn target_of(text: &str) -> Result<String, Refusal> {
+/// Checks a path of a container that something is mounted on.
+///
+/// # Errors
+/// Where it is not absolute, climbs, or is `/`.
+pub fn target_of(text: &str) -> Result<String, Refusal> {
     let path = Path::new(text);
     let climbs = path.components().any(|part| part == std::path::Component::ParentDir);
     match path.is_absolute() && path.parent().is_some() && !climbs && !text.contains('\0') {
@@ -183,6 +189,9 @@ fn add(mount: &Mount, allowed: &AllowedBinds, mounts: &mut Mounts) -> Result<(),
                 executable: false,
                 read_only,
             });
+        }
+        Some(MountType::VOLUME) if mount.source.as_ref().is_none_or(String::is_empty) => {
+            mounts.directories.push(target);
         }
         _ => {
             return Err(Refusal::unserved(format!(

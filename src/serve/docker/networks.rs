@@ -103,7 +103,8 @@ impl Networks {
                     "IPAddress": "",
                     "IPPrefixLen": 0,
                     "MacAddress": "",
-                    "Aliases": aliases,
+                    "Aliases": if aliases.is_empty() { Value::Null } else { json!(aliases) },
+                    "DriverOpts": Value::Null,
                 });
                 endpoints.insert(network.name.clone(), endpoint);
             }

@@ -20,6 +20,7 @@ use super::create;
 use super::description;
 use super::exec;
 use super::exec_create;
+use super::filters::Filters;
 use super::images;
 use super::listing;
 use super::logs;
@@ -62,6 +63,7 @@ async fn dispatch(server: &Arc<Server>, call: &mut Call) -> Answer {
         ("GET", ["info"]) => system::info(server),
         ("GET", ["containers", "json"]) => listing::list(server, call),
         ("POST", ["containers", "create"]) => create::create(server, call).await,
+        ("POST", ["containers", "prune"]) => prune(server, call).await,
         ("DELETE", ["containers", name @ ..]) if !name.is_empty() => {
             let container = server.find(&name.join("/"))?;
             server.remove(&container, call.is_set("force")).await?;
@@ -205,6 +207,22 @@ async fn rename(server: &Server, call: &Call, container: &Container) -> Answer {
     let name = create::name(server, Some(wanted.to_owned()), &container.id)?;
     *container.name.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = name;
     done()
+}
+
+/// Removes the containers that do not run.
+async fn prune(server: &Server, call: &Call) -> Answer {
+    let filters = Filters::of(call, &["label"])?;
+    let mut removed = Vec::new();
+    for container in server.all() {
+        let labels = description::labels(&container);
+        let is_meant = filters.labels(|name| labels.get(name).map(String::as_str));
+        // One that was started meanwhile stays.
+        let is_gone = is_meant
+            && !container.state.now().status.is_alive()
+            && server.remove(&container, false).await.is_ok();
+        removed.extend(is_gone.then(|| container.id.clone()));
+    }
+    found(&json!({ "ContainersDeleted": removed, "SpaceReclaimed": 0 }))
 }
 
 /// Lists the processes as `ps -ef` does; other columns are not served.

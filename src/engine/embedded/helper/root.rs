@@ -117,6 +117,9 @@ pub(super) fn make(request: &Container, identity: &Identity) -> Result<(), Failu
         "" | "/" => {}
         directory => fs::create_dir_all(directory).at("make the working directory", directory)?,
     }
+    for directory in &request.settings.directories {
+        fs::create_dir_all(directory).at("make a directory", directory)?;
+    }
     if request.settings.read_only {
         read_only(Path::new("/")).during(Step::Mount)?;
     }

@@ -216,7 +216,8 @@ impl Supervised<'_> {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).because(action)?;
         let container = self.container();
         let identity = self.place.identity;
-        let user = match users::resolve(&container.user, identity) {
+        let groups = &container.settings.groups;
+        let user = match users::resolve_with(&container.user, groups, identity) {
             Ok(user) => user,
             Err(failure) => {
                 let reason = failure.text();

@@ -34,6 +34,28 @@ pub(super) fn resolve(text: &str, identity: &Identity) -> Result<User, Failure> 
     Ok(user)
 }
 
+/// Resolves a user as [`resolve`] does, with more groups.
+pub fn resolve_with(text: &str, groups: &[String], identity: &Identity) -> Result<User, Failure> {
+    let mut user = resolve(text, identity)?;
+    if identity.one_owner() || groups.is_empty() {
+        return Ok(user);
+    }
+    let known = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    for group in groups {
+        let named = known.lines().map(|line| line.split(':').collect::<Vec<_>>());
+        let number = group.parse().ok().or_else(|| {
+            let found = named.clone().find(|fields| fields.len() >= 3 && fields[0] == group)?;
+            found[2].parse().ok()
+        });
+        let number = number.ok_or_else(|| {
+            let reason = format!("`/etc/group` does not have `{group}`");
+            Failure::new(format!("find the groups of `{text}`"), reason)
+        })?;
+        user.groups.push(number);
+    }
+    Ok(user)
+}
+
 /// Finds the numbers of an owner, as `--chown` names it.
 pub(super) fn owner(text: &str, passwd: &str, group: &str) -> Result<(u32, u32), String> {
     let user = look_up(text, passwd, group)?;

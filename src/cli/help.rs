@@ -171,6 +171,17 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     // Nobody types it.
     ("session keep", &[]),
     (
+        "serve",
+        &[
+            (
+                "eval \"$(imgforge serve --docker-api --background --print-env)\"",
+                "`docker` and what uses it run here",
+            ),
+            ("imgforge serve --docker-api unix:///run/me/docker.sock", "in the foreground"),
+            ("imgforge serve stop", "end it, and its containers"),
+        ],
+    ),
+    (
         "grade",
         &[
             (
@@ -344,6 +355,7 @@ const MEANINGLESS: &[(&str, &[&str])] = &[
     // It prints what `eval` prints.
     ("session grade", &["json"]),
     ("session keep", &["json"]),
+    ("serve", &["config", "overlay", "output_dir", "json", "verbose"]),
     (
         "man",
         &["config", "overlay", "state_dir", "output_dir", "offline", "engine", "json", "verbose"],

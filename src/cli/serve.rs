@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -31,13 +31,14 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub struct ServeArgs {
-    #[command(subcommand)]
+    /// End the server of the socket, and every container of it
+    #[arg(value_enum, value_name = "stop")]
     action: Option<ServeAction>,
     /// Serve the Docker Engine API on this unix socket, such as unix:///run/me/docker.sock
     /// [default: $XDG_RUNTIME_DIR/imgforge/docker.sock, else docker.sock in the state directory]
-    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, required = true)]
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1,
+        required_unless_present = "action")]
     docker_api: Option<Option<String>>,
     /// What containers reach that ask for Docker's default network
     #[arg(
@@ -66,14 +67,11 @@ pub struct ServeArgs {
     with_pid: Option<i32>,
 }
 
-#[derive(Debug, Subcommand)]
+/// What is done with a server that is there.
+#[derive(Debug, Clone, Copy, ValueEnum, PartialEq, Eq)]
 enum ServeAction {
-    /// End the server of a socket, and every container of it
-    Stop {
-        /// The socket [default: as of serve]
-        #[arg(long, value_name = "ADDRESS")]
-        docker_api: Option<String>,
-    },
+    /// End it
+    Stop,
 }
 
 /// What containers reach by default.
@@ -96,9 +94,6 @@ fn time(text: &str) -> Result<Duration, String> {
 
 /// Runs `serve`.
 pub(super) async fn run(global: &Global, args: ServeArgs) -> CommandResult {
-    if let Some(ServeAction::Stop { docker_api }) = &args.action {
-        return stop(&address(global, docker_api.as_deref())?).await;
-    }
     if global.engine == EngineChoice::Docker {
         let error = anyhow!("Docker serves its API itself");
         let hint = "leave `--engine docker` out: the embedded engine is served".to_owned();
@@ -106,6 +101,9 @@ pub(super) async fn run(global: &Global, args: ServeArgs) -> CommandResult {
     }
     let named = args.docker_api.as_ref().and_then(Option::as_deref);
     let address = address(global, named)?;
+    if args.action == Some(ServeAction::Stop) {
+        return stop(&address).await;
+    }
     if args.background {
         start_in_background(&address)?;
         if args.print_env {

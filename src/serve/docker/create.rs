@@ -214,9 +214,7 @@ fn check_drivers(host: &HostConfig) -> Result<(), Refusal> {
     let log = host.log_config.as_ref().and_then(|config| config.typ.as_deref()).unwrap_or_default();
     match log {
         "" | "json-file" | "local" | "none" => Ok(()),
-        other => Err(Refusal::bad(format!(
-            "logger: no log driver named '{other}' is registered: imgforge keeps logs itself"
-        ))),
+        other => Err(Refusal::bad(format!("logger: no log driver named '{other}' is registered"))),
     }
 }
 

@@ -75,7 +75,7 @@ fn fill_host(host: &mut Value) {
         config["Type"] = json!("json-file");
     }
     if fields.get("Runtime").is_none_or(|name| name == "") {
-        fields.insert("Runtime".to_owned(), json!("imgforge"));
+        fields.insert("Runtime".to_owned(), json!("runc"));
     }
 }
 

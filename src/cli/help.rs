@@ -174,8 +174,8 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         "serve",
         &[
             (
-                "eval \"$(imgforge serve --docker-api --background --print-env)\"",
-                "`docker` and what uses it run here",
+                "imgforge serve --docker-api --background --print-env",
+                "for eval: `docker` runs on imgforge",
             ),
             ("imgforge serve --docker-api unix:///run/me/docker.sock", "in the foreground"),
             ("imgforge serve stop", "end it, and its containers"),

@@ -10,7 +10,7 @@ use tokio::net::UnixListener;
 
 use super::routes;
 use super::server::Server;
-use super::stream::Stream;
+use super::stream::{Apart, Stream};
 
 /// Answers the clients of a socket, for ever.
 pub async fn serve(server: &Arc<Server>, listener: &UnixListener) {
@@ -22,14 +22,17 @@ pub async fn serve(server: &Arc<Server>, listener: &UnixListener) {
         };
         let server = server.clone();
         tokio::spawn(async move {
+            let apart = Apart::default();
+            let stream = Stream::new(stream, apart.clone());
             let answer = service_fn(move |request| {
+                apart.look(&request);
                 let server = server.clone();
                 async move { Ok::<_, Infallible>(routes::answer(&server, request).await) }
             });
             let mut connection = http1::Builder::new();
             // A client that closed its half waits for its answer all the same.
             connection.half_close(true).timer(TokioTimer::new());
-            let served = connection.serve_connection(TokioIo::new(Stream::new(stream)), answer);
+            let served = connection.serve_connection(TokioIo::new(stream), answer);
             // Whoever breaks off is not told.
             let _ = served.with_upgrades().await;
         });

@@ -1,17 +1,21 @@
 //! The stream of a connection, which keeps the head of an upgrade apart from what follows.
 //!
-//! Some clients (docker-py) read the head through a buffer, and what follows past it: what came together
-//! with the head is lost to them. Docker is slow enough that this seldom happens; a session is not. The
-//! kernel ends a read behind a message that carries a file descriptor, so the head carries one, which
-//! the reader does not take.
+//! docker-py reads the head through a buffer, and what follows past it: what came together with the head
+//! is lost to it. Docker is slow enough that this seldom happens; a session is not. The kernel ends a read
+//! behind a message that carries a file descriptor, so the head carries one, which the reader does not
+//! take. Other clients do not get that: tokio takes a short read for all that there is, and would wait.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd as _;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
+use hyper::Request;
+use hyper::header::USER_AGENT;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
@@ -19,13 +23,29 @@ use tokio::net::UnixStream;
 /// How the head of an upgrade begins.
 const UPGRADE: &[u8] = b"HTTP/1.1 101 ";
 
+/// How docker-py calls itself.
+const LOSES: &str = "docker-sdk-python";
+
+/// Whether the heads of upgrades are kept apart.
+#[derive(Debug, Clone, Default)]
+pub struct Apart(Arc<AtomicBool>);
+
+impl Apart {
+    /// Looks at who the client is.
+    pub fn look<T>(&self, request: &Request<T>) {
+        let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+        let loses = agent.is_some_and(|agent| agent.contains(LOSES));
+        self.0.store(loses, Ordering::Relaxed);
+    }
+}
+
 /// A connection.
-pub struct Stream(UnixStream);
+pub struct Stream(UnixStream, Apart);
 
 impl Stream {
     /// Takes a connection over.
-    pub fn new(stream: UnixStream) -> Stream {
-        Stream(stream)
+    pub fn new(stream: UnixStream, apart: Apart) -> Stream {
+        Stream(stream, apart)
     }
 }
 
@@ -56,7 +76,7 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if !bytes.starts_with(UPGRADE) {
+        if !bytes.starts_with(UPGRADE) || !self.1.0.load(Ordering::Relaxed) {
             return Pin::new(&mut self.0).poll_write(context, bytes);
         }
         loop {
@@ -84,17 +104,19 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_head_of_an_upgrade_is_read_without_what_follows() {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let mut stream = Stream::new(ours);
-        let head = b"HTTP/1.1 101 UPGRADED\r\n\r\n";
-        stream.write_all(head).await.unwrap();
-        stream.write_all(b"what follows").await.unwrap();
-        drop(stream);
-        let mut buffer = [0; 8192];
-        assert_eq!(theirs.read(&mut buffer).await.unwrap(), head.len());
-        let mut rest = String::new();
-        theirs.read_to_string(&mut rest).await.unwrap();
-        assert_eq!(rest, "what follows");
+    async fn docker_py_reads_the_head_of_an_upgrade_without_what_follows() {
+        let head = "HTTP/1.1 101 UPGRADED\r\n\r\n";
+        for (agent, first) in
+            [("docker-sdk-python/7.2.0", head.len()), ("bollard", head.len() + 12)]
+        {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let apart = Apart::default();
+            apart.look(&Request::builder().header(USER_AGENT, agent).body(()).unwrap());
+            let mut stream = Stream::new(ours, apart);
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(b"what follows").await.unwrap();
+            drop(stream);
+            assert_eq!(theirs.read(&mut [0; 8192]).await.unwrap(), first, "{agent}");
+        }
     }
 }

@@ -31,7 +31,7 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
-pub struct ServeArgs {
+pub(super) struct ServeArgs {
     /// End the server of the socket, and every container of it
     #[arg(value_enum, value_name = "stop")]
     action: Option<ServeAction>,

@@ -18,32 +18,32 @@ use tokio::net::UnixStream;
 use crate::common::needs;
 
 /// A server of its own, over the engine that all tests share.
-pub struct Serve {
-    pub child: Child,
+pub(crate) struct Serve {
+    pub(crate) child: Child,
     _directory: TempDir,
-    pub socket: PathBuf,
+    pub(crate) socket: PathBuf,
 }
 
 /// An answer.
-pub struct Got {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Got {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Got {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 
-    pub fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         self.json()["message"].as_str().unwrap_or_default().to_owned()
     }
 }
 
 /// Returns the command that serves on a socket.
-pub fn command(socket: &std::path::Path, more: &[&str]) -> Command {
+pub(crate) fn command(socket: &std::path::Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_imgforge"));
     command.args(["--engine", "embedded", "-q", "--state-dir"]).arg(needs::base());
     command.arg("serve").arg("--docker-api").arg(format!("unix://{}", socket.display()));
@@ -52,7 +52,7 @@ pub fn command(socket: &std::path::Path, more: &[&str]) -> Command {
 }
 
 impl Serve {
-    pub async fn start(more: &[&str]) -> Serve {
+    pub(crate) async fn start(more: &[&str]) -> Serve {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("d.sock");
         let child = command(&socket, more).spawn().unwrap();
@@ -66,7 +66,7 @@ impl Serve {
     }
 
     /// Sends a request over a connection of its own, and returns the head of the answer.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         method: &str,
         path: &str,
@@ -89,28 +89,28 @@ impl Serve {
         response
     }
 
-    pub async fn bytes(&self, method: &str, path: &str, body: Bytes) -> Got {
+    pub(crate) async fn bytes(&self, method: &str, path: &str, body: Bytes) -> Got {
         let response = self.send(method, path, body, &[]).await;
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Got { status: head.status, headers: head.headers, body }
     }
 
-    pub async fn call(&self, method: &str, path: &str, body: Value) -> Got {
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Value) -> Got {
         let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
         self.bytes(method, path, body).await
     }
 
-    pub async fn get(&self, path: &str) -> Got {
+    pub(crate) async fn get(&self, path: &str) -> Got {
         self.call("GET", path, Value::Null).await
     }
 
-    pub async fn post(&self, path: &str) -> Got {
+    pub(crate) async fn post(&self, path: &str) -> Got {
         self.call("POST", path, Value::Null).await
     }
 
     /// Creates a container and returns its id.
-    pub async fn create(&self, name: &str, command: &[&str], mut body: Value) -> String {
+    pub(crate) async fn create(&self, name: &str, command: &[&str], mut body: Value) -> String {
         body["Image"] = json!(needs::BASE);
         body["Cmd"] = json!(command);
         let name = if name.is_empty() { String::new() } else { format!("?name={name}") };
@@ -119,33 +119,33 @@ impl Serve {
         got.json()["Id"].as_str().unwrap().to_owned()
     }
 
-    pub async fn start_it(&self, id: &str) {
+    pub(crate) async fn start_it(&self, id: &str) {
         let got = self.post(&format!("/containers/{id}/start")).await;
         assert_eq!(got.status, 204, "{:?}", got.body);
     }
 
     /// Creates a container that sleeps, and starts it.
-    pub async fn sleeper(&self) -> String {
+    pub(crate) async fn sleeper(&self) -> String {
         let id = self.create("", &["sleep", "600"], json!({})).await;
         self.start_it(&id).await;
         id
     }
 
-    pub async fn state(&self, id: &str) -> Value {
+    pub(crate) async fn state(&self, id: &str) -> Value {
         self.get(&format!("/containers/{id}/json")).await.json()["State"].clone()
     }
 
-    pub async fn wait(&self, id: &str) -> i64 {
+    pub(crate) async fn wait(&self, id: &str) -> i64 {
         let got = self.post(&format!("/containers/{id}/wait")).await;
         got.json()["StatusCode"].as_i64().unwrap()
     }
 
-    pub async fn make_exec(&self, id: &str, body: Value) -> Got {
+    pub(crate) async fn make_exec(&self, id: &str, body: Value) -> Got {
         self.call("POST", &format!("/containers/{id}/exec"), body).await
     }
 
     /// Opens a stream, which has to become one.
-    pub async fn open(
+    pub(crate) async fn open(
         &self,
         path: &str,
         body: Value,
@@ -158,7 +158,7 @@ impl Serve {
     }
 
     /// Runs a command, gives it an input, and returns its code and its two outputs.
-    pub async fn exec(&self, id: &str, body: Value, input: &[u8]) -> (i64, String, String) {
+    pub(crate) async fn exec(&self, id: &str, body: Value, input: &[u8]) -> (i64, String, String) {
         let made = self.make_exec(id, body).await;
         assert_eq!(made.status, 201, "{:?}", made.body);
         let exec = made.json()["Id"].as_str().unwrap().to_owned();
@@ -173,7 +173,7 @@ impl Serve {
         (found["ExitCode"].as_i64().unwrap(), out, error)
     }
 
-    pub async fn shell(&self, id: &str, text: &str) -> (i64, String, String) {
+    pub(crate) async fn shell(&self, id: &str, text: &str) -> (i64, String, String) {
         self.exec(id, shell(text), b"").await
     }
 }
@@ -187,12 +187,12 @@ impl Drop for Serve {
 }
 
 /// A command of a shell with all outputs.
-pub fn shell(text: &str) -> Value {
+pub(crate) fn shell(text: &str) -> Value {
     json!({ "Cmd": ["sh", "-c", text], "AttachStdout": true, "AttachStderr": true })
 }
 
 /// Takes frames apart.
-pub fn demultiplexed(mut bytes: &[u8]) -> (String, String) {
+pub(crate) fn demultiplexed(mut bytes: &[u8]) -> (String, String) {
     let mut outputs = [Vec::new(), Vec::new()];
     while let Some((head, rest)) = bytes.split_first_chunk::<8>() {
         let length = u32::from_be_bytes([head[4], head[5], head[6], head[7]]) as usize;

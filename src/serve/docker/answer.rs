@@ -15,51 +15,46 @@ use crate::causes;
 use crate::engine::EngineError;
 
 /// The body of an answer.
-pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// An answer, or an error that is one.
-pub type Answer = Result<Response<Body>, Refusal>;
+pub(super) type Answer = Result<Response<Body>, Refusal>;
 
 /// An error of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub(super) struct Refusal {
     status: StatusCode,
     message: String,
 }
 
 impl Refusal {
     /// The request is wrong: 400.
-    pub fn bad(message: impl Into<String>) -> Refusal {
+    pub(super) fn bad(message: impl Into<String>) -> Refusal {
         Refusal { status: StatusCode::BAD_REQUEST, message: message.into() }
     }
 
     /// What it is about is not there: 404.
-    pub fn absent(message: impl Into<String>) -> Refusal {
+    pub(super) fn absent(message: impl Into<String>) -> Refusal {
         Refusal { status: StatusCode::NOT_FOUND, message: message.into() }
     }
 
     /// It cannot be done as things are: 409.
-    pub fn conflict(message: impl Into<String>) -> Refusal {
+    pub(super) fn conflict(message: impl Into<String>) -> Refusal {
         Refusal { status: StatusCode::CONFLICT, message: message.into() }
     }
 
     /// The server failed: 500.
-    pub fn failed(message: impl Into<String>) -> Refusal {
+    pub(super) fn failed(message: impl Into<String>) -> Refusal {
         Refusal { status: StatusCode::INTERNAL_SERVER_ERROR, message: message.into() }
     }
 
     /// It is not served: 501.
-    pub fn unserved(message: impl Into<String>) -> Refusal {
+    pub(super) fn unserved(message: impl Into<String>) -> Refusal {
         Refusal { status: StatusCode::NOT_IMPLEMENTED, message: message.into() }
     }
 
-    /// Returns the words.
-    pub fn message(&self) -> &str {
-        &self.message
-    }
-
     /// Returns it as an answer.
-    pub fn answer(self) -> Response<Body> {
+    pub(super) fn answer(self) -> Response<Body> {
         document(self.status, &json!({ "message": self.message }))
     }
 }
@@ -79,7 +74,7 @@ impl From<EngineError> for Refusal {
 }
 
 /// Makes an answer of a JSON document.
-pub fn document(status: StatusCode, value: &Value) -> Response<Body> {
+pub(super) fn document(status: StatusCode, value: &Value) -> Response<Body> {
     let mut text = value.to_string();
     text.push('\n');
     let mut response = Response::new(whole(text.into()));
@@ -89,34 +84,34 @@ pub fn document(status: StatusCode, value: &Value) -> Response<Body> {
 }
 
 /// Makes the answer 200 of a JSON document.
-pub fn found(value: &Value) -> Answer {
+pub(super) fn found(value: &Value) -> Answer {
     Ok(document(StatusCode::OK, value))
 }
 
 /// Makes an answer without a body.
-pub fn empty(status: StatusCode) -> Response<Body> {
+pub(super) fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(whole(Bytes::new()));
     *response.status_mut() = status;
     response
 }
 
 /// Makes the answer 204.
-pub fn done() -> Answer {
+pub(super) fn done() -> Answer {
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
 /// Makes a body of bytes.
-pub fn whole(bytes: Bytes) -> Body {
+pub(super) fn whole(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// Makes a body of pieces that come; the head of the answer is sent before the first.
-pub fn stream(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
+pub(super) fn stream(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
     StreamBody::new(pieces.map_ok(Frame::data)).boxed_unsync()
 }
 
 /// Makes the answer 200 of pieces that come.
-pub fn streamed(
+pub(super) fn streamed(
     content_type: &'static str,
     pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
 ) -> Response<Body> {

@@ -35,7 +35,7 @@ const KINDS: [(u32, u32); 6] = [
 ];
 
 /// Does what is asked for with a path of a container.
-pub async fn archive(call: &mut Call, container: Arc<Container>, called: &str) -> Answer {
+pub(super) async fn archive(call: &mut Call, container: Arc<Container>, called: &str) -> Answer {
     let path = call.parameter("path").ok_or_else(|| Refusal::bad("missing parameter: path"))?;
     let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
     match call.method {

@@ -11,7 +11,7 @@ use super::hijack::{self, frame};
 use super::output::{Reader, Stream};
 
 /// Attaches a client. Where the main command does not run yet, it waits for it.
-pub fn attach(call: &mut Call, container: Arc<Container>) -> Answer {
+pub(super) fn attach(call: &mut Call, container: Arc<Container>) -> Answer {
     let has_terminal = container.has_terminal();
     let follows = call.is_set("stream");
     let (out, error) = (call.is_set("stdout"), call.is_set("stderr"));

@@ -15,21 +15,21 @@ use super::answer::Refusal;
 const MOST_DOCUMENT: usize = 4 << 20;
 
 /// A request.
-pub struct Call {
+pub(super) struct Call {
     /// What is done.
-    pub method: Method,
+    pub(super) method: Method,
     /// The parts of the path, decoded, without the version.
-    pub path: Vec<String>,
+    pub(super) path: Vec<String>,
     /// The version that the path names, such as `(1, 41)`.
-    pub version: Option<(u32, u32)>,
+    pub(super) version: Option<(u32, u32)>,
     parameters: HashMap<String, String>,
     /// The request itself.
-    pub request: Request<Incoming>,
+    pub(super) request: Request<Incoming>,
 }
 
 impl Call {
     /// Takes a request apart.
-    pub fn new(request: Request<Incoming>) -> Call {
+    pub(super) fn new(request: Request<Incoming>) -> Call {
         let decode = |part: &str| {
             percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned()
         };
@@ -45,12 +45,12 @@ impl Call {
     }
 
     /// Returns a parameter that is not empty.
-    pub fn parameter(&self, name: &str) -> Option<&str> {
+    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// Tells whether a parameter is set, as Docker reads it.
-    pub fn is_set(&self, name: &str) -> bool {
+    pub(super) fn is_set(&self, name: &str) -> bool {
         let value = self.parameter(name).unwrap_or("0").to_lowercase();
         !matches!(value.as_str(), "0" | "no" | "false" | "none")
     }
@@ -59,14 +59,14 @@ impl Call {
     ///
     /// # Errors
     /// Where it is there and no number.
-    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Refusal> {
+    pub(super) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Refusal> {
         let Some(text) = self.parameter(name) else { return Ok(None) };
         let wrong = |_| Refusal::bad(format!("`{name}={text}` is not a number"));
         text.parse().map(Some).map_err(wrong)
     }
 
     /// Reads the body to its end; it is a document, and small.
-    pub async fn bytes(&mut self) -> Result<Bytes, Refusal> {
+    pub(super) async fn bytes(&mut self) -> Result<Bytes, Refusal> {
         let body = Limited::new(self.request.body_mut(), MOST_DOCUMENT);
         let read = body.collect().await;
         let failed = |error| Refusal::bad(format!("cannot read the body: {error}"));
@@ -74,7 +74,7 @@ impl Call {
     }
 
     /// Reads the document of the body; without one it is an empty object.
-    pub async fn value(&mut self) -> Result<Value, Refusal> {
+    pub(super) async fn value(&mut self) -> Result<Value, Refusal> {
         let bytes = self.bytes().await?;
         if bytes.is_empty() {
             return Ok(Value::Object(serde_json::Map::new()));
@@ -83,14 +83,14 @@ impl Call {
     }
 
     /// Reads the document of the body as what it has to be.
-    pub async fn document<T: DeserializeOwned>(&mut self) -> Result<T, Refusal> {
+    pub(super) async fn document<T: DeserializeOwned>(&mut self) -> Result<T, Refusal> {
         let value = self.value().await?;
         serde_json::from_value(value).map_err(|error| not_a_document(&error))
     }
 }
 
 /// Turns fields that are one word into lists, as Docker takes both.
-pub fn words_as_lists(value: &mut Value, fields: &[&str]) {
+pub(super) fn words_as_lists(value: &mut Value, fields: &[&str]) {
     for field in fields {
         if let Some(word @ Value::String(_)) = value.get_mut(*field) {
             *word = Value::Array(vec![word.take()]);
@@ -99,7 +99,7 @@ pub fn words_as_lists(value: &mut Value, fields: &[&str]) {
 }
 
 /// Refuses a body.
-pub fn not_a_document(error: &serde_json::Error) -> Refusal {
+pub(super) fn not_a_document(error: &serde_json::Error) -> Refusal {
     Refusal::bad(format!("invalid JSON: {error}"))
 }
 

@@ -18,14 +18,14 @@ fn plain(name: &str) -> String {
 }
 
 /// Returns which of the asked-for capabilities the root of a session does not have.
-pub fn not_given(wanted: &[String]) -> Vec<&String> {
+pub(super) fn not_given(wanted: &[String]) -> Vec<&String> {
     let is_given = |name: &str| GIVEN.iter().any(|(known, _)| *known == name);
     wanted.iter().filter(|name| !is_given(&plain(name))).collect()
 }
 
 /// Returns the dropped capabilities as a bit for each; those that nobody has need no bit. What is
 /// dropped with all and asked for by name stays.
-pub fn dropped(dropped: &[String], added: &[String]) -> u64 {
+pub(super) fn dropped(dropped: &[String], added: &[String]) -> u64 {
     let names = |list: &[String]| list.iter().map(|name| plain(name)).collect::<Vec<_>>();
     let (dropped, added) = (names(dropped), names(added));
     let all = dropped.iter().any(|name| name == "ALL");

@@ -45,7 +45,7 @@ const SIGNALS: [(&str, i32); 31] = [
 ///
 /// # Errors
 /// Where there is no such signal.
-pub fn signal(text: &str) -> Result<i32, Refusal> {
+pub(super) fn signal(text: &str) -> Result<i32, Refusal> {
     let wrong = || Refusal::bad(format!("invalid signal: {text}"));
     if let Ok(number) = text.parse::<i32>() {
         return if (1..64).contains(&number) { Ok(number) } else { Err(wrong()) };
@@ -60,7 +60,7 @@ pub fn signal(text: &str) -> Result<i32, Refusal> {
 ///
 /// # Errors
 /// Where one has no name.
-pub fn variables(
+pub(super) fn variables(
     list: &[String],
     warnings: &mut Vec<String>,
 ) -> Result<BTreeMap<String, String>, Refusal> {
@@ -76,7 +76,7 @@ pub fn variables(
 }
 
 /// Returns the exit code of a command as a shell has it, and whether memory was the reason.
-pub fn exit_code(end: &ExecEnd) -> (i32, bool) {
+pub(super) fn exit_code(end: &ExecEnd) -> (i32, bool) {
     match end {
         ExecEnd::Exited(code) => (*code, false),
         ExecEnd::Signaled(signal) => (128 + signal, false),
@@ -89,7 +89,7 @@ pub fn exit_code(end: &ExecEnd) -> (i32, bool) {
 }
 
 /// Says why a command could not be started, in the words that Docker's clients look for.
-pub fn not_started(why: &NotStarted, program: &str, user: Option<&str>) -> String {
+pub(super) fn not_started(why: &NotStarted, program: &str, user: Option<&str>) -> String {
     let exec = "unable to start container process";
     if why.program_missing {
         let place = if program.contains('/') { "" } else { " in $PATH" };

@@ -15,11 +15,12 @@ use super::call::Call;
 use super::container::Container;
 use super::description::labels;
 use super::id::new_id;
+use super::images;
 use super::server::Server;
 use super::state::Status;
 
 /// Makes an image of a container. Unless the client says otherwise, what runs is held meanwhile.
-pub async fn commit(server: &Arc<Server>, call: &mut Call) -> Answer {
+pub(super) async fn commit(server: &Arc<Server>, call: &mut Call) -> Answer {
     let called = call.parameter("container").unwrap_or_default();
     let container = server.find(called)?;
     if call.parameter("changes").is_some() {
@@ -31,6 +32,9 @@ pub async fn commit(server: &Arc<Server>, call: &mut Call) -> Answer {
         // An image without a name is collected.
         (None, _) => vec![format!("imgforge/commit:{}", &new_id()[..12])],
     };
+    for tag in &tags {
+        images::reference_of(tag)?;
+    }
     let holds = call.parameter("pause").is_none() || call.is_set("pause");
     let _turn = container.turn.lock().await;
     let holds = holds && container.state.now().status == Status::Running;

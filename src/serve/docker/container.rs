@@ -35,26 +35,26 @@ const STOP: i64 = 10;
 const TERMINAL: WindowSize = WindowSize { rows: 24, columns: 80 };
 
 /// A container.
-pub struct Container {
+pub(super) struct Container {
     /// 64 hexadecimal digits.
-    pub id: String,
+    pub(super) id: String,
     pub(super) name: Mutex<String>,
     /// When it was created.
-    pub created_at: Timestamp,
+    pub(super) created_at: Timestamp,
     /// What was asked for.
-    pub body: ContainerCreateBody,
+    pub(super) body: ContainerCreateBody,
     /// The image.
-    pub image: Image,
+    pub(super) image: Image,
     /// Program and arguments of the main command.
-    pub command: Vec<String>,
+    pub(super) command: Vec<String>,
     /// The session.
-    pub session: Arc<dyn SandboxSession>,
+    pub(super) session: Arc<dyn SandboxSession>,
     /// Its state.
-    pub state: Watched,
+    pub(super) state: Watched,
     /// What the main command wrote.
-    pub output: Arc<Output>,
+    pub(super) output: Arc<Output>,
     /// What of it is published.
-    pub ports: Ports,
+    pub(super) ports: Ports,
     pub(super) main: Mutex<Option<Arc<dyn ExecHandle>>>,
     pub(super) input: tokio::sync::Mutex<Option<Box<dyn AsyncWrite + Send + Unpin>>>,
     /// Whoever starts, stops or removes it has this.
@@ -63,29 +63,29 @@ pub struct Container {
 
 impl Container {
     /// Returns the name, without a slash.
-    pub fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         self.name.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns what was asked for of the host.
-    pub fn host_config(&self) -> &HostConfig {
+    pub(super) fn host_config(&self) -> &HostConfig {
         static NONE: std::sync::LazyLock<HostConfig> =
             std::sync::LazyLock::new(HostConfig::default);
         self.body.host_config.as_ref().unwrap_or(&NONE)
     }
 
     /// Tells whether the main command has a terminal.
-    pub fn has_terminal(&self) -> bool {
+    pub(super) fn has_terminal(&self) -> bool {
         self.body.tty == Some(true)
     }
 
     /// Tells whether the main command has an input.
-    pub fn has_input(&self) -> bool {
+    pub(super) fn has_input(&self) -> bool {
         self.body.open_stdin == Some(true)
     }
 
     /// Tells whether the end of an attached client's input is that of the main command's.
-    pub fn closes_input(&self) -> bool {
+    pub(super) fn closes_input(&self) -> bool {
         self.body.stdin_once == Some(true)
     }
 
@@ -93,7 +93,7 @@ impl Container {
     ///
     /// # Errors
     /// Where it does not, or is held.
-    pub fn running(&self, called: &str) -> Result<State, Refusal> {
+    pub(super) fn running(&self, called: &str) -> Result<State, Refusal> {
         let state = self.state.now();
         match state.status {
             Status::Running => Ok(state),
@@ -114,7 +114,7 @@ impl Container {
     ///
     /// # Errors
     /// Where it cannot be started: nothing runs then.
-    pub async fn start(self: &Arc<Container>) -> Result<Option<Run>, Refusal> {
+    pub(super) async fn start(self: &Arc<Container>) -> Result<Option<Run>, Refusal> {
         let _turn = self.turn.lock().await;
         let state = self.state.now();
         if state.is_removed {
@@ -176,7 +176,7 @@ impl Container {
 
     /// Gives the output of the main command to whoever reads it, until it has ended. Then every
     /// process of the container is killed, as Docker does.
-    pub async fn follow(self: &Arc<Container>, run: Run) {
+    pub(super) async fn follow(self: &Arc<Container>, run: Run) {
         let Run { mut output, handle } = run;
         let ended = handle.end();
         tokio::pin!(ended);
@@ -218,7 +218,7 @@ impl Container {
     }
 
     /// Writes to the input of the main command; what it does not read is lost.
-    pub async fn write(&self, bytes: &[u8]) {
+    pub(super) async fn write(&self, bytes: &[u8]) {
         let mut input = self.input.lock().await;
         if let Some(writer) = input.as_mut() {
             let written = async {
@@ -232,7 +232,7 @@ impl Container {
     }
 
     /// Ends the input of the main command.
-    pub async fn end_input(&self) {
+    pub(super) async fn end_input(&self) {
         if self.has_terminal() {
             return;
         }
@@ -242,7 +242,7 @@ impl Container {
     }
 
     /// Sends a signal to the main command; `SIGKILL` ends every process.
-    pub async fn signal(&self, signal: i32) -> Result<(), Refusal> {
+    pub(super) async fn signal(&self, signal: i32) -> Result<(), Refusal> {
         if signal == libc::SIGKILL {
             return Ok(self.session.signal_all(libc::SIGKILL).await?);
         }
@@ -253,7 +253,7 @@ impl Container {
     }
 
     /// Gives the terminal of the main command another size.
-    pub async fn resize(&self, size: WindowSize) -> Result<(), Refusal> {
+    pub(super) async fn resize(&self, size: WindowSize) -> Result<(), Refusal> {
         match self.handle() {
             Some(handle) => Ok(handle.resize(size).await?),
             None => Err(Refusal::conflict(format!("Container {} is not running", self.id))),
@@ -262,7 +262,11 @@ impl Container {
 
     /// Stops the main command: it is asked to end, and killed when it has not within a time (in
     /// seconds; negative is without end). Tells whether it ran.
-    pub async fn stop(&self, signal: Option<i32>, seconds: Option<i64>) -> Result<bool, Refusal> {
+    pub(super) async fn stop(
+        &self,
+        signal: Option<i32>,
+        seconds: Option<i64>,
+    ) -> Result<bool, Refusal> {
         let _turn = self.turn.lock().await;
         let state = self.state.now();
         if !state.status.is_alive() {
@@ -310,7 +314,7 @@ impl Container {
     }
 
     /// Holds all processes, or lets them go on.
-    pub async fn pause(&self, hold: bool) -> Result<(), Refusal> {
+    pub(super) async fn pause(&self, hold: bool) -> Result<(), Refusal> {
         let _turn = self.turn.lock().await;
         let (id, status) = (&self.id, self.state.now().status);
         match (hold, status) {
@@ -337,13 +341,13 @@ impl Container {
 }
 
 /// A main command under way.
-pub struct Run {
+pub(super) struct Run {
     output: BoxStream<'static, EngineResult<Written>>,
     handle: Arc<dyn ExecHandle>,
 }
 
 /// Reads the size of a terminal, lines first; `None` where it has no lines or no columns.
-pub fn window(size: Option<&[usize]>) -> Option<WindowSize> {
+pub(super) fn window(size: Option<&[usize]>) -> Option<WindowSize> {
     let [rows, columns] = size? else { return None };
     let size = |number: usize| u16::try_from(number).ok().filter(|number| *number > 0);
     Some(WindowSize { rows: size(*rows)?, columns: size(*columns)? })

@@ -31,7 +31,7 @@ use super::state::Watched;
 const LEAST_MEMORY: i64 = 6 << 20;
 
 /// Creates a container: its session starts, and its main command does not.
-pub async fn create(server: &Arc<Server>, call: &mut Call) -> Answer {
+pub(super) async fn create(server: &Arc<Server>, call: &mut Call) -> Answer {
     let mut value = call.value().await?;
     words_as_lists(&mut value, &["Cmd", "Entrypoint"]);
     let body: ContainerCreateBody =
@@ -86,7 +86,7 @@ pub async fn create(server: &Arc<Server>, call: &mut Call) -> Answer {
 ///
 /// # Errors
 /// Where it has other characters than Docker allows.
-pub fn check_name(name: &str) -> Result<&str, Refusal> {
+pub(super) fn check_name(name: &str) -> Result<&str, Refusal> {
     static NAME: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new("^/?[a-zA-Z0-9][a-zA-Z0-9_.-]+$").expect("the expression is valid")
     });
@@ -99,7 +99,7 @@ pub fn check_name(name: &str) -> Result<&str, Refusal> {
 }
 
 /// Returns the name of a container, which no other has.
-pub fn name(server: &Server, wanted: Option<String>, id: &str) -> Result<String, Refusal> {
+pub(super) fn name(server: &Server, wanted: Option<String>, id: &str) -> Result<String, Refusal> {
     let Some(wanted) = wanted else { return Ok(format!("session-{}", &id[..12])) };
     let name = check_name(&wanted)?;
     match server.all().iter().find(|other| other.name() == name) {

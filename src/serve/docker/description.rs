@@ -18,7 +18,7 @@ use super::state::{State, Status};
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// Describes a container.
-pub fn inspect(server: &Server, container: &Container) -> Answer {
+pub(super) fn inspect(server: &Server, container: &Container) -> Answer {
     let state = container.state.now();
     let (program, arguments) =
         container.command.split_first().map_or(("", &[][..]), |split| (split.0.as_str(), split.1));
@@ -97,7 +97,7 @@ fn state_of(state: &State) -> Value {
 }
 
 /// Returns the labels of the image, and those that were asked for.
-pub fn labels(container: &Container) -> BTreeMap<String, String> {
+pub(super) fn labels(container: &Container) -> BTreeMap<String, String> {
     let mut labels = container.image.config.labels.clone();
     labels.extend(container.body.labels.clone().unwrap_or_default());
     labels
@@ -151,7 +151,7 @@ fn config(container: &Container) -> Value {
 }
 
 /// Returns what is mounted.
-pub fn mount_points(server: &Server, container: &Container) -> Value {
+pub(super) fn mount_points(server: &Server, container: &Container) -> Value {
     let allowed = &server.settings.allowed_binds;
     let mounts = mounts::read(container.host_config(), allowed, &mut Vec::new());
     let mounts = mounts.unwrap_or_default();

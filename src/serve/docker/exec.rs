@@ -31,11 +31,11 @@ const SILENCE: Duration = Duration::from_millis(100);
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// A command of a container.
-pub struct ContainerExec {
+pub(super) struct ContainerExec {
     /// 64 hexadecimal digits.
-    pub id: String,
+    pub(super) id: String,
     /// Where it runs.
-    pub container: Arc<Container>,
+    pub(super) container: Arc<Container>,
     config: ExecConfig,
     state: Mutex<ExecState>,
 }
@@ -59,12 +59,12 @@ impl ContainerExec {
     }
 
     /// Makes a command that nobody has started.
-    pub fn new(container: Arc<Container>, config: ExecConfig) -> ContainerExec {
+    pub(super) fn new(container: Arc<Container>, config: ExecConfig) -> ContainerExec {
         ContainerExec { id: new_id(), container, config, state: Mutex::default() }
     }
 
     /// Tells whether it has ended.
-    pub fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.with(|state| state.exit_code.is_some())
     }
 
@@ -108,7 +108,7 @@ impl ContainerExec {
 }
 
 /// Starts a command. What can be refused is refused before the connection becomes a stream.
-pub async fn start(call: &mut Call, exec: Arc<ContainerExec>) -> Answer {
+pub(super) async fn start(call: &mut Call, exec: Arc<ContainerExec>) -> Answer {
     let config: ExecStartConfig = call.document().await?;
     exec.container.running(&exec.container.id)?;
     let request = exec.request(window(config.console_size.as_deref()))?;
@@ -223,7 +223,7 @@ fn words(exec: &ContainerExec, end: &ExecEnd) -> String {
 }
 
 /// Describes a command.
-pub fn inspect(exec: &ContainerExec) -> Answer {
+pub(super) fn inspect(exec: &ContainerExec) -> Answer {
     let config = &exec.config;
     let words = config.cmd.clone().unwrap_or_default();
     let (is_running, exit_code, process) =
@@ -251,7 +251,7 @@ pub fn inspect(exec: &ContainerExec) -> Answer {
 }
 
 /// Gives the terminal of a command another size.
-pub async fn resize(call: &Call, exec: &ContainerExec) -> Answer {
+pub(super) async fn resize(call: &Call, exec: &ContainerExec) -> Answer {
     let size = size(call)?;
     let handle = exec.with(|state| state.handle.clone());
     if let Some(handle) = handle {
@@ -261,7 +261,7 @@ pub async fn resize(call: &Call, exec: &ContainerExec) -> Answer {
 }
 
 /// Reads the size of a terminal from the parameters.
-pub fn size(call: &Call) -> Result<WindowSize, Refusal> {
+pub(super) fn size(call: &Call) -> Result<WindowSize, Refusal> {
     let (rows, columns) = (call.number("h")?, call.number("w")?);
     window(Some(&[rows.unwrap_or(0), columns.unwrap_or(0)]))
         .ok_or_else(|| Refusal::bad("a terminal has lines (`h`) and columns (`w`)"))

@@ -16,7 +16,7 @@ use super::server::Server;
 const REMEMBERED: usize = 256;
 
 /// Makes a command, which is started later.
-pub async fn create(
+pub(super) async fn create(
     server: &Server,
     call: &mut Call,
     container: Arc<Container>,

@@ -9,14 +9,14 @@ use super::call::Call;
 
 /// Filters of a list.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Filters(BTreeMap<String, Vec<String>>);
+pub(super) struct Filters(BTreeMap<String, Vec<String>>);
 
 impl Filters {
     /// Reads the filters of a request: `{"name": ["a"]}`, or `{"name": {"a": true}}`.
     ///
     /// # Errors
     /// Where a name is none of `known`, or the text is no such document.
-    pub fn of(call: &Call, known: &[&str]) -> Result<Filters, Refusal> {
+    pub(super) fn of(call: &Call, known: &[&str]) -> Result<Filters, Refusal> {
         let Some(text) = call.parameter("filters") else { return Ok(Filters::default()) };
         Filters::read(text, known)
     }
@@ -43,18 +43,18 @@ impl Filters {
     }
 
     /// Returns the values of a filter.
-    pub fn values(&self, name: &str) -> &[String] {
+    pub(super) fn values(&self, name: &str) -> &[String] {
         self.0.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// Tells whether one of the values of a filter holds, or there is none.
-    pub fn any(&self, name: &str, holds: impl FnMut(&String) -> bool) -> bool {
+    pub(super) fn any(&self, name: &str, holds: impl FnMut(&String) -> bool) -> bool {
         let values = self.values(name);
         values.is_empty() || values.iter().any(holds)
     }
 
     /// Tells whether all labels that are asked for, `NAME` or `NAME=VALUE`, are among these.
-    pub fn labels<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> bool {
+    pub(super) fn labels<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.values("label").iter().all(|wanted| match wanted.split_once('=') {
             Some((name, value)) => get(name) == Some(value),
             None => get(wanted).is_some(),

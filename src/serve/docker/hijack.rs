@@ -17,25 +17,25 @@ use super::call::Call;
 use super::output::Stream;
 
 /// The media type of one output, or of a terminal.
-pub const RAW: &str = "application/vnd.docker.raw-stream";
+pub(super) const RAW: &str = "application/vnd.docker.raw-stream";
 
 /// The media type of two outputs in frames.
-pub const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
+pub(super) const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
 
 /// How long a client may take to close a stream that has ended.
 const CLOSING: Duration = Duration::from_secs(1);
 
 /// A client of a stream.
-pub struct Client {
+pub(super) struct Client {
     /// Takes what is sent to it; fails once it has left.
-    pub output: mpsc::Sender<Bytes>,
+    pub(super) output: mpsc::Sender<Bytes>,
     /// Gives what it sends, until it closes its half.
-    pub input: mpsc::Receiver<Bytes>,
+    pub(super) input: mpsc::Receiver<Bytes>,
 }
 
 /// Makes a stream of the connection where the client asked for that (status 101), else of the body of
 /// the answer (200), which has no input.
-pub fn open(call: &mut Call, has_terminal: bool) -> (Response<Body>, Client) {
+pub(super) fn open(call: &mut Call, has_terminal: bool) -> (Response<Body>, Client) {
     let content_type = if has_terminal { RAW } else { MULTIPLEXED };
     let (output, to_send) = mpsc::channel(8);
     let (received, input) = mpsc::channel(8);
@@ -97,7 +97,7 @@ async fn carry(
 }
 
 /// Makes a frame of a piece of output; on a terminal there are none.
-pub fn frame(has_terminal: bool, stream: Stream, bytes: Bytes) -> Bytes {
+pub(super) fn frame(has_terminal: bool, stream: Stream, bytes: Bytes) -> Bytes {
     if has_terminal {
         return bytes;
     }

@@ -1,6 +1,6 @@
 //! Ids of containers, commands and networks.
 
 /// Makes an id: 64 hexadecimal digits.
-pub fn new_id() -> String {
+pub(super) fn new_id() -> String {
     hex::encode(rand::random::<[u8; 32]>())
 }

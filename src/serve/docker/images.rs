@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
+use crate::engine::reference::Reference;
 use crate::engine::{Image, ImageConfig};
 
 use super::answer::{Answer, Refusal, empty, found};
@@ -22,7 +23,7 @@ const KNOWN: [&str; 3] = ["reference", "label", "dangling"];
 ///
 /// # Errors
 /// Where there is none.
-pub async fn needed(server: &Server, reference: &str) -> Result<Image, Refusal> {
+pub(super) async fn needed(server: &Server, reference: &str) -> Result<Image, Refusal> {
     if let Some(image) = server.engine.inspect(reference).await? {
         return Ok(image);
     }
@@ -47,7 +48,7 @@ fn hex_of(id: &str) -> &str {
 }
 
 /// Lists images.
-pub async fn list(server: &Server, call: &Call) -> Answer {
+pub(super) async fn list(server: &Server, call: &Call) -> Answer {
     let filters = Filters::of(call, &KNOWN)?;
     let all = server.engine.images().await?;
     let mut rows = Vec::new();
@@ -87,20 +88,29 @@ fn is_reference(tag: &str, pattern: &str) -> bool {
     glob.matches_with(tag, options) || glob.matches_with(repository, options)
 }
 
+/// Reads the name of an image.
+///
+/// # Errors
+/// Where it is none.
+pub(super) fn reference_of(name: &str) -> Result<Reference, Refusal> {
+    let wrong = |_| Refusal::bad(format!("invalid reference format: {name}"));
+    name.parse().map_err(wrong)
+}
+
 /// Gives an image one more name.
-pub async fn tag(server: &Server, call: &Call, reference: &str) -> Answer {
+pub(super) async fn tag(server: &Server, call: &Call, reference: &str) -> Answer {
     let image = needed(server, reference).await?;
     let repository = call.parameter("repo").ok_or_else(|| Refusal::bad("a `repo` is needed"))?;
     let name = match call.parameter("tag") {
         Some(tag) => format!("{repository}:{tag}"),
         None => repository.to_owned(),
     };
-    server.engine.tag(image.id.as_str(), &name).await?;
+    server.engine.tag(image.id.as_str(), &reference_of(&name)?).await?;
     Ok(empty(StatusCode::CREATED))
 }
 
 /// Takes a name from an image, and the image away with its last name.
-pub async fn remove(server: &Server, call: &Call, reference: &str) -> Answer {
+pub(super) async fn remove(server: &Server, call: &Call, reference: &str) -> Answer {
     let image = needed(server, reference).await?;
     let is_id = hex_of(image.id.as_str()).starts_with(hex_of(reference));
     let force = call.is_set("force");
@@ -143,7 +153,7 @@ fn is_named(tag: &str, reference: &str) -> bool {
 }
 
 /// Describes an image.
-pub async fn inspect(server: &Server, reference: &str) -> Answer {
+pub(super) async fn inspect(server: &Server, reference: &str) -> Answer {
     let image = needed(server, reference).await?;
     let layers: Vec<String> = image.diff_ids.iter().map(ToString::to_string).collect();
     let platform = image.platform.to_string();

@@ -19,7 +19,7 @@ const KNOWN: [&str; 8] =
     ["name", "id", "label", "status", "ancestor", "exited", "network", "health"];
 
 /// Lists containers, the newest first; without `all` those that run.
-pub fn list(server: &Server, call: &Call) -> Answer {
+pub(super) fn list(server: &Server, call: &Call) -> Answer {
     let filters = Filters::of(call, &KNOWN)?;
     let names = filters.values("name").iter().map(|text| {
         Regex::new(text).map_err(|_| Refusal::bad(format!("invalid filter 'name={text}'")))

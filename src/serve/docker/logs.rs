@@ -53,7 +53,7 @@ impl Wanted {
 }
 
 /// Shows the log of a container.
-pub fn logs(call: &Call, container: &Arc<Container>) -> Answer {
+pub(super) fn logs(call: &Call, container: &Arc<Container>) -> Answer {
     let wanted = Wanted {
         out: call.is_set("stdout"),
         error: call.is_set("stderr"),

@@ -19,11 +19,6 @@ impl AllowedBinds {
         AllowedBinds(directories.iter().filter_map(|path| path.canonicalize().ok()).collect())
     }
 
-    /// Returns the directories.
-    pub fn directories(&self) -> &[PathBuf] {
-        &self.0
-    }
-
     /// Finds what a container asks for. A directory that is not there is made where `make` is set, as
     /// Docker does.
     fn find(&self, source: &str, make: bool) -> Result<PathBuf, Refusal> {
@@ -61,20 +56,20 @@ impl AllowedBinds {
 
 /// What is mounted in a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Mounts {
+pub(super) struct Mounts {
     /// Of the host.
-    pub binds: Vec<HostBind>,
+    pub(super) binds: Vec<HostBind>,
     /// In memory.
-    pub tmpfs: Vec<Tmpfs>,
+    pub(super) tmpfs: Vec<Tmpfs>,
     /// Made where they are not there: volumes without a name are files of the container here.
-    pub directories: Vec<String>,
+    pub(super) directories: Vec<String>,
 }
 
 /// Reads what a container asks for.
 ///
 /// # Errors
 /// Where it is not allowed, not there, or no mount.
-pub fn read(
+pub(super) fn read(
     host: &HostConfig,
     allowed: &AllowedBinds,
     warnings: &mut Vec<String>,
@@ -125,7 +120,7 @@ fn split(text: &str) -> Result<(&str, &str, &str), Refusal> {
 ///
 /// # Errors
 /// Where it is not absolute, climbs, or is `/`.
-pub fn target_of(text: &str) -> Result<String, Refusal> {
+pub(super) fn target_of(text: &str) -> Result<String, Refusal> {
     let path = Path::new(text);
     let climbs = path.components().any(|part| part == std::path::Component::ParentDir);
     match path.is_absolute() && path.parent().is_some() && !climbs && !text.contains('\0') {

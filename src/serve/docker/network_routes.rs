@@ -22,7 +22,7 @@ fn absent(called: &str) -> Refusal {
 }
 
 /// Lists networks.
-pub fn list(server: &Server, call: &Call) -> Answer {
+pub(super) fn list(server: &Server, call: &Call) -> Answer {
     let filters = Filters::of(call, &KNOWN)?;
     let all = server.networks.with(|all| all.clone());
     let is_own = |network: &Network| OWN.iter().any(|(name, _)| *name == network.name);
@@ -43,7 +43,7 @@ pub fn list(server: &Server, call: &Call) -> Answer {
 }
 
 /// Describes a network.
-pub fn inspect(server: &Server, called: &str) -> Answer {
+pub(super) fn inspect(server: &Server, called: &str) -> Answer {
     let network = server.networks.with(|all| Some(all[position(all, called)?].clone()));
     let network = network.ok_or_else(|| absent(called))?;
     found(&description(server, &network))
@@ -82,7 +82,7 @@ fn description(server: &Server, network: &Network) -> Value {
 }
 
 /// Makes a network.
-pub async fn create(server: &Server, call: &mut Call) -> Answer {
+pub(super) async fn create(server: &Server, call: &mut Call) -> Answer {
     let request: NetworkCreateRequest = call.document().await?;
     let name = request.name.clone();
     if name.is_empty() || name.contains(['/', ' ']) {
@@ -113,7 +113,7 @@ pub async fn create(server: &Server, call: &mut Call) -> Answer {
 }
 
 /// Removes a network that nothing is in.
-pub fn remove(server: &Server, called: &str) -> Answer {
+pub(super) fn remove(server: &Server, called: &str) -> Answer {
     server.networks.with(|all| {
         let at = position(all, called).ok_or_else(|| absent(called))?;
         let network = &all[at];

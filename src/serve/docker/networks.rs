@@ -10,31 +10,32 @@ use serde_json::{Value, json};
 use crate::key::Digest;
 
 /// The networks that are always there, and their drivers.
-pub const OWN: [(&str, &str); 3] = [("bridge", "bridge"), ("host", "host"), ("none", "null")];
+pub(super) const OWN: [(&str, &str); 3] =
+    [("bridge", "bridge"), ("host", "host"), ("none", "null")];
 
 /// A network.
 #[derive(Debug, Clone)]
-pub struct Network {
+pub(super) struct Network {
     /// Its id, 64 hexadecimal digits.
-    pub id: String,
+    pub(super) id: String,
     /// Its name.
-    pub name: String,
+    pub(super) name: String,
     /// Its driver.
-    pub driver: String,
+    pub(super) driver: String,
     /// When it was made.
-    pub created_at: Timestamp,
+    pub(super) created_at: Timestamp,
     /// What was asked for.
-    pub request: NetworkCreateRequest,
+    pub(super) request: NetworkCreateRequest,
     /// The ids of its containers, with their other names in it.
-    pub members: BTreeMap<String, Vec<String>>,
+    pub(super) members: BTreeMap<String, Vec<String>>,
 }
 
 /// The networks of a server.
-pub struct Networks(Mutex<Vec<Network>>);
+pub(super) struct Networks(Mutex<Vec<Network>>);
 
 impl Networks {
     /// Makes those that are always there.
-    pub fn new() -> Networks {
+    pub(super) fn new() -> Networks {
         let own = OWN.map(|(name, driver)| Network {
             id: Digest::of(format!("network {name}")).to_string(),
             name: name.to_owned(),
@@ -47,17 +48,17 @@ impl Networks {
     }
 
     /// Does something with all of them at once.
-    pub fn with<T>(&self, work: impl FnOnce(&mut Vec<Network>) -> T) -> T {
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Vec<Network>) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Tells whether there is a network of a name or an id.
-    pub fn has(&self, called: &str) -> bool {
+    pub(super) fn has(&self, called: &str) -> bool {
         self.with(|all| position(all, called).is_some())
     }
 
     /// Makes a container a member of the networks that it names.
-    pub fn join(&self, container: &str, mode: &str, config: Option<&NetworkingConfig>) {
+    pub(super) fn join(&self, container: &str, mode: &str, config: Option<&NetworkingConfig>) {
         let mode = if matches!(mode, "" | "default") { "bridge" } else { mode };
         let none = Default::default();
         let named = config.and_then(|config| config.endpoints_config.as_ref()).unwrap_or(&none);
@@ -75,7 +76,7 @@ impl Networks {
     }
 
     /// Takes a container out of all networks.
-    pub fn leave(&self, container: &str) {
+    pub(super) fn leave(&self, container: &str) {
         self.with(|all| {
             for network in all {
                 network.members.remove(container);
@@ -84,14 +85,14 @@ impl Networks {
     }
 
     /// Tells whether a container is a member of a network.
-    pub fn is_in(&self, container: &str, called: &str) -> bool {
+    pub(super) fn is_in(&self, container: &str, called: &str) -> bool {
         self.with(|all| {
             position(all, called).is_some_and(|at| all[at].members.contains_key(container))
         })
     }
 
     /// Returns the networks of a container, as `inspect` has them.
-    pub fn endpoints(&self, container: &str) -> Value {
+    pub(super) fn endpoints(&self, container: &str) -> Value {
         self.with(|all| {
             let mut endpoints = serde_json::Map::new();
             for network in all.iter() {
@@ -114,7 +115,7 @@ impl Networks {
 }
 
 /// Finds a network by its name, its id, or the beginning of its id.
-pub fn position(all: &[Network], called: &str) -> Option<usize> {
+pub(super) fn position(all: &[Network], called: &str) -> Option<usize> {
     let exact = all.iter().position(|one| one.name == called || one.id == called);
     let begins = || all.iter().position(|one| called.len() >= 4 && one.id.starts_with(called));
     exact.or_else(begins)

@@ -18,7 +18,7 @@ const BEHIND: usize = 4 << 20;
 
 /// Which output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
+pub(super) enum Stream {
     /// The standard output, or the terminal.
     Out = 1,
     /// The standard error.
@@ -27,13 +27,13 @@ pub enum Stream {
 
 /// A piece of output.
 #[derive(Debug, Clone)]
-pub struct Piece {
+pub(super) struct Piece {
     /// When it came.
-    pub time: Timestamp,
+    pub(super) time: Timestamp,
     /// Where it was written to.
-    pub stream: Stream,
+    pub(super) stream: Stream,
     /// What was written.
-    pub bytes: Bytes,
+    pub(super) bytes: Bytes,
 }
 
 #[derive(Default)]
@@ -65,7 +65,7 @@ impl Kept {
 
 /// The output of a container.
 #[derive(Default)]
-pub struct Output {
+pub(super) struct Output {
     kept: Mutex<Kept>,
     changed: watch::Sender<()>,
 }
@@ -78,7 +78,7 @@ impl Output {
     }
 
     /// Adds a piece, once all attached readers are near.
-    pub async fn add(&self, stream: Stream, bytes: Bytes) {
+    pub(super) async fn add(&self, stream: Stream, bytes: Bytes) {
         let mut changed = self.changed.subscribe();
         loop {
             changed.mark_unchanged();
@@ -100,18 +100,18 @@ impl Output {
     }
 
     /// Says that the main command has ended, and wrote its last.
-    pub fn end(&self) {
+    pub(super) fn end(&self) {
         self.with(|kept| kept.ends += 1);
     }
 
     /// Says that the container is gone.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.with(|kept| kept.is_gone = true);
     }
 
     /// Reads what is written from now on, until the main command ends; where it does not run, that is
     /// its next run. With `from_start` also what is kept.
-    pub fn attach(self: &Arc<Output>, from_start: bool) -> Reader {
+    pub(super) fn attach(self: &Arc<Output>, from_start: bool) -> Reader {
         self.with(|kept| {
             let number = kept.next_reader;
             kept.next_reader += 1;
@@ -124,20 +124,20 @@ impl Output {
 
     /// Reads what is kept from a piece on, and what follows while the main command runs (`ends` is how
     /// often it has ended when it does not).
-    pub fn read(self: &Arc<Output>, from: u64, until: Option<u64>) -> Reader {
+    pub(super) fn read(self: &Arc<Output>, from: u64, until: Option<u64>) -> Reader {
         Reader { output: self.clone(), position: from, until, attached: None }
     }
 
     /// Returns the pieces that are kept, with the number of the first one, and how often the main
     /// command has ended.
-    pub fn kept(&self) -> (u64, Vec<Piece>, u64) {
+    pub(super) fn kept(&self) -> (u64, Vec<Piece>, u64) {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         (kept.first, kept.pieces.iter().cloned().collect(), kept.ends)
     }
 }
 
 /// Reads an output.
-pub struct Reader {
+pub(super) struct Reader {
     output: Arc<Output>,
     position: u64,
     /// It ends when the main command has ended so often.
@@ -147,7 +147,7 @@ pub struct Reader {
 
 impl Reader {
     /// Returns the next piece; `None` at the end.
-    pub async fn next(&mut self) -> Option<Piece> {
+    pub(super) async fn next(&mut self) -> Option<Piece> {
         let mut changed = self.output.changed.subscribe();
         loop {
             changed.mark_unchanged();

@@ -40,7 +40,7 @@ impl Drop for Published {
 }
 
 /// The ports of a container.
-pub struct Ports {
+pub(super) struct Ports {
     wanted: Vec<Wanted>,
     /// Such as `80/tcp`: what may be published.
     exposed: Vec<String>,
@@ -52,7 +52,10 @@ impl Ports {
     ///
     /// # Errors
     /// Where an address or a port is none.
-    pub fn of(body: &ContainerCreateBody, warnings: &mut Vec<String>) -> Result<Ports, Refusal> {
+    pub(super) fn of(
+        body: &ContainerCreateBody,
+        warnings: &mut Vec<String>,
+    ) -> Result<Ports, Refusal> {
         let host = body.host_config.clone().unwrap_or_default();
         let mut exposed = body.exposed_ports.clone().unwrap_or_default();
         let mut bindings: Vec<_> = host.port_bindings.unwrap_or_default().into_iter().collect();
@@ -90,7 +93,7 @@ impl Ports {
     ///
     /// # Errors
     /// Where a port of the host is taken: none is published then.
-    pub async fn publish(&self, session: &Arc<dyn SandboxSession>) -> Result<(), Refusal> {
+    pub(super) async fn publish(&self, session: &Arc<dyn SandboxSession>) -> Result<(), Refusal> {
         let mut published = Vec::new();
         for wanted in &self.wanted {
             let listener = listen(wanted).await?;
@@ -104,12 +107,12 @@ impl Ports {
     }
 
     /// Withdraws them, and ends their connections.
-    pub fn withdraw(&self) {
+    pub(super) fn withdraw(&self) {
         self.published.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Returns them as `NetworkSettings.Ports` has them.
-    pub fn settings(&self) -> Value {
+    pub(super) fn settings(&self) -> Value {
         let mut ports: BTreeMap<String, Value> =
             self.exposed.iter().map(|port| (port.clone(), Value::Null)).collect();
         for one in self.published.lock().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -126,7 +129,7 @@ impl Ports {
     }
 
     /// Returns them as the list of containers has them.
-    pub fn listed(&self) -> Value {
+    pub(super) fn listed(&self) -> Value {
         let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         let rows = published.iter().map(|one| {
             json!({

@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::causes;
-use crate::engine::{LogSink, reference};
+use crate::engine::LogSink;
 use crate::platform::Platform;
 
 use super::answer::{Answer, Refusal, streamed};
 use super::call::Call;
+use super::images::reference_of;
 use super::server::Server;
 
 /// Gives what an engine says to a client, a document a line.
@@ -29,7 +30,7 @@ impl LogSink for Lines {
 }
 
 /// Pulls an image. What fails before there is something to tell is an error of the request.
-pub async fn pull(server: &Arc<Server>, call: &Call) -> Answer {
+pub(super) async fn pull(server: &Arc<Server>, call: &Call) -> Answer {
     let from = call.parameter("fromImage");
     let from = from.ok_or_else(|| Refusal::unserved("images are pulled, and not imported"))?;
     let name = match call.parameter("tag") {
@@ -37,6 +38,7 @@ pub async fn pull(server: &Arc<Server>, call: &Call) -> Answer {
         Some(tag) => format!("{from}:{tag}"),
         None => from.to_owned(),
     };
+    let name = reference_of(&name)?;
     let platform = match call.parameter("platform") {
         Some(text) => text
             .parse::<Platform>()
@@ -46,12 +48,10 @@ pub async fn pull(server: &Arc<Server>, call: &Call) -> Answer {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let server = server.clone();
     let work = tokio::spawn(async move {
-        let (_, tag) = reference::split_tag(&name);
         let pulled = server.engine.pull(&name, &platform, &Lines(sender.clone())).await;
         let image = pulled?;
         let _ = sender.send(json!({ "status": format!("Digest: {}", image.id) }));
-        let _ =
-            sender.send(json!({ "status": format!("Status: Image is here as {name}"), "id": tag }));
+        let _ = sender.send(json!({ "status": format!("Status: Image is here as {name}") }));
         Ok::<_, crate::engine::EngineError>(())
     });
     let first = receiver.recv().await;

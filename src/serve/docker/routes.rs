@@ -39,7 +39,7 @@ const HEADS: [(&str, &str); 4] = [
 ];
 
 /// Answers a request.
-pub async fn answer(server: &Arc<Server>, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn answer(server: &Arc<Server>, request: Request<Incoming>) -> Response<Body> {
     let mut call = Call::new(request);
     let answer = dispatch(server, &mut call).await;
     let mut response = answer.unwrap_or_else(Refusal::answer);

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
-use jiff::Timestamp;
 
 use crate::engine::{Engine, EngineInfo, Result as EngineResult, SandboxNetwork};
 
@@ -30,15 +29,13 @@ pub struct Settings {
 /// A server of the Docker Engine API.
 pub struct Server {
     /// Keeps the sessions.
-    pub engine: Arc<dyn Engine>,
+    pub(super) engine: Arc<dyn Engine>,
     /// What it is.
-    pub info: EngineInfo,
+    pub(super) info: EngineInfo,
     /// How the server behaves.
-    pub settings: Settings,
+    pub(super) settings: Settings,
     /// The networks.
-    pub networks: Networks,
-    /// When it started.
-    pub started_at: Timestamp,
+    pub(super) networks: Networks,
     containers: Mutex<Vec<Arc<Container>>>,
     execs: Mutex<HashMap<String, Arc<ContainerExec>>>,
     /// Whoever creates a container has this, so that no name is taken twice.
@@ -57,7 +54,6 @@ impl Server {
             info,
             settings,
             networks: Networks::new(),
-            started_at: Timestamp::now(),
             containers: Mutex::default(),
             execs: Mutex::default(),
             names: tokio::sync::Mutex::default(),
@@ -75,12 +71,12 @@ impl Server {
     }
 
     /// Returns all containers, the oldest first.
-    pub fn all(&self) -> Vec<Arc<Container>> {
+    pub(super) fn all(&self) -> Vec<Arc<Container>> {
         self.containers().clone()
     }
 
     /// Adds a container.
-    pub fn add(&self, container: Arc<Container>) {
+    pub(super) fn add(&self, container: Arc<Container>) {
         self.containers().push(container);
     }
 
@@ -88,7 +84,7 @@ impl Server {
     ///
     /// # Errors
     /// Where there is none, or several begin so.
-    pub fn find(&self, called: &str) -> Result<Arc<Container>, Refusal> {
+    pub(super) fn find(&self, called: &str) -> Result<Arc<Container>, Refusal> {
         let name = called.strip_prefix('/').unwrap_or(called);
         let all = self.containers();
         let exact = all.iter().find(|one| one.id == name || one.name() == name);
@@ -109,7 +105,11 @@ impl Server {
     ///
     /// # Errors
     /// Where it runs.
-    pub async fn remove(&self, container: &Arc<Container>, force: bool) -> Result<(), Refusal> {
+    pub(super) async fn remove(
+        &self,
+        container: &Arc<Container>,
+        force: bool,
+    ) -> Result<(), Refusal> {
         let _turn = container.turn.lock().await;
         let status = container.state.now().status;
         if status.is_alive() && !force {
@@ -136,7 +136,7 @@ impl Server {
     }
 
     /// Adds a command, and forgets the oldest ended ones of its container beyond `most`.
-    pub fn add_exec(&self, exec: Arc<ContainerExec>, most: usize) {
+    pub(super) fn add_exec(&self, exec: Arc<ContainerExec>, most: usize) {
         let mut execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
         let of_it = |one: &Arc<ContainerExec>| one.container.id == exec.container.id;
         if execs.values().filter(|one| of_it(one)).count() >= most {
@@ -146,7 +146,7 @@ impl Server {
     }
 
     /// Finds a command.
-    pub fn find_exec(&self, id: &str) -> Result<Arc<ContainerExec>, Refusal> {
+    pub(super) fn find_exec(&self, id: &str) -> Result<Arc<ContainerExec>, Refusal> {
         let execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
         let absent = || Refusal::absent(format!("No such exec instance: {id}"));
         execs.get(id).cloned().ok_or_else(absent)

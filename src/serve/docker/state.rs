@@ -5,7 +5,7 @@ use tokio::sync::watch;
 
 /// What a container is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub(super) enum Status {
     /// Its main command was not started yet.
     Created,
     /// Its main command runs.
@@ -18,7 +18,7 @@ pub enum Status {
 
 impl Status {
     /// Returns its name.
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Status::Created => "created",
             Status::Running => "running",
@@ -28,37 +28,37 @@ impl Status {
     }
 
     /// Tells whether the main command is there.
-    pub fn is_alive(self) -> bool {
+    pub(super) fn is_alive(self) -> bool {
         matches!(self, Status::Running | Status::Paused)
     }
 }
 
 /// The state of a container.
 #[derive(Debug, Clone)]
-pub struct State {
+pub(super) struct State {
     /// What it is.
-    pub status: Status,
+    pub(super) status: Status,
     /// The main command's process, as the container sees it; 0 where it does not run.
-    pub process: i32,
+    pub(super) process: i32,
     /// The last exit code.
-    pub exit_code: i32,
+    pub(super) exit_code: i32,
     /// Why the main command could not be started.
-    pub error: String,
+    pub(super) error: String,
     /// Whether the kernel killed a process at the memory limit.
-    pub out_of_memory: bool,
+    pub(super) out_of_memory: bool,
     /// When the main command was last started.
-    pub started_at: Option<Timestamp>,
+    pub(super) started_at: Option<Timestamp>,
     /// When it last ended.
-    pub finished_at: Option<Timestamp>,
+    pub(super) finished_at: Option<Timestamp>,
     /// How often it has ended.
-    pub ends: u64,
+    pub(super) ends: u64,
     /// Whether the container is gone.
-    pub is_removed: bool,
+    pub(super) is_removed: bool,
 }
 
 /// What happens to a container.
 #[derive(Debug, Clone)]
-pub enum Change {
+pub(super) enum Change {
     /// Its main command runs, as this process.
     Started(i32),
     /// All its processes are held.
@@ -84,11 +84,11 @@ pub enum Change {
 }
 
 /// A state that can be waited for.
-pub struct Watched(watch::Sender<State>);
+pub(super) struct Watched(watch::Sender<State>);
 
 impl Watched {
     /// The state of a container that was just created.
-    pub fn new() -> Watched {
+    pub(super) fn new() -> Watched {
         Watched(watch::Sender::new(State {
             status: Status::Created,
             process: 0,
@@ -103,12 +103,12 @@ impl Watched {
     }
 
     /// Returns the state now.
-    pub fn now(&self) -> State {
+    pub(super) fn now(&self) -> State {
         self.0.borrow().clone()
     }
 
     /// Changes the state: the only way.
-    pub fn set(&self, change: Change) {
+    pub(super) fn set(&self, change: Change) {
         let now = Timestamp::now();
         self.0.send_modify(|state| match change {
             Change::Started(process) => {
@@ -137,7 +137,7 @@ impl Watched {
     }
 
     /// Waits for a state, and returns it.
-    pub async fn until(&self, mut is_it: impl FnMut(&State) -> bool) -> State {
+    pub(super) async fn until(&self, mut is_it: impl FnMut(&State) -> bool) -> State {
         let mut receiver = self.0.subscribe();
         let found = receiver.wait_for(|state| is_it(state)).await.map(|state| state.clone());
         // The sender lives as long as this value.

@@ -28,11 +28,11 @@ const LOSES: &str = "docker-sdk-python";
 
 /// Whether the heads of upgrades are kept apart.
 #[derive(Debug, Clone, Default)]
-pub struct Apart(Arc<AtomicBool>);
+pub(super) struct Apart(Arc<AtomicBool>);
 
 impl Apart {
     /// Looks at who the client is.
-    pub fn look<T>(&self, request: &Request<T>) {
+    pub(super) fn look<T>(&self, request: &Request<T>) {
         let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
         let loses = agent.is_some_and(|agent| agent.contains(LOSES));
         self.0.store(loses, Ordering::Relaxed);
@@ -40,11 +40,11 @@ impl Apart {
 }
 
 /// A connection.
-pub struct Stream(UnixStream, Apart);
+pub(super) struct Stream(UnixStream, Apart);
 
 impl Stream {
     /// Takes a connection over.
-    pub fn new(stream: UnixStream, apart: Apart) -> Stream {
+    pub(super) fn new(stream: UnixStream, apart: Apart) -> Stream {
         Stream(stream, apart)
     }
 }

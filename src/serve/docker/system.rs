@@ -12,16 +12,16 @@ use super::server::Server;
 use super::state::Status;
 
 /// The newest version of the API that is served.
-pub const API: &str = "1.47";
+pub(super) const API: &str = "1.47";
 
 /// The oldest one.
-pub const OLDEST_API: &str = "1.24";
+pub(super) const OLDEST_API: &str = "1.24";
 
 /// The version of Docker whose behaviour is served; clients refuse old ones.
 const ENGINE: &str = "28.0.0";
 
 /// Answers a ping, which tells what is served.
-pub fn ping(call: &Call) -> Answer {
+pub(super) fn ping(call: &Call) -> Answer {
     let mut response = empty(StatusCode::OK);
     if call.method != Method::HEAD {
         *response.body_mut() = whole("OK".into());
@@ -48,7 +48,7 @@ fn architecture() -> &'static str {
 }
 
 /// Says which versions there are.
-pub fn version(server: &Server) -> Answer {
+pub(super) fn version(server: &Server) -> Answer {
     let (kernel, _) = kernel();
     let own = env!("CARGO_PKG_VERSION");
     found(&json!({
@@ -82,7 +82,7 @@ pub fn version(server: &Server) -> Answer {
 }
 
 /// Says what the server is; it asks nobody, because some clients want to know it at every step.
-pub fn info(server: &Server) -> Answer {
+pub(super) fn info(server: &Server) -> Answer {
     let (kernel, name) = kernel();
     let states: Vec<Status> =
         server.all().iter().map(|container| container.state.now().status).collect();

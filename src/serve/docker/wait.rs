@@ -13,7 +13,7 @@ use super::container::Container;
 
 /// Waits for a condition. The head of the answer is sent at once: clients wait for it before they
 /// start the container.
-pub fn wait(call: &Call, container: Arc<Container>) -> Answer {
+pub(super) fn wait(call: &Call, container: Arc<Container>) -> Answer {
     let ends = container.state.now().ends;
     let condition = call.parameter("condition").unwrap_or("not-running").to_owned();
     if !matches!(condition.as_str(), "not-running" | "next-exit" | "removed") {

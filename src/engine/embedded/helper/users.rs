@@ -7,13 +7,13 @@ use super::failure::{Context as _, Failure};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct User {
     /// The user id.
-    pub uid: u32,
+    pub(super) uid: u32,
     /// The group id.
-    pub gid: u32,
+    pub(super) gid: u32,
     /// Further groups.
-    pub groups: Vec<u32>,
+    pub(super) groups: Vec<u32>,
     /// The home directory.
-    pub home: String,
+    pub(super) home: String,
 }
 
 /// Resolves `user`, `user:group`, by name or number, in `/etc/passwd` and `/etc/group`. Where there
@@ -35,7 +35,11 @@ pub(super) fn resolve(text: &str, identity: &Identity) -> Result<User, Failure> 
 }
 
 /// Resolves a user as [`resolve`] does, with more groups.
-pub fn resolve_with(text: &str, groups: &[String], identity: &Identity) -> Result<User, Failure> {
+pub(super) fn resolve_with(
+    text: &str,
+    groups: &[String],
+    identity: &Identity,
+) -> Result<User, Failure> {
     let mut user = resolve(text, identity)?;
     if identity.one_owner() || groups.is_empty() {
         return Ok(user);

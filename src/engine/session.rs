@@ -310,7 +310,7 @@ pub struct ExecSummary {
     /// How it ended.
     pub end: ExecEnd,
     /// Whether a process that it left behind still holds an output: what that writes from now on is
-    /// dropped.
+    /// read and dropped.
     pub background: bool,
     /// When it was started.
     pub started_at: jiff::Timestamp,
@@ -454,13 +454,19 @@ pub trait SandboxSession: Send + Sync {
             }
         }
         let Ended { end, cpu_time } = ended;
+        let background = reader.is_open;
+        if background {
+            // What the command left behind may write on: nobody who reads would end it.
+            let mut rest = output;
+            tokio::spawn(async move { while rest.next().await.is_some() {} });
+        }
         let end = match (cut, end) {
             // The session took the command with it before the limit did.
             (_, end @ (ExecEnd::SessionEnded(_) | ExecEnd::NotStarted(_))) => end,
             (Some(cut), _) => cut,
             (None, end) => end,
         };
-        Ok(ExecSummary { end, background: reader.is_open, started_at, duration, cpu_time })
+        Ok(ExecSummary { end, background, started_at, duration, cpu_time })
     }
 }
 

@@ -136,6 +136,23 @@ fn bytes_of_every_kind_arrive_as_they_were_written() {
 
 #[test]
 #[ignore = "needs an engine"]
+fn what_a_command_left_behind_may_print_after_its_end() {
+    in_a_session(|_, session| async move {
+        let script =
+            "(while :; do echo said; echo said >&2; sleep 0.05; done) & echo $! >/tmp/server";
+        let script = script.replace("/tmp/server", "server");
+        let left = shell(&session, &script).await;
+        assert_eq!(left.summary.end, ExecEnd::Exited(0));
+        assert!(left.summary.background);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let alive = shell(&session, "kill -0 $(cat server)").await;
+        assert_eq!(alive.summary.end, ExecEnd::Exited(0), "{}", error(&alive));
+        shell(&session, "kill -9 $(cat server)").await;
+    });
+}
+
+#[test]
+#[ignore = "needs an engine"]
 fn without_an_input_a_command_reads_the_end() {
     in_a_session(|_, session| async move {
         let read = shell(&session, "cat; echo end; readlink /proc/self/fd/0").await;

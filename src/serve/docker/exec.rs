@@ -170,11 +170,16 @@ async fn carry(
                 ended_at = Some(Instant::now());
             }
             piece = next(&mut output, silence), if is_open => match piece {
-                Some(Ok(Written::Out(bytes))) => send(Stream::Out, bytes).await,
-                Some(Ok(Written::Error(bytes))) => send(Stream::Error, bytes).await,
-                Some(Err(_)) | None => is_open = false,
+                Some(Some(Ok(Written::Out(bytes)))) => send(Stream::Out, bytes).await,
+                Some(Some(Ok(Written::Error(bytes)))) => send(Stream::Error, bytes).await,
+                Some(Some(Err(_)) | None) => is_open = false,
+                None => break,
             },
         }
+    }
+    if is_open {
+        // What the command left behind may write on: nobody who reads would end it.
+        tokio::spawn(async move { while output.next().await.is_some() {} });
     }
     if let Some(fed) = fed {
         fed.abort();
@@ -189,14 +194,14 @@ async fn carry(
     }
 }
 
-/// Returns the next piece; `None` at the end, or where it does not come in time.
+/// Returns the next piece, none at the end; `None` where it does not come in time.
 async fn next<S: futures_util::Stream + Unpin>(
     output: &mut S,
     until: Option<Instant>,
-) -> Option<S::Item> {
+) -> Option<Option<S::Item>> {
     match until {
-        Some(until) => timeout_at(until, output.next()).await.ok().flatten(),
-        None => output.next().await,
+        Some(until) => timeout_at(until, output.next()).await.ok(),
+        None => Some(output.next().await),
     }
 }
 

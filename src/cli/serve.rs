@@ -143,7 +143,6 @@ fn socket_error(error: SocketError) -> Error {
 
 async fn serve(global: &Global, args: &ServeArgs, address: &Address) -> CommandResult {
     let parent = args.with_pid.map(watched).transpose()?;
-    let listening = Listening::on(address).map_err(socket_error)?;
     let options = ForgeOptions { engine: EngineChoice::Embedded, ..global.forge_options() };
     let store = options.open_store()?;
     let scratch = store.scratch_dir().map_err(Error::environment)?;
@@ -156,6 +155,27 @@ async fn serve(global: &Global, args: &ServeArgs, address: &Address) -> CommandR
         allowed_binds: allowed_binds(&args.allow_bind),
         scratch_dir: scratch.path().to_owned(),
     };
+    let server = Server::new(engine, settings).await.map_err(open::engine_failure)?;
+    // From here on signals are watched, so that a server which can be reached ends as it should.
+    let work = async {
+        let listening = Listening::on(address).map_err(socket_error)?;
+        greet(global, args, address);
+        tokio::select! {
+            () = docker::serve(&server, listening.listener()) => {}
+            () = after(args.ttl) => {}
+            () = ended(parent) => {}
+        }
+        Ok::<_, Error>(())
+    };
+    // To be told to end is how a server ends.
+    let worked = unless_interrupted(work).await;
+    server.close().await;
+    worked.unwrap_or(Ok(()))?;
+    Ok(Exit::Success)
+}
+
+/// Says where the server is.
+fn greet(global: &Global, args: &ServeArgs, address: &Address) {
     let network = match args.default_network {
         DefaultNetwork::None => "containers reach no network unless they ask for the host's",
         DefaultNetwork::Host => "containers reach what this host reaches",
@@ -163,22 +183,9 @@ async fn serve(global: &Global, args: &ServeArgs, address: &Address) -> CommandR
     if !global.quiet {
         errln!("serving the Docker Engine API at {address}; {network}");
     }
-    let server = Server::new(engine, settings).await.map_err(open::engine_failure)?;
     if args.print_env {
         print_env(address);
     }
-    let work = async {
-        tokio::select! {
-            () = docker::serve(&server, listening.listener()) => {}
-            () = after(args.ttl) => {}
-            () = ended(parent) => {}
-        }
-    };
-    // To be told to end is how a server ends.
-    let _ = unless_interrupted(work).await;
-    drop(listening);
-    server.close().await;
-    Ok(Exit::Success)
 }
 
 /// Returns the directories below which containers may have files of the host.

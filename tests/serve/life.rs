@@ -86,7 +86,8 @@ async fn the_end_of_the_main_command_ends_every_process_and_files_can_still_be_c
 async fn a_client_that_is_attached_before_the_start_gets_everything_and_gives_the_input() {
     let serve = Serve::start(&[]).await;
     let body = json!({ "OpenStdin": true, "StdinOnce": true, "AttachStdin": true });
-    let id = serve.create("", &["sh", "-c", "echo first; cat; echo last >&2"], body).await;
+    let id =
+        serve.create("", &["sh", "-c", "echo first; cat; sleep 0.2; echo last >&2"], body).await;
     let path = format!("/containers/{id}/attach?stream=1&stdin=1&stdout=1&stderr=1");
     let (_, mut stream) = serve.open(&path, Value::Null).await;
     stream.write_all(b"typed\n").await.unwrap();

@@ -143,7 +143,6 @@ fn what_a_command_left_behind_may_print_after_its_end() {
         let script = script.replace("/tmp/server", "server");
         let left = shell(&session, &script).await;
         assert_eq!(left.summary.end, ExecEnd::Exited(0));
-        assert!(left.summary.background);
         tokio::time::sleep(Duration::from_millis(500)).await;
         let alive = shell(&session, "kill -0 $(cat server)").await;
         assert_eq!(alive.summary.end, ExecEnd::Exited(0), "{}", error(&alive));

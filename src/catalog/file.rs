@@ -267,5 +267,5 @@ fn nearest_key(message: &str) -> Option<String> {
 
 /// Returns the line, from 1, of a byte offset.
 pub(super) fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
+    memchr::memchr_iter(b'\n', &text.as_bytes()[..offset.min(text.len())]).count() + 1
 }

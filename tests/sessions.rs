@@ -100,6 +100,13 @@ fn a_patch_is_byte_exact_and_applies_to_an_equal_tree() {
     cli.does(&["apply", "-R", &second, "p.diff"]);
     assert_eq!(cli.does(&["patch", &second]), "");
     cli.does(&["stop", &first, &second]);
+    // Packs are large: one whose time is touched is copied.
+    let third = cli.start();
+    cli.shell(&third, "echo new >new.txt");
+    assert!(cli.does(&["patch", &third]).contains("+new\n"));
+    let changes = cli.does(&["diff", &third]);
+    assert!(!changes.contains("/.git"), "{changes}");
+    cli.does(&["stop", &third]);
 }
 
 #[test]

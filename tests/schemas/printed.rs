@@ -376,7 +376,7 @@ fn in_a_session(printed: &mut Printed, imgforge: &dyn Fn(&str) -> Command) {
     let patch = printed.run("session-patch", 0, imgforge(&format!("session patch {id}")));
     assert!(patch["patch"].as_str().unwrap().contains("+more\n"), "{patch:#}");
     let changes = printed.run("session-diff", 0, imgforge(&format!("session diff {id}")));
-    let added = json!({ "path": "/testbed/more.txt", "kind": "Added" });
+    let added = json!({ "path": "/testbed/more.txt", "kind": "added" });
     assert!(changes.as_array().unwrap().contains(&added), "{changes:#}");
     let listed = printed.run("session-ls", 0, imgforge("session ls"));
     assert!(listed.as_array().unwrap().iter().any(|one| one["id"] == *id), "{listed:#}");

@@ -96,10 +96,15 @@ git config core.bare false
 const PATCH: &str = r#"base=$1 files=$2
 shift 2
 [ -n "$base" ] || base=${head:-$(git hash-object -w -t tree /dev/null)}
-# An index that hides changes, or cannot be read alone, is made anew.
-if git ls-files -v >"$scratch/list" 2>/dev/null && ! grep -q '^[a-z]\|^S' "$scratch/list"; then :
-else rm -f "$GIT_DIR/index"; [ -z "$head" ] || git read-tree "$head" || exit 125
+# The names of their index, and nothing else of it: neither times nor flags hide a change.
+if git ls-files -s -z >"$scratch/list" 2>/dev/null && rm -f "$GIT_DIR/index" &&
+    git update-index -z --index-info <"$scratch/list"; then :
+else
+    rm -f "$GIT_DIR/index"
+    [ -z "$head" ] || git read-tree "$head" || exit 125
 fi
+# What is as it was is hashed and not written: to write what is there touches their packs.
+git update-index -q --really-refresh >/dev/null 2>&1
 git add $files . >&2 || exit 125
 git diff --cached --binary --full-index --no-color --no-ext-diff --no-textconv --no-renames \
     --src-prefix=a/ --dst-prefix=b/ "$base" -- . "$@" || exit 125

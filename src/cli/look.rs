@@ -123,7 +123,7 @@ enum Wish {
 }
 
 /// Starts the better shell of an image.
-const SHELL: &str = "[ -x /bin/bash ] && exec /bin/bash; exec /bin/sh";
+pub(super) const SHELL: &str = "[ -x /bin/bash ] && exec /bin/bash; exec /bin/sh";
 
 /// Runs `run`.
 pub(super) async fn run(global: &Global, args: RunArgs) -> CommandResult {
@@ -318,7 +318,7 @@ async fn default_command(engine: &dyn Engine, node: &Node) -> Result<Vec<String>
 }
 
 /// Reads a variable, as `docker run -e` takes it; one that this process does not have is none.
-fn variable(text: &str) -> Option<(String, String)> {
+pub(super) fn variable(text: &str) -> Option<(String, String)> {
     match text.split_once('=') {
         Some((name, value)) => Some((name.to_owned(), value.to_owned())),
         None => Some((text.to_owned(), std::env::var(text).ok()?)),

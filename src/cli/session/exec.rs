@@ -20,6 +20,7 @@ use crate::session::{Keep, Run};
 
 use super::super::attach::{self, Ends, Signals, Steered};
 use super::super::help::heading;
+use super::super::look::variable;
 use super::super::{CommandResult, Error, Exit, Failure, Global, render};
 use super::start::duration;
 use super::{directory, failed, found};
@@ -74,14 +75,10 @@ pub(super) async fn run(global: &Global, args: ExecArgs) -> CommandResult {
     if args.tty && terminal.is_none() {
         render::warn("input and output are no terminal: the command gets pipes");
     }
-    let variable = |text: &String| match text.split_once('=') {
-        Some((name, value)) => Some((name.to_owned(), value.to_owned())),
-        None => Some((text.clone(), std::env::var(text).ok()?)),
-    };
     let has_input = args.interactive || terminal.is_some();
     let mut request = ExecRequest {
         command: args.command,
-        variables: args.env.iter().filter_map(variable).collect(),
+        variables: args.env.iter().filter_map(|text| variable(text)).collect(),
         working_dir: args.workdir,
         user: args.user,
         input: if has_input { Input::Held } else { Input::Null },

@@ -6,6 +6,7 @@ use crate::engine::{ExecRequest, Input, Outputs};
 
 use super::super::attach::{self, Signals};
 use super::super::help::heading;
+use super::super::look::SHELL;
 use super::super::{CommandResult, Error, Global};
 use super::exec::{attend, exit_of, lost};
 use super::{failed, found};
@@ -24,9 +25,6 @@ pub(in crate::cli) struct ShellArgs {
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
 }
-
-/// Starts the better shell of an image.
-const SHELL: &str = "[ -x /bin/bash ] && exec /bin/bash; exec /bin/sh";
 
 /// Runs `session shell`.
 pub(super) async fn run(global: &Global, args: ShellArgs) -> CommandResult {

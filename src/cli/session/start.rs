@@ -17,6 +17,7 @@ use crate::session::directory::InstanceName;
 
 use super::super::execute::{ExecArgs, exit_of};
 use super::super::help::heading;
+use super::super::look::variable;
 use super::super::{Chosen, CommandResult, Error, Exit, Failure, Global, Sources, open, render};
 use super::keep::{Answer, Order};
 
@@ -179,10 +180,6 @@ fn start(
     instance: Option<InstanceName>,
     network: SandboxNetwork,
 ) -> CommandResult {
-    let variable = |text: &String| match text.split_once('=') {
-        Some((name, value)) => Some((name.to_owned(), value.to_owned())),
-        None => Some((text.clone(), std::env::var(text).ok()?)),
-    };
     let mut labels = std::collections::BTreeMap::new();
     if let Some(InstanceName { instance_id, .. }) = &instance {
         labels.insert(label::INSTANCE.to_owned(), instance_id.clone());
@@ -196,7 +193,7 @@ fn start(
         quotas: Quotas::default(),
         network,
         loopback_names: Vec::new(),
-        variables: args.env.iter().filter_map(variable).collect(),
+        variables: args.env.iter().filter_map(|text| variable(text)).collect(),
         labels,
         settings: SessionSettings {
             working_dir: args.workdir.clone(),

@@ -3,6 +3,7 @@
 //! The normal form is what enters a key *and* what is built, so that a difference which the key
 //! does not see cannot change an image.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -45,6 +46,7 @@ pub fn normalise(text: &str) -> String {
         normal.push('\n');
         match line.strip_suffix('\\') {
             Some(start) => begun.push_str(start),
+            None if begun.is_empty() => open = heredocs(line),
             None => open = heredocs(&(std::mem::take(&mut begun) + line)),
         }
     }
@@ -72,10 +74,19 @@ impl Heredoc {
         let line = if self.dash { line.trim_start_matches('\t') } else { line };
         line == self.word
     }
+
+    /// Returns what it holds, of its lines as they are written.
+    pub(crate) fn body(&self, written: &str) -> String {
+        let lines = written.split_inclusive('\n');
+        lines.map(|line| if self.dash { line.trim_start_matches('\t') } else { line }).collect()
+    }
 }
 
 /// Returns the heredocs that begin on a line, which are words of it: `1<<4` is none.
 fn heredocs(line: &str) -> Vec<Heredoc> {
+    if !line.contains("<<") {
+        return Vec::new();
+    }
     let instruction = line.split_whitespace().next().unwrap_or("").to_ascii_uppercase();
     if !matches!(instruction.as_str(), "RUN" | "COPY" | "ADD") {
         return Vec::new();
@@ -102,54 +113,67 @@ pub(crate) fn split_flags(arguments: &str) -> (&str, &str) {
 }
 
 /// One instruction of a normal form, or a parser directive.
-pub(crate) struct Instruction {
+pub(crate) struct Instruction<'a> {
     /// Its text, continuation lines joined, without the bodies of heredocs.
-    pub text: String,
+    pub text: Cow<'a, str>,
     /// The lines that `text` is written on, the first being 0.
     pub lines: Range<usize>,
     /// All of it as it is written, heredocs and the last line end included.
-    pub source: String,
-    /// Its heredocs and what they hold.
-    pub heredocs: Vec<(Heredoc, String)>,
+    pub source: &'a str,
+    /// Its heredocs and their lines as they are written; see [`Heredoc::body`].
+    pub heredocs: Vec<(Heredoc, &'a str)>,
 }
 
 /// Reads the instructions of a normal form, see [`normalise`].
-pub(crate) fn instructions(normal: &str) -> Vec<Instruction> {
+pub(crate) fn instructions(normal: &str) -> Vec<Instruction<'_>> {
     let mut all = Vec::new();
-    let mut lines = normal.lines().enumerate();
-    while let Some((at, line)) = lines.next() {
-        let mut instruction = Instruction {
-            text: line.to_owned(),
-            lines: at..at + 1,
-            source: format!("{line}\n"),
-            heredocs: Vec::new(),
-        };
-        let Instruction { text, source, lines: written, heredocs: found } = &mut instruction;
+    let mut lines = Lines { text: normal, start: 0, count: 0 };
+    loop {
+        let (start, at) = (lines.start, lines.count);
+        let Some(line) = lines.next() else { return all };
+        let mut text = Cow::Borrowed(line);
         while !line.starts_with('#') && text.ends_with('\\') {
             // A word may go on in the next line.
-            text.pop();
-            let Some((_, next)) = lines.next() else { break };
-            text.push_str(next);
-            source.push_str(next);
-            source.push('\n');
-            written.end += 1;
+            let joined = text.to_mut();
+            joined.pop();
+            let Some(next) = lines.next() else { break };
+            joined.push_str(next);
         }
-        for heredoc in heredocs(text) {
-            let mut body = String::new();
-            for (_, line) in lines.by_ref() {
-                source.push_str(line);
-                source.push('\n');
+        let written = at..lines.count;
+        let mut found = Vec::new();
+        for heredoc in heredocs(&text) {
+            let (from, mut to) = (lines.start, lines.start);
+            while let Some(line) = lines.next() {
                 if heredoc.ends_with(line) {
                     break;
                 }
-                body.push_str(if heredoc.dash { line.trim_start_matches('\t') } else { line });
-                body.push('\n');
+                to = lines.start;
             }
-            found.push((heredoc, body));
+            found.push((heredoc, &normal[from..to]));
         }
-        all.push(instruction);
+        let source = &normal[start..lines.start];
+        all.push(Instruction { text, lines: written, source, heredocs: found });
     }
-    all
+}
+
+/// The lines of a text, and how far it was read.
+struct Lines<'a> {
+    text: &'a str,
+    /// Where the next line begins.
+    start: usize,
+    /// How many there were.
+    count: usize,
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let line = self.text[self.start..].split_inclusive('\n').next()?;
+        self.start += line.len();
+        self.count += 1;
+        Some(line.strip_suffix('\n').unwrap_or(line))
+    }
 }
 
 /// Where a Dockerfile names an image that is not a stage of it.

@@ -42,12 +42,17 @@ struct Instruction {
 }
 
 impl Instruction {
-    fn of(read: dockerfile::Instruction) -> Instruction {
+    fn of(read: dockerfile::Instruction<'_>) -> Instruction {
         let dockerfile::Instruction { text, source, heredocs, .. } = read;
         let text = text.trim();
         let (word, arguments) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
         let (word, arguments) = (word.to_ascii_uppercase(), arguments.trim().to_owned());
-        Instruction { word, arguments, heredocs, source }
+        let held = |(heredoc, written): (Heredoc, &str)| {
+            let body = heredoc.body(written);
+            (heredoc, body)
+        };
+        let heredocs = heredocs.into_iter().map(held).collect();
+        Instruction { word, arguments, heredocs, source: source.to_owned() }
     }
 
     fn mentions(&self, text: &str) -> bool {

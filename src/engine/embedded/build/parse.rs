@@ -80,7 +80,7 @@ fn alone(text: &str) -> (String, Vec<usize>) {
         let runs = text.get(..4).is_some_and(|word| word.eq_ignore_ascii_case("RUN "));
         let (flags, command) = split_flags(text.get(4..).unwrap_or(""));
         if !runs || heredocs.is_empty() || command.starts_with("<<") {
-            out += &source;
+            out += source;
             continue;
         }
         let bodies: String = source.split_inclusive('\n').skip(lines.len()).collect();

@@ -71,7 +71,7 @@ pub struct Cli {
 }
 
 /// Options of every command.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = heading::GLOBAL)]
 struct Global {
     /// The catalog [default: ./images.toml, else the built-in one]

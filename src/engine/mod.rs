@@ -8,6 +8,7 @@ mod address;
 mod attach;
 pub(crate) mod bounds;
 mod build_request;
+mod checkpoint;
 pub mod client_config;
 mod config;
 mod confinement;
@@ -49,6 +50,7 @@ use crate::platform::Platform;
 pub use address::{Address, Authority, Destination, WrongAddress};
 pub use attach::{AttachRequest, Attached, AttachedCommand, Output, WindowSize};
 pub use build_request::{BuildRequest, HostAccess, LayerFile, LayerRequest};
+pub use checkpoint::Checkpoint;
 pub(crate) use config::{config_json, read as read_config};
 pub use confinement::{Confinement, ContainerKind};
 pub(crate) use credentials::check as check_credentials;
@@ -73,6 +75,8 @@ pub use traits::{Builder, Engine, Images, LayerStorage, Runner};
 
 /// Labels that imgforge sets on its images.
 pub mod label {
+    /// How they all begin.
+    pub(crate) const PREFIX: &str = "dev.imgforge.";
     /// The full key, 64 hexadecimal digits.
     pub const KEY: &str = "dev.imgforge.key";
     /// `base`, `env`, `checkout` or `instance`.

@@ -18,8 +18,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::{
-    Change, EngineError, EngineKind, FileStatus, LogSink, Output, Process, Quotas, Result,
-    SandboxNetwork, SandboxRequest, SessionEnd, SessionSettings, WindowSize,
+    Change, Checkpoint, EngineError, EngineKind, FileStatus, LogSink, Output, Process, Quotas,
+    Result, SandboxNetwork, SandboxRequest, SessionEnd, SessionSettings, WindowSize,
 };
 
 /// How long an output is silent before its rest is given up, once the command has ended: a process
@@ -385,6 +385,23 @@ pub trait SandboxSession: Send + Sync {
     /// taken off the times of changed files.
     async fn layer(&self, _tar: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<()> {
         Err(unsupported(self.engine(), "write a layer of a session"))
+    }
+
+    /// Keeps what differs from the image as a checkpoint. Every process is held meanwhile, and goes on.
+    /// The session stands on what it stood on before.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] also for [`SandboxSession::end_as_checkpoint`].
+    async fn checkpoint(&self) -> Result<Checkpoint> {
+        Err(unsupported(self.engine(), "make a checkpoint of a session"))
+    }
+
+    /// Ends the session and keeps what differs from the image as a checkpoint. What was changed is not
+    /// copied where the engine can do without.
+    async fn end_as_checkpoint(&self) -> Result<Checkpoint> {
+        let checkpoint = self.checkpoint().await?;
+        self.stop().await?;
+        Ok(checkpoint)
     }
 
     /// Connects to a port of the container's loopback, whether or not the host can reach it.

@@ -14,11 +14,14 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{EngineKind, SandboxNetwork, SessionEnd};
 use crate::file_lock::FileLock;
 
+use super::order::SessionOrder;
+
 /// Below the state directory.
 const DIRECTORY: &str = "sessions";
 
 /// Files of a session, in its directory.
 const RECORD: &str = "session.json";
+const ORDER: &str = "order.json";
 const LOCK: &str = "lock";
 const SOCKET: &str = "sock";
 
@@ -111,8 +114,11 @@ pub enum DirectoryError {
     /// No session is meant.
     #[error("there is no session `{0}`")]
     None(String),
+    /// No checkpoint is meant.
+    #[error("there is no checkpoint `{0}`")]
+    NoCheckpoint(String),
     /// Several are meant.
-    #[error("`{text}` begins the ids of several sessions: {}", ids.join(", "))]
+    #[error("`{text}` begins several ids: {}", ids.join(", "))]
     Several {
         /// What was asked for.
         text: String,
@@ -271,6 +277,13 @@ impl Directory {
         }
     }
 
+    /// Reads how a session was started.
+    pub fn order(&self, record: &SessionRecord) -> Result<SessionOrder> {
+        let path = self.0.join(&record.id).join(ORDER);
+        let text = fs::read(&path).map_err(io_error(&path))?;
+        serde_json::from_slice(&text).map_err(|error| io_error(&path)(error.into()))
+    }
+
     /// Connects to the host of a session.
     ///
     /// # Errors
@@ -327,6 +340,13 @@ impl Claim {
     pub fn write(&self, record: &SessionRecord) -> Result<()> {
         let path = self.path.join(RECORD);
         let text = serde_json::to_vec_pretty(record).expect("a record is valid JSON");
+        crate::atomic::write(&path, &text, false).map_err(io_error(&path))
+    }
+
+    /// Writes how the session was started. Environment variables are in it: nobody else may read it.
+    pub fn write_order(&self, order: &SessionOrder) -> Result<()> {
+        let path = self.path.join(ORDER);
+        let text = serde_json::to_vec(order).expect("an order is valid JSON");
         crate::atomic::write(&path, &text, false).map_err(io_error(&path))
     }
 

@@ -16,9 +16,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
-use crate::engine::{SandboxSession, SessionEnd};
+use crate::engine::SessionEnd;
 
 use super::directory::Why;
+use super::kept::Kept;
 use super::rpc;
 
 /// How long a session is kept.
@@ -32,11 +33,7 @@ pub struct Lifetime {
 
 /// Serves the clients of a session until it ends, one way or another; then nothing of it is left.
 /// `None` says that a client stopped it.
-pub async fn keep(
-    session: Arc<dyn SandboxSession>,
-    listener: UnixListener,
-    lifetime: Lifetime,
-) -> Option<Why> {
+pub async fn keep(session: Arc<Kept>, listener: UnixListener, lifetime: Lifetime) -> Option<Why> {
     let clients = Arc::new(Clients::default());
     let (stopped, mut stops) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
@@ -75,7 +72,7 @@ pub async fn keep(
         }
     };
     // Whoever waits for a command learns how it ended.
-    let _ = session.stop().await;
+    let _ = session.now().stop().await;
     let _ = tokio::time::timeout(Duration::from_secs(1), clients.gone()).await;
     tasks.shutdown().await;
     why

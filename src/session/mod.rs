@@ -4,11 +4,15 @@
 //! The session itself is [`crate::engine::SandboxSession`].
 
 mod capture;
+pub mod checkpoints;
 pub mod directory;
 mod host;
+mod kept;
+pub mod order;
 pub mod rpc;
 mod shell;
 
 pub use capture::{Capture, Captured, Keep, Run, run};
 pub use host::{Lifetime, keep};
+pub use kept::Kept;
 pub use shell::{Shell, ShellEnd, ShellOptions};

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use imgforge::engine::{
-    EngineError, Exec, ExecEnd, ExecRequest, Input, NoLog, Output, Outputs, Quotas, SandboxEnd,
-    SandboxNetwork, SandboxSession, SessionEnd, SessionRequest, SessionSettings, WindowSize, label,
-    run_script_in,
+    Checkpoint, EngineError, Exec, ExecEnd, ExecRequest, Input, NoLog, Output, Outputs, Quotas,
+    SandboxEnd, SandboxNetwork, SandboxSession, SessionEnd, SessionRequest, SessionSettings,
+    WindowSize, label, run_script_in,
 };
 use imgforge::session::rpc;
-use imgforge::session::{Capture, Keep, Run, Shell, ShellEnd, ShellOptions, run};
+use imgforge::session::{Capture, Keep, Kept, Run, Shell, ShellEnd, ShellOptions, run};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::common::{Bench, Log, is_running, on_every_engine, on_every_engine_and_the_fake};
@@ -96,7 +96,8 @@ where
 async fn remote(session: Session) -> Session {
     let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
     let (stopped, _) = tokio::sync::mpsc::channel(1);
-    tokio::spawn(rpc::serve(session.into(), theirs, stopped));
+    let kept = Kept::of(session.into());
+    tokio::spawn(rpc::serve(kept.into(), theirs, stopped));
     Box::new(rpc::RemoteSession::connect(ours).await.unwrap())
 }
 
@@ -1034,5 +1035,149 @@ fn what_is_no_archive_is_refused_and_the_session_lives() {
         let refused = session.put("/", false, &mut garbage.as_slice()).await;
         assert!(refused.is_err(), "on {:?}", bench.address());
         assert_eq!(out(&shell(&session, "echo lives").await), "lives\n");
+    });
+}
+
+/// The session from what another one had at a checkpoint.
+async fn from(bench: &Bench, checkpoint: &Checkpoint) -> Session {
+    let image = checkpoint.reference().to_string();
+    let request = SessionRequest { image, ..request(bench) };
+    bench.engine.start(&request, &NoLog).await.unwrap()
+}
+
+/// What sessions work in that make checkpoints, below where commands start: on the fake engine another
+/// path is one of this machine.
+const WORK: &str = "checkpoint-work";
+
+#[test]
+#[ignore = "needs an engine"]
+fn a_checkpoint_has_the_files_of_its_moment_and_nothing_that_runs() {
+    on_every_engine_and_the_fake(|bench| async move {
+        let session = start(&bench).await;
+        let marker = marker();
+        let text =
+            format!("mkdir {WORK} && cd {WORK} && echo one >kept && sleep {marker} >&- 2>&- &");
+        shell(&session, &text).await;
+        shell(&session, &format!("until [ -s {WORK}/kept ]; do sleep 0.05; done")).await;
+        let checkpoint = session.checkpoint().await.unwrap();
+        assert_eq!(checkpoint.parent, bench.from());
+        assert!(is_running(&marker), "what ran goes on");
+        shell(&session, &format!("echo two >{WORK}/later; echo changed >{WORK}/kept")).await;
+        let other = from(&bench, &checkpoint).await;
+        assert_eq!(out(&shell(&other, &format!("cat {WORK}/*")).await), "one\n");
+        shell(&other, &format!("echo three >{WORK}/kept")).await;
+        assert_eq!(out(&shell(&session, &format!("cat {WORK}/*")).await), "changed\ntwo\n");
+        session.stop().await.unwrap();
+        assert!(is_gone(&marker).await);
+        // Of what it was made of nothing is needed any more.
+        let third = from(&bench, &checkpoint).await;
+        assert_eq!(out(&shell(&third, &format!("cat {WORK}/*")).await), "one\n");
+        let above = third.checkpoint().await.unwrap();
+        assert_eq!(above.parent, checkpoint.reference().to_string());
+        for session in [other, third] {
+            session.stop().await.unwrap();
+        }
+        for checkpoint in [checkpoint, above] {
+            bench.engine.remove(checkpoint.reference().as_str()).await.unwrap();
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs an engine"]
+fn a_session_that_ends_as_a_checkpoint_has_ended() {
+    on_every_engine_and_the_fake(|bench| async move {
+        let session = start(&bench).await;
+        shell(&session, &format!("mkdir {WORK}; echo one >{WORK}/a")).await;
+        let checkpoint = session.end_as_checkpoint().await.unwrap();
+        assert_eq!(session.ended().await.unwrap(), SessionEnd::Stopped);
+        let other = from(&bench, &checkpoint).await;
+        assert_eq!(out(&shell(&other, &format!("cat {WORK}/a")).await), "one\n");
+        let again = other.end_as_checkpoint().await.unwrap();
+        let last = from(&bench, &again).await;
+        assert_eq!(out(&shell(&last, &format!("cat {WORK}/a")).await), "one\n");
+        last.stop().await.unwrap();
+        assert!(last.checkpoint().await.is_err(), "it has ended");
+        for checkpoint in [checkpoint, again] {
+            bench.engine.remove(checkpoint.reference().as_str()).await.unwrap();
+        }
+    });
+}
+
+/// What `find` prints of all that is below a directory: kinds, modes, owners, times, links, contents.
+const LOOK: &str = "cd /checkpoint-work && find . -printf '%y %m %U:%G %s %T@ %n %l %P\\n' | sort -k8 && \
+                    find . -type f -exec sha256sum {} + | sort -k2";
+
+#[test]
+#[ignore = "needs an engine"]
+fn files_of_every_kind_are_in_a_checkpoint_as_they_were() {
+    on_every_engine(|bench| async move {
+        let session = start(&bench).await;
+        let make = "mkdir -p /checkpoint-work/d /checkpoint-work/empty && cd /checkpoint-work && \
+                    echo a >'a b' && ln 'a b' hard && ln -s /etc/passwd soft && mkfifo fifo && \
+                    printf x >d/script && chmod 4755 d/script && touch -d '2001-02-03 04:05:06' d && \
+                    truncate -s 10000000 sparse && mkdir -m 0 closed && \
+                    rm -r /usr/share/doc; mkdir -p /usr/share/doc/new; rm /etc/motd";
+        let made = ExecRequest { user: Some("0:0".into()), ..ExecRequest::shell(make) };
+        assert_eq!(error(&does(&session, &made).await), "");
+        let before = shell(&session, LOOK).await;
+        let checkpoint = session.checkpoint().await.unwrap();
+        let other = from(&bench, &checkpoint).await;
+        let after = shell(&other, LOOK).await;
+        // Docker has seconds only.
+        let plain = |run: &Run| {
+            let lines = out(run);
+            let lines = lines.lines().map(|line| {
+                line.split(' ')
+                    .map(|word| word.split('.').next().unwrap_or(word).to_owned())
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            });
+            lines.collect::<Vec<_>>().join("\n")
+        };
+        assert_eq!(plain(&before), plain(&after));
+        assert_eq!(out(&shell(&other, "ls /usr/share/doc").await), "new\n");
+        session.stop().await.unwrap();
+        other.stop().await.unwrap();
+        bench.engine.remove(checkpoint.reference().as_str()).await.unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs an engine"]
+fn a_checkpoint_is_an_image_for_whatever_takes_one_and_is_not_the_one_below() {
+    on_every_engine(|bench| async move {
+        let engine = &bench.engine;
+        let variables = BTreeMap::from([("SECRET".to_owned(), "of the session".to_owned())]);
+        let started = SessionRequest { variables, ..request(&bench) };
+        let session = engine.start(&started, &NoLog).await.unwrap();
+        shell(&session, &format!("mkdir {WORK}; echo one >{WORK}/a")).await;
+        let checkpoint = session.checkpoint().await.unwrap();
+        session.stop().await.unwrap();
+        let reference = checkpoint.reference();
+        let image = engine.inspect(reference.as_str()).await.unwrap().unwrap();
+        let below = engine.inspect(bench.from()).await.unwrap().unwrap();
+        assert_ne!(image.id, below.id);
+        assert!(image.diff_ids.starts_with(&below.diff_ids));
+        assert_eq!(image.config.cmd, below.config.cmd);
+        assert_eq!(image.config.entrypoint, below.config.entrypoint);
+        let env = image.config.env.join("\n");
+        assert!(!env.contains("SECRET"), "{env}");
+        assert_eq!(image.config.labels.get(label::KIND).map(String::as_str), Some("checkpoint"));
+        assert!(image.config.labels.get(label::RUN).is_none_or(String::is_empty));
+        assert!(image.config.labels.get(label::SCRATCH).is_none_or(String::is_empty));
+        let log = Log::default();
+        let command = ["cat".to_owned(), format!("/{WORK}/a")];
+        assert_eq!(engine.run(reference.as_str(), &command, &log).await.unwrap(), 0);
+        assert_eq!(log.text(), "one\n");
+        // Nobody takes it for what somebody left behind.
+        let judge = |owner: &str, _| match owner {
+            "" => imgforge::owner::Liveness::Dead,
+            _ => imgforge::owner::Liveness::Alive,
+        };
+        drop(engine.remove_scratch(&judge).await.unwrap());
+        assert!(engine.inspect(reference.as_str()).await.unwrap().is_some());
+        engine.remove(reference.as_str()).await.unwrap();
+        assert!(engine.inspect(reference.as_str()).await.unwrap().is_none());
     });
 }

@@ -16,8 +16,8 @@ use crate::key::Key;
 use crate::store::{RecordLimits, RecordsGone};
 use crate::words::{are, count};
 
-use super::super::open;
 use super::super::{CommandResult, Error, Exit, Global, render};
+use super::super::{open, session};
 use super::{find, read};
 
 /// Arguments of `cache gc`.
@@ -26,7 +26,7 @@ pub(crate) struct GcArgs {
     /// The most bytes of images that stay, such as 100GB [default: that of images.toml]
     #[arg(long, value_name = "BYTES", value_parser = crate::size::bytes, env = "IMGFORGE_KEEP_BYTES")]
     keep_bytes: Option<u64>,
-    /// Days after which an image goes that was not used [default: that of images.toml]
+    /// Days after which an image or checkpoint goes that was not used [default: that of images.toml]
     #[arg(long, value_name = "DAYS", env = "IMGFORGE_KEEP_DAYS")]
     keep_days: Option<u32>,
     /// Days after which a recorded run of tests goes, with its log, that was not used [default: never]
@@ -52,6 +52,20 @@ async fn collect_records(
     let ids = images.into_iter().map(|image| image.id).collect();
     let gone = store.collect_records(&gate, &opened.identity, &ids, limits, dry_run);
     gone.map_err(Error::environment)
+}
+
+/// Removes the checkpoints of sessions that were not used for so long; returns their ids. Sessions that
+/// stand on one go on.
+async fn collect_checkpoints(
+    global: &Global,
+    keep: Duration,
+    dry_run: bool,
+) -> Result<Vec<String>, Error> {
+    let unused = session::checkpoints(global).unused(keep).map_err(Error::environment)?;
+    for record in unused.iter().filter(|_| !dry_run) {
+        session::remove_checkpoint(global, record).await?;
+    }
+    Ok(unused.into_iter().map(|record| record.id).collect())
 }
 
 /// Says what went of the state beside images.
@@ -88,6 +102,10 @@ pub(super) async fn gc(global: &Global, args: GcArgs) -> CommandResult {
         (None, None) => own,
         (bytes, keep) => Limits { keep_bytes: bytes, keep_for: keep.map(days) },
     };
+    let checkpoints = match limits.keep_for {
+        Some(keep) => collect_checkpoints(global, keep, args.dry_run).await?,
+        None => Vec::new(),
+    };
     let collected = opened.collector().collect(&limits, args.dry_run).await;
     let collected = collected.map_err(Error::environment)?;
     let record_limits = RecordLimits {
@@ -96,8 +114,12 @@ pub(super) async fn gc(global: &Global, args: GcArgs) -> CommandResult {
     };
     let records = collect_records(&opened, &record_limits, args.dry_run).await?;
     if global.json {
-        render::json(&document(&collected, &records, args.dry_run));
+        let mut document = document(&collected, &records, args.dry_run);
+        document["checkpoints"] = json!(checkpoints);
+        render::json(&document);
     } else if !global.quiet {
+        let verb = if args.dry_run { "would remove" } else { "removed" };
+        checkpoints.iter().for_each(|id| errln!("{verb} checkpoint {id}"));
         tell(&collected, &records, args.dry_run);
         if limits == Limits::default() && record_limits == RecordLimits::default() {
             errln!("no limit is set: --keep-bytes, --keep-days, or `[cache]` in images.toml");

@@ -6,22 +6,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{LogSink, SandboxSession, SessionRequest};
-use crate::session::directory::{Claim, Ended, InstanceName, SessionRecord, Why};
-use crate::session::{Lifetime, keep};
+use crate::engine::{Engine, LogSink, SandboxSession};
+use crate::session::directory::{Claim, Ended, SessionRecord, Why};
+use crate::session::order::{Repository, SessionOrder};
+use crate::session::{Kept, Lifetime, keep};
 
 use super::super::{CommandResult, Error, Exit, Global, open};
 use super::{chain, directory, not_found};
-
-/// What is to be kept.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Order {
-    pub name: Option<String>,
-    pub instance: Option<InstanceName>,
-    pub request: SessionRequest,
-    pub ttl_seconds: Option<f64>,
-    pub idle_seconds: Option<f64>,
-}
 
 /// What is answered when it is kept, or cannot be.
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,7 +46,7 @@ pub(super) async fn run(global: &Global) -> CommandResult {
     let _ = rustix::process::setsid();
     let mut text = Vec::new();
     std::io::stdin().read_to_end(&mut text).map_err(Error::environment)?;
-    let order: Order = serde_json::from_slice(&text).map_err(Error::input)?;
+    let order: SessionOrder = serde_json::from_slice(&text).map_err(Error::input)?;
     let lifetime = Lifetime {
         at_most: order.ttl_seconds.map(Duration::from_secs_f64),
         idle: order.idle_seconds.map(Duration::from_secs_f64),
@@ -75,7 +66,7 @@ pub(super) async fn run(global: &Global) -> CommandResult {
     };
     answer(&Answer::Started { record: Box::new(record.clone()), warnings: said.warnings() });
     release_outputs();
-    let Some(why) = keep(session, listener, lifetime).await else {
+    let Some(why) = keep(Arc::new(session), listener, lifetime).await else {
         claim.remove().map_err(not_found)?;
         return Ok(Exit::Success);
     };
@@ -88,9 +79,9 @@ pub(super) async fn run(global: &Global) -> CommandResult {
     Ok(Exit::Success)
 }
 
-type Started = (SessionRecord, Claim, Arc<dyn SandboxSession>, tokio::net::UnixListener);
+type Started = (SessionRecord, Claim, Kept, tokio::net::UnixListener);
 
-async fn start(global: &Global, order: Order, said: &Said) -> Result<Started, Error> {
+async fn start(global: &Global, mut order: SessionOrder, said: &Said) -> Result<Started, Error> {
     let now = jiff::Timestamp::now();
     let engine = open::connect(global).await.map_err(open::engine_failure)?;
     let info = engine.info().await.map_err(open::engine_failure)?;
@@ -99,10 +90,10 @@ async fn start(global: &Global, order: Order, said: &Said) -> Result<Started, Er
     });
     let mut record = SessionRecord {
         id: String::new(),
-        name: order.name,
+        name: order.name.clone(),
         engine: info.kind,
         image: order.request.image.clone(),
-        instance: order.instance,
+        instance: order.instance.clone(),
         network: order.request.network,
         created: now,
         expires,
@@ -117,13 +108,16 @@ async fn start(global: &Global, order: Order, said: &Said) -> Result<Started, Er
     let started = async {
         let session = engine.start(&order.request, said).await.map_err(open::engine_failure)?;
         let session: Arc<dyn SandboxSession> = session.into();
-        let image = engine.inspect(&record.image).await.map_err(open::engine_failure)?;
-        let directory = image.map(|image| image.config.working_dir).unwrap_or_default();
-        record.repository = Some(directory).filter(|directory| !directory.is_empty());
-        record.base = super::git::head(&*session, record.repository.as_deref()).await;
+        if order.repository.is_none() {
+            order.repository = repository(&*engine, &*session, &record.image).await?;
+        }
+        if let Some(Repository { directory, base }) = order.repository.clone() {
+            (record.repository, record.base) = (Some(directory), base);
+        }
         let listener = claim.listen().map_err(not_found)?;
+        claim.write_order(&order).map_err(not_found)?;
         claim.write(&record).map_err(not_found)?;
-        Ok((session, listener))
+        Ok((Kept::new(session, engine.clone(), order.request.clone()), listener))
     };
     match started.await {
         Ok((session, listener)) => Ok((record, claim, session, listener)),
@@ -132,6 +126,21 @@ async fn start(global: &Global, order: Order, said: &Said) -> Result<Started, Er
             Err(error)
         }
     }
+}
+
+/// Finds the repository of a session: where its image says that commands start.
+async fn repository(
+    engine: &dyn Engine,
+    session: &dyn SandboxSession,
+    image: &str,
+) -> Result<Option<Repository>, Error> {
+    let image = engine.inspect(image).await.map_err(open::engine_failure)?;
+    let directory = image.map(|image| image.config.working_dir).unwrap_or_default();
+    if directory.is_empty() {
+        return Ok(None);
+    }
+    let base = super::git::head(session, Some(&directory)).await;
+    Ok(Some(Repository { directory, base }))
 }
 
 /// Tells whoever started this process.

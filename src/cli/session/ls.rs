@@ -6,10 +6,12 @@ use serde_json::json;
 
 use crate::cli::out::{errln, out, outln};
 use crate::engine::SandboxSession as _;
+use crate::session::checkpoints::CheckpointRecord;
 use crate::session::directory::SessionRecord;
 use crate::session::rpc::RemoteSession;
 
 use super::super::{CommandResult, Error, Exit, Global, open, render};
+use super::checkpoint::listed;
 use super::{chain, directory, failed, found, not_found};
 
 /// Arguments of `session ls`.
@@ -18,6 +20,9 @@ pub(in crate::cli) struct LsArgs {
     /// List those as well that ended by themselves in the last day
     #[arg(short, long)]
     all: bool,
+    /// List checkpoints
+    #[arg(long, conflicts_with = "all")]
+    checkpoints: bool,
 }
 
 /// Arguments of `session ps`.
@@ -41,6 +46,9 @@ pub(in crate::cli) struct StopArgs {
 
 /// Runs `session ls`.
 pub(super) fn ls(global: &Global, args: LsArgs) -> CommandResult {
+    if args.checkpoints {
+        return list_checkpoints(global);
+    }
     let mut records = directory(global).list().map_err(not_found)?;
     records.retain(|record| args.all || record.ended.is_none());
     if global.json {
@@ -56,6 +64,41 @@ pub(super) fn ls(global: &Global, args: LsArgs) -> CommandResult {
     let rows = records.iter().map(row).collect::<Vec<_>>();
     out!("{}", table(&["ID", "NAME", "STATE", "AGE", "STARTED FROM"], &rows));
     Ok(Exit::Success)
+}
+
+fn list_checkpoints(global: &Global) -> CommandResult {
+    let all = super::checkpoints(global).list().map_err(not_found)?;
+    if global.json {
+        let listed: Vec<_> = all.iter().map(|(record, _)| listed(record)).collect();
+        outln!("{:#}", json!(listed));
+        return Ok(Exit::Success);
+    }
+    if all.is_empty() {
+        if !global.quiet {
+            errln!("no checkpoint");
+        }
+        return Ok(Exit::Success);
+    }
+    let row = |(record, _): &(CheckpointRecord, _)| {
+        let from = match &record.order.instance {
+            Some(instance) => instance.instance_id.clone(),
+            None => record.parent.clone(),
+        };
+        vec![record.id.clone(), record.session.clone(), age(record.created), from]
+    };
+    let rows = all.iter().map(row).collect::<Vec<_>>();
+    out!("{}", table(&["ID", "SESSION", "AGE", "STARTED FROM"], &rows));
+    Ok(Exit::Success)
+}
+
+/// Says how long ago something was, such as `5 min`.
+fn age(created: jiff::Timestamp) -> String {
+    let age = jiff::Timestamp::now().duration_since(created).as_secs();
+    match age {
+        ..120 => format!("{age} s"),
+        120..7200 => format!("{} min", age / 60),
+        _ => format!("{} h", age / 3600),
+    }
 }
 
 /// Sets rows below their heads, as wide as they are.
@@ -78,17 +121,12 @@ fn row(record: &SessionRecord) -> Vec<String> {
         None => "runs".to_owned(),
         Some(ended) => ended.why.reason(),
     };
-    let age = jiff::Timestamp::now().duration_since(record.created).as_secs();
-    let age = match age {
-        ..120 => format!("{age} s"),
-        120..7200 => format!("{} min", age / 60),
-        _ => format!("{} h", age / 3600),
-    };
     let from = match &record.instance {
         Some(instance) => instance.instance_id.clone(),
         None => record.image.clone(),
     };
-    vec![record.id.clone(), record.name.clone().unwrap_or_default(), state, age, from]
+    let name = record.name.clone().unwrap_or_default();
+    vec![record.id.clone(), name, state, age(record.created), from]
 }
 
 /// Runs `session ps`.

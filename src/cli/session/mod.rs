@@ -1,13 +1,17 @@
 //! `imgforge session`: containers that live while commands run in them.
 
+mod checkpoint;
 mod cp;
 mod exec;
 mod git;
 mod grade;
 mod keep;
+mod launch;
 mod ls;
 mod shell;
 mod start;
+
+pub(super) use checkpoint::{checkpoints, remove as remove_checkpoint};
 
 use clap::Subcommand;
 
@@ -42,9 +46,25 @@ pub(super) enum SessionCommand {
     Apply(git::ApplyArgs),
     /// Grade what was changed in a session, in a fresh container
     Grade(grade::GradeArgs),
+    /// Keep the files of a session as they are now, for others to start from
+    ///
+    /// A checkpoint has what was changed since the session began, and nothing that runs. Its id is
+    /// printed. `fork` starts sessions from it, `reset` goes back to it, `rm` removes it.
+    Checkpoint(checkpoint::CheckpointArgs),
+    /// Start sessions from a checkpoint, or from what a session has now
+    ///
+    /// They are started as that session was. Files are the same, processes are not taken along. Their ids
+    /// are printed.
+    Fork(checkpoint::ForkArgs),
+    /// Go back to what a session was started from, or to a checkpoint
+    ///
+    /// All that runs in it ends. The session keeps its id.
+    Reset(checkpoint::ResetArgs),
+    /// Remove checkpoints; sessions that were started from them go on
+    Rm(checkpoint::RmArgs),
     /// List the processes of a session
     Ps(ls::PsArgs),
-    /// List sessions
+    /// List sessions, or checkpoints
     Ls(ls::LsArgs),
     /// End sessions
     Stop(ls::StopArgs),
@@ -71,6 +91,10 @@ pub(super) async fn run(global: &Global, command: SessionCommand) -> CommandResu
         SessionCommand::Patch(args) => git::patch(global, args).await,
         SessionCommand::Apply(args) => git::apply(global, args).await,
         SessionCommand::Grade(args) => grade::run(global, args).await,
+        SessionCommand::Checkpoint(args) => checkpoint::checkpoint(global, args).await,
+        SessionCommand::Fork(args) => checkpoint::fork(global, args).await,
+        SessionCommand::Reset(args) => checkpoint::reset(global, args).await,
+        SessionCommand::Rm(args) => checkpoint::rm(global, args).await,
         SessionCommand::Ps(args) => ls::ps(global, args).await,
         SessionCommand::Ls(args) => ls::ls(global, args),
         SessionCommand::Stop(args) => ls::stop(global, args).await,
@@ -98,6 +122,7 @@ fn not_found(error: DirectoryError) -> Error {
         DirectoryError::None(_) | DirectoryError::Several { .. } => {
             "`imgforge session ls` lists them"
         }
+        DirectoryError::NoCheckpoint(_) => "`imgforge session ls --checkpoints` lists them",
         DirectoryError::Ended { .. } => "start another one: `imgforge session start`",
         DirectoryError::NameTaken { .. } => "choose another name, or `imgforge session stop` it",
         DirectoryError::BadName(_) => "choose another name",

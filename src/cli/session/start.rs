@@ -1,11 +1,9 @@
 //! `imgforge session start`.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use clap::{Args, ValueEnum as _};
+use clap::Args;
 use serde_json::json;
 
 use crate::cli::out::outln;
@@ -13,13 +11,16 @@ use crate::engine::{HostBind, Quotas, SandboxNetwork, SessionRequest, SessionSet
 use crate::forge::LoadOptions;
 use crate::key::Kind;
 use crate::recipe::RunNetwork;
+use crate::session::checkpoints::CheckpointRecord;
 use crate::session::directory::InstanceName;
+use crate::session::order::SessionOrder;
 
 use super::super::execute::{ExecArgs, exit_of};
 use super::super::help::heading;
 use super::super::look::variable;
-use super::super::{Chosen, CommandResult, Error, Exit, Failure, Global, Sources, open, render};
-use super::keep::{Answer, Order};
+use super::super::{Chosen, CommandResult, Error, Exit, Failure, Global, Sources, open};
+use super::checkpoint;
+use super::launch::launch;
 
 /// Arguments of `session start`.
 #[derive(Debug, Args)]
@@ -40,6 +41,9 @@ pub(in crate::cli) struct StartArgs {
     /// An image of the engine
     #[arg(long, value_name = "REF")]
     image: Option<String>,
+    /// A checkpoint: its id or the beginning of that
+    #[arg(long, value_name = "CHECKPOINT", conflicts_with_all = ["image", "instance_id"])]
+    from: Option<String>,
     /// A name to find it by
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -121,13 +125,19 @@ pub(super) async fn run(global: &Global, args: StartArgs) -> CommandResult {
         RunNetwork::Bridge => SandboxNetwork::Bridge,
         RunNetwork::None | RunNetwork::Httpbin => SandboxNetwork::None,
     };
+    if let Some(text) = &args.from {
+        let checkpoint = checkpoint::order_of(global, text)?;
+        let image = checkpoint.image.clone();
+        return start(global, &args, image, Origin::Checkpoint(Box::new(checkpoint)), network);
+    }
     let (Some(id), None) = (&args.instance_id, &args.image) else {
         let image = args.image.clone().ok_or_else(|| {
-            let hint = "name an instance by -d and -i, or an image by --image";
+            let hint =
+                "name an instance by -d and -i, an image by --image, or a checkpoint by --from";
             Error::input(anyhow!("there is nothing to start a session from"))
                 .with_hint(Some(hint.to_owned()))
         })?;
-        return start(global, &args, image, None, network);
+        return start(global, &args, image, Origin::Image, network);
     };
     let dataset = args.dataset.clone().ok_or_else(|| {
         let error = anyhow!("`{id}` is in no dataset that was named");
@@ -169,7 +179,14 @@ pub(super) async fn run(global: &Global, args: StartArgs) -> CommandResult {
         _ => dataset,
     };
     let instance = InstanceName { dataset, split, instance_id };
-    start(global, &args, node.image.clone(), Some(instance), network)
+    start(global, &args, node.image.clone(), Origin::Instance(instance), network)
+}
+
+/// What a session is started from.
+enum Origin {
+    Image,
+    Instance(InstanceName),
+    Checkpoint(Box<CheckpointRecord>),
 }
 
 /// Starts the process that keeps the session, and waits until it does.
@@ -177,9 +194,16 @@ fn start(
     global: &Global,
     args: &StartArgs,
     image: String,
-    instance: Option<InstanceName>,
+    origin: Origin,
     network: SandboxNetwork,
 ) -> CommandResult {
+    let (instance, repository, engine) = match origin {
+        Origin::Image => (None, None, None),
+        Origin::Instance(instance) => (Some(instance), None, None),
+        Origin::Checkpoint(record) => {
+            (record.order.instance, record.order.repository, Some(record.engine))
+        }
+    };
     let mut labels = std::collections::BTreeMap::new();
     if let Some(InstanceName { instance_id, .. }) = &instance {
         labels.insert(label::INSTANCE.to_owned(), instance_id.clone());
@@ -202,70 +226,23 @@ fn start(
             ..SessionSettings::default()
         },
     };
-    let order = Order {
+    let order = SessionOrder {
         name: args.name.clone(),
         instance,
         request,
         ttl_seconds: args.ttl.map(|ttl| ttl.as_secs_f64()),
         idle_seconds: args.idle.map(|idle| idle.as_secs_f64()),
+        repository,
     };
     let began = Instant::now();
-    let answer = host(global, &order).map_err(|error| {
-        Error::environment(anyhow::Error::from(error).context("cannot start the session's process"))
-    })?;
-    match answer {
-        Some(Answer::Started { record, warnings }) => {
-            for warning in warnings {
-                render::warn(warning);
-            }
-            let milliseconds = began.elapsed().as_secs_f64() * 1000.0;
-            if global.json {
-                let mut document = json!(record);
-                document["start_ms"] = json!(milliseconds);
-                outln!("{document:#}");
-            } else {
-                outln!("{}", record.id);
-            }
-            Ok(Exit::Success)
-        }
-        Some(Answer::Failed { message, hint, is_input }) => {
-            let error = anyhow!("{message}");
-            let error = match is_input {
-                true => Error::input(error),
-                false => Error::environment(error),
-            };
-            Err(error.with_hint(hint).into())
-        }
-        None => {
-            let error = anyhow!("the session's process ended without an answer");
-            Err(Error::environment(error).into())
-        }
+    let record = launch(global, engine, &order)?;
+    let milliseconds = began.elapsed().as_secs_f64() * 1000.0;
+    if global.json {
+        let mut document = json!(record);
+        document["start_ms"] = json!(milliseconds);
+        outln!("{document:#}");
+    } else {
+        outln!("{}", record.id);
     }
-}
-
-/// Starts the process that keeps a session; returns what it answers.
-fn host(global: &Global, order: &Order) -> std::io::Result<Option<Answer>> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("--state-dir").arg(open::state_dir(global));
-    if let Some(engine) = global.engine.to_possible_value() {
-        command.args(["--engine", engine.get_name()]);
-    }
-    if let Some(config) = &global.config {
-        command.arg("--config").arg(config);
-    }
-    for overlay in &global.overlay {
-        command.arg("--overlay").arg(overlay);
-    }
-    command.args(["--quiet", "session", "keep"]);
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
-    let text = serde_json::to_vec(order).expect("an order is valid JSON");
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(&text)?;
-    }
-    let mut line = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        BufReader::new(stdout).read_line(&mut line)?;
-    }
-    Ok(serde_json::from_str(&line).ok())
+    Ok(Exit::Success)
 }

@@ -113,8 +113,8 @@ pub(super) async fn spawn(
             wrapped(WITH_CONTROL, &word, Some(number), &request.command)
         }
     };
-    let mut env: Vec<String> =
-        request.variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut env = session.env.clone();
+    env.extend(request.variables.iter().map(|(name, value)| format!("{name}={value}")));
     env.push(mark.clone());
     let user = request.user.clone().unwrap_or_else(|| session.user.clone());
     let config = ExecConfig {

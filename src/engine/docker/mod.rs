@@ -3,6 +3,7 @@
 mod archive;
 mod attach;
 mod build;
+mod checkpoint;
 mod choice;
 mod connect;
 mod dockerfile;

@@ -35,7 +35,7 @@ impl DockerEngine {
             self.remove_unless(container, &mut found, |labels, created| {
                 labels
                     .get(label::SCRATCH)
-                    .map_or(Liveness::Dead, |owner| judge(owner, made(labels, created)))
+                    .map_or(Liveness::Dead, |owner| of(owner, judge, made(labels, created)))
             })
             .await?;
         }
@@ -45,7 +45,7 @@ impl DockerEngine {
             let owner = image.labels.get(label::SCRATCH);
             let name = image.repo_tags.first().unwrap_or(&image.id);
             let name = described("image", name, &image.labels);
-            match owner.map(|owner| judge(owner, made(&image.labels, Some(image.created)))) {
+            match owner.map(|owner| of(owner, judge, made(&image.labels, Some(image.created)))) {
                 Some(Liveness::Alive) => {}
                 Some(Liveness::Elsewhere) => found.kept.push(name),
                 Some(Liveness::Dead) | None => {
@@ -119,6 +119,12 @@ pub(super) async fn remove_container(docker: &Docker, id: &str) -> Result<()> {
         Err(error) if is_not_found(&error) || is_being_removed(&error) => Ok(()),
         Err(error) => Err(failed(&format!("remove container `{id}`"), error)),
     }
+}
+
+/// Says whether an owner lives. An image that was made of a container has its label, and where it is
+/// empty no owner: see [`super::checkpoint`].
+fn of(owner: &str, judge: &Judge<'_>, made: Option<SystemTime>) -> Liveness {
+    if owner.is_empty() { Liveness::Alive } else { judge(owner, made) }
 }
 
 /// Returns when something was made: layers that are loaded have a time that says nothing.

@@ -23,11 +23,12 @@ use tokio::task::JoinHandle;
 use tokio_util::io::ReaderStream;
 
 use crate::engine::{
-    EngineError, EngineKind, Exec, ExecEnd, ExecRequest, HostBind, NoLog, Quotas, Result,
-    SandboxNetwork, SandboxSession, SessionEnd, SessionRequest, SessionSettings,
+    Checkpoint, EngineError, EngineKind, Exec, ExecEnd, ExecRequest, HostBind, NoLog, Quotas,
+    Result, SandboxNetwork, SandboxSession, SessionEnd, SessionRequest, SessionSettings,
 };
 
 use super::DockerEngine;
+use super::checkpoint::ImageOfSession;
 use super::errors::{failed, is_not_found};
 use super::quota::Gauge;
 use super::scratch;
@@ -61,19 +62,12 @@ impl DockerEngine {
             Some(_) => Some(self.facts().await?.cpus),
             None => None,
         };
-        let user = match &request.user {
-            Some(user) => user.clone(),
-            None => {
-                let image = self.inspect_image(&request.image).await?;
-                let missing = || EngineError::NoSuchImage { reference: request.image.clone() };
-                image.ok_or_else(missing)?.config.user
-            }
-        };
+        let image = self.image_of_session(&request.image).await?;
         loop {
             let ipv6 = !self.without_ipv6.load(Ordering::Relaxed);
             let mut body = self.body(&request.sandbox(), cpus, ipv6);
             settle(&mut body, &request.settings);
-            let started = self.start_once(request, &user, body).await;
+            let started = self.start_once(request, &image, body).await;
             let asked = ipv6 && request.network != SandboxNetwork::Host;
             if started.is_ok() || !asked || !self.lacks_ipv6(&request.image).await {
                 return started;
@@ -85,7 +79,7 @@ impl DockerEngine {
     async fn start_once(
         &self,
         request: &SessionRequest,
-        user: &str,
+        image: &ImageOfSession,
         body: ContainerCreateBody,
     ) -> Result<Box<dyn SandboxSession>> {
         let docker = &self.docker;
@@ -114,7 +108,8 @@ impl DockerEngine {
             docker: docker.clone(),
             way: self.endpoint.way.clone(),
             id,
-            user: user.to_owned(),
+            user: request.user.clone().unwrap_or_else(|| image.config.user.clone()),
+            env: request.variables.iter().map(|(name, value)| format!("{name}={value}")).collect(),
             limits_memory: request.memory.is_some(),
             memory_kills: AtomicU64::new(0),
             is_stopped: AtomicBool::new(false),
@@ -128,7 +123,14 @@ impl DockerEngine {
         if request.quotas.disk.is_some() || request.quotas.files.is_some() {
             tasks.push(tokio::spawn(bound(self.gauge(), shared.clone(), request.quotas)));
         }
-        Ok(Box::new(Session { shared, outcome, tasks, _attached: Mutex::new(attached) }))
+        Ok(Box::new(Session {
+            shared,
+            outcome,
+            tasks,
+            parent: request.image.clone(),
+            image: image.clone(),
+            _attached: Mutex::new(attached),
+        }))
     }
 }
 
@@ -149,6 +151,7 @@ fn check(settings: &SessionSettings) -> Result<()> {
 /// Makes a container one of a session with these settings.
 fn settle(body: &mut ContainerCreateBody, settings: &SessionSettings) {
     body.cmd = Some(vec![WAIT.to_owned()]);
+    body.env = None;
     body.working_dir.clone_from(&settings.working_dir);
     if settings.hostname.is_some() {
         body.hostname.clone_from(&settings.hostname);
@@ -192,6 +195,9 @@ struct Session {
     shared: Arc<SessionContainer>,
     outcome: watch::Receiver<Option<SessionEnd>>,
     tasks: Vec<JoinHandle<()>>,
+    /// What it was started from.
+    parent: String,
+    image: ImageOfSession,
     /// Its input, whose end is that of the container.
     _attached: Mutex<AttachContainerResults>,
 }
@@ -334,6 +340,14 @@ impl SandboxSession for Session {
             })?;
         }
         Ok(())
+    }
+
+    async fn checkpoint(&self) -> Result<Checkpoint> {
+        if !self.shared.is_running().await {
+            let (session, how) = (self.shared.id.clone(), self.end().await?);
+            return Err(EngineError::SessionEnded { session, how });
+        }
+        super::checkpoint::commit(&self.shared, &self.parent, &self.image).await
     }
 
     async fn ended(&self) -> Result<SessionEnd> {

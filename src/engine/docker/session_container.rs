@@ -22,6 +22,8 @@ pub(super) struct SessionContainer {
     pub id: String,
     /// Whom commands run as.
     pub user: String,
+    /// `NAME=value`, for each command. The container has them not, so that no checkpoint has them.
+    pub env: Vec<String>,
     /// Whether the kernel may kill for memory.
     pub limits_memory: bool,
     /// How often it did.

@@ -32,9 +32,10 @@ const ACTION: &str = "run a container";
 impl EmbeddedEngine {
     pub(super) async fn attach_to(&self, request: &AttachRequest) -> Result<Attached> {
         let operation = self.begin()?;
-        let stored = self.needed(&request.image)?;
-        self.unpack(&stored, &NoLog).await?;
-        let mut container = self.sandbox(&request.sandbox(), &stored)?;
+        let origin = self.origin(&request.image)?;
+        let stored = &origin.stored;
+        self.unpack(stored, &NoLog).await?;
+        let mut container = self.sandbox(&request.sandbox(), &origin)?;
         container.command.clone_from(&request.command);
         container.user = request.user.clone().unwrap_or_else(|| stored.config.user.clone());
         if let Some(directory) = &request.working_dir {

@@ -18,6 +18,7 @@ use crate::engine::{EngineError, Image, LayerConsumer, Pruned, Result};
 use crate::key::DiffId;
 
 use super::EmbeddedEngine;
+use super::checkpoints;
 use super::layers::layers_of;
 use super::layout::{Stored, decompressed, file_error, open};
 use super::protocol::Operation;
@@ -43,22 +44,7 @@ impl Drop for OperationGuard {
 impl EmbeddedEngine {
     /// Begins an operation. Blocks while a collection looks at what there is.
     pub(super) fn begin(&self) -> Result<OperationGuard> {
-        let action = "begin an operation";
-        let gate = self.gate()?;
-        tokio::task::block_in_place(|| gate.lock_shared())
-            .map_err(file_error(action, &self.dir))?;
-        let dir = self.dir.join("operations");
-        let file = tempfile::Builder::new().prefix(&format!("{}-", self.owner)).tempfile_in(&dir);
-        let (file, path) = file
-            .map_err(file_error(action, &dir))?
-            .keep()
-            .map_err(|error| EngineError::File { path: dir.clone(), source: error.error })?;
-        file.lock().map_err(file_error(action, &path))?;
-        Ok(OperationGuard { path, _file: file })
-    }
-
-    fn gate(&self) -> Result<File> {
-        gate(&self.dir)
+        begin(&self.dir, &self.owner)
     }
 
     /// Says that a running operation needs an image's layers, whatever becomes of its names.
@@ -70,7 +56,7 @@ impl EmbeddedEngine {
 
     /// Removes what no image needs. Blocks.
     pub(super) fn collect(&self, dry_run: bool) -> Result<Pruned> {
-        let gate = self.gate()?;
+        let gate = gate(&self.dir)?;
         gate.lock().map_err(file_error(ACTION, &self.dir))?;
         let garbage = self.garbage()?;
         let mut pruned = Pruned { objects: garbage.files.len() + garbage.trees.len(), bytes: 0 };
@@ -134,6 +120,21 @@ impl EmbeddedEngine {
             }
         }
         let mut garbage = Garbage::default();
+        let mut kept: HashSet<String> = HashSet::new();
+        for (path, record) in self.checkpoints.all()? {
+            if record.removed && !young(&path, false) {
+                garbage.records.extend([path.with_extension("lock"), path]);
+                continue;
+            }
+            kept.extend(record.layers);
+            blobs.insert(record.manifest.trim_start_matches("sha256:").to_owned());
+            let Some(stored) = self.layout.stored(&record.manifest)? else { continue };
+            blobs.insert(stored.id.hex().to_owned());
+            for (diff_id, layer) in layers_of(&stored) {
+                blobs.insert(layer.digest().digest().to_owned());
+                layers.insert(diff_id.hex().to_owned());
+            }
+        }
         for (name, path) in entries(&self.dir.join("oci/blobs/sha256"))? {
             if name.starts_with('.') || blobs.contains(&name) {
                 continue;
@@ -165,16 +166,16 @@ impl EmbeddedEngine {
                 garbage.records.push(path);
             }
         }
-        let names: HashSet<String> =
-            layers.iter().map(|layer| Snapshots::name(&layer.as_str().into())).collect();
+        kept.extend(layers.iter().map(|layer| Snapshots::name(&layer.as_str().into())));
         for (_, directory) in entries(&self.dir)? {
             let form = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if !form.ends_with("-overlay") && !form.ends_with("-copy") {
                 continue;
             }
             for (name, path) in entries(&directory.join("s"))? {
-                let ours = name.bytes().all(|byte| byte.is_ascii_hexdigit());
-                if ours && !names.contains(&name) && !young(&path, true) {
+                let digits = name.strip_prefix(checkpoints::MARK).unwrap_or(&name);
+                let ours = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+                if ours && !kept.contains(&name) && !young(&path, true) {
                     garbage.trees.push(path);
                 }
             }
@@ -258,6 +259,21 @@ impl EmbeddedEngine {
         }
         Ok(())
     }
+}
+
+/// Begins an operation on an engine's directory. Blocks while a collection looks at what there is.
+pub(super) fn begin(dir: &Path, owner: &str) -> Result<OperationGuard> {
+    let action = "begin an operation";
+    let gate = gate(dir)?;
+    tokio::task::block_in_place(|| gate.lock_shared()).map_err(file_error(action, dir))?;
+    let dir = dir.join("operations");
+    let file = tempfile::Builder::new().prefix(&format!("{owner}-")).tempfile_in(&dir);
+    let (file, path) = file
+        .map_err(file_error(action, &dir))?
+        .keep()
+        .map_err(|error| EngineError::File { path: dir.clone(), source: error.error })?;
+    file.lock().map_err(file_error(action, &path))?;
+    Ok(OperationGuard { path, _file: file })
 }
 
 fn gate(dir: &Path) -> Result<File> {

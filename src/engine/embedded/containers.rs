@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +13,8 @@ use crate::owner::{Judge, Liveness, Owner, proc_is_ours};
 use crate::run_id::RunId;
 
 use super::capabilities::{DEFAULT, SANDBOX};
-use super::layout::{Stored, file_error};
+use super::checkpoints::Origin;
+use super::layout::file_error;
 use super::protocol::{Container, Ends, Limits, Network};
 use super::{EmbeddedEngine, delegation};
 
@@ -40,10 +40,11 @@ impl EmbeddedEngine {
         command: &[String],
         log: &dyn LogSink,
     ) -> Result<i64> {
-        let stored = self.needed(reference)?;
-        self.unpack(&stored, log).await?;
+        let origin = self.origin(reference)?;
+        let stored = &origin.stored;
+        self.unpack(stored, log).await?;
         let container = Container {
-            root: self.snapshots.root(&stored.diff_ids, true)?,
+            root: self.snapshots.root(origin.lowers(), true)?,
             command: command.to_vec(),
             env: with_path(&stored.config.env),
             working_dir: stored.config.working_dir.clone(),
@@ -68,9 +69,9 @@ impl EmbeddedEngine {
         log: &dyn LogSink,
         control: &dyn LogSink,
     ) -> Result<SandboxEnd> {
-        let stored = self.needed(&request.image)?;
-        self.unpack(&stored, control).await?;
-        let container = self.sandbox(request, &stored)?;
+        let origin = self.origin(&request.image)?;
+        self.unpack(&origin.stored, control).await?;
+        let container = self.sandbox(request, &origin)?;
         let ran = self.helper_client.run(
             container,
             &request.files,
@@ -96,11 +97,8 @@ impl EmbeddedEngine {
         })
     }
 
-    pub(super) fn sandbox(
-        &self,
-        request: &SandboxRequest,
-        stored: &Arc<Stored>,
-    ) -> Result<Container> {
+    pub(super) fn sandbox(&self, request: &SandboxRequest, origin: &Origin) -> Result<Container> {
+        let stored = &origin.stored;
         let network = match request.network {
             SandboxNetwork::None => Network::None,
             SandboxNetwork::SilentPeer => Network::SilentPeer,
@@ -113,7 +111,7 @@ impl EmbeddedEngine {
                 });
             }
         };
-        let root = self.snapshots.root(&stored.diff_ids, true)?;
+        let root = self.snapshots.root(origin.lowers(), true)?;
         let scratch = self.snapshots.scratch(&root);
         let running = Running {
             run: request.labels.get(label::RUN).cloned(),

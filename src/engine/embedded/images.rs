@@ -96,7 +96,12 @@ impl EmbeddedEngine {
     }
 
     pub(super) fn inspect_image(&self, reference: &str) -> Result<Option<Image>> {
-        let names = self.layout.names()?;
+        let mut names = self.layout.names()?;
+        if !names.iter().any(|known| matches(known, reference))
+            && tokio::task::block_in_place(|| self.seal(reference))?.is_some()
+        {
+            names = self.layout.names()?;
+        }
         let Some(found) = names.iter().find(|known| matches(known, reference)) else {
             return Ok(None);
         };
@@ -113,10 +118,13 @@ impl EmbeddedEngine {
         }))
     }
 
-    /// Finds an image, which has to be there.
+    /// Finds an image, which has to be there, for an operation that has begun.
     pub(super) fn needed(&self, reference: &str) -> Result<Arc<Stored>> {
+        if let Some(found) = self.layout.find(reference)? {
+            return Ok(found);
+        }
         let missing = || EngineError::NoSuchImage { reference: reference.to_owned() };
-        self.layout.find(reference)?.ok_or_else(missing)
+        tokio::task::block_in_place(|| self.seal(reference))?.ok_or_else(missing)
     }
 
     pub(super) fn tag_image(&self, image: &str, name: &Reference) -> Result<()> {
@@ -130,6 +138,7 @@ impl EmbeddedEngine {
         if reference.starts_with("sha256:") {
             return self.layout.forget(reference);
         }
+        self.remove_checkpoint(reference)?;
         self.layout.unname(&familiar(reference))
     }
 }

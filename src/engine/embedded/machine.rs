@@ -148,7 +148,7 @@ fn run(
         .map_err(file_error("try what this machine allows", directory))?;
     for network in [Network::SilentPeer, Network::Host] {
         let container = Container {
-            root: snapshots.root(std::slice::from_ref(&layer), true)?,
+            root: snapshots.root(vec![Snapshots::name(&layer)], true)?,
             command: vec![trial::PROGRAM.to_owned()],
             env: Vec::new(),
             working_dir: String::new(),

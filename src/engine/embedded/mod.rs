@@ -8,6 +8,7 @@
 mod attach;
 mod build;
 mod capabilities;
+mod checkpoints;
 mod collect;
 mod confinement;
 mod containers;
@@ -44,6 +45,7 @@ use super::{
     LayerRequest, LayerStorage, ListedImage, LogSink, Pruned, PushSummary, Removed, Result, Runner,
     SandboxEnd, SandboxRequest, SandboxSession, SessionRequest,
 };
+use checkpoints::Checkpoints;
 use helper_client::HelperClient;
 use layout::{Layout, file_error};
 use protocol::Operation;
@@ -81,6 +83,7 @@ pub struct EmbeddedEngine {
     client_config: Option<PathBuf>,
     layout: Layout,
     snapshots: Snapshots,
+    checkpoints: Checkpoints,
     helper_client: HelperClient,
     /// What this machine allows was tried, and what it does not is told.
     probed: bool,
@@ -120,6 +123,8 @@ impl EmbeddedEngine {
         })?;
         let layout = Layout::open(&dir.join("oci"))?;
         let snapshots = Snapshots::open(&dir, storage, helper_client.clone(), &settings.owner)?;
+        let checkpoints =
+            Checkpoints::open(&dir, &snapshots, &settings.owner, helper_client.clone())?;
         let Settings { owner, client_config, probe: probed, .. } = settings;
         Ok(EmbeddedEngine {
             dir,
@@ -127,6 +132,7 @@ impl EmbeddedEngine {
             client_config,
             layout,
             snapshots,
+            checkpoints,
             helper_client,
             probed,
             _held: held,
@@ -176,6 +182,7 @@ impl Images for EmbeddedEngine {
     }
 
     async fn inspect(&self, reference: &str) -> Result<Option<Image>> {
+        let _operation = self.begin()?;
         self.inspect_image(reference)
     }
 
@@ -200,6 +207,7 @@ impl Images for EmbeddedEngine {
     }
 
     async fn tag(&self, image: &str, name: &Reference) -> Result<()> {
+        let _operation = self.begin()?;
         self.tag_image(image, name)
     }
 

@@ -96,6 +96,19 @@ pub(super) enum Operation {
         since: i128,
         /// For [`Storage::Copy`]: where the changes are kept, as a layer of its own.
         into: Option<PathBuf>,
+        /// What becomes of times in the tree.
+        times: Times,
+    },
+    /// Keeps what a container changed that has ended, and removes the rest of its directory.
+    Keep {
+        /// The directory of layers, which the helper works in.
+        snapshots: PathBuf,
+        /// The container's own directory, as in [`Root::scratch`].
+        scratch: PathBuf,
+        /// How its tree was made.
+        storage: Storage,
+        /// What it becomes.
+        layer: CheckpointLayer,
     },
     /// Copies files of a build into a tree.
     Copy(Box<Copy>),
@@ -121,6 +134,29 @@ pub(super) enum Operation {
 
 /// What a helper says first when a session's container is there. No answer begins with it.
 pub(super) const READY: u8 = 1;
+
+/// What the engine says to a session's helper, before the end of the socket's input, that wants what
+/// the container changed: it stays in the container's own directory.
+pub(super) const KEEP: u8 = 2;
+
+/// What becomes of the times of files in a tree that is written as a layer, whose times are whole
+/// seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Times {
+    /// They become whole seconds as well.
+    Cut,
+    /// Somebody works with the tree.
+    Kept,
+}
+
+/// What a container changed, as a layer that others stand on.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct CheckpointLayer {
+    /// Its name in the directory of layers.
+    pub name: String,
+    /// The layers below it that become one with it, the highest first.
+    pub merged: Vec<String>,
+}
 
 /// A request to a session, over a socket of its own. It is written as a [`Request`] is; the answer
 /// comes back over the same socket.
@@ -158,6 +194,13 @@ pub(super) enum SessionOperation {
     Changes,
     /// Writes what differs from the image as a layer to the file descriptor that follows.
     Layer,
+    /// Copies what differs from the image to a layer. Every process is held meanwhile.
+    Checkpoint {
+        /// An empty directory, relative to that of layers, where the layer is made.
+        aside: PathBuf,
+        /// What it becomes.
+        layer: CheckpointLayer,
+    },
     /// Makes a socket that is connected to a port of the container; its file descriptor comes before
     /// the answer.
     Connect {

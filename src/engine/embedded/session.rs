@@ -20,17 +20,19 @@ use tokio_util::io::ReaderStream;
 
 use crate::engine::pipe_input::PipeInput;
 use crate::engine::{
-    Change, Ended, EngineError, EngineKind, Exec, ExecEnd, ExecHandle, ExecRequest, FileStatus,
-    Input, LogSink, NotStarted, Output, Outputs, Process, Result, SandboxSession, SessionEnd,
-    SessionRequest, WindowSize,
+    Change, Checkpoint, Ended, EngineError, EngineKind, Exec, ExecEnd, ExecHandle, ExecRequest,
+    FileStatus, Input, LogSink, NotStarted, Output, Outputs, Process, Result, SandboxSession,
+    SessionEnd, SessionRequest, WindowSize,
 };
 
 use super::EmbeddedEngine;
+use super::checkpoints::{Checkpoints, Origin};
 use super::collect::OperationGuard;
 use super::helper_client::{HelperClient, vanished};
 use super::passing::{self, Received};
 use super::protocol::{
-    Operation, READY, Response, SessionCommand, SessionOperation, SessionResponse, Status, framed,
+    KEEP, Operation, READY, Response, SessionCommand, SessionOperation, SessionResponse, Status,
+    framed,
 };
 use super::terminal::{Terminal, Typing};
 
@@ -49,9 +51,10 @@ impl EmbeddedEngine {
         log: &dyn LogSink,
     ) -> Result<Box<dyn SandboxSession>> {
         let operation = self.begin()?;
-        let stored = self.needed(&request.image)?;
-        self.unpack(&stored, log).await?;
-        let mut container = self.sandbox(&request.sandbox(), &stored)?;
+        let origin = self.origin(&request.image)?;
+        let stored = &origin.stored;
+        self.unpack(stored, log).await?;
+        let mut container = self.sandbox(&request.sandbox(), &origin)?;
         container.command.clear();
         container.user = request.user.clone().unwrap_or_else(|| stored.config.user.clone());
         if let Some(directory) = &request.settings.working_dir {
@@ -83,7 +86,8 @@ impl EmbeddedEngine {
         let is_stopped = Arc::new(AtomicBool::new(false));
         let (tell, outcome) = watch::channel(None);
         tokio::spawn(watch_over(helper, socket.clone(), is_stopped.clone(), tell));
-        Ok(Box::new(Session { id, socket, is_stopped, outcome }))
+        let checkpoints = self.checkpoints.clone();
+        Ok(Box::new(Session { id, socket, is_stopped, outcome, origin, checkpoints }))
     }
 }
 
@@ -198,6 +202,8 @@ struct Session {
     socket: Arc<tokio::net::UnixStream>,
     is_stopped: Arc<AtomicBool>,
     outcome: watch::Receiver<Option<Outcome>>,
+    origin: Origin,
+    checkpoints: Checkpoints,
 }
 
 impl Drop for Session {
@@ -480,6 +486,41 @@ impl SandboxSession for Session {
         let connected = std::net::TcpStream::from(connected);
         connected.set_nonblocking(true).map_err(lost)?;
         TcpStream::from_std(connected).map_err(lost)
+    }
+
+    async fn checkpoint(&self) -> Result<Checkpoint> {
+        let mut making = self.checkpoints.begin(&self.origin)?;
+        let (inner, aside) = self.checkpoints.aside()?;
+        let layer = std::mem::take(&mut making.layer);
+        let answer = self.ask(&SessionOperation::Checkpoint { aside: inner, layer }, "").await;
+        tokio::task::block_in_place(|| {
+            self.checkpoints.remove_aside(&aside);
+            match answer? {
+                SessionResponse::Done => self.checkpoints.finish(making),
+                _ => Err(something_else()),
+            }
+        })
+    }
+
+    async fn end_as_checkpoint(&self) -> Result<Checkpoint> {
+        let mut making = self.checkpoints.begin(&self.origin)?;
+        let written = self
+            .socket
+            .async_io(Interest::WRITABLE, || Ok(rustix::io::write(&*self.socket, &[KEEP])?))
+            .await;
+        if written.is_err() {
+            return Err(self.ended().await);
+        }
+        let how = self.stop().await?;
+        if how != SessionEnd::Stopped {
+            let (session, how) = (self.id.clone(), how);
+            return Err(EngineError::SessionEnded { session, how });
+        }
+        let layer = std::mem::take(&mut making.layer);
+        tokio::task::block_in_place(|| {
+            self.checkpoints.take(&self.id, layer)?;
+            self.checkpoints.finish(making)
+        })
     }
 
     async fn ended(&self) -> Result<SessionEnd> {

@@ -18,7 +18,7 @@ use crate::owner::{Judge, Liveness};
 
 use super::helper_client::{HelperClient, vanished};
 use super::layout::file_error;
-use super::protocol::{Identity, Operation, Root, Storage, directory_id};
+use super::protocol::{Identity, Operation, Root, Storage, Times, directory_id};
 
 /// The layer below all others; see [`super::helper`].
 const LOWEST: &str = "lowest";
@@ -179,13 +179,13 @@ impl Snapshots {
         }
     }
 
-    /// Makes the tree that a container starts from.
-    pub(super) fn root(&self, diff_ids: &[DiffId], throw_away: bool) -> Result<Root> {
+    /// Makes the tree that a container starts from: directories of layers, the highest first.
+    pub(super) fn root(&self, lowers: Vec<String>, throw_away: bool) -> Result<Root> {
         let container = self.aside()?;
         let name = container.file_name().expect("a container has a name");
         let root = Root {
             snapshots: self.layers(),
-            lowers: Self::lowers(diff_ids),
+            lowers,
             scratch: Path::new("../c").join(name),
             storage: self.storage,
             throw_away,
@@ -222,7 +222,8 @@ impl Snapshots {
         let mut lowers: Vec<PathBuf> =
             root.lowers.iter().map(|name| self.layers().join(name)).collect();
         lowers.push(self.layers().join(LOWEST));
-        let work = Operation::Pack { directory, lowers, storage: self.storage, since, into };
+        let (storage, times) = (self.storage, Times::Cut);
+        let work = Operation::Pack { directory, lowers, storage, since, into, times };
         self.helper_client.call(work, None, Some(output))
     }
 

@@ -106,6 +106,7 @@ struct State {
 pub struct FakeEngine {
     info: EngineInfo,
     state: Mutex<State>,
+    checkpoints: session::Checkpoints,
 }
 
 impl Default for FakeEngine {
@@ -121,7 +122,7 @@ impl Default for FakeEngine {
             root: None,
             limitations: Vec::new(),
         };
-        FakeEngine { info, state: Mutex::default() }
+        FakeEngine { info, state: Mutex::default(), checkpoints: session::Checkpoints::default() }
     }
 }
 
@@ -493,9 +494,12 @@ impl Runner for FakeEngine {
         _log: &dyn LogSink,
     ) -> Result<Box<dyn SandboxSession>> {
         let _running = self.enter(Method::Start, &request.image).await?;
+        if let Some((image, files)) = self.checkpoints.find(&request.image) {
+            return session::start(request, &image, Some(&files), &self.checkpoints);
+        }
         let missing = || EngineError::NoSuchImage { reference: request.image.clone() };
         let image = self.find(&request.image).ok_or_else(missing)?;
-        session::start(request, &image.config)
+        session::start(request, &image.config, None, &self.checkpoints)
     }
 
     async fn run_script(

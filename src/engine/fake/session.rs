@@ -1,7 +1,7 @@
 //! Sessions of the fake engine: processes of this machine, in a directory that is their root as far as
 //! paths of requests go. Nothing is closed off, and nothing is limited.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -21,8 +21,9 @@ use tokio_util::io::ReaderStream;
 
 use crate::engine::pipe_input::PipeInput;
 use crate::engine::{
-    Ended, EngineError, EngineKind, Exec, ExecEnd, ExecHandle, ExecRequest, ImageConfig, Input,
-    NotStarted, Output, Outputs, Result, SandboxSession, SessionEnd, SessionRequest, WindowSize,
+    Checkpoint, Ended, EngineError, EngineKind, Exec, ExecEnd, ExecHandle, ExecRequest,
+    ImageConfig, Input, NotStarted, Output, Outputs, Result, SandboxSession, SessionEnd,
+    SessionRequest, WindowSize,
 };
 
 /// The variable that marks the processes of a command.
@@ -35,6 +36,8 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 pub(super) fn start(
     request: &SessionRequest,
     image: &ImageConfig,
+    files: Option<&[u8]>,
+    checkpoints: &Checkpoints,
 ) -> Result<Box<dyn SandboxSession>> {
     let root = tempfile::tempdir().map_err(|error| lost(&error))?;
     let mut env: Vec<(String, String)> = vec![("PATH".to_owned(), PATH.to_owned())];
@@ -45,6 +48,9 @@ pub(super) fn start(
     let working_dir = image.working_dir.clone();
     let path = root.path().join(working_dir.trim_start_matches('/'));
     fs::create_dir_all(path).map_err(|error| lost(&error))?;
+    if let Some(files) = files {
+        unpack(files, root.path())?;
+    }
     Ok(Box::new(Session {
         id: format!("fake-{:016x}", rand::random::<u64>()),
         root: Mutex::new(Some(root)),
@@ -53,7 +59,30 @@ pub(super) fn start(
         working_dir,
         marks: Mutex::default(),
         end: watch::channel(None).0,
+        parent: request.image.clone(),
+        image: image.clone(),
+        checkpoints: checkpoints.clone(),
     }))
+}
+
+/// The checkpoints of an engine, by their references: what the image says, and the files as a tar.
+#[derive(Clone, Default)]
+pub(super) struct Checkpoints(Arc<Mutex<HashMap<String, (ImageConfig, Vec<u8>)>>>);
+
+impl Checkpoints {
+    /// Returns the checkpoint that a reference names.
+    pub(super) fn find(&self, reference: &str) -> Option<(ImageConfig, Vec<u8>)> {
+        self.0.lock().expect("no holder panics").get(reference).cloned()
+    }
+}
+
+fn unpack(files: &[u8], to: &Path) -> Result<()> {
+    let mut archive = tar::Archive::new(files);
+    archive.set_preserve_permissions(true);
+    archive.unpack(to).map_err(|error| EngineError::Refused {
+        action: "write files into a session".to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 fn lost(error: &dyn std::fmt::Display) -> EngineError {
@@ -70,6 +99,10 @@ struct Session {
     /// Those of the commands that were started.
     marks: Mutex<Vec<String>>,
     end: watch::Sender<Option<SessionEnd>>,
+    /// What it was started from.
+    parent: String,
+    image: ImageConfig,
+    checkpoints: Checkpoints,
 }
 
 impl Drop for Session {
@@ -187,12 +220,7 @@ impl SandboxSession for Session {
         }
         let mut bytes = Vec::new();
         tar.read_to_end(&mut bytes).await.map_err(|error| lost(&error))?;
-        let mut archive = tar::Archive::new(bytes.as_slice());
-        archive.set_preserve_permissions(true);
-        archive.unpack(&path).map_err(|error| EngineError::Refused {
-            action: "write files into a session".to_owned(),
-            reason: error.to_string(),
-        })
+        unpack(&bytes, &path)
     }
 
     async fn get(&self, path: &str, tar: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<()> {
@@ -209,6 +237,17 @@ impl SandboxSession for Session {
         written.map_err(|error| lost(&error))?;
         let bytes = archive.into_inner().map_err(|error| lost(&error))?;
         tar.write_all(&bytes).await.map_err(|error| lost(&error))
+    }
+
+    async fn checkpoint(&self) -> Result<Checkpoint> {
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.follow_symlinks(false);
+        archive.append_dir_all(".", self.path("/")?).map_err(|error| lost(&error))?;
+        let files = archive.into_inner().map_err(|error| lost(&error))?;
+        let checkpoint = Checkpoint::on(&self.parent);
+        let mut all = self.checkpoints.0.lock().expect("no holder panics");
+        all.insert(checkpoint.reference().to_string(), (self.image.clone(), files));
+        Ok(checkpoint)
     }
 
     async fn ended(&self) -> Result<SessionEnd> {

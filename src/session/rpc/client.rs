@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 use tokio_util::codec::{Framed, LinesCodec};
 
 use crate::engine::{
-    Change, Ended, EngineError, EngineKind, Exec, ExecHandle, ExecRequest, Input, Output, Outputs,
-    Process, Result, SandboxSession, SessionEnd, WindowSize,
+    Change, Checkpoint, Ended, EngineError, EngineKind, Exec, ExecHandle, ExecRequest, Input,
+    Output, Outputs, Process, Result, SandboxSession, SessionEnd, WindowSize,
 };
 
 use super::message::{Base64, Call, Fault, Notice, PROTOCOL, Start, Stream, call_line, end_of};
@@ -99,6 +99,18 @@ impl RemoteSession {
         let id = hello["session"].as_str().unwrap_or_default().to_owned();
         let engine = serde_json::from_value(hello["engine"].clone()).map_err(|_| gone())?;
         Ok(RemoteSession { id, engine, link, _tasks: tasks })
+    }
+
+    /// Makes a checkpoint of what it changed, without a copy, and goes on from that: nothing that ran
+    /// runs any more.
+    pub async fn move_to_checkpoint(&self) -> Result<Checkpoint> {
+        self.link.ask(&Call::Checkpoint { moves: true }).await
+    }
+
+    /// Ends all that runs and goes back to a checkpoint or an image, by its name; without one to that
+    /// which the session was started from.
+    pub async fn reset(&self, to: Option<&str>) -> Result<()> {
+        self.link.ask(&Call::Reset { to: to.map(str::to_owned) }).await
     }
 }
 
@@ -349,6 +361,16 @@ impl SandboxSession for RemoteSession {
 
     async fn changes(&self) -> Result<Vec<Change>> {
         self.link.ask(&Call::Changes {}).await
+    }
+
+    async fn checkpoint(&self) -> Result<Checkpoint> {
+        self.link.ask(&Call::Checkpoint { moves: false }).await
+    }
+
+    async fn end_as_checkpoint(&self) -> Result<Checkpoint> {
+        let checkpoint = self.move_to_checkpoint().await?;
+        self.stop().await?;
+        Ok(checkpoint)
     }
 
     async fn ended(&self) -> Result<SessionEnd> {

@@ -57,6 +57,20 @@ pub(super) enum Call {
     /// Lists the processes of the container.
     #[serde(rename = "session.processes")]
     Processes {},
+    /// Keeps what differs from the image as a checkpoint: the result has its id and what it stands on.
+    /// With `move` nothing is copied: all that runs ends, and the session goes on from the checkpoint.
+    #[serde(rename = "session.checkpoint")]
+    Checkpoint {
+        #[serde(rename = "move", default)]
+        moves: bool,
+    },
+    /// Ends all that runs and goes back to an image, by its name; without one to that which the session
+    /// was started from.
+    #[serde(rename = "session.reset")]
+    Reset {
+        #[serde(default)]
+        to: Option<String>,
+    },
     /// Waits for the end of the session. The result says how it ended.
     #[serde(rename = "session.wait")]
     Wait {},

@@ -16,8 +16,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::codec::{Framed, LinesCodec};
 use tokio_util::io::StreamReader;
 
-use crate::engine::{EngineError, Exec, ExecHandle, ExecRequest, Input, Output, SandboxSession};
+use crate::engine::{EngineError, Exec, ExecHandle, ExecRequest, Input, Output};
 
+use super::super::kept::Kept;
 use super::message::{
     Base64, Call, Fault, Notice, PROTOCOL, Start, Stream, answer_line, ended, notice_line,
 };
@@ -30,7 +31,7 @@ type Answer = Result<Value, Fault>;
 
 /// What a client has under way.
 struct Client {
-    session: Arc<dyn SandboxSession>,
+    session: Arc<Kept>,
     lines: mpsc::Sender<String>,
     execs: Mutex<HashMap<u64, Running>>,
     puts: Mutex<HashMap<u64, mpsc::Sender<Bytes>>>,
@@ -70,11 +71,7 @@ struct Piece {
 
 /// Serves a client until it goes, then ends all that it started. Tells `stopped` when it asked for the
 /// end of the session.
-pub async fn serve(
-    session: Arc<dyn SandboxSession>,
-    stream: UnixStream,
-    stopped: mpsc::Sender<()>,
-) {
+pub async fn serve(session: Arc<Kept>, stream: UnixStream, stopped: mpsc::Sender<()>) {
     let (mut sink, mut source) = Framed::new(stream, LinesCodec::new_with_max_length(LINE)).split();
     let (lines, mut waiting) = mpsc::channel::<String>(WAITING);
     let mut tasks = JoinSet::new();
@@ -204,8 +201,8 @@ impl Client {
             Call::Hello { protocol: PROTOCOL } => Ok(json!({
                 "protocol": PROTOCOL,
                 "version": env!("CARGO_PKG_VERSION"),
-                "session": self.session.id(),
-                "engine": self.session.engine(),
+                "session": self.session.now().id(),
+                "engine": self.session.now().engine(),
             })),
             Call::Hello { protocol } => {
                 let why = format!("protocol {protocol} is not known here, {PROTOCOL} is");
@@ -223,14 +220,17 @@ impl Client {
                 sent.map(|()| Value::Null).map_err(|error| Fault::of(&error))
             }
             Call::Get { transfer, path } => self.get(transfer, &path).await,
-            Call::Changes {} => found(self.session.changes().await),
-            Call::Processes {} => found(self.session.processes().await),
+            Call::Changes {} => found(self.session.now().changes().await),
+            Call::Processes {} => found(self.session.now().processes().await),
+            Call::Checkpoint { moves: false } => found(self.session.checkpoint().await),
+            Call::Checkpoint { moves: true } => found(self.session.move_to_checkpoint().await),
+            Call::Reset { to } => found(self.session.reset(to.as_deref()).await),
             Call::Wait {} => {
                 let end = self.session.ended().await.map_err(|error| Fault::of(&error))?;
                 Ok(json!({ "end": end }))
             }
             Call::Stop {} => {
-                let end = self.session.stop().await.map_err(|error| Fault::of(&error))?;
+                let end = self.session.now().stop().await.map_err(|error| Fault::of(&error))?;
                 Ok(json!({ "end": end }))
             }
             // `note` has done them.
@@ -259,7 +259,7 @@ impl Client {
             ..ExecRequest::default()
         };
         let Exec { input, output, handle } =
-            self.session.spawn(&request).await.map_err(|error| Fault::of(&error))?;
+            self.session.now().spawn(&request).await.map_err(|error| Fault::of(&error))?;
         let (pieces, to_write) = mpsc::unbounded_channel();
         let (has_ended, is_muted) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let reading = tokio::spawn(self.clone().pass_on(number, output, is_muted.clone()));
@@ -334,14 +334,14 @@ impl Client {
             Some((Ok::<Bytes, std::io::Error>(piece), archive))
         });
         let mut tar = StreamReader::new(Box::pin(pieces));
-        let put = self.session.put(directory, make, &mut tar).await;
+        let put = self.session.now().put(directory, make, &mut tar).await;
         put.map(|()| Value::Null).map_err(|error| Fault::of(&error))
     }
 
     async fn get(&self, transfer: u64, path: &str) -> Answer {
         let (mut write, mut read) = tokio::io::duplex(PIECE);
         let got = async {
-            let got = self.session.get(path, &mut write).await;
+            let got = self.session.now().get(path, &mut write).await;
             drop(write);
             got
         };

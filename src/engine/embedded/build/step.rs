@@ -59,7 +59,7 @@ impl EmbeddedEngine {
         let step = format!("{}/step", step_mounts::MOUNT);
         let mut command = vec!["/bin/sh".to_owned(), step, keep];
         command.append(&mut words);
-        let root = self.snapshots.root(&built.diff_ids(), false)?;
+        let root = self.snapshots.root(Snapshots::lowers(&built.diff_ids()), false)?;
         let scratch = Scratch { engine: self, path: self.snapshots.scratch(&root) };
         let since = tokio::task::block_in_place(|| self.snapshots.now())?;
         let network = match building.request.host.network.as_deref() {
@@ -117,7 +117,7 @@ impl EmbeddedEngine {
         if self.take_known(&key, built, building)? {
             return Ok(());
         }
-        let root = self.snapshots.root(&built.diff_ids(), false)?;
+        let root = self.snapshots.root(Snapshots::lowers(&built.diff_ids()), false)?;
         let scratch = Scratch { engine: self, path: self.snapshots.scratch(&root) };
         let since = tokio::task::block_in_place(|| self.snapshots.now())?;
         let from = match from {

@@ -9,7 +9,9 @@ use rustix::process::{PidfdFlags, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
 
 use super::super::passing::{self, Received};
-use super::super::protocol::{Container, Ends, Identity, Network, READY, Response, Step, Storage};
+use super::super::protocol::{
+    Container, Ends, Identity, KEEP, Network, READY, Response, Step, Storage,
+};
 use super::failure::{Context as _, During as _, Failure};
 use super::init::{Forked, Inherited, fork_first};
 use super::kills::Kills;
@@ -66,7 +68,8 @@ pub(super) fn run(
     if !request.root.is_there() {
         return Ok(Response::Vanished);
     }
-    if request.root.throw_away {
+    let keeps = ended.as_ref().is_ok_and(|ended| ended.keeps);
+    if request.root.throw_away && !keeps {
         remove::tree(&request.root.scratch)?;
     }
     let Watched { code, killed, over, .. } = ended?;
@@ -178,6 +181,8 @@ struct Watched {
     over: Option<Quota>,
     /// The helper killed it because it had too much memory.
     over_memory: bool,
+    /// The engine asked for what the container changed.
+    keeps: bool,
 }
 
 impl Caller<'_> {
@@ -200,6 +205,10 @@ impl Caller<'_> {
             Caller::Requests(attendants) => match passing::receive(&requester.0) {
                 Ok(Received::Descriptor(socket)) => {
                     attendants.serve(socket, requester);
+                    Ok(true)
+                }
+                Ok(Received::Bytes(bytes)) if bytes == [KEEP] => {
+                    attendants.keeps = true;
                     Ok(true)
                 }
                 _ => Ok(false),
@@ -288,5 +297,6 @@ fn watch(
     let signal = status.terminating_signal();
     let code = status.exit_status().or(signal.map(|signal| 128 + signal));
     let killed = killed || signal.is_some();
-    Ok(Watched { code: i64::from(code.unwrap_or(255)), killed, over, over_memory })
+    let keeps = matches!(&caller, Caller::Requests(attendants) if attendants.keeps);
+    Ok(Watched { code: i64::from(code.unwrap_or(255)), killed, over, over_memory, keeps })
 }

@@ -28,7 +28,7 @@ pub(super) fn copy_layers(layers: &[&Path], to: &Path) -> Result<(), Failure> {
 }
 
 /// The files that have several names, by where they were, and where they are now.
-type Links = HashMap<(u64, u64), PathBuf>;
+pub(super) type Links = HashMap<(u64, u64), PathBuf>;
 
 fn copy_directory(from: &Path, to: &Path, links: &mut Links) -> Result<(), Failure> {
     let entries = names(from)?;
@@ -65,7 +65,7 @@ fn copy_directory(from: &Path, to: &Path, links: &mut Links) -> Result<(), Failu
     copy_metadata(from, to, &found)
 }
 
-fn names(directory: &Path) -> Result<Vec<OsString>, Failure> {
+pub(super) fn names(directory: &Path) -> Result<Vec<OsString>, Failure> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory).at("read", directory)? {
         names.push(entry.at("read", directory)?.file_name());
@@ -150,7 +150,9 @@ fn copy_attributes(source: &Path, target: &Path) -> Result<(), Failure> {
         Err(error) => return Err(error).at("list the attributes of", source),
     };
     for name in list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if !name.starts_with(b"user.") && name != b"security.capability" {
+        // What overlayfs keeps there is about the file that it is an attribute of.
+        let of_file = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
+        if !of_file && name != b"security.capability" {
             continue;
         }
         let mut value = vec![0; 1 << 16];

@@ -5,12 +5,14 @@
 //! a user namespace. It has one thread and knows nothing of images.
 
 mod cgroup;
+mod checkpoint;
 mod command;
 mod compat;
 mod container;
 mod copy;
 mod ends;
 mod failure;
+mod held;
 mod identity;
 mod inherited;
 mod init;
@@ -141,11 +143,26 @@ fn work(task: Request, requester: &mut Requester) -> Result<Response, Failure> {
             unpack::unpack(&directory, storage, identity, &mut requester.0)?;
             Ok(Response::Done)
         }
-        Operation::Pack { directory, lowers, storage, since, into } => {
+        Operation::Pack { directory, lowers, storage, since, into, times } => {
             // Not the standard library's handle, which looks for the ends of lines.
             let output = rustix::io::dup(rustix::stdio::stdout()).because("write a layer")?;
-            let into = into.as_deref();
-            pack::pack(&directory, &lowers, storage, since, into, identity, output.into())?;
+            let changes = pack::Changes {
+                directory: &directory,
+                lowers: &lowers,
+                storage,
+                since,
+                into: into.as_deref(),
+                times,
+            };
+            changes.pack(identity, output.into())?;
+            Ok(Response::Done)
+        }
+        Operation::Keep { snapshots, scratch, storage, layer } => {
+            rustix::process::chdir(&snapshots).at("change to", &snapshots)?;
+            let (name, merged) = (layer.name.as_str(), layer.merged.as_slice());
+            let keeping =
+                checkpoint::Keeping { scratch: &scratch, storage, aside: &scratch, name, merged };
+            keeping.take(identity)?;
             Ok(Response::Done)
         }
         Operation::Copy(request) => {

@@ -1,7 +1,7 @@
 //! Writing what a container changed as a layer: an uncompressed tar in a fixed order.
 //!
-//! Nothing of the container runs any more. Times are cut to whole seconds, in the tree and in the
-//! tar, so that the tree is what the tar unpacks to.
+//! Times in the tar are whole seconds. Where nothing of the container runs any more, and its tree is
+//! kept as the layer, those in the tree are cut as well: it is what the tar unpacks to.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Timespec;
 
-use super::super::protocol::{Identity, Storage};
+use super::super::protocol::{Identity, Storage, Times};
 use super::failure::{Context as _, Failure};
 use super::merge;
 use super::unpack::{OPAQUE, OWNER, WHITEOUT, opaque_attribute, set_time};
@@ -21,38 +21,49 @@ use super::unpack::{OPAQUE, OWNER, WHITEOUT, opaque_attribute, set_time};
 /// Attributes that belong to how trees are kept, not to files.
 const OURS: [&str; 2] = ["user.overlay.", OWNER];
 
-/// Writes the layer to a file.
-pub(super) fn pack(
-    directory: &Path,
-    lowers: &[PathBuf],
-    storage: Storage,
-    since: i128,
-    into: Option<&Path>,
-    identity: &Identity,
-    output: fs::File,
-) -> Result<(), Failure> {
-    let directory = match (storage, into) {
-        (Storage::Copy, Some(into)) => {
-            merge::changes(directory, lowers, since, into)?;
-            into
-        }
-        _ => directory,
-    };
-    let output = BufWriter::with_capacity(1 << 18, output);
-    let mut packer = Packer {
-        tar: tar::Builder::new(output),
-        root: directory,
-        links: HashMap::new(),
-        identity,
-        marks: storage != Storage::Copy,
-    };
-    packer.children(Path::new(""))?;
-    let output = packer.tar.into_inner().because("write a layer")?;
-    output
-        .into_inner()
-        .map_err(io::IntoInnerError::into_error)
-        .and_then(|mut output| output.flush())
-        .because("write a layer")
+/// What a container changed.
+pub(super) struct Changes<'a> {
+    /// The upper directory, or the copied tree.
+    pub directory: &'a Path,
+    /// The layers below, the highest first; only for [`Storage::Copy`], as what follows.
+    pub lowers: &'a [PathBuf],
+    /// How the tree was made.
+    pub storage: Storage,
+    /// When the tree was made, in nanoseconds.
+    pub since: i128,
+    /// Where the changes are kept, as a layer of its own.
+    pub into: Option<&'a Path>,
+    /// What becomes of times in the tree.
+    pub times: Times,
+}
+
+impl Changes<'_> {
+    /// Writes the layer to a file.
+    pub(super) fn pack(&self, identity: &Identity, output: fs::File) -> Result<(), Failure> {
+        let root = match (self.storage, self.into) {
+            (Storage::Copy, Some(into)) => {
+                merge::changes(self.directory, self.lowers, self.since, into)?;
+                into
+            }
+            _ => self.directory,
+        };
+        let output = BufWriter::with_capacity(1 << 18, output);
+        let mut packer = Packer {
+            tar: tar::Builder::new(output),
+            root,
+            links: HashMap::new(),
+            identity,
+            marks: self.storage != Storage::Copy,
+            times: self.times,
+        };
+        packer.children(Path::new(""))?;
+        let output = packer.tar.into_inner().because("write a layer")?;
+        output
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)
+            .and_then(|mut output| output.flush())
+            .because("write a layer")
+    }
 }
 
 struct Packer<'a, W: Write> {
@@ -63,6 +74,7 @@ struct Packer<'a, W: Write> {
     identity: &'a Identity,
     /// Marks are those of overlayfs.
     marks: bool,
+    times: Times,
 }
 
 impl<W: Write> Packer<'_, W> {
@@ -87,7 +99,7 @@ impl<W: Write> Packer<'_, W> {
             return self.whiteout(inner);
         }
         let time = found.mtime();
-        if found.mtime_nsec() != 0 {
+        if self.times == Times::Cut && found.mtime_nsec() != 0 {
             set_time(&path, Timespec { tv_sec: time, tv_nsec: 0 })?;
         }
         let mut header = tar::Header::new_gnu();

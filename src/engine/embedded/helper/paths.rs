@@ -3,10 +3,11 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::super::protocol::{Identity, Root, SessionResponse, Storage};
+use super::checkpoint::is_whiteout;
 use super::failure::{Context as _, Failure};
 use super::root::UPPER;
 use super::unpack::opaque_attribute;
@@ -70,10 +71,6 @@ pub(super) fn changes(root: &Root, identity: &Identity) -> Result<SessionRespons
 
 fn is_absent(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
-}
-
-fn is_whiteout(found: &fs::Metadata) -> bool {
-    found.file_type().is_char_device() && found.rdev() == 0
 }
 
 /// The layers below a container.

@@ -17,12 +17,13 @@ use rustix::thread::ThreadNameSpaceType;
 
 use super::super::passing;
 use super::super::protocol::{
-    Container, Identity, Network, SessionOperation, SessionResponse, Storage,
+    Container, Identity, Network, SessionOperation, SessionResponse, Storage, Times,
 };
+use super::checkpoint::Keeping;
 use super::failure::{Context as _, Failure};
 use super::init::{Forked, close_ends, fork};
 use super::namespaces::Namespaces;
-use super::pack::pack;
+use super::pack::Changes;
 use super::unpack::{Marks, extract};
 use super::{Requester, cgroup, paths, processes, root, supervisor};
 
@@ -34,6 +35,8 @@ pub(super) struct Attendants<'a> {
     /// The container's first process.
     first: Pid,
     children: Vec<(Pid, OwnedFd)>,
+    /// What the container changed stays when it ends.
+    pub keeps: bool,
 }
 
 impl<'a> Attendants<'a> {
@@ -44,7 +47,7 @@ impl<'a> Attendants<'a> {
         group: &'a cgroup::Group,
         first: Pid,
     ) -> Attendants<'a> {
-        Attendants { container, identity, group, first, children: Vec::new() }
+        Attendants { container, identity, group, first, children: Vec::new(), keeps: false }
     }
 
     /// Starts the attendant of a request. A machine that has no process for it is told to whoever asks,
@@ -143,6 +146,17 @@ impl<'a> Attendants<'a> {
                 let output = requester.descriptor().because("take the output")?;
                 self.layer(output)
             }
+            SessionOperation::Checkpoint { aside, layer } => {
+                let root = &self.container.root;
+                let keeping = Keeping {
+                    scratch: &root.scratch,
+                    storage: root.storage,
+                    aside: &aside,
+                    name: &layer.name,
+                    merged: &layer.merged,
+                };
+                keeping.copy(self.first, self.identity)
+            }
             SessionOperation::Connect { port } => self.connect(port, requester),
         }
     }
@@ -157,7 +171,15 @@ impl<'a> Attendants<'a> {
             ));
         }
         let upper = root.scratch.join(root::UPPER);
-        pack(&upper, &[], root.storage, 0, None, self.identity, output.into())?;
+        let changes = Changes {
+            directory: &upper,
+            lowers: &[],
+            storage: root.storage,
+            since: 0,
+            into: None,
+            times: Times::Kept,
+        };
+        changes.pack(self.identity, output.into())?;
         Ok(SessionResponse::Done)
     }
 

@@ -1,0 +1,33 @@
+//! What a session is started with: by a command, or again from a checkpoint of another.
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::SessionRequest;
+
+use super::directory::InstanceName;
+
+/// A session that is to be kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SessionOrder {
+    /// A name to find it by.
+    pub name: Option<String>,
+    /// The instance that it is for.
+    pub instance: Option<InstanceName>,
+    /// The container.
+    pub request: SessionRequest,
+    /// After how many seconds it ends.
+    pub ttl_seconds: Option<f64>,
+    /// After how many seconds without a client it ends.
+    pub idle_seconds: Option<f64>,
+    /// The repository that it works in, where that is known.
+    pub repository: Option<Repository>,
+}
+
+/// The repository that a session works in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repository {
+    /// Its directory in the container.
+    pub directory: String,
+    /// The commit that it was at when the first session began: a patch is against that.
+    pub base: Option<String>,
+}

@@ -34,7 +34,7 @@ pub(crate) async fn open(state: &Path, storage: Option<Storage>) -> Arc<Embedded
 }
 
 /// Runs a test on engines of its own; only where the embedded engine is under test.
-fn on_its_own<F>(test: impl FnOnce(PathBuf) -> F)
+pub(crate) fn on_its_own<F>(test: impl FnOnce(PathBuf) -> F)
 where
     F: Future<Output = ()>,
 {
@@ -115,7 +115,7 @@ fn kept(directory: &Path, bytes: Vec<u8>) -> LayerFile {
     LayerFile { path, diff_id, size: bytes.len() as u64 }
 }
 
-fn image(layers: Vec<LayerFile>, tag: &str) -> LayerRequest {
+pub(crate) fn image(layers: Vec<LayerFile>, tag: &str) -> LayerRequest {
     LayerRequest {
         parent: Image { platform: Platform::host(), ..Image::default() },
         layers,
@@ -125,7 +125,7 @@ fn image(layers: Vec<LayerFile>, tag: &str) -> LayerRequest {
 }
 
 /// The tar of the base image, from the state that tests share.
-async fn base_tar(directory: &Path) -> LayerFile {
+pub(crate) async fn base_tar(directory: &Path) -> LayerFile {
     let state = needs::base();
     let engine = open(&state, None).await;
     let base = engine.inspect(&base()).await.unwrap();

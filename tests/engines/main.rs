@@ -12,6 +12,7 @@ mod attach;
 mod bad_days;
 mod build;
 mod cache;
+mod checkpoints;
 mod common;
 mod embedded;
 mod escape;

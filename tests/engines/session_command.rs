@@ -320,3 +320,68 @@ fn a_document_tells_all_of_a_command() {
         assert_eq!(told["stderr"], "err\n");
     });
 }
+
+#[test]
+#[ignore = "needs an engine"]
+fn sessions_are_forked_and_go_back() {
+    with_session(&["--workdir", "/w", "-e", "OWN=1", "--ttl", "1h"], |cli, id| {
+        let sh = |id: &str, text: &str| cli.does(&["exec", id, "--", "sh", "-c", text]);
+        sh(id, "echo one >a; exec sleep 1000 >&- 2>&- &");
+        let forked = cli.does(&["fork", id, "-n", "2"]);
+        let forked: Vec<&str> = forked.lines().collect();
+        let [first, second] = forked[..] else { panic!("{forked:?}") };
+        // As the first was started, and with its files.
+        assert_eq!(sh(first, "cat a; pwd; echo $OWN"), "one\n/w\n1\n");
+        assert!(cli.listed(first).unwrap()["expires"].is_string());
+        sh(first, "echo two >a");
+        assert_eq!(sh(second, "cat a"), "one\n");
+        let made = cli.does(&["checkpoint", first]);
+        let made = made.trim();
+        sh(first, "rm a");
+        cli.does(&["reset", first, "--to", made]);
+        assert_eq!(sh(first, "cat a"), "two\n");
+        cli.does(&["reset", first]);
+        assert_eq!(sh(first, "cat a"), "one\n");
+        let moved = cli.does(&["checkpoint", second, "--move"]);
+        sh(second, "cat a && echo more >>a");
+        let third = cli.does(&["fork", moved.trim(), "--name", "forked"]);
+        assert_eq!(sh("forked", "cat a"), "one\n");
+        let from = cli.does(&["start", "--from", made, "--workdir", "/w"]);
+        assert_eq!(sh(from.trim(), "cat a; echo $OWN"), "two\n\n");
+        let listed = |cli: &Cli| -> Vec<String> {
+            let listed = cli.does(&["ls", "--checkpoints", "--json"]);
+            let listed: Value = serde_json::from_str(&listed).unwrap();
+            let mine =
+                listed.as_array().unwrap().iter().filter(|one| {
+                    [id, first, second].iter().any(|session| one["session"] == *session)
+                });
+            mine.map(|one| one["id"].as_str().unwrap().to_owned()).collect()
+        };
+        let all = listed(cli);
+        assert_eq!(all.len(), 3, "{all:?}");
+        let ids: Vec<&str> = all.iter().map(String::as_str).collect();
+        cli.does(&[&["rm"], &ids[..]].concat());
+        assert_eq!(listed(cli), Vec::<String>::new());
+        assert_eq!(sh(first, "cat a"), "one\n", "who stands on one goes on");
+        let gone = cli.run(&["fork", made]);
+        assert_eq!(gone.status.code(), Some(2), "{}", text(&gone.stderr));
+        for session in [first, second, third.trim(), from.trim()] {
+            cli.does(&["stop", session]);
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs an engine"]
+fn a_checkpoint_gets_a_name_as_an_image() {
+    with_session(&[], |cli, id| {
+        cli.does(&["exec", id, "--", "sh", "-c", "echo one >/a"]);
+        let name = format!("named/checkpoint:{id}");
+        let made = cli.does(&["checkpoint", id, "--tag", &name, "--json"]);
+        let made: Value = serde_json::from_str(&made).unwrap();
+        cli.does(&["rm", made["id"].as_str().unwrap()]);
+        let other = cli.does(&["start", "--image", &name]);
+        assert_eq!(cli.does(&["exec", other.trim(), "cat", "/a"]), "one\n");
+        cli.does(&["stop", other.trim()]);
+    });
+}

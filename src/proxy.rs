@@ -79,15 +79,19 @@ impl Proxies {
 
     /// Tells whether a proxy leads to `url`.
     pub(crate) fn leads_to(&self, url: &Url) -> bool {
+        url.as_str().parse().is_ok_and(|uri| self.matcher().intercept(&uri).is_some())
+    }
+
+    /// Returns what says which proxy leads to an address.
+    pub(crate) fn matcher(&self) -> Matcher {
         let name = |named: &Option<Named>| {
             named.as_ref().map_or(String::new(), |named| named.url.to_string())
         };
-        let matcher = Matcher::builder()
+        Matcher::builder()
             .http(name(&self.http))
             .https(name(&self.https))
             .no(self.no.clone())
-            .build();
-        url.as_str().parse().is_ok_and(|uri| matcher.intercept(&uri).is_some())
+            .build()
     }
 
     /// Returns the variables that make a program with curl, such as git, go the same ways. It does not

@@ -71,6 +71,7 @@ pub use session_settings::{
     Change, ChangeKind, FileStatus, HostBind, Process, ProcessLimit, ProcessResource,
     SessionSettings, Tmpfs,
 };
+pub(crate) use step_mounts::CA_VARIABLES;
 pub use traits::{Builder, Engine, Images, LayerStorage, Runner};
 
 /// Labels that imgforge sets on its images.

@@ -14,7 +14,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use super::{
@@ -407,6 +407,11 @@ pub trait SandboxSession: Send + Sync {
     /// Connects to a port of the container's loopback, whether or not the host can reach it.
     async fn connect(&self, _port: u16) -> Result<TcpStream> {
         Err(unsupported(self.engine(), "connect to a port of a session"))
+    }
+
+    /// Listens on a port of the container's loopback.
+    async fn listen(&self, _port: u16) -> Result<TcpListener> {
+        Err(unsupported(self.engine(), "listen on a port of a session"))
     }
 
     /// Waits for the end of the session, which it does not cause.

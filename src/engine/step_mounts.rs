@@ -14,6 +14,17 @@ pub(super) const MOUNT: &str = "/dev/imgforge";
 /// Where the caches of package managers are mounted, one directory for each user.
 pub(super) const CACHE: &str = "/dev/imgforge-cache";
 
+/// The variables that lead programs to a bundle of authorities.
+pub(crate) const CA_VARIABLES: [&str; 7] = [
+    "SSL_CERT_FILE",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "NODE_EXTRA_CA_CERTS",
+    "CARGO_HTTP_CAINFO",
+];
+
 /// The time of files that a step made: 2020-01-01.
 pub(super) const FILE_TIME: u64 = 1_577_836_800;
 
@@ -59,15 +70,7 @@ fn environment(host: &HostAccess) -> String {
          export UV_LINK_MODE=copy UV_NO_PROGRESS=1 UV_PYTHON_DOWNLOADS=manual\n"
     );
     if host.ca_bundle.is_some() {
-        for name in [
-            "SSL_CERT_FILE",
-            "PIP_CERT",
-            "REQUESTS_CA_BUNDLE",
-            "CURL_CA_BUNDLE",
-            "GIT_SSL_CAINFO",
-            "NODE_EXTRA_CA_CERTS",
-            "CARGO_HTTP_CAINFO",
-        ] {
+        for name in CA_VARIABLES {
             let _ = writeln!(text, "export {name}={MOUNT}/ca.pem");
         }
     }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{EngineKind, SandboxNetwork, SessionEnd};
 use crate::file_lock::FileLock;
 
+use super::egress::AllowList;
 use super::order::SessionOrder;
 
 /// Below the state directory.
@@ -43,6 +44,9 @@ pub struct SessionRecord {
     pub instance: Option<InstanceName>,
     /// What it can reach.
     pub network: SandboxNetwork,
+    /// The hosts that it could reach first, where it has a way out that is none of its network.
+    #[serde(default)]
+    pub allowed: Option<AllowList>,
     /// When it was started.
     pub created: jiff::Timestamp,
     /// When it ends, whatever it does.

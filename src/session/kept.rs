@@ -2,11 +2,34 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use crate::engine::{
-    Checkpoint, EngineError, NoLog, Result, Runner, SandboxSession, SessionEnd, SessionRequest,
+    Checkpoint, EngineError, LogSink, NoLog, Result, Runner, SandboxSession, SessionEnd,
+    SessionRequest,
 };
+
+use super::egress::{self, Egress};
+
+/// A container that was started, and where it asks for its way out.
+type Started = (Arc<dyn SandboxSession>, Option<TcpListener>);
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Listens where a container asks for its way out, if it has one.
+async fn listener(
+    egress: Option<&Arc<Egress>>,
+    session: &dyn SandboxSession,
+) -> Result<Option<TcpListener>> {
+    match egress {
+        Some(_) => session.listen(egress::PORT).await.map(Some),
+        None => Ok(None),
+    }
+}
 
 /// A session, whichever container it has now.
 pub struct Kept {
@@ -15,8 +38,18 @@ pub struct Kept {
     count: watch::Sender<u64>,
     /// What starts a container for it, and how the first was started.
     starter: Option<(Arc<dyn Runner>, SessionRequest)>,
+    /// The way out of each container.
+    egress: Option<Arc<Egress>>,
+    /// What serves that in the container which it has now.
+    serving: Mutex<Option<AbortHandle>>,
     /// One change at a time.
     turn: tokio::sync::Mutex<()>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.serve(None);
+    }
 }
 
 impl Kept {
@@ -26,26 +59,48 @@ impl Kept {
             session: Mutex::new(session),
             count: watch::channel(1).0,
             starter: None,
+            egress: None,
+            serving: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         }
     }
 
-    /// Keeps a session that was started so.
-    pub fn new(
-        session: Arc<dyn SandboxSession>,
+    /// Starts a session that can be started anew, with a way out where there is one. What it takes to get
+    /// there goes to `log`.
+    pub async fn start(
         runner: Arc<dyn Runner>,
         request: SessionRequest,
-    ) -> Kept {
-        Kept { starter: Some((runner, request)), ..Kept::of(session) }
+        egress: Option<Arc<Egress>>,
+        log: &dyn LogSink,
+    ) -> Result<Kept> {
+        let session: Arc<dyn SandboxSession> = runner.start(&request, log).await?.into();
+        let listener = listener(egress.as_ref(), &*session).await?;
+        let mut kept = Kept::of(session);
+        kept.starter = Some((runner, request));
+        kept.egress = egress;
+        kept.serve(listener);
+        Ok(kept)
+    }
+
+    /// The way out of it.
+    pub fn egress(&self) -> Option<&Arc<Egress>> {
+        self.egress.as_ref()
+    }
+
+    /// Serves the way out to a container, and to the last one no more.
+    fn serve(&self, listener: Option<TcpListener>) {
+        let served = listener.zip(self.egress.clone());
+        let served = served.map(|(listener, egress)| tokio::spawn(egress.serve(listener)));
+        let served = served.map(|task| task.abort_handle());
+        let last = std::mem::replace(&mut *locked(&self.serving), served);
+        if let Some(last) = last {
+            last.abort();
+        }
     }
 
     /// Returns the session as it is now.
     pub fn now(&self) -> Arc<dyn SandboxSession> {
-        self.held().clone()
-    }
-
-    fn held(&self) -> MutexGuard<'_, Arc<dyn SandboxSession>> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.session).clone()
     }
 
     /// Makes a checkpoint, and goes on where it was.
@@ -64,9 +119,9 @@ impl Kept {
         // Before anything ends.
         self.starter()?;
         let checkpoint = self.now().end_as_checkpoint().await?;
-        match self.start(checkpoint.reference().as_str()).await {
-            Ok(session) => {
-                self.replace(session);
+        match self.start_anew(checkpoint.reference().as_str()).await {
+            Ok(started) => {
+                self.replace(started);
                 Ok(checkpoint)
             }
             Err(error) => Err(EngineError::Refused {
@@ -80,8 +135,8 @@ impl Kept {
     pub async fn reset(&self, to: Option<&str>) -> Result<()> {
         let _turn = self.turn.lock().await;
         let (_, request) = self.starter()?;
-        let session = self.start(to.unwrap_or(&request.image)).await?;
-        let last = self.replace(session);
+        let started = self.start_anew(to.unwrap_or(&request.image)).await?;
+        let last = self.replace(started);
         last.stop().await.map(drop)
     }
 
@@ -110,14 +165,17 @@ impl Kept {
         })
     }
 
-    async fn start(&self, image: &str) -> Result<Arc<dyn SandboxSession>> {
+    async fn start_anew(&self, image: &str) -> Result<Started> {
         let (runner, request) = self.starter()?;
         let request = SessionRequest { image: image.to_owned(), ..request.clone() };
-        Ok(runner.start(&request, &NoLog).await?.into())
+        let session: Arc<dyn SandboxSession> = runner.start(&request, &NoLog).await?.into();
+        let listener = listener(self.egress.as_ref(), &*session).await?;
+        Ok((session, listener))
     }
 
-    fn replace(&self, session: Arc<dyn SandboxSession>) -> Arc<dyn SandboxSession> {
-        let last = std::mem::replace(&mut *self.held(), session);
+    fn replace(&self, (session, listener): Started) -> Arc<dyn SandboxSession> {
+        let last = std::mem::replace(&mut *locked(&self.session), session);
+        self.serve(listener);
         self.count.send_modify(|count| *count += 1);
         last
     }

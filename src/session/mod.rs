@@ -6,6 +6,7 @@
 mod capture;
 pub mod checkpoints;
 pub mod directory;
+pub mod egress;
 mod host;
 mod kept;
 pub mod order;

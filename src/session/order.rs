@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::SessionRequest;
 
 use super::directory::InstanceName;
+use super::egress::AllowList;
 
 /// A session that is to be kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -15,6 +16,9 @@ pub struct SessionOrder {
     pub instance: Option<InstanceName>,
     /// The container.
     pub request: SessionRequest,
+    /// The hosts that it may reach, where it has a way out.
+    #[serde(default)]
+    pub allowed: Option<AllowList>,
     /// After how many seconds it ends.
     pub ttl_seconds: Option<f64>,
     /// After how many seconds without a client it ends.

@@ -13,6 +13,7 @@ use crate::forge::EngineChoice;
 use crate::session::checkpoints::{CheckpointDirectory, CheckpointRecord};
 use crate::session::directory::{DirectoryError, SessionRecord};
 use crate::session::order::SessionOrder;
+use crate::session::rpc::RemoteSession;
 
 use super::super::{CommandResult, Error, Exit, Global, open, render};
 use super::launch::launch;
@@ -82,7 +83,7 @@ pub(super) async fn checkpoint(global: &Global, args: CheckpointArgs) -> Command
         true => session.move_to_checkpoint().await,
         false => session.checkpoint().await,
     };
-    let checkpoint = keep(global, &record, made.map_err(failed)?)?;
+    let checkpoint = keep(global, &record, &session, made.map_err(failed)?).await?;
     let milliseconds = began.elapsed().as_secs_f64() * 1000.0;
     if let Some(tag) = &args.tag {
         let engine = open::connect(&of_engine(global, record.engine)).await;
@@ -100,13 +101,17 @@ pub(super) async fn checkpoint(global: &Global, args: CheckpointArgs) -> Command
 }
 
 /// Remembers a checkpoint of a session.
-fn keep(
+async fn keep(
     global: &Global,
     session: &SessionRecord,
+    remote: &RemoteSession,
     checkpoint: Checkpoint,
 ) -> Result<CheckpointRecord, Error> {
     let image = checkpoint.reference().to_string();
-    let order = directory(global).order(session).map_err(not_found)?;
+    let mut order = directory(global).order(session).map_err(not_found)?;
+    if order.allowed.is_some() {
+        order.allowed = Some(remote.network(None).await.map_err(failed)?.allowed);
+    }
     let record = CheckpointRecord {
         id: checkpoint.id,
         parent: checkpoint.parent,
@@ -162,7 +167,7 @@ pub(super) async fn fork(global: &Global, args: ForkArgs) -> CommandResult {
         Err(DirectoryError::NoCheckpoint(_)) => {
             let (session, remote) = found(global, &args.of).await?;
             let made = remote.checkpoint().await.map_err(failed)?;
-            keep(global, &session, made)?
+            keep(global, &session, &remote, made).await?
         }
         Err(error) => return Err(not_found(error).into()),
     };

@@ -1,18 +1,26 @@
 //! `imgforge session keep`: the process that keeps a session, started by `session start`.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Engine, LogSink, SandboxSession};
+use crate::config;
+use crate::engine::{CA_VARIABLES, Engine, HostBind, LogSink, SandboxSession, SessionRequest};
+use crate::proxy::Proxies;
 use crate::session::directory::{Claim, Ended, SessionRecord, Why};
+use crate::session::egress::Egress;
 use crate::session::order::{Repository, SessionOrder};
 use crate::session::{Kept, Lifetime, keep};
 
 use super::super::{CommandResult, Error, Exit, Global, open};
 use super::{chain, directory, not_found};
+
+/// Where the authorities are that this machine trusts, for a session with a way out.
+const CA_BUNDLE: &str = "/dev/imgforge/ca.pem";
 
 /// What is answered when it is kept, or cannot be.
 #[derive(Debug, Serialize, Deserialize)]
@@ -95,6 +103,7 @@ async fn start(global: &Global, mut order: SessionOrder, said: &Said) -> Result<
         image: order.request.image.clone(),
         instance: order.instance.clone(),
         network: order.request.network,
+        allowed: order.allowed.clone(),
         created: now,
         expires,
         idle_seconds: order.idle_seconds.map(|idle| idle as u64),
@@ -106,8 +115,10 @@ async fn start(global: &Global, mut order: SessionOrder, said: &Said) -> Result<
     let directory = directory(global);
     let claim = directory.claim(&mut record).map_err(not_found)?;
     let started = async {
-        let session = engine.start(&order.request, said).await.map_err(open::engine_failure)?;
-        let session: Arc<dyn SandboxSession> = session.into();
+        let (request, egress) = way_out(&order, claim.path())?;
+        let kept = Kept::start(engine.clone(), request, egress, said).await;
+        let kept = kept.map_err(open::engine_failure)?;
+        let session = kept.now();
         if order.repository.is_none() {
             order.repository = repository(&*engine, &*session, &record.image).await?;
         }
@@ -117,7 +128,7 @@ async fn start(global: &Global, mut order: SessionOrder, said: &Said) -> Result<
         let listener = claim.listen().map_err(not_found)?;
         claim.write_order(&order).map_err(not_found)?;
         claim.write(&record).map_err(not_found)?;
-        Ok((Kept::new(session, engine.clone(), order.request.clone()), listener))
+        Ok((kept, listener))
     };
     match started.await {
         Ok((session, listener)) => Ok((record, claim, session, listener)),
@@ -126,6 +137,35 @@ async fn start(global: &Global, mut order: SessionOrder, said: &Said) -> Result<
             Err(error)
         }
     }
+}
+
+/// Gives a session its way out, where it has one, and the authorities that this machine trusts: what
+/// leads out may have one of its own.
+fn way_out(
+    order: &SessionOrder,
+    directory: &Path,
+) -> Result<(SessionRequest, Option<Arc<Egress>>), Error> {
+    let mut request = order.request.clone();
+    let Some(allowed) = &order.allowed else { return Ok((request, None)) };
+    let proxies = Proxies::of_process().map_err(Error::input)?;
+    let add = |variables: &mut BTreeMap<String, String>, name: String, value: String| {
+        variables.entry(name).or_insert(value);
+    };
+    for (name, value) in Egress::variables() {
+        add(&mut request.variables, name, value);
+    }
+    let host = config::host_access(open::variable, None, None).map_err(Error::environment)?;
+    if let Some(bundle) = host.ca_bundle {
+        let source = directory.join("ca.pem");
+        std::fs::write(&source, bundle).map_err(Error::environment)?;
+        let source = source.canonicalize().map_err(Error::environment)?;
+        let target = CA_BUNDLE.to_owned();
+        request.settings.binds.push(HostBind { source, target, read_only: true });
+        for name in CA_VARIABLES {
+            add(&mut request.variables, name.to_owned(), CA_BUNDLE.to_owned());
+        }
+    }
+    Ok((request, Some(Egress::new(allowed.clone(), &proxies))))
 }
 
 /// Finds the repository of a session: where its image says that commands start.

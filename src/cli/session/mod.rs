@@ -8,6 +8,7 @@ mod grade;
 mod keep;
 mod launch;
 mod ls;
+mod network;
 mod shell;
 mod start;
 
@@ -62,6 +63,10 @@ pub(super) enum SessionCommand {
     Reset(checkpoint::ResetArgs),
     /// Remove checkpoints; sessions that were started from them go on
     Rm(checkpoint::RmArgs),
+    /// Tell what a session may reach and what it was denied, or change it
+    ///
+    /// For sessions with `--network proxy`. Connections to hosts that may not be reached any more end.
+    Network(network::NetworkArgs),
     /// List the processes of a session
     Ps(ls::PsArgs),
     /// List sessions, or checkpoints
@@ -95,6 +100,7 @@ pub(super) async fn run(global: &Global, command: SessionCommand) -> CommandResu
         SessionCommand::Fork(args) => checkpoint::fork(global, args).await,
         SessionCommand::Reset(args) => checkpoint::reset(global, args).await,
         SessionCommand::Rm(args) => checkpoint::rm(global, args).await,
+        SessionCommand::Network(args) => network::run(global, args).await,
         SessionCommand::Ps(args) => ls::ps(global, args).await,
         SessionCommand::Ls(args) => ls::ls(global, args),
         SessionCommand::Stop(args) => ls::stop(global, args).await,

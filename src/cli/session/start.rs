@@ -3,16 +3,16 @@
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::cli::out::outln;
 use crate::engine::{HostBind, Quotas, SandboxNetwork, SessionRequest, SessionSettings, label};
 use crate::forge::LoadOptions;
 use crate::key::Kind;
-use crate::recipe::RunNetwork;
 use crate::session::checkpoints::CheckpointRecord;
 use crate::session::directory::InstanceName;
+use crate::session::egress::Allowed;
 use crate::session::order::SessionOrder;
 
 use super::super::execute::{ExecArgs, exit_of};
@@ -56,9 +56,12 @@ pub(in crate::cli) struct StartArgs {
     /// Whom commands run as: a user, or user:group, by name or number [default: the image's]
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
-    /// What it can reach
-    #[arg(long, value_enum, default_value_t = RunNetwork::None)]
-    network: RunNetwork,
+    /// What it can reach [default: none, or proxy where there is an --allow]
+    #[arg(long, value_enum)]
+    network: Option<SessionNetwork>,
+    /// A host that it may reach over HTTP and HTTPS, such as pypi.org, *.pythonhosted.org or host:8080
+    #[arg(long, value_name = "HOST")]
+    allow: Vec<Allowed>,
     /// A directory or file of this machine, as SRC:DST or SRC:DST:ro
     #[arg(long, value_name = "SRC:DST", value_parser = bind)]
     bind: Vec<HostBind>,
@@ -87,6 +90,19 @@ pub(in crate::cli) struct StartArgs {
     sources: Sources,
     #[command(flatten)]
     exec: ExecArgs,
+}
+
+/// What a session can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SessionNetwork {
+    /// Itself
+    None,
+    /// The hosts of --allow, by a proxy on its loopback; `session network` changes them
+    Proxy,
+    /// What this machine can
+    Host,
+    /// What Docker's default network can
+    Bridge,
 }
 
 /// Reads a time, such as `90s`, `30m` or `1h 30m`.
@@ -121,10 +137,14 @@ fn bind(text: &str) -> Result<HostBind, String> {
 /// Runs `session start`.
 pub(super) async fn run(global: &Global, args: StartArgs) -> CommandResult {
     let network = match args.network {
-        RunNetwork::Host => SandboxNetwork::Host,
-        RunNetwork::Bridge => SandboxNetwork::Bridge,
-        RunNetwork::None | RunNetwork::Httpbin => SandboxNetwork::None,
+        Some(SessionNetwork::Host) => SandboxNetwork::Host,
+        Some(SessionNetwork::Bridge) => SandboxNetwork::Bridge,
+        Some(SessionNetwork::None | SessionNetwork::Proxy) | None => SandboxNetwork::None,
     };
+    if !args.allow.is_empty() && !matches!(args.network, None | Some(SessionNetwork::Proxy)) {
+        let error = anyhow!("--allow is for `--network proxy`");
+        return Err(Error::input(error).into());
+    }
     if let Some(text) = &args.from {
         let checkpoint = checkpoint::order_of(global, text)?;
         let image = checkpoint.image.clone();
@@ -226,10 +246,13 @@ fn start(
             ..SessionSettings::default()
         },
     };
+    let has_way_out = args.network == Some(SessionNetwork::Proxy) || !args.allow.is_empty();
+    let allowed = has_way_out.then(|| args.allow.clone().into());
     let order = SessionOrder {
         name: args.name.clone(),
         instance,
         request,
+        allowed,
         ttl_seconds: args.ttl.map(|ttl| ttl.as_secs_f64()),
         idle_seconds: args.idle.map(|idle| idle.as_secs_f64()),
         repository,

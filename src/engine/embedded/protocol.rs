@@ -207,6 +207,12 @@ pub(super) enum SessionOperation {
         /// The port.
         port: u16,
     },
+    /// Makes a socket that listens on a port of the container's loopback; its file descriptor comes before
+    /// the answer.
+    Listen {
+        /// The port.
+        port: u16,
+    },
 }
 
 /// A command of a session.

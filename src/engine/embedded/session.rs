@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use rustix::net::Shutdown;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest, copy};
-use tokio::net::TcpStream;
 use tokio::net::unix::pipe;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Child;
 use tokio::sync::watch;
 use tokio_util::io::ReaderStream;
@@ -308,6 +308,24 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Sends a request for a socket of the container, and takes that.
+    async fn socket_of(&self, operation: &SessionOperation) -> Result<OwnedFd> {
+        let Some(socket) = self.request(operation, &[]).await? else {
+            return Err(self.ended().await);
+        };
+        match take_descriptor(&socket).await? {
+            Ok(descriptor) => Ok(descriptor),
+            Err(said) => Err(match serde_json::from_slice(&said) {
+                Ok(SessionResponse::Failed { action, errno, reason }) => {
+                    failure(action, errno, reason)
+                }
+                _ => self.ended().await,
+            }),
+        }
+    }
+}
+
 fn something_else() -> EngineError {
     lost(io::Error::other("the helper answered something else"))
 }
@@ -470,22 +488,17 @@ impl SandboxSession for Session {
     }
 
     async fn connect(&self, port: u16) -> Result<TcpStream> {
-        let Some(socket) = self.request(&SessionOperation::Connect { port }, &[]).await? else {
-            return Err(self.ended().await);
-        };
-        let received = take_descriptor(&socket).await?;
-        let Ok(connected) = received else {
-            let said = received.err().unwrap_or_default();
-            return Err(match serde_json::from_slice(&said) {
-                Ok(SessionResponse::Failed { action, errno, reason }) => {
-                    failure(action, errno, reason)
-                }
-                _ => self.ended().await,
-            });
-        };
+        let connected = self.socket_of(&SessionOperation::Connect { port }).await?;
         let connected = std::net::TcpStream::from(connected);
         connected.set_nonblocking(true).map_err(lost)?;
         TcpStream::from_std(connected).map_err(lost)
+    }
+
+    async fn listen(&self, port: u16) -> Result<TcpListener> {
+        let listening = self.socket_of(&SessionOperation::Listen { port }).await?;
+        let listening = std::net::TcpListener::from(listening);
+        listening.set_nonblocking(true).map_err(lost)?;
+        TcpListener::from_std(listening).map_err(lost)
     }
 
     async fn checkpoint(&self) -> Result<Checkpoint> {

@@ -22,6 +22,7 @@ use crate::engine::{
     Output, Outputs, Process, Result, SandboxSession, SessionEnd, WindowSize,
 };
 
+use super::super::egress::{AllowList, EgressReport};
 use super::message::{Base64, Call, Fault, Notice, PROTOCOL, Start, Stream, call_line, end_of};
 use super::{LINE, PIECE};
 
@@ -105,6 +106,12 @@ impl RemoteSession {
     /// runs any more.
     pub async fn move_to_checkpoint(&self) -> Result<Checkpoint> {
         self.link.ask(&Call::Checkpoint { moves: true }).await
+    }
+
+    /// Lets these hosts be reached and no others; without a list it stays as it is. Tells what may be
+    /// reached, and what was denied.
+    pub async fn network(&self, allow: Option<&AllowList>) -> Result<EgressReport> {
+        self.link.ask(&Call::Network { allow: allow.cloned() }).await
     }
 
     /// Ends all that runs and goes back to a checkpoint or an image, by its name; without one to that

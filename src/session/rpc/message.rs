@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::engine::{Ended, EngineError, ExecEnd, Outputs, SessionEnd, WindowSize};
+use crate::session::egress::AllowList;
 
 /// The version of the protocol. Another one is refused by [`Call::Hello`].
 pub const PROTOCOL: u32 = 1;
@@ -70,6 +71,13 @@ pub(super) enum Call {
     Reset {
         #[serde(default)]
         to: Option<String>,
+    },
+    /// Lets these hosts be reached and no others; without a list it stays as it is. The result has the list
+    /// and what was denied.
+    #[serde(rename = "session.network")]
+    Network {
+        #[serde(default)]
+        allow: Option<AllowList>,
     },
     /// Waits for the end of the session. The result says how it ended.
     #[serde(rename = "session.wait")]

@@ -18,6 +18,7 @@ use tokio_util::io::StreamReader;
 
 use crate::engine::{EngineError, Exec, ExecHandle, ExecRequest, Input, Output};
 
+use super::super::egress::{AllowList, EgressReport};
 use super::super::kept::Kept;
 use super::message::{
     Base64, Call, Fault, Notice, PROTOCOL, Start, Stream, answer_line, ended, notice_line,
@@ -225,6 +226,7 @@ impl Client {
             Call::Checkpoint { moves: false } => found(self.session.checkpoint().await),
             Call::Checkpoint { moves: true } => found(self.session.move_to_checkpoint().await),
             Call::Reset { to } => found(self.session.reset(to.as_deref()).await),
+            Call::Network { allow } => found(self.network(allow)),
             Call::Wait {} => {
                 let end = self.session.ended().await.map_err(|error| Fault::of(&error))?;
                 Ok(json!({ "end": end }))
@@ -240,6 +242,17 @@ impl Client {
             | Call::Data { .. }
             | Call::Put { .. } => Ok(Value::Null),
         }
+    }
+
+    fn network(&self, allow: Option<AllowList>) -> Result<EgressReport, EngineError> {
+        let egress = self.session.egress().ok_or_else(|| EngineError::Refused {
+            action: "change what the session can reach".to_owned(),
+            reason: "it was started without `--network proxy`".to_owned(),
+        })?;
+        if let Some(allow) = allow {
+            egress.allow(allow);
+        }
+        Ok(egress.report())
     }
 
     fn handle(&self, exec: u64) -> Option<Arc<dyn ExecHandle>> {

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, BufReader, BufWriter, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -158,6 +158,7 @@ impl<'a> Attendants<'a> {
                 keeping.copy(self.first, self.identity)
             }
             SessionOperation::Connect { port } => self.connect(port, requester),
+            SessionOperation::Listen { port } => self.listen(port, requester),
         }
     }
 
@@ -194,6 +195,18 @@ impl<'a> Attendants<'a> {
             SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
         ];
         let socket = TcpStream::connect(&addresses[..]).because(&action)?;
+        passing::send(&requester.0, socket.as_fd()).because(&action)?;
+        Ok(SessionResponse::Done)
+    }
+
+    /// Gives the engine a socket that listens on a port of the container.
+    fn listen(&self, port: u16, requester: &Requester) -> Result<SessionResponse, Failure> {
+        let action = format!("listen on port {port} of the container");
+        if self.container.network == Network::Host {
+            return Err(Failure::new(action, "it has the network of the host"));
+        }
+        Namespaces::of(self.first)?.enter(ThreadNameSpaceType::NETWORK)?;
+        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).because(&action)?;
         passing::send(&requester.0, socket.as_fd()).because(&action)?;
         Ok(SessionResponse::Done)
     }

@@ -16,6 +16,7 @@ use crate::file_lock::FileLock;
 
 use super::egress::AllowList;
 use super::order::SessionOrder;
+use super::ports::Publish;
 
 /// Below the state directory.
 const DIRECTORY: &str = "sessions";
@@ -47,6 +48,9 @@ pub struct SessionRecord {
     /// The hosts that it could reach first, where it has a way out that is none of its network.
     #[serde(default)]
     pub allowed: Option<AllowList>,
+    /// The ports that are reached from this machine, and where.
+    #[serde(default)]
+    pub ports: Vec<Publish>,
     /// When it was started.
     pub created: jiff::Timestamp,
     /// When it ends, whatever it does.

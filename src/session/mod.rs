@@ -10,10 +10,12 @@ pub mod egress;
 mod host;
 mod kept;
 pub mod order;
+pub(crate) mod ports;
 pub mod rpc;
 mod shell;
 
 pub use capture::{Capture, Captured, Keep, Run, run};
 pub use host::{Lifetime, keep};
 pub use kept::Kept;
+pub use ports::{NoPort, Publish};
 pub use shell::{Shell, ShellEnd, ShellOptions};

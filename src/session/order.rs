@@ -6,6 +6,7 @@ use crate::engine::SessionRequest;
 
 use super::directory::InstanceName;
 use super::egress::AllowList;
+use super::ports::Publish;
 
 /// A session that is to be kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -19,6 +20,9 @@ pub struct SessionOrder {
     /// The hosts that it may reach, where it has a way out.
     #[serde(default)]
     pub allowed: Option<AllowList>,
+    /// The ports that are reached from this machine.
+    #[serde(default)]
+    pub publish: Vec<Publish>,
     /// After how many seconds it ends.
     pub ttl_seconds: Option<f64>,
     /// After how many seconds without a client it ends.

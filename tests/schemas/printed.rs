@@ -380,8 +380,36 @@ fn in_a_session(printed: &mut Printed, imgforge: &dyn Fn(&str) -> Command) {
     assert!(changes.as_array().unwrap().contains(&added), "{changes:#}");
     let listed = printed.run("session-ls", 0, imgforge("session ls"));
     assert!(listed.as_array().unwrap().iter().any(|one| one["id"] == *id), "{listed:#}");
+    from_checkpoints(printed, imgforge, id);
     let stopped = printed.run("session-stop", 0, imgforge(&format!("session stop {id}")));
     assert_eq!(stopped, json!([id]));
     let listed = printed.run("session-ls", 0, imgforge("session ls --all"));
     assert!(listed.as_array().unwrap().iter().all(|one| one["id"] != *id), "{listed:#}");
+}
+
+/// The commands of checkpoints, and of what a session may reach.
+fn from_checkpoints(printed: &mut Printed, imgforge: &dyn Fn(&str) -> Command, id: &str) {
+    let made = imgforge(&format!("session checkpoint {id}"));
+    let made = printed.run("session-checkpoint", 0, made);
+    let checkpoint = made["id"].as_str().unwrap();
+    let listed = printed.run("session-ls", 0, imgforge("session ls --checkpoints"));
+    assert!(listed.as_array().unwrap().iter().any(|one| one["id"] == *checkpoint), "{listed:#}");
+    let forked = imgforge(&format!("session fork {checkpoint} -n 2"));
+    let forked = printed.run("session-fork", 0, forked);
+    for session in forked["sessions"].as_array().unwrap() {
+        let id = session["id"].as_str().unwrap();
+        let reset = imgforge(&format!("session reset {id} --to {checkpoint}"));
+        assert_eq!(printed.run("session-reset", 0, reset)["to"], made["image"]);
+        printed.run("session-stop", 0, imgforge(&format!("session stop {id}")));
+    }
+    let removed = printed.run("session-rm", 0, imgforge(&format!("session rm {checkpoint}")));
+    assert_eq!(removed, json!([checkpoint]));
+    let start = imgforge(&format!("session start -d demo -i {ID} --allow pypi.org"));
+    let open = printed.run("session-start", 0, start);
+    assert_eq!(open["allowed"], json!(["pypi.org"]));
+    let open = open["id"].as_str().unwrap();
+    let network = imgforge(&format!("session network {open} --allow *.a --allow b:81"));
+    let network = printed.run("session-network", 0, network);
+    assert_eq!(network, json!({ "allowed": ["*.a", "b:81"], "denied": {} }));
+    printed.run("session-stop", 0, imgforge(&format!("session stop {open}")));
 }

@@ -7,14 +7,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
 
 use crate::config;
-use crate::engine::{CA_VARIABLES, Engine, HostBind, LogSink, SandboxSession, SessionRequest};
+use crate::engine::{
+    CA_VARIABLES, Engine, EngineError, EngineKind, HostBind, LogSink, SandboxSession,
+    SessionRequest,
+};
 use crate::proxy::Proxies;
 use crate::session::directory::{Claim, Ended, SessionRecord, Why};
 use crate::session::egress::Egress;
 use crate::session::order::{Repository, SessionOrder};
-use crate::session::{Kept, Lifetime, keep};
+use crate::session::{Kept, Lifetime, Publish, keep, ports};
 
 use super::super::{CommandResult, Error, Exit, Global, open};
 use super::{chain, directory, not_found};
@@ -74,7 +78,7 @@ pub(super) async fn run(global: &Global) -> CommandResult {
     };
     answer(&Answer::Started { record: Box::new(record.clone()), warnings: said.warnings() });
     release_outputs();
-    let Some(why) = keep(Arc::new(session), listener, lifetime).await else {
+    let Some(why) = keep(session, listener, lifetime).await else {
         claim.remove().map_err(not_found)?;
         return Ok(Exit::Success);
     };
@@ -87,7 +91,7 @@ pub(super) async fn run(global: &Global) -> CommandResult {
     Ok(Exit::Success)
 }
 
-type Started = (SessionRecord, Claim, Kept, tokio::net::UnixListener);
+type Started = (SessionRecord, Claim, Arc<Kept>, tokio::net::UnixListener);
 
 async fn start(global: &Global, mut order: SessionOrder, said: &Said) -> Result<Started, Error> {
     let now = jiff::Timestamp::now();
@@ -104,6 +108,7 @@ async fn start(global: &Global, mut order: SessionOrder, said: &Said) -> Result<
         instance: order.instance.clone(),
         network: order.request.network,
         allowed: order.allowed.clone(),
+        ports: Vec::new(),
         created: now,
         expires,
         idle_seconds: order.idle_seconds.map(|idle| idle as u64),
@@ -119,6 +124,8 @@ async fn start(global: &Global, mut order: SessionOrder, said: &Said) -> Result<
         let kept = Kept::start(engine.clone(), request, egress, said).await;
         let kept = kept.map_err(open::engine_failure)?;
         let session = kept.now();
+        let kept = Arc::new(kept);
+        record.ports = publish(&kept, &order.publish).await?;
         if order.repository.is_none() {
             order.repository = repository(&*engine, &*session, &record.image).await?;
         }
@@ -166,6 +173,33 @@ fn way_out(
         }
     }
     Ok((request, Some(Egress::new(allowed.clone(), &proxies))))
+}
+
+/// Publishes ports of a session; returns where they are reached.
+async fn publish(kept: &Arc<Kept>, wanted: &[Publish]) -> Result<Vec<Publish>, Error> {
+    if !wanted.is_empty() && kept.now().engine() != EngineKind::Embedded {
+        let error = EngineError::Unsupported {
+            engine: kept.now().engine(),
+            action: "publish a port of a session",
+            why: "the embedded engine can: `--engine embedded`",
+        };
+        return Err(open::engine_failure(error));
+    }
+    let mut published = Vec::new();
+    for Publish { address, port } in wanted.iter().copied() {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.map_err(|error| {
+            let action = format!("cannot publish port {port} of the session at `{address}`");
+            Error::environment(anyhow::Error::from(error).context(action))
+                .with_hint(Some("leave the port of this machine out: one is chosen".to_owned()))
+        })?;
+        let address = listener.local_addr().map_err(Error::environment)?;
+        let kept = Arc::downgrade(kept);
+        let session = move || Some(kept.upgrade()?.now());
+        tokio::spawn(ports::serve(listener, port, session));
+        published.push(Publish { address, port });
+    }
+    Ok(published)
 }
 
 /// Finds the repository of a session: where its image says that commands start.

@@ -10,6 +10,7 @@ use crate::cli::out::outln;
 use crate::engine::{HostBind, Quotas, SandboxNetwork, SessionRequest, SessionSettings, label};
 use crate::forge::LoadOptions;
 use crate::key::Kind;
+use crate::session::Publish;
 use crate::session::checkpoints::CheckpointRecord;
 use crate::session::directory::InstanceName;
 use crate::session::egress::Allowed;
@@ -62,6 +63,10 @@ pub(in crate::cli) struct StartArgs {
     /// A host that it may reach over HTTP and HTTPS, such as pypi.org, *.pythonhosted.org or host:8080
     #[arg(long, value_name = "HOST")]
     allow: Vec<Allowed>,
+    /// A port of it to reach from this machine, as PORT, HOST_PORT:PORT or ADDRESS:HOST_PORT:PORT; on
+    /// loopback, and at a free port, unless said otherwise
+    #[arg(short, long, value_name = "PORT")]
+    publish: Vec<Publish>,
     /// A directory or file of this machine, as SRC:DST or SRC:DST:ro
     #[arg(long, value_name = "SRC:DST", value_parser = bind)]
     bind: Vec<HostBind>,
@@ -253,6 +258,7 @@ fn start(
         instance,
         request,
         allowed,
+        publish: args.publish.clone(),
         ttl_seconds: args.ttl.map(|ttl| ttl.as_secs_f64()),
         idle_seconds: args.idle.map(|idle| idle.as_secs_f64()),
         repository,

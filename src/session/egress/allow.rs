@@ -98,8 +98,19 @@ impl AllowList {
 
     /// Tells whether a port of a host, by its name, may be reached.
     pub fn permits(&self, host: &str, port: u16) -> bool {
+        self.of(host, port).next().is_some()
+    }
+
+    /// Tells whether a port of a host is permitted by its name, and not by a pattern only: whoever wrote
+    /// the list knows where that leads.
+    pub(super) fn names(&self, host: &str, port: u16) -> bool {
+        self.of(host, port).any(|allowed| !allowed.host.as_str().contains(['*', '?']))
+    }
+
+    /// Returns what permits a port of a host.
+    fn of(&self, host: &str, port: u16) -> impl Iterator<Item = &Allowed> {
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-        self.0.iter().any(|allowed| {
+        self.0.iter().filter(move |allowed| {
             let has_port = allowed.port.map_or(PORTS.contains(&port), |own| own == port);
             has_port && allowed.host.matches(&host)
         })
@@ -133,6 +144,8 @@ mod tests {
             assert_eq!(list.permits(host, port), permitted, "{host}:{port}");
         }
         assert!(!AllowList::default().permits("pypi.org", 443));
+        assert!(list.names("pypi.org", 443) && list.names("MIRROR", 8080));
+        assert!(!list.names("files.pythonhosted.org", 443) && !list.names("mirror", 443));
     }
 
     #[test]

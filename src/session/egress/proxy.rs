@@ -16,7 +16,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use super::way::{Asked, NoWay};
+use super::way::{Asked, NoWay, Reach};
 use super::{Egress, hello};
 
 type Body = BoxBody<Bytes, hyper::Error>;
@@ -62,14 +62,19 @@ impl Egress {
         let Some((host, port)) = target(request.uri(), is_tunnel) else {
             return refused(StatusCode::BAD_REQUEST, "this is a proxy: name the whole address");
         };
-        if !self.allowed.borrow().permits(&host, port) {
+        let (permitted, named) = {
+            let allowed = self.allowed.borrow();
+            (allowed.permits(&host, port), allowed.names(&host, port))
+        };
+        if !permitted {
             self.deny(&host, port);
             let why = format!("{host}:{port} may not be reached from this session");
             return refused(StatusCode::FORBIDDEN, &why);
         }
+        let reach = if named { Reach::Networks } else { Reach::Internet };
         let answered = match is_tunnel {
-            true => self.tunnel(request, host.clone(), port).await,
-            false => self.forward(request, host.clone(), port).await,
+            true => self.tunnel(request, (host.clone(), port), reach).await,
+            false => self.forward(request, (host.clone(), port), reach).await,
         };
         answered.unwrap_or_else(|error| match error {
             NoWay::Private(_) => {
@@ -87,10 +92,10 @@ impl Egress {
     async fn tunnel(
         self: &Arc<Self>,
         request: Request<Incoming>,
-        host: String,
-        port: u16,
+        (host, port): (String, u16),
+        reach: Reach,
     ) -> Result<Response<Body>, NoWay> {
-        let outer = self.way.connect(&host, port).await?;
+        let outer = self.way.connect(&host, port, reach).await?;
         let egress = self.clone();
         tokio::spawn(async move {
             if let Ok(upgraded) = hyper::upgrade::on(request).await {
@@ -143,8 +148,8 @@ impl Egress {
     async fn forward(
         self: &Arc<Self>,
         mut request: Request<Incoming>,
-        host: String,
-        port: u16,
+        (host, port): (String, u16),
+        reach: Reach,
     ) -> Result<Response<Body>, NoWay> {
         if request.headers().contains_key(UPGRADE) {
             return Ok(refused(StatusCode::NOT_IMPLEMENTED, "upgrades are not passed on"));
@@ -154,7 +159,7 @@ impl Egress {
         let named = authority.parse().map_err(invalid)?;
         // Whatever the client says: what is asked for is what is permitted.
         request.headers_mut().insert(HOST, named);
-        let (stream, asked) = self.way.connect_for_requests(&host, port).await?;
+        let (stream, asked) = self.way.connect_for_requests(&host, port, reach).await?;
         match asked {
             Some(Asked { password }) => {
                 if let Some(password) = password {

@@ -38,10 +38,15 @@ impl Way {
     }
 
     /// Connects to a port of a host, by its name, for bytes of any kind.
-    pub(super) async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, NoWay> {
+    pub(super) async fn connect(
+        &self,
+        host: &str,
+        port: u16,
+        reach: Reach,
+    ) -> Result<TcpStream, NoWay> {
         let target = uri("https", host, port)?;
         match self.proxies.intercept(&target) {
-            None => directly(host, port).await,
+            None => directly(host, port, reach).await,
             Some(proxy) => Ok(through(&proxy, target).await?),
         }
     }
@@ -52,10 +57,11 @@ impl Way {
         &self,
         host: &str,
         port: u16,
+        reach: Reach,
     ) -> Result<(TcpStream, Option<Asked>), NoWay> {
         let target = uri("http", host, port)?;
         let Some(proxy) = self.proxies.intercept(&target) else {
-            return Ok((directly(host, port).await?, None));
+            return Ok((directly(host, port, reach).await?, None));
         };
         if proxy.uri().scheme_str() != Some("http") {
             return Ok((through(&proxy, target).await?, None));
@@ -107,15 +113,41 @@ async fn through(proxy: &Intercept, target: Uri) -> io::Result<TcpStream> {
     connected.map(TokioIo::into_inner)
 }
 
-/// Connects to an address of everybody's that a name has.
-async fn directly(host: &str, port: u16) -> Result<TcpStream, NoWay> {
+/// Connects to an address that a name has and that may be reached.
+async fn directly(host: &str, port: u16, reach: Reach) -> Result<TcpStream, NoWay> {
     let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
     let open: Vec<SocketAddr> =
-        found.iter().copied().filter(|address| is_everybodys(address.ip())).collect();
+        found.iter().copied().filter(|address| reach.has(address.ip())).collect();
     if open.is_empty() && !found.is_empty() {
         return Err(NoWay::Private(host.to_owned()));
     }
     Ok(TcpStream::connect(&open[..]).await?)
+}
+
+/// Which addresses a name may lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Those of the internet.
+    Internet,
+    /// Those of private networks as well, such as a mirror has.
+    Networks,
+}
+
+impl Reach {
+    fn has(self, address: IpAddr) -> bool {
+        is_everybodys(address) || self == Reach::Networks && is_of_a_network(address)
+    }
+}
+
+/// Tells whether an address is one of a private network: neither of this machine nor of what only it sees.
+fn is_of_a_network(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let [a, b, ..] = address.octets();
+            address.is_private() || a == 100 && (64..128).contains(&b)
+        }
+        IpAddr::V6(address) => address.segments()[0] & 0xfe00 == 0xfc00,
+    }
 }
 
 /// Tells whether an address is one of the internet: a name that leads elsewhere would open this machine
@@ -125,8 +157,11 @@ fn is_everybodys(address: IpAddr) -> bool {
         IpAddr::V4(address) => is_everybodys_v4(address),
         IpAddr::V6(address) => match address.to_ipv4_mapped().or(embedded(address)) {
             Some(address) => is_everybodys_v4(address),
-            // 2000::/3 is what was given out.
-            None => address.segments()[0] & 0xe000 == 0x2000 && !is_documentation(address),
+            // 2000::/3 is what was given out, and 2001::/32 stands for addresses of IPv4, in a code.
+            None => {
+                let [first, second, ..] = address.segments();
+                first & 0xe000 == 0x2000 && (first, second) != (0x2001, 0)
+            }
         },
     }
 }
@@ -138,7 +173,6 @@ fn is_everybodys_v4(address: Ipv4Addr) -> bool {
         || address.is_link_local()
         || address.is_broadcast()
         || address.is_multicast()
-        || address.is_documentation()
         || a == 0
         || a >= 240
         // Of providers, of tests, of protocols.
@@ -157,10 +191,6 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
         [0x20, 0x02, a, b, c, d, ..] => Some(Ipv4Addr::new(a, b, c, d)),
         _ => None,
     }
-}
-
-fn is_documentation(address: Ipv6Addr) -> bool {
-    matches!(address.segments(), [0x2001, 0xdb8, ..] | [0x2001, 0, ..])
 }
 
 #[cfg(test)]
@@ -191,6 +221,22 @@ mod tests {
         ] {
             assert!(!is_everybodys(address.parse().unwrap()), "{address}");
         }
+        for (address, has) in [
+            ("10.1.2.3", true),
+            ("192.168.1.1", true),
+            ("100.64.0.1", true),
+            ("fd00::1", true),
+            ("::ffff:10.0.0.1", true),
+            ("127.0.0.1", false),
+            ("169.254.169.254", false),
+            ("::ffff:169.254.169.254", false),
+            ("0.0.0.0", false),
+            ("::1", false),
+            ("fe80::1", false),
+            ("64:ff9b::a00:1", false),
+        ] {
+            assert_eq!(Reach::Networks.has(address.parse().unwrap()), has, "{address}");
+        }
         for address in ["151.101.0.223", "2a04:4e42::223", "64:ff9b::9765:df"] {
             assert!(is_everybodys(address.parse().unwrap()), "{address}");
         }
@@ -201,7 +247,9 @@ mod tests {
         let way = Way::new(&Proxies::default());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let led = way.connect("localhost", port).await;
-        assert!(matches!(led, Err(NoWay::Private(_))), "{led:?}");
+        for reach in [Reach::Internet, Reach::Networks] {
+            let led = way.connect("localhost", port, reach).await;
+            assert!(matches!(led, Err(NoWay::Private(_))), "{led:?}");
+        }
     }
 }

@@ -23,6 +23,7 @@ mod error;
 pub mod fake;
 mod image;
 mod meter;
+mod network;
 mod pipe_input;
 mod quota;
 pub mod reference;
@@ -57,6 +58,7 @@ pub(crate) use credentials::check as check_credentials;
 pub(crate) use error::check_platform;
 pub use error::{EngineError, Result};
 pub use image::{Image, ImageConfig, ListedImage};
+pub use network::SharedNetwork;
 pub use quota::{Quota, Quotas};
 #[cfg(feature = "docker")]
 pub use refusal::{ChosenBy, Refusal, SshEnded};

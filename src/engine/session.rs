@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::{
     Change, Checkpoint, EngineError, EngineKind, FileStatus, LogSink, Output, Process, Quotas,
-    Result, SandboxNetwork, SandboxRequest, SessionEnd, SessionSettings, WindowSize,
+    Result, SandboxNetwork, SandboxRequest, SessionEnd, SessionSettings, SharedNetwork, WindowSize,
 };
 
 /// How long an output is silent before its rest is given up, once the command has ended: a process
@@ -412,6 +412,16 @@ pub trait SandboxSession: Send + Sync {
     /// Listens on a port of the container's loopback.
     async fn listen(&self, _port: u16) -> Result<TcpListener> {
         Err(unsupported(self.engine(), "listen on a port of a session"))
+    }
+
+    /// Returns the network of the container, for others to share: see [`super::Runner::start_in`].
+    async fn network(&self) -> Result<SharedNetwork> {
+        Err(unsupported(self.engine(), "share the network of a session"))
+    }
+
+    /// Takes other names than those of [`SessionSettings::hosts`]; what runs finds them from now on.
+    async fn set_hosts(&self, _hosts: &[(String, String)]) -> Result<()> {
+        Err(unsupported(self.engine(), "change the names that a session knows"))
     }
 
     /// Waits for the end of the session, which it does not cause.

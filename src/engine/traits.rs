@@ -12,9 +12,9 @@ use crate::run_id::RunId;
 
 use super::reference::Reference;
 use super::{
-    AttachRequest, Attached, BuildRequest, EngineInfo, Image, LayerConsumer, LayerRequest,
-    ListedImage, LogSink, Pruned, PushSummary, Removed, Result, SandboxEnd, SandboxRequest,
-    SandboxSession, SessionRequest, script,
+    AttachRequest, Attached, BuildRequest, EngineError, EngineInfo, Image, LayerConsumer,
+    LayerRequest, ListedImage, LogSink, Pruned, PushSummary, Removed, Result, SandboxEnd,
+    SandboxRequest, SandboxSession, SessionRequest, SharedNetwork, script,
 };
 
 /// Images of a site: what it has, and how they get there and away.
@@ -105,6 +105,34 @@ pub trait Runner: Send + Sync {
         request: &SessionRequest,
         log: &dyn LogSink,
     ) -> Result<Box<dyn SandboxSession>>;
+
+    /// Makes a network that sessions can share: loopback, which all of them have in common.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`], as for [`Runner::start_in`], where the engine has none.
+    async fn make_network(&self) -> Result<SharedNetwork> {
+        Err(self.no_shared_network().await?)
+    }
+
+    /// Starts a session in a network that others may be in. What the request says of a network is left
+    /// out of account.
+    async fn start_in(
+        &self,
+        _request: &SessionRequest,
+        _network: &SharedNetwork,
+        _log: &dyn LogSink,
+    ) -> Result<Box<dyn SandboxSession>> {
+        Err(self.no_shared_network().await?)
+    }
+
+    /// Returns the error of an engine without shared networks.
+    async fn no_shared_network(&self) -> Result<EngineError> {
+        Ok(EngineError::Unsupported {
+            engine: self.info().await?.kind,
+            action: "share a network between sessions",
+            why: "the embedded engine can: `--engine embedded`",
+        })
+    }
 
     /// Runs a script in a sandbox; the output goes to `log` as it comes, byte for byte, and what it
     /// writes to its file descriptor 4 to `control`. The container is gone afterwards. When the

@@ -19,6 +19,7 @@ mod images;
 mod layers;
 mod layout;
 mod machine;
+mod network;
 mod passing;
 mod protocol;
 mod registry;
@@ -43,7 +44,7 @@ use super::reference::Reference;
 use super::{
     AttachRequest, Attached, BuildRequest, Builder, EngineInfo, Image, Images, LayerConsumer,
     LayerRequest, LayerStorage, ListedImage, LogSink, Pruned, PushSummary, Removed, Result, Runner,
-    SandboxEnd, SandboxRequest, SandboxSession, SessionRequest,
+    SandboxEnd, SandboxRequest, SandboxSession, SessionRequest, SharedNetwork,
 };
 use checkpoints::Checkpoints;
 use helper_client::HelperClient;
@@ -276,7 +277,20 @@ impl Runner for EmbeddedEngine {
         request: &SessionRequest,
         log: &dyn LogSink,
     ) -> Result<Box<dyn SandboxSession>> {
-        self.start_session(request, log).await
+        self.start_session(request, None, log).await
+    }
+
+    async fn start_in(
+        &self,
+        request: &SessionRequest,
+        network: &SharedNetwork,
+        log: &dyn LogSink,
+    ) -> Result<Box<dyn SandboxSession>> {
+        self.start_session(request, Some(network), log).await
+    }
+
+    async fn make_network(&self) -> Result<SharedNetwork> {
+        self.make_shared_network().await
     }
 
     async fn run_script(

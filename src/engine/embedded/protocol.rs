@@ -77,6 +77,9 @@ pub(super) enum Operation {
     /// byte of [`READY`] says that the container is there; then each file descriptor that comes is the
     /// socket of one [`SessionOperation`].
     Session(Box<Container>),
+    /// Makes a network namespace and gives two file descriptors before the answer: of the user namespace
+    /// that it belongs to, and its own.
+    Network,
     /// Unpacks the tar that follows the request, until the end of the socket's input.
     Unpack {
         /// An empty directory.
@@ -213,6 +216,13 @@ pub(super) enum SessionOperation {
         /// The port.
         port: u16,
     },
+    /// Gives the namespaces of the network, as [`Operation::Network`] does.
+    Network,
+    /// Writes `/etc/hosts` anew.
+    Hosts {
+        /// Names beside the container's own: name and address.
+        hosts: Vec<(String, String)>,
+    },
 }
 
 /// A command of a session.
@@ -336,6 +346,8 @@ pub(super) enum Network {
     SilentPeer,
     /// The network of the host.
     Host,
+    /// A network that others are in. The file descriptors of [`Operation::Network`] follow the request.
+    Shared,
 }
 
 /// Something of the host in a container.

@@ -22,7 +22,7 @@ use crate::engine::pipe_input::PipeInput;
 use crate::engine::{
     Change, Checkpoint, Ended, EngineError, EngineKind, Exec, ExecEnd, ExecHandle, ExecRequest,
     FileStatus, Input, LogSink, NotStarted, Output, Outputs, Process, Result, SandboxSession,
-    SessionEnd, SessionRequest, WindowSize,
+    SessionEnd, SessionRequest, SharedNetwork, WindowSize,
 };
 
 use super::EmbeddedEngine;
@@ -31,7 +31,7 @@ use super::collect::OperationGuard;
 use super::helper_client::{HelperClient, vanished};
 use super::passing::{self, Received};
 use super::protocol::{
-    KEEP, Operation, READY, Response, SessionCommand, SessionOperation, SessionResponse, Status,
+    KEEP, Network, Operation, READY, Response, SessionCommand, SessionOperation, SessionResponse, Status,
     framed,
 };
 use super::terminal::{Terminal, Typing};
@@ -48,6 +48,7 @@ impl EmbeddedEngine {
     pub(super) async fn start_session(
         &self,
         request: &SessionRequest,
+        network: Option<&SharedNetwork>,
         log: &dyn LogSink,
     ) -> Result<Box<dyn SandboxSession>> {
         let operation = self.begin()?;
@@ -61,6 +62,9 @@ impl EmbeddedEngine {
             container.working_dir.clone_from(directory);
         }
         container.settings = request.settings.clone();
+        if network.is_some() {
+            container.network = Network::Shared;
+        }
         let name = container.root.scratch.file_name().unwrap_or_default();
         let id = name.to_string_lossy().into_owned();
         let (ours, theirs) = UnixStream::pair().map_err(lost)?;
@@ -73,6 +77,10 @@ impl EmbeddedEngine {
         let text = self.helper_client.request(Operation::Session(Box::new(container)));
         // Whatever it does not take, its answer says why.
         let _ = socket.write_all(&text).await;
+        for namespace in network.into_iter().flat_map(SharedNetwork::namespaces) {
+            let send = || passing::send(&socket, namespace);
+            let _ = socket.async_io(Interest::WRITABLE, send).await;
+        }
         let mut first = [0];
         let count = socket.read(&mut first).await.map_err(lost)?;
         let helper = Helper { client: self.helper_client.clone(), child, _operation: operation };
@@ -299,29 +307,31 @@ impl Session {
         }
     }
 
+    /// Takes a file descriptor that a request is answered with.
+    async fn descriptor(&self, socket: &tokio::net::UnixStream) -> Result<OwnedFd> {
+        let said = match take_descriptor(socket).await? {
+            Ok(descriptor) => return Ok(descriptor),
+            Err(said) => said,
+        };
+        Err(match serde_json::from_slice(&said) {
+            Ok(SessionResponse::Failed { action, errno, reason }) => failure(action, errno, reason),
+            _ => self.ended().await,
+        })
+    }
+
+    /// Sends a request for a socket of the container, and takes that.
+    async fn socket_of(&self, operation: &SessionOperation) -> Result<OwnedFd> {
+        match self.request(operation, &[]).await? {
+            Some(socket) => self.descriptor(&socket).await,
+            None => Err(self.ended().await),
+        }
+    }
+
     /// Sends a request that needs nothing more, and reads its answer.
     async fn ask(&self, operation: &SessionOperation, path: &str) -> Result<SessionResponse> {
         match self.request(operation, &[]).await? {
             Some(socket) => self.answer(&socket, path).await,
             None => Err(self.ended().await),
-        }
-    }
-}
-
-impl Session {
-    /// Sends a request for a socket of the container, and takes that.
-    async fn socket_of(&self, operation: &SessionOperation) -> Result<OwnedFd> {
-        let Some(socket) = self.request(operation, &[]).await? else {
-            return Err(self.ended().await);
-        };
-        match take_descriptor(&socket).await? {
-            Ok(descriptor) => Ok(descriptor),
-            Err(said) => Err(match serde_json::from_slice(&said) {
-                Ok(SessionResponse::Failed { action, errno, reason }) => {
-                    failure(action, errno, reason)
-                }
-                _ => self.ended().await,
-            }),
         }
     }
 }
@@ -534,6 +544,21 @@ impl SandboxSession for Session {
             self.checkpoints.take(&self.id, layer)?;
             self.checkpoints.finish(making)
         })
+    }
+
+    async fn network(&self) -> Result<SharedNetwork> {
+        let Some(socket) = self.request(&SessionOperation::Network, &[]).await? else {
+            return Err(self.ended().await);
+        };
+        let user = self.descriptor(&socket).await?;
+        Ok(SharedNetwork::of(user, self.descriptor(&socket).await?))
+    }
+
+    async fn set_hosts(&self, hosts: &[(String, String)]) -> Result<()> {
+        match self.ask(&SessionOperation::Hosts { hosts: hosts.to_vec() }, "").await? {
+            SessionResponse::Done => Ok(()),
+            _ => Err(something_else()),
+        }
     }
 
     async fn ended(&self) -> Result<SessionEnd> {

@@ -8,7 +8,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::{Response, StatusCode};
+use hyper::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::causes;
@@ -43,6 +43,11 @@ impl Refusal {
         Refusal { status: StatusCode::CONFLICT, message: message.into() }
     }
 
+    /// It is not for a client to do: 403.
+    pub(super) fn forbidden(message: impl Into<String>) -> Refusal {
+        Refusal { status: StatusCode::FORBIDDEN, message: message.into() }
+    }
+
     /// The server failed: 500.
     pub(super) fn failed(message: impl Into<String>) -> Refusal {
         Refusal { status: StatusCode::INTERNAL_SERVER_ERROR, message: message.into() }
@@ -51,6 +56,12 @@ impl Refusal {
     /// It is not served: 501.
     pub(super) fn unserved(message: impl Into<String>) -> Refusal {
         Refusal { status: StatusCode::NOT_IMPLEMENTED, message: message.into() }
+    }
+
+    /// Nothing is served at a path: 501.
+    pub(super) fn no_route(method: &Method, path: &[&str]) -> Refusal {
+        let path = path.join("/");
+        Refusal::unserved(format!("`{method} /{path}` is not served by imgforge"))
     }
 
     /// Returns it as an answer.

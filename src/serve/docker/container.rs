@@ -12,11 +12,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::engine::{
     Exec, ExecEnd, ExecHandle, ExecRequest, Image, Input, Output as Written, Outputs,
-    Result as EngineResult, SandboxSession, WindowSize,
+    Result as EngineResult, SandboxNetwork, SandboxSession, WindowSize,
 };
 
 use super::answer::Refusal;
 use super::command;
+use super::networks::Reach;
 use super::output::{Output, Stream};
 use super::ports::Ports;
 use super::state::{Change, State, Status, Watched};
@@ -55,6 +56,12 @@ pub(super) struct Container {
     pub(super) output: Arc<Output>,
     /// What of it is published.
     pub(super) ports: Ports,
+    /// What it can reach.
+    pub(super) reach: Reach,
+    /// The id of the container whose network it has, where that is another one.
+    pub(super) network_of: Option<String>,
+    /// Names that lead elsewhere, with their addresses.
+    pub(super) extra_hosts: Vec<(String, String)>,
     pub(super) main: Mutex<Option<Arc<dyn ExecHandle>>>,
     pub(super) input: tokio::sync::Mutex<Option<Box<dyn AsyncWrite + Send + Unpin>>>,
     /// Whoever starts, stops or removes it has this.
@@ -65,6 +72,28 @@ impl Container {
     /// Returns the name, without a slash.
     pub(super) fn name(&self) -> String {
         self.name.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns its host name.
+    pub(super) fn hostname(&self) -> String {
+        hostname(&self.body, &self.id)
+    }
+
+    /// Returns the id under which it is in networks.
+    pub(super) fn in_networks_as(&self) -> &str {
+        self.network_of.as_deref().unwrap_or(&self.id)
+    }
+
+    /// Returns what it can reach, in a form that others can have as well.
+    ///
+    /// # Errors
+    /// Where its session has ended.
+    pub(super) async fn reach_for_others(&self) -> Result<Reach, Refusal> {
+        Ok(match &self.reach {
+            Reach::Plain(SandboxNetwork::Host) => Reach::Plain(SandboxNetwork::Host),
+            Reach::Shared(network) => Reach::Shared(network.clone()),
+            Reach::Plain(_) => Reach::Shared(Arc::new(self.session.network().await?)),
+        })
     }
 
     /// Returns what was asked for of the host.
@@ -338,6 +367,12 @@ impl Container {
         }
         Ok(())
     }
+}
+
+/// Returns the host name of a container: what was asked for, or the beginning of its id.
+pub(super) fn hostname(body: &ContainerCreateBody, id: &str) -> String {
+    let asked = body.hostname.clone().filter(|name| !name.is_empty());
+    asked.unwrap_or_else(|| id[..12].to_owned())
 }
 
 /// A main command under way.

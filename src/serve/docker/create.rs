@@ -3,29 +3,33 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use bollard_stubs::models::{ContainerCreateBody, HostConfig, ResourcesUlimits};
+use bollard_stubs::models::ContainerCreateBody;
 use hyper::StatusCode;
 use jiff::Timestamp;
 use regex::Regex;
 use serde_json::json;
 
 use crate::engine::{
-    Image, NoLog, ProcessLimit, ProcessResource, Quotas, SandboxNetwork, SessionRequest,
-    SessionSettings,
+    Image, NoLog, Quotas, SandboxNetwork, SandboxSession, SessionRequest, SessionSettings,
 };
 
 use super::answer::{Answer, Refusal, document};
 use super::call::{Call, not_a_document, words_as_lists};
 use super::capabilities;
 use super::command::variables;
-use super::container::Container;
+use super::container::{Container, hostname};
+use super::hosts;
 use super::id::new_id;
 use super::images;
 use super::mounts;
+use super::networks::Reach;
+use super::not_given;
 use super::output::Output;
 use super::ports::Ports;
+use super::reach;
 use super::server::Server;
 use super::state::Watched;
+use super::ulimits;
 
 /// The least memory of a container, in bytes.
 const LEAST_MEMORY: i64 = 6 << 20;
@@ -46,20 +50,17 @@ pub(super) async fn create(server: &Arc<Server>, call: &mut Call) -> Answer {
     let id = new_id();
     let mut warnings = Vec::new();
     let ports = Ports::of(&body, &mut warnings)?;
-    let endpoints =
-        body.networking_config.as_ref().and_then(|config| config.endpoints_config.as_ref());
-    if let Some(name) = endpoints
-        .into_iter()
-        .flatten()
-        .map(|(name, _)| name)
-        .find(|name| *name != "default" && !server.networks.has(name))
-    {
-        return Err(Refusal::absent(format!("network {name} not found")));
-    }
-    let request = session(server, &body, &image, &id, &mut warnings)?;
+    let listed = body.host_config.as_ref().and_then(|host| host.extra_hosts.as_deref());
+    let extra_hosts = extra_hosts(listed.unwrap_or_default())?;
+    let mut request = session(server, &body, &image, &id, &mut warnings)?;
+    request.settings.hosts.clone_from(&extra_hosts);
     let _names = server.names.lock().await;
     let name = name(server, wanted, &id)?;
-    let session = server.engine.start(&request, &NoLog).await?;
+    let place = reach::find(server, &body, &mut warnings).await?;
+    if let Some(other) = &place.of {
+        request.settings.hostname = Some(other.hostname());
+    }
+    let session = start(server, request, &place.reach).await?;
     let container = Container {
         id: id.clone(),
         name: Mutex::new(name),
@@ -68,6 +69,9 @@ pub(super) async fn create(server: &Arc<Server>, call: &mut Call) -> Answer {
         image,
         command,
         session: session.into(),
+        reach: place.reach,
+        network_of: place.of.map(|other| other.in_networks_as().to_owned()),
+        extra_hosts,
         state: Watched::new(),
         output: Arc::new(Output::default()),
         ports,
@@ -78,8 +82,25 @@ pub(super) async fn create(server: &Arc<Server>, call: &mut Call) -> Answer {
     let host = container.host_config();
     let mode = host.network_mode.as_deref().unwrap_or_default();
     server.networks.join(&id, mode, container.body.networking_config.as_ref());
+    let touched = server.networks.of(container.in_networks_as());
     server.add(Arc::new(container));
+    hosts::refresh(&server.networks, &server.all(), &touched).await;
     Ok(document(StatusCode::CREATED, &json!({ "Id": id, "Warnings": warnings })))
+}
+
+/// Starts the session in its network.
+async fn start(
+    server: &Server,
+    mut request: SessionRequest,
+    reach: &Reach,
+) -> Result<Box<dyn SandboxSession>, Refusal> {
+    Ok(match reach {
+        Reach::Plain(network) => {
+            request.network = *network;
+            server.engine.start(&request, &NoLog).await?
+        }
+        Reach::Shared(network) => server.engine.start_in(&request, network, &NoLog).await?,
+    })
 }
 
 /// Checks that a name may be one.
@@ -147,8 +168,8 @@ fn session(
     let positive = |number: Option<i64>| {
         number.filter(|number| *number > 0).and_then(|number| u64::try_from(number).ok())
     };
-    not_given(&host, warnings);
-    check_drivers(&host)?;
+    not_given::name(&host, warnings);
+    not_given::check_drivers(&host)?;
     if host.memory.is_some_and(|memory| memory > 0 && memory < LEAST_MEMORY) {
         return Err(Refusal::bad("Minimum memory limit allowed is 6MB"));
     }
@@ -166,92 +187,27 @@ fn session(
         milli_cpus: positive(host.nano_cpus).map(|nano| (nano / 1_000_000).max(1)).or(quota),
         pids: positive(host.pids_limit),
         quotas: Quotas::default(),
-        network: network(server, host.network_mode.as_deref().unwrap_or_default(), warnings)?,
+        network: SandboxNetwork::None,
         loopback_names: Vec::new(),
         variables: variables(body.env.as_deref().unwrap_or_default(), warnings)?,
         labels: BTreeMap::new(),
         settings: SessionSettings {
-            hostname: Some(text(&body.hostname).unwrap_or_else(|| id[..12].to_owned())),
+            hostname: Some(hostname(body, id)),
             working_dir: text(&body.working_dir),
             binds: mounts.binds,
             directories: mounts.directories,
             groups: host.group_add.unwrap_or_default(),
             tmpfs: mounts.tmpfs,
             read_only: host.readonly_rootfs == Some(true),
-            hosts: hosts(host.extra_hosts.as_deref().unwrap_or_default())?,
+            hosts: Vec::new(),
             dropped_capabilities: capabilities::dropped(&dropped, &added),
-            process_limits: limits(host.ulimits.as_deref().unwrap_or_default())?,
+            process_limits: ulimits::read(host.ulimits.as_deref().unwrap_or_default())?,
         },
     })
 }
 
-/// Returns what a container can reach.
-fn network(
-    server: &Server,
-    mode: &str,
-    warnings: &mut Vec<String>,
-) -> Result<SandboxNetwork, Refusal> {
-    match mode {
-        "none" => Ok(SandboxNetwork::None),
-        "host" => Ok(SandboxNetwork::Host),
-        "" | "default" | "bridge" => Ok(server.settings.default_network),
-        other if other.starts_with("container:") => Err(Refusal::unserved(format!(
-            "the network of another container (`{other}`) is not served"
-        ))),
-        other if server.networks.has(other) => {
-            warnings.push(format!(
-                "network {other} joins nothing: imgforge has no bridge, the container reaches only \
-                 itself"
-            ));
-            Ok(SandboxNetwork::None)
-        }
-        other => Err(Refusal::absent(format!("network {other} not found"))),
-    }
-}
-
-/// Refuses drivers that there are not.
-fn check_drivers(host: &HostConfig) -> Result<(), Refusal> {
-    let log = host.log_config.as_ref().and_then(|config| config.typ.as_deref()).unwrap_or_default();
-    match log {
-        "" | "json-file" | "local" | "none" => Ok(()),
-        other => Err(Refusal::bad(format!("logger: no log driver named '{other}' is registered"))),
-    }
-}
-
-/// Says what is asked for and not given.
-fn not_given(host: &HostConfig, warnings: &mut Vec<String>) {
-    let mut say = |is_asked: bool, what: &str| {
-        if is_asked {
-            warnings.push(format!("{what}: not given, imgforge runs sandboxes"));
-        }
-    };
-    let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    let is = |text: &Option<String>, wanted: &str| text.as_deref() == Some(wanted);
-    say(host.privileged == Some(true), "Privileged");
-    for name in capabilities::not_given(host.cap_add.as_deref().unwrap_or_default()) {
-        say(true, &format!("CapAdd {name}"));
-    }
-    say(host.devices.as_ref().is_some_and(|list| !list.is_empty()), "Devices");
-    say(host.device_requests.as_ref().is_some_and(|list| !list.is_empty()), "DeviceRequests");
-    say(is(&host.pid_mode, "host"), "PidMode host");
-    say(host.pid_mode.as_ref().is_some_and(|mode| mode.starts_with("container:")), "PidMode");
-    say(is(&host.ipc_mode, "host"), "IpcMode host");
-    say(is(&host.uts_mode, "host"), "UTSMode host");
-    say(has(&host.volumes_from), "VolumesFrom");
-    say(has(&host.links), "Links");
-    say(has(&host.dns), "Dns");
-    say(host.sysctls.as_ref().is_some_and(|map| !map.is_empty()), "Sysctls");
-    let restarts = host.restart_policy.as_ref().and_then(|policy| policy.name.as_ref());
-    let restarts = restarts.map(ToString::to_string).unwrap_or_default();
-    say(!matches!(restarts.as_str(), "" | "no"), "RestartPolicy");
-    let options = host.security_opt.iter().flatten();
-    for option in options.filter(|option| option.contains("unconfined")) {
-        say(true, &format!("SecurityOpt {option}"));
-    }
-}
-
 /// Reads `NAME:ADDRESS`.
-fn hosts(list: &[String]) -> Result<Vec<(String, String)>, Refusal> {
+fn extra_hosts(list: &[String]) -> Result<Vec<(String, String)>, Refusal> {
     let read = |text: &String| {
         let wrong = || Refusal::bad(format!("invalid extra host: {text}"));
         let (name, address) = text.split_once([':', '=']).ok_or_else(wrong)?;
@@ -259,46 +215,13 @@ fn hosts(list: &[String]) -> Result<Vec<(String, String)>, Refusal> {
             "host-gateway" => "127.0.0.1".to_owned(),
             address => address.parse::<std::net::IpAddr>().map_err(|_| wrong())?.to_string(),
         };
-        let is_name = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
-        match !name.is_empty() && name.chars().all(is_name) {
+        match hosts::is_name(name) {
             true => Ok((name.to_owned(), address)),
             false => Err(wrong()),
         }
     };
     list.iter().map(read).collect()
 }
-
-/// Reads limits of processes.
-fn limits(list: &[ResourcesUlimits]) -> Result<Vec<ProcessLimit>, Refusal> {
-    let read = |limit: &ResourcesUlimits| {
-        let name = limit.name.as_deref().unwrap_or_default();
-        let resource = RESOURCES.iter().find(|(known, _)| *known == name);
-        let (_, resource) =
-            resource.ok_or_else(|| Refusal::bad(format!("invalid ulimit type: {name}")))?;
-        // -1 is no limit.
-        let value = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok());
-        Ok(ProcessLimit { resource: *resource, soft: value(limit.soft), hard: value(limit.hard) })
-    };
-    list.iter().map(read).collect()
-}
-
-const RESOURCES: [(&str, ProcessResource); 15] = [
-    ("core", ProcessResource::Core),
-    ("cpu", ProcessResource::Cpu),
-    ("data", ProcessResource::Data),
-    ("fsize", ProcessResource::Fsize),
-    ("locks", ProcessResource::Locks),
-    ("memlock", ProcessResource::Memlock),
-    ("msgqueue", ProcessResource::Msgqueue),
-    ("nice", ProcessResource::Nice),
-    ("nofile", ProcessResource::Nofile),
-    ("nproc", ProcessResource::Nproc),
-    ("rss", ProcessResource::Rss),
-    ("rtprio", ProcessResource::Rtprio),
-    ("rttime", ProcessResource::Rttime),
-    ("sigpending", ProcessResource::Sigpending),
-    ("stack", ProcessResource::Stack),
-];
 
 #[cfg(test)]
 mod tests {
@@ -336,19 +259,15 @@ mod tests {
     }
 
     #[test]
-    fn names_hosts_and_limits_are_checked() {
+    fn names_and_hosts_are_checked() {
         assert_eq!(check_name("/a_b.c-1"), Ok("a_b.c-1"));
         for name in ["", "a", "-a", "a b", "a/b", "a\n"] {
             assert!(check_name(name).is_err(), "{name:?}");
         }
-        assert_eq!(hosts(&list(&["a:10.0.0.1"])).unwrap()[0].1, "10.0.0.1");
-        assert_eq!(hosts(&list(&["a:[::1]"])).unwrap()[0].1, "::1");
+        assert_eq!(extra_hosts(&list(&["a:10.0.0.1"])).unwrap()[0].1, "10.0.0.1");
+        assert_eq!(extra_hosts(&list(&["a:[::1]"])).unwrap()[0].1, "::1");
         for wrong in ["a", "a:b", "a\tb:10.0.0.1", ":10.0.0.1"] {
-            assert!(hosts(&list(&[wrong])).is_err(), "{wrong}");
+            assert!(extra_hosts(&list(&[wrong])).is_err(), "{wrong}");
         }
-        let limit =
-            ResourcesUlimits { name: Some("nofile".to_owned()), soft: Some(1024), hard: Some(-1) };
-        let read = limits(&[limit]).unwrap();
-        assert_eq!((read[0].soft, read[0].hard), (Some(1024), None));
     }
 }

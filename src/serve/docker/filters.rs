@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::answer::Refusal;
 use super::call::Call;
+use super::times;
 
 /// Filters of a list.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -40,6 +42,15 @@ impl Filters {
             filters.insert(name, values);
         }
         Ok(Filters(filters))
+    }
+
+    /// Reads the filter `until`: a time, or how long it is ago, such as `24h`.
+    ///
+    /// # Errors
+    /// Where it is neither.
+    pub(super) fn until(&self) -> Result<Option<Timestamp>, Refusal> {
+        let Some(text) = self.values("until").first() else { return Ok(None) };
+        times::read(text).map(Some).ok_or_else(|| Refusal::bad(format!("invalid until: {text:?}")))
     }
 
     /// Returns the values of a filter.

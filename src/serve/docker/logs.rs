@@ -12,6 +12,7 @@ use super::call::Call;
 use super::container::Container;
 use super::hijack::{MULTIPLEXED, RAW, frame};
 use super::output::{Piece, Reader, Stream};
+use super::times;
 
 /// What a client wants to see.
 struct Wanted {
@@ -139,18 +140,11 @@ fn last(pieces: &[Piece], lines: usize, takes: impl Fn(&Piece) -> bool) -> (usiz
     if lines == 0 { (pieces.len(), 0) } else { (0, 0) }
 }
 
-/// Reads a time: seconds since 1970 with a fraction, or a date.
+/// Reads a time; `0` is none.
 fn time(call: &Call, name: &str) -> Result<Option<Timestamp>, Refusal> {
     let Some(text) = call.parameter(name).filter(|text| *text != "0") else { return Ok(None) };
     let wrong = || Refusal::bad(format!("invalid value for {name}: {text:?}"));
-    if let Ok(time) = text.parse::<Timestamp>() {
-        return Ok(Some(time));
-    }
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let nanos: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
-    let seconds = seconds.parse().map_err(|_| wrong())?;
-    let nanos = nanos.parse().map_err(|_| wrong())?;
-    Timestamp::new(seconds, nanos).map(Some).map_err(|_| wrong())
+    times::read(text).map(Some).ok_or_else(wrong)
 }
 
 #[cfg(test)]

@@ -11,31 +11,26 @@ use super::answer::{Answer, Refusal, document, done, found};
 use super::call::Call;
 use super::filters::Filters;
 use super::id::new_id;
-use super::networks::{Network, OWN, position};
+use super::networks::{Network, absent, position};
 use super::server::Server;
 
 /// The filters that are known.
 const KNOWN: [&str; 7] = ["name", "id", "label", "driver", "type", "scope", "dangling"];
 
-fn absent(called: &str) -> Refusal {
-    Refusal::absent(format!("network {called} not found"))
-}
-
 /// Lists networks.
 pub(super) fn list(server: &Server, call: &Call) -> Answer {
     let filters = Filters::of(call, &KNOWN)?;
     let all = server.networks.with(|all| all.clone());
-    let is_own = |network: &Network| OWN.iter().any(|(name, _)| *name == network.name);
     let rows = all.iter().filter(|network| {
         let labels = network.request.labels.clone().unwrap_or_default();
-        let kind = if is_own(network) { "builtin" } else { "custom" };
+        let kind = if network.is_own() { "builtin" } else { "custom" };
         filters.any("name", |name| network.name.contains(name.as_str()))
             && filters.any("id", |id| network.id.starts_with(id.as_str()))
             && filters.any("driver", |driver| *driver == network.driver)
             && filters.any("type", |wanted| wanted == kind)
             && filters.any("scope", |scope| scope == "local")
             && filters.any("dangling", |wanted| {
-                (network.members.is_empty() && !is_own(network)) == (wanted == "true")
+                (network.members.is_empty() && !network.is_own()) == (wanted == "true")
             })
             && filters.labels(|name| labels.get(name).map(String::as_str))
     });
@@ -52,6 +47,8 @@ pub(super) fn inspect(server: &Server, called: &str) -> Answer {
 fn description(server: &Server, network: &Network) -> Value {
     let members = network.members.keys().filter_map(|id| {
         let container = server.find(id).ok()?;
+        // As in Docker those that do not run are not there.
+        container.state.now().status.is_alive().then_some(())?;
         let member = json!({
             "Name": container.name(),
             "EndpointID": "",
@@ -105,6 +102,7 @@ pub(super) async fn create(server: &Server, call: &mut Call) -> Answer {
             created_at: Timestamp::now(),
             request,
             members: BTreeMap::new(),
+            shared: None,
         });
         Ok(())
     });
@@ -112,16 +110,16 @@ pub(super) async fn create(server: &Server, call: &mut Call) -> Answer {
     Ok(document(StatusCode::CREATED, &json!({ "Id": id, "Warning": "" })))
 }
 
-/// Removes a network that nothing is in.
+/// Removes a network in which nothing runs.
 pub(super) fn remove(server: &Server, called: &str) -> Answer {
     server.networks.with(|all| {
         let at = position(all, called).ok_or_else(|| absent(called))?;
         let network = &all[at];
-        if OWN.iter().any(|(name, _)| *name == network.name) {
-            return Err(Refusal::conflict(format!("{called} is a pre-defined network")));
+        if network.is_own() {
+            return Err(Refusal::forbidden(format!("{called} is a pre-defined network")));
         }
-        if !network.members.is_empty() {
-            return Err(Refusal::conflict(format!(
+        if is_used(server, network) {
+            return Err(Refusal::forbidden(format!(
                 "error while removing network: network {} id {} has active endpoints",
                 network.name, network.id
             )));
@@ -130,4 +128,29 @@ pub(super) fn remove(server: &Server, called: &str) -> Answer {
         Ok(())
     })?;
     done()
+}
+
+/// Tells whether a container of a network runs.
+fn is_used(server: &Server, network: &Network) -> bool {
+    let runs = |id: &String| server.find(id).is_ok_and(|one| one.state.now().status.is_alive());
+    network.members.keys().any(runs)
+}
+
+/// Removes the networks that no container is in.
+pub(super) fn prune(server: &Server, call: &Call) -> Answer {
+    let filters = Filters::of(call, &["label", "until"])?;
+    let until = filters.until()?;
+    let mut removed = Vec::new();
+    server.networks.with(|all| {
+        all.retain(|network| {
+            let labels = network.request.labels.clone().unwrap_or_default();
+            let goes = !network.is_own()
+                && network.members.is_empty()
+                && until.is_none_or(|until| network.created_at < until)
+                && filters.labels(|name| labels.get(name).map(String::as_str));
+            removed.extend(goes.then(|| network.name.clone()));
+            !goes
+        });
+    });
+    found(&json!({ "NetworksDeleted": removed }))
 }

@@ -1,17 +1,29 @@
-//! Networks, by name: there is no bridge, so they say what belongs together.
+//! Networks: there is no bridge. The members of one share a loopback, and know each other's names.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bollard_stubs::models::{NetworkCreateRequest, NetworkingConfig};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::engine::{SandboxNetwork, SharedNetwork};
 use crate::key::Digest;
+
+use super::answer::Refusal;
 
 /// The networks that are always there, and their drivers.
 pub(super) const OWN: [(&str, &str); 3] =
     [("bridge", "bridge"), ("host", "host"), ("none", "null")];
+
+/// What a container can reach.
+#[derive(Debug, Clone)]
+pub(super) enum Reach {
+    /// A network of its own, or the host's.
+    Plain(SandboxNetwork),
+    /// One that others are in.
+    Shared(Arc<SharedNetwork>),
+}
 
 /// A network.
 #[derive(Debug, Clone)]
@@ -28,10 +40,28 @@ pub(super) struct Network {
     pub(super) request: NetworkCreateRequest,
     /// The ids of its containers, with their other names in it.
     pub(super) members: BTreeMap<String, Vec<String>>,
+    /// What its members share, once there was one.
+    pub(super) shared: Option<Arc<SharedNetwork>>,
+}
+
+impl Network {
+    /// Tells whether it is one of those that are always there.
+    pub(super) fn is_own(&self) -> bool {
+        OWN.iter().any(|(name, _)| *name == self.name)
+    }
 }
 
 /// The networks of a server.
-pub(super) struct Networks(Mutex<Vec<Network>>);
+pub(super) struct Networks {
+    all: Mutex<Vec<Network>>,
+    /// Whoever writes the names of their members has this.
+    pub(super) hosts: tokio::sync::Mutex<()>,
+}
+
+/// Says that there is no network of a name.
+pub(super) fn absent(called: &str) -> Refusal {
+    Refusal::absent(format!("network {called} not found"))
+}
 
 impl Networks {
     /// Makes those that are always there.
@@ -43,18 +73,91 @@ impl Networks {
             created_at: Timestamp::now(),
             request: NetworkCreateRequest::default(),
             members: BTreeMap::new(),
+            shared: None,
         });
-        Networks(Mutex::new(own.to_vec()))
+        Networks { all: Mutex::new(own.to_vec()), hosts: tokio::sync::Mutex::default() }
     }
 
     /// Does something with all of them at once.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut Vec<Network>) -> T) -> T {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.all.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Tells whether there is a network of a name or an id.
-    pub(super) fn has(&self, called: &str) -> bool {
-        self.with(|all| position(all, called).is_some())
+    /// Returns the id of a network.
+    pub(super) fn id_of(&self, called: &str) -> Option<String> {
+        self.with(|all| Some(all[position(all, called)?].id.clone()))
+    }
+
+    /// Returns the id of a network that somebody made; `None` for one that is always there.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub(super) fn custom(&self, called: &str) -> Result<Option<String>, Refusal> {
+        self.with(|all| {
+            let network = &all[position(all, called).ok_or_else(|| absent(called))?];
+            Ok((!network.is_own()).then(|| network.id.clone()))
+        })
+    }
+
+    /// Tells whether one of some networks, by their ids, has no way out whatever the default is.
+    pub(super) fn is_internal(&self, ids: &[String]) -> bool {
+        self.with(|all| {
+            all.iter().any(|one| ids.contains(&one.id) && one.request.internal == Some(true))
+        })
+    }
+
+    /// Returns the names of networks, by their ids, and what their members share.
+    pub(super) fn held(&self, ids: &[String]) -> Vec<(String, Option<Arc<SharedNetwork>>)> {
+        self.with(|all| {
+            let found = ids.iter().filter_map(|id| all.iter().find(|one| one.id == *id));
+            found.map(|one| (one.name.clone(), one.shared.clone())).collect()
+        })
+    }
+
+    /// Gives networks whose members share nothing yet what they share from now on.
+    pub(super) fn hold(&self, ids: &[String], network: &Arc<SharedNetwork>) {
+        self.with(|all| {
+            for one in all.iter_mut().filter(|one| ids.contains(&one.id)) {
+                one.shared.get_or_insert_with(|| network.clone());
+            }
+        });
+    }
+
+    /// Makes a container a member of one more network.
+    pub(super) fn enter(&self, id: &str, container: &str, aliases: Vec<String>) {
+        self.with(|all| {
+            if let Some(one) = all.iter_mut().find(|one| one.id == id) {
+                one.members.insert(container.to_owned(), aliases);
+            }
+        });
+    }
+
+    /// Takes a container out of one network.
+    pub(super) fn exit(&self, id: &str, container: &str) {
+        self.with(|all| {
+            if let Some(one) = all.iter_mut().find(|one| one.id == id) {
+                one.members.remove(container);
+            }
+        });
+    }
+
+    /// Returns the ids of the networks that somebody made and a container is in.
+    pub(super) fn of(&self, container: &str) -> Vec<String> {
+        self.with(|all| {
+            let found = all.iter().filter(|one| !one.is_own());
+            let found = found.filter(|one| one.members.contains_key(container));
+            found.map(|one| one.id.clone()).collect()
+        })
+    }
+
+    /// Returns the members of these networks, itself among them, with their other names.
+    pub(super) fn neighbours(&self, container: &str) -> Vec<(String, Vec<String>)> {
+        self.with(|all| {
+            let found = all.iter().filter(|one| !one.is_own());
+            let found = found.filter(|one| one.members.contains_key(container));
+            let members = found.flat_map(|one| one.members.iter());
+            members.map(|(id, aliases)| (id.clone(), aliases.clone())).collect()
+        })
     }
 
     /// Makes a container a member of the networks that it names.

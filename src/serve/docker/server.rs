@@ -11,6 +11,7 @@ use crate::engine::{Engine, EngineInfo, Result as EngineResult, SandboxNetwork};
 use super::answer::Refusal;
 use super::container::Container;
 use super::exec::ContainerExec;
+use super::hosts;
 use super::mounts::AllowedBinds;
 use super::networks::Networks;
 use super::state::Change;
@@ -129,9 +130,11 @@ impl Server {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|_, exec| exec.container.id != container.id);
+        let touched = self.networks.of(&container.id);
         self.networks.leave(&container.id);
         container.state.set(Change::Removed);
         container.output.close();
+        hosts::refresh(&self.networks, &self.all(), &touched).await;
         Ok(())
     }
 

@@ -125,7 +125,7 @@ fn start(
         Forked::Child => {
             drop((set_go, failures));
             let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
-            if request.network != Network::Host {
+            if !matches!(request.network, Network::Host | Network::Shared) {
                 flags |= UnshareFlags::NEWNET;
             }
             // SAFETY: the helper has one thread, and shares no file descriptor table.

@@ -57,15 +57,21 @@ pub(super) fn assume(identity: &Identity) -> Result<(), Failure> {
                     if text != "ok" {
                         return Err(Failure::new("map subordinate ids", text)).during(Step::MapIds);
                     }
-                    // The groups of the user have no place in the namespace.
-                    let none: &[rustix::process::Gid] = &[];
-                    rustix::thread::set_thread_groups(none)
-                        .because("drop the user's groups")
-                        .during(Step::Groups)
+                    drop_groups(identity)
                 }
             }
         }
     }
+}
+
+/// Drops the groups of the user, which have no place in the namespace. Where it has one user, they
+/// cannot be dropped.
+pub(super) fn drop_groups(identity: &Identity) -> Result<(), Failure> {
+    if identity.one_owner() {
+        return Ok(());
+    }
+    let none: &[rustix::process::Gid] = &[];
+    rustix::thread::set_thread_groups(none).because("drop the user's groups").during(Step::Groups)
 }
 
 fn unshare_user() -> Result<(), Failure> {

@@ -96,7 +96,9 @@ fn live(
     go.read_exact(&mut [0]).because("start with the helper")?;
     let grouped = group.enter()?;
     if request.network != Network::Host {
-        network::make(request.network).during(Step::Network)?;
+        if request.network != Network::Shared {
+            network::make(request.network).during(Step::Network)?;
+        }
         rustix::system::sethostname(root::hostname(request).as_bytes())
             .because("set the host name")
             .during(Step::Namespaces)?;

@@ -39,7 +39,7 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::process::ExitCode;
 
 use super::passing::{self, Received};
-use super::protocol::{Operation, Request, Response};
+use super::protocol::{Network, Operation, Request, Response};
 use failure::{Context as _, Failure};
 
 pub(super) use cgroup::{
@@ -134,9 +134,15 @@ fn take_requester() -> Result<Requester, Failure> {
 }
 
 fn work(task: Request, requester: &mut Requester) -> Result<Response, Failure> {
-    identity::assume(&task.identity)?;
     let identity = &task.identity;
+    match &task.work {
+        Operation::Session(request) if request.network == Network::Shared => {
+            network::join(identity, requester)?;
+        }
+        _ => identity::assume(identity)?,
+    }
     match task.work {
+        Operation::Network => network::share(requester),
         Operation::Run(request) => container::run(*request, identity, requester),
         Operation::Session(request) => container::run(*request, identity, requester),
         Operation::Unpack { directory, storage } => {

@@ -378,26 +378,14 @@ impl Names {
         let read = |path: &str| fs::read(path).unwrap_or_default();
         let mut files = Vec::new();
         if request.network == Network::Host {
-            files.push(("/etc/hosts", read("/etc/hosts")));
+            files.push(("/etc/hosts", hosts(request, &request.settings.hosts).into_bytes()));
             files.push(("/etc/resolv.conf", read("/etc/resolv.conf")));
             files.push(("/etc/hostname", read("/etc/hostname")));
         } else {
             let hostname = hostname(request);
-            let mut hosts = format!(
-                "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
-                 127.0.0.1\t{hostname}\n",
-            );
-            for name in &request.loopback_names {
-                hosts += &format!("127.0.0.1\t{name}\n");
-            }
-            files.push(("/etc/hosts", hosts.into_bytes()));
+            files.push(("/etc/hosts", hosts(request, &request.settings.hosts).into_bytes()));
             files.push(("/etc/resolv.conf", Vec::new()));
             files.push(("/etc/hostname", format!("{hostname}\n").into_bytes()));
-        }
-        for (name, address) in &request.settings.hosts {
-            let line = format!("{address}\t{name}\n");
-            let hosts = files.iter_mut().find(|(path, _)| *path == "/etc/hosts");
-            hosts.expect("it is the first").1.extend(line.into_bytes());
         }
         Names { files }
     }
@@ -416,6 +404,51 @@ impl Names {
         }
         Ok(())
     }
+}
+
+/// Returns the names that a container knows: its own, and others with their addresses. Called where
+/// `/etc/hosts` is that of the host.
+pub(super) fn hosts(request: &Container, others: &[(String, String)]) -> String {
+    let mut hosts = match request.network {
+        Network::Host => {
+            let bytes = fs::read("/etc/hosts").unwrap_or_default();
+            let mut hosts = String::from_utf8_lossy(&bytes).into_owned();
+            if !hosts.is_empty() && !hosts.ends_with('\n') {
+                hosts.push('\n');
+            }
+            hosts
+        }
+        _ => {
+            let hostname = hostname(request);
+            let own = request.loopback_names.iter().map(String::as_str);
+            let own: String = std::iter::once(hostname)
+                .chain(own)
+                .map(|name| format!("127.0.0.1\t{name}\n"))
+                .collect();
+            format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{own}")
+        }
+    };
+    for (name, address) in others {
+        hosts += &format!("{address}\t{name}\n");
+    }
+    hosts
+}
+
+/// Writes the names that the container of this process's root directory knows. The file is a mount, so
+/// it stays the same one; a container that has put something else in its place keeps that.
+pub(super) fn write_hosts(text: &[u8]) -> Result<(), Failure> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let path = "/etc/hosts";
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = fs::OpenOptions::new().write(true).custom_flags(flags).open(path);
+    let mut file = match file {
+        Ok(file) if file.metadata().is_ok_and(|found| found.is_file()) => file,
+        _ => return Ok(()),
+    };
+    // Whoever reads meanwhile finds a whole beginning.
+    file.write_all(text).at("write", path)?;
+    file.set_len(text.len() as u64).at("write", path)
 }
 
 fn mask() -> Result<(), Failure> {

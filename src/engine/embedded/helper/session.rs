@@ -25,7 +25,7 @@ use super::init::{Forked, close_ends, fork};
 use super::namespaces::Namespaces;
 use super::pack::Changes;
 use super::unpack::{Marks, extract};
-use super::{Requester, cgroup, paths, processes, root, supervisor};
+use super::{Requester, cgroup, network, paths, processes, root, supervisor};
 
 /// The commands and copies under way in a session.
 pub(super) struct Attendants<'a> {
@@ -159,6 +159,17 @@ impl<'a> Attendants<'a> {
             }
             SessionOperation::Connect { port } => self.connect(port, requester),
             SessionOperation::Listen { port } => self.listen(port, requester),
+            SessionOperation::Network => {
+                Namespaces::of(self.first)?.enter(ThreadNameSpaceType::NETWORK)?;
+                network::give(requester)?;
+                Ok(SessionResponse::Done)
+            }
+            SessionOperation::Hosts { hosts } => {
+                let text = root::hosts(self.container, &hosts);
+                self.enter_files()?;
+                root::write_hosts(text.as_bytes())?;
+                Ok(SessionResponse::Done)
+            }
         }
     }
 

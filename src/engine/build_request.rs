@@ -29,6 +29,18 @@ pub struct BuildRequest {
     pub host: HostAccess,
     /// Whether steps run that were done before with the same inputs. Package caches are used.
     pub no_cache: bool,
+    /// What a build of Docker's has beside that.
+    pub as_docker: Option<AsDocker>,
+}
+
+/// A build as Docker does it: the result is not sealed. It has the labels of the text, of what it stands
+/// on but for imgforge's, and of the request; and what both say of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AsDocker {
+    /// The directory with the files beside the Dockerfile, instead of [`BuildRequest::context`].
+    pub context: PathBuf,
+    /// The name or number of the stage that is the result; without one the last.
+    pub target: Option<String>,
 }
 
 /// What a build step gets from the host; never part of a key or a layer.

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
-use super::ImageConfig;
+use super::{HealthCheck, ImageConfig, Service};
 use crate::key::DiffId;
 use crate::platform::Platform;
 
@@ -41,6 +42,16 @@ pub(crate) fn config_json(
     set("Shell", json!(config.shell));
     set("User", json!(config.user));
     set("WorkingDir", json!(config.working_dir));
+    let service = &config.service;
+    let names = |list: &[String]| -> Map<String, Value> {
+        list.iter().map(|name| (name.clone(), json!({}))).collect()
+    };
+    set("ExposedPorts", Value::Object(names(&service.exposed_ports)));
+    set("Volumes", Value::Object(names(&service.volumes)));
+    set("StopSignal", json!(service.stop_signal));
+    if let Some(check) = &service.health_check {
+        set("Healthcheck", json!(check));
+    }
     let mut document = json!({
         "architecture": architecture,
         "config": inner,
@@ -88,6 +99,10 @@ pub(crate) fn read(text: &[u8]) -> serde_json::Result<ReadConfig> {
         user: Option<String>,
         shell: Option<Vec<String>>,
         labels: Option<BTreeMap<String, String>>,
+        healthcheck: Option<HealthCheck>,
+        volumes: Option<BTreeMap<String, IgnoredAny>>,
+        exposed_ports: Option<BTreeMap<String, IgnoredAny>>,
+        stop_signal: Option<String>,
     }
     let document: Document = serde_json::from_slice(text)?;
     let runtime = document.config.unwrap_or_default();
@@ -103,6 +118,12 @@ pub(crate) fn read(text: &[u8]) -> serde_json::Result<ReadConfig> {
             user: runtime.user.unwrap_or_default(),
             shell: runtime.shell.unwrap_or_default(),
             labels: runtime.labels.unwrap_or_default(),
+            service: Service {
+                health_check: runtime.healthcheck,
+                volumes: runtime.volumes.unwrap_or_default().into_keys().collect(),
+                exposed_ports: runtime.exposed_ports.unwrap_or_default().into_keys().collect(),
+                stop_signal: runtime.stop_signal.unwrap_or_default(),
+            },
         },
     })
 }
@@ -110,6 +131,27 @@ pub(crate) fn read(text: &[u8]) -> serde_json::Result<ReadConfig> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_image_says_of_its_service_is_read_as_it_was_written() {
+        let config = ImageConfig {
+            service: Service {
+                health_check: Some(HealthCheck {
+                    test: vec!["CMD-SHELL".to_owned(), "true".to_owned()],
+                    interval: 1_000_000_000,
+                    ..HealthCheck::default()
+                }),
+                volumes: vec!["/data".to_owned()],
+                exposed_ports: vec!["80/tcp".to_owned()],
+                stop_signal: "SIGINT".to_owned(),
+            },
+            ..ImageConfig::default()
+        };
+        let text = config_json(&config, &Platform::written("linux/amd64"), &[]);
+        let found = read(&text).unwrap().config;
+        assert_eq!(found, config);
+        assert_eq!(found.sealed(), ImageConfig::default());
+    }
 
     #[test]
     fn a_config_depends_on_what_it_was_made_from_and_nothing_else() {

@@ -5,6 +5,11 @@ use std::collections::BTreeMap;
 use crate::key::{DiffId, ImageId};
 use crate::platform::Platform;
 
+use super::Service;
+
+/// How the labels of [`super::label`] begin.
+const OWN: &str = "dev.imgforge.";
+
 /// An image as the listing of an engine shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ListedImage {
@@ -61,4 +66,18 @@ pub struct ImageConfig {
     pub shell: Vec<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// What it says of a service.
+    pub service: Service,
+}
+
+impl ImageConfig {
+    /// Takes away the labels that say which image of imgforge it is: one that is made of it is not that.
+    pub fn disown(&mut self) {
+        self.labels.retain(|name, _| !name.starts_with(OWN));
+    }
+
+    /// Returns it without what is not in images of imgforge, whatever they stand on.
+    pub fn sealed(&self) -> ImageConfig {
+        ImageConfig { service: Service::default(), ..self.clone() }
+    }
 }

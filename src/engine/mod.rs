@@ -33,6 +33,7 @@ pub(crate) mod registry;
 pub(crate) mod retry;
 mod sandbox;
 mod script;
+mod service;
 mod session;
 mod session_end;
 mod session_settings;
@@ -50,7 +51,7 @@ use crate::platform::Platform;
 
 pub use address::{Address, Authority, Destination, WrongAddress};
 pub use attach::{AttachRequest, Attached, AttachedCommand, Output, WindowSize};
-pub use build_request::{BuildRequest, HostAccess, LayerFile, LayerRequest};
+pub use build_request::{AsDocker, BuildRequest, HostAccess, LayerFile, LayerRequest};
 pub use checkpoint::Checkpoint;
 pub(crate) use config::{config_json, read as read_config};
 pub use confinement::{Confinement, ContainerKind};
@@ -64,6 +65,7 @@ pub use quota::{Quota, Quotas};
 pub use refusal::{ChosenBy, Refusal, SshEnded};
 pub use sandbox::{SandboxEnd, SandboxNetwork, SandboxRequest};
 pub use script::run_script_in;
+pub use service::{HealthCheck, Service};
 pub use session::{
     Ended, Exec, ExecEnd, ExecHandle, ExecRequest, ExecSummary, Input, NotStarted, Outputs,
     SandboxSession, SessionRequest,

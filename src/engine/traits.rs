@@ -12,9 +12,9 @@ use crate::run_id::RunId;
 
 use super::reference::Reference;
 use super::{
-    AttachRequest, Attached, BuildRequest, EngineError, EngineInfo, Image, LayerConsumer,
-    LayerRequest, ListedImage, LogSink, Pruned, PushSummary, Removed, Result, SandboxEnd,
-    SandboxRequest, SandboxSession, SessionRequest, SharedNetwork, script,
+    AttachRequest, Attached, BuildRequest, EngineError, EngineInfo, EngineKind, Image, ImageConfig,
+    LayerConsumer, LayerRequest, ListedImage, LogSink, Pruned, PushSummary, Removed, Result,
+    SandboxEnd, SandboxRequest, SandboxSession, SessionRequest, SharedNetwork, script,
 };
 
 /// Images of a site: what it has, and how they get there and away.
@@ -56,6 +56,19 @@ pub trait Images: Send + Sync {
 pub trait Builder: Images {
     /// Builds a Dockerfile and seals the result. What it stands on has to be for the platform.
     async fn build(&self, request: &BuildRequest, log: &dyn LogSink) -> Result<Image>;
+
+    /// Returns a config as instructions of a Dockerfile change it that run and copy nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::Refused`] where one is no such instruction; [`EngineError::Unsupported`] where the
+    /// engine leaves Dockerfiles to others.
+    async fn change_config(&self, _config: &ImageConfig, _text: &str) -> Result<ImageConfig> {
+        Err(EngineError::Unsupported {
+            engine: EngineKind::Docker,
+            action: "change a config by instructions",
+            why: "the embedded engine can: `--engine embedded`",
+        })
+    }
 
     /// Adds layers to a parent without running anything. Equal requests give equal images.
     async fn load(&self, request: &LayerRequest) -> Result<Image>;

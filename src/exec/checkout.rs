@@ -34,7 +34,7 @@ pub(super) async fn build_checkout(
     note_layer(ctx, &recipe.repo, &layer);
     let layers: Vec<LayerFile> = layer.shared.into_iter().chain([layer.file]).collect();
     let parent = ctx.parent().expect("a checkout stands on an env").image().await?;
-    let mut config = ImageConfig { working_dir: TESTBED.to_owned(), ..parent.config.clone() };
+    let mut config = ImageConfig { working_dir: TESTBED.to_owned(), ..parent.config.sealed() };
     ctx.step("load the checkout");
     if !recipe.needs_container() {
         config.labels = ctx.labels();

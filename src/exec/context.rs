@@ -181,6 +181,7 @@ impl<'a> NodeContext<'a> {
             tags: self.tags(),
             host: self.run.settings.host.clone(),
             no_cache: self.node.status.is_forced(),
+            as_docker: None,
         }
     }
 }

@@ -30,7 +30,7 @@ pub(super) async fn build_instance(
     let parent = checkout.image().await?;
     let mut labels = ctx.labels();
     labels.insert(label::CHANGED.to_owned(), tree::to_json(&changed));
-    let config = ImageConfig { labels, ..parent.config.clone() };
+    let config = ImageConfig { labels, ..parent.config.sealed() };
     ctx.step("load the patches");
     let request = LayerRequest { parent, layers, config, tags: ctx.tags() };
     Ok(ctx.run.builder.load(&request).await?)

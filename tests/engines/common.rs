@@ -200,6 +200,7 @@ impl Bench {
             tags: vec![self.name(tag)],
             host: HostAccess { network: Some("none".to_owned()), ..HostAccess::default() },
             no_cache: false,
+            as_docker: None,
         }
     }
 

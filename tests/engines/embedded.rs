@@ -302,6 +302,7 @@ fn copies_give_the_same_image_as_an_overlay() {
                 tags: vec!["built:1".to_owned()],
                 host: Default::default(),
                 no_cache: false,
+                as_docker: None,
             };
             let log = Log::default();
             let built = engine.build(&request, &log).await;

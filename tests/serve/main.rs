@@ -7,6 +7,7 @@
 mod common;
 
 mod client;
+mod health;
 mod life;
 mod networks;
 mod traps;

@@ -53,7 +53,7 @@ impl DockerEngine {
 /// made with wherever nothing is said, and takes no label away: an empty one says nothing.
 async fn config(container: &SessionContainer, image: &ImageOfSession) -> Result<ContainerConfig> {
     // The layers are not known before they are there.
-    let ImageConfig { env, cmd, entrypoint, working_dir, user, shell, mut labels } =
+    let ImageConfig { env, cmd, entrypoint, working_dir, user, shell, mut labels, .. } =
         checkpoint::config(&image.config, &image.id, &[]);
     labels.remove(label::KEY);
     let found = container

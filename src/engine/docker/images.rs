@@ -124,6 +124,7 @@ fn image_of(inspected: bollard::models::ImageInspect) -> Image {
             user: text(config.user),
             shell: config.shell.unwrap_or_default(),
             labels: config.labels.unwrap_or_default().into_iter().collect(),
+            service: crate::engine::Service::default(),
         },
     }
 }

@@ -42,9 +42,9 @@ use crate::run_id::RunId;
 
 use super::reference::Reference;
 use super::{
-    AttachRequest, Attached, BuildRequest, Builder, EngineInfo, Image, Images, LayerConsumer,
-    LayerRequest, LayerStorage, ListedImage, LogSink, Pruned, PushSummary, Removed, Result, Runner,
-    SandboxEnd, SandboxRequest, SandboxSession, SessionRequest, SharedNetwork,
+    AttachRequest, Attached, BuildRequest, Builder, EngineInfo, Image, ImageConfig, Images,
+    LayerConsumer, LayerRequest, LayerStorage, ListedImage, LogSink, Pruned, PushSummary, Removed,
+    Result, Runner, SandboxEnd, SandboxRequest, SandboxSession, SessionRequest, SharedNetwork,
 };
 use checkpoints::Checkpoints;
 use helper_client::HelperClient;
@@ -222,6 +222,10 @@ impl Builder for EmbeddedEngine {
     async fn build(&self, request: &BuildRequest, log: &dyn LogSink) -> Result<Image> {
         let _operation = self.begin()?;
         self.build_image(request, log).await
+    }
+
+    async fn change_config(&self, config: &ImageConfig, text: &str) -> Result<ImageConfig> {
+        build::change_config(config, text)
     }
 
     async fn load(&self, request: &LayerRequest) -> Result<Image> {

@@ -31,8 +31,8 @@ use super::collect::OperationGuard;
 use super::helper_client::{HelperClient, vanished};
 use super::passing::{self, Received};
 use super::protocol::{
-    KEEP, Network, Operation, READY, Response, SessionCommand, SessionOperation, SessionResponse, Status,
-    framed,
+    KEEP, Network, Operation, READY, Response, SessionCommand, SessionOperation, SessionResponse,
+    Status, framed,
 };
 use super::terminal::{Terminal, Typing};
 

@@ -591,6 +591,7 @@ mod tests {
             tags: vec![tag.to_owned()],
             host: crate::engine::HostAccess::default(),
             no_cache: false,
+            as_docker: None,
         }
     }
 

@@ -1,7 +1,5 @@
 //! One request: its path, its parameters, its body.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -22,7 +20,7 @@ pub(super) struct Call {
     pub(super) path: Vec<String>,
     /// The version that the path names, such as `(1, 41)`.
     pub(super) version: Option<(u32, u32)>,
-    parameters: HashMap<String, String>,
+    parameters: Vec<(String, String)>,
     /// The request itself.
     pub(super) request: Request<Incoming>,
 }
@@ -46,7 +44,13 @@ impl Call {
 
     /// Returns a parameter that is not empty.
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.all(name).next()
+    }
+
+    /// Returns all values of a parameter that are not empty.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let named = self.parameters.iter().filter(move |(known, _)| known == name);
+        named.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
     /// Tells whether a parameter is set, as Docker reads it.

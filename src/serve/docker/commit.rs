@@ -23,9 +23,7 @@ use super::state::Status;
 pub(super) async fn commit(server: &Arc<Server>, call: &mut Call) -> Answer {
     let called = call.parameter("container").unwrap_or_default();
     let container = server.find(called)?;
-    if call.parameter("changes").is_some() {
-        return Err(Refusal::unserved("`changes` of a commit are not served"));
-    }
+    let changes = call.all("changes").collect::<Vec<_>>().join("\n");
     let tags = match (call.parameter("repo"), call.parameter("tag")) {
         (Some(repo), Some(tag)) => vec![format!("{repo}:{tag}")],
         (Some(repo), None) => vec![format!("{repo}:latest")],
@@ -34,6 +32,15 @@ pub(super) async fn commit(server: &Arc<Server>, call: &mut Call) -> Answer {
     };
     for tag in &tags {
         images::reference_of(tag)?;
+    }
+    let mut config = config(&container);
+    config.disown();
+    if !changes.is_empty() {
+        config = server
+            .engine
+            .change_config(&config, &changes)
+            .await
+            .map_err(|error| Refusal::bad(crate::causes::in_one_line(&error)))?;
     }
     let holds = call.parameter("pause").is_none() || call.is_set("pause");
     let _turn = container.turn.lock().await;
@@ -46,12 +53,8 @@ pub(super) async fn commit(server: &Arc<Server>, call: &mut Call) -> Answer {
         container.session.signal_all(libc::SIGCONT).await?;
     }
     let (_file, layer) = written?;
-    let request = LayerRequest {
-        parent: container.image.clone(),
-        layers: vec![layer],
-        config: config(&container),
-        tags,
-    };
+    let request =
+        LayerRequest { parent: container.image.clone(), layers: vec![layer], config, tags };
     let image: Image = server.engine.load(&request).await?;
     Ok(document(StatusCode::CREATED, &json!({ "Id": image.id.to_string() })))
 }
@@ -108,5 +111,6 @@ fn config(container: &Container) -> ImageConfig {
         user: text(&body.user, &image.user),
         shell: image.shell.clone(),
         labels: labels(container),
+        service: image.service.clone(),
     }
 }

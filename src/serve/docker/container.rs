@@ -17,6 +17,7 @@ use crate::engine::{
 
 use super::answer::Refusal;
 use super::command;
+use super::health::Health;
 use super::networks::Reach;
 use super::output::{Output, Stream};
 use super::ports::Ports;
@@ -56,6 +57,8 @@ pub(super) struct Container {
     pub(super) output: Arc<Output>,
     /// What of it is published.
     pub(super) ports: Ports,
+    /// How it is found out whether its service works.
+    pub(super) health: Option<Health>,
     /// What it can reach.
     pub(super) reach: Reach,
     /// The id of the container whose network it has, where that is another one.
@@ -162,6 +165,13 @@ impl Container {
         }
     }
 
+    /// Checks the service while it runs.
+    pub(super) async fn watch_health(&self) {
+        if let Some(health) = &self.health {
+            health.watch(&self.session, &self.state, |_| {}).await;
+        }
+    }
+
     async fn spawn(&self) -> Result<Run, Refusal> {
         let has_terminal = self.has_terminal();
         let request = ExecRequest {
@@ -182,6 +192,9 @@ impl Container {
         };
         *self.input.lock().await = input;
         *self.main.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle.clone());
+        if let Some(health) = &self.health {
+            health.reset();
+        }
         self.state.set(Change::Started(process));
         Ok(Run { output, handle })
     }
@@ -305,7 +318,9 @@ impl Container {
             self.session.signal_all(libc::SIGCONT).await?;
             self.state.set(Change::Resumed);
         }
-        let own = self.body.stop_signal.as_deref().filter(|name| !name.is_empty());
+        let asked = self.body.stop_signal.as_deref().filter(|name| !name.is_empty());
+        let own = asked.or(Some(self.image.config.service.stop_signal.as_str()));
+        let own = own.filter(|name| !name.is_empty());
         let signal = match (signal, own) {
             (Some(signal), _) => signal,
             (None, Some(name)) => command::signal(name)?,

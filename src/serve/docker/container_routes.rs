@@ -84,6 +84,10 @@ async fn start(server: &Arc<Server>, container: &Arc<Container>) -> Answer {
             return Err(refusal);
         }
     };
+    if container.health.is_some() {
+        let container = container.clone();
+        tokio::spawn(async move { container.watch_health().await });
+    }
     let (server, container) = (server.clone(), container.clone());
     tokio::spawn(async move {
         container.follow(run).await;

@@ -18,6 +18,7 @@ use super::call::{Call, not_a_document, words_as_lists};
 use super::capabilities;
 use super::command::variables;
 use super::container::{Container, hostname};
+use super::health::Health;
 use super::hosts;
 use super::id::new_id;
 use super::images;
@@ -51,6 +52,7 @@ pub(super) async fn create(server: &Arc<Server>, call: &mut Call) -> Answer {
     let mut warnings = Vec::new();
     let ports = Ports::of(&body, &mut warnings)?;
     let listed = body.host_config.as_ref().and_then(|host| host.extra_hosts.as_deref());
+    let health = Health::of(&body, &image)?;
     let extra_hosts = extra_hosts(listed.unwrap_or_default())?;
     let mut request = session(server, &body, &image, &id, &mut warnings)?;
     request.settings.hosts.clone_from(&extra_hosts);
@@ -69,6 +71,7 @@ pub(super) async fn create(server: &Arc<Server>, call: &mut Call) -> Answer {
         image,
         command,
         session: session.into(),
+        health,
         reach: place.reach,
         network_of: place.of.map(|other| other.in_networks_as().to_owned()),
         extra_hosts,

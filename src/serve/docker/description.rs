@@ -29,7 +29,7 @@ pub(super) fn inspect(server: &Server, container: &Container) -> Answer {
         "Created": container.created_at.to_string(),
         "Path": program,
         "Args": arguments,
-        "State": state_of(&state),
+        "State": state_of(container, &state),
         "Image": container.image.id.to_string(),
         "ResolvConfPath": "",
         "HostnamePath": "",
@@ -79,9 +79,9 @@ fn fill_host(host: &mut Value) {
     }
 }
 
-fn state_of(state: &State) -> Value {
+fn state_of(container: &Container, state: &State) -> Value {
     let time = |time: Option<Timestamp>| time.map_or(NEVER.to_owned(), |time| time.to_string());
-    json!({
+    let mut value = json!({
         "Status": state.status.name(),
         "Running": state.status.is_alive(),
         "Paused": state.status == Status::Paused,
@@ -93,7 +93,11 @@ fn state_of(state: &State) -> Value {
         "Error": state.error,
         "StartedAt": time(state.started_at),
         "FinishedAt": time(state.finished_at),
-    })
+    });
+    if let Some(health) = container.health.as_ref().filter(|_| state.started_at.is_some()) {
+        value["Health"] = health.described();
+    }
+    value
 }
 
 /// Returns the labels of the image, and those that were asked for.
@@ -113,10 +117,20 @@ fn config(container: &Container) -> Value {
     let or_image = |text: &Option<String>, own: &str| {
         text.clone().filter(|text| !text.is_empty()).unwrap_or_else(|| own.to_owned())
     };
-    let exposed: BTreeMap<_, _> =
-        body.exposed_ports.iter().flatten().map(|port| (port.clone(), json!({}))).collect();
-    let volumes: BTreeMap<_, _> =
-        body.volumes.iter().flatten().map(|path| (path.clone(), json!({}))).collect();
+    let exposed: BTreeMap<_, _> = image
+        .service
+        .exposed_ports
+        .iter()
+        .chain(body.exposed_ports.iter().flatten())
+        .map(|port| (port.clone(), json!({})))
+        .collect();
+    let volumes: BTreeMap<_, _> = image
+        .service
+        .volumes
+        .iter()
+        .chain(body.volumes.iter().flatten())
+        .map(|path| (path.clone(), json!({})))
+        .collect();
     let is_own = body.entrypoint.as_ref().is_none_or(Vec::is_empty);
     let entrypoint = body
         .entrypoint
@@ -125,7 +139,7 @@ fn config(container: &Container) -> Value {
         .or_else(|| Some(image.entrypoint.clone()).filter(|words| !words.is_empty()));
     let asked_command = body.cmd.clone().filter(|words| !words.is_empty());
     let command = asked_command.or_else(|| Some(image.cmd.clone()).filter(|_| is_own));
-    json!({
+    let mut value = json!({
         "Hostname": or_image(&body.hostname, &container.id[..12]),
         "Domainname": body.domainname.clone().unwrap_or_default(),
         "User": or_image(&body.user, &image.user),
@@ -144,10 +158,14 @@ fn config(container: &Container) -> Value {
         "Entrypoint": entrypoint,
         "OnBuild": Value::Null,
         "Labels": labels(container),
-        "StopSignal": body.stop_signal,
+        "StopSignal": or_image(&body.stop_signal, &image.service.stop_signal),
         "StopTimeout": body.stop_timeout,
-        "Healthcheck": body.healthcheck,
-    })
+    });
+    let own = image.service.health_check.as_ref().map(|check| json!(check));
+    if let Some(check) = body.healthcheck.as_ref().map(|check| json!(check)).or(own) {
+        value["Healthcheck"] = check;
+    }
+    value
 }
 
 /// Returns what is mounted.

@@ -185,7 +185,7 @@ fn config(config: &ImageConfig) -> Value {
         words => json!(words),
     };
     let labels: &BTreeMap<_, _> = &config.labels;
-    json!({
+    let mut value = json!({
         "Env": config.env,
         "Cmd": list(&config.cmd),
         "Entrypoint": list(&config.entrypoint),
@@ -193,7 +193,24 @@ fn config(config: &ImageConfig) -> Value {
         "User": config.user,
         "Labels": labels,
         "Shell": list(&config.shell),
-    })
+    });
+    let service = &config.service;
+    let names = |list: &[String]| -> serde_json::Map<String, Value> {
+        list.iter().map(|name| (name.clone(), json!({}))).collect()
+    };
+    if !service.exposed_ports.is_empty() {
+        value["ExposedPorts"] = Value::Object(names(&service.exposed_ports));
+    }
+    if !service.volumes.is_empty() {
+        value["Volumes"] = Value::Object(names(&service.volumes));
+    }
+    if !service.stop_signal.is_empty() {
+        value["StopSignal"] = json!(service.stop_signal);
+    }
+    if let Some(check) = &service.health_check {
+        value["Healthcheck"] = json!(check);
+    }
+    value
 }
 
 #[cfg(test)]

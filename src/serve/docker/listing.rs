@@ -11,6 +11,7 @@ use super::call::Call;
 use super::container::Container;
 use super::description::{labels, mount_points};
 use super::filters::Filters;
+use super::health::{Health, Verdict};
 use super::server::Server;
 use super::state::{State, Status};
 
@@ -68,7 +69,7 @@ fn is_wanted(server: &Server, container: &Container, state: &State, filters: &Fi
         })
         && filters.any("ancestor", is_image)
         && filters.any("network", |network| server.networks.is_in(&container.id, network))
-        && filters.any("health", |health| health == "none")
+        && filters.any("health", |health| health == health_of(container))
         && filters.labels(|name| labels.get(name).map(String::as_str))
 }
 
@@ -84,22 +85,35 @@ fn row(server: &Server, container: &Arc<Container>, state: &State) -> Value {
         "Ports": container.ports.listed(),
         "Labels": labels(container),
         "State": state.status.name(),
-        "Status": status(state),
+        "Status": status(state, container),
         "HostConfig": { "NetworkMode": mode.filter(|mode| !mode.is_empty()).unwrap_or("default".to_owned()) },
         "NetworkSettings": { "Networks": server.networks.endpoints(&container.id) },
         "Mounts": mount_points(server, container),
     })
 }
 
+/// Returns what is known of the service of a container.
+fn health_of(container: &Container) -> &'static str {
+    container.health.as_ref().map_or("none", |health| health.verdict().name())
+}
+
 /// Says the state as people read it.
-fn status(state: &State) -> String {
+fn status(state: &State, container: &Container) -> String {
     let since = |time: Option<Timestamp>| {
         let seconds = time.map_or(0, |time| Timestamp::now().as_second() - time.as_second());
         words(seconds)
     };
     match state.status {
         Status::Created => "Created".to_owned(),
-        Status::Running => format!("Up {}", since(state.started_at)),
+        Status::Running => {
+            let health = match container.health.as_ref().map(Health::verdict) {
+                None => "",
+                Some(Verdict::Starting) => " (health: starting)",
+                Some(Verdict::Healthy) => " (healthy)",
+                Some(Verdict::Unhealthy) => " (unhealthy)",
+            };
+            format!("Up {}{health}", since(state.started_at))
+        }
         Status::Paused => format!("Up {} (Paused)", since(state.started_at)),
         Status::Exited => {
             format!("Exited ({}) {} ago", state.exit_code, since(state.finished_at))

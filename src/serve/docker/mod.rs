@@ -23,6 +23,7 @@ mod description;
 mod exec;
 mod exec_create;
 mod filters;
+mod health;
 mod hijack;
 mod hosts;
 mod id;

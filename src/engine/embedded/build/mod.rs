@@ -3,13 +3,15 @@
 //! The text is read by [`read`], and [`plan`] says what its steps mean; neither knows files. Here the
 //! steps are done.
 
+mod changes;
+mod context;
+mod metadata;
 mod parse;
 mod shell_lexer;
 mod stage;
 mod step;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use oci_spec::image::Descriptor;
 use tempfile::TempDir;
@@ -22,7 +24,10 @@ use crate::key::{DiffId, Digest};
 use super::EmbeddedEngine;
 use super::layers::layers_of;
 use super::layout::file_error;
+pub(crate) use changes::change_config;
+use context::Context;
 pub(crate) use parse::stages;
+use parse::stages_to;
 pub(crate) use stage::images;
 use stage::{Action, Origin, Stage};
 
@@ -48,7 +53,7 @@ struct Building<'a> {
     /// What the host gives, as files.
     host: TempDir,
     /// The files beside the Dockerfile.
-    context: TempDir,
+    context: Context,
     /// Identifies what the host gives: a step that was done with something else is done again.
     host_inputs_digest: String,
     stages: Vec<Built>,
@@ -65,7 +70,8 @@ impl EmbeddedEngine {
         request: &BuildRequest,
         log: &dyn LogSink,
     ) -> Result<Image> {
-        let stages = stages(&request.dockerfile, &request.args).map_err(refused)?;
+        let target = request.as_docker.as_ref().and_then(|docker| docker.target.as_deref());
+        let stages = stages_to(target, &request.dockerfile, &request.args).map_err(refused)?;
         // A build pulls nothing: what it stands on is here, or the build does not begin.
         let mut parents = BTreeMap::new();
         for reference in images(&stages) {
@@ -79,12 +85,11 @@ impl EmbeddedEngine {
             request,
             log,
             host: self.directory()?,
-            context: self.directory()?,
+            context: Context::of(request, || self.directory())?,
             host_inputs_digest: host_inputs_digest(request),
             stages: Vec::new(),
         };
         self.write_host(&building)?;
-        write_context(building.context.path(), request)?;
         let total: usize = stages.iter().map(|stage| stage.steps.len()).sum();
         let mut number = 0;
         for stage in &stages {
@@ -93,8 +98,11 @@ impl EmbeddedEngine {
                 Origin::Stage(index) => building.stages[*index].clone(),
                 Origin::Image(reference) => parents[reference].clone(),
             };
-            // The name of what it stands on is not inherited.
-            built.config.labels.clear();
+            match request.as_docker {
+                // The name of what it stands on is not inherited.
+                None => built.config.labels.clear(),
+                Some(_) => built.config.disown(),
+            }
             number = self.do_steps(&building, stage, &mut built, &parents, number, total).await?;
             building.stages.push(built);
         }
@@ -102,7 +110,11 @@ impl EmbeddedEngine {
         if built.layers.is_empty() {
             return Err(refused("the image would have no files"));
         }
-        let config = ImageConfig { labels: request.labels.clone(), ..built.config };
+        let mut config = built.config;
+        if request.as_docker.is_none() {
+            config = ImageConfig { labels: BTreeMap::new(), ..config.sealed() };
+        }
+        config.labels.extend(request.labels.clone());
         self.make_image(&config, &request.platform, &built.layers, &request.tags)
     }
 
@@ -120,6 +132,9 @@ impl EmbeddedEngine {
             number += 1;
             let head = format!("Step {number}/{total} : {}\n", step.text);
             building.log.write(head.as_bytes());
+            if building.request.as_docker.is_none() && step.is_metadata() {
+                continue;
+            }
             let at = |reason: String| refused(format!("line {}: {reason}", step.line));
             let action = step.action(&mut variables, built).map_err(at)?;
             let later = &stage.steps[index + 1..];
@@ -167,14 +182,7 @@ impl EmbeddedEngine {
     }
 }
 
-fn write_context(directory: &Path, request: &BuildRequest) -> Result<()> {
-    for file in &request.context {
-        write(&directory.join(&file.path), &file.bytes, file.executable)?;
-    }
-    Ok(())
-}
-
-fn write(path: &Path, bytes: &[u8], executable: bool) -> Result<()> {
+fn write(path: &std::path::Path, bytes: &[u8], executable: bool) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = if executable { 0o755 } else { 0o644 };
     let write = || {

@@ -8,12 +8,22 @@ use parse_dockerfile::{
 
 use crate::dockerfile::{self, external_images, normalise, split_flags};
 
+use super::metadata::{self, Metadata};
 use super::shell_lexer::expand;
 use super::stage::{CommandForm, CopySpec, Instruction, Origin, Stage, Step, arguments, images};
 
 /// Reads the stages that the last one needs. They stand on no image that [`external_images`] does not
 /// find: it would be in no key.
 pub(crate) fn stages(text: &str, args: &BTreeMap<String, String>) -> Result<Vec<Stage>, String> {
+    stages_to(None, text, args)
+}
+
+/// The same of the stages that `target` needs, by its name or number.
+pub(super) fn stages_to(
+    target: Option<&str>,
+    text: &str,
+    args: &BTreeMap<String, String>,
+) -> Result<Vec<Stage>, String> {
     let known = external_images(text, args);
     let (text, added) = alone(&normalise(text));
     let parsed = parse_dockerfile::parse(&text).map_err(|error| error.to_string())?;
@@ -62,6 +72,13 @@ pub(crate) fn stages(text: &str, args: &BTreeMap<String, String>) -> Result<Vec<
                 .map_or(String::new(), |(_, name)| name.value.to_ascii_lowercase()),
         );
         stages.push(Stage { origin, steps, global: global.clone(), given: args.clone() });
+    }
+    if let Some(target) = target {
+        let named = names.iter().position(|name| *name == target.to_ascii_lowercase());
+        let numbered = || target.parse().ok().filter(|number| *number < stages.len());
+        let last = named.or_else(numbered);
+        let last = last.ok_or_else(|| format!("target stage `{target}` could not be found"))?;
+        stages.truncate(last + 1);
     }
     let stages = needed(stages);
     match images(&stages).iter().find(|image| !known.contains(image)) {
@@ -176,8 +193,9 @@ fn kind(instruction: &ParsedInstruction<'_>, stages: &[String]) -> Result<Instru
     Ok(match instruction {
         ParsedInstruction::Arg(arg) => Instruction::Arg(arg.arguments.value.to_string()),
         ParsedInstruction::Env(env) => Instruction::Env(env.arguments.value.to_string()),
-        // The labels of an image are those that were asked for.
-        ParsedInstruction::Label(_) => Instruction::Label,
+        ParsedInstruction::Label(label) => {
+            Instruction::Metadata(Metadata::Label(label.arguments.value.to_string()))
+        }
         ParsedInstruction::Run(run) => {
             let mut mounts = Vec::new();
             for flag in &run.options {
@@ -210,14 +228,24 @@ fn kind(instruction: &ParsedInstruction<'_>, stages: &[String]) -> Result<Instru
             Instruction::Entrypoint(line(&entrypoint.arguments))
         }
         ParsedInstruction::Cmd(cmd) => Instruction::Cmd(line(&cmd.arguments)),
-        // imgforge writes the config of its images without them.
-        ParsedInstruction::Expose(_)
-        | ParsedInstruction::Healthcheck(_)
-        | ParsedInstruction::Maintainer(_)
-        | ParsedInstruction::Stopsignal(_) => Instruction::WithoutEffect,
+        ParsedInstruction::Maintainer(_) => Instruction::WithoutEffect,
+        ParsedInstruction::Expose(expose) => {
+            let ports = expose.arguments.iter().map(|port| port.value.to_string());
+            Instruction::Metadata(Metadata::Expose(ports.collect()))
+        }
+        ParsedInstruction::Healthcheck(check) => {
+            Instruction::Metadata(Metadata::HealthCheck(metadata::health_check(check)))
+        }
+        ParsedInstruction::Stopsignal(signal) => {
+            Instruction::Metadata(Metadata::StopSignal(signal.arguments.value.to_string()))
+        }
         ParsedInstruction::Volume(volume) => {
-            let (JsonOrStringArray::Json(_) | JsonOrStringArray::String(_)) = &volume.arguments;
-            Instruction::WithoutEffect
+            let paths = match &volume.arguments {
+                JsonOrStringArray::Json(paths) => &paths.value,
+                JsonOrStringArray::String(paths) => paths,
+            };
+            let paths = paths.iter().map(|path| path.value.to_string());
+            Instruction::Metadata(Metadata::Volume(paths.collect()))
         }
         ParsedInstruction::Onbuild(_) => {
             return Err("`ONBUILD` is not known to the embedded engine".to_owned());
@@ -321,6 +349,19 @@ mod tests {
         assert_eq!(images(&stages), ["a", "d:1", "c"]);
         assert_eq!(stages[1].steps.len(), 0);
         assert_eq!(stages[2].steps[0].line, 6);
+    }
+
+    #[test]
+    fn a_target_is_the_last_stage() {
+        let text = "FROM a AS One\nRUN x\nFROM b\nRUN y\n";
+        for target in ["one", "ONE", "0"] {
+            let stages = stages_to(Some(target), text, &none()).unwrap();
+            assert_eq!(images(&stages), ["a"], "{target}");
+        }
+        assert_eq!(images(&stages_to(Some("1"), text, &none()).unwrap()), ["b"]);
+        for target in ["two", "2", ""] {
+            assert!(stages_to(Some(target), text, &none()).is_err(), "{target:?}");
+        }
     }
 
     #[test]

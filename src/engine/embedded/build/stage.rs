@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::Built;
+use super::metadata::Metadata;
 use super::shell_lexer::{expand, pairs, words};
 
 /// Where files come from.
@@ -42,7 +43,7 @@ pub(crate) struct Step {
 pub(super) enum Instruction {
     Arg(String),
     Env(String),
-    Label,
+    Metadata(Metadata),
     Run { mounts: Vec<String>, command: CommandForm },
     Copy(CopySpec),
     Workdir(String),
@@ -210,7 +211,8 @@ impl Step {
     ) -> Result<Action, String> {
         let value = |name: &str| variables.get(name);
         match &self.kind {
-            Instruction::Label | Instruction::WithoutEffect => {}
+            Instruction::WithoutEffect => {}
+            Instruction::Metadata(said) => said.apply(&value, &mut built.config)?,
             Instruction::Arg(text) => {
                 for (name, default) in arguments(text, &value)? {
                     let set = variables.given.get(&name).cloned();
@@ -293,6 +295,11 @@ impl Step {
             } => line.contains(text) || self.text.contains(text),
             _ => self.text.contains(text),
         }
+    }
+
+    /// Tells whether it only says something of the image.
+    pub(super) fn is_metadata(&self) -> bool {
+        matches!(self.kind, Instruction::Metadata(_))
     }
 
     /// Tells whether it is a `RUN`.

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use crate::engine::{EngineError, Quotas, Result, step_mounts};
 use crate::file_lock::FileLock;
@@ -35,7 +34,7 @@ impl EmbeddedEngine {
         let mounted = run.mounts.iter().any(|mount| matches!(mount, Mount::Bind { .. }));
         let key = json!({
             "below": built.diff_ids(),
-            "context": mounted.then(|| context_digest(building)),
+            "context": mounted.then(|| building.context.digest()).transpose()?,
             "env": env,
             "given": building.host_inputs_digest,
             "keep": keep,
@@ -102,7 +101,7 @@ impl EmbeddedEngine {
         let source = match from {
             Some(stage) => json!(stage.diff_ids()),
             None if copy.sources.is_empty() => json!(null),
-            None => json!(context_digest(building)),
+            None => json!(building.context.digest()?),
         };
         let key = json!({
             "below": built.diff_ids(),
@@ -281,15 +280,6 @@ impl Drop for Scratch<'_> {
         // What cannot be removed now is found by the next clean-up.
         let _ = self.engine.snapshots.remove(&[std::mem::take(&mut self.path)]);
     }
-}
-
-fn context_digest(building: &Building<'_>) -> String {
-    let mut hasher = Sha256::new();
-    for file in &building.request.context {
-        let line = format!("{} {} {}\n", file.path, file.executable, Digest::of(&file.bytes));
-        hasher.update(line);
-    }
-    hex::encode(hasher.finalize())
 }
 
 /// Says what the files of a step are needed for in the steps after it.

@@ -14,7 +14,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::cli::out::{errln, outln};
-use crate::engine::SandboxNetwork;
+use crate::config;
+use crate::engine::{HostAccess, SandboxNetwork};
 use crate::forge::{EngineChoice, ForgeOptions};
 use crate::serve::docker::{self, AllowedBinds, Server, Settings};
 use crate::serve::{Address, Listening, SocketError, default_address, process_of};
@@ -154,6 +155,7 @@ async fn serve(global: &Global, args: &ServeArgs, address: &Address) -> CommandR
         },
         allowed_binds: allowed_binds(&args.allow_bind),
         scratch_dir: scratch.path().to_owned(),
+        host: host_access()?,
     };
     let server = Server::new(engine, settings).await.map_err(open::engine_failure)?;
     // From here on signals are watched, so that a server which can be reached ends as it should.
@@ -172,6 +174,13 @@ async fn serve(global: &Global, args: &ServeArgs, address: &Address) -> CommandR
     server.close().await;
     worked.unwrap_or(Ok(()))?;
     Ok(Exit::Success)
+}
+
+/// Reads what the steps of a build get from the host.
+fn host_access() -> Result<HostAccess, Error> {
+    let network = crate::offline::is_on().then(|| "none".to_owned());
+    let host = config::host_access(variable, None, network);
+    host.context("cannot read the CA bundle").map_err(Error::input)
 }
 
 /// Says where the server is.

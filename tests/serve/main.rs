@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod build;
 mod client;
 mod health;
 mod life;

@@ -11,6 +11,8 @@
 mod answer;
 mod archive;
 mod attach;
+mod build;
+mod build_context;
 mod call;
 mod capabilities;
 mod command;
@@ -46,6 +48,7 @@ mod state;
 mod stream;
 mod system;
 mod times;
+mod told;
 mod ulimits;
 mod wait;
 

@@ -1,14 +1,10 @@
 //! `images/create`: an image from its registry, with what happens meanwhile.
 
-use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use futures_util::stream;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::causes;
 use crate::engine::LogSink;
 use crate::platform::Platform;
 
@@ -16,6 +12,7 @@ use super::answer::{Answer, Refusal, streamed};
 use super::call::Call;
 use super::images::reference_of;
 use super::server::Server;
+use super::told::{Failure, Told};
 
 /// Gives what an engine says to a client, a document a line.
 struct Lines(mpsc::UnboundedSender<Value>);
@@ -45,47 +42,26 @@ pub(super) async fn pull(server: &Arc<Server>, call: &Call) -> Answer {
             .map_err(|_| Refusal::bad(format!("invalid platform: {text}")))?,
         None => server.info.platform.clone(),
     };
-    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let (sender, lines) = mpsc::unbounded_channel();
     let server = server.clone();
+    let (tell, early) = oneshot::channel();
     let work = tokio::spawn(async move {
-        let pulled = server.engine.pull(&name, &platform, &Lines(sender.clone())).await;
-        let image = pulled?;
+        let image = match server.engine.pull(&name, &platform, &Lines(sender.clone())).await {
+            Ok(image) => image,
+            Err(error) => {
+                let failure = Failure::of(&error);
+                // Nobody asks for it once something was told.
+                let _ = tell.send(Refusal::from(error));
+                return Err(failure);
+            }
+        };
         let _ = sender.send(json!({ "status": format!("Digest: {}", image.id) }));
         let _ = sender.send(json!({ "status": format!("Status: Image is here as {name}") }));
-        Ok::<_, crate::engine::EngineError>(())
+        Ok(())
     });
-    let first = receiver.recv().await;
-    let Some(first) = first else {
-        return match work.await {
-            Ok(Err(error)) => Err(error.into()),
-            Ok(Ok(())) => Err(Refusal::failed("the pull said nothing")),
-            Err(error) => Err(Refusal::failed(error.to_string())),
-        };
-    };
-    let state = (Some(first), receiver, Some(work));
-    let lines = stream::unfold(state, |(first, mut receiver, mut work)| async {
-        let line = match first {
-            Some(line) => Some(line),
-            None => receiver.recv().await,
-        };
-        let line = match (line, work.take()) {
-            (Some(line), left) => {
-                work = left;
-                line
-            }
-            (None, Some(ended)) => match ended.await {
-                Ok(Ok(())) => return None,
-                Ok(Err(error)) => failure(&causes::in_one_line(&error)),
-                Err(error) => failure(&error.to_string()),
-            },
-            (None, None) => return None,
-        };
-        let bytes = Bytes::from(format!("{line}\n"));
-        Some((Ok::<_, io::Error>(bytes), (None, receiver, work)))
-    });
-    Ok(streamed("application/json", lines))
-}
-
-fn failure(message: &str) -> Value {
-    json!({ "errorDetail": { "message": message }, "error": message })
+    let told = Told { lines, work, first: None };
+    match told.begun().await {
+        Ok(told) => Ok(streamed("application/json", told.stream())),
+        Err(refusal) => Err(early.await.unwrap_or(refusal)),
+    }
 }

@@ -8,6 +8,7 @@ use hyper::{Method, Request, Response};
 use serde_json::json;
 
 use super::answer::{Answer, Body, Refusal, done, found, whole};
+use super::build;
 use super::call::Call;
 use super::commit;
 use super::container_routes;
@@ -76,6 +77,7 @@ async fn dispatch(server: &Arc<Server>, call: &mut Call) -> Answer {
         ("DELETE", ["images", name @ ..]) if !name.is_empty() => {
             images::remove(server, call, &name.join("/")).await
         }
+        ("POST", ["build"]) => build::build(server, call).await,
         ("POST", ["commit"]) => commit::commit(server, call).await,
         ("GET", ["volumes"]) => found(&json!({ "Volumes": [], "Warnings": [] })),
         ("GET" | "DELETE", ["volumes", name]) => {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
 
-use crate::engine::{Engine, EngineInfo, Result as EngineResult, SandboxNetwork};
+use crate::engine::{Engine, EngineInfo, HostAccess, Result as EngineResult, SandboxNetwork};
 
 use super::answer::Refusal;
 use super::container::Container;
@@ -25,6 +25,8 @@ pub struct Settings {
     pub allowed_binds: AllowedBinds,
     /// A directory for files that are written on the way to an image.
     pub scratch_dir: PathBuf,
+    /// What the steps of a build get from the host.
+    pub host: HostAccess,
 }
 
 /// A server of the Docker Engine API.

@@ -74,7 +74,8 @@ pub(super) fn stages_to(
         stages.push(Stage { origin, steps, global: global.clone(), given: args.clone() });
     }
     if let Some(target) = target {
-        let named = names.iter().position(|name| *name == target.to_ascii_lowercase());
+        let named =
+            names.iter().position(|name| !name.is_empty() && *name == target.to_ascii_lowercase());
         let numbered = || target.parse().ok().filter(|number| *number < stages.len());
         let last = named.or_else(numbered);
         let last = last.ok_or_else(|| format!("target stage `{target}` could not be found"))?;

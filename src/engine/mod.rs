@@ -73,7 +73,7 @@ pub use session::{
 pub use session_end::SessionEnd;
 pub use session_settings::{
     Change, ChangeKind, FileStatus, HostBind, Process, ProcessLimit, ProcessResource,
-    SessionSettings, Tmpfs,
+    SessionSettings, Tmpfs, Volume,
 };
 pub(crate) use step_mounts::CA_VARIABLES;
 pub use traits::{Builder, Engine, Images, LayerStorage, Runner};

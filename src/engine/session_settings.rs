@@ -13,6 +13,8 @@ pub struct SessionSettings {
     pub working_dir: Option<String>,
     /// Files and directories of the host.
     pub binds: Vec<HostBind>,
+    /// Directories of the host that begin with what the image has at their place.
+    pub volumes: Vec<Volume>,
     /// Directories in memory.
     pub tmpfs: Vec<Tmpfs>,
     /// Directories of the container that are made where they are not there.
@@ -38,6 +40,19 @@ pub struct HostBind {
     pub target: String,
     /// Whether it cannot be written.
     pub read_only: bool,
+}
+
+/// A directory of the host that a session keeps files in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// A directory that exists, without links in its path.
+    pub source: PathBuf,
+    /// An absolute path in the container; made when it is not there.
+    pub target: String,
+    /// Whether it cannot be written.
+    pub read_only: bool,
+    /// Whether an empty one is filled with what the image has there.
+    pub copies: bool,
 }
 
 /// A directory in memory.

@@ -1,6 +1,7 @@
 //! What an engine does, by who asks for it: the executor builds and runs, the cache bounds and moves.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -165,6 +166,16 @@ pub trait Runner: Send + Sync {
 
     /// Starts a command in a fresh container and gives its ends out.
     async fn attach(&self, request: &AttachRequest) -> Result<Attached>;
+
+    /// Removes a directory with files of containers, whoever they belong to. Absent is fine.
+    async fn remove_directory(&self, path: &Path) -> Result<()> {
+        match std::fs::remove_dir_all(path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(EngineError::File { path: path.to_owned(), source })
+            }
+            _ => Ok(()),
+        }
+    }
 
     /// Removes the containers of a run, see [`label::RUN`], whose owner is dead, or is a process of
     /// this very host and namespace: another one may have a run of that name as well.

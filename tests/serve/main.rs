@@ -12,3 +12,4 @@ mod health;
 mod life;
 mod networks;
 mod traps;
+mod volumes;

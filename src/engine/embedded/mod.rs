@@ -311,6 +311,11 @@ impl Runner for EmbeddedEngine {
         self.attach_to(request).await
     }
 
+    async fn remove_directory(&self, path: &Path) -> Result<()> {
+        let (client, paths) = (self.helper_client.clone(), vec![path.to_owned()]);
+        blocking(move || client.call(Operation::Remove { paths }, None, None)).await
+    }
+
     async fn remove_run(&self, run_id: &RunId, judge: &Judge<'_>) -> Result<Removed> {
         tokio::task::block_in_place(|| self.remove_containers_of_run(run_id, judge))
     }

@@ -17,7 +17,9 @@ use crate::engine::{
 
 use super::answer::Refusal;
 use super::command;
+use super::container_volumes::HeldVolumes;
 use super::health::Health;
+use super::mounts::Mounts;
 use super::networks::Reach;
 use super::output::{Output, Stream};
 use super::ports::Ports;
@@ -59,6 +61,10 @@ pub(super) struct Container {
     pub(super) ports: Ports,
     /// How it is found out whether its service works.
     pub(super) health: Option<Health>,
+    /// What is mounted in it.
+    pub(super) mounts: Mounts,
+    /// The volumes of that, in use until it is gone.
+    pub(super) volumes: HeldVolumes,
     /// What it can reach.
     pub(super) reach: Reach,
     /// The id of the container whose network it has, where that is another one.

@@ -79,7 +79,7 @@ async fn start(server: &Arc<Server>, container: &Arc<Container>) -> Answer {
         Ok(None) => return Ok(empty(StatusCode::NOT_MODIFIED)),
         Err(refusal) => {
             if removes {
-                server.remove(container, true).await?;
+                server.remove(container, true, true).await?;
             }
             return Err(refusal);
         }
@@ -93,7 +93,7 @@ async fn start(server: &Arc<Server>, container: &Arc<Container>) -> Answer {
         container.follow(run).await;
         if removes {
             // Somebody else may have removed it already.
-            let _ = server.remove(&container, true).await;
+            let _ = server.remove(&container, true, true).await;
         }
     });
     done()

@@ -18,11 +18,11 @@ use super::call::{Call, not_a_document, words_as_lists};
 use super::capabilities;
 use super::command::variables;
 use super::container::{Container, hostname};
+use super::container_volumes;
 use super::health::Health;
 use super::hosts;
 use super::id::new_id;
 use super::images;
-use super::mounts;
 use super::networks::Reach;
 use super::not_given;
 use super::output::Output;
@@ -54,7 +54,7 @@ pub(super) async fn create(server: &Arc<Server>, call: &mut Call) -> Answer {
     let listed = body.host_config.as_ref().and_then(|host| host.extra_hosts.as_deref());
     let health = Health::of(&body, &image)?;
     let extra_hosts = extra_hosts(listed.unwrap_or_default())?;
-    let mut request = session(server, &body, &image, &id, &mut warnings)?;
+    let mut request = session(&body, &image, &id, &mut warnings)?;
     request.settings.hosts.clone_from(&extra_hosts);
     let _names = server.names.lock().await;
     let name = name(server, wanted, &id)?;
@@ -62,7 +62,19 @@ pub(super) async fn create(server: &Arc<Server>, call: &mut Call) -> Answer {
     if let Some(other) = &place.of {
         request.settings.hostname = Some(other.hostname());
     }
-    let session = start(server, request, &place.reach).await?;
+    let mut mounts = container_volumes::read(server, &body, &image, &mut warnings)?;
+    let volumes = container_volumes::take(&server.volumes, &mut mounts)?;
+    request.settings.binds.clone_from(&mounts.binds);
+    request.settings.tmpfs.clone_from(&mounts.tmpfs);
+    request.settings.volumes = container_volumes::of_session(&server.volumes, &mounts);
+    let session = match start(server, request, &place.reach).await {
+        Ok(session) => session,
+        Err(refusal) => {
+            volumes.release();
+            server.remove_anonymous(&mounts).await;
+            return Err(refusal);
+        }
+    };
     let container = Container {
         id: id.clone(),
         name: Mutex::new(name),
@@ -72,6 +84,8 @@ pub(super) async fn create(server: &Arc<Server>, call: &mut Call) -> Answer {
         command,
         session: session.into(),
         health,
+        mounts,
+        volumes,
         reach: place.reach,
         network_of: place.of.map(|other| other.in_networks_as().to_owned()),
         extra_hosts,
@@ -160,7 +174,6 @@ fn main_command(body: &ContainerCreateBody, image: &Image) -> Result<Vec<String>
 
 /// Puts the session together.
 fn session(
-    server: &Server,
     body: &ContainerCreateBody,
     image: &Image,
     id: &str,
@@ -175,10 +188,6 @@ fn session(
     not_given::check_drivers(&host)?;
     if host.memory.is_some_and(|memory| memory > 0 && memory < LEAST_MEMORY) {
         return Err(Refusal::bad("Minimum memory limit allowed is 6MB"));
-    }
-    let mut mounts = mounts::read(&host, &server.settings.allowed_binds, warnings)?;
-    for path in body.volumes.iter().flatten() {
-        mounts.directories.push(mounts::target_of(path)?);
     }
     let quota = positive(host.cpu_quota)
         .map(|quota| quota.saturating_mul(1000) / positive(host.cpu_period).unwrap_or(100_000));
@@ -197,14 +206,11 @@ fn session(
         settings: SessionSettings {
             hostname: Some(hostname(body, id)),
             working_dir: text(&body.working_dir),
-            binds: mounts.binds,
-            directories: mounts.directories,
             groups: host.group_add.unwrap_or_default(),
-            tmpfs: mounts.tmpfs,
             read_only: host.readonly_rootfs == Some(true),
-            hosts: Vec::new(),
             dropped_capabilities: capabilities::dropped(&dropped, &added),
             process_limits: ulimits::read(host.ulimits.as_deref().unwrap_or_default())?,
+            ..SessionSettings::default()
         },
     })
 }

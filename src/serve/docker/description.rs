@@ -9,7 +9,7 @@ use crate::engine::{HostBind, Tmpfs};
 
 use super::answer::{Answer, found};
 use super::container::Container;
-use super::mounts;
+use super::mounts::VolumeMount;
 use super::networks::Networks;
 use super::server::Server;
 use super::state::{State, Status};
@@ -170,9 +170,19 @@ fn config(container: &Container) -> Value {
 
 /// Returns what is mounted.
 pub(super) fn mount_points(server: &Server, container: &Container) -> Value {
-    let allowed = &server.settings.allowed_binds;
-    let mounts = mounts::read(container.host_config(), allowed, &mut Vec::new());
-    let mounts = mounts.unwrap_or_default();
+    let mounts = &container.mounts;
+    let volume = |volume: &VolumeMount| {
+        json!({
+            "Type": "volume",
+            "Name": volume.name,
+            "Source": server.volumes.files(&volume.name),
+            "Destination": volume.target,
+            "Driver": "local",
+            "Mode": if volume.read_only { "ro" } else { "z" },
+            "RW": !volume.read_only,
+            "Propagation": "",
+        })
+    };
     let bind = |bind: &HostBind| {
         json!({
             "Type": "bind",
@@ -194,6 +204,7 @@ pub(super) fn mount_points(server: &Server, container: &Container) -> Value {
         })
     };
     let all = mounts.binds.iter().map(bind).chain(mounts.tmpfs.iter().map(tmpfs));
+    let all = all.chain(mounts.volumes.iter().map(volume));
     Value::Array(all.collect())
 }
 

@@ -8,6 +8,7 @@
 //!
 //! [`routes`] says what is served; what is not is answered with 501 and a sentence.
 
+mod allowed_binds;
 mod answer;
 mod archive;
 mod attach;
@@ -20,6 +21,7 @@ mod commit;
 mod connections;
 mod container;
 mod container_routes;
+mod container_volumes;
 mod create;
 mod description;
 mod exec;
@@ -50,8 +52,10 @@ mod system;
 mod times;
 mod told;
 mod ulimits;
+mod volume_routes;
+mod volumes;
 mod wait;
 
+pub use allowed_binds::AllowedBinds;
 pub use connections::serve;
-pub use mounts::AllowedBinds;
 pub use server::{Server, Settings};

@@ -1,58 +1,15 @@
-//! Directories of the host and in memory that a container asks for.
+//! Directories that a container asks for: of the host, in memory, and in volumes.
 
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use bollard_stubs::models::{HostConfig, Mount, MountType};
 
 use crate::engine::{HostBind, Tmpfs};
 
+use super::allowed_binds::AllowedBinds;
 use super::answer::Refusal;
-
-/// The directories below which containers may have files of the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AllowedBinds(Vec<PathBuf>);
-
-impl AllowedBinds {
-    /// Allows what is below these directories, and themselves; links in them are followed. Those that
-    /// are not there allow nothing.
-    pub fn below(directories: &[PathBuf]) -> AllowedBinds {
-        AllowedBinds(directories.iter().filter_map(|path| path.canonicalize().ok()).collect())
-    }
-
-    /// Finds what a container asks for. A directory that is not there is made where `make` is set, as
-    /// Docker does.
-    fn find(&self, source: &str, make: bool) -> Result<PathBuf, Refusal> {
-        let path = Path::new(source);
-        if !path.is_absolute() {
-            return Err(Refusal::unserved(format!(
-                "named volumes are not served: `{source}` is no absolute path"
-            )));
-        }
-        // What is not there is judged by the last directory above it that is.
-        let there = path.ancestors().find_map(|path| path.canonicalize().ok());
-        let there = there.unwrap_or_default();
-        if !self.0.iter().any(|allowed| there.starts_with(allowed)) {
-            return Err(Refusal::bad(format!(
-                "bind of `{source}` is not allowed: `imgforge serve --allow-bind DIR` names what \
-                 containers may have"
-            )));
-        }
-        let failed = |error| Refusal::bad(format!("invalid mount: `{source}`: {error}"));
-        if make && !path.exists() {
-            std::fs::create_dir_all(path).map_err(failed)?;
-        }
-        let found = path.canonicalize().map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Refusal::bad(format!(
-                "invalid mount config for type \"bind\": bind source path does not exist: {source}"
-            )),
-            _ => failed(error),
-        })?;
-        match self.0.iter().any(|allowed| found.starts_with(allowed)) {
-            true => Ok(found),
-            false => Err(Refusal::bad(format!("bind of `{source}` leads out of what is allowed"))),
-        }
-    }
-}
+use super::volumes;
 
 /// What is mounted in a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,14 +18,77 @@ pub(super) struct Mounts {
     pub(super) binds: Vec<HostBind>,
     /// In memory.
     pub(super) tmpfs: Vec<Tmpfs>,
-    /// Made where they are not there: volumes without a name are files of the container here.
-    pub(super) directories: Vec<String>,
+    /// Kept in volumes.
+    pub(super) volumes: Vec<VolumeMount>,
 }
 
-/// Reads what a container asks for.
+/// A volume in a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct VolumeMount {
+    /// Its name; empty until an anonymous one has got it.
+    pub(super) name: String,
+    /// Where it is mounted.
+    pub(super) target: String,
+    /// Whether it cannot be written.
+    pub(super) read_only: bool,
+    /// Whether an empty one is filled with what the image has there.
+    pub(super) copies: bool,
+    /// Whether it goes with its container.
+    pub(super) is_anonymous: bool,
+    /// What a new one gets.
+    pub(super) labels: BTreeMap<String, String>,
+    /// What a new one is made with.
+    pub(super) options: BTreeMap<String, String>,
+}
+
+impl Mounts {
+    fn targets(&self) -> impl Iterator<Item = &str> {
+        let binds = self.binds.iter().map(|one| one.target.as_str());
+        let tmpfs = self.tmpfs.iter().map(|one| one.target.as_str());
+        binds.chain(tmpfs).chain(self.volumes.iter().map(|one| one.target.as_str()))
+    }
+
+    /// Tells whether something is mounted at a path.
+    pub(super) fn has(&self, target: &str) -> bool {
+        self.targets().any(|known| known == target)
+    }
+
+    /// Adds an anonymous volume where nothing is mounted yet.
+    pub(super) fn add_anonymous(&mut self, path: &str) -> Result<(), Refusal> {
+        let target = target_of(path)?;
+        if !self.has(&target) {
+            self.volumes.push(anonymous(target, false));
+        }
+        Ok(())
+    }
+
+    /// Takes what another container has, as `VolumesFrom` does.
+    pub(super) fn take_from(&mut self, other: &Mounts, read_only: bool) {
+        for bind in &other.binds {
+            if !self.has(&bind.target) {
+                let read_only = read_only || bind.read_only;
+                self.binds.push(HostBind { read_only, ..bind.clone() });
+            }
+        }
+        for volume in &other.volumes {
+            if !self.has(&volume.target) {
+                let read_only = read_only || volume.read_only;
+                // It stays with whoever had it first.
+                let taken = VolumeMount { read_only, is_anonymous: false, ..volume.clone() };
+                self.volumes.push(taken);
+            }
+        }
+    }
+}
+
+fn anonymous(target: String, read_only: bool) -> VolumeMount {
+    VolumeMount { target, read_only, copies: true, is_anonymous: true, ..VolumeMount::default() }
+}
+
+/// Reads what a container asks for, beside the volumes that need no name.
 ///
 /// # Errors
-/// Where it is not allowed, not there, or no mount.
+/// Where it is not allowed, not there, no mount, or two are at one path.
 pub(super) fn read(
     host: &HostConfig,
     allowed: &AllowedBinds,
@@ -76,19 +96,7 @@ pub(super) fn read(
 ) -> Result<Mounts, Refusal> {
     let mut mounts = Mounts::default();
     for text in host.binds.iter().flatten() {
-        let (source, target, options) = split(text)?;
-        let mut read_only = false;
-        for option in options.split(',').filter(|option| !option.is_empty()) {
-            match option {
-                "ro" => read_only = true,
-                // Labels of SELinux, propagation, and what is so anyway.
-                "rw" | "z" | "Z" | "rprivate" | "private" | "rslave" | "slave" | "rshared"
-                | "shared" | "nocopy" | "cached" | "delegated" | "consistent" => {}
-                other => return Err(Refusal::bad(format!("invalid mode of `{text}`: {other}"))),
-            }
-        }
-        let source = allowed.find(source, true)?;
-        mounts.binds.push(HostBind { source, target: target_of(target)?, read_only });
+        add_text(text, allowed, &mut mounts)?;
     }
     for (target, options) in host.tmpfs.iter().flatten() {
         mounts.tmpfs.push(tmpfs(target, options, warnings)?);
@@ -102,7 +110,45 @@ pub(super) fn read(
         let (size, mode) = (Some(size), 0o1777);
         mounts.tmpfs.push(Tmpfs { target, size, mode, executable: false, read_only: false });
     }
+    let mut seen = BTreeSet::new();
+    if let Some(twice) = mounts.targets().find(|target| !seen.insert(*target)) {
+        return Err(Refusal::bad(format!("Duplicate mount point: {twice}")));
+    }
     Ok(mounts)
+}
+
+/// Adds `SOURCE:TARGET[:OPTIONS]`, where the source is a path or the name of a volume; or a target alone.
+fn add_text(text: &str, allowed: &AllowedBinds, mounts: &mut Mounts) -> Result<(), Refusal> {
+    if text.starts_with('/') && !text.contains(':') {
+        return mounts.add_anonymous(text);
+    }
+    let (source, target, options) = split(text)?;
+    let (mut read_only, mut copies) = (false, true);
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" => read_only = true,
+            "nocopy" => copies = false,
+            // Labels of SELinux, propagation, and what is so anyway.
+            "rw" | "z" | "Z" | "rprivate" | "private" | "rslave" | "slave" | "rshared"
+            | "shared" | "cached" | "delegated" | "consistent" => {}
+            other => return Err(Refusal::bad(format!("invalid mode of `{text}`: {other}"))),
+        }
+    }
+    let target = target_of(target)?;
+    if source.starts_with('/') {
+        let source = allowed.find(source, true)?;
+        mounts.binds.push(HostBind { source, target, read_only });
+    } else {
+        let name = volumes::check_name(source)?.to_owned();
+        mounts.volumes.push(VolumeMount {
+            name,
+            target,
+            read_only,
+            copies,
+            ..VolumeMount::default()
+        });
+    }
+    Ok(())
 }
 
 /// Splits `SOURCE:TARGET[:OPTIONS]`.
@@ -185,16 +231,35 @@ fn add(mount: &Mount, allowed: &AllowedBinds, mounts: &mut Mounts) -> Result<(),
                 read_only,
             });
         }
-        Some(MountType::VOLUME) if mount.source.as_ref().is_none_or(String::is_empty) => {
-            mounts.directories.push(target);
-        }
+        Some(MountType::VOLUME) => mounts.volumes.push(volume(mount, target, read_only)?),
         _ => {
             return Err(Refusal::unserved(format!(
-                "the mount at `{target}` is neither a bind nor a tmpfs: volumes are not served"
+                "the mount at `{target}` is neither a bind nor a tmpfs nor a volume"
             )));
         }
     }
     Ok(())
+}
+
+/// Reads a volume of the list of mounts.
+fn volume(mount: &Mount, target: String, read_only: bool) -> Result<VolumeMount, Refusal> {
+    let options = mount.volume_options.clone().unwrap_or_default();
+    let driver = options.driver_config.unwrap_or_default();
+    volumes::check_driver(driver.name.as_deref())?;
+    let name = mount.source.clone().unwrap_or_default();
+    if name.is_empty() {
+        let labels = options.labels.unwrap_or_default().into_iter().collect();
+        return Ok(VolumeMount { labels, ..anonymous(target, read_only) });
+    }
+    Ok(VolumeMount {
+        name: volumes::check_name(&name)?.to_owned(),
+        target,
+        read_only,
+        copies: options.no_copy != Some(true),
+        is_anonymous: false,
+        labels: options.labels.unwrap_or_default().into_iter().collect(),
+        options: driver.options.unwrap_or_default().into_iter().collect(),
+    })
 }
 
 #[cfg(test)]
@@ -215,7 +280,7 @@ mod tests {
         let bind = &mounts.binds[0];
         assert_eq!((bind.target.as_str(), bind.read_only), ("/run/vf", true));
         assert!(bind.source.is_dir(), "it is made");
-        for wrong in ["/etc:/x", "name:/x", "/etc", "/:/", ":/x"] {
+        for wrong in ["/etc:/x", "-name:/x", "/", "/:/", ":/x", "a:/x:what"] {
             let refused = read(&host(&[wrong.to_owned()]), &allowed, &mut Vec::new());
             assert!(refused.is_err(), "{wrong}");
         }
@@ -224,6 +289,15 @@ mod tests {
             let text = format!("{}/{out}:/x", source.display());
             assert!(read(&host(&[text]), &allowed, &mut Vec::new()).is_err(), "{out}");
         }
+        let named = ["data:/x:ro,nocopy".to_owned(), "/y".to_owned()];
+        let found = read(&host(&named), &allowed, &mut Vec::new()).unwrap().volumes;
+        assert_eq!(
+            (found[0].name.as_str(), found[0].read_only, found[0].copies),
+            ("data", true, false)
+        );
+        assert!(found[1].is_anonymous && found[1].copies);
+        let twice = ["data:/x".to_owned(), "more:/x/".to_owned()];
+        assert!(read(&host(&twice), &allowed, &mut Vec::new()).is_err());
         let nothing = AllowedBinds::below(&[]);
         let text = format!("{}:/x", source.display());
         assert!(read(&host(&[text]), &nothing, &mut Vec::new()).is_err());

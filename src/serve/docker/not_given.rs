@@ -33,7 +33,6 @@ pub(super) fn name(host: &HostConfig, warnings: &mut Vec<String>) {
     say(host.pid_mode.as_ref().is_some_and(|mode| mode.starts_with("container:")), "PidMode");
     say(is(&host.ipc_mode, "host"), "IpcMode host");
     say(is(&host.uts_mode, "host"), "UTSMode host");
-    say(has(&host.volumes_from), "VolumesFrom");
     say(has(&host.links), "Links");
     say(has(&host.dns), "Dns");
     say(host.sysctls.as_ref().is_some_and(|map| !map.is_empty()), "Sysctls");

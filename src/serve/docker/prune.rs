@@ -18,7 +18,7 @@ pub(super) async fn containers(server: &Server, call: &Call) -> Answer {
         // One that was started meanwhile stays.
         let is_gone = is_meant
             && !container.state.now().status.is_alive()
-            && server.remove(&container, false).await.is_ok();
+            && server.remove(&container, false, false).await.is_ok();
         removed.extend(is_gone.then(|| container.id.clone()));
     }
     found(&json!({ "ContainersDeleted": removed, "SpaceReclaimed": 0 }))

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, Request, Response};
-use serde_json::json;
 
-use super::answer::{Answer, Body, Refusal, done, found, whole};
+use super::answer::{Answer, Body, Refusal, done, whole};
 use super::build;
 use super::call::Call;
 use super::commit;
@@ -22,6 +21,7 @@ use super::prune;
 use super::pull;
 use super::server::Server;
 use super::system;
+use super::volume_routes;
 
 /// The heads of every answer.
 const HEADS: [(&str, &str); 4] = [
@@ -59,7 +59,8 @@ async fn dispatch(server: &Arc<Server>, call: &mut Call) -> Answer {
         ("POST", ["containers", "prune"]) => prune::containers(server, call).await,
         ("DELETE", ["containers", name @ ..]) if !name.is_empty() => {
             let container = server.find(&name.join("/"))?;
-            server.remove(&container, call.is_set("force")).await?;
+            let (force, volumes) = (call.is_set("force"), call.is_set("v"));
+            server.remove(&container, force, volumes).await?;
             done()
         }
         // A name may have slashes, as that of an image that a client looks for here first.
@@ -79,13 +80,11 @@ async fn dispatch(server: &Arc<Server>, call: &mut Call) -> Answer {
         }
         ("POST", ["build"]) => build::build(server, call).await,
         ("POST", ["commit"]) => commit::commit(server, call).await,
-        ("GET", ["volumes"]) => found(&json!({ "Volumes": [], "Warnings": [] })),
-        ("GET" | "DELETE", ["volumes", name]) => {
-            Err(Refusal::absent(format!("get {name}: no such volume")))
-        }
-        ("POST", ["volumes", "create"]) => {
-            Err(Refusal::unserved("named volumes are not served: bind a directory of the host"))
-        }
+        ("GET", ["volumes"]) => volume_routes::list(server, call),
+        ("POST", ["volumes", "create"]) => volume_routes::create(server, call).await,
+        ("POST", ["volumes", "prune"]) => volume_routes::prune(server, call).await,
+        ("GET", ["volumes", name]) => volume_routes::inspect(server, name),
+        ("DELETE", ["volumes", name]) => volume_routes::remove(server, call, name).await,
         ("GET", ["images", name @ .., "json"]) if !name.is_empty() => {
             images::inspect(server, &name.join("/")).await
         }

@@ -8,13 +8,15 @@ use futures_util::future::join_all;
 
 use crate::engine::{Engine, EngineInfo, HostAccess, Result as EngineResult, SandboxNetwork};
 
+use super::allowed_binds::AllowedBinds;
 use super::answer::Refusal;
 use super::container::Container;
 use super::exec::ContainerExec;
 use super::hosts;
-use super::mounts::AllowedBinds;
+use super::mounts::Mounts;
 use super::networks::Networks;
 use super::state::Change;
+use super::volumes::Volumes;
 
 /// How a server behaves.
 #[derive(Debug, Clone)]
@@ -39,6 +41,8 @@ pub struct Server {
     pub(super) settings: Settings,
     /// The networks.
     pub(super) networks: Networks,
+    /// The volumes.
+    pub(super) volumes: Volumes,
     containers: Mutex<Vec<Arc<Container>>>,
     execs: Mutex<HashMap<String, Arc<ContainerExec>>>,
     /// Whoever creates a container has this, so that no name is taken twice.
@@ -52,21 +56,30 @@ impl Server {
     /// Where the engine does not say what it is.
     pub async fn new(engine: Arc<dyn Engine>, settings: Settings) -> EngineResult<Arc<Server>> {
         let info = engine.info().await?;
+        let state = info.root.clone().unwrap_or_else(|| settings.scratch_dir.clone());
+        let volumes = Volumes::new(state.join("volumes"));
         Ok(Arc::new(Server {
             engine,
             info,
             settings,
             networks: Networks::new(),
+            volumes,
             containers: Mutex::default(),
             execs: Mutex::default(),
             names: tokio::sync::Mutex::default(),
         }))
     }
 
-    /// Ends every container.
+    /// Ends every container. Named volumes stay.
     pub async fn close(&self) {
         let all = std::mem::take(&mut *self.containers());
         join_all(all.iter().map(|container| container.session.stop())).await;
+        for container in &all {
+            container.volumes.release();
+        }
+        for container in &all {
+            self.remove_anonymous(&container.mounts).await;
+        }
     }
 
     fn containers(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Container>>> {
@@ -104,7 +117,8 @@ impl Server {
         }
     }
 
-    /// Removes a container; one that runs only by force.
+    /// Removes a container; one that runs only by force. Its anonymous volumes go with it where that is
+    /// asked for.
     ///
     /// # Errors
     /// Where it runs.
@@ -112,6 +126,7 @@ impl Server {
         &self,
         container: &Arc<Container>,
         force: bool,
+        with_volumes: bool,
     ) -> Result<(), Refusal> {
         let _turn = container.turn.lock().await;
         let status = container.state.now().status;
@@ -136,8 +151,22 @@ impl Server {
         self.networks.leave(&container.id);
         container.state.set(Change::Removed);
         container.output.close();
+        container.volumes.release();
+        if with_volumes {
+            self.remove_anonymous(&container.mounts).await;
+        }
         hosts::refresh(&self.networks, &self.all(), &touched).await;
         Ok(())
+    }
+
+    /// Removes the anonymous volumes of a container that is gone.
+    pub(super) async fn remove_anonymous(&self, mounts: &Mounts) {
+        for mount in mounts.volumes.iter().filter(|mount| mount.is_anonymous) {
+            if !mount.name.is_empty() {
+                // One that another container has as well stays.
+                let _ = self.volumes.remove(&*self.engine, &mount.name).await;
+            }
+        }
     }
 
     /// Adds a command, and forgets the oldest ended ones of its container beyond `most`.

@@ -18,7 +18,7 @@ use rustix::thread::UnshareFlags;
 use super::super::protocol::{Bind, Container, Identity, Network, Root, Step, Storage};
 use super::failure::{Context as _, During as _, Failure};
 use super::merge;
-use crate::engine::{HostBind, Tmpfs};
+use crate::engine::{HostBind, SessionSettings, Tmpfs, Volume};
 
 /// Below a container's own directory: what changes, what the kernel needs, and the tree.
 pub(super) const UPPER: &str = "u";
@@ -99,12 +99,7 @@ pub(super) fn make(request: &Container, identity: &Identity) -> Result<(), Failu
     for wanted in &request.binds {
         bind(wanted)?;
     }
-    for wanted in &request.settings.tmpfs {
-        mount_tmpfs(wanted)?;
-    }
-    for wanted in &request.settings.binds {
-        bind_host(wanted)?;
-    }
+    mount_wanted(&request.settings)?;
     let names = Names::of(request);
     rustix::process::pivot_root(".", ".")
         .because("change the root directory")
@@ -296,6 +291,50 @@ fn bind(bind: &Bind) -> Result<(), Failure> {
         Some(source) => mount_bind(source, target).at("mount", source)?,
     }
     if bind.read_only {
+        read_only(target)?;
+    }
+    Ok(())
+}
+
+/// Something that a session has mounted.
+enum Wanted<'a> {
+    Tmpfs(&'a Tmpfs),
+    Bind(&'a HostBind),
+    Volume(&'a Volume),
+}
+
+/// Mounts what a session asks for, from the outside in: one may be within another.
+fn mount_wanted(settings: &SessionSettings) -> Result<(), Failure> {
+    let tmpfs = settings.tmpfs.iter().map(|one| (one.target.as_str(), Wanted::Tmpfs(one)));
+    let volumes = settings.volumes.iter().map(|one| (one.target.as_str(), Wanted::Volume(one)));
+    let binds = settings.binds.iter().map(|one| (one.target.as_str(), Wanted::Bind(one)));
+    let mut all: Vec<_> = tmpfs.chain(volumes).chain(binds).collect();
+    all.sort_by_key(|(target, _)| Path::new(target).components().count());
+    for (_, wanted) in all {
+        match wanted {
+            Wanted::Tmpfs(one) => mount_tmpfs(one)?,
+            Wanted::Bind(one) => bind_host(one)?,
+            Wanted::Volume(one) => mount_volume(one)?,
+        }
+    }
+    Ok(())
+}
+
+/// Mounts a volume, which gets what the image has at its place when it is empty.
+fn mount_volume(volume: &Volume) -> Result<(), Failure> {
+    let target = Path::new(volume.target.trim_start_matches('/'));
+    make_target(target, true)?;
+    let is_empty = || {
+        fs::read_dir(&volume.source).map(|mut entries| entries.next().is_none()).unwrap_or(false)
+    };
+    if volume.copies && is_empty() {
+        let mask = rustix::process::umask(Mode::empty());
+        let copied = merge::copy_layers(&[target], &volume.source);
+        rustix::process::umask(mask);
+        copied?;
+    }
+    mount_bind_recursive(&volume.source, target).at("mount", &volume.source)?;
+    if volume.read_only {
         read_only(target)?;
     }
     Ok(())

@@ -1,7 +1,5 @@
 //! Checkpoints: what a session changed, as something that other sessions start from.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -54,9 +52,8 @@ pub(crate) fn id_of(reference: &str) -> Option<&str> {
 /// Returns the config of a checkpoint's image: that of the image below, without what imgforge says of
 /// that. What it says of the checkpoint is its key, made of the image below and of the layers on it.
 pub(crate) fn config(image: &ImageConfig, below: &ImageId, layers: &[DiffId]) -> ImageConfig {
-    let ours = |name: &String| name.starts_with(label::PREFIX);
-    let mut labels: BTreeMap<String, String> = image.labels.clone();
-    labels.retain(|name, _| !ours(name));
+    let mut config = image.clone();
+    config.disown();
     let document = json!({
         "kind": KIND,
         "layers": layers,
@@ -64,10 +61,13 @@ pub(crate) fn config(image: &ImageConfig, below: &ImageId, layers: &[DiffId]) ->
         "schema": SCHEMA,
     });
     let key = Digest::of(document.to_string());
-    labels.insert(label::KIND.to_owned(), KIND.to_owned());
-    labels.insert(label::KEY.to_owned(), key.to_string());
-    labels.insert(label::PARENT.to_owned(), below.to_string());
-    ImageConfig { labels, ..image.clone() }
+    let said = [
+        (label::KIND, KIND.to_owned()),
+        (label::KEY, key.to_string()),
+        (label::PARENT, below.to_string()),
+    ];
+    config.labels.extend(said.map(|(name, value)| (name.to_owned(), value)));
+    config
 }
 
 #[cfg(test)]

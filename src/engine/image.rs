@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use crate::key::{DiffId, ImageId};
 use crate::platform::Platform;
 
-use super::Service;
-
-/// How the labels of [`super::label`] begin.
-const OWN: &str = "dev.imgforge.";
+use super::{Service, label};
 
 /// An image as the listing of an engine shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -73,7 +70,7 @@ pub struct ImageConfig {
 impl ImageConfig {
     /// Takes away the labels that say which image of imgforge it is: one that is made of it is not that.
     pub fn disown(&mut self) {
-        self.labels.retain(|name, _| !name.starts_with(OWN));
+        self.labels.retain(|name, _| !name.starts_with(label::PREFIX));
     }
 
     /// Returns it without what is not in images of imgforge, whatever they stand on.

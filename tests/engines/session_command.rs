@@ -427,7 +427,7 @@ fn a_session_reaches_the_hosts_that_it_may_and_no_others() {
         let get = |id: &str, url: &str| {
             let script = format!(
                 "exec 3<>/dev/tcp/${{http_proxy#http://}}; printf 'GET {url} HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n' >&3; \
-                 timeout 5 cat <&3 | tr -d '\\r' | sed -n '1p;$p'"
+                 timeout 5 cat <&3 | tr -d '\\r' | sed -n '1p;/^asked/p'"
             )
             .replace("${http_proxy#http://}", "127.0.0.1/3128");
             cli.does(&["exec", id, "--timeout", "10s", "--", "bash", "-c", &script])

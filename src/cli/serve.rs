@@ -54,6 +54,18 @@ pub(super) struct ServeArgs {
     /// [default: the home directory, and /tmp]
     #[arg(long, value_name = "DIR", env = "IMGFORGE_ALLOW_BIND", value_delimiter = ':')]
     allow_bind: Vec<PathBuf>,
+    /// Kill commands of `exec` this long after their clients broke off; 0 lets them run, as Docker does
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 0,
+        env = "IMGFORGE_KILL_ABANDONED_EXECS",
+        hide_default_value = true
+    )]
+    kill_abandoned_execs: u64,
+    /// Refuse requests that ask for what is not given, such as privileges, instead of warning
+    #[arg(long, env = "IMGFORGE_STRICT_API")]
+    strict_api: bool,
     /// Serve in the background, and return when it answers
     #[arg(long)]
     background: bool,
@@ -156,6 +168,10 @@ async fn serve(global: &Global, args: &ServeArgs, address: &Address) -> CommandR
         allowed_binds: allowed_binds(&args.allow_bind),
         scratch_dir: scratch.path().to_owned(),
         host: host_access()?,
+        abandoned_execs: Some(args.kill_abandoned_execs)
+            .filter(|seconds| *seconds > 0)
+            .map(Duration::from_secs),
+        is_strict: args.strict_api,
     };
     let server = Server::new(engine, settings).await.map_err(open::engine_failure)?;
     // From here on signals are watched, so that a server which can be reached ends as it should.

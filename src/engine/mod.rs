@@ -41,6 +41,7 @@ mod step_mounts;
 #[cfg(test)]
 pub(crate) mod testing;
 mod traits;
+mod usage;
 
 use std::path::PathBuf;
 
@@ -77,6 +78,7 @@ pub use session_settings::{
 };
 pub(crate) use step_mounts::CA_VARIABLES;
 pub use traits::{Builder, Engine, Images, LayerStorage, Runner};
+pub use usage::{NewLimits, Usage};
 
 /// Labels that imgforge sets on its images.
 pub mod label {

@@ -18,8 +18,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use super::{
-    Change, Checkpoint, EngineError, EngineKind, FileStatus, LogSink, Output, Process, Quotas,
-    Result, SandboxNetwork, SandboxRequest, SessionEnd, SessionSettings, SharedNetwork, WindowSize,
+    Change, Checkpoint, EngineError, EngineKind, FileStatus, LogSink, NewLimits, Output, Process,
+    Quotas, Result, SandboxNetwork, SandboxRequest, SessionEnd, SessionSettings, SharedNetwork,
+    Usage, WindowSize,
 };
 
 /// How long an output is silent before its rest is given up, once the command has ended: a process
@@ -412,6 +413,16 @@ pub trait SandboxSession: Send + Sync {
     /// Listens on a port of the container's loopback.
     async fn listen(&self, _port: u16) -> Result<TcpListener> {
         Err(unsupported(self.engine(), "listen on a port of a session"))
+    }
+
+    /// Measures what the container uses.
+    async fn usage(&self) -> Result<Usage> {
+        Err(unsupported(self.engine(), "measure what a session uses"))
+    }
+
+    /// Sets other limits of all processes than those that the session was started with.
+    async fn set_limits(&self, _limits: &NewLimits) -> Result<()> {
+        Err(unsupported(self.engine(), "change the limits of a session"))
     }
 
     /// Returns the network of the container, for others to share: see [`super::Runner::start_in`].

@@ -103,7 +103,8 @@ async fn a_build_has_files_arguments_labels_and_a_target_and_tells_what_it_does(
     let told = serve.build(&query.replace("target=one", "target=two"), body).await;
     let last = told.last().unwrap();
     assert_eq!(last["errorDetail"]["code"], 1, "{last}");
-    assert!(last["error"].as_str().unwrap().contains("returned a non-zero code: 1"), "{last}");
+    let right = format!("'/bin/sh -c echo never-{mark} && false' returned a non-zero code: 1");
+    assert!(last["error"].as_str().unwrap().contains(&right), "{last}");
     for name in ["test/built:1", "test/other"] {
         assert_eq!(
             serve.call("DELETE", &format!("/images/{name}?force=1"), Value::Null).await.status,

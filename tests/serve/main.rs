@@ -1,7 +1,7 @@
 //! The Docker Engine API that `imgforge serve` serves: the real binary, over the embedded engine.
 //!
-//! `traps` has what clients stumble over, one test each; `life` how containers and servers end; `networks`
-//! who reaches whom.
+//! `traps` has what clients stumble over, one test each; `life` how containers and servers end; `leaving` how
+//! clients do; `networks` who reaches whom; `telling` what is told while containers are there.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -9,7 +9,9 @@ mod common;
 mod build;
 mod client;
 mod health;
+mod leaving;
 mod life;
 mod networks;
+mod telling;
 mod traps;
 mod volumes;

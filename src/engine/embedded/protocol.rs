@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{
-    Change, FileStatus, Outputs, Process, Quota, Quotas, SessionSettings, WindowSize,
+    Change, FileStatus, NewLimits, Outputs, Process, Quota, Quotas, SessionSettings, Usage,
+    WindowSize,
 };
 
 /// Who the helper is towards the files of images.
@@ -215,6 +216,13 @@ pub(super) enum SessionOperation {
     Listen {
         /// The port.
         port: u16,
+    },
+    /// Measures what the container uses.
+    Usage,
+    /// Sets other limits.
+    Limit {
+        /// Which.
+        limits: NewLimits,
     },
     /// Gives the namespaces of the network, as [`Operation::Network`] does.
     Network,
@@ -498,6 +506,8 @@ pub(super) enum SessionResponse {
     Status(FileStatus),
     /// What differs from the image.
     Changes(Vec<Change>),
+    /// What the container uses.
+    Usage(Usage),
     /// The path of a session's request is not there.
     NoSuchPath,
     /// It is done.

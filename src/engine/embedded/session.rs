@@ -21,8 +21,8 @@ use tokio_util::io::ReaderStream;
 use crate::engine::pipe_input::PipeInput;
 use crate::engine::{
     Change, Checkpoint, Ended, EngineError, EngineKind, Exec, ExecEnd, ExecHandle, ExecRequest,
-    FileStatus, Input, LogSink, NotStarted, Output, Outputs, Process, Result, SandboxSession,
-    SessionEnd, SessionRequest, SharedNetwork, WindowSize,
+    FileStatus, Input, LogSink, NewLimits, NotStarted, Output, Outputs, Process, Result,
+    SandboxSession, SessionEnd, SessionRequest, SharedNetwork, Usage, WindowSize,
 };
 
 use super::EmbeddedEngine;
@@ -544,6 +544,20 @@ impl SandboxSession for Session {
             self.checkpoints.take(&self.id, layer)?;
             self.checkpoints.finish(making)
         })
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        match self.ask(&SessionOperation::Usage, "").await? {
+            SessionResponse::Usage(used) => Ok(used),
+            _ => Err(something_else()),
+        }
+    }
+
+    async fn set_limits(&self, limits: &NewLimits) -> Result<()> {
+        match self.ask(&SessionOperation::Limit { limits: limits.clone() }, "").await? {
+            SessionResponse::Done => Ok(()),
+            _ => Err(something_else()),
+        }
     }
 
     async fn network(&self) -> Result<SharedNetwork> {

@@ -53,6 +53,11 @@ impl Refusal {
         Refusal { status: StatusCode::INTERNAL_SERVER_ERROR, message: message.into() }
     }
 
+    /// It cannot be done by this server, whatever the request is: 503.
+    pub(super) fn unavailable(message: impl Into<String>) -> Refusal {
+        Refusal { status: StatusCode::SERVICE_UNAVAILABLE, message: message.into() }
+    }
+
     /// It is not served: 501.
     pub(super) fn unserved(message: impl Into<String>) -> Refusal {
         Refusal { status: StatusCode::NOT_IMPLEMENTED, message: message.into() }

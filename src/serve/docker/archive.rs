@@ -90,10 +90,22 @@ fn go_mode(mode: u32) -> u32 {
 
 async fn get(container: Arc<Container>, path: String, called: &str) -> Answer {
     let status = status(&container, &path, called).await?;
+    let mut response = packed(container, path.clone());
+    describe(&mut response, &path, &status);
+    Ok(response)
+}
+
+/// Gives all files of a container that are not mounted, as an archive.
+pub(super) fn export(container: Arc<Container>) -> Answer {
+    container.tell("export", &[]);
+    Ok(packed(container, "/.".to_owned()))
+}
+
+/// Gives what is at a path as an archive.
+fn packed(container: Arc<Container>, path: String) -> Response<Body> {
     let (read, mut write) = tokio::io::duplex(PIECE);
-    let asked = path.clone();
     let work = tokio::spawn(async move {
-        let written = container.session.get(&asked, &mut write).await;
+        let written = container.session.get(&path, &mut write).await;
         drop(write);
         written
     });
@@ -107,10 +119,7 @@ async fn get(container: Arc<Container>, path: String, called: &str) -> Answer {
         }
     });
     let end = end.try_filter_map(|piece| async { Ok(piece) });
-    let all = futures_util::StreamExt::chain(pieces, end);
-    let mut response = streamed("application/x-tar", all);
-    describe(&mut response, &path, &status);
-    Ok(response)
+    streamed("application/x-tar", futures_util::StreamExt::chain(pieces, end))
 }
 
 async fn put(call: &mut Call, container: Arc<Container>, path: String, called: &str) -> Answer {

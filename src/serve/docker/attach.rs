@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::answer::Answer;
 use super::call::Call;
 use super::container::Container;
+use super::detach::DetachKeys;
 use super::hijack::{self, frame};
 use super::output::{Reader, Stream};
 
 /// Attaches a client. Where the main command does not run yet, it waits for it.
 pub(super) fn attach(call: &mut Call, container: Arc<Container>) -> Answer {
     let has_terminal = container.has_terminal();
+    let keys = DetachKeys::read(call.parameter("detachKeys"))?;
+    let keys = has_terminal.then_some(keys);
     let follows = call.is_set("stream");
     let (out, error) = (call.is_set("stdout"), call.is_set("stderr"));
     let wants_input = follows && call.is_set("stdin") && container.has_input();
@@ -23,9 +26,22 @@ pub(super) fn attach(call: &mut Call, container: Arc<Container>) -> Answer {
     }
     let (response, client) = hijack::open(call, has_terminal);
     let wanted = move |stream| if stream == Stream::Out { out } else { error };
-    tokio::spawn(show(reader, client.output, has_terminal, wanted));
+    container.tell("attach", &[]);
+    let (leave, left) = oneshot::channel();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = show(reader, client.output, has_terminal, wanted) => {}
+            Ok(()) = left => {}
+        }
+    });
     if wants_input {
-        tokio::spawn(feed(client.input, container));
+        tokio::spawn(async move {
+            if feed(client.input, &container, keys).await {
+                container.tell("detach", &[]);
+                // Whoever is shown nothing any more has left already.
+                let _ = leave.send(());
+            }
+        });
     }
     Ok(response)
 }
@@ -51,17 +67,32 @@ async fn show(
     }
 }
 
-/// Gives what a client sends to the main command, once that runs.
-async fn feed(mut client: mpsc::Receiver<bytes::Bytes>, container: Arc<Container>) {
+/// Gives what a client sends to the main command, once that runs. Tells whether the client leaves by
+/// its keys.
+async fn feed(
+    mut client: mpsc::Receiver<bytes::Bytes>,
+    container: &Container,
+    mut keys: Option<DetachKeys>,
+) -> bool {
     let ends = container.state.now().ends;
     container
         .state
         .until(|state| state.status.is_alive() || state.is_removed || state.ends > ends)
         .await;
     while let Some(bytes) = client.recv().await {
-        container.write(&bytes).await;
+        match &mut keys {
+            None => container.write(&bytes).await,
+            Some(keys) => {
+                let (passed, leaves) = keys.take(&bytes);
+                container.write(&passed).await;
+                if leaves {
+                    return true;
+                }
+            }
+        }
     }
     if container.closes_input() {
         container.end_input().await;
     }
+    false
 }

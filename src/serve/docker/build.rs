@@ -85,7 +85,9 @@ pub(super) async fn build(server: &Arc<Server>, call: &mut Call) -> Answer {
     let is_quiet = call.is_set("q");
     let pulls = call.is_set("pull");
     let lacks: Vec<&str> = NOT_GIVEN.into_iter().filter(|name| call.is_set(name)).collect();
-    let lacks: Vec<String> = lacks.into_iter().map(str::to_owned).collect();
+    let lacks: Vec<String> =
+        lacks.into_iter().map(|name| format!("`{name}` is not given to a build")).collect();
+    server.settings.check(&lacks)?;
     let context = build_context::receive(call, &server.settings.scratch_dir).await?;
     request.dockerfile = build_context::dockerfile(context.path(), &name)?;
     if let Some(docker) = &mut request.as_docker {
@@ -93,8 +95,8 @@ pub(super) async fn build(server: &Arc<Server>, call: &mut Call) -> Answer {
     }
     let (sender, lines) = mpsc::unbounded_channel();
     let log = Lines { sender, is_quiet, rest: Mutex::default() };
-    for name in lacks {
-        log.send(format!(" ---> [Warning] `{name}` is not given to a build\n").as_bytes());
+    for lack in lacks {
+        log.send(format!(" ---> [Warning] {lack}\n").as_bytes());
     }
     let server = server.clone();
     let work = tokio::spawn(async move {
@@ -169,6 +171,16 @@ async fn run(
     server.engine.build(request, log).await
 }
 
+/// Says a step as Docker does: what it runs.
+fn in_words(step: &str) -> String {
+    let (word, command) = step.split_once(char::is_whitespace).unwrap_or((step, ""));
+    let command = command.trim();
+    match word.eq_ignore_ascii_case("RUN") && !command.starts_with('[') {
+        true => format!("/bin/sh -c {command}"),
+        false => command.to_owned(),
+    }
+}
+
 /// Tells how a build ended; the context goes with it.
 fn tell(
     log: &Lines,
@@ -178,7 +190,7 @@ fn tell(
 ) -> Result<(), Failure> {
     let image = built.map_err(|error| match &error {
         EngineError::Step { step, code } => Failure {
-            message: format!("The command '{step}' returned a non-zero code: {code}"),
+            message: format!("The command '{}' returned a non-zero code: {code}", in_words(step)),
             code: Some(*code),
         },
         error => Failure::of(error),

@@ -68,7 +68,7 @@ pub(super) fn decompressed(mut file: File) -> io::Result<Box<dyn Read + Send>> {
 }
 
 /// Unpacks an archive; nothing of it leads out of the directory.
-fn unpack(file: File, directory: &Path) -> io::Result<()> {
+pub(super) fn unpack(file: File, directory: &Path) -> io::Result<()> {
     let mut archive = tar::Archive::new(decompressed(file)?);
     archive.set_preserve_mtime(false);
     archive.unpack(directory)

@@ -1,21 +1,19 @@
 //! `commit`: an image of what a container changed.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use hyper::StatusCode;
 use serde_json::json;
 
 use crate::engine::{Image, ImageConfig, LayerFile, LayerRequest};
-use crate::hashing::Hashing;
 
 use super::answer::{Answer, Refusal, document};
 use super::call::Call;
 use super::container::Container;
-use super::description::labels;
 use super::id::new_id;
 use super::images;
+use super::layer_file;
 use super::server::Server;
 use super::state::Status;
 
@@ -56,6 +54,8 @@ pub(super) async fn commit(server: &Arc<Server>, call: &mut Call) -> Answer {
     let request =
         LayerRequest { parent: container.image.clone(), layers: vec![layer], config, tags };
     let image: Image = server.engine.load(&request).await?;
+    let tag = request.tags.first().map_or("", String::as_str);
+    container.tell("commit", &[("imageID", image.id.as_str()), ("imageRef", tag)]);
     Ok(document(StatusCode::CREATED, &json!({ "Id": image.id.to_string() })))
 }
 
@@ -71,16 +71,9 @@ async fn write(
     container.session.layer(&mut file).await?;
     tokio::io::AsyncWriteExt::flush(&mut file).await.map_err(failed)?;
     let place = path.to_path_buf();
-    let hashed = tokio::task::spawn_blocking(move || hash(&place)).await;
+    let hashed = tokio::task::spawn_blocking(move || layer_file::of(&place)).await;
     let layer = hashed.map_err(|error| Refusal::failed(error.to_string()))?.map_err(failed)?;
     Ok((path, layer))
-}
-
-fn hash(path: &Path) -> io::Result<LayerFile> {
-    let mut reader = Hashing::new(std::fs::File::open(path)?);
-    io::copy(&mut reader, &mut io::sink())?;
-    let (_, diff_id, size) = reader.finish();
-    Ok(LayerFile { path: path.to_owned(), diff_id, size })
 }
 
 /// Returns what the image says of itself: as the container was started.
@@ -110,7 +103,7 @@ fn config(container: &Container) -> ImageConfig {
         working_dir: text(&body.working_dir, &image.working_dir),
         user: text(&body.user, &image.user),
         shell: image.shell.clone(),
-        labels: labels(container),
+        labels: container.labels(),
         service: image.service.clone(),
     }
 }

@@ -1,9 +1,10 @@
 //! A container: a session, its main command, and what becomes of them.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bollard_stubs::models::{ContainerCreateBody, HostConfig};
+use bollard_stubs::models::{ContainerCreateBody, HostConfig, RestartPolicy};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
@@ -18,11 +19,13 @@ use crate::engine::{
 use super::answer::Refusal;
 use super::command;
 use super::container_volumes::HeldVolumes;
-use super::health::Health;
+use super::events::{Events, Kind};
+use super::health::{Health, Verdict};
 use super::mounts::Mounts;
 use super::networks::Reach;
 use super::output::{Output, Stream};
 use super::ports::Ports;
+use super::restarting::Restarting;
 use super::state::{Change, State, Status, Watched};
 
 /// How long the rest of an output may take when every process is killed.
@@ -73,6 +76,12 @@ pub(super) struct Container {
     pub(super) extra_hosts: Vec<(String, String)>,
     pub(super) main: Mutex<Option<Arc<dyn ExecHandle>>>,
     pub(super) input: tokio::sync::Mutex<Option<Box<dyn AsyncWrite + Send + Unpin>>>,
+    /// Whether and how often it is started again.
+    pub(super) restarting: Restarting,
+    /// What clients changed since.
+    pub(super) updated: Mutex<serde_json::Map<String, serde_json::Value>>,
+    /// Whom it is told what happens.
+    pub(super) events: Arc<Events>,
     /// Whoever starts, stops or removes it has this.
     pub(super) turn: tokio::sync::Mutex<()>,
 }
@@ -91,6 +100,23 @@ impl Container {
     /// Returns the id under which it is in networks.
     pub(super) fn in_networks_as(&self) -> &str {
         self.network_of.as_deref().unwrap_or(&self.id)
+    }
+
+    /// Returns the labels of the image, and those that were asked for.
+    pub(super) fn labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.image.config.labels.clone();
+        labels.extend(self.body.labels.clone().unwrap_or_default());
+        labels
+    }
+
+    /// Tells what happened to it.
+    pub(super) fn tell(&self, action: &str, more: &[(&str, &str)]) {
+        let mut attributes = self.labels();
+        attributes.insert("image".to_owned(), self.body.image.clone().unwrap_or_default());
+        attributes.insert("name".to_owned(), self.name());
+        let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        attributes.extend(more);
+        self.events.tell_all(Kind::Container, action, &self.id, attributes);
     }
 
     /// Returns what it can reach, in a form that others can have as well.
@@ -138,6 +164,9 @@ impl Container {
             Status::Paused => Err(Refusal::conflict(format!(
                 "Container {called} is paused, unpause the container before exec"
             ))),
+            Status::Restarting => Err(Refusal::conflict(format!(
+                "Container {called} is restarting, wait until the container is running"
+            ))),
             Status::Created | Status::Exited => {
                 Err(Refusal::conflict(format!("Container {called} is not running")))
             }
@@ -161,20 +190,64 @@ impl Container {
         if state.status.is_alive() {
             return Ok(None);
         }
+        self.restarting.begin();
+        self.publish_and_spawn().await.map(Some)
+    }
+
+    async fn publish_and_spawn(&self) -> Result<Run, Refusal> {
         self.ports.publish(&self.session).await?;
-        match self.spawn().await {
-            Ok(run) => Ok(Some(run)),
-            Err(refusal) => {
-                self.ports.withdraw();
-                Err(refusal)
-            }
+        let spawned = self.spawn().await;
+        match &spawned {
+            Ok(_) => self.tell("start", &[]),
+            Err(_) => self.ports.withdraw(),
         }
+        spawned
+    }
+
+    /// Starts the main command again after a while, where that was asked for; `None` where somebody
+    /// stopped it meanwhile, or it cannot be started.
+    pub(super) async fn start_again(self: &Arc<Container>) -> Option<Run> {
+        let is_over = |state: &State| state.status != Status::Restarting || state.is_removed;
+        tokio::select! {
+            () = tokio::time::sleep(self.restarting.delay()) => {}
+            _ = self.state.until(is_over) => return None,
+        }
+        let _turn = self.turn.lock().await;
+        if is_over(&self.state.now()) {
+            return None;
+        }
+        self.restarting.count();
+        let spawned = self.publish_and_spawn().await;
+        if spawned.is_err() {
+            self.state.set(Change::StaysEnded);
+        }
+        spawned.ok()
+    }
+
+    /// Returns how often it was started again.
+    pub(super) fn restarts(&self) -> u64 {
+        self.restarting.times()
+    }
+
+    /// Returns what clients changed since it was created, as `HostConfig` has it.
+    pub(super) fn updates(&self) -> serde_json::Map<String, serde_json::Value> {
+        self.updated.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns the policy by which it is started again: the newest.
+    fn restart_policy(&self) -> RestartPolicy {
+        let updated = self.updates().remove("RestartPolicy");
+        let updated = updated.and_then(|policy| serde_json::from_value(policy).ok());
+        updated.or_else(|| self.host_config().restart_policy.clone()).unwrap_or_default()
     }
 
     /// Checks the service while it runs.
     pub(super) async fn watch_health(&self) {
         if let Some(health) = &self.health {
-            health.watch(&self.session, &self.state, |_| {}).await;
+            let tell = |verdict: Verdict| {
+                self.tell(&format!("health_status: {}", verdict.name()), &[]);
+            };
+            health.watch(&self.session, &self.state, tell).await;
         }
     }
 
@@ -251,7 +324,12 @@ impl Container {
         self.ports.withdraw();
         self.input.lock().await.take();
         self.main.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.state.set(Change::Ended { code, out_of_memory });
+        if out_of_memory {
+            self.tell("oom", &[]);
+        }
+        self.tell("die", &[("exitCode", &code.to_string())]);
+        let starts_again = self.restarting.is_due(&self.restart_policy(), code);
+        self.state.set(Change::Ended { code, out_of_memory, starts_again });
         self.output.end();
     }
 
@@ -291,6 +369,7 @@ impl Container {
 
     /// Sends a signal to the main command; `SIGKILL` ends every process.
     pub(super) async fn signal(&self, signal: i32) -> Result<(), Refusal> {
+        self.tell("kill", &[("signal", &signal.to_string())]);
         if signal == libc::SIGKILL {
             return Ok(self.session.signal_all(libc::SIGKILL).await?);
         }
@@ -319,6 +398,11 @@ impl Container {
         let state = self.state.now();
         if !state.status.is_alive() {
             return Ok(false);
+        }
+        self.restarting.give_up();
+        if state.status == Status::Restarting {
+            self.state.set(Change::StaysEnded);
+            return Ok(true);
         }
         if state.status == Status::Paused {
             self.session.signal_all(libc::SIGCONT).await?;
@@ -371,10 +455,12 @@ impl Container {
             (true, Status::Running) => {
                 self.session.signal_all(libc::SIGSTOP).await?;
                 self.state.set(Change::Paused);
+                self.tell("pause", &[]);
             }
             (false, Status::Paused) => {
                 self.session.signal_all(libc::SIGCONT).await?;
                 self.state.set(Change::Resumed);
+                self.tell("unpause", &[]);
             }
             (true, Status::Paused) => {
                 return Err(Refusal::conflict(format!("Container {id} is already paused")));

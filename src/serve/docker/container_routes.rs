@@ -20,6 +20,9 @@ use super::exec_create;
 use super::hosts;
 use super::logs;
 use super::server::Server;
+use super::state::{Change, Status};
+use super::stats;
+use super::update;
 use super::wait;
 
 /// Answers a request about a container.
@@ -37,7 +40,10 @@ pub(super) async fn answer(
         ("POST", "stop") => {
             let (signal, seconds) = stopping(call)?;
             match container.stop(signal, seconds).await? {
-                true => done(),
+                true => {
+                    container.tell("stop", &[]);
+                    done()
+                }
                 false => Ok(empty(StatusCode::NOT_MODIFIED)),
             }
         }
@@ -45,6 +51,7 @@ pub(super) async fn answer(
             let (signal, seconds) = stopping(call)?;
             container.stop(signal, seconds).await?;
             start(server, &container).await?;
+            container.tell("restart", &[]);
             done()
         }
         ("POST", "kill") => {
@@ -64,6 +71,9 @@ pub(super) async fn answer(
         ("POST", "rename") => rename(server, call, &container).await,
         ("POST", "exec") => exec_create::create(server, call, container, called).await,
         ("GET" | "HEAD" | "PUT", "archive") => archive::archive(call, container, called).await,
+        ("GET", "export") => archive::export(container),
+        ("GET", "stats") => stats::stats(server, call, container).await,
+        ("POST", "update") => update::update(server, call, &container).await,
         ("GET", "logs") => logs::logs(call, &container),
         ("GET", "top") => top(&container, called).await,
         ("GET", "changes") => changes(&container).await,
@@ -90,7 +100,13 @@ async fn start(server: &Arc<Server>, container: &Arc<Container>) -> Answer {
     }
     let (server, container) = (server.clone(), container.clone());
     tokio::spawn(async move {
-        container.follow(run).await;
+        let mut next = Some(run);
+        while let Some(run) = next.take() {
+            container.follow(run).await;
+            if container.state.now().status == Status::Restarting {
+                next = container.start_again().await;
+            }
+        }
         if removes {
             // Somebody else may have removed it already.
             let _ = server.remove(&container, true, true).await;
@@ -114,8 +130,13 @@ async fn kill(call: &Call, container: &Container, called: &str) -> Result<(), Re
             container.id
         )));
     }
+    if matches!(signal, libc::SIGKILL | libc::SIGTERM) {
+        container.restarting.give_up();
+    }
     container.signal(signal).await?;
-    if signal == libc::SIGKILL {
+    if signal == libc::SIGKILL && state.status == Status::Restarting {
+        container.state.set(Change::StaysEnded);
+    } else if signal == libc::SIGKILL {
         container.state.until(|now| now.ends > state.ends).await;
     }
     Ok(())
@@ -125,7 +146,9 @@ async fn rename(server: &Server, call: &Call, container: &Container) -> Answer {
     let wanted = call.parameter("name").ok_or_else(|| Refusal::bad("a name is needed"))?;
     let _names = server.names.lock().await;
     let name = create::name(server, Some(wanted.to_owned()), &container.id)?;
+    let old = format!("/{}", container.name());
     *container.name.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = name;
+    container.tell("rename", &[("oldName", &old)]);
     let networks = server.networks.of(&container.id);
     hosts::refresh(&server.networks, &server.all(), &networks).await;
     done()

@@ -28,12 +28,13 @@ use super::not_given;
 use super::output::Output;
 use super::ports::Ports;
 use super::reach;
+use super::restarting::Restarting;
 use super::server::Server;
 use super::state::Watched;
 use super::ulimits;
 
 /// The least memory of a container, in bytes.
-const LEAST_MEMORY: i64 = 6 << 20;
+pub(super) const LEAST_MEMORY: i64 = 6 << 20;
 
 /// Creates a container: its session starts, and its main command does not.
 pub(super) async fn create(server: &Arc<Server>, call: &mut Call) -> Answer {
@@ -63,6 +64,7 @@ pub(super) async fn create(server: &Arc<Server>, call: &mut Call) -> Answer {
         request.settings.hostname = Some(other.hostname());
     }
     let mut mounts = container_volumes::read(server, &body, &image, &mut warnings)?;
+    server.settings.check(&warnings)?;
     let volumes = container_volumes::take(&server.volumes, &mut mounts)?;
     request.settings.binds.clone_from(&mounts.binds);
     request.settings.tmpfs.clone_from(&mounts.tmpfs);
@@ -93,6 +95,9 @@ pub(super) async fn create(server: &Arc<Server>, call: &mut Call) -> Answer {
         output: Arc::new(Output::default()),
         ports,
         main: Mutex::default(),
+        restarting: Restarting::new(),
+        updated: Mutex::default(),
+        events: server.events.clone(),
         input: tokio::sync::Mutex::default(),
         turn: tokio::sync::Mutex::default(),
     };
@@ -100,7 +105,9 @@ pub(super) async fn create(server: &Arc<Server>, call: &mut Call) -> Answer {
     let mode = host.network_mode.as_deref().unwrap_or_default();
     server.networks.join(&id, mode, container.body.networking_config.as_ref());
     let touched = server.networks.of(container.in_networks_as());
-    server.add(Arc::new(container));
+    let container = Arc::new(container);
+    server.add(container.clone());
+    container.tell("create", &[]);
     hosts::refresh(&server.networks, &server.all(), &touched).await;
     Ok(document(StatusCode::CREATED, &json!({ "Id": id, "Warnings": warnings })))
 }
@@ -209,7 +216,7 @@ fn session(
             groups: host.group_add.unwrap_or_default(),
             read_only: host.readonly_rootfs == Some(true),
             dropped_capabilities: capabilities::dropped(&dropped, &added),
-            process_limits: ulimits::read(host.ulimits.as_deref().unwrap_or_default())?,
+            process_limits: ulimits::read(host.ulimits.as_deref().unwrap_or_default(), warnings)?,
             ..SessionSettings::default()
         },
     })

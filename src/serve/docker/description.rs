@@ -24,6 +24,9 @@ pub(super) fn inspect(server: &Server, container: &Container) -> Answer {
         container.command.split_first().map_or(("", &[][..]), |split| (split.0.as_str(), split.1));
     let mut host = json!(container.host_config());
     fill_host(&mut host);
+    if let Value::Object(host) = &mut host {
+        host.extend(container.updates());
+    }
     found(&json!({
         "Id": container.id,
         "Created": container.created_at.to_string(),
@@ -36,7 +39,7 @@ pub(super) fn inspect(server: &Server, container: &Container) -> Answer {
         "HostsPath": "",
         "LogPath": "",
         "Name": format!("/{}", container.name()),
-        "RestartCount": 0,
+        "RestartCount": container.restarts(),
         "Driver": "imgforge",
         "Platform": "linux",
         "MountLabel": "",
@@ -85,7 +88,7 @@ fn state_of(container: &Container, state: &State) -> Value {
         "Status": state.status.name(),
         "Running": state.status.is_alive(),
         "Paused": state.status == Status::Paused,
-        "Restarting": false,
+        "Restarting": state.status == Status::Restarting,
         "OOMKilled": state.out_of_memory,
         "Dead": false,
         "Pid": state.process,
@@ -98,13 +101,6 @@ fn state_of(container: &Container, state: &State) -> Value {
         value["Health"] = health.described();
     }
     value
-}
-
-/// Returns the labels of the image, and those that were asked for.
-pub(super) fn labels(container: &Container) -> BTreeMap<String, String> {
-    let mut labels = container.image.config.labels.clone();
-    labels.extend(container.body.labels.clone().unwrap_or_default());
-    labels
 }
 
 fn config(container: &Container) -> Value {
@@ -157,7 +153,7 @@ fn config(container: &Container) -> Value {
         "WorkingDir": or_image(&body.working_dir, &image.working_dir),
         "Entrypoint": entrypoint,
         "OnBuild": Value::Null,
-        "Labels": labels(container),
+        "Labels": container.labels(),
         "StopSignal": or_image(&body.stop_signal, &image.service.stop_signal),
         "StopTimeout": body.stop_timeout,
     });

@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use hyper::StatusCode;
 use serde_json::json;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::engine::{
@@ -19,6 +19,7 @@ use super::answer::{Answer, Refusal, empty, found};
 use super::call::Call;
 use super::command;
 use super::container::{Container, window};
+use super::detach::DetachKeys;
 use super::hijack::{self, frame};
 use super::id::new_id;
 use super::output::Stream;
@@ -71,6 +72,8 @@ impl ContainerExec {
     /// Notes how it ended. From now on nobody is told that it runs.
     fn end(&self, end: &ExecEnd) {
         let (code, _) = command::exit_code(end);
+        let told = [("execID", self.id.as_str()), ("exitCode", &code.to_string())];
+        self.container.tell("exec_die", &told);
         self.with(|state| {
             state.is_running = false;
             state.process = 0;
@@ -107,11 +110,18 @@ impl ContainerExec {
     }
 }
 
-/// Starts a command. What can be refused is refused before the connection becomes a stream.
-pub(super) async fn start(call: &mut Call, exec: Arc<ContainerExec>) -> Answer {
+/// Starts a command, which goes on for a while where its client breaks off, or for ever. What can be
+/// refused is refused before the connection becomes a stream.
+pub(super) async fn start(
+    call: &mut Call,
+    exec: Arc<ContainerExec>,
+    patience: Option<Duration>,
+) -> Answer {
     let config: ExecStartConfig = call.document().await?;
     exec.container.running(&exec.container.id)?;
     let request = exec.request(window(config.console_size.as_deref()))?;
+    let keys = DetachKeys::read(exec.config.detach_keys.as_deref())?;
+    let keys = exec.has_terminal().then_some(keys);
     if exec.with(|state| std::mem::replace(&mut state.is_taken, true)) {
         return Err(Refusal::conflict(format!("exec {} has been started", exec.id)));
     }
@@ -122,76 +132,119 @@ pub(super) async fn start(call: &mut Call, exec: Arc<ContainerExec>) -> Answer {
         state.process = process.unwrap_or(0);
         state.handle = Some(started.handle.clone());
     });
+    let command = exec.config.cmd.clone().unwrap_or_default().join(" ");
+    exec.container.tell(&format!("exec_start: {command}"), &[("execID", &exec.id)]);
     if config.detach == Some(true) {
         if process.is_none() {
             let ended = started.handle.end().await?;
             exec.end(&ended.end);
             return Err(Refusal::bad(words(&exec, &ended.end)));
         }
-        let (output, _) = mpsc::channel(1);
-        tokio::spawn(carry(exec, started, output, None, true));
+        let carried = Carried { exec, client: None, is_raw: true, patience: None };
+        tokio::spawn(carried.run(started, None, None));
         return Ok(empty(StatusCode::OK));
     }
     // As in Docker the start says whether there are frames.
     let is_raw = config.tty == Some(true);
     let (response, client) = hijack::open(call, is_raw);
-    tokio::spawn(carry(exec, started, client.output, Some(client.input), is_raw));
+    let carried = Carried { exec, client: Some(client.output), is_raw, patience };
+    tokio::spawn(carried.run(started, Some(client.input), keys));
     Ok(response)
 }
 
-/// Carries bytes between a command and its client until the command has ended. It goes on without a
-/// client.
-async fn carry(
+/// A command and its client, who may leave.
+struct Carried {
     exec: Arc<ContainerExec>,
-    started: Exec,
-    client: mpsc::Sender<Bytes>,
-    from_client: Option<mpsc::Receiver<Bytes>>,
+    client: Option<mpsc::Sender<Bytes>>,
     is_raw: bool,
-) {
-    let Exec { input, mut output, handle } = started;
-    let fed = match (input, from_client) {
-        (Some(input), Some(from_client)) => Some(tokio::spawn(feed(from_client, input))),
-        _ => None,
-    };
-    let send = async |stream, bytes| {
-        let _ = client.send(frame(is_raw, stream, bytes)).await;
-    };
-    let ended = handle.end();
-    tokio::pin!(ended);
-    let mut is_open = true;
-    let mut ended_at = None;
-    let mut how = None;
-    while is_open || how.is_none() {
-        let silence = ended_at.map(|at: Instant| (at + DRAIN).min(Instant::now() + SILENCE));
-        tokio::select! {
-            biased;
-            end = &mut ended, if how.is_none() => {
-                how = Some(end);
-                ended_at = Some(Instant::now());
-            }
-            piece = next(&mut output, silence), if is_open => match piece {
-                Some(Some(Ok(Written::Out(bytes)))) => send(Stream::Out, bytes).await,
-                Some(Some(Ok(Written::Error(bytes)))) => send(Stream::Error, bytes).await,
-                Some(Some(Err(_)) | None) => is_open = false,
-                None => break,
-            },
+    /// How long the command may go on without a client that broke off.
+    patience: Option<Duration>,
+}
+
+impl Carried {
+    async fn send(&self, stream: Stream, bytes: Bytes) {
+        if let Some(client) = &self.client {
+            let _ = client.send(frame(self.is_raw, stream, bytes)).await;
         }
     }
-    if is_open {
-        // What the command left behind may write on: nobody who reads would end it.
-        tokio::spawn(async move { while output.next().await.is_some() {} });
+
+    /// Carries bytes between the command and its client until the command has ended. It goes on without
+    /// a client.
+    async fn run(
+        mut self,
+        started: Exec,
+        from_client: Option<mpsc::Receiver<Bytes>>,
+        keys: Option<DetachKeys>,
+    ) {
+        let Exec { input, mut output, handle } = started;
+        let (leave, mut left) = oneshot::channel();
+        let fed = match (input, from_client) {
+            (Some(input), Some(from_client)) => {
+                Some(tokio::spawn(feed(from_client, input, keys, leave)))
+            }
+            _ => None,
+        };
+        let ended = handle.end();
+        tokio::pin!(ended);
+        let mut abandoned = match (self.client.clone(), self.patience) {
+            (Some(client), Some(patience)) => Some(Box::pin(abandoned(client, patience))),
+            _ => None,
+        };
+        let (mut is_open, mut may_leave) = (true, fed.is_some());
+        let (mut ended_at, mut how) = (None, None);
+        while is_open || how.is_none() {
+            let silence = ended_at.map(|at: Instant| (at + DRAIN).min(Instant::now() + SILENCE));
+            tokio::select! {
+                biased;
+                end = &mut ended, if how.is_none() => {
+                    how = Some(end);
+                    ended_at = Some(Instant::now());
+                }
+                leaves = &mut left, if may_leave => {
+                    may_leave = false;
+                    if leaves.is_ok() {
+                        self.client = None;
+                        abandoned = None;
+                        self.exec.container.tell("exec_detach", &[("execID", &self.exec.id)]);
+                    }
+                }
+                () = async { abandoned.as_mut().expect("it is there").await },
+                    if abandoned.is_some() && how.is_none() =>
+                {
+                    abandoned = None;
+                    let _ = handle.signal(libc::SIGKILL).await;
+                }
+                piece = next(&mut output, silence), if is_open => match piece {
+                    Some(Some(Ok(Written::Out(bytes)))) => self.send(Stream::Out, bytes).await,
+                    Some(Some(Ok(Written::Error(bytes)))) => self.send(Stream::Error, bytes).await,
+                    Some(Some(Err(_)) | None) => is_open = false,
+                    None => break,
+                },
+            }
+        }
+        if is_open {
+            // What the command left behind may write on: nobody who reads would end it.
+            tokio::spawn(async move { while output.next().await.is_some() {} });
+        }
+        if let Some(fed) = fed {
+            fed.abort();
+        }
+        let end = match how {
+            Some(Ok(ended)) => ended.end,
+            Some(Err(_)) | None => ExecEnd::Signaled(libc::SIGKILL),
+        };
+        self.exec.end(&end);
+        if let ExecEnd::NotStarted(_) = end {
+            let text = format!("{}\r\n", words(&self.exec, &end));
+            self.send(Stream::Out, text.into()).await;
+        }
     }
-    if let Some(fed) = fed {
-        fed.abort();
-    }
-    let end = match how {
-        Some(Ok(ended)) => ended.end,
-        Some(Err(_)) | None => ExecEnd::Signaled(libc::SIGKILL),
-    };
-    exec.end(&end);
-    if let ExecEnd::NotStarted(_) = end {
-        send(Stream::Out, format!("{}\r\n", words(&exec, &end)).into()).await;
-    }
+}
+
+/// Waits until a client has broken off, and as long as the command may go on without it.
+async fn abandoned(client: mpsc::Sender<Bytes>, patience: Duration) {
+    client.closed().await;
+    tokio::time::sleep(patience).await;
 }
 
 /// Returns the next piece, none at the end; `None` where it does not come in time.
@@ -205,12 +258,29 @@ async fn next<S: futures_util::Stream + Unpin>(
     }
 }
 
-/// Gives what the client sends to the command, and its end.
-async fn feed(mut client: mpsc::Receiver<Bytes>, mut input: Box<dyn AsyncWrite + Send + Unpin>) {
+/// Gives what the client sends to the command, and its end. A client that leaves by its keys is told of.
+async fn feed(
+    mut client: mpsc::Receiver<Bytes>,
+    mut input: Box<dyn AsyncWrite + Send + Unpin>,
+    mut keys: Option<DetachKeys>,
+    leave: oneshot::Sender<()>,
+) {
     while let Some(bytes) = client.recv().await {
+        let (bytes, leaves) = match &mut keys {
+            Some(keys) => {
+                let (passed, leaves) = keys.take(&bytes);
+                (Bytes::from(passed), leaves)
+            }
+            None => (bytes, false),
+        };
         if input.write_all(&bytes).await.is_err() || input.flush().await.is_err() {
             // The command reads no more.
             return;
+        }
+        if leaves {
+            let _ = leave.send(());
+            // The input stays open: nobody is there to write to it.
+            return std::future::pending().await;
         }
     }
     let _ = input.shutdown().await;

@@ -30,7 +30,9 @@ pub(super) async fn create(
         return Err(Refusal::bad("No exec command specified"));
     }
     container.running(called)?;
+    let words = config.cmd.clone().unwrap_or_default().join(" ");
     let exec = ContainerExec::new(container, config);
+    exec.container.tell(&format!("exec_create: {words}"), &[("execID", &exec.id)]);
     let id = exec.id.clone();
     server.add_exec(Arc::new(exec), REMEMBERED);
     Ok(document(StatusCode::CREATED, &json!({ "Id": id })))

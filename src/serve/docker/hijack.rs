@@ -15,6 +15,7 @@ use tokio::time::{Duration, timeout};
 use super::answer::{Body, streamed, whole};
 use super::call::Call;
 use super::output::Stream;
+use super::stream::Stream as Connection;
 
 /// The media type of one output, or of a terminal.
 pub(super) const RAW: &str = "application/vnd.docker.raw-stream";
@@ -65,7 +66,12 @@ async fn carry(
     received: mpsc::Sender<Bytes>,
 ) {
     let Ok(upgraded) = upgrade.await else { return };
-    let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
+    // It is the stream of `connections`, and nothing else.
+    let Ok(parts) = upgraded.downcast::<TokioIo<Connection>>() else { return };
+    let stream = parts.io.into_inner();
+    let hung_up = stream.hung_up();
+    let (read, mut write) = tokio::io::split(stream);
+    let mut read = std::io::Cursor::new(parts.read_buf).chain(read);
     let receive = async move {
         let mut buffer = vec![0; 1 << 15];
         loop {
@@ -88,7 +94,11 @@ async fn carry(
     tokio::select! {
         () = &mut send => {}
         () = &mut receive => {
-            send.await;
+            // One that closed its half waits for its answer, one that is gone does not.
+            tokio::select! {
+                () = send => {}
+                () = hung_up => {}
+            }
             return;
         }
     }

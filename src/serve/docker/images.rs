@@ -6,10 +6,11 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 
 use crate::engine::reference::Reference;
-use crate::engine::{Image, ImageConfig};
+use crate::engine::{Image, ImageConfig, ListedImage};
 
 use super::answer::{Answer, Refusal, empty, found};
 use super::call::Call;
+use super::events::Kind;
 use super::filters::Filters;
 use super::server::Server;
 
@@ -64,20 +65,25 @@ pub(super) async fn list(server: &Server, call: &Call) -> Answer {
         {
             continue;
         }
-        rows.push(json!({
-            "Id": image.id.to_string(),
-            "ParentId": "",
-            "RepoTags": image.tags,
-            "RepoDigests": [],
-            "Created": 0,
-            "Size": image.size,
-            "SharedSize": -1,
-            "VirtualSize": image.size,
-            "Labels": image.labels,
-            "Containers": -1,
-        }));
+        rows.push(row(image));
     }
     found(&Value::Array(rows))
+}
+
+/// Describes an image as the list has it.
+pub(super) fn row(image: &ListedImage) -> Value {
+    json!({
+        "Id": image.id.to_string(),
+        "ParentId": "",
+        "RepoTags": image.tags,
+        "RepoDigests": [],
+        "Created": 0,
+        "Size": image.size,
+        "SharedSize": -1,
+        "VirtualSize": image.size,
+        "Labels": image.labels,
+        "Containers": -1,
+    })
 }
 
 /// Tells whether a name is what a pattern of a filter means: with its tag, or without one.
@@ -106,6 +112,7 @@ pub(super) async fn tag(server: &Server, call: &Call, reference: &str) -> Answer
         None => repository.to_owned(),
     };
     server.engine.tag(image.id.as_str(), &reference_of(&name)?).await?;
+    server.events.tell(Kind::Image, "tag", image.id.as_str(), &[("name", &name)]);
     Ok(empty(StatusCode::CREATED))
 }
 
@@ -138,7 +145,11 @@ pub(super) async fn remove(server: &Server, call: &Call, reference: &str) -> Ans
     };
     server.engine.remove(name).await?;
     let mut rows: Vec<Value> = untagged.iter().map(|tag| json!({ "Untagged": tag })).collect();
+    for tag in &untagged {
+        server.events.tell(Kind::Image, "untag", image.id.as_str(), &[("name", tag)]);
+    }
     if is_last {
+        server.events.tell(Kind::Image, "delete", image.id.as_str(), &[("name", image.name())]);
         rows.push(json!({ "Deleted": image.id.to_string() }));
     }
     found(&Value::Array(rows))
@@ -150,6 +161,26 @@ fn is_named(tag: &str, reference: &str) -> bool {
     let repository = repository.strip_prefix("docker.io/").unwrap_or(repository);
     let repository = repository.strip_prefix("library/").unwrap_or(repository);
     crate::engine::reference::split_tag(tag) == (repository, version)
+}
+
+/// Lists the layers of an image, the highest first. How they were made is not kept.
+pub(super) async fn history(server: &Server, reference: &str) -> Answer {
+    let image = needed(server, reference).await?;
+    let names = server.engine.layer_storage_ids(&image.diff_ids);
+    let sizes = server.engine.layer_disk_usage(&names).await?;
+    let mut rows = Vec::new();
+    for size in sizes.into_iter().rev() {
+        let is_top = rows.is_empty();
+        rows.push(json!({
+            "Id": if is_top { image.id.as_str() } else { "<missing>" },
+            "Created": 0,
+            "CreatedBy": "",
+            "Tags": if is_top { json!(image.tags) } else { Value::Null },
+            "Size": size.unwrap_or(0),
+            "Comment": "",
+        }));
+    }
+    found(&Value::Array(rows))
 }
 
 /// Describes an image.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::answer::{Answer, Refusal, found};
 use super::call::Call;
 use super::container::Container;
-use super::description::{labels, mount_points};
+use super::description::mount_points;
 use super::filters::Filters;
 use super::health::{Health, Verdict};
 use super::server::Server;
@@ -55,7 +55,7 @@ fn is_named(container: &Container, names: &[Regex]) -> bool {
 }
 
 fn is_wanted(server: &Server, container: &Container, state: &State, filters: &Filters) -> bool {
-    let labels = labels(container);
+    let labels = container.labels();
     let image = &container.image;
     let is_image = |wanted: &String| {
         image.id.as_str().trim_start_matches("sha256:").starts_with(wanted.as_str())
@@ -73,7 +73,8 @@ fn is_wanted(server: &Server, container: &Container, state: &State, filters: &Fi
         && filters.labels(|name| labels.get(name).map(String::as_str))
 }
 
-fn row(server: &Server, container: &Arc<Container>, state: &State) -> Value {
+/// Describes a container as the list has it.
+pub(super) fn row(server: &Server, container: &Arc<Container>, state: &State) -> Value {
     let mode = container.host_config().network_mode.clone();
     json!({
         "Id": container.id,
@@ -83,7 +84,7 @@ fn row(server: &Server, container: &Arc<Container>, state: &State) -> Value {
         "Command": container.command.join(" "),
         "Created": container.created_at.as_second(),
         "Ports": container.ports.listed(),
-        "Labels": labels(container),
+        "Labels": container.labels(),
         "State": state.status.name(),
         "Status": status(state, container),
         "HostConfig": { "NetworkMode": mode.filter(|mode| !mode.is_empty()).unwrap_or("default".to_owned()) },
@@ -115,6 +116,9 @@ fn status(state: &State, container: &Container) -> String {
             format!("Up {}{health}", since(state.started_at))
         }
         Status::Paused => format!("Up {} (Paused)", since(state.started_at)),
+        Status::Restarting => {
+            format!("Restarting ({}) {} ago", state.exit_code, since(state.finished_at))
+        }
         Status::Exited => {
             format!("Exited ({}) {} ago", state.exit_code, since(state.finished_at))
         }

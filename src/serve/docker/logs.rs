@@ -34,22 +34,24 @@ impl Wanted {
             && self.until.is_none_or(|until| piece.time <= until)
     }
 
-    /// Returns a piece as it is sent.
+    /// Returns a piece as it is sent: a frame a line, as Docker keeps them.
     fn shown(&mut self, piece: Piece) -> Bytes {
         let Piece { time, stream, bytes } = piece;
-        if !self.timestamps {
-            return frame(self.has_terminal, stream, bytes);
+        if self.has_terminal && !self.timestamps {
+            return bytes;
         }
         let at_line_start = &mut self.at_line_start[stream as usize - 1];
-        let mut text = BytesMut::new();
+        let mut frames = BytesMut::new();
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-            if *at_line_start {
+            let mut text = BytesMut::new();
+            if self.timestamps && *at_line_start {
                 text.extend_from_slice(format!("{time:.9} ").as_bytes());
             }
             text.extend_from_slice(line);
             *at_line_start = line.ends_with(b"\n");
+            frames.extend_from_slice(&frame(self.has_terminal, stream, text.freeze()));
         }
-        frame(self.has_terminal, stream, text.freeze())
+        frames.freeze()
     }
 }
 
@@ -158,6 +160,28 @@ mod tests {
             bytes: Bytes::from_static(text.as_bytes()),
         };
         texts.iter().map(piece).collect()
+    }
+
+    #[test]
+    fn a_line_has_a_frame_and_its_time() {
+        let mut wanted = Wanted {
+            out: true,
+            error: true,
+            timestamps: false,
+            since: None,
+            until: None,
+            has_terminal: false,
+            at_line_start: [true, true],
+        };
+        let [piece] = pieces(&["a\nbc"]).try_into().unwrap();
+        assert_eq!(
+            &wanted.shown(piece.clone())[..],
+            b"\x01\0\0\0\0\0\0\x02a\n\x01\0\0\0\0\0\0\x02bc"
+        );
+        wanted.at_line_start = [true, true];
+        (wanted.timestamps, wanted.has_terminal) = (true, true);
+        let text = String::from_utf8_lossy(&wanted.shown(piece)).into_owned();
+        assert_eq!(text.matches("1970-01-01T00:00:00.000000000Z ").count(), 2, "{text}");
     }
 
     #[test]

@@ -246,6 +246,11 @@ fn volume(mount: &Mount, target: String, read_only: bool) -> Result<VolumeMount,
     let options = mount.volume_options.clone().unwrap_or_default();
     let driver = options.driver_config.unwrap_or_default();
     volumes::check_driver(driver.name.as_deref())?;
+    if options.subpath.is_some_and(|path| !path.is_empty()) {
+        return Err(Refusal::unserved(format!(
+            "a part of a volume (`Subpath`) is not served: mount all of it at `{target}`"
+        )));
+    }
     let name = mount.source.clone().unwrap_or_default();
     if name.is_empty() {
         let labels = options.labels.unwrap_or_default().into_iter().collect();

@@ -9,8 +9,9 @@ use crate::engine::SandboxNetwork;
 
 use super::answer::{Answer, Refusal, empty};
 use super::call::Call;
+use super::events::Kind;
 use super::hosts;
-use super::networks::{Reach, absent};
+use super::networks::{Member, Reach, absent};
 use super::server::Server;
 
 /// Makes a container that is there a member of one more network.
@@ -47,8 +48,8 @@ pub(super) async fn connect(server: &Server, call: &mut Call, called: &str) -> A
     } else if server.settings.default_network != SandboxNetwork::Host {
         return Err(Refusal::unserved("a container in the host's network stays there"));
     }
-    let aliases = request.endpoint_config.and_then(|config| config.aliases).unwrap_or_default();
-    server.networks.enter(&network, &container.id, aliases);
+    server.networks.enter(&network, &container.id, Member::of(request.endpoint_config));
+    server.events.tell(Kind::Network, "connect", &network, &[("container", &container.id)]);
     hosts::refresh(&server.networks, &server.all(), &[network]).await;
     Ok(empty(StatusCode::OK))
 }
@@ -65,6 +66,7 @@ pub(super) async fn disconnect(server: &Arc<Server>, call: &mut Call, called: &s
         )));
     }
     server.networks.exit(&network, &container.id);
+    server.events.tell(Kind::Network, "disconnect", &network, &[("container", &container.id)]);
     let all = server.all();
     hosts::refresh(&server.networks, &all, &[network]).await;
     // Its own names are those that are left.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Refusal, document, done, found};
 use super::call::Call;
+use super::events::Kind;
 use super::filters::Filters;
 use super::id::new_id;
 use super::networks::{Network, absent, position};
@@ -90,7 +91,7 @@ pub(super) async fn create(server: &Server, call: &mut Call) -> Answer {
     if driver != "bridge" {
         return Err(Refusal::unserved(format!("network driver {driver} is not served")));
     }
-    let id = new_id();
+    let (id, told) = (new_id(), name.clone());
     let made = server.networks.with(|all| {
         if all.iter().any(|one| one.name == name) {
             return Err(Refusal::conflict(format!("network with name {name} already exists")));
@@ -107,12 +108,13 @@ pub(super) async fn create(server: &Server, call: &mut Call) -> Answer {
         Ok(())
     });
     made?;
+    server.events.tell(Kind::Network, "create", &id, &[("name", &told), ("type", "bridge")]);
     Ok(document(StatusCode::CREATED, &json!({ "Id": id, "Warning": "" })))
 }
 
 /// Removes a network in which nothing runs.
 pub(super) fn remove(server: &Server, called: &str) -> Answer {
-    server.networks.with(|all| {
+    let removed = server.networks.with(|all| {
         let at = position(all, called).ok_or_else(|| absent(called))?;
         let network = &all[at];
         if network.is_own() {
@@ -124,9 +126,10 @@ pub(super) fn remove(server: &Server, called: &str) -> Answer {
                 network.name, network.id
             )));
         }
-        all.remove(at);
-        Ok(())
+        Ok(all.remove(at))
     })?;
+    let attributes = [("name", removed.name.as_str()), ("type", removed.driver.as_str())];
+    server.events.tell(Kind::Network, "destroy", &removed.id, &attributes);
     done()
 }
 

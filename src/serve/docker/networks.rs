@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bollard_stubs::models::{NetworkCreateRequest, NetworkingConfig};
+use bollard_stubs::models::{EndpointSettings, NetworkCreateRequest, NetworkingConfig};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -25,6 +25,26 @@ pub(super) enum Reach {
     Shared(Arc<SharedNetwork>),
 }
 
+/// What a network knows of a container in it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Member {
+    /// Its other names there.
+    aliases: Vec<String>,
+    /// What was asked for of the driver, and is told.
+    driver_options: Option<BTreeMap<String, String>>,
+}
+
+impl Member {
+    /// Reads what is asked for.
+    pub(super) fn of(endpoint: Option<EndpointSettings>) -> Member {
+        let endpoint = endpoint.unwrap_or_default();
+        Member {
+            aliases: endpoint.aliases.unwrap_or_default(),
+            driver_options: endpoint.driver_opts.map(|options| options.into_iter().collect()),
+        }
+    }
+}
+
 /// A network.
 #[derive(Debug, Clone)]
 pub(super) struct Network {
@@ -39,7 +59,7 @@ pub(super) struct Network {
     /// What was asked for.
     pub(super) request: NetworkCreateRequest,
     /// The ids of its containers, with their other names in it.
-    pub(super) members: BTreeMap<String, Vec<String>>,
+    pub(super) members: BTreeMap<String, Member>,
     /// What its members share, once there was one.
     pub(super) shared: Option<Arc<SharedNetwork>>,
 }
@@ -124,10 +144,10 @@ impl Networks {
     }
 
     /// Makes a container a member of one more network.
-    pub(super) fn enter(&self, id: &str, container: &str, aliases: Vec<String>) {
+    pub(super) fn enter(&self, id: &str, container: &str, member: Member) {
         self.with(|all| {
             if let Some(one) = all.iter_mut().find(|one| one.id == id) {
-                one.members.insert(container.to_owned(), aliases);
+                one.members.insert(container.to_owned(), member);
             }
         });
     }
@@ -156,7 +176,7 @@ impl Networks {
             let found = all.iter().filter(|one| !one.is_own());
             let found = found.filter(|one| one.members.contains_key(container));
             let members = found.flat_map(|one| one.members.iter());
-            members.map(|(id, aliases)| (id.clone(), aliases.clone())).collect()
+            members.map(|(id, member)| (id.clone(), member.aliases.clone())).collect()
         })
     }
 
@@ -165,14 +185,13 @@ impl Networks {
         let mode = if matches!(mode, "" | "default") { "bridge" } else { mode };
         let none = Default::default();
         let named = config.and_then(|config| config.endpoints_config.as_ref()).unwrap_or(&none);
-        let endpoint = |name: &str| named.get(name).and_then(|one| one.aliases.clone());
+        let member = |name: &str| Member::of(named.get(name).cloned());
         let others = named.keys().map(String::as_str).filter(|name| *name != mode);
         let wanted: Vec<_> = std::iter::once(mode).chain(others).collect();
         self.with(|all| {
             for name in wanted {
                 if let Some(at) = position(all, name) {
-                    let aliases = endpoint(name).unwrap_or_default();
-                    all[at].members.insert(container.to_owned(), aliases);
+                    all[at].members.insert(container.to_owned(), member(name));
                 }
             }
         });
@@ -199,7 +218,8 @@ impl Networks {
         self.with(|all| {
             let mut endpoints = serde_json::Map::new();
             for network in all.iter() {
-                let Some(aliases) = network.members.get(container) else { continue };
+                let Some(member) = network.members.get(container) else { continue };
+                let aliases = &member.aliases;
                 let endpoint = json!({
                     "NetworkID": network.id,
                     "EndpointID": "",
@@ -208,7 +228,7 @@ impl Networks {
                     "IPPrefixLen": 0,
                     "MacAddress": "",
                     "Aliases": if aliases.is_empty() { Value::Null } else { json!(aliases) },
-                    "DriverOpts": Value::Null,
+                    "DriverOpts": member.driver_options,
                 });
                 endpoints.insert(network.name.clone(), endpoint);
             }

@@ -36,9 +36,6 @@ pub(super) fn name(host: &HostConfig, warnings: &mut Vec<String>) {
     say(has(&host.links), "Links");
     say(has(&host.dns), "Dns");
     say(host.sysctls.as_ref().is_some_and(|map| !map.is_empty()), "Sysctls");
-    let restarts = host.restart_policy.as_ref().and_then(|policy| policy.name.as_ref());
-    let restarts = restarts.map(ToString::to_string).unwrap_or_default();
-    say(!matches!(restarts.as_str(), "" | "no"), "RestartPolicy");
     let options = host.security_opt.iter().flatten();
     for option in options.filter(|option| option.contains("unconfined")) {
         say(true, &format!("SecurityOpt {option}"));

@@ -10,6 +10,7 @@ use crate::platform::Platform;
 
 use super::answer::{Answer, Refusal, streamed};
 use super::call::Call;
+use super::events::Kind;
 use super::images::reference_of;
 use super::server::Server;
 use super::told::{Failure, Told};
@@ -28,8 +29,7 @@ impl LogSink for Lines {
 
 /// Pulls an image. What fails before there is something to tell is an error of the request.
 pub(super) async fn pull(server: &Arc<Server>, call: &Call) -> Answer {
-    let from = call.parameter("fromImage");
-    let from = from.ok_or_else(|| Refusal::unserved("images are pulled, and not imported"))?;
+    let from = call.parameter("fromImage").ok_or_else(|| Refusal::bad("no image is named"))?;
     let name = match call.parameter("tag") {
         Some(digest) if digest.starts_with("sha256:") => format!("{from}@{digest}"),
         Some(tag) => format!("{from}:{tag}"),
@@ -55,6 +55,7 @@ pub(super) async fn pull(server: &Arc<Server>, call: &Call) -> Answer {
                 return Err(failure);
             }
         };
+        server.events.tell(Kind::Image, "pull", name.as_str(), &[("name", name.as_str())]);
         let _ = sender.send(json!({ "status": format!("Digest: {}", image.id) }));
         let _ = sender.send(json!({ "status": format!("Status: Image is here as {name}") }));
         Ok(())

@@ -12,13 +12,17 @@ use super::call::Call;
 use super::commit;
 use super::container_routes;
 use super::create;
+use super::disk_usage;
+use super::event_stream;
 use super::exec;
 use super::images;
 use super::listing;
+use super::load;
 use super::network_members;
 use super::network_routes;
 use super::prune;
 use super::pull;
+use super::save;
 use super::server::Server;
 use super::system;
 use super::volume_routes;
@@ -67,17 +71,34 @@ async fn dispatch(server: &Arc<Server>, call: &mut Call) -> Answer {
         (_, ["containers", name @ .., action]) if !name.is_empty() => {
             container_routes::answer(server, call, &name.join("/"), action).await
         }
-        ("POST", ["exec", id, "start"]) => exec::start(call, server.find_exec(id)?).await,
+        ("POST", ["exec", id, "start"]) => {
+            exec::start(call, server.find_exec(id)?, server.settings.abandoned_execs).await
+        }
         ("POST", ["exec", id, "resize"]) => exec::resize(call, &*server.find_exec(id)?).await,
         ("GET", ["exec", id, "json"]) => exec::inspect(&*server.find_exec(id)?),
         ("GET", ["images", "json"]) => images::list(server, call).await,
+        ("POST", ["images", "create"]) if call.parameter("fromSrc").is_some() => {
+            load::import(server, call).await
+        }
         ("POST", ["images", "create"]) => pull::pull(server, call).await,
+        ("POST", ["images", "load"]) => load::load(server, call).await,
+        ("GET", ["images", "get"]) => save::save(server, call, None).await,
+        ("GET", ["images", name @ .., "get"]) if !name.is_empty() => {
+            save::save(server, call, Some(&name.join("/"))).await
+        }
+        ("GET", ["images", name @ .., "history"]) if !name.is_empty() => {
+            images::history(server, &name.join("/")).await
+        }
         ("POST", ["images", name @ .., "tag"]) if !name.is_empty() => {
             images::tag(server, call, &name.join("/")).await
         }
         ("DELETE", ["images", name @ ..]) if !name.is_empty() => {
             images::remove(server, call, &name.join("/")).await
         }
+        ("GET", ["events"]) => event_stream::events(server, call),
+        ("GET", ["system", "df"]) => disk_usage::disk_usage(server).await,
+        ("POST", ["images", "prune"]) => prune::images(server, call).await,
+        ("POST", ["build", "prune"]) => prune::builds(server).await,
         ("POST", ["build"]) => build::build(server, call).await,
         ("POST", ["commit"]) => commit::commit(server, call).await,
         ("GET", ["volumes"]) => volume_routes::list(server, call),
@@ -101,6 +122,12 @@ async fn dispatch(server: &Arc<Server>, call: &mut Call) -> Answer {
         ("DELETE", ["networks", name]) => network_routes::remove(server, name),
         ("POST", ["grpc" | "session"]) => {
             Err(Refusal::unserved("BuildKit is not served: set DOCKER_BUILDKIT=0"))
+        }
+        ("POST", ["swarm", "leave"]) => {
+            Err(Refusal::unavailable("This node is not part of a swarm"))
+        }
+        ("GET", ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => {
+            Err(Refusal::unavailable("This node is not a swarm manager."))
         }
         _ => Err(Refusal::no_route(&method, &parts)),
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 
@@ -11,11 +12,13 @@ use crate::engine::{Engine, EngineInfo, HostAccess, Result as EngineResult, Sand
 use super::allowed_binds::AllowedBinds;
 use super::answer::Refusal;
 use super::container::Container;
+use super::count::Count;
+use super::events::Events;
 use super::exec::ContainerExec;
 use super::hosts;
 use super::mounts::Mounts;
 use super::networks::Networks;
-use super::state::Change;
+use super::state::{Change, Status};
 use super::volumes::Volumes;
 
 /// How a server behaves.
@@ -27,8 +30,27 @@ pub struct Settings {
     pub allowed_binds: AllowedBinds,
     /// A directory for files that are written on the way to an image.
     pub scratch_dir: PathBuf,
+    /// How long a command of `exec` goes on whose client has broken off; without it for ever, as on Docker.
+    pub abandoned_execs: Option<Duration>,
+    /// Whether what is asked for and not given is an error.
+    pub is_strict: bool,
     /// What the steps of a build get from the host.
     pub host: HostAccess,
+}
+
+impl Settings {
+    /// Refuses what is asked for and not given, where that is wanted.
+    ///
+    /// # Errors
+    /// The warnings, as one.
+    pub(super) fn check(&self, warnings: &[String]) -> Result<(), Refusal> {
+        match self.is_strict && !warnings.is_empty() {
+            true => {
+                Err(Refusal::bad(format!("not served (--strict-api): {}", warnings.join("; "))))
+            }
+            false => Ok(()),
+        }
+    }
 }
 
 /// A server of the Docker Engine API.
@@ -43,6 +65,10 @@ pub struct Server {
     pub(super) networks: Networks,
     /// The volumes.
     pub(super) volumes: Volumes,
+    /// How many images there are.
+    pub(super) image_count: Count,
+    /// What happens.
+    pub(super) events: Arc<Events>,
     containers: Mutex<Vec<Arc<Container>>>,
     execs: Mutex<HashMap<String, Arc<ContainerExec>>>,
     /// Whoever creates a container has this, so that no name is taken twice.
@@ -64,6 +90,8 @@ impl Server {
             settings,
             networks: Networks::new(),
             volumes,
+            image_count: Count::default(),
+            events: Arc::new(Events::new()),
             containers: Mutex::default(),
             execs: Mutex::default(),
             names: tokio::sync::Mutex::default(),
@@ -138,8 +166,11 @@ impl Server {
             )));
         }
         let ends = container.state.now().ends;
+        container.restarting.give_up();
         container.session.stop().await?;
-        if status.is_alive() {
+        if status == Status::Restarting {
+            container.state.set(Change::StaysEnded);
+        } else if status.is_alive() {
             container.state.until(|state| state.ends > ends).await;
         }
         self.containers().retain(|one| one.id != container.id);
@@ -150,6 +181,7 @@ impl Server {
         let touched = self.networks.of(&container.id);
         self.networks.leave(&container.id);
         container.state.set(Change::Removed);
+        container.tell("destroy", &[]);
         container.output.close();
         container.volumes.release();
         if with_volumes {

@@ -12,6 +12,8 @@ pub(super) enum Status {
     Running,
     /// All its processes are held.
     Paused,
+    /// Its main command has ended, and is started again soon.
+    Restarting,
     /// Its main command has ended, or could not be started.
     Exited,
 }
@@ -23,13 +25,14 @@ impl Status {
             Status::Created => "created",
             Status::Running => "running",
             Status::Paused => "paused",
+            Status::Restarting => "restarting",
             Status::Exited => "exited",
         }
     }
 
-    /// Tells whether the main command is there.
+    /// Tells whether the main command is there, or is about to be.
     pub(super) fn is_alive(self) -> bool {
-        matches!(self, Status::Running | Status::Paused)
+        matches!(self, Status::Running | Status::Paused | Status::Restarting)
     }
 }
 
@@ -71,7 +74,11 @@ pub(super) enum Change {
         code: i32,
         /// Whether memory was the reason.
         out_of_memory: bool,
+        /// Whether it is started again soon.
+        starts_again: bool,
     },
+    /// It is not started again after all.
+    StaysEnded,
     /// Its main command could not be started.
     NotStarted {
         /// The code that a shell has for it.
@@ -121,8 +128,13 @@ impl Watched {
             Change::Paused if state.status == Status::Running => state.status = Status::Paused,
             Change::Resumed if state.status == Status::Paused => state.status = Status::Running,
             Change::Paused | Change::Resumed => {}
-            Change::Ended { code, out_of_memory } => {
-                (state.status, state.process) = (Status::Exited, 0);
+            Change::StaysEnded if state.status == Status::Restarting => {
+                state.status = Status::Exited;
+            }
+            Change::StaysEnded => {}
+            Change::Ended { code, out_of_memory, starts_again } => {
+                let status = if starts_again { Status::Restarting } else { Status::Exited };
+                (state.status, state.process) = (status, 0);
                 (state.exit_code, state.out_of_memory) = (code, out_of_memory);
                 state.finished_at = Some(now);
                 state.ends += 1;
@@ -160,7 +172,7 @@ mod tests {
         state.set(Change::Paused);
         assert_eq!(state.now().status, Status::Paused);
         state.set(Change::Resumed);
-        state.set(Change::Ended { code: 3, out_of_memory: false });
+        state.set(Change::Ended { code: 3, out_of_memory: false, starts_again: false });
         let now = state.now();
         assert_eq!((now.status, now.exit_code, now.process, now.ends), (Status::Exited, 3, 0, 1));
         state.set(Change::Started(9));

@@ -13,15 +13,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use hyper::Request;
 use hyper::header::USER_AGENT;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
 
 /// How the head of an upgrade begins.
 const UPGRADE: &[u8] = b"HTTP/1.1 101 ";
+
+/// How often it is looked whether somebody is gone who closed his half.
+const TICK: Duration = Duration::from_millis(100);
 
 /// How docker-py calls itself.
 const LOSES: &str = "docker-sdk-python";
@@ -46,6 +51,27 @@ impl Stream {
     /// Takes a connection over.
     pub(super) fn new(stream: UnixStream, apart: Apart) -> Stream {
         Stream(stream, apart)
+    }
+}
+
+impl Stream {
+    /// Waits until the other end is gone, and not only its half. What is not known for want of a
+    /// descriptor is waited for, for ever.
+    pub(super) fn hung_up(&self) -> impl Future<Output = ()> + Send + use<> {
+        let descriptor = self.0.as_fd().try_clone_to_owned();
+        async move {
+            let Ok(descriptor) = descriptor else { return std::future::pending().await };
+            loop {
+                let mut watched = [PollFd::new(&descriptor, PollFlags::empty())];
+                let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+                if poll(&mut watched, Some(&now)).is_ok()
+                    && watched[0].revents().contains(PollFlags::HUP)
+                {
+                    return;
+                }
+                tokio::time::sleep(TICK).await;
+            }
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the server is.
 
+use std::sync::Arc;
+
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -37,6 +39,20 @@ fn kernel() -> (String, String) {
     let name = rustix::system::uname();
     let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
     (text(name.release()), text(name.nodename()))
+}
+
+/// Returns how many images there were when they were last counted, and has them counted again where that
+/// is a while ago.
+fn count_images(server: &Arc<Server>) -> usize {
+    if server.image_count.is_due() {
+        let server = server.clone();
+        tokio::spawn(async move {
+            if let Ok(images) = server.engine.images().await {
+                server.image_count.set(images.len());
+            }
+        });
+    }
+    server.image_count.last()
 }
 
 fn architecture() -> &'static str {
@@ -81,8 +97,9 @@ pub(super) fn version(server: &Server) -> Answer {
     }))
 }
 
-/// Says what the server is; it asks nobody, because some clients want to know it at every step.
-pub(super) fn info(server: &Server) -> Answer {
+/// Says what the server is; it asks nobody, because some clients want to know it at every step. The
+/// number of images may be a minute old.
+pub(super) fn info(server: &Arc<Server>) -> Answer {
     let (kernel, name) = kernel();
     let states: Vec<Status> =
         server.all().iter().map(|container| container.state.now().status).collect();
@@ -96,6 +113,7 @@ pub(super) fn info(server: &Server) -> Answer {
     let mut facts = facts();
     let own = json!({
         "ID": "imgforge",
+        "Images": count_images(server),
         "Containers": states.len(),
         "ContainersRunning": count(Status::Running),
         "ContainersPaused": count(Status::Paused),

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::answer::{Answer, Refusal, document, done, found};
 use super::call::Call;
+use super::events::Kind;
 use super::filters::Filters;
 use super::server::Server;
 use super::volumes;
@@ -32,7 +33,11 @@ pub(super) async fn create(server: &Server, call: &mut Call) -> Answer {
     let labels = request.labels.unwrap_or_default().into_iter().collect();
     let options = request.driver_opts.unwrap_or_default().into_iter().collect();
     let name = request.name.unwrap_or_default();
+    let is_new = server.volumes.find(&name).is_none();
     let volume = server.volumes.make(&name, &labels, &options)?;
+    if is_new {
+        server.events.tell(Kind::Volume, "create", &volume.name, &[("driver", "local")]);
+    }
     Ok(document(StatusCode::CREATED, &server.volumes.described(&volume)))
 }
 
@@ -46,7 +51,11 @@ pub(super) fn inspect(server: &Server, name: &str) -> Answer {
 pub(super) async fn remove(server: &Server, call: &Call, name: &str) -> Answer {
     match server.volumes.remove(&*server.engine, name).await {
         Err(refusal) if call.is_set("force") && refusal == volumes::absent(name) => done(),
-        removed => removed.and_then(|()| done()),
+        Err(refusal) => Err(refusal),
+        Ok(()) => {
+            server.events.tell(Kind::Volume, "destroy", name, &[("driver", "local")]);
+            done()
+        }
     }
 }
 

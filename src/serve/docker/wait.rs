@@ -25,7 +25,8 @@ pub(super) fn wait(call: &Call, container: Arc<Container>) -> Answer {
             .until(|state| match condition.as_str() {
                 "removed" => state.is_removed,
                 "next-exit" => state.ends > ends || state.is_removed,
-                _ => !state.status.is_alive() || state.is_removed,
+                // Also one that is about to be started again has ended.
+                _ => !state.status.is_alive() || state.ends > ends || state.is_removed,
             })
             .await;
         Ok(format!("{}\n", json!({ "StatusCode": state.exit_code })).into())

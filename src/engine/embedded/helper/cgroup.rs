@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::protocol::{Identity, Limits};
 use super::failure::{Context as _, Failure};
+use crate::engine::NewLimits;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 
@@ -150,6 +151,62 @@ impl Group {
             set(&directory, "pids.max", pids)?;
         }
         Ok(())
+    }
+
+    /// Returns its directories, and whether it is of version 2; `None` where there is no group.
+    pub(super) fn directories(&self) -> Option<(&[PathBuf], bool)> {
+        self.exists().then_some((self.directories.as_slice(), self.unified))
+    }
+
+    /// Sets other limits.
+    pub(super) fn set_limits(&self, limits: &NewLimits) -> Result<(), Failure> {
+        if !self.exists() {
+            return Err(Failure::new(
+                "change the limits of a session",
+                "it was started without limits, or has no control group here",
+            ));
+        }
+        let changed = match self.unified {
+            true => self.set_unified(limits),
+            false => self.set_hierarchies(limits),
+        };
+        changed.map_err(|(path, error)| Failure::of(format!("write `{}`", path.display()), &error))
+    }
+
+    fn set_unified(&self, limits: &NewLimits) -> Result<(), (PathBuf, io::Error)> {
+        let directory = &self.directories[0];
+        if let Some(memory) = limits.memory {
+            set(directory, "memory.max", memory)?;
+        }
+        if let Some(cpus) = limits.milli_cpus {
+            set(directory, "cpu.max", format!("{} {PERIOD}", cpus * PERIOD / 1000))?;
+        }
+        match limits.pids {
+            Some(pids) => set(directory, "pids.max", pids),
+            None => Ok(()),
+        }
+    }
+
+    fn set_hierarchies(&self, limits: &NewLimits) -> Result<(), (PathBuf, io::Error)> {
+        let [memory, cpu, pids] = self.directories.as_slice() else { return Ok(()) };
+        if let Some(wanted) = limits.memory {
+            let both = "memory.memsw.limit_in_bytes";
+            let has_both = memory.join(both).exists();
+            // The one with swap is never less than the one without: which goes first depends.
+            let first = has_both && set(memory, both, wanted).is_ok();
+            set(memory, "memory.limit_in_bytes", wanted)?;
+            if has_both && !first {
+                set(memory, both, wanted)?;
+            }
+        }
+        if let Some(cpus) = limits.milli_cpus {
+            set(cpu, "cpu.cfs_period_us", PERIOD)?;
+            set(cpu, "cpu.cfs_quota_us", cpus * PERIOD / 1000)?;
+        }
+        match limits.pids {
+            Some(wanted) => set(pids, "pids.max", wanted),
+            None => Ok(()),
+        }
     }
 
     /// Tells whether there is a group: without one, limits are those of single processes.

@@ -32,6 +32,7 @@ mod session;
 mod supervisor;
 mod system_calls;
 mod unpack;
+mod usage;
 mod users;
 
 use std::io::{Read as _, Write as _};

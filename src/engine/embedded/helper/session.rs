@@ -25,7 +25,8 @@ use super::init::{Forked, close_ends, fork};
 use super::namespaces::Namespaces;
 use super::pack::Changes;
 use super::unpack::{Marks, extract};
-use super::{Requester, cgroup, network, paths, processes, root, supervisor};
+use super::{Requester, cgroup, network, paths, processes, root, supervisor, usage};
+use crate::engine::Usage;
 
 /// The commands and copies under way in a session.
 pub(super) struct Attendants<'a> {
@@ -159,6 +160,11 @@ impl<'a> Attendants<'a> {
             }
             SessionOperation::Connect { port } => self.connect(port, requester),
             SessionOperation::Listen { port } => self.listen(port, requester),
+            SessionOperation::Usage => self.usage(),
+            SessionOperation::Limit { limits } => {
+                self.group.set_limits(&limits)?;
+                Ok(SessionResponse::Done)
+            }
             SessionOperation::Network => {
                 Namespaces::of(self.first)?.enter(ThreadNameSpaceType::NETWORK)?;
                 network::give(requester)?;
@@ -171,6 +177,24 @@ impl<'a> Attendants<'a> {
                 Ok(SessionResponse::Done)
             }
         }
+    }
+
+    /// Measures what the container uses.
+    fn usage(&self) -> Result<SessionResponse, Failure> {
+        let written = usage::written(&self.container.root);
+        let used = match usage::of_group(self.group) {
+            Some(used) if used.cpu_nanos > 0 => used,
+            // Its processor time may be told by a hierarchy that it is not in.
+            of_group => {
+                let namespace = processes::namespace(self.first)?;
+                self.enter_files()?;
+                let summed = usage::of_processes(&namespace)?;
+                let (cpu_nanos, system_nanos) = (summed.cpu_nanos, summed.system_nanos);
+                let of_group = of_group.map(|used| Usage { cpu_nanos, system_nanos, ..used });
+                of_group.unwrap_or(summed)
+            }
+        };
+        Ok(SessionResponse::Usage(Usage { written, ..used }))
     }
 
     /// Writes what the container changed as a layer.

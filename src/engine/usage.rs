@@ -1,0 +1,32 @@
+//! What a session uses, and what it may use from now on.
+
+use serde::{Deserialize, Serialize};
+
+/// What a session uses at a moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Processor time since its beginning, in nanoseconds. Without a control group it is that of the
+    /// processes that are there.
+    pub cpu_nanos: u64,
+    /// Of that, in the kernel.
+    pub system_nanos: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// The most it was, where that is measured.
+    pub most_memory: Option<u64>,
+    /// Processes and threads.
+    pub processes: u64,
+    /// Bytes on the disk of what differs from the image.
+    pub written: u64,
+}
+
+/// Limits of a session that runs. What is not set stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewLimits {
+    /// Bytes of memory of all processes, swap included.
+    pub memory: Option<u64>,
+    /// Thousandths of a processor.
+    pub milli_cpus: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+}

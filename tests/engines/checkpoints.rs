@@ -12,15 +12,15 @@ use imgforge::session::{Keep, run};
 
 use crate::embedded::{base_tar, image, on_its_own, open};
 
-const IMAGE: &str = "checkpoints/base:1";
+pub(crate) const IMAGE: &str = "checkpoints/base:1";
 
-async fn engine(directory: &Path) -> std::sync::Arc<EmbeddedEngine> {
+pub(crate) async fn engine(directory: &Path) -> std::sync::Arc<EmbeddedEngine> {
     let engine = open(&directory.join("state"), None).await;
     engine.load(&image(vec![base_tar(directory).await], IMAGE)).await.unwrap();
     engine
 }
 
-async fn start(engine: &EmbeddedEngine, image: &str) -> Box<dyn SandboxSession> {
+pub(crate) async fn start(engine: &EmbeddedEngine, image: &str) -> Box<dyn SandboxSession> {
     let request = SessionRequest {
         image: image.to_owned(),
         user: None,
@@ -37,7 +37,7 @@ async fn start(engine: &EmbeddedEngine, image: &str) -> Box<dyn SandboxSession> 
     engine.start(&request, &NoLog).await.unwrap()
 }
 
-async fn prints(session: &dyn SandboxSession, text: &str) -> String {
+pub(crate) async fn prints(session: &dyn SandboxSession, text: &str) -> String {
     let ran = run(session, &ExecRequest::shell(text), Keep::default()).await.unwrap();
     let error = String::from_utf8(ran.error.bytes).unwrap();
     assert_eq!(error, "", "{text}");
@@ -63,7 +63,7 @@ fn layers(directory: &Path) -> Vec<String> {
 }
 
 /// Returns how many containers or parts of such there are.
-fn containers(directory: &Path) -> usize {
+pub(crate) fn containers(directory: &Path) -> usize {
     let forms = std::fs::read_dir(directory.join("state/embedded")).unwrap().flatten();
     let inside = |form: std::fs::DirEntry| std::fs::read_dir(form.path().join("c")).into_iter();
     forms.flat_map(inside).flatten().flatten().count()

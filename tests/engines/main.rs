@@ -25,5 +25,6 @@ mod quotas;
 mod run;
 mod sandbox;
 mod session;
+mod session_bad_days;
 mod session_command;
 mod transfer;

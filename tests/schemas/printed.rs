@@ -373,6 +373,11 @@ fn in_a_session(printed: &mut Printed, imgforge: &dyn Fn(&str) -> Command) {
     assert!(background.output().unwrap().status.success());
     let processes = printed.run("session-ps", 0, imgforge(&format!("session ps {id}")));
     assert_eq!(processes.as_array().unwrap().len(), 1, "{processes:#}");
+    let used = printed.run("session-stats", 0, imgforge(&format!("session stats {id}")));
+    assert!(
+        used["processes"].as_u64() >= Some(1) && used["memory_bytes"].as_u64() > Some(0),
+        "{used:#}"
+    );
     let patch = printed.run("session-patch", 0, imgforge(&format!("session patch {id}")));
     assert!(patch["patch"].as_str().unwrap().contains("+more\n"), "{patch:#}");
     let changes = printed.run("session-diff", 0, imgforge(&format!("session diff {id}")));

@@ -33,6 +33,14 @@ pub(in crate::cli) struct PsArgs {
     session: String,
 }
 
+/// Arguments of `session stats`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct StatsArgs {
+    /// The session: its name, its id or the beginning of that
+    #[arg(value_name = "SESSION", help_heading = None)]
+    session: String,
+}
+
 /// Arguments of `session stop`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct StopArgs {
@@ -147,6 +155,35 @@ pub(super) async fn ps(global: &Global, args: PsArgs) -> CommandResult {
     };
     let rows = processes.iter().map(row).collect::<Vec<_>>();
     out!("{}", table(&["PID", "PARENT", "USER", "CPU", "COMMAND"], &rows));
+    Ok(Exit::Success)
+}
+
+/// Runs `session stats`.
+pub(super) async fn stats(global: &Global, args: StatsArgs) -> CommandResult {
+    let (record, session) = found(global, &args.session).await?;
+    let used = session.usage().await.map_err(failed)?;
+    let age = jiff::Timestamp::now().duration_since(record.created);
+    if global.json {
+        let document = json!({
+            "id": record.id,
+            "age_ms": age.as_millis(),
+            "cpu_ms": used.cpu_nanos / 1_000_000,
+            "system_cpu_ms": used.system_nanos / 1_000_000,
+            "memory_bytes": used.memory,
+            "most_memory_bytes": used.most_memory,
+            "processes": used.processes,
+            "written_bytes": used.written,
+        });
+        outln!("{document:#}");
+        return Ok(Exit::Success);
+    }
+    let bytes = crate::disk::bytes_text;
+    let most =
+        used.most_memory.map_or_else(String::new, |most| format!(", at most {}", bytes(most)));
+    outln!("processor  {:.1} s", used.cpu_nanos as f64 / 1e9);
+    outln!("memory     {}{most}", bytes(used.memory));
+    outln!("processes  {}", used.processes);
+    outln!("written    {}", bytes(used.written));
     Ok(Exit::Success)
 }
 

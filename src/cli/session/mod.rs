@@ -67,6 +67,8 @@ pub(super) enum SessionCommand {
     ///
     /// For sessions with `--network proxy`. Connections to hosts that may not be reached any more end.
     Network(network::NetworkArgs),
+    /// Tell what a session uses: processor time, memory, processes, disk
+    Stats(ls::StatsArgs),
     /// List the processes of a session
     Ps(ls::PsArgs),
     /// List sessions, or checkpoints
@@ -101,6 +103,7 @@ pub(super) async fn run(global: &Global, command: SessionCommand) -> CommandResu
         SessionCommand::Reset(args) => checkpoint::reset(global, args).await,
         SessionCommand::Rm(args) => checkpoint::rm(global, args).await,
         SessionCommand::Network(args) => network::run(global, args).await,
+        SessionCommand::Stats(args) => ls::stats(global, args).await,
         SessionCommand::Ps(args) => ls::ps(global, args).await,
         SessionCommand::Ls(args) => ls::ls(global, args),
         SessionCommand::Stop(args) => ls::stop(global, args).await,

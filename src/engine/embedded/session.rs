@@ -229,37 +229,18 @@ impl Session {
         let _ = rustix::net::shutdown(&*self.socket, Shutdown::Write);
     }
 
-    /// Sends a request over a socket of its own, with what it needs; `None` where the session has ended.
+    /// Does as [`request`].
     async fn request(
         &self,
         operation: &SessionOperation,
         descriptors: &[OwnedFd],
     ) -> Result<Option<tokio::net::UnixStream>> {
-        let (ours, theirs) = UnixStream::pair().map_err(lost)?;
-        let sent = self
-            .socket
-            .async_io(Interest::WRITABLE, || passing::send(&*self.socket, theirs.as_fd()))
-            .await;
-        drop(theirs);
-        match sent {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(None),
-            Err(error) => return Err(lost(error)),
-        }
-        ours.set_nonblocking(true).map_err(lost)?;
-        let mut socket = tokio::net::UnixStream::from_std(ours).map_err(lost)?;
-        // Whatever is not taken, the answer says why, or the end of the session.
-        let _ = socket.write_all(&framed(operation)).await;
-        for descriptor in descriptors {
-            let send = || passing::send(&socket, descriptor.as_fd());
-            let _ = socket.async_io(Interest::WRITABLE, send).await;
-        }
-        Ok(Some(socket))
+        request(&self.socket, operation, descriptors).await
     }
 
-    /// Makes the error of what cannot be done because the session has ended.
+    /// Makes the error of a request that has no answer.
     async fn ended(&self) -> EngineError {
-        match end_of(&mut self.outcome.clone()).await {
+        match end_or_loss(&self.socket, &mut self.outcome.clone()).await {
             Ok(how) => EngineError::SessionEnded { session: self.id.clone(), how },
             Err(error) => error,
         }
@@ -338,6 +319,56 @@ impl Session {
 
 fn something_else() -> EngineError {
     lost(io::Error::other("the helper answered something else"))
+}
+
+/// Sends a request over a socket of its own, with what it needs; `None` where the session has ended.
+async fn request(
+    session: &tokio::net::UnixStream,
+    operation: &SessionOperation,
+    descriptors: &[OwnedFd],
+) -> Result<Option<tokio::net::UnixStream>> {
+    let (ours, theirs) = UnixStream::pair().map_err(lost)?;
+    let sent =
+        session.async_io(Interest::WRITABLE, || passing::send(session, theirs.as_fd())).await;
+    drop(theirs);
+    match sent {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(None),
+        Err(error) => return Err(lost(error)),
+    }
+    ours.set_nonblocking(true).map_err(lost)?;
+    let mut socket = tokio::net::UnixStream::from_std(ours).map_err(lost)?;
+    // Whatever is not taken, the answer says why, or the end of the session.
+    let _ = socket.write_all(&framed(operation)).await;
+    for descriptor in descriptors {
+        let send = || passing::send(&socket, descriptor.as_fd());
+        let _ = socket.async_io(Interest::WRITABLE, send).await;
+    }
+    Ok(Some(socket))
+}
+
+/// Says how a session ended that did not answer a request.
+///
+/// # Errors
+/// Where it lives: then somebody killed the process that served the request.
+async fn end_or_loss(
+    session: &tokio::net::UnixStream,
+    outcome: &mut watch::Receiver<Option<Outcome>>,
+) -> Result<SessionEnd> {
+    let answers = async {
+        let root = SessionOperation::Status { path: "/".to_owned() };
+        match request(session, &root, &[]).await {
+            Ok(Some(socket)) => matches!(response(&socket).await, Ok(Some(_))),
+            _ => false,
+        }
+    };
+    tokio::select! {
+        biased;
+        true = answers => {
+            Err(lost(io::Error::other("the process that served the request was killed")))
+        }
+        end = end_of(outcome) => end,
+    }
 }
 
 /// Waits for how a session ended.
@@ -430,7 +461,8 @@ impl SandboxSession for Session {
         let (tell, ended) = watch::channel(None);
         let (tell_started, started) = watch::channel(None);
         let tell = Tell { started: tell_started, ended: tell };
-        tokio::spawn(wait_for(socket.clone(), said, self.outcome.clone(), tell));
+        let session = (self.socket.clone(), self.outcome.clone());
+        tokio::spawn(wait_for(socket.clone(), said, session, tell));
         let handle = Arc::new(Handle { socket, terminal, started, ended });
         Ok(Exec { input, output, handle })
     }
@@ -680,7 +712,7 @@ impl Tell {
 async fn wait_for(
     socket: Arc<tokio::net::UnixStream>,
     mut said: Vec<u8>,
-    mut session: watch::Receiver<Option<Outcome>>,
+    (session, mut outcome): (Arc<tokio::net::UnixStream>, watch::Receiver<Option<Outcome>>),
     tell: Tell,
 ) {
     let read = read_on(&socket, &mut said, |said| tell.take_started(said)).await;
@@ -688,7 +720,7 @@ async fn wait_for(
         (true, Err(error)) if error.kind() != io::ErrorKind::ConnectionReset => {
             Err(error.to_string())
         }
-        (true, _) => match end_of(&mut session).await {
+        (true, _) => match end_or_loss(&session, &mut outcome).await {
             Ok(how) => Ok(Ended { end: ExecEnd::SessionEnded(how), cpu_time: None }),
             Err(error) => Err(words(&error)),
         },

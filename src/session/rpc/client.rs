@@ -19,7 +19,7 @@ use tokio_util::codec::{Framed, LinesCodec};
 
 use crate::engine::{
     Change, Checkpoint, Ended, EngineError, EngineKind, Exec, ExecHandle, ExecRequest, Input,
-    Output, Outputs, Process, Result, SandboxSession, SessionEnd, WindowSize,
+    Output, Outputs, Process, Result, SandboxSession, SessionEnd, Usage, WindowSize,
 };
 
 use super::super::egress::{AllowList, EgressReport};
@@ -368,6 +368,10 @@ impl SandboxSession for RemoteSession {
 
     async fn changes(&self) -> Result<Vec<Change>> {
         self.link.ask(&Call::Changes {}).await
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        self.link.ask(&Call::Usage {}).await
     }
 
     async fn checkpoint(&self) -> Result<Checkpoint> {

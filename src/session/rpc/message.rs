@@ -79,6 +79,9 @@ pub(super) enum Call {
         #[serde(default)]
         allow: Option<AllowList>,
     },
+    /// Measures what the container uses.
+    #[serde(rename = "session.usage")]
+    Usage {},
     /// Waits for the end of the session. The result says how it ended.
     #[serde(rename = "session.wait")]
     Wait {},

@@ -227,6 +227,7 @@ impl Client {
             Call::Checkpoint { moves: true } => found(self.session.move_to_checkpoint().await),
             Call::Reset { to } => found(self.session.reset(to.as_deref()).await),
             Call::Network { allow } => found(self.network(allow)),
+            Call::Usage {} => found(self.session.now().usage().await),
             Call::Wait {} => {
                 let end = self.session.ended().await.map_err(|error| Fault::of(&error))?;
                 Ok(json!({ "end": end }))

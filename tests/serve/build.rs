@@ -131,6 +131,11 @@ async fn what_is_no_build_is_refused_with_a_sentence() {
     assert_eq!(post("/build?t=A%20b", body.clone()).await.status, 400);
     assert_eq!(post("/build?buildargs=x", body.clone()).await.status, 400);
     assert_eq!(post("/build", b"no archive at all".to_vec()).await.status, 400);
+    let body = context(&[("Dockerfile", "FROM scratch\nLABEL a=b\n", 0o644)]);
+    let told = serve.build("", body).await;
+    assert!(told.iter().any(|line| line["aux"]["ID"].is_string()), "without files: {told:?}");
+    let last = told.last().unwrap()["stream"].as_str().unwrap();
+    assert!(last.starts_with("Successfully built "), "{last}");
     let body = context(&[("Dockerfile", &format!("FROM {}\nRUNN x\n", needs::BASE), 0o644)]);
     let told = serve.build("", body).await;
     assert!(told.last().unwrap()["error"].as_str().unwrap().contains("RUNN"), "{told:?}");

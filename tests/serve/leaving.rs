@@ -150,7 +150,8 @@ async fn images_travel_as_archives_and_a_container_becomes_one() {
     let made = made["Id"].as_str().unwrap();
     serve.start_it(made).await;
     assert_eq!(serve.wait(made).await, 0);
-    assert_eq!(serve.bytes("POST", "/images/load", "nonsense".into()).await.status, 400);
+    let told = serve.bytes("POST", "/images/load", "nonsense".into()).await;
+    assert!(told.json()["errorDetail"]["message"].is_string(), "{:?}", told.body);
     for name in ["test/flat:1", "test/travels:1"] {
         serve.call("DELETE", &format!("/images/{name}?force=1"), Value::Null).await;
     }

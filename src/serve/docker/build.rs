@@ -22,6 +22,9 @@ use super::told::{Failure, Told};
 /// What BuildKit calls itself as a builder.
 const BUILD_KIT: &str = "2";
 
+/// How the names begin of images that nobody named.
+const UNNAMED: &str = "imgforge/build:";
+
 /// Parameters that nothing comes of.
 const NOT_GIVEN: [&str; 9] = [
     "memory",
@@ -90,6 +93,7 @@ pub(super) async fn build(server: &Arc<Server>, call: &mut Call) -> Answer {
     server.settings.check(&lacks)?;
     let context = build_context::receive(call, &server.settings.scratch_dir).await?;
     request.dockerfile = build_context::dockerfile(context.path(), &name)?;
+    build_context::forget_ignored(context.path(), &name)?;
     if let Some(docker) = &mut request.as_docker {
         context.path().clone_into(&mut docker.context);
     }
@@ -124,7 +128,7 @@ fn request(server: &Server, call: &Call) -> Result<BuildRequest, Refusal> {
     }
     if tags.is_empty() {
         // An image without a name is collected.
-        tags.push(format!("imgforge/build:{}", &new_id()[..12]));
+        tags.push(format!("{UNNAMED}{}", &new_id()[..12]));
     }
     let platform = match call.parameter("platform") {
         Some(text) => text
@@ -203,8 +207,10 @@ fn tell(
     }
     let _ = log.sender.send(json!({ "aux": { "ID": id } }));
     log.send(format!("Successfully built {}\n", &digits[..12.min(digits.len())]).as_bytes());
-    for tag in &request.tags {
-        log.send(format!("Successfully tagged {tag}\n").as_bytes());
+    for tag in request.tags.iter().filter(|tag| !tag.starts_with(UNNAMED)) {
+        let (repository, tag) = crate::engine::reference::split_tag(tag);
+        let tag = if tag.is_empty() { "latest" } else { tag };
+        log.send(format!("Successfully tagged {repository}:{tag}\n").as_bytes());
     }
     Ok(())
 }

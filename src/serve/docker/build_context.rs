@@ -12,6 +12,9 @@ use tokio::io::AsyncWriteExt as _;
 use super::answer::Refusal;
 use super::call::Call;
 
+/// The file that says which others are no part of the context.
+const IGNORE: &str = ".dockerignore";
+
 /// How compressed archives begin.
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
@@ -90,9 +93,64 @@ pub(super) fn dockerfile(context: &Path, name: &str) -> Result<String, Refusal> 
     text.map_err(|error| Refusal::bad(format!("the Dockerfile is not text: {error}")))
 }
 
+/// Takes the Dockerfile and `.dockerignore` itself away where that says so: clients send both whatever it
+/// says.
+///
+/// # Errors
+/// Where they cannot be removed.
+pub(super) fn forget_ignored(context: &Path, dockerfile: &str) -> Result<(), Refusal> {
+    let Ok(patterns) = std::fs::read_to_string(context.join(IGNORE)) else { return Ok(()) };
+    for name in [dockerfile.trim_start_matches('/'), IGNORE] {
+        if is_ignored(name, &patterns) {
+            let removed = std::fs::remove_file(context.join(name));
+            removed.map_err(|error| Refusal::failed(format!("cannot remove `{name}`: {error}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// Tells whether the last pattern that matches a file, or a directory above it, takes it away.
+fn is_ignored(name: &str, patterns: &str) -> bool {
+    let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
+    let mut ignored = false;
+    for line in patterns.lines().map(str::trim) {
+        let (pattern, brings_back) = match line.strip_prefix('!') {
+            Some(pattern) => (pattern.trim(), true),
+            None => (line, false),
+        };
+        let pattern = pattern.trim_start_matches("./").trim_matches('/');
+        if pattern.is_empty() || pattern.starts_with('#') {
+            continue;
+        }
+        let Ok(glob) = glob::Pattern::new(pattern) else { continue };
+        let mut paths = Path::new(name).ancestors().filter(|path| !path.as_os_str().is_empty());
+        if paths.any(|path| glob.matches_path_with(path, options)) {
+            ignored = !brings_back;
+        }
+    }
+    ignored
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_pattern_says_whether_a_file_is_ignored() {
+        let patterns = "# a comment\n\n*.txt\n/sub/\n!keep.txt\n**/Docker*\n";
+        for name in ["a.txt", "sub/file", "Dockerfile", "x/y/Dockerfile"] {
+            assert!(is_ignored(name, patterns), "{name}");
+        }
+        for name in ["keep.txt", "x/a.txt", ".dockerignore", "# a comment"] {
+            assert!(!is_ignored(name, patterns), "{name}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        std::fs::write(path("Dockerfile"), "FROM a").unwrap();
+        std::fs::write(path(IGNORE), "Dockerfile\n.dockerignore").unwrap();
+        forget_ignored(directory.path(), "Dockerfile").unwrap();
+        assert!(!path("Dockerfile").exists() && !path(IGNORE).exists());
+    }
 
     #[test]
     fn the_dockerfile_is_in_the_context() {

@@ -83,7 +83,8 @@ impl Call {
         if bytes.is_empty() {
             return Ok(Value::Object(serde_json::Map::new()));
         }
-        serde_json::from_slice(&bytes).map_err(|error| not_a_document(&error))
+        let value = serde_json::from_slice(&bytes).map_err(|error| not_a_document(&error))?;
+        Ok(with_go_names(value))
     }
 
     /// Reads the document of the body as what it has to be.
@@ -91,6 +92,20 @@ impl Call {
         let value = self.value().await?;
         serde_json::from_value(value).map_err(|error| not_a_document(&error))
     }
+}
+
+/// Writes the names of fields with a capital first letter: to Docker both are the same, and some clients
+/// send the other.
+fn with_go_names(value: Value) -> Value {
+    let Value::Object(fields) = value else { return value };
+    let mut named = serde_json::Map::new();
+    for (name, value) in fields {
+        let mut letters = name.chars();
+        let capital =
+            letters.next().map(|first| first.to_ascii_uppercase().to_string() + letters.as_str());
+        named.entry(capital.unwrap_or_default()).or_insert(value);
+    }
+    Value::Object(named)
 }
 
 /// Turns fields that are one word into lists, as Docker takes both.
@@ -115,7 +130,16 @@ fn version(part: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::version;
+    use serde_json::json;
+
+    use super::{version, with_go_names};
+
+    #[test]
+    fn fields_are_the_same_with_a_small_first_letter_and_what_is_in_them_stays() {
+        let value = json!({ "detachKeys": "a", "Labels": { "b": "c" } });
+        let right = json!({ "DetachKeys": "a", "Labels": { "b": "c" } });
+        assert_eq!(with_go_names(value), right);
+    }
 
     #[test]
     fn a_version_is_read_and_other_parts_are_none() {

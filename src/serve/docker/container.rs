@@ -18,7 +18,6 @@ use crate::engine::{
 
 use super::answer::Refusal;
 use super::command;
-use super::container_volumes::HeldVolumes;
 use super::events::{Events, Kind};
 use super::health::{Health, Verdict};
 use super::mounts::Mounts;
@@ -27,6 +26,7 @@ use super::output::{Output, Stream};
 use super::ports::Ports;
 use super::restarting::Restarting;
 use super::state::{Change, State, Status, Watched};
+use super::volumes::HeldVolumes;
 
 /// How long the rest of an output may take when every process is killed.
 const DRAIN: Duration = Duration::from_secs(2);

@@ -1,7 +1,5 @@
 //! The volumes of a container, from the request to its end.
 
-use std::sync::{Mutex, PoisonError};
-
 use bollard_stubs::models::ContainerCreateBody;
 
 use crate::engine::{Image, Volume};
@@ -9,18 +7,7 @@ use crate::engine::{Image, Volume};
 use super::answer::Refusal;
 use super::mounts::{self, Mounts};
 use super::server::Server;
-use super::volumes::{InUse, Volumes};
-
-/// The volumes of a container that are in use.
-#[derive(Default)]
-pub(super) struct HeldVolumes(Mutex<Vec<InUse>>);
-
-impl HeldVolumes {
-    /// Lets go of them.
-    pub(super) fn release(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-}
+use super::volumes::{HeldVolumes, Volumes};
 
 /// Reads all mounts of a container: its own, those of other containers, and the volumes of the image.
 pub(super) fn read(
@@ -53,7 +40,7 @@ pub(super) fn take(volumes: &Volumes, mounts: &mut Mounts) -> Result<HeldVolumes
         held.push(volumes.hold(&volume.name)?);
         mount.name = volume.name;
     }
-    Ok(HeldVolumes(Mutex::new(held)))
+    Ok(HeldVolumes::new(held))
 }
 
 /// Returns the volumes as an engine mounts them.

@@ -42,16 +42,16 @@ struct Prepared {
 pub(super) async fn load(server: &Arc<Server>, call: &mut Call) -> Answer {
     let scratch = server.settings.scratch_dir.clone();
     let archive = spool(call, &scratch).await?;
-    let read = tokio::task::spawn_blocking(move || {
-        let directory = tempfile::tempdir_in(&scratch)?;
-        unpack(archive, directory.path())?;
-        prepare(&directory, &scratch)
-    });
-    let wrong = |error: io::Error| Refusal::bad(format!("cannot read the archive: {error}"));
-    let images = read.await.map_err(|error| Refusal::failed(error.to_string()))?.map_err(wrong)?;
     let (sender, lines) = mpsc::unbounded_channel();
     let server = server.clone();
     let work = tokio::spawn(async move {
+        let read = tokio::task::spawn_blocking(move || {
+            let directory = tempfile::tempdir_in(&scratch)?;
+            unpack(archive, directory.path())?;
+            prepare(&directory, &scratch)
+        });
+        let read = read.await.map_err(|error| Failure::of(&error))?;
+        let images = read.map_err(|error| Failure::of(&error))?;
         for prepared in images {
             let loaded = server.engine.load(&prepared.request).await;
             let image = loaded.map_err(|error| Failure::of(&error))?;

@@ -67,7 +67,11 @@ fn description(server: &Server, network: &Network) -> Value {
         "Scope": "local",
         "Driver": network.driver,
         "EnableIPv6": request.enable_ipv6 == Some(true),
-        "IPAM": { "Driver": "default", "Options": Value::Null, "Config": [] },
+        // As it was asked for: there are no addresses.
+        "IPAM": request.ipam.as_ref().map_or(
+            json!({ "Driver": "default", "Options": Value::Null, "Config": [] }),
+            |asked| json!(asked),
+        ),
         "Internal": request.internal == Some(true),
         "Attachable": request.attachable == Some(true),
         "Ingress": false,
@@ -83,7 +87,7 @@ fn description(server: &Server, network: &Network) -> Value {
 pub(super) async fn create(server: &Server, call: &mut Call) -> Answer {
     let request: NetworkCreateRequest = call.document().await?;
     let name = request.name.clone();
-    if name.is_empty() || name.contains(['/', ' ']) {
+    if name.trim().is_empty() || name.contains('/') {
         return Err(Refusal::bad(format!("invalid network name: {name:?}")));
     }
     let driver = request.driver.clone().filter(|driver| !driver.is_empty());

@@ -32,6 +32,10 @@ pub(super) struct Member {
     aliases: Vec<String>,
     /// What was asked for of the driver, and is told.
     driver_options: Option<BTreeMap<String, String>>,
+    /// The addresses that were asked for, and are told.
+    addresses: Value,
+    /// The links that were asked for, and are told.
+    links: Option<Vec<String>>,
 }
 
 impl Member {
@@ -41,6 +45,8 @@ impl Member {
         Member {
             aliases: endpoint.aliases.unwrap_or_default(),
             driver_options: endpoint.driver_opts.map(|options| options.into_iter().collect()),
+            addresses: json!(endpoint.ipam_config),
+            links: endpoint.links,
         }
     }
 }
@@ -229,6 +235,8 @@ impl Networks {
                     "MacAddress": "",
                     "Aliases": if aliases.is_empty() { Value::Null } else { json!(aliases) },
                     "DriverOpts": member.driver_options,
+                    "IPAMConfig": member.addresses,
+                    "Links": member.links,
                 });
                 endpoints.insert(network.name.clone(), endpoint);
             }

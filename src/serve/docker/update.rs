@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use serde_json::{Value, json};
 
-use crate::engine::NewLimits;
+use crate::engine::{EngineError, NewLimits};
 
 use super::answer::{Answer, Refusal, found};
 use super::call::Call;
@@ -53,8 +53,18 @@ pub(super) async fn update(server: &Server, call: &mut Call, container: &Contain
         .map(|name| format!("{name}: not given, imgforge runs sandboxes"))
         .collect();
     server.settings.check(&warnings)?;
+    let (mut asked, mut warnings) = (asked, warnings);
     if limits != NewLimits::default() {
-        container.session.set_limits(&limits).await?;
+        match container.session.set_limits(&limits).await {
+            Ok(()) => {}
+            // It has no control group: what is not limited is not told as a limit.
+            Err(EngineError::Refused { action, reason }) => {
+                warnings.push(format!("cannot {action}: {reason}"));
+                server.settings.check(&warnings)?;
+                asked.retain(|name, _| name == "RestartPolicy");
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     container.updated.lock().unwrap_or_else(PoisonError::into_inner).extend(asked);
     container.tell("update", &[]);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::PathBuf;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use regex::Regex;
@@ -53,6 +53,21 @@ impl Volume {
 
 /// A volume that is in use as long as this value lives.
 pub(super) struct InUse(#[allow(dead_code, reason = "it is held, and not read")] File);
+
+/// The volumes of a container that are in use.
+pub(super) struct HeldVolumes(Mutex<Vec<InUse>>);
+
+impl HeldVolumes {
+    /// Those of a container that was just made.
+    pub(super) fn new(held: Vec<InUse>) -> HeldVolumes {
+        HeldVolumes(Mutex::new(held))
+    }
+
+    /// Lets go of them.
+    pub(super) fn release(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
 
 /// The volumes of a state.
 pub(super) struct Volumes(PathBuf);

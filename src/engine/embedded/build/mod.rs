@@ -107,7 +107,7 @@ impl EmbeddedEngine {
             building.stages.push(built);
         }
         let Some(built) = building.stages.pop() else { return Err(refused("it has no stage")) };
-        if built.layers.is_empty() {
+        if built.layers.is_empty() && request.as_docker.is_none() {
             return Err(refused("the image would have no files"));
         }
         let mut config = built.config;

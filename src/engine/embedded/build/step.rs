@@ -189,7 +189,7 @@ impl EmbeddedEngine {
             let Some(layer) = self.known_layer(&diff_id)? else { return Ok(false) };
             built.layers.push((diff_id, layer));
         }
-        building.log.write(b" ---> cached\n");
+        building.log.write(b" ---> Using cache\n");
         Ok(true)
     }
 

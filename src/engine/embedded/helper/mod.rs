@@ -29,6 +29,7 @@ mod remove;
 mod root;
 mod seccomp;
 mod session;
+mod shared_network;
 mod supervisor;
 mod system_calls;
 mod unpack;
@@ -138,12 +139,12 @@ fn work(task: Request, requester: &mut Requester) -> Result<Response, Failure> {
     let identity = &task.identity;
     match &task.work {
         Operation::Session(request) if request.network == Network::Shared => {
-            network::join(identity, requester)?;
+            shared_network::join(identity, requester)?;
         }
         _ => identity::assume(identity)?,
     }
     match task.work {
-        Operation::Network => network::share(requester),
+        Operation::Network => shared_network::share(requester),
         Operation::Run(request) => container::run(*request, identity, requester),
         Operation::Session(request) => container::run(*request, identity, requester),
         Operation::Unpack { directory, storage } => {

@@ -25,7 +25,7 @@ use super::init::{Forked, close_ends, fork};
 use super::namespaces::Namespaces;
 use super::pack::Changes;
 use super::unpack::{Marks, extract};
-use super::{Requester, cgroup, network, paths, processes, root, supervisor, usage};
+use super::{Requester, cgroup, paths, processes, root, shared_network, supervisor, usage};
 use crate::engine::Usage;
 
 /// The commands and copies under way in a session.
@@ -167,7 +167,7 @@ impl<'a> Attendants<'a> {
             }
             SessionOperation::Network => {
                 Namespaces::of(self.first)?.enter(ThreadNameSpaceType::NETWORK)?;
-                network::give(requester)?;
+                shared_network::give(requester)?;
                 Ok(SessionResponse::Done)
             }
             SessionOperation::Hosts { hosts } => {

@@ -1,0 +1,2 @@
+#!/bin/bash
+cd /testbed && python3 -m pytest "$TEST_DIR/test_outputs.py" -rA

@@ -33,7 +33,8 @@ def environment_of(client: Client, engine: Engine, place: str, work: Path) -> di
         "PATH": f"{binaries}:{os.environ['PATH']}",
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
-        # Those of docker-py's own tests that make a container without a command run a shell.
+        # Several of them have litellm, which fetches a list of prices unless it is told not to.
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "CLIENTS": str(HERE),
         "CLIENTS_CACHE": str(cache()),
         "CLIENTS_IMAGE": TASK,
@@ -79,6 +80,24 @@ def drive(client: Client, engine: Engine, place: str, work: Path, log: Path) -> 
     return {"client": client.name, "version": version_of(client, engine),
             "command": client.command, "result": result, "passed": status == 0,
             "seconds": round(time.monotonic() - started, 1)}
+
+
+def bench(work: Path, state: Path) -> int:
+    """Measures both engines by turns, and prints a table."""
+    program = os.environ["IMGFORGE_CLIENTS_PROGRAM"]
+    client = named(["docker-py"])[0]
+    install.install(client)
+    shutil.copytree(cache() / "docker-config", work / "docker-config")
+    with Engine("docker", program, state, work) as docker, \
+            Engine("serve", program, state, work) as serve:
+        for engine in (docker, serve):
+            say(f"on {engine.version()}")
+            engine.make_images()
+        environment = environment_of(client, serve, "bench", work) | {
+            "CLIENTS_SERVE": serve.environment["DOCKER_HOST"],
+            "CLIENTS_DOCKER": os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")}
+        return subprocess.run([program_of(client), HERE / "drive" / "bench.py"], cwd=work,
+                              env=environment).returncode
 
 
 def version_of(client: Client, engine: Engine) -> str:
@@ -139,6 +158,9 @@ def main() -> int:
     if asked.table:
         show_side_by_side()
         return 0
+    if asked.bench:
+        with tempfile.TemporaryDirectory(prefix="imgforge-clients-") as work:
+            return bench(Path(work), Path(os.environ["IMGFORGE_CLIENTS_STATE"]))
 
     chosen = named(asked.clients) if asked.clients else CLIENTS
     if asked.quick:

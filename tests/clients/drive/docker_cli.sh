@@ -24,7 +24,8 @@ ends 7 'run, exit code' '' docker run --rm "$image" sh -c 'exit 7'
 ends 127 'run, no such program' 'executable file not found' docker run --rm "$image" nosuch
 ends 125 'run, no such image' 'imgforge-clients/nosuch' docker run --rm imgforge-clients/nosuch:1 true
 ends 1 'pull, no such image' '.' docker pull imgforge-clients/nosuch:1
-line 'run -it' '40 100' "script -qec 'stty cols 100 rows 40; docker run --rm -it $image stty size' /dev/null"
+# Docker tells a terminal its size a moment after the command has started.
+line 'run -it' '40 100' "script -qec 'stty cols 100 rows 40; docker run --rm -it $image sh -c \"sleep 1; stty size\"' /dev/null"
 step 'run --read-only --tmpfs --user' '^1000$' docker run --rm --read-only --tmpfs /tmp \
     --user 1000:1000 "$image" sh -c '! touch /x 2>/dev/null && touch /tmp/y && id -u'
 step 'run -v' '^bound$' sh -c 'echo bound >bound.txt && docker run --rm -v "$PWD:/mnt:ro" "$image" cat /mnt/bound.txt'
@@ -40,9 +41,10 @@ ends 3 'exec -w -e' '^/testbed b$' docker exec -w /testbed -e A=b cli-main bash 
 line 'exec -i' '^in$' 'echo in | docker exec -i cli-main cat'
 step 'exec -u number' 'uid=1000' docker exec -u 1000 cli-main id
 step 'exec -u name' 'uid=65534' docker exec -u nobody cli-main id
-ends 127 'exec, no such program' 'executable file not found' docker exec cli-main nosuch
+# Docker ends with 126 up to version 20, and with 127 since.
+ends '126|127' 'exec, no such program' 'executable file not found' docker exec cli-main nosuch
 ends 126 'exec, no such user' 'unable to find user nosuch' docker exec -u nosuch cli-main true
-line 'exec -it' '30 90' "script -qec 'stty cols 90 rows 30; docker exec -it cli-main stty size' /dev/null"
+line 'exec -it' '30 90' "script -qec 'stty cols 90 rows 30; docker exec -it cli-main sh -c \"sleep 1; stty size\"' /dev/null"
 step 'exec -d' '' docker exec -d cli-main touch /tmp/detached
 step inspect '^true running$' docker inspect -f '{{.State.Running}} {{.State.Status}}' cli-main
 line 'cp in' '^copied$' 'echo copied >in.txt && docker cp -q in.txt cli-main:/tmp/ && docker exec cli-main cat /tmp/in.txt'
@@ -71,7 +73,7 @@ step kill 'cli-main' docker kill cli-main
 step wait '^137$' docker wait cli-main
 step rm 'cli-main' docker rm -f cli-main
 
-step 'logs of both outputs' '^out$' sh -c 'docker run --name cli-main "$image" sh -c "echo out; echo err >&2" >/dev/null 2>&1
+step 'logs of both outputs' '^out$' sh -c 'docker run --name cli-main "$image" sh -c "echo out; sleep 0.5; echo err >&2" >/dev/null 2>&1
     docker logs cli-main 2>/dev/null'
 step 'logs --tail' '^err$' docker logs --tail 1 cli-main
 step 'rm of an ended one' 'cli-main' docker rm cli-main
@@ -82,7 +84,7 @@ line 'publish a port' '^200$' 'docker run -d --name cli-web -p 127.0.0.1::8000 $
     curl -s -o /dev/null --retry 20 --retry-all-errors --retry-delay 1 -w "%{http_code}\n" "http://$address/"'
 step 'exec in it' '200' docker exec cli-web curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8000/
 line 'run --network container:' '^200$' 'docker run --rm --network container:cli-web $image curl -s -o /dev/null -w "%{http_code}\n" http://127.0.0.1:8000/'
-line 'attach' '^attached$' 'docker run -d -i --name cli-term $image sh -c "read word; echo \$word" >/dev/null && echo attached | docker attach cli-term'
+line 'attach' '^attached$' 'docker run -d -i --name cli-term $image sh -c "read word; echo \$word" >/dev/null && { sleep 1; echo attached; sleep 1; } | docker attach cli-term'
 line 'detach keys' '^true$' 'docker rm -f cli-term >/dev/null
     { sleep 2; printf "\020\021"; sleep 1; } | script -qec "docker run -it --name cli-term $image sh" /dev/null >/dev/null
     docker inspect -f "{{.State.Running}}" cli-term'

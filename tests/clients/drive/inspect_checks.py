@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,8 +31,10 @@ print(checks.stdout)
 failed = set(re.findall(r"^(?:FAILED|ERROR) \S+::(\w+)", checks.stdout, re.M))
 passed = int((re.search(r"(\d+) passed", checks.stdout) or [0, 0])[1])
 
+# It takes the file of a task by a path from here alone.
+shutil.copy(here / "mend.py", "mend.py")
 task = subprocess.run(
-    ["inspect", "eval", here / "mend.py", "--model", "mockllm/model", "--display", "plain",
+    ["inspect", "eval", "mend.py", "--model", "mockllm/model", "--display", "plain",
      "--log-dir", "logs", "--log-format", "json"], stdout=subprocess.PIPE, text=True)
 print(task.stdout)
 solved = task.returncode == 0 and re.search(r"accuracy\D+1(\.0*)?\b", task.stdout) is not None

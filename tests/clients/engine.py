@@ -12,7 +12,8 @@ from install import HERE, digest, run, say
 BASE = "python:3.11.10-slim-bookworm"
 TASK = "imgforge-clients/task:1"
 # The names under which clients' own tests look for an image.
-OTHER_NAMES = ["alpine:3.10", "alpine:latest", "swe-rex-test:latest"]
+OTHER_NAMES = ["alpine:3.10", "alpine:latest", "busybox:latest",
+               "swe-rex-test:latest"]
 MAKER = "imgforge-clients-maker"
 # What a container needs to reach what this machine reaches.
 PROXIES = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",

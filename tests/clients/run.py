@@ -52,6 +52,13 @@ def program_of(client: Client) -> str:
     return str(cache() / "venv" / client.name / "bin" / "python")
 
 
+def last_words(log: Path) -> str:
+    """Returns what a client said last of an error, for the table."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if "rror" in line] or lines or ["it said nothing"]
+    return errors[-1][:160]
+
+
 def drive(client: Client, engine: Engine, place: str, work: Path, log: Path) -> dict:
     """Runs one client, and returns its row of the table."""
     say(f"{client.name} {version_of(client, engine)}")
@@ -74,7 +81,7 @@ def drive(client: Client, engine: Engine, place: str, work: Path, log: Path) -> 
         process.wait()
     told = [line for line in log.read_text(errors="replace").splitlines()
             if line.startswith("result: ")]
-    result = told[-1].removeprefix("result: ") if told else "no result"
+    result = told[-1].removeprefix("result: ") if told else f"no result: {last_words(log)}"
     if status is None:
         result = f"nothing for {client.limit} s"
     return {"client": client.name, "version": version_of(client, engine),
@@ -192,9 +199,11 @@ def main() -> int:
                     continue
                 before = engine.left()
                 row = drive(client, engine, place, work / client.name, logs / f"{client.name}.log")
-                over = [name for name in engine.left() if name not in before]
+                # Docker's daemon may have other users, whose containers are no concern of this.
+                over = [] if place == "docker" else [
+                    name for name in engine.left() if name not in before]
                 if over:
-                    row["result"] += f"; leaves {', '.join(over)}"
+                    row["result"] += f"; leaves {len(over)} containers"
                     engine.docker("rm", "-f", *over)
                 rows.append(row)
     finally:

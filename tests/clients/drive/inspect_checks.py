@@ -39,6 +39,9 @@ task = subprocess.run(
 print(task.stdout)
 solved = task.returncode == 0 and re.search(r"accuracy\D+1(\.0*)?\b", task.stdout) is not None
 
+refused = re.search(r"require Docker Engine >= [\d.]+", task.stdout)
+if refused:
+    sys.exit(f"result: it refuses this engine: Docker sandboxes {refused[0]}")
 words = f"{passed} of {passed + len(failed)} checks"
 if failed & EXPECTED.keys():
     words += f", {len(failed & EXPECTED.keys())} fail as on Docker"

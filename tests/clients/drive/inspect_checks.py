@@ -1,4 +1,4 @@
-"""Inspect: its own checks of a sandbox, and a task whose model is scripted, both in Docker's."""
+"""Inspect: its own checks of a sandbox, and a task, both in the sandbox that is called docker."""
 
 import os
 import re

@@ -1,18 +1,22 @@
-"""A task of Inspect's: the model's two commands are given, and the tests decide."""
+"""A task of Inspect's, without a model: its solver runs commands in the sandbox, the tests decide."""
 
 import os
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
-from inspect_ai.model import ModelOutput, get_model
 from inspect_ai.scorer import CORRECT, INCORRECT, Score, accuracy, scorer
-from inspect_ai.solver import generate, use_tools
-from inspect_ai.tool import bash
+from inspect_ai.solver import solver
 from inspect_ai.util import sandbox
 
 
-def calls(command: str) -> ModelOutput:
-    return ModelOutput.for_tool_call("mockllm/model", "bash", {"cmd": command})
+@solver
+def mends():
+    async def solve(state, generate):
+        program = await sandbox().read_file("/testbed/calc.py")
+        await sandbox().write_file("/testbed/calc.py", program.replace("a - b", "a + b"))
+        return state
+
+    return solve
 
 
 @scorer(metrics=[accuracy()])
@@ -28,12 +32,7 @@ def tests_pass():
 def mend():
     return Task(
         dataset=[Sample(input="add in /testbed/calc.py is wrong. Mend it.")],
-        solver=[use_tools(bash(timeout=60)), generate()],
+        solver=mends(),
         scorer=tests_pass(),
-        model=get_model("mockllm/model", custom_outputs=[
-            calls("cat /testbed/calc.py"),
-            calls("sed -i 's/a - b/a + b/' /testbed/calc.py"),
-            ModelOutput.from_content("mockllm/model", "done"),
-        ]),
         sandbox=("docker", os.path.abspath("compose.yaml")),
     )

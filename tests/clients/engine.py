@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from install import HERE, digest, run, say
+from install import HERE, cache, digest, run, say
 
 BASE = "python:3.11.10-slim-bookworm"
 TASK = "imgforge-clients/task:1"
@@ -19,6 +19,16 @@ MAKER = "imgforge-clients-maker"
 PROXIES = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
            "PIP_INDEX_URL"]
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+def bound() -> list[str]:
+    """Returns what containers of OpenHands have of this machine: its environment, and its Python."""
+    told = cache() / "venv" / "openhands" / "pyvenv.cfg"
+    if not told.exists():
+        return []
+    homes = [line.partition("=")[2].strip() for line in told.read_text().splitlines()
+             if line.startswith("home")]
+    return [str(told.parent), *(str(Path(home).resolve().parent) for home in homes)]
 
 
 class Engine:
@@ -51,11 +61,11 @@ class Engine:
         socket = self.work / "docker.sock"
         self.environment["DOCKER_HOST"] = f"unix://{socket}"
         self.log = open(self.work / "serve.log", "w")
-        places = [os.environ["IMGFORGE_CLIENTS_CACHE"], os.environ.get("IMGFORGE_CLIENTS_PYTHON", "")]
-        binds = [word for place in places if place for word in ("--allow-bind", place)]
+        binds = [word for place in ["/tmp", *bound()] for word in ("--allow-bind", place)]
         self.server = subprocess.Popen(
             [self.program, "--engine", "embedded", "--state-dir", self.state, "serve",
-             "--docker-api", f"unix://{socket}", "--allow-bind", "/tmp", *binds],
+             "--docker-api", f"unix://{socket}", "--with-pid", str(os.getpid()),
+             *binds],
             env=self.environment, cwd=self.work, stdout=self.log, stderr=self.log)
         for _ in range(600):
             if self.docker("version").returncode == 0:

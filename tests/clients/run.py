@@ -56,7 +56,7 @@ def last_words(log: Path) -> str:
     """Returns what a client said last of an error, for the table."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if "rror" in line] or lines or ["it said nothing"]
-    return errors[-1][:160]
+    return errors[-1].strip()[-160:]
 
 
 def drive(client: Client, engine: Engine, place: str, work: Path, log: Path) -> dict:

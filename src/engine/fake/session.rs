@@ -65,13 +65,16 @@ pub(super) fn start(
     }))
 }
 
-/// The checkpoints of an engine, by their references: what the image says, and the files as a tar.
+/// The checkpoints of an engine, by their references.
 #[derive(Clone, Default)]
-pub(super) struct Checkpoints(Arc<Mutex<HashMap<String, (ImageConfig, Vec<u8>)>>>);
+pub(super) struct Checkpoints(Arc<Mutex<HashMap<String, Files>>>);
+
+/// What a checkpoint has: what its image says, and its files as a tar.
+type Files = (ImageConfig, Vec<u8>);
 
 impl Checkpoints {
     /// Returns the checkpoint that a reference names.
-    pub(super) fn find(&self, reference: &str) -> Option<(ImageConfig, Vec<u8>)> {
+    pub(super) fn find(&self, reference: &str) -> Option<Files> {
         self.0.lock().expect("no holder panics").get(reference).cloned()
     }
 }

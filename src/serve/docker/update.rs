@@ -16,6 +16,9 @@ use super::server::Server;
 const KNOWN: [&str; 6] =
     ["Memory", "NanoCpus", "CpuPeriod", "CpuQuota", "PidsLimit", "RestartPolicy"];
 
+/// What of that is a limit.
+const LIMITS: [&str; 5] = ["Memory", "NanoCpus", "CpuPeriod", "CpuQuota", "PidsLimit"];
+
 /// Changes a container.
 pub(super) async fn update(server: &Server, call: &mut Call, container: &Container) -> Answer {
     let Value::Object(asked) = call.value().await? else {
@@ -61,7 +64,7 @@ pub(super) async fn update(server: &Server, call: &mut Call, container: &Contain
             Err(EngineError::Refused { action, reason }) => {
                 warnings.push(format!("cannot {action}: {reason}"));
                 server.settings.check(&warnings)?;
-                asked.retain(|name, _| name == "RestartPolicy");
+                asked.retain(|name, _| !LIMITS.contains(&name.as_str()));
             }
             Err(error) => return Err(error.into()),
         }

@@ -123,12 +123,17 @@ async fn dispatch(server: &Arc<Server>, call: &mut Call) -> Answer {
         ("POST", ["grpc" | "session"]) => {
             Err(Refusal::unserved("BuildKit is not served: set DOCKER_BUILDKIT=0"))
         }
-        ("POST", ["swarm", "leave"]) => {
-            Err(Refusal::unavailable("This node is not part of a swarm"))
-        }
+        _ => Err(not_served(&method, &parts)),
+    }
+}
+
+/// Says of what is not served why: there is no swarm here, as on most machines with Docker.
+fn not_served(method: &Method, parts: &[&str]) -> Refusal {
+    match (method.as_str(), parts) {
+        ("POST", ["swarm", "leave"]) => Refusal::unavailable("This node is not part of a swarm"),
         ("GET", ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => {
-            Err(Refusal::unavailable("This node is not a swarm manager."))
+            Refusal::unavailable("This node is not a swarm manager.")
         }
-        _ => Err(Refusal::no_route(&method, &parts)),
+        _ => Refusal::no_route(method, parts),
     }
 }

@@ -119,7 +119,7 @@ pub(crate) enum Mount {
 }
 
 /// A `COPY`, `ADD` or `WORKDIR`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct CopySpec {
     /// Where the files are; none is the context.
     pub from: Option<Origin>,
@@ -246,14 +246,8 @@ impl Step {
             Instruction::Workdir(path) => {
                 let path = absolute(&expand(path, &value)?, &built.config.working_dir);
                 built.config.working_dir.clone_from(&path);
-                return Ok(Action::Copy(CopySpec {
-                    from: None,
-                    sources: Vec::new(),
-                    destination: path,
-                    owner: String::new(),
-                    mode: None,
-                    unpack: false,
-                }));
+                let made = CopySpec { destination: path, ..CopySpec::default() };
+                return Ok(Action::Copy(made));
             }
             Instruction::Copy(copy) => {
                 let mut copy = copy.clone();

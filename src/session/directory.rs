@@ -15,7 +15,7 @@ use crate::engine::{EngineKind, SandboxNetwork, SessionEnd};
 use crate::file_lock::FileLock;
 
 use super::egress::AllowList;
-use super::order::SessionOrder;
+use super::order::{InstanceName, SessionOrder};
 use super::ports::Publish;
 
 /// Below the state directory.
@@ -65,17 +65,6 @@ pub struct SessionRecord {
     pub base: Option<String>,
     /// How it ended.
     pub ended: Option<Ended>,
-}
-
-/// An instance of a dataset.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InstanceName {
-    /// As it was named.
-    pub dataset: String,
-    /// The split.
-    pub split: String,
-    /// The id of the row.
-    pub instance_id: String,
 }
 
 /// How a session ended that somebody may look for.

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::SessionRequest;
 
-use super::directory::InstanceName;
 use super::egress::AllowList;
 use super::ports::Publish;
 
@@ -29,6 +28,17 @@ pub struct SessionOrder {
     pub idle_seconds: Option<f64>,
     /// The repository that it works in, where that is known.
     pub repository: Option<Repository>,
+}
+
+/// An instance of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceName {
+    /// As it was named.
+    pub dataset: String,
+    /// The split.
+    pub split: String,
+    /// The id of the row.
+    pub instance_id: String,
 }
 
 /// The repository that a session works in.

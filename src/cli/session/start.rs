@@ -12,9 +12,9 @@ use crate::forge::LoadOptions;
 use crate::key::Kind;
 use crate::session::Publish;
 use crate::session::checkpoints::CheckpointRecord;
-use crate::session::directory::InstanceName;
+
 use crate::session::egress::Allowed;
-use crate::session::order::SessionOrder;
+use crate::session::order::{InstanceName, SessionOrder};
 
 use super::super::execute::{ExecArgs, exit_of};
 use super::super::help::heading;

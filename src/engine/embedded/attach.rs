@@ -21,8 +21,8 @@ use crate::engine::{
 };
 
 use super::EmbeddedEngine;
-use super::collect::OperationGuard;
 use super::helper_client::{HelperClient, vanished};
+use super::operations::OperationGuard;
 use super::passing::{self, Received};
 use super::protocol::{Ends, Operation, Response};
 use super::terminal::{Terminal, Typing};

@@ -16,10 +16,10 @@ use crate::file_lock::FileLock;
 use crate::key::DiffId;
 
 use super::EmbeddedEngine;
-use super::collect::{self, OperationGuard};
 use super::helper_client::HelperClient;
 use super::layers::{LayerSink, layers_of};
 use super::layout::{Stored, file_error};
+use super::operations::{self, OperationGuard};
 use super::protocol::{CheckpointLayer, Operation, Storage, Times};
 use super::snapshots::Snapshots;
 
@@ -158,7 +158,7 @@ impl Checkpoints {
                     .to_owned(),
             });
         }
-        let operation = collect::begin(&self.engine, &self.owner)?;
+        let operation = operations::begin(&self.engine, &self.owner)?;
         let checkpoint = Checkpoint::on(&origin.reference);
         let name = format!("{MARK}{:029x}", rand::random::<u128>() >> 12);
         let (layers, merged) = match origin.layers.len() {

@@ -6,7 +6,7 @@
 //! the whole of a layer or nothing of it.
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -21,6 +21,7 @@ use super::EmbeddedEngine;
 use super::checkpoints;
 use super::layers::layers_of;
 use super::layout::{Stored, decompressed, file_error, open};
+use super::operations::{self, OperationGuard, entries, gate, oldest_operation};
 use super::protocol::Operation;
 use super::snapshots::Snapshots;
 
@@ -29,22 +30,10 @@ const PARTIAL_DAYS: u64 = 7;
 
 const ACTION: &str = "collect what no image needs";
 
-/// A call that is under way; over when it is dropped.
-pub(super) struct OperationGuard {
-    path: PathBuf,
-    _file: File,
-}
-
-impl Drop for OperationGuard {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
 impl EmbeddedEngine {
     /// Begins an operation. Blocks while a collection looks at what there is.
     pub(super) fn begin(&self) -> Result<OperationGuard> {
-        begin(&self.dir, &self.owner)
+        operations::begin(&self.dir, &self.owner)
     }
 
     /// Says that a running operation needs an image's layers, whatever becomes of its names.
@@ -107,28 +96,24 @@ impl EmbeddedEngine {
             let began = oldest.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             seconds + 1 >= began.as_secs() as i64
         };
-        let mut blobs: HashSet<String> = HashSet::new();
-        let mut layers: HashSet<String> = HashSet::new();
-        for named in self.layout.names()? {
-            // An image that lacks a part is none: what is left of it goes.
-            let Some(stored) = self.layout.stored(&named.manifest)? else { continue };
-            blobs.insert(named.manifest.trim_start_matches("sha256:").to_owned());
-            blobs.insert(stored.id.hex().to_owned());
-            for (diff_id, layer) in layers_of(&stored) {
-                blobs.insert(layer.digest().digest().to_owned());
-                layers.insert(diff_id.hex().to_owned());
-            }
-        }
         let mut garbage = Garbage::default();
         let mut kept: HashSet<String> = HashSet::new();
+        let named = self.layout.names()?.into_iter();
+        let mut manifests: HashSet<String> = named.map(|named| named.manifest).collect();
         for (path, record) in self.checkpoints.all()? {
             if record.removed && !young(&path, false) {
                 garbage.records.extend([path.with_extension("lock"), path]);
                 continue;
             }
             kept.extend(record.layers);
-            blobs.insert(record.manifest.trim_start_matches("sha256:").to_owned());
-            let Some(stored) = self.layout.stored(&record.manifest)? else { continue };
+            manifests.insert(record.manifest);
+        }
+        let mut blobs: HashSet<String> = HashSet::new();
+        let mut layers: HashSet<String> = HashSet::new();
+        for manifest in manifests {
+            // An image that lacks a part is none: what is left of it goes.
+            let Some(stored) = self.layout.stored(&manifest)? else { continue };
+            blobs.insert(manifest.trim_start_matches("sha256:").to_owned());
             blobs.insert(stored.id.hex().to_owned());
             for (diff_id, layer) in layers_of(&stored) {
                 blobs.insert(layer.digest().digest().to_owned());
@@ -167,19 +152,8 @@ impl EmbeddedEngine {
             }
         }
         kept.extend(layers.iter().map(|layer| Snapshots::name(&layer.as_str().into())));
-        for (_, directory) in entries(&self.dir)? {
-            let form = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if !form.ends_with("-overlay") && !form.ends_with("-copy") {
-                continue;
-            }
-            for (name, path) in entries(&directory.join("s"))? {
-                let digits = name.strip_prefix(checkpoints::MARK).unwrap_or(&name);
-                let ours = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-                if ours && !kept.contains(&name) && !young(&path, true) {
-                    garbage.trees.push(path);
-                }
-            }
-        }
+        let trees = self.trees_beside(&kept)?.into_iter();
+        garbage.trees.extend(trees.filter(|path| !young(path, true)));
         let old = SystemTime::now() - std::time::Duration::from_secs(PARTIAL_DAYS * 86400);
         for (_, path) in entries(&self.dir.join("partial"))? {
             let Ok(file) = File::open(&path) else { continue };
@@ -189,6 +163,24 @@ impl EmbeddedEngine {
             }
         }
         Ok(garbage)
+    }
+
+    /// Lists the unpacked layers that have none of these names.
+    fn trees_beside(&self, kept: &HashSet<String>) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for (form, directory) in entries(&self.dir)? {
+            if !form.ends_with("-overlay") && !form.ends_with("-copy") {
+                continue;
+            }
+            for (name, path) in entries(&directory.join("s"))? {
+                let digits = name.strip_prefix(checkpoints::MARK).unwrap_or(&name);
+                let ours = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+                if ours && !kept.contains(&name) {
+                    found.push(path);
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Measures layers by their digests as tars: the blob, and what is unpacked of it. Blocks.
@@ -261,64 +253,6 @@ impl EmbeddedEngine {
     }
 }
 
-/// Begins an operation on an engine's directory. Blocks while a collection looks at what there is.
-pub(super) fn begin(dir: &Path, owner: &str) -> Result<OperationGuard> {
-    let action = "begin an operation";
-    let gate = gate(dir)?;
-    tokio::task::block_in_place(|| gate.lock_shared()).map_err(file_error(action, dir))?;
-    let dir = dir.join("operations");
-    let file = tempfile::Builder::new().prefix(&format!("{owner}-")).tempfile_in(&dir);
-    let (file, path) = file
-        .map_err(file_error(action, &dir))?
-        .keep()
-        .map_err(|error| EngineError::File { path: dir.clone(), source: error.error })?;
-    file.lock().map_err(file_error(action, &path))?;
-    Ok(OperationGuard { path, _file: file })
-}
-
-fn gate(dir: &Path) -> Result<File> {
-    let path = dir.join("operations.lock");
-    let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    open.map_err(file_error(ACTION, &path))
-}
-
-/// Returns when the oldest live operation began; `None` where there is none.
-fn oldest_operation(dir: &Path) -> Result<Option<SystemTime>> {
-    let dir = dir.join("operations");
-    let mut oldest = None;
-    for (_, path) in entries(&dir)? {
-        let Ok(file) = File::open(&path) else { continue };
-        match file.try_lock_shared() {
-            // Its process is gone.
-            Ok(()) => {
-                let _ = fs::remove_file(&path);
-                continue;
-            }
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(error)) => return Err(file_error(ACTION, &path)(error)),
-        }
-        let Ok(began) = file.metadata().and_then(|found| found.modified()) else { continue };
-        oldest = Some(oldest.map_or(began, |known: SystemTime| known.min(began)));
-    }
-    Ok(oldest)
-}
-
-/// Keeps operations out of an engine's directory that has none; `None` where it is not there.
-pub(super) fn unused(dir: &Path) -> Result<Option<File>> {
-    if !dir.exists() {
-        return Ok(None);
-    }
-    let gate = gate(dir)?;
-    gate.lock().map_err(file_error(ACTION, dir))?;
-    match oldest_operation(dir)? {
-        None => Ok(Some(gate)),
-        Some(_) => Err(EngineError::Refused {
-            action: format!("remove `{}`", dir.display()),
-            reason: "containers or builds of a running imgforge are in it".to_owned(),
-        }),
-    }
-}
-
 /// What is collected.
 #[derive(Default)]
 struct Garbage {
@@ -328,17 +262,4 @@ struct Garbage {
     files: Vec<PathBuf>,
     /// Unpacked layers.
     trees: Vec<PathBuf>,
-}
-
-/// Lists a directory: names and paths; nothing where it is not there.
-fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(file_error(ACTION, dir)(error)),
-    };
-    Ok(entries
-        .flatten()
-        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()))
-        .collect())
 }

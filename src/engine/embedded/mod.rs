@@ -20,6 +20,7 @@ mod layers;
 mod layout;
 mod machine;
 mod network;
+mod operations;
 mod passing;
 mod protocol;
 mod registry;
@@ -144,7 +145,7 @@ impl EmbeddedEngine {
     pub async fn destroy(settings: Settings) -> Result<PathBuf> {
         blocking(move || {
             let dir = settings.state_dir.join("embedded");
-            let _gate = collect::unused(&dir)?;
+            let _gate = operations::unused(&dir)?;
             let helper_client = machine::helper_client(&dir, settings.helper);
             helper_client.call(Operation::Remove { paths: vec![dir.clone()] }, None, None)?;
             Ok(dir)

@@ -27,8 +27,8 @@ use crate::engine::{
 
 use super::EmbeddedEngine;
 use super::checkpoints::{Checkpoints, Origin};
-use super::collect::OperationGuard;
 use super::helper_client::{HelperClient, vanished};
+use super::operations::OperationGuard;
 use super::passing::{self, Received};
 use super::protocol::{
     KEEP, Network, Operation, READY, Response, SessionCommand, SessionOperation, SessionResponse,

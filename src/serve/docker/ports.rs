@@ -4,14 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bollard_stubs::models::ContainerCreateBody;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::engine::SandboxSession;
+use crate::session::ports;
 
 use super::answer::Refusal;
 
@@ -99,7 +100,9 @@ impl Ports {
             let listener = listen(wanted).await?;
             let failed = |error| Refusal::failed(format!("cannot publish a port: {error}"));
             let address = listener.local_addr().map_err(failed)?;
-            let task = tokio::spawn(serve(listener, wanted.inner, Arc::downgrade(session)));
+            let session = Arc::downgrade(session);
+            let task =
+                tokio::spawn(ports::serve(listener, wanted.inner, move || session.upgrade()));
             published.push(Published { inner: wanted.inner, address, task });
         }
         *self.published.lock().unwrap_or_else(PoisonError::into_inner) = published;
@@ -178,34 +181,6 @@ async fn listen(wanted: &Wanted) -> Result<TcpListener, Refusal> {
         "driver failed programming external connectivity: Bind for {}:{port} failed: {error}",
         wanted.address
     )))
-}
-
-/// Takes connections and leads them into the container.
-async fn serve(listener: TcpListener, port: u16, session: Weak<dyn SandboxSession>) {
-    let mut connections = tokio::task::JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                let Ok((outer, _)) = accepted else {
-                    // Such as no descriptor left: not for ever.
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                    continue;
-                };
-                let Some(session) = session.upgrade() else { return };
-                connections.spawn(lead(outer, session, port));
-            }
-            Some(_) = connections.join_next() => {}
-        }
-    }
-}
-
-/// Leads one connection; where nothing listens in the container, it ends.
-async fn lead(mut outer: TcpStream, session: Arc<dyn SandboxSession>, port: u16) {
-    let connected = session.connect(port).await;
-    drop(session);
-    if let Ok(mut inner) = connected {
-        let _ = tokio::io::copy_bidirectional(&mut outer, &mut inner).await;
-    }
 }
 
 #[cfg(test)]

@@ -186,6 +186,11 @@ struct Watched {
 }
 
 impl Caller<'_> {
+    /// Tells whether it asked for what the container changed.
+    fn keeps(&self) -> bool {
+        matches!(self, Caller::Requests(attendants) if attendants.keeps)
+    }
+
     /// Does what the engine asks for; tells whether it asked for something, and did not turn away.
     fn serve(
         &mut self,
@@ -297,6 +302,6 @@ fn watch(
     let signal = status.terminating_signal();
     let code = status.exit_status().or(signal.map(|signal| 128 + signal));
     let killed = killed || signal.is_some();
-    let keeps = matches!(&caller, Caller::Requests(attendants) if attendants.keeps);
-    Ok(Watched { code: i64::from(code.unwrap_or(255)), killed, over, over_memory, keeps })
+    let code = i64::from(code.unwrap_or(255));
+    Ok(Watched { code, killed, over, over_memory, keeps: caller.keeps() })
 }

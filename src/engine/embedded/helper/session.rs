@@ -17,7 +17,8 @@ use rustix::thread::ThreadNameSpaceType;
 
 use super::super::passing;
 use super::super::protocol::{
-    Container, Identity, Network, SessionOperation, SessionResponse, Storage, Times,
+    CheckpointLayer, Container, Identity, Network, SessionOperation, SessionResponse, Storage,
+    Times,
 };
 use super::checkpoint::Keeping;
 use super::failure::{Context as _, Failure};
@@ -147,17 +148,7 @@ impl<'a> Attendants<'a> {
                 let output = requester.descriptor().because("take the output")?;
                 self.layer(output)
             }
-            SessionOperation::Checkpoint { aside, layer } => {
-                let root = &self.container.root;
-                let keeping = Keeping {
-                    scratch: &root.scratch,
-                    storage: root.storage,
-                    aside: &aside,
-                    name: &layer.name,
-                    merged: &layer.merged,
-                };
-                keeping.copy(self.first, self.identity)
-            }
+            SessionOperation::Checkpoint { aside, layer } => self.checkpoint(&aside, &layer),
             SessionOperation::Connect { port } => self.connect(port, requester),
             SessionOperation::Listen { port } => self.listen(port, requester),
             SessionOperation::Usage => self.usage(),
@@ -195,6 +186,18 @@ impl<'a> Attendants<'a> {
             }
         };
         Ok(SessionResponse::Usage(Usage { written, ..used }))
+    }
+
+    /// Copies what the container changed to a layer.
+    fn checkpoint(
+        &self,
+        aside: &Path,
+        layer: &CheckpointLayer,
+    ) -> Result<SessionResponse, Failure> {
+        let root = &self.container.root;
+        let (name, merged) = (layer.name.as_str(), layer.merged.as_slice());
+        let (scratch, storage) = (root.scratch.as_path(), root.storage);
+        Keeping { scratch, storage, aside, name, merged }.copy(self.first, self.identity)
     }
 
     /// Writes what the container changed as a layer.

@@ -74,12 +74,6 @@ impl Heredoc {
         let line = if self.dash { line.trim_start_matches('\t') } else { line };
         line == self.word
     }
-
-    /// Returns what it holds, of its lines as they are written.
-    pub(crate) fn body(&self, written: &str) -> String {
-        let lines = written.split_inclusive('\n');
-        lines.map(|line| if self.dash { line.trim_start_matches('\t') } else { line }).collect()
-    }
 }
 
 /// Returns the heredocs that begin on a line, which are words of it: `1<<4` is none.
@@ -120,7 +114,7 @@ pub(crate) struct Instruction<'a> {
     pub lines: Range<usize>,
     /// All of it as it is written, heredocs and the last line end included.
     pub source: &'a str,
-    /// Its heredocs and their lines as they are written; see [`Heredoc::body`].
+    /// Its heredocs and their lines as they are written: leading tabs may be dropped.
     pub heredocs: Vec<(Heredoc, &'a str)>,
 }
 

@@ -48,7 +48,7 @@ impl Instruction {
         let (word, arguments) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
         let (word, arguments) = (word.to_ascii_uppercase(), arguments.trim().to_owned());
         let held = |(heredoc, written): (Heredoc, &str)| {
-            let body = heredoc.body(written);
+            let body = body(&heredoc, written);
             (heredoc, body)
         };
         let heredocs = heredocs.into_iter().map(held).collect();
@@ -58,6 +58,12 @@ impl Instruction {
     fn mentions(&self, text: &str) -> bool {
         self.source.contains(text)
     }
+}
+
+/// Returns what a heredoc holds, of its lines as they are written.
+fn body(heredoc: &Heredoc, written: &str) -> String {
+    let lines = written.split_inclusive('\n');
+    lines.map(|line| if heredoc.dash { line.trim_start_matches('\t') } else { line }).collect()
 }
 
 fn parse(normal: &str) -> Vec<Instruction> {

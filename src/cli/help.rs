@@ -153,12 +153,54 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ),
         ],
     ),
+    (
+        "session checkpoint",
+        &[
+            ("imgforge session checkpoint fix", "a copy of its files; what runs goes on"),
+            ("imgforge session checkpoint fix --move", "no copy; what runs ends"),
+            (
+                "imgforge session checkpoint fix --tag registry.example/fixes:1",
+                "and an image, to push or to export",
+            ),
+        ],
+    ),
+    (
+        "session fork",
+        &[
+            ("imgforge session fork 0123456789ab -n 4", "four sessions from a checkpoint"),
+            ("imgforge session fork fix --name try", "one from what `fix` has now"),
+        ],
+    ),
+    (
+        "session reset",
+        &[
+            ("imgforge session reset fix", "back to its image"),
+            ("imgforge session reset fix --to 0123456789ab", "back to a checkpoint"),
+        ],
+    ),
+    (
+        "session rm",
+        &[
+            ("imgforge session rm 0123456789ab", "one checkpoint"),
+            ("imgforge session rm --all", "all checkpoints"),
+        ],
+    ),
+    (
+        "session network",
+        &[
+            ("imgforge session network fix", "what may it reach, and what was denied?"),
+            ("imgforge session network fix --allow pypi.org", "this host, and no other"),
+            ("imgforge session network fix --none", "nothing from now on"),
+        ],
+    ),
+    ("session stats", &[("imgforge session stats fix", "processor, memory, disk")]),
     ("session ps", &[("imgforge session ps fix", "what runs in it?")]),
     (
         "session ls",
         &[
             ("imgforge session ls", "which live?"),
             ("imgforge session ls --all", "and why did others end?"),
+            ("imgforge session ls --checkpoints", "and what can be forked?"),
         ],
     ),
     (

@@ -374,15 +374,23 @@ fn sessions_are_forked_and_go_back() {
 #[test]
 #[ignore = "needs an engine"]
 fn a_checkpoint_gets_a_name_as_an_image() {
-    with_session(&[], |cli, id| {
-        cli.does(&["exec", id, "--", "sh", "-c", "echo one >/a"]);
-        let name = format!("named/checkpoint:{id}");
-        let made = cli.does(&["checkpoint", id, "--tag", &name, "--json"]);
-        let made: Value = serde_json::from_str(&made).unwrap();
-        cli.does(&["rm", made["id"].as_str().unwrap()]);
-        let other = cli.does(&["start", "--image", &name]);
-        assert_eq!(cli.does(&["exec", other.trim(), "cat", "/a"]), "one\n");
-        cli.does(&["stop", other.trim()]);
+    on_every_engine(|bench: Arc<Bench>| async move {
+        let name = "named/checkpoint:1";
+        let of_bench = bench.clone();
+        let case = tokio::task::spawn_blocking(move || {
+            let cli = Cli::of(&of_bench);
+            let id = cli.start(&[]);
+            cli.does(&["exec", &id, "--", "sh", "-c", "echo one >/a"]);
+            let made = cli.does(&["checkpoint", &id, "--tag", name, "--json"]);
+            let made: Value = serde_json::from_str(&made).unwrap();
+            cli.does(&["rm", made["id"].as_str().unwrap()]);
+            let other = cli.does(&["start", "--image", name]);
+            assert_eq!(cli.does(&["exec", other.trim(), "cat", "/a"]), "one\n");
+            cli.does(&["stop", &id, other.trim()]);
+        });
+        let ended = case.await;
+        bench.engine.remove(name).await.unwrap();
+        ended.unwrap();
     });
 }
 

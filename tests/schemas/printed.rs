@@ -81,14 +81,20 @@ async fn what_commands_print_and_runs_leave_follows_the_schemas() {
 }
 
 /// The schemas of what only commands print that have a base.
-const ON_A_BASE: [&str; 8] = [
+const ON_A_BASE: [&str; 14] = [
     "base-bootstrap",
     "instance-report",
-    "session-start",
-    "session-exec",
+    "session-checkpoint",
     "session-diff",
+    "session-exec",
+    "session-fork",
+    "session-network",
     "session-patch",
     "session-ps",
+    "session-reset",
+    "session-rm",
+    "session-start",
+    "session-stats",
     "session-stop",
 ];
 

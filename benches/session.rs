@@ -12,10 +12,7 @@ use std::time::{Duration, Instant};
 
 use imgforge::engine::docker::DockerEngine;
 use imgforge::engine::embedded::{EmbeddedEngine, Settings};
-use imgforge::engine::{
-    Engine, ExecRequest, Images as _, NoLog, Quotas, SandboxNetwork, SandboxSession,
-    SessionRequest, SessionSettings,
-};
+use imgforge::engine::{Engine, ExecRequest, Images as _, NoLog, SandboxSession, SessionRequest};
 use imgforge::session::{Keep, Shell, ShellOptions, run};
 
 const IMAGE: &str = "python:3.11-slim-bookworm";
@@ -96,20 +93,7 @@ fn print(times: &Times, rounds: usize) {
 }
 
 async fn start(engine: &dyn Engine, image: &str) -> Box<dyn SandboxSession> {
-    let request = SessionRequest {
-        image: image.to_owned(),
-        user: None,
-        memory: None,
-        milli_cpus: None,
-        pids: None,
-        quotas: Quotas::default(),
-        network: SandboxNetwork::None,
-        loopback_names: Vec::new(),
-        variables: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        settings: SessionSettings::default(),
-    };
-    engine.start(&request, &NoLog).await.unwrap()
+    engine.start(&SessionRequest::of_image(image), &NoLog).await.unwrap()
 }
 
 async fn does(session: &dyn SandboxSession, text: &str) {

@@ -9,7 +9,7 @@ use super::reference::Reference;
 use super::{ImageConfig, label};
 
 /// The repository of checkpoints. The tag is the id.
-const REPOSITORY: &str = "imgforge/checkpoint";
+pub(super) const REPOSITORY: &str = "imgforge/checkpoint";
 
 /// What [`label::KIND`] is on the image of a checkpoint: it is none of a plan.
 pub(crate) const KIND: &str = "checkpoint";
@@ -42,13 +42,6 @@ impl Checkpoint {
     }
 }
 
-/// Returns the id of the checkpoint that a reference names.
-pub(crate) fn id_of(reference: &str) -> Option<&str> {
-    let id = reference.strip_prefix(REPOSITORY)?.strip_prefix(':')?;
-    let is_id = id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_id.then_some(id)
-}
-
 /// Returns the config of a checkpoint's image: that of the image below, without what imgforge says of
 /// that. What it says of the checkpoint is its key, made of the image below and of the layers on it.
 pub(crate) fn config(image: &ImageConfig, below: &ImageId, layers: &[DiffId]) -> ImageConfig {
@@ -73,19 +66,6 @@ pub(crate) fn config(image: &ImageConfig, below: &ImageId, layers: &[DiffId]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_checkpoint_is_named_by_its_id() {
-        let checkpoint = Checkpoint::on("debian:12");
-        assert_eq!(id_of(checkpoint.reference().as_str()), Some(&*checkpoint.id));
-        for other in [
-            "imgforge/checkpoint",
-            "imgforge/checkpoint:latest",
-            "a/imgforge/checkpoint:0123456789ab",
-        ] {
-            assert_eq!(id_of(other), None, "{other}");
-        }
-    }
 
     #[test]
     fn the_image_says_that_it_is_not_the_one_below() {

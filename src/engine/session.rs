@@ -65,6 +65,23 @@ pub struct SessionRequest {
 }
 
 impl SessionRequest {
+    /// A plain session on an image: without limits and without a network.
+    pub fn of_image(image: &str) -> SessionRequest {
+        SessionRequest {
+            image: image.to_owned(),
+            user: None,
+            memory: None,
+            milli_cpus: None,
+            pids: None,
+            quotas: Quotas::default(),
+            network: SandboxNetwork::None,
+            loopback_names: Vec::new(),
+            variables: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            settings: SessionSettings::default(),
+        }
+    }
+
     /// Returns the session that a script gets.
     pub fn of_script(request: &SandboxRequest) -> SessionRequest {
         SessionRequest {

@@ -76,16 +76,25 @@ impl CheckpointDirectory {
             Err(error) => return Err(io_error(&self.0)(error)),
         };
         let mut found = Vec::new();
-        for entry in entries.flatten() {
-            let read = || {
-                let used = entry.metadata().and_then(|found| found.modified()).ok()?;
-                let text = fs::read(entry.path()).ok()?;
-                Some((serde_json::from_slice::<CheckpointRecord>(&text).ok()?, used))
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let read =
+                fs::metadata(&path).and_then(|found| Ok((found.modified()?, fs::read(&path)?)));
+            let (used, text) = match read {
+                Ok(read) => read,
+                // It was removed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(io_error(&path)(error)),
             };
-            // One that is being removed is none.
-            found.extend(read());
+            let record: CheckpointRecord =
+                serde_json::from_slice(&text).map_err(|error| io_error(&path)(error.into()))?;
+            found.push((record, used));
         }
-        found.sort_by(|(a, _), (b, _)| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        found.sort_by(|(a, _): &(CheckpointRecord, SystemTime), (b, _)| {
+            (a.created, &a.id).cmp(&(b.created, &b.id))
+        });
         Ok(found)
     }
 

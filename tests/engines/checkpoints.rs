@@ -1,12 +1,11 @@
 //! Checkpoints on the embedded engine: many on each other, and what a collection leaves of them.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use imgforge::engine::embedded::EmbeddedEngine;
 use imgforge::engine::{
-    Builder as _, Checkpoint, ExecRequest, Images as _, LayerStorage as _, NoLog, Quotas,
-    Runner as _, SandboxNetwork, SandboxSession, SessionRequest, SessionSettings,
+    Builder as _, Checkpoint, ExecRequest, Images as _, LayerStorage as _, NoLog, Runner as _,
+    SandboxSession, SessionRequest,
 };
 use imgforge::session::{Keep, run};
 
@@ -21,20 +20,7 @@ pub(crate) async fn engine(directory: &Path) -> std::sync::Arc<EmbeddedEngine> {
 }
 
 pub(crate) async fn start(engine: &EmbeddedEngine, image: &str) -> Box<dyn SandboxSession> {
-    let request = SessionRequest {
-        image: image.to_owned(),
-        user: None,
-        memory: None,
-        milli_cpus: None,
-        pids: None,
-        quotas: Quotas::default(),
-        network: SandboxNetwork::None,
-        loopback_names: Vec::new(),
-        variables: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        settings: SessionSettings::default(),
-    };
-    engine.start(&request, &NoLog).await.unwrap()
+    engine.start(&SessionRequest::of_image(image), &NoLog).await.unwrap()
 }
 
 pub(crate) async fn prints(session: &dyn SandboxSession, text: &str) -> String {

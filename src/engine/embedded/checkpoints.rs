@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::checkpoint::{self, Checkpoint};
+use crate::engine::checkpoint::{self, Checkpoint, REPOSITORY};
 use crate::engine::{EngineError, Result};
 use crate::file_lock::FileLock;
 use crate::key::DiffId;
@@ -31,6 +31,16 @@ pub(super) const MARK: char = 'k';
 
 /// How many layers of checkpoints lie on each other: what is below then becomes one layer.
 const DEEPEST: usize = 32;
+
+/// Returns the id of the checkpoint that a reference names.
+fn id_of(reference: &str) -> Option<&str> {
+    let id = reference.strip_prefix(REPOSITORY)?.strip_prefix(':')?;
+    is_id(id).then_some(id)
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
 
 /// What is known of a checkpoint.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -106,16 +116,22 @@ impl Checkpoints {
 
     /// Reads the record of the checkpoint that a reference names.
     fn find(&self, reference: &str) -> Result<Option<(PathBuf, Record)>> {
-        let Some(id) = checkpoint::id_of(reference) else { return Ok(None) };
+        let Some(id) = id_of(reference) else { return Ok(None) };
         let path = self.path(id);
-        let text = match fs::read(&path) {
+        let record = self.read(&path)?.filter(|record| !record.removed);
+        Ok(record.map(|record| (path, record)))
+    }
+
+    /// Reads a record; `None` where there is none. What a damaged one, or that of another imgforge, stands
+    /// on is not known: nothing is collected until it is gone.
+    fn read(&self, path: &Path) -> Result<Option<Record>> {
+        let text = match fs::read(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(file_error("read of a checkpoint", &path)(error)),
+            Err(error) => return Err(file_error("read of a checkpoint", path)(error)),
         };
-        let record: Record = serde_json::from_slice(&text)
-            .map_err(|error| file_error("read of a checkpoint", &path)(error.into()))?;
-        Ok((!record.removed).then_some((path, record)))
+        let record = serde_json::from_slice(&text);
+        record.map(Some).map_err(|error| file_error("read of a checkpoint", path)(error.into()))
     }
 
     fn write(&self, path: &Path, record: &Record) -> Result<()> {
@@ -132,12 +148,13 @@ impl Checkpoints {
             Err(error) => return Err(failed(error)),
         };
         let mut found = Vec::new();
-        for entry in entries.flatten() {
-            // One that is being removed is none.
-            let Ok(text) = fs::read(entry.path()) else { continue };
-            if let Ok(record) = serde_json::from_slice(&text) {
-                found.push((entry.path(), record));
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let id = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json"));
+            if !id.is_some_and(is_id) {
+                continue;
             }
+            // None was removed meanwhile.
+            found.extend(self.read(&path)?.map(|record| (path, record)));
         }
         Ok(found)
     }
@@ -292,5 +309,23 @@ impl EmbeddedEngine {
     /// Removes a checkpoint by its name; tells whether there was one.
     pub(super) fn remove_checkpoint(&self, reference: &str) -> Result<bool> {
         self.checkpoints.forget(reference)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_named_by_its_id() {
+        let checkpoint = Checkpoint::on("debian:12");
+        assert_eq!(id_of(checkpoint.reference().as_str()), Some(&*checkpoint.id));
+        for other in [
+            "imgforge/checkpoint",
+            "imgforge/checkpoint:latest",
+            "a/imgforge/checkpoint:0123456789ab",
+        ] {
+            assert_eq!(id_of(other), None, "{other}");
+        }
     }
 }

@@ -548,6 +548,10 @@ impl SandboxSession for Session {
         let (inner, aside) = self.checkpoints.aside()?;
         let layer = std::mem::take(&mut making.layer);
         let answer = self.ask(&SessionOperation::Checkpoint { aside: inner, layer }, "").await;
+        if matches!(answer, Err(EngineError::Transient { .. })) {
+            // Whoever held the processes may have been killed over it.
+            let _ = self.signal_all(libc::SIGCONT).await;
+        }
         tokio::task::block_in_place(|| {
             self.checkpoints.remove_aside(&aside);
             match answer? {

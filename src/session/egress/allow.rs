@@ -110,11 +110,21 @@ impl AllowList {
     /// Returns what permits a port of a host.
     fn of(&self, host: &str, port: u16) -> impl Iterator<Item = &Allowed> {
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let is_address = is_address(&host);
         self.0.iter().filter(move |allowed| {
             let has_port = allowed.port.map_or(PORTS.contains(&port), |own| own == port);
-            has_port && allowed.host.matches(&host)
+            has_port && !is_address && allowed.host.matches(&host)
         })
     }
+}
+
+/// Tells whether a host is an address in any form that a program may take for one, such as `127.1`,
+/// `2130706433` and `0x7f000001`: no pattern is meant for such.
+fn is_address(host: &str) -> bool {
+    let last = host.rsplit('.').next().unwrap_or_default();
+    host.contains(':')
+        || last.starts_with("0x")
+        || !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -144,6 +154,10 @@ mod tests {
             assert_eq!(list.permits(host, port), permitted, "{host}:{port}");
         }
         assert!(!AllowList::default().permits("pypi.org", 443));
+        let all = super::AllowList::from(vec!["*".parse().unwrap()]);
+        assert!(all.permits("pypi.org", 443) && all.permits("mirror3", 80));
+        let addresses = ["10.0.0.1", "127.1", "2130706433", "0x7f000001", "[::1]", "10.0.0.1."];
+        assert!(addresses.iter().all(|address| !all.permits(address, 80)));
         assert!(list.names("pypi.org", 443) && list.names("MIRROR", 8080));
         assert!(!list.names("files.pythonhosted.org", 443) && !list.names("mirror", 443));
     }

@@ -14,6 +14,14 @@ const STANDING: Duration = Duration::from_secs(2);
 
 /// Does something while no process of a container runs. One that was held before stays so.
 pub(super) fn meanwhile<T>(first: Pid, work: impl FnOnce() -> T) -> Result<T, Failure> {
+    if !crate::owner::proc_is_ours() {
+        // Numbers of another namespace are other processes here: nobody is told from those that were held
+        // before.
+        processes::signal_all(first, libc::SIGSTOP)?;
+        let done = work();
+        processes::signal_all(first, libc::SIGCONT)?;
+        return Ok(done);
+    }
     let namespace = processes::namespace(first)?;
     let before: HashSet<Pid> = of_namespace(&namespace)
         .into_iter()
@@ -36,10 +44,6 @@ pub(super) fn meanwhile<T>(first: Pid, work: impl FnOnce() -> T) -> Result<T, Fa
     // Children before those who wait for them: a shell reports one that it finds held.
     let mut held: Vec<Pid> = of_namespace(&namespace).into_iter().map(pid).collect();
     held.sort_by_key(|pid| std::cmp::Reverse(pid.as_raw_nonzero()));
-    if held.is_empty() {
-        // `/proc` is that of other processes: nobody is told from those that were held before.
-        processes::signal_all(first, libc::SIGCONT)?;
-    }
     for pid in held.into_iter().filter(|pid| !before.contains(pid)) {
         // One may have been killed.
         let _ = kill_process(pid, Signal::CONT);

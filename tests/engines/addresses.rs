@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::common::{Log, on_every_engine};
 use crate::needs::{NotHere, not_here};
 use crate::sandbox::sandbox;
+use crate::scratch::Scratch;
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -131,7 +132,7 @@ fn an_engine_behind_tls_is_used_with_the_certificates_of_the_docker_command() {
         let authority = authority();
         let server = signed(&authority, Some("127.0.0.1"));
         let address = listen(socket, &server, Some(&authority)).await;
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Scratch::new();
         write(directory.path(), &authority.pem(), Some(&signed(&authority, None)));
         let engine = connect(&address, directory.path(), &bench.owner).await.unwrap();
         // A build holds a session beside its request.
@@ -163,7 +164,7 @@ fn what_is_wrong_with_the_certificates_is_told_by_its_kind() {
         let (client, foreign) = (signed(&authority, None), signed(&stranger, None));
         let server = signed(&authority, Some("127.0.0.1"));
         let address = listen(socket, &server, Some(&authority)).await;
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Scratch::new();
         let path = directory.path();
 
         let error = refusal(&address, path).await;
@@ -218,7 +219,7 @@ fn a_certificate_that_signed_itself_is_trusted_where_it_is_named_and_until_it_en
         let Some(socket) = bench.socket() else {
             return not_here(NotHere::OtherEngine);
         };
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Scratch::new();
         let server = signed_itself(4000);
         let address = listen(socket, &server, None).await;
         write(directory.path(), &server.cert.pem(), None);

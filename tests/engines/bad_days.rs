@@ -10,6 +10,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::common::{Log, on_every_engine};
 use crate::needs::{NotHere, not_here};
+use crate::scratch::Scratch;
 
 async fn connect(socket: &Path) -> Result<DockerEngine, EngineError> {
     let address = format!("unix://{}", socket.display());
@@ -32,7 +33,7 @@ fn answer(socket: &Path, body: &'static str) {
 
 #[tokio::test]
 async fn an_engine_that_is_too_old_says_which_version_it_speaks() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Scratch::new();
     let socket = directory.path().join("old.sock");
     answer(&socket, r#"{"Version":"1.13.1","ApiVersion":"1.26"}"#);
     let Err(error) = connect(&socket).await else { panic!("connected") };
@@ -41,7 +42,7 @@ async fn an_engine_that_is_too_old_says_which_version_it_speaks() {
 
 #[tokio::test]
 async fn a_socket_that_nobody_listens_on_is_unreachable() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Scratch::new();
     let socket = directory.path().join("dead.sock");
     drop(UnixListener::bind(&socket).unwrap());
     let Err(error) = connect(&socket).await else { panic!("connected") };
@@ -51,7 +52,7 @@ async fn a_socket_that_nobody_listens_on_is_unreachable() {
 
 #[tokio::test]
 async fn podman_is_refused_by_what_it_says_of_itself() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Scratch::new();
     let socket = directory.path().join("podman.sock");
     answer(
         &socket,
@@ -67,7 +68,7 @@ async fn podman_is_refused_by_what_it_says_of_itself() {
 
 #[tokio::test]
 async fn something_that_is_no_engine_is_unreachable() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Scratch::new();
     let socket = directory.path().join("other.sock");
     answer(&socket, "<html>");
     let Err(error) = connect(&socket).await else { panic!("connected") };
@@ -81,7 +82,7 @@ fn a_connection_that_ends_under_a_script_is_no_end_of_it() {
         let Some(engine) = bench.socket().map(str::to_owned) else {
             return not_here(NotHere::OtherEngine);
         };
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Scratch::new();
         let socket = directory.path().join("proxy.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let (cut, _) = tokio::sync::broadcast::channel::<()>(1);
@@ -127,7 +128,7 @@ fn a_connection_that_breaks_in_a_build_is_worth_another_try() {
         let Some(engine) = bench.socket().map(str::to_owned) else {
             return not_here(NotHere::OtherEngine);
         };
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Scratch::new();
         let socket = directory.path().join("proxy.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let proxy = tokio::spawn(async move {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use imgforge::engine::EngineError;
 
 use crate::common::{Log, file, is_running, on_every_engine};
+use crate::scratch::Scratch;
 
 #[test]
 #[ignore = "needs an engine"]
@@ -261,7 +262,7 @@ fn a_dockerfile_with_stages_mounts_and_secrets_is_built() {
         let mut packed = file("in.tar.gz", "");
         packed.bytes = archive.into_inner().unwrap().finish().unwrap();
         request.context.push(packed);
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new();
         std::fs::write(dir.path().join("secret"), "hidden").unwrap();
         request.host.secrets.insert("token".to_owned(), dir.path().join("secret"));
         let log = Log::default();

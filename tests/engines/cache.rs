@@ -9,6 +9,7 @@ use imgforge::key::{DiffId, Digest};
 
 use crate::common::{Log, layer, on_every_engine};
 use crate::needs::{NotHere, not_here};
+use crate::scratch::Scratch;
 
 /// Keeps the digests of the layers that it got.
 #[derive(Default)]
@@ -31,7 +32,7 @@ impl LayerConsumer for Digests {
 #[ignore = "needs an engine"]
 fn the_layers_of_images_are_given_with_their_bytes_and_their_room() {
     on_every_engine(|bench| async move {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = Scratch::new();
         let mut images = Vec::new();
         for name in ["one", "two"] {
             let text = name.repeat(20_000);

@@ -12,11 +12,11 @@ use imgforge::engine::{
     Quotas, Runner as _,
 };
 use imgforge::key::Digest;
-use imgforge::owner::Liveness;
 use imgforge::platform::Platform;
 
 use crate::common::{Log, base, dead, helper, is_running, is_under_test, on_every_engine};
 use crate::needs::{self, NotHere, is_root, not_here};
+use crate::scratch::Scratch;
 
 fn settings(state: &Path, storage: Option<Storage>) -> Settings {
     Settings {
@@ -41,15 +41,9 @@ where
     if !is_under_test("embedded") {
         return not_here(NotHere::OtherEngine);
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Scratch::new();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(test(dir.path().to_owned()));
-    // What containers made may belong to other ids.
-    let _ = runtime.block_on(async {
-        let state = dir.path().join("state");
-        let engine = EmbeddedEngine::open(settings(&state, Some(Storage::Copy))).await?;
-        engine.remove_scratch(&|_, _| Liveness::Dead).await
-    });
 }
 
 /// An entry of a layer.
@@ -672,7 +666,7 @@ fn live_here(wanted: &str) {
 
 /// Runs the test above where `prepare` made the state directory, in a mount namespace of its own.
 fn live(prepare: &str, wanted: &str) -> String {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Scratch::new();
     // In a user namespace of its own root is as a plain user, who meets its limits.
     let root = is_root() && wanted != "confined";
     let mut command = Command::new("unshare");

@@ -10,6 +10,7 @@ use imgforge::platform::Platform;
 use crate::common::{Log, is_under_test, layer, on_every_engine};
 use crate::embedded::open;
 use crate::needs::{NotHere, is_root, not_here, program};
+use crate::scratch::Scratch;
 use crate::transfer::Registry;
 
 /// Runs a program that has to succeed; returns what it prints.
@@ -79,7 +80,7 @@ fn what_docker_pushes_is_pulled_with_the_same_files() {
         request.tags.push(name.clone());
         bench.engine.build(&request, &Log::default()).await.unwrap();
         bench.engine.push(&name.parse().unwrap(), &[], &Log::default()).await.unwrap();
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new();
         let embedded = open(dir.path(), None).await;
         let pulled = embedded
             .pull(&name.parse().unwrap(), &bench.base.platform, &Log::default())
@@ -128,7 +129,7 @@ fn a_damaged_blob_is_pulled_again_where_a_registry_has_it() {
             return not_here(NotHere::OtherEngine);
         }
         let registry = Registry::start(None).await;
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new();
         let name = publish(dir.path(), &registry).await;
         let state = dir.path().join("state");
         let engine = open(&state, None).await;
@@ -165,7 +166,7 @@ fn a_pull_goes_on_where_it_broke_off() {
             return not_here(NotHere::OtherEngine);
         }
         let registry = Registry::start(None).await;
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new();
         let name = publish(dir.path(), &registry).await;
         let state = dir.path().join("state");
         let engine = open(&state, None).await;

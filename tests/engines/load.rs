@@ -4,12 +4,13 @@ use imgforge::engine::EngineError;
 use imgforge::key::Digest;
 
 use crate::common::{layer, on_every_engine};
+use crate::scratch::Scratch;
 
 #[test]
 #[ignore = "needs an engine"]
 fn a_loaded_layer_is_one_more_on_its_parent_and_its_files_are_there() {
     on_every_engine(|bench| async move {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new();
         let file = layer(dir.path(), &[("testbed/a.txt", "hello\n"), ("usr/.wh.games", "")]);
         let request = bench.layer(&bench.base, Some(file.clone()), "one");
         let image = bench.engine.load(&request).await.unwrap();
@@ -33,7 +34,7 @@ fn a_loaded_layer_is_one_more_on_its_parent_and_its_files_are_there() {
 #[ignore = "needs an engine"]
 fn equal_requests_give_one_image_and_layers_stack() {
     on_every_engine(|bench| async move {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new();
         let lower = layer(dir.path(), &[("a", "1"), ("b", "1")]);
         let upper = layer(dir.path(), &[("b", "2")]);
         let lower = bench.layer(&bench.base, Some(lower), "lower");
@@ -54,7 +55,7 @@ fn equal_requests_give_one_image_and_layers_stack() {
 #[ignore = "needs an engine"]
 fn a_name_moves_to_the_image_that_was_loaded_last() {
     on_every_engine(|bench| async move {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new();
         let first = bench.layer(&bench.base, Some(layer(dir.path(), &[("a", "1")])), "name");
         let second = bench.layer(&bench.base, Some(layer(dir.path(), &[("a", "2")])), "name");
         let first = bench.engine.load(&first).await.unwrap();
@@ -72,7 +73,7 @@ fn a_name_moves_to_the_image_that_was_loaded_last() {
 #[ignore = "needs an engine"]
 fn an_image_that_several_remove_at_once_is_gone_and_nobody_fails() {
     on_every_engine(|bench| async move {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new();
         for round in ["1", "2", "3", "4", "5"] {
             let file = layer(dir.path(), &[("round", round)]);
             let request = bench.layer(&bench.base, Some(file), "at-once");
@@ -94,7 +95,7 @@ fn an_image_that_several_remove_at_once_is_gone_and_nobody_fails() {
 #[ignore = "needs an engine"]
 fn images_are_listed_while_others_go() {
     on_every_engine(|bench| async move {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new();
         let mut ids = Vec::new();
         for number in 0..12 {
             let file = layer(dir.path(), &[("number", &number.to_string())]);
@@ -120,7 +121,7 @@ fn images_are_listed_while_others_go() {
 #[ignore = "needs an engine"]
 fn a_parent_that_the_engine_does_not_have_is_named_and_nothing_is_left() {
     on_every_engine(|bench| async move {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new();
         let mut parent = bench.base.clone();
         parent.id = Digest::of("no image").into();
         parent.tags = vec!["imgforge/env:gone".to_owned()];
@@ -137,7 +138,7 @@ fn a_parent_that_the_engine_does_not_have_is_named_and_nothing_is_left() {
 #[ignore = "needs an engine"]
 fn a_layer_that_is_not_what_it_says_is_refused_and_nothing_is_left() {
     on_every_engine(|bench| async move {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new();
         let mut file = layer(dir.path(), &[("a", "1")]);
         file.diff_id = Digest::of("something else");
         let request = bench.layer(&bench.base, Some(file), "wrong");
@@ -151,7 +152,7 @@ fn a_layer_that_is_not_what_it_says_is_refused_and_nothing_is_left() {
 #[ignore = "needs an engine"]
 fn a_layer_file_that_is_gone_is_named() {
     on_every_engine(|bench| async move {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new();
         let file = layer(dir.path(), &[("a", "1")]);
         std::fs::remove_file(&file.path).unwrap();
         let request = bench.layer(&bench.base, Some(file.clone()), "none");
@@ -165,7 +166,7 @@ fn a_layer_file_that_is_gone_is_named() {
 #[ignore = "needs an engine"]
 fn loads_at_once_do_not_disturb_each_other() {
     on_every_engine(|bench| async move {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new();
         let loads = (0..6).map(|number| {
             let text = (number / 2).to_string();
             let file = layer(dir.path(), &[("a", &text)]);

@@ -24,6 +24,7 @@ mod platform;
 mod quotas;
 mod run;
 mod sandbox;
+mod scratch;
 mod session;
 mod session_bad_days;
 mod session_command;

@@ -4,6 +4,7 @@ use imgforge::engine::{EngineError, Image, ImageConfig, LayerRequest};
 use imgforge::platform::Platform;
 
 use crate::common::{Bench, Log, layer, on_every_engine};
+use crate::scratch::Scratch;
 use crate::transfer::Registry;
 
 /// The platform that the engines under test are not.
@@ -14,7 +15,7 @@ fn other(bench: &Bench) -> Platform {
 
 /// Makes an image of one file for a platform.
 async fn make(bench: &Bench, platform: &Platform, tag: &str) -> Image {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Scratch::new();
     let request = LayerRequest {
         parent: Image { platform: platform.to_owned(), ..Image::default() },
         layers: vec![layer(dir.path(), &[("file", tag)])],
@@ -71,7 +72,7 @@ fn a_build_for_a_platform_does_not_stand_on_another() {
             bench.engine.build(&bench.build(&text, "x"), &Log::default()).await.unwrap_err();
         assert!(is_other(&error, &other, &native), "{error:?}");
         // Nor are layers under a platform that is not theirs.
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new();
         let parent = Image { platform: native.clone(), ..foreign };
         let request = bench.layer(&parent, Some(layer(dir.path(), &[("more", "")])), "x");
         let error = bench.engine.load(&request).await.unwrap_err();

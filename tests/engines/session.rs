@@ -20,6 +20,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::common::{Bench, Log, is_running, on_every_engine, on_every_engine_and_the_fake};
 use crate::sandbox::sandbox;
+use crate::scratch::Scratch;
 
 type Session = Box<dyn SandboxSession>;
 
@@ -387,7 +388,7 @@ fn an_output_that_is_too_long_is_cut_and_the_count_is_told() {
         let ran = run(&**session, &request, Keep::HeadTail(100)).await.unwrap();
         assert!(out(&ran).starts_with("1\n2\n") && out(&ran).ends_with("\n100000\n"));
         assert_eq!(ran.out.dropped, all - 100);
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new();
         let path = dir.path().join("all");
         let spilled = Capture::new(Keep::Tail(10)).with_spill(&path).unwrap();
         session.exec(&request, &spilled, &NoLog).await.unwrap();
@@ -956,7 +957,7 @@ fn a_directory_that_is_missing_is_told_unless_it_is_to_be_made() {
 fn links_lead_nowhere_but_into_the_container() {
     on_every_engine(|bench| async move {
         let session = start(&bench).await;
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new();
         let outside = dir.path().join("outside");
         std::fs::write(&outside, "host").unwrap();
         shell(

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::common::{Bench, helper, is_running, on_every_engine};
+use crate::scratch::Scratch;
 
 /// The command line of one engine, with a state directory of its own where that is possible.
 struct Cli {
@@ -16,12 +17,12 @@ struct Cli {
     host: Option<String>,
     state: PathBuf,
     image: String,
-    dir: tempfile::TempDir,
+    dir: Scratch,
 }
 
 impl Cli {
     fn of(bench: &Bench) -> Cli {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new();
         let state = bench.state().map_or(dir.path().join("state"), Path::to_owned);
         let host = bench.address().map(str::to_owned);
         let engine = if host.is_some() { "docker" } else { "embedded" };

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::common::{Bench, Log, file, on_every_engine};
+use crate::scratch::Scratch;
 
 /// A published name, as the benchmark spells it.
 const PUBLISHED: &str = "swebench/sweb.eval.x86_64.pallets_1776_flask-4045:latest";
@@ -23,13 +24,13 @@ const HTPASSWD: &str = "me:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYU
 pub(crate) struct Registry {
     process: Child,
     port: u16,
-    _directory: tempfile::TempDir,
+    _directory: Scratch,
 }
 
 impl Registry {
     /// Starts one, for all or for the users of a file.
     pub(crate) async fn start(htpasswd: Option<&str>) -> Registry {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Scratch::new();
         let port = free_port().await;
         let mut config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
@@ -206,7 +207,7 @@ fn credentials_come_from_dockers_configuration() {
     on_every_engine(|bench| async move {
         let registry = Registry::start(Some(HTPASSWD)).await;
         let name = registry.name(PUBLISHED);
-        let config = tempfile::tempdir().unwrap();
+        let config = Scratch::new();
         let path = config.path().join("config.json");
         let server = format!("127.0.0.1:{}", registry.port);
         let engine = bench.with_credentials(config.path()).await;

@@ -86,12 +86,15 @@ macro_rules! hex_newtype {
     ($name:ident) => {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&hex::encode(self.0))
+                // Keys are written for each node of a plan: `hex::encode` pushes single characters.
+                let mut digits = [0; 64];
+                hex::encode_to_slice(self.0, &mut digits).expect("two digits a byte");
+                f.write_str(str::from_utf8(&digits).expect("digits are ASCII"))
             }
         }
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!(stringify!($name), "({})"), hex::encode(self.0))
+                write!(f, concat!(stringify!($name), "({})"), self)
             }
         }
         impl FromStr for $name {

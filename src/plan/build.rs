@@ -28,6 +28,7 @@ pub struct Planner<'a> {
     by_key: HashMap<Key, NodeIndex>,
     ids: HashMap<String, NodeIndex>,
     environments: HashMap<(String, String, String), (Arc<Environment>, NodeIndex)>,
+    bases: Vec<PlannedBase>,
     targets: Vec<Target>,
 }
 
@@ -46,6 +47,7 @@ impl<'a> Planner<'a> {
             by_key: HashMap::new(),
             ids: HashMap::new(),
             environments: HashMap::new(),
+            bases: Vec::new(),
             targets: Vec::new(),
         }
     }
@@ -218,22 +220,13 @@ impl<'a> Planner<'a> {
             &instance.version,
             Some(instance),
         )?);
-        let platform = self.options.platform.clone();
-        let identity = |reference: &str| self.base_identities.get(reference).cloned();
-        let base = BaseRecipe::new(&environment.base, &platform, &identity);
-        let id = format!("base:{}", base.name);
-        let made = |(reference, identity): (&String, &Option<String>)| {
-            let what = identity.as_deref()?.strip_prefix(BOOTSTRAPPED)?;
-            Some(format!("`{reference}` is {what}"))
-        };
-        let notes = base.from.iter().filter_map(made).collect();
-        let said = base.python().map(str::to_owned);
-        let base = self.node(Draft { id, notes, ..Draft::new(Recipe::Base(base), None) });
+        let (base, said) = self.base(&environment);
         if self.options.up_to == Kind::Base {
             self.environments.insert(found, (environment.clone(), base));
             return Ok((environment, base));
         }
-        let env = EnvRecipe::new(&environment, self.graph[base].key, setup_commit, &platform)
+        let platform = &self.options.platform;
+        let env = EnvRecipe::new(&environment, self.graph[base].key, setup_commit, platform)
             .with_python(said.as_deref());
         let mut notes = environment.notes.clone();
         notes.extend(env.stand_in());
@@ -244,6 +237,28 @@ impl<'a> Planner<'a> {
         let node = self.node(Draft { id, notes, ..Draft::new(Recipe::Env(env), Some(base)) });
         self.environments.insert(found, (environment.clone(), node));
         Ok((environment, node))
+    }
+
+    /// Returns the node of an environment's base, and the Python that its images say they have. Many
+    /// environments stand on few bases: each is read once.
+    fn base(&mut self, environment: &Arc<Environment>) -> (NodeIndex, Option<String>) {
+        let known = |planned: &&PlannedBase| planned.environment.base == environment.base;
+        if let Some(planned) = self.bases.iter().find(known) {
+            return (planned.node, planned.python.clone());
+        }
+        let identity = |reference: &str| self.base_identities.get(reference).cloned();
+        let recipe = BaseRecipe::new(&environment.base, &self.options.platform, &identity);
+        let id = format!("base:{}", recipe.name);
+        let made = |(reference, identity): (&String, &Option<String>)| {
+            let what = identity.as_deref()?.strip_prefix(BOOTSTRAPPED)?;
+            Some(format!("`{reference}` is {what}"))
+        };
+        let notes = recipe.from.iter().filter_map(made).collect();
+        let python = recipe.python().map(str::to_owned);
+        let node = self.node(Draft { id, notes, ..Draft::new(Recipe::Base(recipe), None) });
+        let environment = environment.clone();
+        self.bases.push(PlannedBase { environment, node, python: python.clone() });
+        (node, python)
     }
 
     /// Returns the node of a draft, new or not: equal keys are one node, whatever they are called.
@@ -275,6 +290,15 @@ impl<'a> Planner<'a> {
         self.ids.insert(id, index);
         index
     }
+}
+
+/// A base that has its node.
+struct PlannedBase {
+    /// The first environment that stands on it.
+    environment: Arc<Environment>,
+    node: NodeIndex,
+    /// The Python that its images say they have.
+    python: Option<String>,
 }
 
 /// A node before its key is known.

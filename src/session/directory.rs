@@ -236,9 +236,7 @@ impl Directory {
         let mut found = Vec::new();
         for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
             let lives = !is_free(&path);
-            let record = fs::read(path.join(RECORD)).ok();
-            let record = record.and_then(|text| serde_json::from_slice(&text).ok());
-            match record {
+            match read_record(&path) {
                 Some(record) if lives => found.push(record),
                 Some(SessionRecord { ended: Some(ended), .. })
                     if jiff::Timestamp::now().duration_since(ended.at) > REMEMBERED =>
@@ -256,6 +254,13 @@ impl Directory {
     /// Finds the session that a name, an id or the beginning of an id means. One that lives comes before
     /// one that has ended.
     pub fn find(&self, text: &str) -> Result<SessionRecord> {
+        // Of many sessions only this one is read.
+        if text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let path = self.0.join(text);
+            if let Some(record) = read_record(&path).filter(|_| !is_free(&path)) {
+                return Ok(record);
+            }
+        }
         let all = self.list()?;
         let named = |one: &&SessionRecord| one.name.as_deref() == Some(text) || one.id == text;
         let found = all.iter().filter(named).max_by_key(|one| one.ended.is_none());
@@ -295,10 +300,19 @@ impl Directory {
         connected.map_err(io_error(&path.join(SOCKET)))
     }
 
+    /// Tells whether the host of a session is there.
+    pub fn lives(&self, record: &SessionRecord) -> bool {
+        !is_free(&self.0.join(&record.id))
+    }
+
     /// Forgets a session that has ended.
     pub fn forget(&self, record: &SessionRecord) -> Result<()> {
         remove(&self.0.join(&record.id))
     }
+}
+
+fn read_record(path: &Path) -> Option<SessionRecord> {
+    serde_json::from_slice(&fs::read(path.join(RECORD)).ok()?).ok()
 }
 
 /// Tells whether nobody holds the lock of a session.

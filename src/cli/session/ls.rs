@@ -1,7 +1,10 @@
 //! `imgforge session ls`, `ps` and `stop`.
 
+use std::time::{Duration, Instant};
+
 use anyhow::anyhow;
 use clap::Args;
+use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 
 use crate::cli::out::{errln, out, outln};
@@ -13,6 +16,15 @@ use crate::session::rpc::RemoteSession;
 use super::super::{CommandResult, Error, Exit, Global, open, render};
 use super::checkpoint::listed;
 use super::{chain, directory, failed, found, not_found};
+
+/// How many sessions are ended at once.
+const AT_ONCE: usize = 16;
+
+/// How long the host of a session may take to go after its session.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often it is looked at meanwhile.
+const TICK: Duration = Duration::from_millis(2);
 
 /// Arguments of `session ls`.
 #[derive(Debug, Args)]
@@ -198,8 +210,10 @@ pub(super) async fn stop(global: &Global, args: StopArgs) -> CommandResult {
         }
     };
     let (mut failures, mut ended) = (0, Vec::new());
-    for record in &records {
-        match stop_one(global, record).await {
+    let stops = stream::iter(&records).map(async |record| (record, stop_one(global, record).await));
+    let mut stopped = stops.buffered(AT_ONCE);
+    while let Some((record, done)) = stopped.next().await {
+        match done {
             Ok(()) if global.json => ended.push(&record.id),
             Ok(()) if !global.quiet => outln!("{}", record.id),
             Ok(()) => {}
@@ -227,11 +241,14 @@ async fn stop_one(global: &Global, record: &SessionRecord) -> Result<(), Error> 
     let stream = directory.connect(record).await.map_err(not_found)?;
     let session = RemoteSession::connect(stream).await.map_err(open::engine_failure)?;
     session.stop().await.map_err(open::engine_failure)?;
-    // Its host goes a moment later, and takes the name along.
-    for _ in 0..100 {
-        match directory.list().map_err(not_found)?.iter().any(|one| one.id == record.id) {
+    // Its host waits for its clients to go.
+    drop(session);
+    // It goes a moment later, and takes the name along.
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        match directory.lives(record) {
             false => return Ok(()),
-            true => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            true => tokio::time::sleep(TICK).await,
         }
     }
     Err(Error::environment(anyhow!("the process that keeps it, {}, does not end", record.host)))

@@ -1,20 +1,26 @@
 //! A session that its keeper can start anew, and that stays the same one for whoever uses it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::engine::{
-    Checkpoint, EngineError, LogSink, NoLog, Result, Runner, SandboxSession, SessionEnd,
+    Checkpoint, Engine, EngineError, LogSink, NoLog, Result, SandboxSession, SessionEnd,
     SessionRequest,
 };
 
-use super::egress::{self, Egress};
+use super::directory::DirectoryError;
+use super::egress::{self, AllowList, Egress};
 
 /// A container that was started, and where it asks for its way out.
 type Started = (Arc<dyn SandboxSession>, Option<TcpListener>);
+
+/// Writes down that a checkpoint was made, with the hosts that its session may reach, where it has a way
+/// out.
+pub type Remember =
+    dyn Fn(&Checkpoint, Option<AllowList>) -> std::result::Result<(), DirectoryError> + Send + Sync;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -37,7 +43,9 @@ pub struct Kept {
     /// How many containers it had.
     count: watch::Sender<u64>,
     /// What starts a container for it, and how the first was started.
-    starter: Option<(Arc<dyn Runner>, SessionRequest)>,
+    starter: Option<(Arc<dyn Engine>, SessionRequest)>,
+    /// What writes down its checkpoints.
+    remember: OnceLock<Box<Remember>>,
     /// The way out of each container.
     egress: Option<Arc<Egress>>,
     /// What serves that in the container which it has now.
@@ -59,6 +67,7 @@ impl Kept {
             session: Mutex::new(session),
             count: watch::channel(1).0,
             starter: None,
+            remember: OnceLock::new(),
             egress: None,
             serving: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
@@ -68,18 +77,34 @@ impl Kept {
     /// Starts a session that can be started anew, with a way out where there is one. What it takes to get
     /// there goes to `log`.
     pub async fn start(
-        runner: Arc<dyn Runner>,
+        engine: Arc<dyn Engine>,
         request: SessionRequest,
         egress: Option<Arc<Egress>>,
         log: &dyn LogSink,
     ) -> Result<Kept> {
-        let session: Arc<dyn SandboxSession> = runner.start(&request, log).await?.into();
+        let session: Arc<dyn SandboxSession> = engine.start(&request, log).await?.into();
         let listener = listener(egress.as_ref(), &*session).await?;
         let mut kept = Kept::of(session);
-        kept.starter = Some((runner, request));
+        kept.starter = Some((engine, request));
         kept.egress = egress;
         kept.serve(listener);
         Ok(kept)
+    }
+
+    /// Has checkpoints written down from now on, before anybody is told of them: whoever asked for one may
+    /// be gone when it is made.
+    pub fn remember(&self, remember: Box<Remember>) {
+        // There is one keeper.
+        let _ = self.remember.set(remember);
+    }
+
+    fn note(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let Some(remember) = self.remember.get() else { return Ok(()) };
+        let allowed = self.egress.as_ref().map(|egress| egress.report().allowed);
+        remember(checkpoint, allowed).map_err(|error| EngineError::Refused {
+            action: format!("write down checkpoint `{}`", checkpoint.reference()),
+            reason: crate::causes::in_one_line(&error),
+        })
     }
 
     /// The way out of it.
@@ -103,26 +128,35 @@ impl Kept {
         locked(&self.session).clone()
     }
 
-    /// Makes a checkpoint, and goes on where it was.
+    /// Makes a checkpoint, and goes on where it was. One that cannot be written down is removed again.
     pub async fn checkpoint(&self) -> Result<Checkpoint> {
         let _turn = self.turn.lock().await;
-        self.now().checkpoint().await
+        let checkpoint = self.now().checkpoint().await?;
+        if let Err(error) = self.note(&checkpoint) {
+            if let Some((engine, _)) = &self.starter {
+                engine.remove(checkpoint.reference().as_str()).await?;
+            }
+            return Err(error);
+        }
+        Ok(checkpoint)
     }
 
     /// Makes a checkpoint, and goes on from that: nothing that ran runs any more.
     ///
     /// # Errors
     /// Where the checkpoint is made and nothing can be started from it, the session has ended. The error
-    /// names the checkpoint.
+    /// names the checkpoint; so it does where the session goes on and the checkpoint cannot be written down.
     pub async fn move_to_checkpoint(&self) -> Result<Checkpoint> {
         let _turn = self.turn.lock().await;
         // Before anything ends.
         self.starter()?;
         let checkpoint = self.now().end_as_checkpoint().await?;
+        // What the session did is in it alone: it stays, whatever happens.
+        let noted = self.note(&checkpoint);
         match self.start_anew(checkpoint.reference().as_str()).await {
             Ok(started) => {
                 self.replace(started);
-                Ok(checkpoint)
+                noted.map(|()| checkpoint)
             }
             Err(error) => Err(EngineError::Refused {
                 action: format!("go on from checkpoint `{}`", checkpoint.id),
@@ -157,7 +191,7 @@ impl Kept {
         }
     }
 
-    fn starter(&self) -> Result<&(Arc<dyn Runner>, SessionRequest)> {
+    fn starter(&self) -> Result<&(Arc<dyn Engine>, SessionRequest)> {
         self.starter.as_ref().ok_or_else(|| EngineError::Unsupported {
             engine: self.now().engine(),
             action: "start a session anew",
@@ -166,9 +200,9 @@ impl Kept {
     }
 
     async fn start_anew(&self, image: &str) -> Result<Started> {
-        let (runner, request) = self.starter()?;
+        let (engine, request) = self.starter()?;
         let request = SessionRequest { image: image.to_owned(), ..request.clone() };
-        let session: Arc<dyn SandboxSession> = runner.start(&request, &NoLog).await?.into();
+        let session: Arc<dyn SandboxSession> = engine.start(&request, &NoLog).await?.into();
         let listener = listener(self.egress.as_ref(), &*session).await?;
         Ok((session, listener))
     }

@@ -16,6 +16,6 @@ mod shell;
 
 pub use capture::{Capture, Captured, Keep, Run, run};
 pub use host::{Lifetime, keep};
-pub use kept::Kept;
+pub use kept::{Kept, Remember};
 pub use ports::{NoPort, Publish};
 pub use shell::{Shell, ShellEnd, ShellOptions};

@@ -13,11 +13,10 @@ use crate::forge::EngineChoice;
 use crate::session::checkpoints::{CheckpointDirectory, CheckpointRecord};
 use crate::session::directory::{DirectoryError, SessionRecord};
 use crate::session::order::SessionOrder;
-use crate::session::rpc::RemoteSession;
 
 use super::super::{CommandResult, Error, Exit, Global, open, render};
 use super::launch::launch;
-use super::{chain, directory, failed, found, not_found};
+use super::{chain, failed, found, not_found};
 
 /// Arguments of `session checkpoint`.
 #[derive(Debug, Args)]
@@ -83,7 +82,7 @@ pub(super) async fn checkpoint(global: &Global, args: CheckpointArgs) -> Command
         true => session.move_to_checkpoint().await,
         false => session.checkpoint().await,
     };
-    let checkpoint = keep(global, &record, &session, made.map_err(failed)?).await?;
+    let checkpoint = written(global, &made.map_err(failed)?)?;
     let milliseconds = began.elapsed().as_secs_f64() * 1000.0;
     if let Some(tag) = &args.tag {
         let engine = open::connect(&of_engine(global, record.engine)).await;
@@ -100,35 +99,9 @@ pub(super) async fn checkpoint(global: &Global, args: CheckpointArgs) -> Command
     Ok(Exit::Success)
 }
 
-/// Remembers a checkpoint of a session.
-async fn keep(
-    global: &Global,
-    session: &SessionRecord,
-    remote: &RemoteSession,
-    checkpoint: Checkpoint,
-) -> Result<CheckpointRecord, Error> {
-    let image = checkpoint.reference().to_string();
-    let mut order = directory(global).order(session).map_err(not_found)?;
-    if order.allowed.is_some() {
-        order.allowed = Some(remote.network(None).await.map_err(failed)?.allowed);
-    }
-    let record = CheckpointRecord {
-        id: checkpoint.id,
-        parent: checkpoint.parent,
-        session: session.id.clone(),
-        engine: session.engine,
-        created: jiff::Timestamp::now(),
-        order: SessionOrder { name: None, ..started_from(order, &image) },
-        image,
-    };
-    checkpoints(global).write(&record).map_err(not_found)?;
-    Ok(record)
-}
-
-/// Returns an order for a session that starts from another image.
-fn started_from(mut order: SessionOrder, image: &str) -> SessionOrder {
-    image.clone_into(&mut order.request.image);
-    order
+/// Returns what the keeper of a session has written down of a checkpoint.
+fn written(global: &Global, checkpoint: &Checkpoint) -> Result<CheckpointRecord, Error> {
+    checkpoints(global).find(&checkpoint.id).map_err(not_found)
 }
 
 /// Returns what is told of a checkpoint. Its order may have secrets.
@@ -165,9 +138,8 @@ pub(super) async fn fork(global: &Global, args: ForkArgs) -> CommandResult {
     let record = match checkpoints(global).find(&args.of) {
         Ok(record) => record,
         Err(DirectoryError::NoCheckpoint(_)) => {
-            let (session, remote) = found(global, &args.of).await?;
-            let made = remote.checkpoint().await.map_err(failed)?;
-            keep(global, &session, &remote, made).await?
+            let (_, session) = found(global, &args.of).await?;
+            written(global, &session.checkpoint().await.map_err(failed)?)?
         }
         Err(error) => return Err(not_found(error).into()),
     };

@@ -15,10 +15,11 @@ use crate::engine::{
     SessionRequest,
 };
 use crate::proxy::Proxies;
+use crate::session::checkpoints::{CheckpointDirectory, CheckpointRecord};
 use crate::session::directory::{Claim, Ended, SessionRecord, Why};
 use crate::session::egress::Egress;
 use crate::session::order::{Repository, SessionOrder};
-use crate::session::{Kept, Lifetime, Publish, keep, ports};
+use crate::session::{Kept, Lifetime, Publish, Remember, keep, ports};
 
 use super::super::{CommandResult, Error, Exit, Global, open};
 use super::{chain, directory, not_found};
@@ -135,6 +136,8 @@ async fn start(global: &Global, mut order: SessionOrder, said: &Said) -> Result<
         let listener = claim.listen().map_err(not_found)?;
         claim.write_order(&order).map_err(not_found)?;
         claim.write(&record).map_err(not_found)?;
+        let checkpoints = CheckpointDirectory::of(&open::state_dir(global));
+        kept.remember(remember(checkpoints, order, &record));
         Ok((kept, listener))
     };
     match started.await {
@@ -144,6 +147,29 @@ async fn start(global: &Global, mut order: SessionOrder, said: &Said) -> Result<
             Err(error)
         }
     }
+}
+
+/// Writes down the checkpoints of a session, with what starts another from them.
+fn remember(
+    checkpoints: CheckpointDirectory,
+    order: SessionOrder,
+    record: &SessionRecord,
+) -> Box<Remember> {
+    let (session, engine) = (record.id.clone(), record.engine);
+    Box::new(move |checkpoint, allowed| {
+        let image = checkpoint.reference().to_string();
+        let mut order = SessionOrder { name: None, allowed, ..order.clone() };
+        order.request.image.clone_from(&image);
+        checkpoints.write(&CheckpointRecord {
+            id: checkpoint.id.clone(),
+            parent: checkpoint.parent.clone(),
+            session: session.clone(),
+            engine,
+            created: jiff::Timestamp::now(),
+            order,
+            image,
+        })
+    })
 }
 
 /// Gives a session its way out, where it has one, and the authorities that this machine trusts: what

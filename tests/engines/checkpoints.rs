@@ -35,7 +35,7 @@ fn name(checkpoint: &Checkpoint) -> String {
 }
 
 /// Returns the names of layers of checkpoints that are there.
-fn layers(directory: &Path) -> Vec<String> {
+pub(crate) fn layers(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for form in std::fs::read_dir(directory.join("state/embedded")).unwrap().flatten() {
         for entry in std::fs::read_dir(form.path().join("s")).into_iter().flatten().flatten() {

@@ -17,6 +17,7 @@ use imgforge::platform::Platform;
 use crate::common::{Log, base, dead, helper, is_running, is_under_test, on_every_engine};
 use crate::needs::{self, NotHere, is_root, not_here};
 use crate::scratch::Scratch;
+use crate::session_bad_days;
 
 fn settings(state: &Path, storage: Option<Storage>) -> Settings {
     Settings {
@@ -635,6 +636,11 @@ fn live_here(wanted: &str) {
                     .output();
                 println!("full: {}", String::from_utf8_lossy(&left.unwrap().stdout));
             }
+            "session" => {
+                loaded.unwrap();
+                session_bad_days::fills_the_disk(&engine, "live:1", &state).await;
+                println!("went on");
+            }
             "confined" => {
                 loaded.unwrap();
                 std::fs::write("/proc/sys/user/max_user_namespaces", "0").unwrap();
@@ -665,7 +671,7 @@ fn live_here(wanted: &str) {
 }
 
 /// Runs the test above where `prepare` made the state directory, in a mount namespace of its own.
-fn live(prepare: &str, wanted: &str) -> String {
+pub(crate) fn live(prepare: &str, wanted: &str) -> String {
     let dir = Scratch::new();
     // In a user namespace of its own root is as a plain user, who meets its limits.
     let root = is_root() && wanted != "confined";

@@ -47,6 +47,10 @@ pub(super) fn run(
         let memory = memory.map(|limit| Memory::new(limit, started.pid));
         let caller = if request.command.is_empty() {
             started.tell_ready(requester)?;
+            // What a killed attendant leaves is waited for here: the first process of the machine may
+            // never do it.
+            rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+                .because("keep a session")?;
             Caller::Requests(Attendants::new(&request, identity, &group, started.pid))
         } else if request.ends.are_held() {
             Caller::Signals
@@ -254,6 +258,10 @@ fn watch(
             }
             Some(_) => Some(wait.map_or(memory::TICK, |wait| wait.min(memory::TICK))),
             None => wait,
+        };
+        let wait = match &caller {
+            Caller::Requests(attendants) => wait.into_iter().chain(attendants.tick(killed)).min(),
+            Caller::Waits | Caller::Signals => wait,
         };
         let wait = wait.map(|wait| Timespec::try_from(wait).expect("a wait is short"));
         let mut fds = vec![PollFd::new(&pidfd, PollFlags::IN)];

@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use rustix::thread::ThreadNameSpaceType;
@@ -29,6 +30,23 @@ use super::unpack::{Marks, extract};
 use super::{Requester, cgroup, paths, processes, root, shared_network, supervisor, usage};
 use crate::engine::Usage;
 
+/// How often it is looked for what a killed attendant left: it dies with it, or a moment later.
+const LOOKS: u32 = 100;
+
+/// The time between two looks.
+const TICK: Duration = Duration::from_millis(5);
+
+/// Returns a child of this process that has ended, and leaves it to be waited for.
+fn ended_child() -> Option<Pid> {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: `waitid` writes to the structure alone, of which every bit pattern is a value.
+    unsafe {
+        let mut child: libc::siginfo_t = std::mem::zeroed();
+        let waited = libc::waitid(libc::P_ALL, 0, &mut child, options);
+        Pid::from_raw(if waited == 0 { child.si_pid() } else { 0 })
+    }
+}
+
 /// The commands and copies under way in a session.
 pub(super) struct Attendants<'a> {
     container: &'a Container,
@@ -37,6 +55,8 @@ pub(super) struct Attendants<'a> {
     /// The container's first process.
     first: Pid,
     children: Vec<(Pid, OwnedFd)>,
+    /// How often it is looked for what a killed attendant left.
+    looks: u32,
     /// What the container changed stays when it ends.
     pub keeps: bool,
 }
@@ -49,7 +69,15 @@ impl<'a> Attendants<'a> {
         group: &'a cgroup::Group,
         first: Pid,
     ) -> Attendants<'a> {
-        Attendants { container, identity, group, first, children: Vec::new(), keeps: false }
+        Attendants {
+            container,
+            identity,
+            group,
+            first,
+            children: Vec::new(),
+            looks: 0,
+            keeps: false,
+        }
     }
 
     /// Starts the attendant of a request. A machine that has no process for it is told to whoever asks,
@@ -87,11 +115,34 @@ impl<'a> Attendants<'a> {
         self.children.iter().map(|(_, pidfd)| pidfd)
     }
 
-    /// Waits for the attendants that have ended.
+    /// Waits for the attendants that have ended, and for what those left that were killed: it is the
+    /// helper's now, and as long as nobody waits for it the container cannot end.
     pub(super) fn reap(&mut self) {
-        let lives =
-            |pid: Pid| matches!(rustix::process::waitpid(Some(pid), WaitOptions::NOHANG), Ok(None));
-        self.children.retain(|(pid, _)| lives(*pid));
+        let mut was_killed = false;
+        self.children.retain(|(pid, _)| {
+            match rustix::process::waitpid(Some(*pid), WaitOptions::NOHANG) {
+                Ok(None) => true,
+                Ok(Some((_, status))) => {
+                    was_killed |= status.signaled();
+                    false
+                }
+                Err(_) => false,
+            }
+        });
+        self.looks = if was_killed { LOOKS } else { self.looks.saturating_sub(1) };
+        while let Some(orphan) = ended_child() {
+            let is_known = self.children.iter().any(|(pid, _)| *pid == orphan);
+            if is_known || orphan == self.first {
+                break;
+            }
+            let _ = rustix::process::waitpid(Some(orphan), WaitOptions::NOHANG);
+        }
+    }
+
+    /// Returns how soon [`Attendants::reap`] is wanted again, whatever happens. A container that `ends`
+    /// may leave more.
+    pub(super) fn tick(&self, ends: bool) -> Option<Duration> {
+        (ends || self.looks > 0).then_some(TICK)
     }
 
     /// Is an attendant.

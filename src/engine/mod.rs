@@ -40,6 +40,7 @@ mod session_settings;
 mod step_mounts;
 #[cfg(test)]
 pub(crate) mod testing;
+mod tmpfs;
 mod traits;
 mod usage;
 
@@ -74,9 +75,11 @@ pub use session::{
 pub use session_end::SessionEnd;
 pub use session_settings::{
     Change, ChangeKind, FileStatus, HostBind, Process, ProcessLimit, ProcessResource,
-    SessionSettings, Tmpfs, Volume,
+    SessionSettings, Volume,
 };
 pub(crate) use step_mounts::CA_VARIABLES;
+pub use tmpfs::Tmpfs;
+pub(crate) use tmpfs::mount_target;
 pub use traits::{Builder, Engine, Images, LayerStorage, Runner};
 pub use usage::{NewLimits, Usage};
 

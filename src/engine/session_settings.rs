@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::tmpfs::Tmpfs;
+
 /// What differs from a plain session. The default differs in nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionSettings {
@@ -53,21 +55,6 @@ pub struct Volume {
     pub read_only: bool,
     /// Whether an empty one is filled with what the image has there.
     pub copies: bool,
-}
-
-/// A directory in memory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tmpfs {
-    /// An absolute path in the container; made when it is not there.
-    pub target: String,
-    /// The most that it holds, in bytes; without it half of the memory.
-    pub size: Option<u64>,
-    /// Its permissions, such as `0o1777`.
-    pub mode: u32,
-    /// Whether programs in it can be run.
-    pub executable: bool,
-    /// Whether it cannot be written.
-    pub read_only: bool,
 }
 
 /// A limit of each process.

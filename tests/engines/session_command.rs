@@ -273,12 +273,22 @@ fn a_session_that_is_read_only_writes_to_what_is_bound() {
             std::fs::write(given.join("file"), "given").unwrap();
             let binds =
                 [format!("{}:/given:ro", given.display()), format!("{}:/kept", kept.display())];
-            let id =
-                cli.start(&["--read-only", "-w", "/tmp", "--bind", &binds[0], "--bind", &binds[1]]);
-            let script = "pwd; cat /given/file; echo; for f in /given/x /kept/x /root/x; do \
-                 echo new 2>/dev/null >$f && echo wrote $f; done; true";
-            let said = cli.does(&["exec", &id, "--", "sh", "-c", script]);
-            assert_eq!(said, "/tmp\ngiven\nwrote /kept/x\n");
+            let binds = ["--read-only", "-w", "/tmp", "--bind", &binds[0], "--bind", &binds[1]];
+            let memory = ["--tmpfs", "/scratch:size=1m,mode=750,exec", "--tmpfs", "/quiet"];
+            let id = cli.start(&[&binds[..], &memory].concat());
+            let script = "pwd; cat /given/file; echo; \
+                 for f in /given/x /kept/x /root/x /scratch/x /quiet/x; do \
+                 echo new 2>/dev/null >$f && echo wrote $f; done; stat -c %a /scratch /quiet; \
+                 for d in /scratch /quiet; do cp /bin/true $d/t && $d/t && echo ran $d; done; \
+                 head -c 2M /dev/zero >/scratch/y || echo full";
+            let said = cli.run(&["exec", &id, "--", "sh", "-c", script]);
+            assert_eq!(
+                text(&said.stdout),
+                "/tmp\ngiven\nwrote /kept/x\nwrote /scratch/x\nwrote /quiet/x\n750\n1777\n\
+                 ran /scratch\nfull\n",
+                "{}",
+                text(&said.stderr)
+            );
             assert_eq!(std::fs::read_to_string(kept.join("x")).unwrap(), "new\n");
             cli.does(&["stop", &id]);
         })

@@ -7,7 +7,9 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::cli::out::outln;
-use crate::engine::{HostBind, Quotas, SandboxNetwork, SessionRequest, SessionSettings, label};
+use crate::engine::{
+    HostBind, Quotas, SandboxNetwork, SessionRequest, SessionSettings, Tmpfs, label, mount_target,
+};
 use crate::forge::LoadOptions;
 use crate::key::Kind;
 use crate::session::Publish;
@@ -70,7 +72,10 @@ pub(in crate::cli) struct StartArgs {
     /// A directory or file of this machine, as SRC:DST or SRC:DST:ro
     #[arg(long, value_name = "SRC:DST", value_parser = bind)]
     bind: Vec<HostBind>,
-    /// Let nothing be written but what is bound
+    /// A directory in memory, as PATH or PATH:OPTIONS, such as /scratch:size=64m,exec
+    #[arg(long, value_name = "PATH", value_parser = tmpfs)]
+    tmpfs: Vec<Tmpfs>,
+    /// Let nothing be written but what is bound or in memory
     #[arg(long)]
     read_only: bool,
     /// End it after this time, such as 2h
@@ -132,11 +137,18 @@ fn bind(text: &str) -> Result<HostBind, String> {
     let Some((source, target)) = rest.split_once(':') else {
         return Err(format!("`{text}` is no bind: write SRC:DST or SRC:DST:ro"));
     };
-    if !target.starts_with('/') {
-        return Err(format!("`{target}` is no absolute path of the container"));
-    }
+    let target = mount_target(target)?;
     let source = std::fs::canonicalize(source).map_err(|error| format!("`{source}`: {error}"))?;
-    Ok(HostBind { source, target: target.to_owned(), read_only })
+    Ok(HostBind { source, target, read_only })
+}
+
+/// Reads a directory in memory, as `docker run --tmpfs` takes it.
+fn tmpfs(text: &str) -> Result<Tmpfs, String> {
+    let (target, options) = text.split_once(':').unwrap_or((text, ""));
+    match Tmpfs::read(target, options)? {
+        (tmpfs, ignored) if ignored.is_empty() => Ok(tmpfs),
+        (_, ignored) => Err(format!("`{}` is no option of a directory in memory", ignored[0])),
+    }
 }
 
 /// Runs `session start`.
@@ -247,6 +259,7 @@ fn start(
         settings: SessionSettings {
             working_dir: args.workdir.clone(),
             binds: args.bind.clone(),
+            tmpfs: args.tmpfs.clone(),
             read_only: args.read_only,
             ..SessionSettings::default()
         },

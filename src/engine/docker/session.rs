@@ -24,7 +24,7 @@ use tokio_util::io::ReaderStream;
 
 use crate::engine::{
     Checkpoint, EngineError, EngineKind, Exec, ExecEnd, ExecRequest, HostBind, NoLog, Quotas,
-    Result, SandboxNetwork, SandboxSession, SessionEnd, SessionRequest, SessionSettings,
+    Result, SandboxNetwork, SandboxSession, SessionEnd, SessionRequest, SessionSettings, Tmpfs,
 };
 
 use super::DockerEngine;
@@ -136,9 +136,8 @@ impl DockerEngine {
 
 /// Refuses what a session on Docker cannot have.
 fn check(settings: &SessionSettings) -> Result<()> {
-    let SessionSettings { tmpfs, hosts, dropped_capabilities, process_limits, .. } = settings;
+    let SessionSettings { hosts, dropped_capabilities, process_limits, .. } = settings;
     let action = match () {
-        () if !tmpfs.is_empty() => "give a session directories in memory",
         () if !hosts.is_empty() => "give a session further names of hosts",
         () if *dropped_capabilities != 0 => "take capabilities from a session",
         () if !process_limits.is_empty() => "limit the processes of a session one by one",
@@ -164,6 +163,14 @@ fn settle(body: &mut ContainerCreateBody, settings: &SessionSettings) {
         format!("{}:{}:{mode}", bind.source.display(), bind.target)
     };
     host.binds = Some(settings.binds.iter().map(bind).collect());
+    let in_memory = |tmpfs: &Tmpfs| {
+        let Tmpfs { target, size, mode, executable, read_only } = tmpfs;
+        let size = size.map_or_else(String::new, |size| format!(",size={size}"));
+        let programs = if *executable { "exec" } else { "noexec" };
+        let writes = if *read_only { "ro" } else { "rw" };
+        (target.clone(), format!("mode={mode:o}{size},{programs},{writes}"))
+    };
+    host.tmpfs = Some(settings.tmpfs.iter().map(in_memory).collect());
 }
 
 /// Waits for the end of a session and tells it.

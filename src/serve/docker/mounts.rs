@@ -1,11 +1,10 @@
 //! Directories that a container asks for: of the host, in memory, and in volumes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use bollard_stubs::models::{HostConfig, Mount, MountType};
 
-use crate::engine::{HostBind, Tmpfs};
+use crate::engine::{HostBind, Tmpfs, mount_target};
 
 use super::allowed_binds::AllowedBinds;
 use super::answer::Refusal;
@@ -167,48 +166,15 @@ fn split(text: &str) -> Result<(&str, &str, &str), Refusal> {
 /// # Errors
 /// Where it is not absolute, climbs, or is `/`.
 pub(super) fn target_of(text: &str) -> Result<String, Refusal> {
-    let path = Path::new(text);
-    let climbs = path.components().any(|part| part == std::path::Component::ParentDir);
-    match path.is_absolute() && path.parent().is_some() && !climbs && !text.contains('\0') {
-        true => Ok(text.trim_end_matches('/').to_owned()),
-        false => Err(Refusal::bad(format!(
-            "invalid mount path: '{text}': it has to be absolute, and not `/`"
-        ))),
-    }
+    mount_target(text).map_err(Refusal::bad)
 }
 
 /// Reads a directory in memory with the options of `mount`.
 fn tmpfs(target: &str, options: &str, warnings: &mut Vec<String>) -> Result<Tmpfs, Refusal> {
-    let target = target_of(target)?;
-    let mut tmpfs = Tmpfs { target, size: None, mode: 0o1777, executable: false, read_only: false };
-    for option in options.split(',').filter(|option| !option.is_empty()) {
-        let wrong = || Refusal::bad(format!("invalid tmpfs option: {option:?}"));
-        match option.split_once('=') {
-            Some(("size", size)) => tmpfs.size = Some(bytes(size).ok_or_else(wrong)?),
-            Some(("mode", mode)) => {
-                tmpfs.mode = u32::from_str_radix(mode, 8).map_err(|_| wrong())?;
-            }
-            None if option == "exec" => tmpfs.executable = true,
-            None if option == "noexec" => tmpfs.executable = false,
-            None if option == "ro" => tmpfs.read_only = true,
-            None if matches!(option, "rw" | "nosuid" | "nodev" | "noatime" | "relatime") => {}
-            _ => warnings.push(format!("option `{option}` of tmpfs `{}` is ignored", tmpfs.target)),
-        }
-    }
+    let (tmpfs, ignored) = Tmpfs::read(target, options).map_err(Refusal::bad)?;
+    let warning = |option| format!("option `{option}` of tmpfs `{}` is ignored", tmpfs.target);
+    warnings.extend(ignored.into_iter().map(warning));
     Ok(tmpfs)
-}
-
-/// Reads a size such as `64m`.
-fn bytes(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let unit: u64 = match text[digits.len()..].to_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kb" => 1 << 10,
-        "m" | "mb" => 1 << 20,
-        "g" | "gb" => 1 << 30,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 fn add(mount: &Mount, allowed: &AllowedBinds, mounts: &mut Mounts) -> Result<(), Refusal> {
@@ -306,22 +272,5 @@ mod tests {
         let nothing = AllowedBinds::below(&[]);
         let text = format!("{}:/x", source.display());
         assert!(read(&host(&[text]), &nothing, &mut Vec::new()).is_err());
-    }
-
-    #[test]
-    fn options_of_a_tmpfs_are_those_of_mount() {
-        let mut warnings = Vec::new();
-        let found = tmpfs("/tmp/", "rw,exec,size=64m,mode=755,uid=3", &mut warnings).unwrap();
-        let right = Tmpfs {
-            target: "/tmp".to_owned(),
-            size: Some(64 << 20),
-            mode: 0o755,
-            executable: true,
-            read_only: false,
-        };
-        assert_eq!(found, right);
-        assert_eq!(warnings.len(), 1, "{warnings:?}");
-        assert!(tmpfs("/tmp", "size=much", &mut warnings).is_err());
-        assert!(tmpfs("tmp", "", &mut warnings).is_err());
     }
 }

@@ -99,6 +99,8 @@ pub(super) async fn run(global: &Global, args: ExecArgs) -> CommandResult {
     let end = attend(&session, &request, terminal.is_some(), signals).await;
     let end = end.map_err(|error| lost(failed(error)))?;
     if matches!(end, ExecEnd::SessionEnded(_)) {
+        // Its host waits for its clients to go.
+        drop(session);
         say_why(global, &record.id).await;
         return Ok(Exit::LOST);
     }

@@ -3,6 +3,8 @@
 //! [`docker`] is the Docker Engine API over a unix socket, so that what was written for Docker runs on
 //! sessions of an engine. The room knows nothing of datasets, plans or the command line.
 
+mod answer;
+mod connection;
 pub mod docker;
 mod socket;
 

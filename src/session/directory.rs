@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{EngineKind, SandboxNetwork, SessionEnd};
 use crate::file_lock::FileLock;
 
+use super::access_key::AccessKey;
 use super::egress::AllowList;
 use super::order::{InstanceName, SessionOrder};
 use super::ports::Publish;
@@ -26,6 +27,7 @@ const RECORD: &str = "session.json";
 const ORDER: &str = "order.json";
 const LOCK: &str = "lock";
 const SOCKET: &str = "sock";
+const KEY: &str = "key";
 
 /// How long what is known of a session is kept that ended by itself.
 const REMEMBERED: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
@@ -284,6 +286,43 @@ impl Directory {
         let path = self.0.join(&record.id).join(ORDER);
         let text = fs::read(&path).map_err(io_error(&path))?;
         serde_json::from_slice(&text).map_err(|error| io_error(&path)(error.into()))
+    }
+
+    /// Finds the session with this whole id.
+    ///
+    /// # Errors
+    /// [`DirectoryError::None`] where there is none, or its host died.
+    pub fn with_id(&self, id: &str) -> Result<SessionRecord> {
+        let none = || DirectoryError::None(id.to_owned());
+        if id.len() != 12 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(none());
+        }
+        let path = self.0.join(id);
+        let record = fs::read(path.join(RECORD)).ok();
+        let record: Option<SessionRecord> =
+            record.and_then(|text| serde_json::from_slice(&text).ok());
+        record.filter(|record| record.ended.is_some() || !is_free(&path)).ok_or_else(none)
+    }
+
+    /// Reads the key of a session; `None` where it has none.
+    pub fn key(&self, record: &SessionRecord) -> Result<Option<AccessKey>> {
+        let path = self.0.join(&record.id).join(KEY);
+        AccessKey::read(&path).map_err(io_error(&path))
+    }
+
+    /// Returns the key of a session, which is made where it has none yet.
+    pub fn key_made(&self, record: &SessionRecord) -> Result<AccessKey> {
+        if let Some(key) = self.key(record)? {
+            return Ok(key);
+        }
+        let path = self.0.join(&record.id).join(KEY);
+        match AccessKey::new().write_new(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(io_error(&path)(error))
+            }
+            // Another one may have made it meanwhile.
+            _ => self.key(record)?.ok_or_else(|| DirectoryError::None(record.id.clone())),
+        }
     }
 
     /// Connects to the host of a session.

@@ -3,6 +3,7 @@
 //!
 //! The session itself is [`crate::engine::SandboxSession`].
 
+mod access_key;
 mod capture;
 pub mod checkpoints;
 pub mod directory;
@@ -14,8 +15,9 @@ pub(crate) mod ports;
 pub mod rpc;
 mod shell;
 
+pub use access_key::AccessKey;
 pub use capture::{Capture, Captured, Keep, Run, run};
 pub use host::{Lifetime, keep};
 pub use kept::{Kept, Remember};
 pub use ports::{NoPort, Publish};
-pub use shell::{Shell, ShellEnd, ShellOptions};
+pub use shell::{Shell, ShellEnd, ShellOptions, kill_children};

@@ -50,6 +50,14 @@ done
 exit 1
 "#;
 
+/// What makes an interactive shell silent: its own outputs lead nowhere, those of its commands are set
+/// for each. The prompt is there, because startup files ask for it, and is empty.
+const PROMPTLESS: &str = r"exec >/dev/null 2>&1
+set +mH +o history
+PS1='\[\]' PS2= PS0=
+unset HISTFILE
+";
+
 /// How a shell is started.
 #[derive(Debug, Clone, Default)]
 pub struct ShellOptions {
@@ -59,6 +67,10 @@ pub struct ShellOptions {
     pub working_dir: Option<String>,
     /// As in [`ExecRequest::user`].
     pub user: Option<String>,
+    /// Whether it says of itself that it is interactive, as startup files of users ask before they do
+    /// anything, and has aliases. It prints no prompts and keeps no history all the same. It goes on
+    /// after `SIGINT`, which ends what it runs, loops of its own as well.
+    pub is_interactive: bool,
 }
 
 /// How a command of a shell ended.
@@ -85,6 +97,8 @@ pub struct Shell<'a> {
     last: i32,
     /// What was said on the descriptor for exit codes and not read yet.
     said: Vec<u8>,
+    /// As in [`ShellOptions::is_interactive`].
+    is_interactive: bool,
 }
 
 impl<'a> Shell<'a> {
@@ -96,13 +110,18 @@ impl<'a> Shell<'a> {
         session: &'a dyn SandboxSession,
         options: &ShellOptions,
     ) -> Result<Shell<'a>> {
+        let is_interactive = options.is_interactive;
+        let mut command = vec!["/bin/bash", "--noprofile", "--norc"];
+        if is_interactive {
+            command.extend(["--noediting", "-i"]);
+        }
         let request = ExecRequest {
             variables: options.variables.clone(),
             working_dir: options.working_dir.clone(),
             user: options.user.clone(),
             input: Input::Held,
             outputs: Outputs::MergedWithControl(STATUS),
-            ..ExecRequest::of(&["/bin/bash", "--noprofile", "--norc"])
+            ..ExecRequest::of(&command)
         };
         let Exec { input, output, handle } = session.spawn(&request).await?;
         let refused = |end: ExecEnd| EngineError::Refused {
@@ -115,10 +134,14 @@ impl<'a> Shell<'a> {
         };
         let Some(input) = input else { return Err(refused(handle.end().await?.end)) };
         let (pid, last, said) = (0, 0, Vec::new());
-        let mut shell = Shell { session, input, output, handle, pid, last, said };
+        let mut shell = Shell { session, input, output, handle, pid, last, said, is_interactive };
         // A copy of the output, for the word that ends it.
         let nonce = nonce();
-        let first = format!("exec 8>&1\nprintf '{nonce} %d\\n' $$ >&9; printf %s {nonce} >&8\n");
+        let mut first = "exec 8>&1\n".to_owned();
+        if is_interactive {
+            first += PROMPTLESS;
+        }
+        let _ = writeln!(first, "printf '{nonce} %d\\n' $$ >&9; printf %s {nonce} >&8");
         match shell.tell(&first, &nonce, None, &NoLog).await? {
             Told::Number(pid) => shell.pid = pid,
             Told::Late | Told::Ended => return Err(refused(shell.handle.end().await?.end)),
@@ -138,10 +161,15 @@ impl<'a> Shell<'a> {
             return Err(EngineError::Refused { action: "run a command".to_owned(), reason });
         }
         let nonce = nonce();
-        let text = framed(command, &nonce, self.last);
+        let outputs = if self.is_interactive { " >&8 2>&8" } else { "" };
+        let text = framed(command, &nonce, self.last, outputs);
         let deadline = time_limit.map(|limit| Instant::now() + limit);
         let told = match self.tell(&text, &nonce, deadline, out).await? {
             Told::Late => {
+                if self.is_interactive {
+                    // It gives up what else the command has it do.
+                    self.handle.signal(libc::SIGINT).await?;
+                }
                 kill_children(self.session, self.pid).await?;
                 let grace = Some(Instant::now() + KILL_GRACE);
                 match self.tell("", &nonce, grace, out).await? {
@@ -166,6 +194,17 @@ impl<'a> Shell<'a> {
             }
             Told::Late | Told::Ended => Ok(ShellEnd::ShellEnded(self.handle.end().await?.end)),
         }
+    }
+
+    /// Returns the shell as a command of the session, to send signals to it while it runs a command:
+    /// `SIGINT` reaches the command as well, unless that left the shell's process group.
+    pub fn handle(&self) -> std::sync::Arc<dyn ExecHandle> {
+        self.handle.clone()
+    }
+
+    /// Returns the number of the shell's process in the container.
+    pub fn process(&self) -> i32 {
+        self.pid
     }
 
     /// Gives text to the shell, and waits for the number that it says with a word, and for that word at
@@ -227,8 +266,9 @@ impl<'a> Shell<'a> {
     }
 }
 
-/// Kills what the commands of a shell started, and not the shell.
-async fn kill_children(session: &dyn SandboxSession, shell: i32) -> Result<()> {
+/// Kills what the commands of a shell started, and not the shell, whose process has this number in the
+/// container.
+pub async fn kill_children(session: &dyn SandboxSession, shell: i32) -> Result<()> {
     let pid = shell.to_string();
     let request = ExecRequest {
         user: Some("0:0".to_owned()),
@@ -251,8 +291,9 @@ fn nonce() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
-/// Writes what the shell reads: the command as one quoted word, without the descriptors of the shell.
-fn framed(command: &str, nonce: &str, last: i32) -> String {
+/// Writes what the shell reads: the command as one quoted word, without the descriptors of the shell, and
+/// with its outputs led as the words of `outputs` say.
+fn framed(command: &str, nonce: &str, last: i32, outputs: &str) -> String {
     let mut text = String::new();
     if last != 0 {
         let _ = writeln!(text, "(exit {last})");
@@ -269,7 +310,7 @@ fn framed(command: &str, nonce: &str, last: i32) -> String {
             }
         }
     }
-    let _ = writeln!(text, "'; }} </dev/null 8>&- 9>&-");
+    let _ = writeln!(text, "'; }} </dev/null{outputs} 8>&- 9>&-");
     let _ = writeln!(text, "printf '{nonce} %d\\n' \"$?\" >&9; printf %s {nonce} >&8");
     text
 }
@@ -332,7 +373,7 @@ mod tests {
     #[test]
     fn a_quoted_command_is_one_line_and_bash_reads_it_back() {
         let command = "echo 'a\\b' \"$X\"\n# ä\u{1}\r\ttab";
-        let text = framed(command, "n", 0);
+        let text = framed(command, "n", 0, "");
         assert_eq!(text.lines().count(), 2, "{text}");
         let word = text.lines().next().unwrap();
         let word = word.strip_prefix("{ eval ").unwrap().strip_suffix("; } </dev/null 8>&- 9>&-");

@@ -7,5 +7,6 @@ mod answer;
 mod connection;
 pub mod docker;
 mod socket;
+pub mod swerex;
 
 pub use socket::{Address, Listening, SocketError, default_address, process_of};

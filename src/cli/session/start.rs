@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::out::outln;
@@ -12,9 +13,10 @@ use crate::engine::{
 };
 use crate::forge::LoadOptions;
 use crate::key::Kind;
+use crate::serve::swerex::{LoopbackAddress, Serving};
 use crate::session::Publish;
 use crate::session::checkpoints::CheckpointRecord;
-
+use crate::session::directory::SessionRecord;
 use crate::session::egress::Allowed;
 use crate::session::order::{InstanceName, SessionOrder};
 
@@ -24,6 +26,7 @@ use super::super::look::variable;
 use super::super::{Chosen, CommandResult, Error, Exit, Failure, Global, Sources, open};
 use super::checkpoint;
 use super::launch::launch;
+use super::{directory, not_found};
 
 /// Arguments of `session start`.
 #[derive(Debug, Args)]
@@ -75,6 +78,10 @@ pub(in crate::cli) struct StartArgs {
     /// A directory in memory, as PATH or PATH:OPTIONS, such as /scratch:size=64m,exec
     #[arg(long, value_name = "PATH", value_parser = tmpfs)]
     tmpfs: Vec<Tmpfs>,
+    /// Serve it to SWE-ReX on this address of loopback, and print what a RemoteDeployment needs; a server is
+    /// started where none serves yet [default: 127.0.0.1, at a free port]
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1)]
+    swerex: Option<Option<LoopbackAddress>>,
     /// Let nothing be written but what is bound or in memory
     #[arg(long)]
     read_only: bool,
@@ -276,15 +283,45 @@ fn start(
         idle_seconds: args.idle.map(|idle| idle.as_secs_f64()),
         repository,
     };
+    let serving = args
+        .swerex
+        .map(|address| super::super::serve::ensure_swerex(global, address))
+        .transpose()?;
     let began = Instant::now();
     let record = launch(global, engine, &order)?;
     let milliseconds = began.elapsed().as_secs_f64() * 1000.0;
+    let deployment = serving.map(|serving| deployment(global, &record, &serving)).transpose()?;
     if global.json {
         let mut document = json!(record);
         document["start_ms"] = json!(milliseconds);
+        if let Some(deployment) = &deployment {
+            document["swerex"] = json!(deployment);
+        }
         outln!("{document:#}");
     } else {
         outln!("{}", record.id);
+        if let Some(Deployment { host, auth_token, .. }) = &deployment {
+            outln!("host: {host}\nport: null\nauth_token: {auth_token}");
+        }
     }
     Ok(Exit::Success)
+}
+
+/// What a `RemoteDeployment` of SWE-ReX is made with, by its names.
+#[derive(Serialize)]
+struct Deployment {
+    host: String,
+    port: Option<u16>,
+    auth_token: String,
+}
+
+/// Gives a session its key.
+fn deployment(
+    global: &Global,
+    record: &SessionRecord,
+    serving: &Serving,
+) -> Result<Deployment, Error> {
+    let key = directory(global).key_made(record).map_err(not_found)?;
+    let (host, auth_token) = (serving.host_of(&record.id), key.text().to_owned());
+    Ok(Deployment { host, port: None, auth_token })
 }

@@ -21,12 +21,21 @@ class Client:
     quick: bool = True
     # The seconds after which it has failed.
     limit: int = 600
+    # The client whose environment and tests it has.
+    shares: str = ""
+
+    @property
+    def home(self) -> str:
+        """Returns what its environment is called."""
+        return self.shares or self.name
 
 
 CLIENTS = [
     Client("docker-cli", "docker_cli.sh", "docker run, exec, cp, logs, build, …", limit=300),
     Client("mini", "mini.py", "mini-swe-agent, environment_class: docker", "mini-swe-agent"),
     Client("swe-rex", "swe_rex.py", "DockerDeployment(image=…)", "swe-rex"),
+    Client("swe-rex-remote", "swe_rex_remote.py", "RemoteDeployment(host=…), imgforge session start --swerex",
+           "swe-rex", shares="swe-rex"),
     Client("r2e-gym", "r2e_gym.py", "RepoEnv(EnvArgs(ds=…))"),
     Client("verifiers", "verifiers_runtime.py", "DockerRuntime(DockerConfig(image=…))", "verifiers",
            python=(3, 11)),

@@ -42,7 +42,7 @@ def version(client: Client) -> str:
     """Returns the version that is asked for, of what comes from PyPI."""
     if client.name == "r2e-gym":
         return R2E_COMMIT[:7]
-    for line in requirements(client.name).read_text().splitlines():
+    for line in requirements(client.home).read_text().splitlines():
         if line.startswith(f"{client.distribution}=="):
             return line.split("==")[1]
     raise LookupError(client.name)
@@ -52,7 +52,7 @@ def why_left_out(client: Client) -> str:
     """Says why a client cannot be had here; nothing where it can."""
     if client.name == "r2e-gym" and not os.environ.get("IMGFORGE_CLIENTS_R2E"):
         return "not on PyPI: name its repository in IMGFORGE_CLIENTS_R2E"
-    if requirements(client.name).exists() and not python_for(client):
+    if requirements(client.home).exists() and not python_for(client):
         return f"needs Python {client.python[0]}.{client.python[1]}: name one in IMGFORGE_CLIENTS_PYTHON"
     return ""
 
@@ -88,8 +88,8 @@ def is_done(mark: Path, wanted: str) -> bool:
 
 def install_environment(client: Client) -> None:
     """Makes the client's virtual environment, unless it is there with these versions."""
-    wanted = requirements(client.name)
-    place = cache() / "venv" / client.name
+    wanted = requirements(client.home)
+    place = cache() / "venv" / client.home
     mark = place / "installed"
     if is_done(mark, digest(wanted)):
         return
@@ -98,7 +98,7 @@ def install_environment(client: Client) -> None:
         say(f"installing {UV}")
         run(sys.executable, "-m", "venv", cache() / "uv")
         run(cache() / "uv" / "bin" / "pip", "-q", "install", UV)
-    say(f"installing {client.name} {version(client)}")
+    say(f"installing {client.home} {version(client)}")
     # Packages that several clients have are one file on the disk.
     environment = os.environ | {"UV_CACHE_DIR": str(cache() / "uv-cache")}
     run(uv, "venv", "-q", "--clear", "--python", python_for(client), place, env=environment)
@@ -109,7 +109,7 @@ def install_environment(client: Client) -> None:
 
 def install_suite(client: Client, wanted: str) -> None:
     """Takes the tests of a client out of a source distribution."""
-    place = cache() / "suites" / client.name
+    place = cache() / "suites" / client.home
     if is_done(place / "installed", wanted):
         return
     say(f"fetching the tests of {wanted}")
@@ -169,11 +169,11 @@ def install_r2e() -> None:
 def install(client: Client) -> None:
     """Installs all that a client needs."""
     install_compose()
-    if requirements(client.name).exists():
+    if requirements(client.home).exists():
         install_environment(client)
     if client.name == "docker-py":
         install_suite(client, DOCKER_PY_SUITE)
-    if client.name == "swe-rex":
+    if client.home == "swe-rex":
         install_suite(client, f"swe-rex=={version(client)}")
     if client.name == "r2e-gym":
         install_r2e()

@@ -27,7 +27,7 @@ def environment_of(client: Client, engine: Engine, place: str, work: Path) -> di
     """Returns what the script of a client finds in its environment."""
     home = work / "home"
     home.mkdir(exist_ok=True)
-    binaries = cache() / "venv" / client.name / "bin"
+    binaries = cache() / "venv" / client.home / "bin"
     return engine.environment | {
         "HOME": str(home),
         "PATH": f"{binaries}:{os.environ['PATH']}",
@@ -49,7 +49,7 @@ def program_of(client: Client) -> str:
     """Returns what runs the client's script: its own Python, or a shell."""
     if client.script.endswith(".sh"):
         return "bash"
-    return str(cache() / "venv" / client.name / "bin" / "python")
+    return str(cache() / "venv" / client.home / "bin" / "python")
 
 
 def last_words(log: Path) -> str:

@@ -14,7 +14,7 @@ use super::failure::{Class, Failure};
 use super::interrupt::{Interruption, Outcome, Target, attended, observation};
 use super::program::{Program, STATE, Waited};
 use super::requests::{Check, CreateSession, InterruptAction, RunAction};
-use super::text::{MOST_OUTPUT, output, shown};
+use super::text::{MOST_OUTPUT, output, shown, without_complaints};
 
 /// How long bash may take to look at a command.
 const LOOK: Duration = Duration::from_secs(30);
@@ -144,7 +144,7 @@ impl Attended<'_> {
         };
         let work = self.shell.run(&action.command, action.timeout, &capture);
         let end = attended(work, &target, interruptions).await;
-        let printed = output(&capture.finish());
+        let printed = without_complaints(&output(&capture.finish()), self.shell.process());
         let end = end.inspect_err(|_| self.is_over = true)?;
         self.is_over = matches!(end, ShellEnd::ShellEnded(_));
         match end {

@@ -31,6 +31,14 @@ pub(super) fn output(captured: &Captured) -> String {
     format!("{}\n[imgforge left out {missing} bytes here]\n{}", escaped(head), escaped(tail))
 }
 
+/// Takes out what an interactive shell without a terminal says of itself when a signal ended a command; it
+/// is told by the number of the shell's process, which it has in it.
+pub(super) fn without_complaints(output: &str, shell: i32) -> String {
+    let complaint = format!(r"(?:/bin/)?bash: \[{shell}: \d+ \(\d+\)\] tcsetattr: [^\n]*\n");
+    let complaint = regex::Regex::new(&complaint).expect("it is a pattern");
+    complaint.replace_all(output, "").into_owned()
+}
+
 /// Returns what a terminal shows: without control sequences, and with plain line ends.
 pub(super) fn shown(bytes: &[u8]) -> String {
     static CONTROL: std::sync::LazyLock<regex::Regex> = std::sync::LazyLock::new(|| {
@@ -123,6 +131,13 @@ mod tests {
         let text = output(&captured);
         assert!(text.contains("x\n[imgforge left out 7 bytes here]\nx"));
         assert_eq!(text.matches('x').count(), MOST_OUTPUT);
+    }
+
+    #[test]
+    fn what_the_shell_says_of_its_terminal_is_taken_out_and_what_others_say_is_not() {
+        let said = "bash: [7: 1 (255)] tcsetattr: Inappropriate ioctl for device\n";
+        assert_eq!(without_complaints(&format!("a{said}b\n{said}"), 7), "ab\n");
+        assert_eq!(without_complaints(said, 8), said);
     }
 
     #[test]

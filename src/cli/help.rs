@@ -104,6 +104,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
                 "imgforge session start -d demo -i imgforge__abacus-1 --ttl 2h --idle 30m",
                 "until its time is over, or nobody uses it",
             ),
+            (
+                "imgforge session start -d demo -i imgforge__abacus-1 --swerex",
+                "for SWE-agent: what its RemoteDeployment needs",
+            ),
         ],
     ),
     (
@@ -221,6 +225,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ),
             ("imgforge serve --docker-api unix:///run/me/docker.sock", "in the foreground"),
             ("imgforge serve stop", "end it, and its containers"),
+            ("imgforge serve --swerex 127.0.0.1:8000", "the sessions, for SWE-ReX"),
         ],
     ),
     (

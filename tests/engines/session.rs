@@ -856,6 +856,33 @@ fn a_time_limit_kills_the_commands_of_a_shell_and_the_shell_lives() {
 
 #[test]
 #[ignore = "needs an engine"]
+fn an_interactive_shell_is_one_to_startup_files_prints_no_prompt_and_outlives_a_limit() {
+    in_a_session(|_, session| async move {
+        let options = ShellOptions { is_interactive: true, ..ShellOptions::default() };
+        let mut shell = Shell::open(&**session, &options).await.unwrap();
+        let text = "X=1; alias a='echo alias'; PS1='$ '; case $- in *i*) echo \"[$PS1]\" ;; esac";
+        assert_eq!(said(&mut shell, text).await, (ShellEnd::Exited(0), "[$ ]\n".into()));
+        assert_eq!(said(&mut shell, "a; a >&2").await.1, "alias\nalias\n");
+        for text in ["while :; do :; done", "sleep 60; touch /over", "(trap '' INT; sleep 60)"] {
+            let end = shell.run(text, Some(Duration::from_millis(500)), &NoLog).await.unwrap();
+            assert_eq!(end, ShellEnd::TimedOut, "{text}");
+        }
+        let (end, text) = said(&mut shell, "echo $X; ls /over 2>&-").await;
+        assert_eq!((end, text.as_str()), (ShellEnd::Exited(2), "1\n"));
+        assert_eq!(said(&mut shell, "if").await.0, ShellEnd::Exited(2));
+        let handle = shell.handle();
+        let interrupt = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            handle.signal(libc::SIGINT).await.unwrap();
+        };
+        let (ran, ()) = tokio::join!(said(&mut shell, "sleep 60; echo on"), interrupt);
+        assert_eq!(ran.0, ShellEnd::Exited(130), "{}", ran.1);
+        assert_eq!(said(&mut shell, "echo $X").await, (ShellEnd::Exited(0), "1\n".into()));
+    });
+}
+
+#[test]
+#[ignore = "needs an engine"]
 fn a_shell_that_ends_says_so() {
     in_a_session(|_, session| async move {
         let mut shell = Shell::open(&**session, &ShellOptions::default()).await.unwrap();

@@ -363,7 +363,16 @@ fn on_a_base(printed: &mut Printed, state: &Path) {
 fn in_a_session(printed: &mut Printed, imgforge: &dyn Fn(&str) -> Command) {
     let start = imgforge(&format!("session start -d demo -i {ID} --ttl 10m"));
     let started = printed.run("session-start", 0, start);
+    assert_eq!(started["swerex"], Value::Null);
     let id = started["id"].as_str().unwrap();
+    let start = imgforge(&format!("session start -d demo -i {ID} --swerex"));
+    let served = printed.run("session-start", 0, start);
+    printed.run(
+        "session-stop",
+        0,
+        imgforge(&format!("session stop {}", served["id"].as_str().unwrap())),
+    );
+    assert!(imgforge("serve stop --swerex").status().unwrap().success());
     // The option that is added stands behind the command, and is the command's.
     let exec = |command: &str| {
         let mut exec = imgforge(&format!("session exec {id} {command}"));

@@ -21,6 +21,7 @@ mod routes;
 mod runtime;
 mod server;
 mod shell_task;
+mod syntax;
 mod text;
 mod upload;
 

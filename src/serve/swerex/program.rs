@@ -80,7 +80,11 @@ impl Program {
         let mut words: Vec<String> = fixed.map(str::to_owned).into();
         let mut rest = state;
         while !rest.is_empty() {
-            let (word, more) = rest.split_at(rest.floor_char_boundary(WORD));
+            let mut end = rest.len().min(WORD);
+            while !rest.is_char_boundary(end) {
+                end -= 1;
+            }
+            let (word, more) = rest.split_at(end);
             words.push(word.to_owned());
             rest = more;
         }

@@ -2,21 +2,22 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::engine::{ExecEnd, ExecRequest, Input, SandboxSession};
+use crate::engine::ExecEnd;
 use crate::session::rpc::RemoteSession;
-use crate::session::{Capture, Keep, Run, Shell, ShellEnd, ShellOptions, run};
+use crate::session::{Capture, Keep, Shell, ShellEnd, ShellOptions};
 
 use super::failure::{Class, Failure};
 use super::interrupt::{Interruption, Outcome, Target, attended, observation};
 use super::program::{Program, STATE, Waited};
 use super::requests::{Check, CreateSession, InterruptAction, RunAction};
+use super::syntax::check_syntax;
 use super::text::{MOST_OUTPUT, output, shown, without_complaints};
 
-/// How long bash may take to look at a command.
+/// How long a shell may take to tell its state, and a program that was killed to end.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// A command that somebody waits for.
@@ -276,28 +277,4 @@ fn too_long(action: &RunAction, printed: &str, more: &str) -> Failure {
     let message =
         format!("timeout after {limit} seconds while running command {:?}{more}", action.command);
     Failure::raised(Class::CommandTimeout, message).with("output", printed)
-}
-
-/// Has bash read a command without running anything of it.
-async fn check_syntax(session: &dyn SandboxSession, command: &str) -> Result<(), Failure> {
-    if command.trim().is_empty() {
-        return Ok(());
-    }
-    let request = ExecRequest {
-        input: Input::Bytes(format!("{command}\n").into()),
-        time_limit: Some(LOOK),
-        ..ExecRequest::of(&["/bin/bash", "-n"])
-    };
-    let Run { summary, out, error } = run(session, &request, Keep::HeadTail(MOST_OUTPUT)).await?;
-    let code = match summary.end {
-        ExecEnd::Exited(0) => return Ok(()),
-        ExecEnd::Exited(code) => code,
-        ExecEnd::Signaled(signal) => 128 + signal,
-        end => return Err(Failure::unexpected("the check of the command", &end)),
-    };
-    let (out, error) = (Value::from(output(&out)), output(&error));
-    let message =
-        format!("Error (exit code {code}) while checking bash command \n{command:?}\n{error}");
-    let failure = Failure::raised(Class::BashIncorrectSyntax, message);
-    Err(failure.with("bash_stdout", out).with("bash_stderr", error))
 }

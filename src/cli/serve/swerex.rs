@@ -8,7 +8,9 @@ use anyhow::anyhow;
 use rustix::process::Pid;
 
 use crate::cli::out::{errln, outln};
-use crate::serve::swerex::{LoopbackAddress, Registration, RegistrationError, Server, Serving};
+use crate::serve::swerex::{
+    self, LoopbackAddress, Registration, RegistrationError, Server, Serving,
+};
 use crate::session::directory::Directory;
 
 use super::super::interrupt::unless_interrupted;
@@ -63,7 +65,7 @@ async fn serve(
             errln!("serving SWE-ReX for the sessions in {}", state_dir.display());
         }
         tokio::select! {
-            () = server.serve(registration.listener()) => {}
+            () = swerex::serve(&server, registration.listener()) => {}
             () = after(args.ttl) => {}
             () = ended(parent) => {}
             () = without_sessions(&directory), if args.with_sessions => {}

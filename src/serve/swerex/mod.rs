@@ -9,6 +9,7 @@
 
 mod address;
 mod archive;
+mod connections;
 mod execute;
 mod failure;
 mod files;
@@ -26,5 +27,6 @@ mod text;
 mod upload;
 
 pub use address::{LoopbackAddress, NotLoopback};
+pub use connections::serve;
 pub use registration::{Registration, RegistrationError, Serving};
 pub use server::Server;

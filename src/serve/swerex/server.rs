@@ -3,19 +3,16 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::net::TcpListener;
-
-use crate::serve::connection;
 use crate::session::directory::{Directory, SessionRecord};
 
 use super::failure::Failure;
-use super::routes;
 use super::runtime::Runtime;
 
 /// How many sessions are known before those that are gone are forgotten.
 const MANY: usize = 256;
 
-/// A server of SWE-ReX's runtime for the sessions of a state directory.
+/// A server of SWE-ReX's runtime for the sessions of a state directory. The shells that it started end with
+/// the value.
 pub struct Server {
     directory: Directory,
     runtimes: Mutex<HashMap<String, Arc<Runtime>>>,
@@ -25,24 +22,6 @@ impl Server {
     /// Makes a server for the sessions that have keys, now or later.
     pub fn new(directory: Directory) -> Arc<Server> {
         Arc::new(Server { directory, runtimes: Mutex::default() })
-    }
-
-    /// Answers the clients of a socket, for ever. The shells that it started end with the value.
-    pub async fn serve(self: &Arc<Server>, listener: &TcpListener) {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else {
-                connection::pause().await;
-                continue;
-            };
-            // Answers are small, and somebody waits for each.
-            let _ = stream.set_nodelay(true);
-            let server = self.clone();
-            let answer = move |request| {
-                let server = server.clone();
-                async move { routes::answer(&server, request).await }
-            };
-            tokio::spawn(connection::answer(stream, answer));
-        }
     }
 
     fn runtimes(&self) -> MutexGuard<'_, HashMap<String, Arc<Runtime>>> {

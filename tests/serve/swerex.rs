@@ -344,6 +344,11 @@ async fn commands_run_as_subprocesses_of_python_do() {
     assert_eq!(got.more()["stdout"], "before\n");
     assert!(began.elapsed() < Duration::from_secs(20));
     assert_eq!(session.sleepers().await, 0, "it is killed");
+    // What a command leaves behind lives on, and nobody waits for it.
+    let began = Instant::now();
+    assert_eq!(session.sh("sleep 50 & echo started").await, "started\n");
+    assert!(began.elapsed() < Duration::from_secs(20));
+    assert_eq!(session.sleepers().await, 1);
     for (command, class) in [
         (json!({ "command": ["no-such-program"] }), "FileNotFoundError"),
         (json!({ "command": ["ls"], "cwd": "/nowhere" }), "FileNotFoundError"),
@@ -687,8 +692,26 @@ async fn a_session_starts_the_server_that_it_needs() {
     let second = String::from_utf8(start().stdout).unwrap();
     assert!(second.contains(&format!("http://127.0.0.1:{port}/s/")), "{second}");
     run(state.path(), &["session", "stop", "--all"]);
+    let taken = imgforge(state.path(), &["serve", "--swerex", "--background"]).output().unwrap();
+    assert_eq!(taken.status.code(), Some(3), "one server is enough");
     run(state.path(), &["serve", "stop", "--swerex"]);
     assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err(), "the server has ended");
     let again = imgforge(state.path(), &["serve", "stop", "--swerex"]).output().unwrap();
     assert_eq!(again.status.code(), Some(2));
+}
+
+#[tokio::test]
+#[ignore = "needs a base image"]
+async fn a_server_in_the_background_says_where_it_is_and_ends_after_its_time() {
+    let state = tempfile::tempdir().unwrap();
+    let words = ["serve", "--swerex", "--background", "--ttl", "2s"];
+    let told = String::from_utf8(run(state.path(), &words).stdout).unwrap();
+    let port: u16 = told.trim().strip_prefix("http://127.0.0.1:").unwrap().parse().unwrap();
+    assert_eq!(send(port, "GET", "/", &[], b"").await.status, 403);
+    let until = Instant::now() + Duration::from_secs(30);
+    while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+        assert!(Instant::now() < until, "it serves on");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(!state.path().join("swerex.json").exists());
 }

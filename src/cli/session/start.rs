@@ -9,7 +9,8 @@ use serde_json::json;
 
 use crate::cli::out::outln;
 use crate::engine::{
-    HostBind, Quotas, SandboxNetwork, SessionRequest, SessionSettings, Tmpfs, label, mount_target,
+    EngineKind, HostBind, Quotas, SandboxNetwork, SessionRequest, SessionSettings, Tmpfs, label,
+    mount_target,
 };
 use crate::forge::LoadOptions;
 use crate::key::Kind;
@@ -233,14 +234,13 @@ enum Origin {
     Checkpoint(Box<CheckpointRecord>),
 }
 
-/// Starts the process that keeps the session, and waits until it does.
-fn start(
-    global: &Global,
+/// Writes down how the session is started, and on which engine where that is given.
+fn order_of(
     args: &StartArgs,
     image: String,
     origin: Origin,
     network: SandboxNetwork,
-) -> CommandResult {
+) -> (Option<EngineKind>, SessionOrder) {
     let (instance, repository, engine) = match origin {
         Origin::Image => (None, None, None),
         Origin::Instance(instance) => (Some(instance), None, None),
@@ -283,6 +283,18 @@ fn start(
         idle_seconds: args.idle.map(|idle| idle.as_secs_f64()),
         repository,
     };
+    (engine, order)
+}
+
+/// Starts the process that keeps the session, and waits until it does.
+fn start(
+    global: &Global,
+    args: &StartArgs,
+    image: String,
+    origin: Origin,
+    network: SandboxNetwork,
+) -> CommandResult {
+    let (engine, order) = order_of(args, image, origin, network);
     let serving = args
         .swerex
         .map(|address| super::super::serve::ensure_swerex(global, address))

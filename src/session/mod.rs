@@ -20,4 +20,4 @@ pub use capture::{Capture, Captured, Keep, Run, run};
 pub use host::{Lifetime, keep};
 pub use kept::{Kept, Remember};
 pub use ports::{NoPort, Publish};
-pub use shell::{Shell, ShellEnd, ShellOptions, kill_children};
+pub use shell::{Running, Shell, ShellEnd, ShellOptions};

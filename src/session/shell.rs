@@ -8,6 +8,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -26,14 +28,15 @@ const STATUS: i32 = 9;
 /// How long a shell may take to say so once the processes of a command are killed.
 const KILL_GRACE: Duration = Duration::from_secs(2);
 
-/// Kills what came of a process (`$1`), again and again until there is nothing.
-const KILL_CHILDREN: &str = r#"root=$1 round=0
+/// Kills what came of a process (`$1`) and was started since then (`$2`), again and again until there is
+/// nothing. The time is in hundredths of a second since the machine started, as the kernel counts.
+const KILL_CHILDREN: &str = r#"root=$1 since=$2 round=0
 while [ $round -lt 200 ]; do
     round=$((round + 1)) all= found=" $root "
     for directory in /proc/[0-9]*; do
         read -r line <$directory/stat || continue
         set -- ${line##*) }
-        [ "$1" = Z ] || all="$all ${directory#/proc/}:$2"
+        [ "$1" = Z ] || [ "${20}" -lt $since ] || all="$all ${directory#/proc/}:$2"
     done 2>/dev/null
     before=
     while [ "$before" != "$found" ]; do
@@ -90,7 +93,7 @@ pub struct Shell<'a> {
     session: &'a dyn SandboxSession,
     input: Box<dyn AsyncWrite + Send + Unpin>,
     output: BoxStream<'static, Result<Output>>,
-    handle: std::sync::Arc<dyn ExecHandle>,
+    handle: Arc<dyn ExecHandle>,
     /// The number of its process in the container.
     pid: i32,
     /// What the last command left as `$?`.
@@ -99,6 +102,38 @@ pub struct Shell<'a> {
     said: Vec<u8>,
     /// As in [`ShellOptions::is_interactive`].
     is_interactive: bool,
+    /// When the last command was started, for [`KILL_CHILDREN`]; 0 where nobody knows.
+    since: Arc<AtomicU64>,
+}
+
+/// What a shell runs now, for whoever wants to end it while [`Shell::run`] waits.
+pub struct Running<'a> {
+    session: &'a dyn SandboxSession,
+    handle: Arc<dyn ExecHandle>,
+    pid: i32,
+    since: Arc<AtomicU64>,
+}
+
+impl Running<'_> {
+    /// Interrupts it with `SIGINT`, unless it left the process group of the shell. A shell that is not
+    /// interactive may end with it.
+    pub async fn interrupt(&self) -> Result<()> {
+        self.handle.signal(libc::SIGINT).await
+    }
+
+    /// Kills all that the command started, and not the shell. What commands before left in the background
+    /// lives on.
+    pub async fn kill(&self) -> Result<()> {
+        let pid = self.pid.to_string();
+        let since = self.since.load(Ordering::Relaxed).to_string();
+        let request = ExecRequest {
+            user: Some("0:0".to_owned()),
+            working_dir: Some("/".to_owned()),
+            time_limit: Some(Duration::from_secs(30)),
+            ..ExecRequest::of(&["/bin/sh", "-c", KILL_CHILDREN, "sh", &pid, &since])
+        };
+        self.session.exec(&request, &NoLog, &NoLog).await.map(|_| ())
+    }
 }
 
 impl<'a> Shell<'a> {
@@ -134,7 +169,9 @@ impl<'a> Shell<'a> {
         };
         let Some(input) = input else { return Err(refused(handle.end().await?.end)) };
         let (pid, last, said) = (0, 0, Vec::new());
-        let mut shell = Shell { session, input, output, handle, pid, last, said, is_interactive };
+        let since = Arc::default();
+        let mut shell =
+            Shell { session, input, output, handle, pid, last, said, is_interactive, since };
         // A copy of the output, for the word that ends it.
         let nonce = nonce();
         let mut first = "exec 8>&1\n".to_owned();
@@ -166,11 +203,12 @@ impl<'a> Shell<'a> {
         let deadline = time_limit.map(|limit| Instant::now() + limit);
         let told = match self.tell(&text, &nonce, deadline, out).await? {
             Told::Late => {
+                let running = self.running();
                 if self.is_interactive {
                     // It gives up what else the command has it do.
-                    self.handle.signal(libc::SIGINT).await?;
+                    running.interrupt().await?;
                 }
-                kill_children(self.session, self.pid).await?;
+                running.kill().await?;
                 let grace = Some(Instant::now() + KILL_GRACE);
                 match self.tell("", &nonce, grace, out).await? {
                     Told::Number(code) => {
@@ -196,10 +234,10 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// Returns the shell as a command of the session, to send signals to it while it runs a command:
-    /// `SIGINT` reaches the command as well, unless that left the shell's process group.
-    pub fn handle(&self) -> std::sync::Arc<dyn ExecHandle> {
-        self.handle.clone()
+    /// Returns what it runs now, or will run next.
+    pub fn running(&self) -> Running<'a> {
+        let (handle, since) = (self.handle.clone(), self.since.clone());
+        Running { session: self.session, handle, pid: self.pid, since }
     }
 
     /// Returns the number of the shell's process in the container.
@@ -239,6 +277,9 @@ impl<'a> Shell<'a> {
                     Some(Output::Out(bytes)) => is_complete |= printed.take(&bytes),
                     Some(Output::Error(bytes)) => {
                         self.said.extend_from_slice(&bytes);
+                        if let Some(since) = since(&self.said, nonce) {
+                            self.since.store(since, Ordering::Relaxed);
+                        }
                         number = number.or(status(&mut self.said, nonce));
                     }
                     None => {
@@ -266,19 +307,6 @@ impl<'a> Shell<'a> {
     }
 }
 
-/// Kills what the commands of a shell started, and not the shell, whose process has this number in the
-/// container.
-pub async fn kill_children(session: &dyn SandboxSession, shell: i32) -> Result<()> {
-    let pid = shell.to_string();
-    let request = ExecRequest {
-        user: Some("0:0".to_owned()),
-        working_dir: Some("/".to_owned()),
-        time_limit: Some(Duration::from_secs(30)),
-        ..ExecRequest::of(&["/bin/sh", "-c", KILL_CHILDREN, "sh", &pid])
-    };
-    session.exec(&request, &NoLog, &NoLog).await.map(|_| ())
-}
-
 /// What a shell told.
 enum Told {
     Number(i32),
@@ -295,6 +323,10 @@ fn nonce() -> String {
 /// with its outputs led as the words of `outputs` say.
 fn framed(command: &str, nonce: &str, last: i32, outputs: &str) -> String {
     let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "REPLY=0; read -r 2>/dev/null </proc/uptime; printf '{SINCE}{nonce} %s\\n' \"$REPLY\" >&9"
+    );
     if last != 0 {
         let _ = writeln!(text, "(exit {last})");
     }
@@ -313,6 +345,18 @@ fn framed(command: &str, nonce: &str, last: i32, outputs: &str) -> String {
     let _ = writeln!(text, "'; }} </dev/null{outputs} 8>&- 9>&-");
     let _ = writeln!(text, "printf '{nonce} %d\\n' \"$?\" >&9; printf %s {nonce} >&8");
     text
+}
+
+/// Before the word and the time at which a command was started.
+const SINCE: &str = "since";
+
+/// Reads when a command was started, in hundredths of a second.
+fn since(said: &[u8], nonce: &str) -> Option<u64> {
+    let text = String::from_utf8_lossy(said);
+    let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    let mut told = lines.filter_map(|line| line.strip_prefix(SINCE)?.strip_prefix(nonce));
+    let (seconds, hundredths) = told.next()?.split_whitespace().next()?.split_once('.')?;
+    Some(seconds.parse::<u64>().ok()? * 100 + hundredths.get(..2)?.parse::<u64>().ok()?)
 }
 
 /// Reads the number that was said with a word, and forgets what was said.
@@ -374,8 +418,8 @@ mod tests {
     fn a_quoted_command_is_one_line_and_bash_reads_it_back() {
         let command = "echo 'a\\b' \"$X\"\n# ä\u{1}\r\ttab";
         let text = framed(command, "n", 0, "");
-        assert_eq!(text.lines().count(), 2, "{text}");
-        let word = text.lines().next().unwrap();
+        assert_eq!(text.lines().count(), 3, "{text}");
+        let word = text.lines().nth(1).unwrap();
         let word = word.strip_prefix("{ eval ").unwrap().strip_suffix("; } </dev/null 8>&- 9>&-");
         let script = format!("printf %s {}", word.unwrap());
         let read = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
@@ -392,6 +436,14 @@ mod tests {
             taken.finish();
             assert!(came[0] != came[1], "{cut}");
             assert_eq!(capture.finish().bytes, b"non!nonc", "{cut}");
+        }
+    }
+
+    #[test]
+    fn the_start_of_a_command_is_told_in_hundredths() {
+        assert_eq!(since(b"sincen 70394.60 33741.61\n", "n"), Some(7_039_460));
+        for said in [&b"sincen 70394.60"[..], b"sincem 1.00\n", b"sincen 0\n", b"n 1.00\n"] {
+            assert_eq!(since(said, "n"), None);
         }
     }
 

@@ -841,12 +841,15 @@ fn a_time_limit_kills_the_commands_of_a_shell_and_the_shell_lives() {
         let mut shell = Shell::open(&**session, &ShellOptions::default()).await.unwrap();
         let marker = marker();
         let log = Log::default();
+        let kept = format!("7{marker}");
+        said(&mut shell, &format!("sleep {kept} & sleep 0.1")).await;
         let text = format!("X=kept; echo before; setsid sleep {marker} & sleep {marker}");
         let end = shell.run(&text, Some(Duration::from_secs(1)), &log).await.unwrap();
         assert_eq!(end, ShellEnd::TimedOut);
         // Bash says behind it whom somebody killed.
         assert!(log.text().starts_with("before\n"), "{}", log.text());
         assert!(is_gone(&marker).await);
+        assert!(is_running(&kept), "a command before left it");
         let (end, text) = said(&mut shell, "echo $X").await;
         assert!(end == ShellEnd::Exited(0) && text.ends_with("kept\n"), "{end:?} {text}");
         let endless = shell.run("while :; do :; done", Some(Duration::from_secs(1)), &NoLog).await;
@@ -870,10 +873,10 @@ fn an_interactive_shell_is_one_to_startup_files_prints_no_prompt_and_outlives_a_
         let (end, text) = said(&mut shell, "echo $X; ls /over 2>&-").await;
         assert_eq!((end, text.as_str()), (ShellEnd::Exited(2), "1\n"));
         assert_eq!(said(&mut shell, "if").await.0, ShellEnd::Exited(2));
-        let handle = shell.handle();
+        let running = shell.running();
         let interrupt = async {
             tokio::time::sleep(Duration::from_millis(500)).await;
-            handle.signal(libc::SIGINT).await.unwrap();
+            running.interrupt().await.unwrap();
         };
         let (ran, ()) = tokio::join!(said(&mut shell, "sleep 60; echo on"), interrupt);
         assert_eq!(ran.0, ShellEnd::Exited(130), "{}", ran.1);

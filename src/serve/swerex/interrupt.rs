@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::engine::{ExecHandle, Result as EngineResult, SandboxSession};
-use crate::session::kill_children;
+use crate::engine::{ExecHandle, Result as EngineResult};
+use crate::session::Running;
 
 use super::failure::{Class, Failure};
 use super::requests::InterruptAction;
@@ -41,31 +41,27 @@ pub(super) fn observation(output: &str, exit_code: Option<i32>, matched: &str) -
 }
 
 /// What is interrupted.
-pub(super) struct Target<'a> {
-    /// Where it runs.
-    pub(super) session: &'a dyn SandboxSession,
-    /// The shell, or the program on a terminal.
-    pub(super) handle: Arc<dyn ExecHandle>,
-    /// The process of the shell, whose commands are meant and not itself.
-    pub(super) shell: Option<i32>,
+pub(super) enum Target<'a> {
+    /// The command of a shell.
+    Shell(Running<'a>),
+    /// A program on a terminal.
+    Program(Arc<dyn ExecHandle>),
 }
 
 impl Target<'_> {
-    /// Kills it.
-    pub(super) async fn kill(&self) -> EngineResult<()> {
-        match self.shell {
-            Some(shell) => kill_children(self.session, shell).await,
-            None => self.handle.signal(libc::SIGKILL).await,
-        }
-    }
-
     /// Interrupts it as often as it is to be tried, and kills it then.
     async fn press(&self, action: &InterruptAction) -> EngineResult<()> {
         for _ in 0..action.n_retry {
-            self.handle.signal(libc::SIGINT).await?;
+            match self {
+                Target::Shell(running) => running.interrupt().await?,
+                Target::Program(handle) => handle.signal(libc::SIGINT).await?,
+            }
             tokio::time::sleep(action.timeout + BETWEEN).await;
         }
-        self.kill().await?;
+        match self {
+            Target::Shell(running) => running.kill().await?,
+            Target::Program(handle) => handle.signal(libc::SIGKILL).await?,
+        }
         tokio::time::sleep(GRACE).await;
         Ok(())
     }

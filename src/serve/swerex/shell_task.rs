@@ -138,11 +138,7 @@ impl Attended<'_> {
         interruptions: &mut mpsc::Receiver<Interruption>,
     ) -> Outcome {
         let capture = Capture::new(Keep::HeadTail(MOST_OUTPUT));
-        let target = Target {
-            session: self.session,
-            handle: self.shell.handle(),
-            shell: Some(self.shell.process()),
-        };
+        let target = Target::Shell(self.shell.running());
         let work = self.shell.run(&action.command, action.timeout, &capture);
         let end = attended(work, &target, interruptions).await;
         let printed = without_complaints(&output(&capture.finish()), self.shell.process());
@@ -170,7 +166,7 @@ impl Attended<'_> {
         let Some(program) = &mut self.program else {
             return observed(action, String::new(), None, "");
         };
-        let target = Target { session: self.session, handle: program.handle(), shell: None };
+        let target = Target::Program(program.handle());
         let work = program.wait(&action.expect, action.timeout);
         let waited = attended(work, &target, interruptions).await;
         let is_interactive = action.is_interactive_command || action.is_interactive_quit;

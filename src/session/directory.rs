@@ -257,11 +257,8 @@ impl Directory {
     /// one that has ended.
     pub fn find(&self, text: &str) -> Result<SessionRecord> {
         // Of many sessions only this one is read.
-        if text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            let path = self.0.join(text);
-            if let Some(record) = read_record(&path).filter(|_| !is_free(&path)) {
-                return Ok(record);
-            }
+        if let Ok(record @ SessionRecord { ended: None, .. }) = self.with_id(text) {
+            return Ok(record);
         }
         let all = self.list()?;
         let named = |one: &&SessionRecord| one.name.as_deref() == Some(text) || one.id == text;
@@ -298,9 +295,7 @@ impl Directory {
             return Err(none());
         }
         let path = self.0.join(id);
-        let record = fs::read(path.join(RECORD)).ok();
-        let record: Option<SessionRecord> =
-            record.and_then(|text| serde_json::from_slice(&text).ok());
+        let record = read_record(&path);
         record.filter(|record| record.ended.is_some() || !is_free(&path)).ok_or_else(none)
     }
 

@@ -323,9 +323,11 @@ fn nonce() -> String {
 /// with its outputs led as the words of `outputs` say.
 fn framed(command: &str, nonce: &str, last: i32, outputs: &str) -> String {
     let mut text = String::new();
+    // By a name that no command has, which goes again; without a fork.
     let _ = writeln!(
         text,
-        "REPLY=0; read -r 2>/dev/null </proc/uptime; printf '{SINCE}{nonce} %s\\n' \"$REPLY\" >&9"
+        "read -r __imgforge_since 2>/dev/null </proc/uptime || :; \
+         printf '{SINCE}{nonce} %s\\n' \"${{__imgforge_since-}}\" >&9; unset -v __imgforge_since"
     );
     if last != 0 {
         let _ = writeln!(text, "(exit {last})");

@@ -20,6 +20,7 @@ mod tree_diff;
 mod worktree;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use apply::{PatchLayer, PatchOutcome, PatchRequest, Refusal, Which};
 pub use checkout::{CheckoutLayer, CheckoutOptions};
@@ -103,6 +104,14 @@ pub enum SourceError {
         /// The output of `git` on standard error.
         said: String,
     },
+    /// A program did not finish with a patch. It is no answer: nothing is known of the patch.
+    #[error("`{program}` did not finish with the patch within {} s", limit.as_secs())]
+    TooLong {
+        /// The program.
+        program: String,
+        /// How long it was waited for.
+        limit: Duration,
+    },
     /// A program that is needed cannot be started.
     #[error("cannot run `{program}`")]
     NoProgram {
@@ -150,6 +159,9 @@ impl SourceError {
             }
             SourceError::Whiteout { .. } => {
                 "the instance cannot be built in layers; leave it out of the selection"
+            }
+            SourceError::TooLong { .. } => {
+                "does a hunk of the patch name a line that no file has, such as 10000000000?"
             }
             _ => return None,
         };

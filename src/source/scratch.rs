@@ -7,8 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write as _;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::SourceError;
 use super::layer::FileMode;
@@ -25,6 +31,10 @@ const CHAIN: [&[&str]; 4] = [
 
 /// The step that reads blobs of the repository and writes its index.
 const THREE_WAY: &[&str] = &["git", "apply", "--verbose", "--3way"];
+
+/// How long a program may take over one patch. `patch` counts up to the line that a hunk names, one by
+/// one: some numbers take it years.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// A `PATH` in which nothing is found.
 const NO_PROGRAMS: &str = "/dev/null";
@@ -235,6 +245,16 @@ impl Scratch {
     }
 
     fn run(&self, words: &[&str], input: &[u8]) -> Result<Output, SourceError> {
+        self.run_within(LIMIT, words, input)
+    }
+
+    /// Does as [`Scratch::run`]; a program that takes longer is killed.
+    fn run_within(
+        &self,
+        limit: Duration,
+        words: &[&str],
+        input: &[u8],
+    ) -> Result<Output, SourceError> {
         let mut command = Command::new(words[0]);
         if words[0] == "patch" {
             // It starts `ed`, which runs any command, for a patch that is an ed script.
@@ -254,12 +274,40 @@ impl Scratch {
         let failed = |source| SourceError::NoProgram { program: words[0].to_owned(), source };
         let mut child = command.spawn().map_err(failed)?;
         let stdin = child.stdin.take();
+        let pid = Pid::from_child(&child);
+        let pidfd = pidfd_open(pid, PidfdFlags::empty());
+        let pidfd = pidfd.map_err(|error| failed(error.into()))?;
         let output = std::thread::scope(|scope| {
             // A program that ends before it has read everything says why itself.
             scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(input)));
-            child.wait_with_output()
+            let output = scope.spawn(move || child.wait_with_output());
+            let in_time = ends_within(&pidfd, limit);
+            if !in_time {
+                // Another process never gets the signal: this is the descriptor of the child.
+                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+            }
+            output.join().expect("it does not panic").map(|output| (in_time, output))
         });
-        output.map_err(failed)
+        match output.map_err(failed)? {
+            (true, output) => Ok(output),
+            (false, _) => Err(SourceError::TooLong { program: words[0].to_owned(), limit }),
+        }
+    }
+}
+
+/// Waits for the end of a process; tells whether it came in time.
+fn ends_within(process: &OwnedFd, limit: Duration) -> bool {
+    let until = Instant::now() + limit;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let wait = Timespec::try_from(left).expect("a limit is short");
+        let mut fds = [PollFd::new(process, PollFlags::IN)];
+        match poll(&mut fds, Some(&wait)) {
+            Ok(0) => return false,
+            Err(Errno::INTR) => {}
+            // What cannot be watched is waited for.
+            Ok(_) | Err(_) => return true,
+        }
     }
 }
 
@@ -322,4 +370,24 @@ fn read_tree(dir: &Path) -> std::io::Result<Tree> {
         tree.insert(path, content);
     }
     Ok(tree)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_goes_on_for_ever_is_killed_and_is_no_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = Scratch::create(dir.path()).unwrap();
+        // `patch` looks for line 10000000000 of an empty file at each line before it.
+        let patch = dir.path().join("patch");
+        let text = "--- /dev/null\n+++ b/new\n@@ -10000000000000,0 +1 @@\n+x\n";
+        std::fs::write(&patch, text).unwrap();
+        std::fs::write(scratch.tree.join("new"), "").unwrap();
+        let words = [CHAIN[3], &[patch.to_str().unwrap()]].concat();
+        let ran = scratch.run_within(Duration::from_millis(300), &words, b"");
+        assert!(matches!(&ran, Err(SourceError::TooLong { .. })), "{ran:?}");
+        assert!(scratch.run_within(LIMIT, &["git", "--version"], b"").unwrap().status.success());
+    }
 }

@@ -815,7 +815,7 @@ fn a_shell_keeps_directory_variables_functions_and_the_last_code() {
         assert_eq!(said(&mut shell, text).await, (done.clone(), "b\n1\n2\nf3\n".into()));
         let text = "set -eu; REPLY=mine; IFS=0123456789";
         assert_eq!(said(&mut shell, text).await, (done.clone(), String::new()));
-        let text = "echo $REPLY ${__imgforge_since-none} ${#IFS}; set +eu; unset IFS";
+        let text = "echo $REPLY ${__imgforge_since-none} \"${#IFS}\"; set +eu; unset IFS";
         assert_eq!(said(&mut shell, text).await, (done.clone(), "mine none 10\n".into()));
         let both = "echo out; echo err >&2; cat; ls /proc/self/fd/8 /proc/self/fd/9 2>/dev/null";
         let (end, text) = said(&mut shell, both).await;

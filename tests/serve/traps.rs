@@ -292,6 +292,7 @@ async fn a_port_is_picked_a_bind_has_labels_and_a_container_removes_itself() {
 #[ignore = "needs a base image"]
 async fn what_is_asked_all_the_time_is_answered_from_memory() {
     let serve = Serve::start(&[]).await;
+    assert!(serve.get("/info").await.json()["Images"].as_u64() > Some(0), "at the first time");
     let id = serve.sleeper().await;
     let began = Instant::now();
     for _ in 0..5 {

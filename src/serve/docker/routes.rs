@@ -57,7 +57,7 @@ async fn dispatch(server: &Arc<Server>, call: &mut Call) -> Answer {
     match (method.as_str(), parts.as_slice()) {
         ("GET" | "HEAD", ["_ping"]) => system::ping(call),
         ("GET", ["version"]) => system::version(server),
-        ("GET", ["info"]) => system::info(server),
+        ("GET", ["info"]) => system::info(server).await,
         ("GET", ["containers", "json"]) => listing::list(server, call),
         ("POST", ["containers", "create"]) => create::create(server, call).await,
         ("POST", ["containers", "prune"]) => prune::containers(server, call).await,

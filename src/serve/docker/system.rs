@@ -1,12 +1,10 @@
 //! What the server is.
 
-use std::sync::Arc;
-
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::engine::SandboxNetwork;
+use crate::engine::{EngineError, SandboxNetwork};
 
 use super::answer::{Answer, empty, found, whole};
 use super::call::Call;
@@ -41,18 +39,14 @@ fn kernel() -> (String, String) {
     (text(name.release()), text(name.nodename()))
 }
 
-/// Returns how many images there were when they were last counted, and has them counted again where that
-/// is a while ago.
-fn count_images(server: &Arc<Server>) -> usize {
-    if server.image_count.is_due() {
-        let server = server.clone();
-        tokio::spawn(async move {
-            if let Ok(images) = server.engine.images().await {
-                server.image_count.set(images.len());
-            }
-        });
+/// Returns how many images there are, or were a moment ago.
+async fn count_images(server: &Server) -> Result<usize, EngineError> {
+    if let Some(number) = server.image_count.fresh() {
+        return Ok(number);
     }
-    server.image_count.last()
+    let number = server.engine.images().await?.len();
+    server.image_count.set(number);
+    Ok(number)
 }
 
 fn architecture() -> &'static str {
@@ -97,9 +91,10 @@ pub(super) fn version(server: &Server) -> Answer {
     }))
 }
 
-/// Says what the server is; it asks nobody, because some clients want to know it at every step. The
-/// number of images may be a minute old.
-pub(super) fn info(server: &Arc<Server>) -> Answer {
+/// Says what the server is. Some clients want to know it at every step: the number of images may be a
+/// second old.
+pub(super) async fn info(server: &Server) -> Answer {
+    let images = count_images(server).await?;
     let (kernel, name) = kernel();
     let states: Vec<Status> =
         server.all().iter().map(|container| container.state.now().status).collect();
@@ -113,7 +108,7 @@ pub(super) fn info(server: &Arc<Server>) -> Answer {
     let mut facts = facts();
     let own = json!({
         "ID": "imgforge",
-        "Images": count_images(server),
+        "Images": images,
         "Containers": states.len(),
         "ContainersRunning": count(Status::Running),
         "ContainersPaused": count(Status::Paused),

@@ -209,6 +209,25 @@ fn a_host_that_is_killed_leaves_nothing() {
     });
 }
 
+/// A machine cannot be put to sleep here: the clocks that the host waits by are looked at.
+#[test]
+#[ignore = "needs an engine"]
+fn the_time_of_a_session_goes_on_while_the_machine_sleeps() {
+    with_session(&["--ttl", "1h", "--idle", "30m"], |cli, id| {
+        let host = cli.listed(id).unwrap()["host"].as_u64().unwrap();
+        let clocks = || {
+            let known = std::fs::read_dir(format!("/proc/{host}/fdinfo")).unwrap().flatten();
+            let texts = known.filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
+            let clock =
+                |text: String| Some(text.split_once("clockid: ")?.1.lines().next()?.to_owned());
+            texts.filter_map(clock).collect::<Vec<_>>()
+        };
+        // One for each limit, by `CLOCK_BOOTTIME`; the second once nobody is there any more.
+        let both = wait_for(|| clocks() == ["7", "7"]);
+        assert!(both, "{:?}", clocks());
+    });
+}
+
 #[test]
 #[ignore = "needs an engine"]
 fn a_session_ends_when_its_time_is_over_and_says_so_afterwards() {

@@ -294,10 +294,12 @@ impl<'a> Shell<'a> {
                 // A process that it left behind may hold its output open.
                 _ = ended => {
                     let silence = Duration::from_millis(100);
-                    while let Ok(Some(Ok(Output::Out(bytes)))) =
+                    while let Ok(Some(Ok(piece))) =
                         tokio::time::timeout(silence, self.output.next()).await
                     {
-                        printed.take(&bytes);
+                        if let Output::Out(bytes) = piece {
+                            printed.take(&bytes);
+                        }
                     }
                     printed.finish();
                     return Ok(Told::Ended);

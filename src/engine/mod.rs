@@ -69,7 +69,7 @@ pub use sandbox::{SandboxEnd, SandboxNetwork, SandboxRequest};
 pub use script::run_script_in;
 pub use service::{HealthCheck, Service};
 pub use session::{
-    Ended, Exec, ExecEnd, ExecHandle, ExecRequest, ExecSummary, Input, NotStarted, Outputs,
+    Began, Ended, Exec, ExecEnd, ExecHandle, ExecRequest, ExecSummary, Input, NotStarted, Outputs,
     SandboxSession, SessionRequest,
 };
 pub use session_end::SessionEnd;

@@ -468,9 +468,37 @@ pub trait SandboxSession: Send + Sync {
         out: &dyn LogSink,
         error: &dyn LogSink,
     ) -> Result<ExecSummary> {
-        let started_at = jiff::Timestamp::now();
-        let began = Instant::now();
-        let Exec { input, mut output, handle } = self.spawn(request).await?;
+        let began = Began::now();
+        self.spawn(request).await?.attend(request, began, out, error).await
+    }
+}
+
+/// When something began.
+#[derive(Debug, Clone, Copy)]
+pub struct Began {
+    at: jiff::Timestamp,
+    instant: Instant,
+}
+
+impl Began {
+    /// Now.
+    pub fn now() -> Began {
+        Began { at: jiff::Timestamp::now(), instant: Instant::now() }
+    }
+}
+
+impl Exec {
+    /// Waits for the end of the command, as [`SandboxSession::exec`] does, and holds it to the limits of
+    /// its request, which count from when it `began`.
+    pub async fn attend(
+        self,
+        request: &ExecRequest,
+        began: Began,
+        out: &dyn LogSink,
+        error: &dyn LogSink,
+    ) -> Result<ExecSummary> {
+        let Began { at: started_at, instant: began } = began;
+        let Exec { input, mut output, handle } = self;
         let feed = feed(input, &request.input);
         tokio::pin!(feed);
         let limit = async {

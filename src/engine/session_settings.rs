@@ -1,10 +1,11 @@
 //! What a session can have beside its image, its limits and its network, and what is seen of it.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::tmpfs::Tmpfs;
+use super::tmpfs::{Tmpfs, mount_target};
 
 /// What differs from a plain session. The default differs in nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +43,25 @@ pub struct HostBind {
     pub target: String,
     /// Whether it cannot be written.
     pub read_only: bool,
+}
+
+impl FromStr for HostBind {
+    type Err = String;
+
+    /// Reads `SRC:DST`, `SRC:DST:ro` or `SRC:DST:rw`, as `docker run -v` takes it.
+    fn from_str(text: &str) -> Result<HostBind, String> {
+        let (rest, read_only) = match text.strip_suffix(":ro") {
+            Some(rest) => (rest, true),
+            None => (text.strip_suffix(":rw").unwrap_or(text), false),
+        };
+        let Some((source, target)) = rest.split_once(':') else {
+            return Err(format!("`{text}` is no bind: write SRC:DST or SRC:DST:ro"));
+        };
+        let target = mount_target(target)?;
+        let source =
+            std::fs::canonicalize(source).map_err(|error| format!("`{source}`: {error}"))?;
+        Ok(HostBind { source, target, read_only })
+    }
 }
 
 /// A directory of the host that a session keeps files in.

@@ -1,6 +1,7 @@
 //! Directories in memory, and where in a container something is mounted.
 
 use std::path::{Component, Path};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,20 @@ impl Tmpfs {
             }
         }
         Ok((tmpfs, ignored))
+    }
+}
+
+impl FromStr for Tmpfs {
+    type Err = String;
+
+    /// Reads `PATH` or `PATH:OPTIONS`, as `docker run --tmpfs` takes it. An option that has no meaning here
+    /// is refused.
+    fn from_str(text: &str) -> Result<Tmpfs, String> {
+        let (target, options) = text.split_once(':').unwrap_or((text, ""));
+        match Tmpfs::read(target, options)? {
+            (tmpfs, ignored) if ignored.is_empty() => Ok(tmpfs),
+            (_, ignored) => Err(format!("`{}` is no option of a directory in memory", ignored[0])),
+        }
     }
 }
 

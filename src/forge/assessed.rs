@@ -64,7 +64,7 @@ pub struct AssessedPlan<'w> {
     workload: &'w Workload,
     plan: Arc<Plan>,
     tags: BTreeMap<String, ImageId>,
-    _lease: Option<Lease>,
+    lease: Option<Lease>,
 }
 
 impl<'w> AssessedPlan<'w> {
@@ -74,12 +74,17 @@ impl<'w> AssessedPlan<'w> {
         tags: BTreeMap<String, ImageId>,
         lease: Option<Lease>,
     ) -> AssessedPlan<'w> {
-        AssessedPlan { workload, plan: Arc::new(plan), tags, _lease: lease }
+        AssessedPlan { workload, plan: Arc::new(plan), tags, lease }
     }
 
     /// Returns the plan, with the status of every node.
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
+    }
+
+    /// Returns what keeps the images from being collected.
+    pub(super) fn into_lease(self) -> Option<Lease> {
+        self.lease
     }
 
     /// Tells whether something is to be done.

@@ -10,6 +10,7 @@
 mod assessed;
 mod budget;
 pub(crate) mod bundle_in_use;
+mod checkout;
 mod engines;
 mod error;
 pub(crate) mod evaluate;
@@ -44,6 +45,7 @@ use crate::store::Store;
 pub(crate) use assessed::remove_own;
 pub use assessed::{AssessedPlan, BUILD_LOGS, BuildOptions};
 pub(crate) use budget::limits;
+pub use checkout::Checkout;
 pub use error::{Error, ErrorKind};
 pub use evaluate::{Ended, Evaluation, RunOptions};
 pub(crate) use load::namespace;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::EngineKind;
 
 use super::directory::DirectoryError;
+use super::kept::Remember;
 use super::order::SessionOrder;
 
 /// Below the state directory.
@@ -66,6 +67,25 @@ impl CheckpointDirectory {
         let path = self.path(&record.id);
         let text = serde_json::to_vec_pretty(record).expect("a record is valid JSON");
         crate::atomic::write(&path, &text, false).map_err(io_error(&path))
+    }
+
+    /// Returns what writes down the checkpoints of a session, with what starts another from them.
+    pub fn remember(self, order: SessionOrder, session: &str, engine: EngineKind) -> Box<Remember> {
+        let session = session.to_owned();
+        Box::new(move |checkpoint, allowed| {
+            let image = checkpoint.reference().to_string();
+            let mut order = SessionOrder { name: None, allowed, ..order.clone() };
+            order.request.image.clone_from(&image);
+            self.write(&CheckpointRecord {
+                id: checkpoint.id.clone(),
+                parent: checkpoint.parent.clone(),
+                session: session.clone(),
+                engine,
+                created: jiff::Timestamp::now(),
+                order,
+                image,
+            })
+        })
     }
 
     /// Lists the checkpoints, the oldest first, each with the time of its last use.

@@ -131,9 +131,16 @@ impl Clients {
     }
 }
 
-/// Waits for so long by the clock that goes on while the machine sleeps.
+/// Waits for so long, or for ever.
 async fn sleep(limit: Option<Duration>) {
-    let Some(limit) = limit else { return pending().await };
+    match limit {
+        Some(limit) => sleep_for(limit).await,
+        None => pending().await,
+    }
+}
+
+/// Waits for so long by the clock that goes on while the machine sleeps.
+pub(crate) async fn sleep_for(limit: Duration) {
     match timer(limit) {
         Ok(timer) => drop(timer.readable().await),
         Err(_) => tokio::time::sleep(limit).await,

@@ -4,9 +4,11 @@ use anyhow::anyhow;
 use clap::{Args, FromArgMatches as _};
 use serde_json::json;
 
+use crate::session::git::{self, PatchOptions};
+
 use super::super::{Cli, Command, CommandResult, Error, Global, eval, help};
 use super::found;
-use super::git::{Wanted, patch_of};
+use super::git::git_failed;
 
 /// Arguments of `session grade`.
 #[derive(Debug, Args)]
@@ -32,13 +34,13 @@ pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
         let hint = "start it with -d and -i; `imgforge session patch` prints what was changed";
         return Err(Error::input(error).with_hint(Some(hint.to_owned())).into());
     };
-    let wanted = Wanted {
+    let wanted = PatchOptions {
         base: record.base,
         untracked: true,
         working_dir: record.repository,
-        ..Wanted::default()
+        ..PatchOptions::default()
     };
-    let patch = patch_of(&session, &wanted).await?;
+    let patch = git::patch(&session, &wanted).await.map_err(git_failed)?;
     drop(session);
     let patch = String::from_utf8(patch).map_err(|_| {
         let error = anyhow!("the patch is not UTF-8, and a prediction has to be");

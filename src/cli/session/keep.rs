@@ -1,31 +1,21 @@
 //! `imgforge session keep`: the process that keeps a session, started by `session start`.
 
-use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
 
 use crate::config;
-use crate::engine::{
-    CA_VARIABLES, Engine, EngineError, EngineKind, HostBind, LogSink, SandboxSession,
-    SessionRequest,
-};
+use crate::engine::LogSink;
 use crate::proxy::Proxies;
-use crate::session::checkpoints::{CheckpointDirectory, CheckpointRecord};
+use crate::session::checkpoints::CheckpointDirectory;
 use crate::session::directory::{Claim, Ended, SessionRecord, Why};
-use crate::session::egress::Egress;
 use crate::session::order::{Repository, SessionOrder};
-use crate::session::{Kept, Lifetime, Publish, Remember, keep, ports};
+use crate::session::{Kept, Lifetime, OfHost, StartError, Started, keep, start};
 
 use super::super::{CommandResult, Error, Exit, Global, open};
 use super::{chain, directory, not_found};
-
-/// Where the authorities are that this machine trusts, for a session with a way out.
-const CA_BUNDLE: &str = "/dev/imgforge/ca.pem";
 
 /// What is answered when it is kept, or cannot be.
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,7 +55,7 @@ pub(super) async fn run(global: &Global) -> CommandResult {
         idle: order.idle_seconds.map(Duration::from_secs_f64),
     };
     let said = Said::default();
-    let started = start(global, order, &said).await;
+    let started = started(global, order, &said).await;
     let (mut record, claim, session, listener) = match started {
         Ok(started) => started,
         Err(error) => {
@@ -92,9 +82,9 @@ pub(super) async fn run(global: &Global) -> CommandResult {
     Ok(Exit::Success)
 }
 
-type Started = (SessionRecord, Claim, Arc<Kept>, tokio::net::UnixListener);
+type Claimed = (SessionRecord, Claim, Arc<Kept>, tokio::net::UnixListener);
 
-async fn start(global: &Global, mut order: SessionOrder, said: &Said) -> Result<Started, Error> {
+async fn started(global: &Global, mut order: SessionOrder, said: &Said) -> Result<Claimed, Error> {
     let now = jiff::Timestamp::now();
     let engine = open::connect(global).await.map_err(open::engine_failure)?;
     let info = engine.info().await.map_err(open::engine_failure)?;
@@ -121,23 +111,23 @@ async fn start(global: &Global, mut order: SessionOrder, said: &Said) -> Result<
     let directory = directory(global);
     let claim = directory.claim(&mut record).map_err(not_found)?;
     let started = async {
-        let (request, egress) = way_out(&order, claim.path())?;
-        let kept = Kept::start(engine.clone(), request, egress, said).await;
-        let kept = kept.map_err(open::engine_failure)?;
-        let session = kept.now();
-        let kept = Arc::new(kept);
-        record.ports = publish(&kept, &order.publish).await?;
-        if order.repository.is_none() {
-            order.repository = repository(&*engine, &*session, &record.image).await?;
-        }
-        if let Some(Repository { directory, base }) = order.repository.clone() {
+        let log: &dyn LogSink = said;
+        let host = match order.allowed {
+            Some(_) => of_host()?,
+            None => OfHost::default(),
+        };
+        let started = start(engine.clone(), &order, &host, claim.path(), log).await;
+        let Started { kept, ports, repository } = started.map_err(start_failed)?;
+        record.ports = ports;
+        if let Some(Repository { directory, base }) = repository.clone() {
             (record.repository, record.base) = (Some(directory), base);
         }
+        order.repository = repository;
         let listener = claim.listen().map_err(not_found)?;
         claim.write_order(&order).map_err(not_found)?;
         claim.write(&record).map_err(not_found)?;
         let checkpoints = CheckpointDirectory::of(&open::state_dir(global));
-        kept.remember(remember(checkpoints, order, &record));
+        kept.remember(checkpoints.remember(order, &record.id, record.engine));
         Ok((kept, listener))
     };
     match started.await {
@@ -149,98 +139,22 @@ async fn start(global: &Global, mut order: SessionOrder, said: &Said) -> Result<
     }
 }
 
-/// Writes down the checkpoints of a session, with what starts another from them.
-fn remember(
-    checkpoints: CheckpointDirectory,
-    order: SessionOrder,
-    record: &SessionRecord,
-) -> Box<Remember> {
-    let (session, engine) = (record.id.clone(), record.engine);
-    Box::new(move |checkpoint, allowed| {
-        let image = checkpoint.reference().to_string();
-        let mut order = SessionOrder { name: None, allowed, ..order.clone() };
-        order.request.image.clone_from(&image);
-        checkpoints.write(&CheckpointRecord {
-            id: checkpoint.id.clone(),
-            parent: checkpoint.parent.clone(),
-            session: session.clone(),
-            engine,
-            created: jiff::Timestamp::now(),
-            order,
-            image,
-        })
-    })
-}
-
-/// Gives a session its way out, where it has one, and the authorities that this machine trusts: what
-/// leads out may have one of its own.
-fn way_out(
-    order: &SessionOrder,
-    directory: &Path,
-) -> Result<(SessionRequest, Option<Arc<Egress>>), Error> {
-    let mut request = order.request.clone();
-    let Some(allowed) = &order.allowed else { return Ok((request, None)) };
-    let proxies = Proxies::of_process().map_err(Error::input)?;
-    let add = |variables: &mut BTreeMap<String, String>, name: String, value: String| {
-        variables.entry(name).or_insert(value);
-    };
-    for (name, value) in Egress::variables() {
-        add(&mut request.variables, name, value);
-    }
-    let host = config::host_access(open::variable, None, None).map_err(Error::environment)?;
-    if let Some(bundle) = host.ca_bundle {
-        let source = directory.join("ca.pem");
-        std::fs::write(&source, bundle).map_err(Error::environment)?;
-        let source = source.canonicalize().map_err(Error::environment)?;
-        let target = CA_BUNDLE.to_owned();
-        request.settings.binds.push(HostBind { source, target, read_only: true });
-        for name in CA_VARIABLES {
-            add(&mut request.variables, name.to_owned(), CA_BUNDLE.to_owned());
+/// Makes an error of a session that cannot be started.
+fn start_failed(error: StartError) -> Error {
+    match error {
+        StartError::Engine(error) => open::engine_failure(error),
+        error => {
+            let hint = error.hint();
+            Error::environment(error).with_hint(hint)
         }
     }
-    Ok((request, Some(Egress::new(allowed.clone(), &proxies))))
 }
 
-/// Publishes ports of a session; returns where they are reached.
-async fn publish(kept: &Arc<Kept>, wanted: &[Publish]) -> Result<Vec<Publish>, Error> {
-    if !wanted.is_empty() && kept.now().engine() != EngineKind::Embedded {
-        let error = EngineError::Unsupported {
-            engine: kept.now().engine(),
-            action: "publish a port of a session",
-            why: "the embedded engine can: `--engine embedded`",
-        };
-        return Err(open::engine_failure(error));
-    }
-    let mut published = Vec::new();
-    for Publish { address, port } in wanted.iter().copied() {
-        let listener = TcpListener::bind(address).await;
-        let listener = listener.map_err(|error| {
-            let action = format!("cannot publish port {port} of the session at `{address}`");
-            Error::environment(anyhow::Error::from(error).context(action))
-                .with_hint(Some("leave the port of this machine out: one is chosen".to_owned()))
-        })?;
-        let address = listener.local_addr().map_err(Error::environment)?;
-        let kept = Arc::downgrade(kept);
-        let session = move || Some(kept.upgrade()?.now());
-        tokio::spawn(ports::serve(listener, port, session));
-        published.push(Publish { address, port });
-    }
-    Ok(published)
-}
-
-/// Finds the repository of a session: where its image says that commands start.
-async fn repository(
-    engine: &dyn Engine,
-    session: &dyn SandboxSession,
-    image: &str,
-) -> Result<Option<Repository>, Error> {
-    let image = engine.inspect(image).await.map_err(open::engine_failure)?;
-    let directory = image.map(|image| image.config.working_dir).unwrap_or_default();
-    if directory.is_empty() {
-        return Ok(None);
-    }
-    let base = super::git::head(session, Some(&directory)).await;
-    Ok(Some(Repository { directory, base }))
+/// Returns what a session with a way out gets of this machine.
+pub(in crate::cli) fn of_host() -> Result<OfHost, Error> {
+    let proxies = Proxies::of_process().map_err(Error::input)?;
+    let host = config::host_access(open::variable, None, None).map_err(Error::environment)?;
+    Ok(OfHost { proxies, ca_bundle: host.ca_bundle })
 }
 
 /// Tells whoever started this process.

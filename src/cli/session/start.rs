@@ -10,16 +10,15 @@ use serde_json::json;
 use crate::cli::out::outln;
 use crate::engine::{
     EngineKind, HostBind, Quotas, SandboxNetwork, SessionRequest, SessionSettings, Tmpfs, label,
-    mount_target,
 };
-use crate::forge::LoadOptions;
-use crate::key::Kind;
+use crate::forge::Checkout;
 use crate::serve::swerex::{LoopbackAddress, Serving};
 use crate::session::Publish;
 use crate::session::checkpoints::CheckpointRecord;
 use crate::session::directory::SessionRecord;
 use crate::session::egress::Allowed;
 use crate::session::order::{InstanceName, SessionOrder};
+use crate::store::Lease;
 
 use super::super::execute::{ExecArgs, exit_of};
 use super::super::help::heading;
@@ -74,10 +73,10 @@ pub(in crate::cli) struct StartArgs {
     #[arg(short, long, value_name = "PORT")]
     publish: Vec<Publish>,
     /// A directory or file of this machine, as SRC:DST or SRC:DST:ro
-    #[arg(long, value_name = "SRC:DST", value_parser = bind)]
+    #[arg(long, value_name = "SRC:DST")]
     bind: Vec<HostBind>,
     /// A directory in memory, as PATH or PATH:OPTIONS, such as /scratch:size=64m,exec
-    #[arg(long, value_name = "PATH", value_parser = tmpfs)]
+    #[arg(long, value_name = "PATH")]
     tmpfs: Vec<Tmpfs>,
     /// Serve it to SWE-ReX on this address of loopback, and print what a RemoteDeployment needs; a server is
     /// started where none serves yet [default: 127.0.0.1, at a free port]
@@ -105,9 +104,9 @@ pub(in crate::cli) struct StartArgs {
         help_heading = heading::LIMITS)]
     pids_limit: Option<u64>,
     #[command(flatten)]
-    sources: Sources,
+    pub(in crate::cli) sources: Sources,
     #[command(flatten)]
-    exec: ExecArgs,
+    pub(in crate::cli) exec: ExecArgs,
 }
 
 /// What a session can reach.
@@ -134,29 +133,6 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         }
     };
     if parsed.is_zero() { Err(wrong()) } else { Ok(parsed) }
-}
-
-/// Reads a bind, as `docker run -v` takes it.
-fn bind(text: &str) -> Result<HostBind, String> {
-    let (rest, read_only) = match text.strip_suffix(":ro") {
-        Some(rest) => (rest, true),
-        None => (text.strip_suffix(":rw").unwrap_or(text), false),
-    };
-    let Some((source, target)) = rest.split_once(':') else {
-        return Err(format!("`{text}` is no bind: write SRC:DST or SRC:DST:ro"));
-    };
-    let target = mount_target(target)?;
-    let source = std::fs::canonicalize(source).map_err(|error| format!("`{source}`: {error}"))?;
-    Ok(HostBind { source, target, read_only })
-}
-
-/// Reads a directory in memory, as `docker run --tmpfs` takes it.
-fn tmpfs(text: &str) -> Result<Tmpfs, String> {
-    let (target, options) = text.split_once(':').unwrap_or((text, ""));
-    match Tmpfs::read(target, options)? {
-        (tmpfs, ignored) if ignored.is_empty() => Ok(tmpfs),
-        (_, ignored) => Err(format!("`{}` is no option of a directory in memory", ignored[0])),
-    }
 }
 
 /// Runs `session start`.
@@ -188,43 +164,38 @@ pub(super) async fn run(global: &Global, args: StartArgs) -> CommandResult {
         let error = anyhow!("`{id}` is in no dataset that was named");
         Error::input(error).with_hint(Some("name it: -d lite, or a path".to_owned()))
     })?;
-    let chosen = Chosen::one(&dataset, &args.split, Some(id));
-    let load: LoadOptions = args.exec.load_options(&chosen, &args.sources);
-    let prepared = open::forge(global)?.load(&load).await?;
-    // Not the instance image: that has the tests.
-    let plan = prepared.plan(&prepared.work, Kind::Checkout, None)?;
-    // Its lease keeps the image until the session stands on it.
-    let assessed = prepared.assess(plan, false, &Default::default()).await?;
-    assessed.name_fresh().await?;
-    let plan = assessed.plan();
-    let Some(target) = plan.targets.first() else {
-        return Err(Error::input(anyhow!("`{id}` has no image")).into());
-    };
-    let node = &plan.graph[target.node];
-    if node.kind() != Kind::Checkout {
-        let error = anyhow!("`{}` is a published image: the layers are not known", node.image);
-        let hint = "`--namespace none` builds them here, or start it by `--image`";
-        return Err(Error::input(error).with_hint(Some(hint.to_owned())).into());
-    }
-    if assessed.is_stale() {
-        let summary = args.exec.build(global, &assessed).await?;
-        let exit = exit_of(&summary);
-        if exit != Exit::Success {
-            let error = Error::environment(anyhow!("the image of `{id}` could not be made"));
-            return Err(Failure { exit, error });
-        }
-    } else {
-        assessed.note_use().await?;
-    }
-    let (split, instance_id) = (args.split.clone(), id.clone());
+    let named =
+        |dataset| InstanceName { dataset, split: args.split.clone(), instance_id: id.clone() };
+    // The lease keeps the image until the session stands on it.
+    let (image, _lease) =
+        image_of(global, &args.exec, &args.sources, &named(dataset.clone())).await?;
     // It is read again elsewhere, to grade.
     let path = std::path::Path::new(&dataset);
     let dataset = match path.exists().then(|| std::path::absolute(path)) {
         Some(Ok(path)) => path.display().to_string(),
         _ => dataset,
     };
-    let instance = InstanceName { dataset, split, instance_id };
-    start(global, &args, node.image.clone(), Origin::Instance(instance), network)
+    start(global, &args, image, Origin::Instance(named(dataset)), network)
+}
+
+/// Finds the image that work on an instance begins in, and builds it where it is missing. It stays as long
+/// as the lease.
+pub(in crate::cli) async fn image_of(
+    global: &Global,
+    exec: &ExecArgs,
+    sources: &Sources,
+    instance: &InstanceName,
+) -> Result<(String, Option<Lease>), Failure> {
+    let InstanceName { dataset, split, instance_id: id } = instance;
+    let load = exec.load_options(&Chosen::one(dataset, split, Some(id)), sources);
+    let build = || Ok((exec.options(global)?, exec.reporter(global)?));
+    match open::forge(global)?.checkout(&load, build).await? {
+        Checkout::Ready { image, lease } => Ok((image, lease)),
+        Checkout::Failed(summary) => {
+            let error = Error::environment(anyhow!("the image of `{id}` could not be made"));
+            Err(Failure { exit: exit_of(&summary), error })
+        }
+    }
 }
 
 /// What a session is started from.

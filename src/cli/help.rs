@@ -226,6 +226,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("imgforge serve --docker-api unix:///run/me/docker.sock", "in the foreground"),
             ("imgforge serve stop", "end it, and its containers"),
             ("imgforge serve --swerex 127.0.0.1:8000", "the sessions, for SWE-ReX"),
+            ("imgforge serve --stdio", "sessions for a program, on its pipe"),
         ],
     ),
     (
@@ -402,7 +403,7 @@ const MEANINGLESS: &[(&str, &[&str])] = &[
     // It prints what `eval` prints.
     ("session grade", &["json"]),
     ("session keep", &["json"]),
-    ("serve", &["config", "overlay", "output_dir", "json", "verbose"]),
+    ("serve", &["output_dir", "json", "verbose"]),
     (
         "man",
         &["config", "overlay", "state_dir", "output_dir", "offline", "engine", "json", "verbose"],

@@ -12,6 +12,7 @@ mod health;
 mod leaving;
 mod life;
 mod networks;
+mod rpc;
 mod swerex;
 mod telling;
 mod traps;

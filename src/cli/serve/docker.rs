@@ -69,7 +69,7 @@ fn print_env(address: &Address) {
     outln!("export DOCKER_HOST={quoted}");
 }
 
-fn socket_error(error: SocketError) -> Error {
+pub(super) fn socket_error(error: SocketError) -> Error {
     let hint = match &error {
         SocketError::Taken { path } => {
             Some(format!("`imgforge serve stop --docker-api unix://{}` ends it", path.display()))

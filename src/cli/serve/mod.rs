@@ -2,6 +2,7 @@
 
 mod docker;
 mod process;
+mod rpc;
 mod swerex;
 
 use std::path::PathBuf;
@@ -24,12 +25,19 @@ pub(super) struct ServeArgs {
     /// Serve the Docker Engine API on this unix socket, such as unix:///run/me/docker.sock
     /// [default: $XDG_RUNTIME_DIR/imgforge/docker.sock, else docker.sock in the state directory]
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1,
-        required_unless_present_any = ["action", "swerex"])]
+        required_unless_present_any = ["action", "swerex", "rpc", "stdio"])]
     docker_api: Option<Option<String>>,
     /// Serve the sessions of the state directory that `session start --swerex` started, by the protocol of
     /// SWE-ReX, on this address of loopback, which is printed [default: 127.0.0.1, at a free port]
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, conflicts_with = "docker_api")]
     swerex: Option<Option<LoopbackAddress>>,
+    /// Serve programs on the standard input and output, by the protocol of docs/protocol.md; all sessions
+    /// end with the input
+    #[arg(long, conflicts_with_all = ["docker_api", "swerex", "rpc"])]
+    stdio: bool,
+    /// Serve programs on this unix socket, by the same protocol
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["docker_api", "swerex"])]
+    rpc: Option<String>,
     /// What containers reach that ask for Docker's default network
     #[arg(
         long,
@@ -89,6 +97,9 @@ fn time(text: &str) -> Result<Duration, String> {
 
 /// Runs `serve`.
 pub(super) async fn run(global: &Global, args: ServeArgs) -> CommandResult {
+    if args.stdio || args.rpc.is_some() {
+        return rpc::run(global, args).await;
+    }
     match args.swerex {
         Some(address) => swerex::run(global, &args, address.unwrap_or_default()).await,
         None => docker::run(global, args).await,

@@ -1,0 +1,131 @@
+//! The sessions of a server.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::engine::{Engine, EngineKind, SessionEnd};
+use crate::session::OfHost;
+use crate::session::checkpoints::CheckpointDirectory;
+
+use super::fault::{Fault, Kind};
+use super::instances::Instances;
+use super::locked::locked;
+use super::served::Served;
+
+/// What a server stands on.
+pub struct Settings {
+    /// The engine that has the sessions.
+    pub engine: Arc<dyn Engine>,
+    /// Which one it is.
+    pub kind: EngineKind,
+    /// The checkpoints of the state directory.
+    pub checkpoints: CheckpointDirectory,
+    /// A directory of the server's own, for what sessions need of files.
+    pub scratch_dir: PathBuf,
+    /// What sessions with a way out get of this machine.
+    pub host: OfHost,
+    /// Who knows datasets.
+    pub instances: Arc<dyn Instances>,
+}
+
+/// Sessions, all on one engine. They end with this.
+pub(super) struct Sessions {
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) kind: EngineKind,
+    pub(super) checkpoints: CheckpointDirectory,
+    pub(super) scratch_dir: PathBuf,
+    pub(super) host: OfHost,
+    pub(super) instances: Arc<dyn Instances>,
+    list: Mutex<HashMap<String, Arc<Served>>>,
+}
+
+impl Sessions {
+    /// Makes an empty list.
+    pub(super) fn new(settings: Settings) -> Arc<Sessions> {
+        let Settings { engine, kind, checkpoints, scratch_dir, host, instances } = settings;
+        let list = Mutex::default();
+        Arc::new(Sessions { engine, kind, checkpoints, scratch_dir, host, instances, list })
+    }
+
+    /// Ends all sessions.
+    pub(super) async fn close(&self) {
+        self.stop_all(|_| true).await;
+    }
+
+    /// Ends the sessions that a connection started.
+    pub(super) async fn stop_those_of(&self, connection: u64) {
+        self.stop_all(|served| served.connection == connection).await;
+    }
+
+    async fn stop_all(&self, which: impl Fn(&Served) -> bool) {
+        let chosen: Vec<_> =
+            locked(&self.list).values().filter(|served| which(served)).cloned().collect();
+        join_all(chosen.iter().map(|served| self.stop(served))).await;
+    }
+
+    /// Takes a session up, and ends it when its time is over.
+    pub(super) fn add(self: &Arc<Self>, served: Arc<Served>) {
+        locked(&self.list).insert(served.id.clone(), served.clone());
+        let limit = |seconds: Option<f64>| seconds.map(Duration::from_secs_f64);
+        let (ttl, idle) = (limit(served.order.ttl_seconds), limit(served.order.idle_seconds));
+        if ttl.is_none() && idle.is_none() {
+            return;
+        }
+        let (sessions, watched) = (Arc::downgrade(self), served.clone());
+        let watch = tokio::spawn(async move {
+            let over = async {
+                match ttl {
+                    Some(ttl) => crate::session::sleep(ttl).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let unused = async {
+                match idle {
+                    Some(idle) => watched.uses.none_for(idle).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = over => {}
+                () = unused => {}
+            }
+            // Who ends a session ends what watches it.
+            if let Some(own) = locked(&watched.watch).take() {
+                own.detach();
+            }
+            if let Some(sessions) = sessions.upgrade() {
+                let _ = sessions.stop(&watched).await;
+            }
+        });
+        *locked(&served.watch) = Some(AbortOnDropHandle::new(watch));
+    }
+
+    /// Finds a session.
+    pub(super) fn find(&self, id: &str) -> Result<Arc<Served>, Fault> {
+        let found = locked(&self.list).get(id).cloned();
+        found.ok_or_else(|| {
+            Fault::new(Kind::NoSuchSession, format!("there is no session `{id}`, or it has ended"))
+                .hint("`session.ls` lists them")
+        })
+    }
+
+    /// Lists the sessions, the oldest first.
+    pub(super) fn list(&self) -> Vec<Arc<Served>> {
+        let mut all: Vec<_> = locked(&self.list).values().cloned().collect();
+        all.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        all
+    }
+
+    /// Ends a session, and forgets it.
+    pub(super) async fn stop(&self, served: &Served) -> Result<SessionEnd, Fault> {
+        let end = served.stop().await;
+        locked(&self.list).remove(&served.id);
+        let _ = std::fs::remove_dir_all(self.scratch_dir.join(&served.id));
+        end
+    }
+}

@@ -1,0 +1,755 @@
+//! The protocol for programs that `imgforge serve --stdio` and `--rpc` speak: the real binary, over real
+//! sessions.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::common::needs;
+
+/// How long an answer may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The two directions of a connection.
+struct Client<W: Write> {
+    input: Option<W>,
+    lines: Receiver<Value>,
+    /// Answers that came while another was waited for.
+    answers: HashMap<u64, Value>,
+    notifications: Vec<Value>,
+    last: u64,
+}
+
+impl<W: Write> Client<W> {
+    fn new(input: W, output: impl Read + Send + 'static) -> Client<W> {
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let value = serde_json::from_str(&line).unwrap_or_else(|_| json!({ "text": line }));
+                if sender.send(value).is_err() {
+                    return;
+                }
+            }
+        });
+        let (answers, notifications) = Default::default();
+        Client { input: Some(input), lines, answers, notifications, last: 0 }
+    }
+
+    /// Sends a request, and returns its number.
+    fn send(&mut self, method: &str, params: Value) -> u64 {
+        self.last += 1;
+        let id = self.last;
+        self.line(
+            &json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string(),
+        );
+        id
+    }
+
+    fn line(&mut self, line: &str) {
+        let input = self.input.as_mut().unwrap();
+        input.write_all(format!("{line}\n").as_bytes()).unwrap();
+        input.flush().unwrap();
+    }
+
+    /// Takes the next line.
+    fn next(&mut self) -> Value {
+        self.lines.recv_timeout(PATIENCE).expect("an answer comes")
+    }
+
+    /// Waits for the answer of a request.
+    fn answer(&mut self, id: u64) -> Result<Value, Value> {
+        let answer = loop {
+            if let Some(answer) = self.answers.remove(&id) {
+                break answer;
+            }
+            let value = self.next();
+            match value["id"].as_u64() {
+                Some(id) => drop(self.answers.insert(id, value)),
+                None => self.notifications.push(value),
+            }
+        };
+        assert_eq!(answer["jsonrpc"], "2.0");
+        match answer.get("error") {
+            Some(error) => Err(error.clone()),
+            None => Ok(answer["result"].clone()),
+        }
+    }
+
+    fn call(&mut self, method: &str, params: Value) -> Result<Value, Value> {
+        let id = self.send(method, params);
+        self.answer(id)
+    }
+
+    fn ok(&mut self, method: &str, params: Value) -> Value {
+        self.call(method, params).unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// The kind of the error that a request has.
+    fn kind(&mut self, method: &str, params: Value) -> String {
+        let error = self.call(method, params).expect_err("it is refused");
+        error["data"]["kind"].as_str().unwrap().to_owned()
+    }
+
+    /// Starts a session, and returns its id.
+    fn session(&mut self) -> String {
+        let started = self.ok("session.start", json!({ "image": needs::BASE }));
+        started["session"].as_str().unwrap().to_owned()
+    }
+
+    /// Runs a text of a shell; returns the code and what it printed.
+    fn sh(&mut self, session: &str, text: &str) -> (i64, String) {
+        let ran = self.ok("session.exec", json!({ "session": session, "shell": text }));
+        (ran["code"].as_i64().unwrap(), text_of(&ran["stdout"]))
+    }
+}
+
+fn bytes_of(value: &Value) -> Vec<u8> {
+    STANDARD.decode(value.as_str().unwrap()).unwrap()
+}
+
+fn text_of(value: &Value) -> String {
+    String::from_utf8(bytes_of(value)).unwrap()
+}
+
+/// A server on a pipe, over a state directory of its own that has the images of the tests.
+struct PipeServer {
+    child: Child,
+    client: Client<ChildStdin>,
+    /// Where it keeps what is not an image, unless that is shared.
+    _state: Option<tempfile::TempDir>,
+}
+
+fn state() -> tempfile::TempDir {
+    let state = tempfile::tempdir().unwrap();
+    // The images are those of all tests, the rest is this test's.
+    let images = needs::base().join("embedded");
+    std::os::unix::fs::symlink(images, state.path().join("embedded")).unwrap();
+    state
+}
+
+fn imgforge(state: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_imgforge"));
+    command.args(["--engine", "embedded", "-q", "--state-dir"]).arg(state).args(words);
+    command.env_remove("DOCKER_HOST").stdin(Stdio::null());
+    command
+}
+
+impl PipeServer {
+    fn start() -> PipeServer {
+        let mut server = PipeServer::silent();
+        let hello = server.client.ok("hello", json!({ "protocol": 1, "client": "tests" }));
+        assert_eq!((&hello["protocol"], &hello["engine"]), (&json!(1), &json!("embedded")));
+        server
+    }
+
+    fn silent() -> PipeServer {
+        let state = state();
+        let mut server = PipeServer::on(state.path());
+        server._state = Some(state);
+        server
+    }
+
+    /// Starts a server on the state that the images of instances are built in.
+    fn with_instances() -> PipeServer {
+        needs::base();
+        let mut server = PipeServer::on(&needs::state());
+        server.client.ok("hello", json!({ "protocol": 1 }));
+        server
+    }
+
+    fn on(state: &Path) -> PipeServer {
+        let mut command = imgforge(state, &["serve", "--stdio"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        PipeServer { child, client: Client::new(input, output), _state: None }
+    }
+
+    /// Ends the input, and waits for the end of the server.
+    fn end(mut self) -> (bool, Duration) {
+        let began = Instant::now();
+        drop(self.client.input.take());
+        let status = self.child.wait().unwrap();
+        (status.success(), began.elapsed())
+    }
+}
+
+impl Drop for PipeServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+#[ignore = "needs containers"]
+fn the_first_request_is_hello_and_versions_are_negotiated() {
+    let mut server = PipeServer::silent();
+    let client = &mut server.client;
+    assert_eq!(client.kind("session.ls", json!({})), "invalid");
+    let error = client.call("hello", json!({ "protocol": 99 })).unwrap_err();
+    assert_eq!((&error["code"], &error["data"]["kind"]), (&json!(-32001), &json!("protocol")));
+    assert_eq!(error["data"]["supported"], json!([1]));
+    assert!(error["data"]["hint"].as_str().unwrap().contains("versions"), "{error}");
+    client.ok("hello", json!({ "protocol": 1 }));
+    assert_eq!(client.ok("session.ls", json!({})), json!({ "sessions": [] }));
+}
+
+#[test]
+#[ignore = "needs containers"]
+fn what_is_no_request_is_answered_and_the_connection_lives() {
+    let mut server = PipeServer::start();
+    let client = &mut server.client;
+    for (line, code) in [
+        ("{", -32700),
+        ("[]", -32600),
+        (r#"{"jsonrpc":"1.0","id":900,"method":"hello"}"#, -32600),
+        (r#"{"jsonrpc":"2.0","id":901,"method":"session.sart"}"#, -32601),
+        (r#"{"jsonrpc":"2.0","id":902,"method":"session.start","params":{"imgae":"a"}}"#, -32602),
+        (r#"{"jsonrpc":"2.0","id":903,"method":"session.start","params":{}}"#, -32602),
+    ] {
+        client.line(line);
+        let answer = client.next();
+        assert_eq!(answer["error"]["code"], json!(code), "{line}: {answer}");
+        assert_eq!(answer["error"]["data"]["kind"], "invalid", "{answer}");
+    }
+    let near = client.call("session.sart", json!({})).unwrap_err();
+    assert!(near["data"]["hint"].as_str().unwrap().contains("`session.start`"), "{near}");
+    let unknown = client.call("session.start", json!({ "imgae": "a" })).unwrap_err();
+    let message = unknown["message"].as_str().unwrap();
+    assert!(message.starts_with("session.start: unknown field `imgae`"), "{message}");
+    assert_eq!(client.kind("session.start", json!({ "image": "no/such:image" })), "no_such_image");
+    assert_eq!(client.kind("session.stats", json!({ "session": "0" })), "no_such_session");
+    assert_eq!(client.kind("session.start", json!({ "checkpoint": "0" })), "no_such_checkpoint");
+}
+
+#[test]
+#[ignore = "needs containers"]
+fn a_command_tells_its_end_and_its_outputs() {
+    let mut server = PipeServer::start();
+    let client = &mut server.client;
+    let session = client.session();
+    let ran = client.ok(
+        "session.exec",
+        json!({
+            "session": session, "command": ["sh", "-c", "cat; echo $A >&2; exit 3"],
+            "env": { "A": "b" }, "stdin": STANDARD.encode(b"\xff\0x"),
+        }),
+    );
+    assert_eq!(
+        (&ran["end"], &ran["code"], &ran["signal"]),
+        (&json!("exited"), &json!(3), &Value::Null)
+    );
+    assert_eq!(bytes_of(&ran["stdout"]), b"\xff\0x");
+    assert_eq!(text_of(&ran["stderr"]), "b\n");
+    assert_eq!(ran["dropped"], json!({ "stdout": 0, "stderr": 0 }));
+    for (more, end, code) in [
+        (json!({ "shell": "kill -9 $$" }), "signaled", Some(137)),
+        (json!({ "shell": "echo before; sleep 60", "timeout": 0.3 }), "timed_out", Some(124)),
+        (json!({ "shell": "sleep 60", "idle_timeout": 0.3 }), "idle", Some(124)),
+        (json!({ "shell": "exit 124" }), "exited", Some(124)),
+        (json!({ "command": ["no-such-program"] }), "not_started", Some(127)),
+        (json!({ "command": ["true"], "user": "nobody-knows" }), "not_started", Some(126)),
+        (json!({ "command": ["true"], "workdir": "/nowhere" }), "not_started", Some(126)),
+    ] {
+        let mut params = more.clone();
+        params["session"] = json!(session);
+        let ran = client.ok("session.exec", params);
+        assert_eq!((ran["end"].as_str(), ran["code"].as_i64()), (Some(end), code), "{more}: {ran}");
+        if end == "timed_out" {
+            assert_eq!(text_of(&ran["stdout"]), "before\n", "what it printed is kept");
+        }
+    }
+    let ran = client.ok(
+        "session.exec",
+        json!({
+            "session": session, "shell": "echo 1; echo 2 >&2; echo 3", "merge": true,
+            "max_output": 4, "keep": "head_tail",
+        }),
+    );
+    assert_eq!(
+        (text_of(&ran["stdout"]).as_str(), &ran["dropped"]["stdout"]),
+        ("1\n3\n", &json!(2))
+    );
+    for wrong in [json!({}), json!({ "shell": "a", "command": ["a"] }), json!({ "command": [] })] {
+        let mut params = wrong.clone();
+        params["session"] = json!(session);
+        let kind = client.kind("session.exec", params);
+        assert!(["invalid", "refused"].contains(&kind.as_str()), "{wrong}: {kind}");
+    }
+}
+
+#[test]
+#[ignore = "needs containers"]
+fn a_command_may_be_talked_to_killed_and_waited_for() {
+    let mut server = PipeServer::start();
+    let client = &mut server.client;
+    let session = client.session();
+    let of = |exec: &str| json!({ "session": session, "exec": exec });
+    let with = |exec: &str, more: Value| {
+        let mut params = of(exec);
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        params
+    };
+    let cat = with(
+        "cat",
+        json!({ "command": ["cat"], "open_stdin": true, "detach": true, "stream": true }),
+    );
+    assert_eq!(client.ok("session.exec", cat.clone()), json!({ "exec": "cat" }));
+    assert_eq!(client.kind("session.exec", cat), "invalid");
+    for piece in ["one ", "two"] {
+        client.ok("exec.input", with("cat", json!({ "data": STANDARD.encode(piece) })));
+    }
+    client.ok("exec.close_input", of("cat"));
+    let result = client.ok("exec.wait", of("cat"));
+    assert_eq!(
+        (&result["end"], text_of(&result["stdout"]).as_str()),
+        (&json!("exited"), "one two")
+    );
+    let streamed: Vec<u8> = client
+        .notifications
+        .iter()
+        .filter(|one| one["method"] == "output" && one["params"]["exec"] == "cat")
+        .flat_map(|one| bytes_of(&one["params"]["data"]))
+        .collect();
+    assert_eq!(streamed, b"one two");
+    assert_eq!(client.kind("exec.wait", of("cat")), "no_such_exec");
+
+    let sleep = client
+        .send("session.exec", with("sleep", json!({ "shell": "setsid sleep 600 & sleep 600" })));
+    // It is in its turn behind the first, and is never started.
+    let waits = client.send("session.exec", with("waits", json!({ "shell": "touch /started" })));
+    client.ok("exec.kill", of("waits"));
+    let until = Instant::now() + PATIENCE;
+    while client.call("exec.kill", of("sleep")) == Ok(json!({}))
+        && !client.answers.contains_key(&sleep)
+        && Instant::now() < until
+    {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let result = client.answer(sleep).unwrap();
+    assert!(["signaled", "not_started"].contains(&result["end"].as_str().unwrap()), "{result}");
+    assert_eq!(client.answer(waits).unwrap()["end"], "not_started");
+    let (code, left) = client.sh(&session, "ls /started; ls /proc | grep -c '^[0-9]*$'; pgrep sleep || cat /proc/[0-9]*/comm | grep sleep");
+    assert_ne!(code, 0, "nothing is left: {left}");
+
+    let tty = with(
+        "tty",
+        json!({
+            "command": ["sh", "-c", "stty size; read line; echo got $line"],
+            "tty": { "rows": 30, "columns": 100 }, "detach": true,
+        }),
+    );
+    client.ok("session.exec", tty);
+    client.ok("exec.input", with("tty", json!({ "data": STANDARD.encode("hi\n") })));
+    let result = client.ok("exec.wait", of("tty"));
+    let text = text_of(&result["stdout"]);
+    assert!(text.contains("30 100") && text.contains("got hi"), "{text}");
+}
+
+#[test]
+#[ignore = "needs containers"]
+fn requests_of_a_session_keep_their_order_and_others_do_not_wait() {
+    let mut server = PipeServer::start();
+    let client = &mut server.client;
+    let (first, second) = (client.session(), client.session());
+    let slow = client
+        .send("session.exec", json!({ "session": first, "shell": "sleep 1; echo a >>/order" }));
+    let behind =
+        client.send("session.exec", json!({ "session": first, "shell": "echo b >>/order" }));
+    let beside = client.send(
+        "session.exec",
+        json!({ "session": first, "shell": "echo c >>/order", "async": true }),
+    );
+    let other = client.send("session.exec", json!({ "session": second, "shell": "true" }));
+    client.answer(beside).unwrap();
+    client.answer(other).unwrap();
+    assert!(!client.answers.contains_key(&slow), "they did not wait for the slow one");
+    client.answer(behind).unwrap();
+    assert!(client.answers.contains_key(&slow), "it was in its turn");
+    assert_eq!(client.sh(&first, "cat /order"), (0, "c\na\nb\n".to_owned()));
+}
+
+#[test]
+#[ignore = "needs containers"]
+fn a_shell_keeps_its_state_and_its_limits() {
+    let mut server = PipeServer::start();
+    let client = &mut server.client;
+    let session = client.session();
+    let opened = client
+        .ok("shell.open", json!({ "session": session, "shell": "main", "env": { "A": "1" } }));
+    assert_eq!(opened["shell"], "main");
+    assert_eq!(
+        client.kind("shell.open", json!({ "session": session, "shell": "main" })),
+        "invalid"
+    );
+    let run = |client: &mut Client<_>, command: &str, more: Value| {
+        let mut params = json!({ "session": session, "shell": "main", "command": command });
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        client.ok("shell.run", params)
+    };
+    run(client, "cd /tmp; B=2; f() { echo $A$B$PWD; }", json!({}));
+    let ran = run(client, "f; (exit 7)", json!({ "stream": true }));
+    assert_eq!(
+        (&ran["end"], &ran["code"], text_of(&ran["output"]).as_str()),
+        (&json!("exited"), &json!(7), "12/tmp\n")
+    );
+    let streamed: Vec<u8> = client
+        .notifications
+        .iter()
+        .filter(|one| one["params"]["shell"] == "main")
+        .flat_map(|one| bytes_of(&one["params"]["data"]))
+        .collect();
+    assert_eq!(streamed, b"12/tmp\n");
+    let late = run(client, "echo partly; sleep 600", json!({ "timeout": 0.5 }));
+    assert_eq!(late["end"], "timed_out");
+    // Behind it bash says what was killed.
+    assert!(text_of(&late["output"]).starts_with("partly\n"), "{late}");
+    let waits = client
+        .send("shell.run", json!({ "session": session, "shell": "main", "command": "sleep 600" }));
+    while !client.answers.contains_key(&waits) {
+        client.ok("shell.kill", json!({ "session": session, "shell": "main" }));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(client.answer(waits).unwrap()["code"], 137);
+    assert_eq!(text_of(&run(client, "f", json!({}))["output"]), "12/tmp\n");
+    let ended = run(client, "exit 5", json!({}));
+    assert_eq!((&ended["end"], &ended["code"]), (&json!("shell_ended"), &json!(5)));
+    let again = json!({ "session": session, "shell": "main", "command": "true" });
+    assert_eq!(client.kind("shell.run", again), "no_such_shell");
+    client.ok("shell.open", json!({ "session": session, "shell": "main" }));
+    client.ok("shell.close", json!({ "session": session, "shell": "main" }));
+    assert_eq!(
+        client.kind("shell.close", json!({ "session": session, "shell": "main" })),
+        "no_such_shell"
+    );
+}
+
+#[test]
+#[ignore = "needs containers"]
+fn files_keep_their_bytes() {
+    let mut server = PipeServer::start();
+    let client = &mut server.client;
+    let session = client.session();
+    let content: Vec<u8> = (0..=255).collect();
+    let path = json!({ "session": session, "path": "/a/b/file" });
+    let mut write = path.clone();
+    write["data"] = json!(STANDARD.encode(&content));
+    write["mode"] = json!(0o640);
+    write["user"] = json!("1000:1001");
+    client.ok("file.write", write);
+    assert_eq!(bytes_of(&client.ok("file.read", path.clone())["data"]), content);
+    let status = client.ok("file.stat", path.clone());
+    assert_eq!(
+        (&status["kind"], &status["size"], &status["mode"]),
+        (&json!("file"), &json!(256), &json!(0o640))
+    );
+    assert_eq!(
+        client.sh(&session, "stat -c %u:%g /a/b/file; ln -s b/file /a/link; mkdir /a/d").1,
+        "1000:1001\n"
+    );
+    assert_eq!(
+        bytes_of(&client.ok("file.read", json!({ "session": session, "path": "/a/link" }))["data"]),
+        content
+    );
+    let short = json!({ "session": session, "path": "/a/link", "max": 255 });
+    assert_eq!(client.kind("file.read", short), "limit");
+    assert_eq!(client.kind("file.read", json!({ "session": session, "path": "/a" })), "refused");
+    assert_eq!(client.kind("file.read", json!({ "session": session, "path": "a" })), "invalid");
+    for method in ["file.read", "file.stat", "file.list", "file.get"] {
+        let mut params = json!({ "session": session, "path": "/nothing" });
+        if method == "file.get" {
+            params["transfer"] = json!("t");
+        }
+        assert_eq!(client.kind(method, params), "no_such_path", "{method}");
+    }
+    let listed = client.ok("file.list", json!({ "session": session, "path": "/a" }));
+    let names: Vec<_> = listed["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["name"].as_str().unwrap(), one["kind"].as_str().unwrap()))
+        .collect();
+    assert_eq!(names, [("b", "directory"), ("d", "directory"), ("link", "link")]);
+    assert_eq!(
+        client.ok("file.list", json!({ "session": session, "path": "/a/d" }))["entries"],
+        json!([])
+    );
+    // Out and in again, in pieces.
+    client.ok("file.get", json!({ "session": session, "path": "/a", "transfer": "out" }));
+    let tar: Vec<u8> = client
+        .notifications
+        .iter()
+        .filter(|one| one["params"]["transfer"] == "out")
+        .flat_map(|one| bytes_of(&one["params"]["data"]))
+        .collect();
+    let put = client.send(
+        "file.put",
+        json!({ "session": session, "directory": "/new", "make": true, "transfer": "in" }),
+    );
+    for piece in tar.chunks(700) {
+        client.ok(
+            "file.data",
+            json!({ "session": session, "transfer": "in", "data": STANDARD.encode(piece) }),
+        );
+    }
+    client.ok("file.data", json!({ "session": session, "transfer": "in" }));
+    client.answer(put).unwrap();
+    assert_eq!(
+        client.sh(&session, "cmp /a/b/file /new/a/b/file && readlink /new/a/link"),
+        (0, "b/file\n".to_owned())
+    );
+    let missing = client.send(
+        "file.put",
+        json!({ "session": session, "directory": "/not/there", "transfer": "no" }),
+    );
+    client.ok("file.data", json!({ "session": session, "transfer": "no" }));
+    assert_eq!(client.answer(missing).unwrap_err()["data"]["kind"], "no_such_path");
+}
+
+#[test]
+#[ignore = "needs containers"]
+fn checkpoints_fork_and_reset() {
+    let mut server = PipeServer::start();
+    let client = &mut server.client;
+    let session = client.session();
+    client.sh(&session, "echo 1 >/state");
+    let made = client.ok("session.checkpoint", json!({ "session": session }));
+    let checkpoint = made["checkpoint"].as_str().unwrap().to_owned();
+    client.sh(&session, "echo 2 >/state");
+    let forked = client.ok("session.fork", json!({ "checkpoint": checkpoint, "n": 3 }));
+    let sessions: Vec<String> = forked["sessions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["session"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(sessions.len(), 3);
+    for fork in &sessions {
+        assert_eq!(client.sh(fork, "cat /state").1, "1\n");
+    }
+    let of_session = client.ok("session.fork", json!({ "session": session }));
+    let fork = of_session["sessions"][0]["session"].as_str().unwrap().to_owned();
+    assert_eq!(client.sh(&fork, "cat /state").1, "2\n");
+    client.ok("session.reset", json!({ "session": session, "to": checkpoint }));
+    assert_eq!(client.sh(&session, "cat /state").1, "1\n");
+    client.ok("session.reset", json!({ "session": session }));
+    assert_ne!(client.sh(&session, "cat /state").0, 0);
+    let listed = client.ok("checkpoint.ls", json!({}));
+    assert_eq!(listed["checkpoints"].as_array().unwrap().len(), 2);
+    for one in listed["checkpoints"].as_array().unwrap() {
+        client.ok("checkpoint.remove", json!({ "checkpoint": one["checkpoint"] }));
+    }
+    assert_eq!(
+        client.kind("session.fork", json!({ "checkpoint": checkpoint })),
+        "no_such_checkpoint"
+    );
+    assert_eq!(client.kind("session.fork", json!({ "session": session, "n": 0 })), "invalid");
+}
+
+const INSTANCE: &str = "imgforge__abacus-1";
+
+/// The instance's own patch.
+fn gold() -> String {
+    let rows = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/demo/test.jsonl"));
+    let rows = rows.unwrap();
+    let rows = rows.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let row = rows.into_iter().find(|row| row["instance_id"] == INSTANCE).unwrap();
+    row["patch"].as_str().unwrap().to_owned()
+}
+
+#[test]
+#[ignore = "needs a base image"]
+fn a_patch_has_the_bytes_and_its_grade_is_that_of_an_evaluation() {
+    let mut server = PipeServer::with_instances();
+    let client = &mut server.client;
+    let instance = json!({ "dataset": "demo", "instance_id": INSTANCE });
+    let start = |client: &mut Client<ChildStdin>| {
+        let started = client.ok("session.start", json!({ "instance": instance }));
+        assert_eq!(started["repository"], "/testbed");
+        assert_eq!(started["instance"]["split"], "test");
+        started["session"].as_str().unwrap().to_owned()
+    };
+    let (one, other) = (start(client), start(client));
+    client.sh(&one, "printf 'a\\r\\nc\\r\\n' >f && printf '\\0\\377' >binary && chmod +x binary");
+    let patch = client.ok("session.patch", json!({ "session": one }))["patch"].clone();
+    assert!(text_of(&patch).contains("c\r\n"));
+    client.ok("session.apply", json!({ "session": other, "patch": patch }));
+    let look = "sha256sum f binary && stat -c %a binary";
+    assert_eq!(client.sh(&one, look), client.sh(&other, look));
+    let again = json!({ "session": other, "patch": patch });
+    assert_eq!(client.kind("session.apply", again.clone()), "refused");
+    let mut back = again;
+    back["reverse"] = json!(true);
+    client.ok("session.apply", back);
+    assert_eq!(client.ok("session.patch", json!({ "session": other }))["patch"], "");
+    let changes = client.ok("session.diff", json!({ "session": one }));
+    let mut paths = changes["changes"].as_array().unwrap().iter().map(|one| one["path"].clone());
+    assert!(paths.any(|path| path == "/testbed/binary"), "{changes}");
+
+    let nothing = client.ok("session.grade", json!({ "session": other }));
+    assert_eq!((&nothing["resolved"], &nothing["verdict"]), (&json!(false), &json!("empty_patch")));
+    let patch = STANDARD.encode(gold());
+    client.ok("session.apply", json!({ "session": other, "patch": patch }));
+    let solved = client.ok("session.grade", json!({ "session": other, "model": "me" }));
+    assert_eq!(
+        (&solved["resolved"], &solved["verdict"]),
+        (&json!(true), &json!("resolved")),
+        "{solved}"
+    );
+    assert!(text_of(&solved["output"]).contains("passed"), "{solved}");
+    assert!(!solved["tests"]["FAIL_TO_PASS"]["success"].as_array().unwrap().is_empty());
+    let of_patch = json!({ "instance": instance, "patch": patch });
+    assert_eq!(client.ok("instance.grade", of_patch)["resolved"], json!(true));
+    let no_patch = json!({ "instance": instance, "patch": STANDARD.encode("what?\n") });
+    let refused = client.ok("instance.grade", no_patch);
+    assert_eq!(
+        (&refused["resolved"], &refused["verdict"]),
+        (&json!(false), &json!("patch_refused"))
+    );
+    // No time to run is no verdict.
+    let late = json!({ "instance": instance, "patch": STANDARD.encode("late"), "timeout": 0 });
+    assert_eq!(client.kind("instance.grade", late), "refused");
+    let nobody = json!({ "dataset": "demo", "instance_id": "nobody" });
+    assert_eq!(client.kind("session.start", json!({ "instance": nobody })), "no_such_instance");
+    let nowhere = json!({ "dataset": "/no/such.jsonl", "instance_id": "nobody" });
+    assert_eq!(client.kind("session.start", json!({ "instance": nowhere })), "no_such_instance");
+}
+
+#[test]
+#[ignore = "needs containers"]
+fn the_end_of_the_input_ends_all_sessions() {
+    let mut server = PipeServer::start();
+    let client = &mut server.client;
+    let session = client.session();
+    client.session();
+    let running = client.send("session.exec", json!({ "session": session, "shell": "sleep 600" }));
+    let until = Instant::now() + PATIENCE;
+    while client.ok("session.processes", json!({ "session": session }))["processes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .all(|one| !one["command"].as_str().unwrap().contains("sleep 600"))
+    {
+        assert!(Instant::now() < until, "it starts");
+    }
+    assert!(!client.answers.contains_key(&running));
+    // One that is being started at this moment ends as well.
+    client.send("session.start", json!({ "image": needs::BASE }));
+    let number = server.child.id();
+    let (is_success, took) = server.end();
+    assert!(is_success && took < Duration::from_secs(15), "{took:?}");
+    let children = std::fs::read_to_string(format!("/proc/{number}/task/{number}/children"));
+    assert!(children.is_err(), "the process is gone");
+}
+
+#[test]
+#[ignore = "needs containers"]
+fn a_server_that_is_killed_leaves_no_process() {
+    let mut server = PipeServer::start();
+    let session = server.client.session();
+    let mark = format!("{}.5", std::process::id());
+    server
+        .client
+        .send("session.exec", json!({ "session": session, "shell": format!("sleep {mark}") }));
+    let alive = || {
+        let output =
+            Command::new("pgrep").args(["-f", &format!("^sleep {mark}")]).output().unwrap();
+        !output.stdout.is_empty()
+    };
+    let until = Instant::now() + PATIENCE;
+    while !alive() {
+        assert!(Instant::now() < until, "it starts");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    server.child.kill().unwrap();
+    while alive() {
+        assert!(Instant::now() < until, "it ends");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+#[ignore = "needs containers"]
+fn sessions_end_when_their_time_is_over_or_nobody_uses_them() {
+    let mut server = PipeServer::start();
+    let client = &mut server.client;
+    let start = |client: &mut Client<_>, more: Value| {
+        let mut params = json!({ "image": needs::BASE });
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        client.ok("session.start", params)["session"].as_str().unwrap().to_owned()
+    };
+    let short = start(client, json!({ "ttl": 0.5 }));
+    let idle = start(client, json!({ "idle": 1.0, "labels": { "task": "7" } }));
+    let listed = client.ok("session.ls", json!({}));
+    assert!(
+        listed["sessions"].as_array().unwrap().iter().any(|one| one["labels"]["task"] == "7"),
+        "{listed}"
+    );
+    // A command under way is a use.
+    assert_eq!(client.sh(&idle, "sleep 2; echo there").1, "there\n");
+    std::thread::sleep(Duration::from_secs(3));
+    for session in [short, idle] {
+        assert_eq!(client.kind("session.stats", json!({ "session": session })), "no_such_session");
+    }
+}
+
+#[test]
+#[ignore = "needs containers"]
+fn a_socket_has_clients_whose_sessions_end_with_them() {
+    let state = state();
+    let path = state.path().join("rpc.sock");
+    let address = format!("unix://{}", path.display());
+    let mut child = imgforge(state.path(), &["serve", "--rpc", &address]).spawn().unwrap();
+    let until = Instant::now() + PATIENCE;
+    let connect = || loop {
+        match UnixStream::connect(&path) {
+            Ok(stream) => return stream,
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let client = || {
+        let stream = connect();
+        let mut client = Client::new(stream.try_clone().unwrap(), stream);
+        client.ok("hello", json!({ "protocol": 1 }));
+        client
+    };
+    let (mut one, mut other) = (client(), client());
+    let session = one.session();
+    assert_eq!(other.sh(&session, "echo hello").1, "hello\n");
+    let stream = one.input.take().unwrap();
+    stream.shutdown(std::net::Shutdown::Both).unwrap();
+    while other.call("session.stats", json!({ "session": session })).is_ok() {
+        assert!(Instant::now() < until, "it ends with its client");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let second = imgforge(state.path(), &["serve", "--rpc", &address]).output().unwrap();
+    assert!(!second.status.success());
+    assert!(String::from_utf8_lossy(&second.stderr).contains("serve"), "{second:?}");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(!path.exists());
+}
+
+#[test]
+#[ignore = "needs containers"]
+fn a_gigabyte_of_output_is_bounded() {
+    let mut server = PipeServer::start();
+    let client = &mut server.client;
+    let session = client.session();
+    let ran = client.ok(
+        "session.exec",
+        json!({ "session": session, "shell": "head -c 1000000000 /dev/zero", "max_output": 1000 }),
+    );
+    assert_eq!(bytes_of(&ran["stdout"]).len(), 1000);
+    assert_eq!(ran["dropped"]["stdout"], json!(999_999_000));
+}

@@ -7,6 +7,7 @@ mod base;
 mod build;
 mod bundle;
 mod cache;
+mod checkout;
 mod chosen;
 mod clean;
 mod complete;

@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use crate::catalog::Catalog;
 use crate::cli::out::errln;
+use crate::config;
 use crate::engine::{Engine, EngineError, LogSink};
 use crate::forge::{self, Forge, ForgeOptions, Notice, Notices, Opened};
+use crate::proxy::Proxies;
+use crate::session::OfHost;
 use crate::store::Store;
 
 use super::variables::{self, STATE_ON_NETWORK};
@@ -60,6 +63,13 @@ pub(super) fn engine_failure(error: EngineError) -> Error {
 /// Returns where a run leaves its files.
 pub(super) fn output_dir(global: &Global) -> PathBuf {
     global.output_dir.clone().unwrap_or_default()
+}
+
+/// Returns what a session with a way out gets of this machine.
+pub(super) fn of_host() -> Result<OfHost, Error> {
+    let proxies = Proxies::of_process().map_err(Error::input)?;
+    let host = config::host_access(variable, None, None).map_err(Error::environment)?;
+    Ok(OfHost { proxies, ca_bundle: host.ca_bundle })
 }
 
 /// Prints a log to the standard error, or not.

@@ -1,6 +1,7 @@
 //! What a session uses, and what it may use from now on.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// What a session uses at a moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +19,20 @@ pub struct Usage {
     pub processes: u64,
     /// Bytes on the disk of what differs from the image.
     pub written: u64,
+}
+
+impl Usage {
+    /// Returns it as programs get it: times in milliseconds, sizes in bytes.
+    pub fn document(&self) -> Value {
+        json!({
+            "cpu_ms": self.cpu_nanos / 1_000_000,
+            "system_cpu_ms": self.system_nanos / 1_000_000,
+            "memory_bytes": self.memory,
+            "most_memory_bytes": self.most_memory,
+            "processes": self.processes,
+            "written_bytes": self.written,
+        })
+    }
 }
 
 /// Limits of a session that runs. What is not set stays as it is.

@@ -9,8 +9,15 @@ use crate::common::schema::{all, check};
 use crate::machine::PROGRAM;
 
 /// Schemas of files.
-pub(crate) const OF_FILES: [&str; 6] =
-    ["dataset-row", "events", "instance-report", "predictions", "run-report", "run-settings"];
+pub(crate) const OF_FILES: [&str; 7] = [
+    "dataset-row",
+    "events",
+    "instance-report",
+    "predictions",
+    "protocol",
+    "run-report",
+    "run-settings",
+];
 
 /// Lists the commands that print a document, as schemas are named.
 pub(crate) fn commands() -> BTreeSet<String> {

@@ -81,9 +81,10 @@ async fn what_commands_print_and_runs_leave_follows_the_schemas() {
 }
 
 /// The schemas of what only commands print that have a base.
-const ON_A_BASE: [&str; 14] = [
+const ON_A_BASE: [&str; 15] = [
     "base-bootstrap",
     "instance-report",
+    "protocol",
     "session-checkpoint",
     "session-diff",
     "session-exec",

@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::common::needs;
+use crate::common::{needs, schema};
 
 /// How long an answer may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,7 +61,9 @@ impl<W: Write> Client<W> {
 
     /// Takes the next line.
     fn next(&mut self) -> Value {
-        self.lines.recv_timeout(PATIENCE).expect("an answer comes")
+        let line = self.lines.recv_timeout(PATIENCE).expect("an answer comes");
+        schema::check("protocol", &line);
+        line
     }
 
     /// Waits for the answer of a request.
@@ -136,9 +138,13 @@ fn state() -> tempfile::TempDir {
 }
 
 fn imgforge(state: &Path, words: &[&str]) -> Command {
+    imgforge_on("embedded", state, words)
+}
+
+fn imgforge_on(engine: &str, state: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_imgforge"));
-    command.args(["--engine", "embedded", "-q", "--state-dir"]).arg(state).args(words);
-    command.env_remove("DOCKER_HOST").stdin(Stdio::null());
+    command.args(["--engine", engine, "-q", "--state-dir"]).arg(state).args(words);
+    command.stdin(Stdio::null());
     command
 }
 
@@ -166,7 +172,10 @@ impl PipeServer {
     }
 
     fn on(state: &Path) -> PipeServer {
-        let mut command = imgforge(state, &["serve", "--stdio"]);
+        PipeServer::of(imgforge(state, &["serve", "--stdio"]))
+    }
+
+    fn of(mut command: Command) -> PipeServer {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         PipeServer { child, client: Client::new(input, output), _state: None }
@@ -189,7 +198,7 @@ impl Drop for PipeServer {
 }
 
 #[test]
-#[ignore = "needs containers"]
+#[ignore = "needs a base image"]
 fn the_first_request_is_hello_and_versions_are_negotiated() {
     let mut server = PipeServer::silent();
     let client = &mut server.client;
@@ -203,7 +212,7 @@ fn the_first_request_is_hello_and_versions_are_negotiated() {
 }
 
 #[test]
-#[ignore = "needs containers"]
+#[ignore = "needs a base image"]
 fn what_is_no_request_is_answered_and_the_connection_lives() {
     let mut server = PipeServer::start();
     let client = &mut server.client;
@@ -231,7 +240,7 @@ fn what_is_no_request_is_answered_and_the_connection_lives() {
 }
 
 #[test]
-#[ignore = "needs containers"]
+#[ignore = "needs a base image"]
 fn a_command_tells_its_end_and_its_outputs() {
     let mut server = PipeServer::start();
     let client = &mut server.client;
@@ -287,7 +296,7 @@ fn a_command_tells_its_end_and_its_outputs() {
 }
 
 #[test]
-#[ignore = "needs containers"]
+#[ignore = "needs a base image"]
 fn a_command_may_be_talked_to_killed_and_waited_for() {
     let mut server = PipeServer::start();
     let client = &mut server.client;
@@ -355,7 +364,7 @@ fn a_command_may_be_talked_to_killed_and_waited_for() {
 }
 
 #[test]
-#[ignore = "needs containers"]
+#[ignore = "needs a base image"]
 fn requests_of_a_session_keep_their_order_and_others_do_not_wait() {
     let mut server = PipeServer::start();
     let client = &mut server.client;
@@ -378,7 +387,7 @@ fn requests_of_a_session_keep_their_order_and_others_do_not_wait() {
 }
 
 #[test]
-#[ignore = "needs containers"]
+#[ignore = "needs a base image"]
 fn a_shell_keeps_its_state_and_its_limits() {
     let mut server = PipeServer::start();
     let client = &mut server.client;
@@ -433,7 +442,7 @@ fn a_shell_keeps_its_state_and_its_limits() {
 }
 
 #[test]
-#[ignore = "needs containers"]
+#[ignore = "needs a base image"]
 fn files_keep_their_bytes() {
     let mut server = PipeServer::start();
     let client = &mut server.client;
@@ -515,7 +524,7 @@ fn files_keep_their_bytes() {
 }
 
 #[test]
-#[ignore = "needs containers"]
+#[ignore = "needs a base image"]
 fn checkpoints_fork_and_reset() {
     let mut server = PipeServer::start();
     let client = &mut server.client;
@@ -624,7 +633,7 @@ fn a_patch_has_the_bytes_and_its_grade_is_that_of_an_evaluation() {
 }
 
 #[test]
-#[ignore = "needs containers"]
+#[ignore = "needs a base image"]
 fn the_end_of_the_input_ends_all_sessions() {
     let mut server = PipeServer::start();
     let client = &mut server.client;
@@ -651,7 +660,7 @@ fn the_end_of_the_input_ends_all_sessions() {
 }
 
 #[test]
-#[ignore = "needs containers"]
+#[ignore = "needs a base image"]
 fn a_server_that_is_killed_leaves_no_process() {
     let mut server = PipeServer::start();
     let session = server.client.session();
@@ -677,7 +686,7 @@ fn a_server_that_is_killed_leaves_no_process() {
 }
 
 #[test]
-#[ignore = "needs containers"]
+#[ignore = "needs a base image"]
 fn sessions_end_when_their_time_is_over_or_nobody_uses_them() {
     let mut server = PipeServer::start();
     let client = &mut server.client;
@@ -702,7 +711,7 @@ fn sessions_end_when_their_time_is_over_or_nobody_uses_them() {
 }
 
 #[test]
-#[ignore = "needs containers"]
+#[ignore = "needs a base image"]
 fn a_socket_has_clients_whose_sessions_end_with_them() {
     let state = state();
     let path = state.path().join("rpc.sock");
@@ -741,7 +750,7 @@ fn a_socket_has_clients_whose_sessions_end_with_them() {
 }
 
 #[test]
-#[ignore = "needs containers"]
+#[ignore = "needs a base image"]
 fn a_gigabyte_of_output_is_bounded() {
     let mut server = PipeServer::start();
     let client = &mut server.client;
@@ -752,4 +761,45 @@ fn a_gigabyte_of_output_is_bounded() {
     );
     assert_eq!(bytes_of(&ran["stdout"]).len(), 1000);
     assert_eq!(ran["dropped"]["stdout"], json!(999_999_000));
+}
+
+#[test]
+#[ignore = "needs Docker"]
+fn the_protocol_is_the_same_on_docker() {
+    needs::docker();
+    let state = tempfile::tempdir().unwrap();
+    let mut server = PipeServer::of(imgforge_on("docker", state.path(), &["serve", "--stdio"]));
+    let client = &mut server.client;
+    let hello = client.ok("hello", json!({ "protocol": 1 }));
+    assert_eq!(hello["engine"], "docker");
+    let started = client.ok("session.start", json!({ "image": needs::FROM, "env": { "A": "b" } }));
+    let session = started["session"].as_str().unwrap().to_owned();
+    assert_eq!(client.sh(&session, "echo $A; exit 3"), (3, "b\n".to_owned()));
+    let late = json!({ "session": session, "shell": "echo x; sleep 60", "timeout": 1 });
+    let late = client.ok("session.exec", late);
+    assert_eq!((&late["end"], text_of(&late["stdout"]).as_str()), (&json!("timed_out"), "x\n"));
+    let opened = client.ok("shell.open", json!({ "session": session }));
+    let shell = opened["shell"].clone();
+    let run = |command: &str| json!({ "session": session, "shell": shell, "command": command });
+    client.ok("shell.run", run("cd /tmp"));
+    assert_eq!(text_of(&client.ok("shell.run", run("pwd"))["output"]), "/tmp\n");
+    let file = json!({ "session": session, "path": "/a/b", "data": STANDARD.encode(b"\0\xff") });
+    client.ok("file.write", file);
+    let path = json!({ "session": session, "path": "/a/b" });
+    assert_eq!(bytes_of(&client.ok("file.read", path)["data"]), b"\0\xff");
+    let listed = client.ok("file.list", json!({ "session": session, "path": "/a" }));
+    assert_eq!(listed["entries"], json!([{ "name": "b", "kind": "file", "size": 2 }]));
+    let nothing = json!({ "session": session, "path": "/nothing" });
+    assert_eq!(client.kind("file.read", nothing), "no_such_path");
+    let of_session = json!({ "session": session });
+    let made = client.ok("session.checkpoint", of_session.clone());
+    let forked = client.ok("session.fork", json!({ "checkpoint": made["checkpoint"] }));
+    let fork = forked["sessions"][0]["session"].as_str().unwrap().to_owned();
+    assert_eq!(client.sh(&fork, "wc -c </a/b").1.trim(), "2");
+    client.ok("checkpoint.remove", json!({ "checkpoint": made["checkpoint"] }));
+    // What Docker cannot do is said.
+    assert_eq!(client.kind("session.processes", of_session.clone()), "unsupported");
+    assert_eq!(client.kind("session.start", json!({ "image": "no/such:image" })), "no_such_image");
+    client.ok("session.stop", of_session.clone());
+    assert_eq!(client.kind("session.stats", of_session), "no_such_session");
 }

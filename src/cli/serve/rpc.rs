@@ -23,9 +23,9 @@ use crate::serve::{Address, Listening, SocketError};
 use crate::session::checkpoints::CheckpointDirectory;
 use crate::session::order::InstanceName;
 
+use super::super::checkout::image_of;
 use super::super::eval::{EvalArgs, Wanted};
 use super::super::interrupt::unless_interrupted;
-use super::super::session::{SessionCommand, StartArgs, image_of, of_host};
 use super::super::{Cli, Command, CommandResult, Error, Exit, Failure, Global, help, open};
 use super::process::{after, ended, watched};
 use super::{ServeArgs, docker};
@@ -56,7 +56,7 @@ pub(super) async fn run(global: &Global, args: ServeArgs) -> CommandResult {
         kind: info.kind,
         checkpoints: CheckpointDirectory::of(&open::state_dir(global)),
         scratch_dir: scratch.path().to_owned(),
-        host: of_host()?,
+        host: open::of_host()?,
         instances: std::sync::Arc::new(Datasets { global: global.clone() }),
     });
     let work = async {
@@ -120,12 +120,8 @@ struct Datasets {
 impl Instances for Datasets {
     async fn image(&self, instance: &InstanceName) -> Result<ImageOfInstance, Fault> {
         let InstanceName { dataset, split, instance_id } = instance;
-        let words = ["session", "start", "-d", dataset, "--split", split, "-i", instance_id];
-        let args = match self.parse(&words)? {
-            Command::Session(SessionCommand::Start(args)) => args,
-            _ => return Err(Fault::new(Kind::Infra, "the command line has changed")),
-        };
-        let StartArgs { exec, sources, .. } = *args;
+        let words = ["-d", dataset, "--split", split, "-i", instance_id, "-p", "gold"];
+        let EvalArgs { sources, exec, .. } = parse(&words)?;
         let found = image_of(&self.quiet(None), &exec, &sources, instance).await;
         let (image, lease) =
             found.map_err(|Failure { error, .. }| fault(&error, Kind::NoSuchInstance))?;
@@ -144,7 +140,7 @@ impl Instances for Datasets {
         std::fs::write(&path, format!("{prediction}\n")).map_err(infra)?;
         let path = path.display().to_string();
         let InstanceName { dataset, split, instance_id } = &order.instance;
-        let mut words = vec!["eval", "-d", dataset, "--split", split, "-i", instance_id];
+        let mut words = vec!["-d", dataset, "--split", split, "-i", instance_id];
         words.extend(["-j", "1", "-p", &path]);
         let timeout = order.timeout.map(|seconds| seconds.to_string());
         if let Some(timeout) = &timeout {
@@ -153,10 +149,7 @@ impl Instances for Datasets {
         if order.strict {
             words.push("--strict");
         }
-        let EvalArgs { chosen, run, sources, exec, .. } = match self.parse(&words)? {
-            Command::Eval(args) => args,
-            _ => return Err(Fault::new(Kind::Infra, "the command line has changed")),
-        };
+        let EvalArgs { chosen, run, sources, exec, .. } = parse(&words)?;
         let predictions = [path.clone()];
         let wanted = Wanted {
             chosen: &chosen,
@@ -177,19 +170,6 @@ impl Instances for Datasets {
 }
 
 impl Datasets {
-    /// Reads words as the command line does.
-    fn parse(&self, words: &[&str]) -> Result<Command, Fault> {
-        let words = ["imgforge"].iter().chain(words);
-        let parsed = help::command()
-            .try_get_matches_from(words)
-            .and_then(|matches| Cli::from_arg_matches(&matches));
-        parsed.map(|cli| cli.command).map_err(|error| {
-            let text = error.to_string();
-            let text = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            Fault::new(Kind::Refused, text)
-        })
-    }
-
     /// Returns the options of every command, without anything printed; files of runs go to a directory.
     fn quiet(&self, output_dir: Option<&Path>) -> Global {
         Global {
@@ -247,4 +227,20 @@ fn tail(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(MOST_LOG).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Reads words as `imgforge eval` does.
+fn parse(words: &[&str]) -> Result<EvalArgs, Fault> {
+    let parsed = help::command()
+        .try_get_matches_from(["imgforge", "eval"].iter().chain(words))
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    match parsed.map(|cli| cli.command) {
+        Ok(Command::Eval(args)) => Ok(args),
+        Ok(_) => Err(Fault::new(Kind::Refused, "the words are those of another command")),
+        Err(error) => {
+            let text = error.to_string();
+            let text = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            Err(Fault::new(Kind::Refused, text))
+        }
+    }
 }

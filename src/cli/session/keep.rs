@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config;
 use crate::engine::LogSink;
-use crate::proxy::Proxies;
 use crate::session::checkpoints::CheckpointDirectory;
 use crate::session::directory::{Claim, Ended, SessionRecord, Why};
 use crate::session::order::{Repository, SessionOrder};
@@ -113,7 +111,7 @@ async fn started(global: &Global, mut order: SessionOrder, said: &Said) -> Resul
     let started = async {
         let log: &dyn LogSink = said;
         let host = match order.allowed {
-            Some(_) => of_host()?,
+            Some(_) => open::of_host()?,
             None => OfHost::default(),
         };
         let started = start(engine.clone(), &order, &host, claim.path(), log).await;
@@ -148,13 +146,6 @@ fn start_failed(error: StartError) -> Error {
             Error::environment(error).with_hint(hint)
         }
     }
-}
-
-/// Returns what a session with a way out gets of this machine.
-pub(in crate::cli) fn of_host() -> Result<OfHost, Error> {
-    let proxies = Proxies::of_process().map_err(Error::input)?;
-    let host = config::host_access(open::variable, None, None).map_err(Error::environment)?;
-    Ok(OfHost { proxies, ca_bundle: host.ca_bundle })
 }
 
 /// Tells whoever started this process.

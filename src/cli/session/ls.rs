@@ -176,16 +176,9 @@ pub(super) async fn stats(global: &Global, args: StatsArgs) -> CommandResult {
     let used = session.usage().await.map_err(failed)?;
     let age = jiff::Timestamp::now().duration_since(record.created);
     if global.json {
-        let document = json!({
-            "id": record.id,
-            "age_ms": age.as_millis(),
-            "cpu_ms": used.cpu_nanos / 1_000_000,
-            "system_cpu_ms": used.system_nanos / 1_000_000,
-            "memory_bytes": used.memory,
-            "most_memory_bytes": used.most_memory,
-            "processes": used.processes,
-            "written_bytes": used.written,
-        });
+        let mut document = used.document();
+        document["id"] = json!(record.id);
+        document["age_ms"] = json!(age.as_millis());
         outln!("{document:#}");
         return Ok(Exit::Success);
     }

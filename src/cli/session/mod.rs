@@ -12,9 +12,6 @@ mod network;
 mod shell;
 mod start;
 
-pub(super) use keep::of_host;
-pub(super) use start::{StartArgs, image_of};
-
 pub(super) use checkpoint::{checkpoints, remove as remove_checkpoint};
 
 use clap::Subcommand;

@@ -11,19 +11,18 @@ use crate::cli::out::outln;
 use crate::engine::{
     EngineKind, HostBind, Quotas, SandboxNetwork, SessionRequest, SessionSettings, Tmpfs, label,
 };
-use crate::forge::Checkout;
 use crate::serve::swerex::{LoopbackAddress, Serving};
 use crate::session::Publish;
 use crate::session::checkpoints::CheckpointRecord;
 use crate::session::directory::SessionRecord;
 use crate::session::egress::Allowed;
 use crate::session::order::{InstanceName, SessionOrder};
-use crate::store::Lease;
 
-use super::super::execute::{ExecArgs, exit_of};
+use super::super::checkout::image_of;
+use super::super::execute::ExecArgs;
 use super::super::help::heading;
 use super::super::look::variable;
-use super::super::{Chosen, CommandResult, Error, Exit, Failure, Global, Sources, open};
+use super::super::{CommandResult, Error, Exit, Global, Sources};
 use super::checkpoint;
 use super::launch::launch;
 use super::{directory, not_found};
@@ -104,9 +103,9 @@ pub(in crate::cli) struct StartArgs {
         help_heading = heading::LIMITS)]
     pids_limit: Option<u64>,
     #[command(flatten)]
-    pub(in crate::cli) sources: Sources,
+    sources: Sources,
     #[command(flatten)]
-    pub(in crate::cli) exec: ExecArgs,
+    exec: ExecArgs,
 }
 
 /// What a session can reach.
@@ -176,26 +175,6 @@ pub(super) async fn run(global: &Global, args: StartArgs) -> CommandResult {
         _ => dataset,
     };
     start(global, &args, image, Origin::Instance(named(dataset)), network)
-}
-
-/// Finds the image that work on an instance begins in, and builds it where it is missing. It stays as long
-/// as the lease.
-pub(in crate::cli) async fn image_of(
-    global: &Global,
-    exec: &ExecArgs,
-    sources: &Sources,
-    instance: &InstanceName,
-) -> Result<(String, Option<Lease>), Failure> {
-    let InstanceName { dataset, split, instance_id: id } = instance;
-    let load = exec.load_options(&Chosen::one(dataset, split, Some(id)), sources);
-    let build = || Ok((exec.options(global)?, exec.reporter(global)?));
-    match open::forge(global)?.checkout(&load, build).await? {
-        Checkout::Ready { image, lease } => Ok((image, lease)),
-        Checkout::Failed(summary) => {
-            let error = Error::environment(anyhow!("the image of `{id}` could not be made"));
-            Err(Failure { exit: exit_of(&summary), error })
-        }
-    }
 }
 
 /// What a session is started from.

@@ -4,8 +4,8 @@
 //! second command kills whatever has that variable, or came of what has it, or is in its session.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bollard::errors::Error;
@@ -38,6 +38,12 @@ const POLL_AT_END: Duration = Duration::from_millis(5);
 
 /// How long the engine may take to tell that the kernel killed for memory.
 const MEMORY_GRACE: Duration = Duration::from_millis(500);
+
+/// How long what a command writes first may take to come, where its end may be that it was not started.
+const WORD_GRACE: Duration = Duration::from_secs(2);
+
+/// The exit code of what is missing.
+const MISSING: i64 = 127;
 
 /// The exit code of what was killed.
 const KILLED: i64 = 128 + libc::SIGKILL as i64;
@@ -153,6 +159,10 @@ pub(super) async fn spawn(
         user,
         kills_before,
         not_started: watch::channel(None).0,
+        is_looked_at: AtomicBool::new(!matches!(
+            request.outputs,
+            Outputs::Merged | Outputs::MergedWithControl(_)
+        )),
         output_ended: Notify::new(),
     });
     tokio::spawn(forward(command.clone(), output, send));
@@ -187,6 +197,8 @@ struct Command {
     kills_before: u64,
     /// Why it could not be started, once that is known.
     not_started: watch::Sender<Option<NotStarted>>,
+    /// Whether it is known that it did not write the word.
+    is_looked_at: AtomicBool,
     output_ended: Notify,
 }
 
@@ -279,6 +291,7 @@ async fn forward(
         let why = not_started("executable file not found in $PATH");
         command.not_started.send_replace(Some(why));
     } else {
+        command.is_looked_at.store(true, Ordering::Release);
         while let Some(piece) = first {
             // Whoever does not read any more does not hold the command up.
             let _ = send.send(piece).await;
@@ -310,6 +323,7 @@ async fn wait_for(
     tell: watch::Sender<Option<Told>>,
 ) {
     let (mut wait, mut is_open, mut is_wanted) = (POLL, true, true);
+    let mut missing_since = None;
     let ended = loop {
         tokio::select! {
             () = command.output_ended.notified(), if is_open => {
@@ -325,6 +339,17 @@ async fn wait_for(
             Ok(found) if found.running == Some(true) => continue,
             // What it wrote at once says whether it was started at all.
             Ok(found) if is_open && found.pid.is_none_or(|pid| pid == 0) => continue,
+            // So it does where both outputs are one: the engine tells the code before the word has come. A
+            // command of that code that is silent has left something behind, which holds its output.
+            Ok(found)
+                if is_open
+                    && found.exit_code == Some(MISSING)
+                    && !command.is_looked_at.load(Ordering::Acquire)
+                    && missing_since.get_or_insert_with(Instant::now).elapsed() < WORD_GRACE =>
+            {
+                wait = POLL_AT_END;
+                continue;
+            }
             Ok(found) => found.exit_code,
             Err(error) if has_ended(&error) => None,
             Err(error) => break Err(error.to_string()),

@@ -222,7 +222,7 @@ impl Connection {
             }
             "session.stats" => {
                 let served = find(&read::<OfSession>(params)?.session)?;
-                let work = async move { Ok(json!(served.session().usage().await?)) };
+                let work = async move { Ok(served.session().usage().await?.document()) };
                 Turn::Now(work.boxed())
             }
             "session.processes" => {

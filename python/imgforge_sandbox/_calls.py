@@ -10,6 +10,7 @@ long says `async`, so that two threads or tasks can use a session at the same ti
 from __future__ import annotations
 
 import base64
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Iterable, Mapping, Optional, Sequence, Union
 
@@ -375,8 +376,12 @@ def fork(
     n: int, session: Optional[str] = None, checkpoint: Optional[str] = None
 ) -> Call[list[StartInfo]]:
     def read(result: Any) -> list[StartInfo]:
-        sessions = Fields("session.fork", result).items("sessions")
-        return [started("session.fork", one) for one in sessions]
+        fields = Fields("session.fork", result)
+        made = fields.text("checkpoint")
+        return [
+            dataclasses.replace(started("session.fork", one), checkpoint=made)
+            for one in fields.items("sessions")
+        ]
 
     return Call("session.fork", given(session=session, checkpoint=checkpoint, n=n), read)
 
@@ -389,7 +394,9 @@ def reset(session: str, to: Union[str, Checkpoint, None]) -> Call[None]:
 def network(session: str, allow: Optional[Iterable[str]]) -> Call[Access]:
     def read(result: Any) -> Access:
         fields = Fields("session.network", result)
-        return Access(fields.items("allowed"), fields.items("denied"))
+        allowed = [str(host) for host in fields.items("allowed")]
+        denied = Fields("session.network.denied", fields.raw.get("denied"))
+        return Access(allowed, {host: denied.integer(host) for host in denied.raw})
 
     return Call("session.network", given(session=session, allow=_texts("allow", allow)), read)
 

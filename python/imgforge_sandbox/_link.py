@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Mapping, Optional, Sequence, Union
 
 from . import _lifetime
-from ._binary import find_binary
+from ._binary import VARIABLE, find_binary
 from ._connection import Connection
 from ._errors import ConnectionLost, InvalidRequest
 from ._transport import ProcessTransport, SocketTransport, Transport
@@ -38,6 +38,8 @@ class Spawn:
     def __call__(self) -> Transport:
         environ = {**os.environ, **self._env}
         binary = find_binary(self._binary, environ)
+        # It is for this package: the program warns of variables that it does not know.
+        environ.pop(VARIABLE, None)
         return ProcessTransport([str(binary), "serve", "--stdio", *self._options], environ)
 
 

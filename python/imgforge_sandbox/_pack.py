@@ -54,7 +54,7 @@ def pack(
         return member
 
     out = _Pieces(send)
-    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=PIECE) as archive:
+    with tarfile.open(fileobj=out, mode="w|", format=tarfile.GNU_FORMAT, bufsize=PIECE) as archive:
         archive.add(source, arcname=name, filter=changed)
     out.finish()
 
@@ -71,7 +71,7 @@ def pack_bytes(
     member.size, member.mode, member.mtime = len(data), mode, int(time.time())
     member.uid, member.gid = owner
     out = _Pieces(send)
-    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=PIECE) as archive:
+    with tarfile.open(fileobj=out, mode="w|", format=tarfile.GNU_FORMAT, bufsize=PIECE) as archive:
         archive.addfile(member, io.BytesIO(data))
     out.finish()
 

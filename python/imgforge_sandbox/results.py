@@ -138,10 +138,10 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Access:
-    """What a session may reach, and what it was denied."""
+    """What a session may reach, and how often it was denied what else: `host:port` and a number."""
 
-    allowed: list[Any]
-    denied: list[Any]
+    allowed: list[str]
+    denied: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,13 @@ class SessionInfo:
 
 @dataclass(frozen=True)
 class StartInfo:
-    """What is known of a session since its start."""
+    """What is known of a session since its start.
+
+    `image` is what it stands on. `repository` is the directory where commands start, where that is
+    a repository of git `base` is its commit. `warnings` are what the engine said, such as limits
+    that it cannot enforce. `start_ms` is in milliseconds. `checkpoint` is the id of the checkpoint
+    that `fork` made or took.
+    """
 
     id: str
     image: str
@@ -197,6 +203,7 @@ class StartInfo:
     ports: Sequence[Port]
     warnings: Sequence[str]
     start_ms: Optional[float]
+    checkpoint: Optional[str] = None
 
 
 InstanceLike = Union[Instance, "tuple[str, str]", "tuple[str, str, str]"]

@@ -351,7 +351,11 @@ class Session:
         return self._call(_calls.checkpoint(self.id, move))
 
     def fork(self, n: int = 1) -> List[Session]:
-        """Makes a checkpoint of now, and returns `n` sessions that start from it."""
+        """Makes a checkpoint of now, and returns `n` sessions that start from it.
+
+        The checkpoint stays, as those of `checkpoint` do: `info.checkpoint` of the sessions has its
+        id.
+        """
         infos = self._call(_calls.fork(n, session=self.id))
         return [Session(self.client, self._connection, info) for info in infos]
 
@@ -362,7 +366,10 @@ class Session:
     # The session
 
     def network(self, allow: Optional[Iterable[str]] = None) -> Access:
-        """Says what it may reach, and what it was denied. `allow` replaces the list of hosts."""
+        """Says what it may reach, and what it was denied. `allow` replaces the list of hosts.
+
+        Raises `Refused` where the session was started without the network `proxy`.
+        """
         return self._call(_calls.network(self.id, allow))
 
     def pause(self) -> None:

@@ -47,7 +47,10 @@ class Shell:
             return call.read(self._waited(call.method, call.params, on_output))
 
     def interrupt(self) -> None:
-        """Sends SIGINT to what it runs. For another thread than that of `run`."""
+        """Sends SIGINT to what it runs. For another thread than that of `run`.
+
+        A shell that is not `interactive` may end with it.
+        """
         self._do("shell.interrupt")
 
     def kill(self) -> None:

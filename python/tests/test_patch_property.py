@@ -38,6 +38,7 @@ CHANGES = st.dictionaries(
     max_size=5,
 )
 
+DROP_EMPTY = "find . -not -path './.git/*' -type d -empty -delete"
 LIST = (
     "find . -path ./.git -prune -o -printf '%P %y %l %m\\n' | LC_ALL=C sort;"
     "find . -path ./.git -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum"
@@ -64,10 +65,10 @@ def test_a_patch_makes_the_same_tree(client: Client) -> None:
                 else:
                     one.write(path, change[0], mode=change[1])
             # Git knows no empty directories.
-            one.run("find . -path ./.git -prune -o -type d -empty -delete", workdir="/testbed")
+            one.run(DROP_EMPTY, workdir="/testbed")
             patch = one.patch()
             two.apply(patch)
-            two.run("find . -path ./.git -prune -o -type d -empty -delete", workdir="/testbed")
+            two.run(DROP_EMPTY, workdir="/testbed")
             listed = [s.run(LIST, workdir="/testbed").stdout for s in (one, two)]
             assert listed[0] == listed[1], shlex.quote(patch.decode("latin-1"))
             assert two.patch() == patch

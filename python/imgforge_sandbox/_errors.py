@@ -29,6 +29,10 @@ class ImgforgeError(Exception):
         self.message = message
         self.hint = hint
         self.data: dict[str, Any] = dict(data or {})
+        if isinstance(message, ImgforgeError):
+            # `multiprocessing` and Gymnasium raise what came out of a process as kind(error).
+            self.args = message.args
+            self.__dict__.update(message.__dict__)
 
     def __str__(self) -> str:
         return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
@@ -64,8 +68,8 @@ class ConnectionLost(InfraError):
         data: Optional[Mapping[str, Any]] = None,
         stderr: str = "",
     ) -> None:
-        super().__init__(message, hint=hint, data=data)
         self.stderr = stderr
+        super().__init__(message, hint=hint, data=data)
 
 
 class BinaryNotFound(InfraError):
@@ -146,8 +150,8 @@ class SessionEnded(ImgforgeError):
         data: Optional[Mapping[str, Any]] = None,
         result: Optional[ExecResult] = None,
     ) -> None:
-        super().__init__(message, hint=hint, data=data)
         self.result = result
+        super().__init__(message, hint=hint, data=data)
 
     @property
     def how(self) -> Optional[str]:
@@ -174,17 +178,23 @@ class NoVerdict(ImgforgeError):
     It may be the fault of the patch, such as tests that never end: decide what that is worth.
     """
 
-    def __init__(self, message: str, *, grade: Grade) -> None:
+    grade: Grade
+
+    def __init__(self, message: str, *, grade: Optional[Grade] = None) -> None:
+        if grade is not None:
+            self.grade = grade
         super().__init__(message)
-        self.grade = grade
 
 
 class CommandFailed(ImgforgeError):
     """A command of `run(check=True)` did not end with code 0. `result` is its result."""
 
-    def __init__(self, message: str, *, result: ExecResult) -> None:
+    result: ExecResult
+
+    def __init__(self, message: str, *, result: Optional[ExecResult] = None) -> None:
+        if result is not None:
+            self.result = result
         super().__init__(message)
-        self.result = result
 
 
 _BY_KIND: dict[str, type[ImgforgeError]] = {

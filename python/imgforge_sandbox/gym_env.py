@@ -47,10 +47,12 @@ class SweEnv(gymnasium.Env[Dict[str, Any], str]):
     `InfraError`, `SessionEnded` or another `ImgforgeError`: that is never a reward. `reset` goes on
     after them.
 
+    `AsyncVectorEnv` needs `shared_memory=False`.
+
     After `max_steps` steps `truncated` is true. Nothing is graded then.
     """
 
-    metadata: Dict[str, Any] = {"render_modes": ["ansi"]}  # noqa: RUF012
+    metadata: Dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012
 
     def __init__(
         self,

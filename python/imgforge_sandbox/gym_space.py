@@ -6,11 +6,6 @@ from typing import Any, Optional, Union
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector.utils import (
-    create_shared_memory,
-    read_from_shared_memory,
-    write_to_shared_memory,
-)
 
 # Without letters that shells and terminals take for something else.
 _SAMPLED = np.array(list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789äéλж漢🙂"))
@@ -71,26 +66,3 @@ class Utf8(spaces.Space[str]):
 
     def __repr__(self) -> str:
         return f"Utf8({self.max_length}{'' if self.nul else ', nul=False'})"
-
-
-# For `AsyncVectorEnv`, whose processes share observations: a length, and the characters.
-
-
-@create_shared_memory.register(Utf8)
-def _create(space: Utf8, n: int = 1, ctx: Any = None) -> Any:
-    return ctx.Array("i", n * (space.max_length + 1))
-
-
-@read_from_shared_memory.register(Utf8)
-def _read(space: Utf8, shared_memory: Any, n: int = 1) -> tuple[str, ...]:
-    rows = np.frombuffer(shared_memory.get_obj(), dtype=np.int32).reshape(n, -1)
-    return tuple("".join(map(chr, row[1 : 1 + row[0]])) for row in rows)
-
-
-@write_to_shared_memory.register(Utf8)
-def _write(space: Utf8, index: int, value: str, shared_memory: Any) -> None:
-    width = space.max_length + 1
-    memory = np.frombuffer(shared_memory.get_obj(), dtype=np.int32)
-    row = memory[index * width : (index + 1) * width]
-    row[0] = len(value)
-    row[1 : 1 + len(value)] = np.fromiter(map(ord, value), dtype=np.int32, count=len(value))

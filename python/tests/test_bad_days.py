@@ -27,7 +27,8 @@ PACKAGE = Path(imgforge_sandbox.__file__).parent.parent
 
 def server_of(client: Client) -> int:
     """Returns the process of a client's server."""
-    return client.link.get()._transport._process.pid  # type: ignore[attr-defined]
+    transport: Any = client.link.get()._transport
+    return int(transport._process.pid)
 
 
 def script(text: str, **options: Any) -> subprocess.Popen[str]:
@@ -172,12 +173,12 @@ def test_a_fork_has_a_server_of_its_own(binary: str) -> None:
             os._exit(0)
     os.close(write)
     with os.fdopen(read) as file:
-        answer = file.read().split()
+        said = file.read().split()
     os.waitpid(pid, 0)
-    assert len(answer) == 3, answer
-    assert answer[0] != session.id
-    assert int(answer[1]) != server_of(client)
-    assert answer[2] == "True"
+    assert len(said) == 3, said
+    assert said[0] != session.id
+    assert int(said[1]) != server_of(client)
+    assert said[2] == "True"
     # The parent's are whole.
     assert session.read("/tmp/who") == b"parent"
     client.close()

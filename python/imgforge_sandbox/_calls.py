@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Iterable, Mapping, Optional, Sequence, Union
 
@@ -417,8 +418,9 @@ def grade(
             verdict=fields.text("verdict"),
             reason=fields.text_or_none("reason"),
             tests=fields.raw.get("tests"),
-            log=fields.raw.get("log"),
+            log=next((fields.bytes(name) for name in ("output", "log") if name in fields.raw), b""),
             seconds=fields.number_or_none("seconds"),
+            cached=bool(fields.bool_or_none("cached")),
             raw=fields.raw,
         )
 
@@ -427,7 +429,8 @@ def grade(
         instance=None if instance is None else of_instance(instance),
         patch=None if patch is None else encoded(patch),
         model=model,
-        timeout=timeout,
+        # Whole seconds, and not fewer.
+        timeout=None if timeout is None else math.ceil(timeout),
         strict=strict or None,
     )
     method = "instance.grade" if session is None else "session.grade"

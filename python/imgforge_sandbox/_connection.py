@@ -271,9 +271,9 @@ class Connection:
                 return ProtocolError(broken.message, hint=broken.hint, data=broken.data)
             if self._closing:
                 return ConnectionLost("the client was closed", stderr=said)
-            last = said.splitlines()[-1:]
+            last = "\n".join(said.splitlines()[-10:])
             return ConnectionLost(
-                f"the server {how}" + "".join(f": {line}" for line in last),
+                f"the server {how}" + (f":\n{last}" if last else ""),
                 hint="its sessions are gone; make a new client",
                 stderr=said,
             )

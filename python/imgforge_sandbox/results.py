@@ -151,17 +151,19 @@ class Grade:
     `resolved` is None where there is no verdict. That is not False: the patch was not judged, and
     whoever needs a reward has to try again or leave the row out.
 
-    `verdict` is that of the report, `reason` says why there is no better one, `tests` is as in the
-    harness's report, `log` is what the tests printed, `seconds` is how long they took. `raw` is the
-    whole answer.
+    `verdict` is that of the report, `reason` says why there is no better one. `tests` is as in the
+    harness's report, or None where none were read. `log` is the end of what the tests printed,
+    `seconds` is how long they took. `cached` says that an earlier run of the same inputs was
+    graded. `raw` is the whole answer.
     """
 
     resolved: Optional[bool]
     verdict: str
     reason: Optional[str]
     tests: Any
-    log: Any
-    seconds: Optional[float]
+    log: bytes = b""
+    seconds: Optional[float] = None
+    cached: bool = False
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property

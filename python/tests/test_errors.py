@@ -73,7 +73,7 @@ def test_what_is_infrastructure_has_one_base() -> None:
 
 def test_they_can_be_pickled() -> None:
     result = package.ExecResult("exited", 1, b"\xff", b"")
-    grade = package.Grade(None, "error", "why", None, None, None)
+    grade = package.Grade(None, "error", "why", None)
     for error in (
         package.ConnectionLost("m", hint="h", stderr="said"),
         package.SessionEnded("m", data={"how": "x"}, result=result),

@@ -152,7 +152,7 @@ def test_where_nobody_knows_there_is_no_reward(
     binary: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unknown(self: Session, **options: Any) -> Grade:
-        return Grade(None, "error", "the tests did not run", None, None, None)
+        return Grade(None, "error", "the tests did not run", None)
 
     env = made()
     env.reset()

@@ -55,24 +55,49 @@ async def _result(future: Future[Any]) -> Any:
     return await asyncio.shield(waiting)
 
 
-async def _result_or_kill(future: Future[Any], kill: Callable[[], None]) -> Any:
-    """Waits for a command. If the task is cancelled, `kill` ends it first, in a thread."""
+class _Taker:
+    """Lets `on_output` have pieces in the event loop, until it raises."""
+
+    def __init__(self, on_output: OnOutput) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_output = on_output
+        self.failed: asyncio.Future[None] = self._loop.create_future()
+
+    def __call__(self, params: Mapping[str, Any]) -> None:
+        """Takes a notification, in the thread that reads."""
+        self._loop.call_soon_threadsafe(self._take, params)
+
+    def _take(self, params: Mapping[str, Any]) -> None:
+        if self.failed.done():
+            return
+        try:
+            self._on_output(*piece(params))
+        except Exception as error:
+            self.failed.set_exception(error)
+
+
+async def _result_or_kill(
+    future: Future[Any], kill: Callable[[], None], taker: Optional[_Taker] = None
+) -> Any:
+    """Waits for a command. If it is given up, `kill` ends it first, in a thread.
+
+    It is given up where the task is cancelled, and where its output is not taken.
+    """
     try:
-        return await _result(future)
-    except asyncio.CancelledError:
+        if taker is None:
+            return await _result(future)
+        waiting = asyncio.ensure_future(_result(future))
+        try:
+            await asyncio.wait({waiting, taker.failed}, return_when=asyncio.FIRST_COMPLETED)
+            if taker.failed.done():
+                taker.failed.result()
+            return await waiting
+        finally:
+            waiting.cancel()
+    except BaseException:
         if not future.done():
             await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, kill))
         raise
-
-
-def _in_loop(on_output: OnOutput) -> Callable[[Mapping[str, Any]], None]:
-    """Lets `on_output` have pieces in the event loop."""
-    loop = asyncio.get_running_loop()
-
-    def come(params: Mapping[str, Any]) -> None:
-        loop.call_soon_threadsafe(lambda: on_output(*piece(params)))
-
-    return come
 
 
 class AsyncProcess:
@@ -90,10 +115,8 @@ class AsyncProcess:
         self._session = session
         self._pieces: asyncio.Queue[Optional[tuple[str, bytes]]] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        handler = _in_loop(lambda *taken: self._pieces.put_nowait(taken)) if stream else None
-        self._running = Running(
-            connection, session, options, None, handler, keep_open=True, tty=tty
-        )
+        taker = _Taker(lambda *taken: self._pieces.put_nowait(taken)) if stream else None
+        self._running = Running(connection, session, options, None, taker, keep_open=True, tty=tty)
 
         def ended(future: Future[Any]) -> None:
             del future
@@ -174,12 +197,16 @@ class AsyncShell:
         async with self._turn:
             params = dict(call.params)
             key = ("output", self._shell.session_id, self.name)
+            taker = None
             if on_output is not None:
                 params["stream"] = True
-                self._connection.subscribe(key, _in_loop(on_output))
+                taker = _Taker(on_output)
+                self._connection.subscribe(key, taker)
             try:
                 future = self._connection.submit(call.method, params)
-                result = await _result_or_kill(future, lambda: self._shell.kill_and_wait(future))
+                result = await _result_or_kill(
+                    future, lambda: self._shell.kill_and_wait(future), taker
+                )
             finally:
                 self._connection.unsubscribe(key)
             return call.read(result)
@@ -264,9 +291,10 @@ class AsyncSession:
             merge=merge,
             login=login,
         )
-        handler = None if on_output is None else _in_loop(on_output)
-        running = Running(self._connection, self.id, options, stdin, handler)
-        return _calls.exec_result(await _result_or_kill(running.future, running.kill_and_wait))
+        taker = None if on_output is None else _Taker(on_output)
+        running = Running(self._connection, self.id, options, stdin, taker)
+        result = await _result_or_kill(running.future, running.kill_and_wait, taker)
+        return _calls.exec_result(result)
 
     async def run(
         self,

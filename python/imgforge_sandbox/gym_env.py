@@ -13,13 +13,14 @@ It needs the extra `gym`: `pip install imgforge-sandbox[gym]`.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from ._errors import ConnectionLost, InvalidRequest, NoSuchSession, SessionEnded
+from ._errors import ConnectionLost, ImgforgeError, InvalidRequest
 from .client import Client
 from .gym_space import Utf8
 from .results import ExecResult, Grade, Instance, InstanceLike, as_instance
@@ -173,12 +174,13 @@ class SweEnv(gymnasium.Env[Dict[str, Any], str]):
         """Ends the session, and the client where it is the environment's own."""
         session, self.session = self.session, None
         self._over = True
+        client = self._client if self._owns_client else None
+        if client is not None:
+            # Its session ends with it.
+            self._client = None
+            client.close()
         if session is not None:
             session.stop()
-        if self._owns_client:
-            client, self._client = self._client, None
-            if client is not None:
-                client.close()
 
     def _choose(self) -> Optional[Instance]:
         if len(self._instances) < 2:
@@ -192,12 +194,13 @@ class SweEnv(gymnasium.Env[Dict[str, Any], str]):
             try:
                 session.reset()
                 return
-            except (NoSuchSession, SessionEnded, ConnectionLost):
-                # It ended, or its server did.
+            except ImgforgeError:
+                # It ended, or its server did, or something broke: another one may be whole.
                 pass
         self.session = None
         if session is not None:
-            session.stop()
+            with contextlib.suppress(ImgforgeError):
+                session.stop()
         try:
             self.session = self._started(instance)
         except ConnectionLost:

@@ -150,6 +150,24 @@ def test_output_comes_in_the_loop(binary: str) -> None:
     in_session(binary, work)
 
 
+def test_an_exception_of_the_caller_kills_the_command(binary: str) -> None:
+    async def work(session: AsyncSession) -> None:
+        def take(stream: str, data: bytes) -> None:
+            raise ZeroDivisionError
+
+        sleep, mark = marked_sleep()
+        with pytest.raises(ZeroDivisionError):
+            await session.exec(f"echo a; {sleep}", on_output=take)
+        assert not running(mark)
+        shell = await session.shell()
+        with pytest.raises(ZeroDivisionError):
+            await shell.run(f"echo a; {sleep}", on_output=take)
+        assert not running(mark)
+        assert (await shell.run("echo here")).output == b"here\n"
+
+    in_session(binary, work)
+
+
 def test_shells(binary: str) -> None:
     async def work(session: AsyncSession) -> None:
         async with await session.shell() as shell:

@@ -101,6 +101,10 @@ def source(tmp_path: Path) -> Path:
     (root / ("n" * 200)).write_text("long name")
     (root / "link").symlink_to("sub/program")
     (root / "none").touch()
+    (Path(os.fsdecode(os.fsencode(root) + b"/\xff\xfe"))).write_text("no UTF-8 in its name")
+    deep = root.joinpath(*["d" * 60] * 10)
+    deep.mkdir(parents=True)
+    (deep / "file").write_text("deep")
     os.utime(root / "file", (1e9, 1e9))
     return root
 

@@ -153,6 +153,7 @@ def test_output_comes_in_the_loop(binary: str) -> None:
 def test_an_exception_of_the_caller_kills_the_command(binary: str) -> None:
     async def work(session: AsyncSession) -> None:
         def take(stream: str, data: bytes) -> None:
+            assert starts(mark)
             raise ZeroDivisionError
 
         sleep, mark = marked_sleep()

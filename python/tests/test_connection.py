@@ -231,6 +231,34 @@ def test_long_lines_in_small_pieces(server: Make) -> None:
         assert client.sessions() == []
 
 
+def test_input_that_cannot_be_written_gives_no_result(server: Make, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    path = server(
+        f"""
+        start = {{"session": "s", "image": "i", "engine": "e", "ports": [], "warnings": []}}
+        for request in requests():
+            method = request["method"]
+            if method == "session.start":
+                send(id=request["id"], result=start)
+            elif method == "session.exec":
+                send(id=request["id"], result={{"exec": request["params"]["exec"]}})
+            elif method == "exec.input":
+                send(id=request["id"], error={{"message": "broken", "data": {{"kind": "infra"}}}})
+            elif method == "exec.kill":
+                open({str(killed)!r}, "w").close()
+                send(id=request["id"], result={{}})
+            elif method == "session.stop":
+                send(id=request["id"], result={{"how": "it was stopped"}})
+        """
+    )
+    with Client(path) as client, client.start(image="i") as session:
+        # The command would go on with a part of it.
+        with pytest.raises(InfraError, match="broken"):
+            session.exec("cat", stdin=b"x" * (20 << 20))
+        session.stop()
+    assert killed.exists()
+
+
 def test_what_cannot_be_sent_is_said_before(server: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     path = server("for request in requests(): send(id=request['id'], result={})")
     with Client(path) as client:

@@ -158,6 +158,7 @@ def test_an_exception_of_the_caller_kills_the_command(session: Session) -> None:
     sleep, mark = marked_sleep()
 
     def take(stream: str, data: bytes) -> None:
+        assert starts(mark)
         raise ZeroDivisionError
 
     started = time.monotonic()
@@ -244,6 +245,7 @@ def test_an_exception_of_the_caller_ends_what_a_shell_runs(session: Session) -> 
     sleep, mark = marked_sleep()
 
     def take(stream: str, data: bytes) -> None:
+        assert starts(mark)
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -159,8 +159,9 @@ impl Instances for Datasets {
             run: &run,
         };
         let global = self.quiet(Some(dir.path()));
+        let run_id = format!("grade-{:016x}", rand::random::<u64>());
         let refused = |error: Error| fault(&error, Kind::Refused);
-        let options = wanted.options(&global, "session").map_err(refused)?;
+        let options = wanted.options(&global, &run_id).map_err(refused)?;
         let evaluation: Evaluation = wanted.evaluate(&global, &options).await.map_err(refused)?;
         match evaluation.report.results.first() {
             Some(result) => Ok(graded(result, dir.path())),

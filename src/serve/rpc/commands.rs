@@ -16,7 +16,7 @@ use super::fault::{Fault, Kind};
 use super::lines::{Answer, Lines};
 use super::locked::locked;
 use super::params::{Base64, Exec, ExecInput, ExecKill, ExecResize, OfExec, keep};
-use super::served::Served;
+use super::served::{Served, Use};
 use super::under_way::{Running, Slot, Typed};
 
 /// The exit code for a command that a limit ended.
@@ -136,7 +136,10 @@ pub(super) async fn exec(served: Arc<Served>, params: Exec, lines: Lines) -> Ans
     }
     // Who asks for the result forgets it.
     forget.name = None;
+    // The session is used as long as it runs.
+    let used = Use::of(served);
     tokio::spawn(async move {
+        let _used = used;
         let _ = tell.send(Some(work.await));
     });
     Ok(json!({ "exec": name }))

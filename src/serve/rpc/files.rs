@@ -155,7 +155,11 @@ pub(super) async fn write(served: Arc<Served>, params: FileWrite) -> Answer {
     else {
         return Err(Fault::bad_params(format!("`{}` names no file", params.path)));
     };
-    let (uid, gid) = owner(params.user.as_deref())?;
+    let (uid, gid) = match &params.user {
+        Some(text) => owner(text)?,
+        // That of its commands, where it is known without a look into the container.
+        None => served.order.request.user.as_deref().map_or(Ok((0, 0)), owner).unwrap_or((0, 0)),
+    };
     let mode = params.mode.unwrap_or(0o644);
     if mode > 0o7777 {
         return Err(Fault::bad_params(format!("{mode} is no mode: it is at most 4095")));
@@ -179,8 +183,7 @@ pub(super) async fn write(served: Arc<Served>, params: FileWrite) -> Answer {
 }
 
 /// Reads `uid` or `uid:gid`.
-fn owner(text: Option<&str>) -> Result<(u64, u64), Fault> {
-    let Some(text) = text else { return Ok((0, 0)) };
+fn owner(text: &str) -> Result<(u64, u64), Fault> {
     let wrong = || Fault::bad_params(format!("`{text}` is no owner: write it as 1000:1000"));
     let number = |text: &str| text.parse::<u32>().map(u64::from).map_err(|_| wrong());
     match text.split_once(':') {
@@ -372,9 +375,8 @@ mod tests {
 
     #[test]
     fn an_owner_is_one_number_or_two() {
-        assert_eq!(owner(None).unwrap(), (0, 0));
-        assert_eq!(owner(Some("1000")).unwrap(), (1000, 1000));
-        assert_eq!(owner(Some("1000:5")).unwrap(), (1000, 5));
-        assert!(owner(Some("root")).is_err());
+        assert_eq!(owner("1000").unwrap(), (1000, 1000));
+        assert_eq!(owner("1000:5").unwrap(), (1000, 5));
+        assert!(owner("root").is_err());
     }
 }

@@ -66,6 +66,7 @@ pub mod fuzz_targets;
 pub mod grade;
 mod hashing;
 mod http;
+mod in_use;
 pub mod key;
 mod nearest;
 mod offline;

@@ -15,6 +15,7 @@ use crate::exec::evaluation::EvaluationContext;
 use crate::exec::output::Told;
 use crate::exec::survey;
 use crate::exec::{ExecSettings, Executor, NodeStatus, NodeSummary, RunSummary};
+use crate::in_use;
 use crate::key::{ImageId, Key, Kind};
 use crate::owner::{self, Liveness, Owner, Owners};
 use crate::package_indexes;
@@ -203,11 +204,13 @@ impl<'w> AssessedPlan<'w> {
             remote: workload.remote.clone(),
         };
         let interrupt = (workload.interrupts)();
+        let in_use = in_use::begin().await;
         let summary = tokio::select! {
             biased;
             summary = executor.run(self.plan.clone(), &mut *reporter, &interrupt) => summary,
             () = budget.keep_meanwhile() => unreachable!("it goes on for ever"),
         };
+        drop(in_use);
         drop(reporter);
         drop(index);
         if workload.fetched.as_secs() > 0 {
@@ -340,8 +343,9 @@ fn lead_to(index: &PackageIndex, host: &mut HostAccess) {
 }
 
 /// Removes the containers and images of work that this very process dropped, or that the engine
-/// lost on the way.
+/// lost on the way; where this process uses others, they stay for the next time.
 pub(crate) async fn remove_own(engine: &dyn Engine, owners: &Owners) {
+    let Some(_nothing_in_use) = in_use::nothing() else { return };
     let judge = |name: &str, made| match Owner::parse(name) {
         Some(owner) if owner == *Owner::this() => Liveness::Dead,
         _ => owners.judge(name, made),

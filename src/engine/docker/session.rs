@@ -26,6 +26,7 @@ use crate::engine::{
     Checkpoint, EngineError, EngineKind, Exec, ExecEnd, ExecRequest, HostBind, NoLog, Quotas,
     Result, SandboxNetwork, SandboxSession, SessionEnd, SessionRequest, SessionSettings, Tmpfs,
 };
+use crate::in_use::{self, InUse};
 
 use super::DockerEngine;
 use super::checkpoint::ImageOfSession;
@@ -83,6 +84,7 @@ impl DockerEngine {
         body: ContainerCreateBody,
     ) -> Result<Box<dyn SandboxSession>> {
         let docker = &self.docker;
+        let in_use = in_use::begin().await;
         let id = match docker.create_container(None::<CreateContainerOptions>, body).await {
             Ok(created) => created.id,
             Err(error) if is_not_found(&error) => {
@@ -130,6 +132,7 @@ impl DockerEngine {
             parent: request.image.clone(),
             image: image.clone(),
             _attached: Mutex::new(attached),
+            _in_use: in_use,
         }))
     }
 }
@@ -207,6 +210,7 @@ struct Session {
     image: ImageOfSession,
     /// Its input, whose end is that of the container.
     _attached: Mutex<AttachContainerResults>,
+    _in_use: InUse,
 }
 
 impl Drop for Session {

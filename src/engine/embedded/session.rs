@@ -24,6 +24,7 @@ use crate::engine::{
     FileStatus, Input, LogSink, NewLimits, NotStarted, Output, Outputs, Process, Result,
     SandboxSession, SessionEnd, SessionRequest, SharedNetwork, Usage, WindowSize,
 };
+use crate::in_use::{self, InUse};
 
 use super::EmbeddedEngine;
 use super::checkpoints::{Checkpoints, Origin};
@@ -51,6 +52,7 @@ impl EmbeddedEngine {
         network: Option<&SharedNetwork>,
         log: &dyn LogSink,
     ) -> Result<Box<dyn SandboxSession>> {
+        let in_use = in_use::begin().await;
         let operation = self.begin()?;
         let origin = self.origin(&request.image)?;
         let stored = &origin.stored;
@@ -95,7 +97,15 @@ impl EmbeddedEngine {
         let (tell, outcome) = watch::channel(None);
         tokio::spawn(watch_over(helper, socket.clone(), is_stopped.clone(), tell));
         let checkpoints = self.checkpoints.clone();
-        Ok(Box::new(Session { id, socket, is_stopped, outcome, origin, checkpoints }))
+        Ok(Box::new(Session {
+            id,
+            socket,
+            is_stopped,
+            outcome,
+            origin,
+            checkpoints,
+            _in_use: in_use,
+        }))
     }
 }
 
@@ -212,6 +222,7 @@ struct Session {
     outcome: watch::Receiver<Option<Outcome>>,
     origin: Origin,
     checkpoints: Checkpoints,
+    _in_use: InUse,
 }
 
 impl Drop for Session {

@@ -306,6 +306,12 @@ pub trait ExecHandle: Send + Sync {
     /// Waits for the end of the command, whose children may live on. May be called more than once.
     async fn end(&self) -> Result<Ended>;
 
+    /// Returns how long an output may be silent, once the end of the command is told, while what was written
+    /// before is still on its way. An output that ends has all of it.
+    fn output_lag(&self) -> Duration {
+        SILENCE
+    }
+
     /// Waits until the command runs, or has ended: the number of its process as processes of the
     /// container see it. `None` where nothing was started, or the engine does not tell it.
     async fn process(&self) -> Result<Option<i32>> {
@@ -535,7 +541,7 @@ impl Exec {
         let duration = began.elapsed();
         let most = Instant::now() + DRAIN;
         while reader.is_open {
-            let silence = most.min(Instant::now() + SILENCE);
+            let silence = most.min(Instant::now() + handle.output_lag());
             match tokio::time::timeout_at(silence, output.next()).await {
                 Ok(piece) => reader.take(piece)?,
                 Err(_) => break,

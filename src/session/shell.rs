@@ -293,7 +293,7 @@ impl<'a> Shell<'a> {
                 }
                 // A process that it left behind may hold its output open.
                 _ = ended => {
-                    let silence = Duration::from_millis(100);
+                    let silence = self.handle.output_lag();
                     while let Ok(Some(Ok(piece))) =
                         tokio::time::timeout(silence, self.output.next()).await
                     {

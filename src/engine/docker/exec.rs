@@ -39,6 +39,11 @@ const POLL_AT_END: Duration = Duration::from_millis(5);
 /// How long the engine may take to tell that the kernel killed for memory.
 const MEMORY_GRACE: Duration = Duration::from_millis(500);
 
+/// How long what was written may take to come, once the end of the command is told: the engine tells the end
+/// and sends the output on two ways. It ends the output itself so long after a command that has left something
+/// behind.
+const OUTPUT_LAG: Duration = Duration::from_secs(2);
+
 /// How long what a command writes first may take to come, where its end may be that it was not started.
 const WORD_GRACE: Duration = Duration::from_secs(2);
 
@@ -383,6 +388,10 @@ struct Handle {
 
 #[async_trait]
 impl ExecHandle for Handle {
+    fn output_lag(&self) -> Duration {
+        OUTPUT_LAG
+    }
+
     async fn resize(&self, size: WindowSize) -> Result<()> {
         let options = ResizeExecOptions { height: size.rows, width: size.columns };
         match self.command.session.docker.resize_exec(&self.command.id, options).await {

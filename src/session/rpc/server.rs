@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::codec::{Framed, LinesCodec};
 use tokio_util::io::StreamReader;
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::{EngineError, Exec, ExecHandle, ExecRequest, Input, Output};
 
@@ -276,13 +277,22 @@ impl Client {
             self.session.now().spawn(&request).await.map_err(|error| Fault::of(&error))?;
         let (pieces, to_write) = mpsc::unbounded_channel();
         let (has_ended, is_muted) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-        let reading = tokio::spawn(self.clone().pass_on(number, output, is_muted.clone()));
+        let closed = CancellationToken::new();
+        let reading = {
+            let (client, is_muted, closed) = (self.clone(), is_muted.clone(), closed.clone());
+            tokio::spawn(async move {
+                client.pass_on(number, output, is_muted).await;
+                closed.cancel();
+            })
+        };
         let mut tasks = JoinSet::new();
         tasks.spawn(self.clone().feed(input, to_write));
         let (client, waited, told) = (self.clone(), handle.clone(), has_ended.clone());
         tasks.spawn(async move {
             let end = waited.end().await;
             told.store(true, Ordering::Release);
+            // What it wrote goes before its end.
+            let _ = tokio::time::timeout(waited.output_lag(), closed.cancelled()).await;
             client.notify(&ended(number, end)).await;
         });
         let reading = reading.abort_handle();

@@ -366,7 +366,21 @@ fn get(path: &Path, output: OwnedFd) -> Result<SessionResponse, Failure> {
             Err(error) if is_absent(&error) => continue,
             Err(error) => return Err(error).at("look at", entry.path()),
         };
-        if found.file_type().is_socket() {
+        let kind = found.file_type();
+        if kind.is_socket() {
+            continue;
+        }
+        if kind.is_fifo() || kind.is_char_device() || kind.is_block_device() {
+            // The crate would write the path of it in the container.
+            let mut header = tar::Header::new_gnu();
+            header.set_metadata(&found);
+            header.set_size(0);
+            if !kind.is_fifo() {
+                let device = found.rdev();
+                header.set_device_major(rustix::fs::major(device)).at("write", entry.path())?;
+                header.set_device_minor(rustix::fs::minor(device)).at("write", entry.path())?;
+            }
+            tar.append_data(&mut header, &name, io::empty()).at("write", entry.path())?;
             continue;
         }
         if found.is_file() && found.nlink() > 1 {

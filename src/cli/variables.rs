@@ -31,7 +31,9 @@ pub(super) const STATE_ON_NETWORK: &str = "IMGFORGE_STATE_ON_NETWORK";
 const SWITCHES: [&str; 1] = [STATE_ON_NETWORK];
 
 /// How the names begin of what the project's own tests, benches and scripts read.
-const OF_TESTS: [&str; 6] = [
+const OF_TESTS: [&str; 8] = [
+    "IMGFORGE_BIN",
+    "IMGFORGE_PYTHON_VENV",
     "IMGFORGE_TEST",
     "IMGFORGE_BENCH_",
     "IMGFORGE_PLACE",

@@ -491,6 +491,8 @@ fn files_keep_their_bytes() {
         client.ok("file.list", json!({ "session": session, "path": "/a/d" }))["entries"],
         json!([])
     );
+    // What is no file goes along.
+    client.sh(&session, "mkfifo -m 600 /a/fifo");
     // Out and in again, in pieces.
     client.ok("file.get", json!({ "session": session, "path": "/a", "transfer": "out" }));
     let tar: Vec<u8> = client
@@ -512,7 +514,10 @@ fn files_keep_their_bytes() {
     client.ok("file.data", json!({ "session": session, "transfer": "in" }));
     client.answer(put).unwrap();
     assert_eq!(
-        client.sh(&session, "cmp /a/b/file /new/a/b/file && readlink /new/a/link"),
+        client.sh(
+            &session,
+            "cmp /a/b/file /new/a/b/file && test -p /new/a/fifo && readlink /new/a/link"
+        ),
         (0, "b/file\n".to_owned())
     );
     let missing = client.send(
@@ -615,6 +620,31 @@ fn a_patch_has_the_bytes_and_its_grade_is_that_of_an_evaluation() {
     );
     assert!(text_of(&solved["output"]).contains("passed"), "{solved}");
     assert!(!solved["tests"]["FAIL_TO_PASS"]["success"].as_array().unwrap().is_empty());
+    // One that was not run before: others that are at work meanwhile, and sessions, are left alone.
+    let new = |client: &mut Client<ChildStdin>| {
+        let line = rand::random::<u64>();
+        let more = format!(
+            "diff --git a/n b/n\nnew file mode 100644\n--- /dev/null\n+++ b/n\n@@ -0,0 +1 @@\n+{line}\n"
+        );
+        let patch = STANDARD.encode(format!("{}\n{more}", gold().trim_end()));
+        client.send("instance.grade", json!({ "instance": instance, "patch": patch }))
+    };
+    let at_once: Vec<u64> = (0..3).map(|_| new(client)).collect();
+    for id in at_once {
+        let graded = client.answer(id).unwrap();
+        let said = (&graded["resolved"], &graded["cached"]);
+        assert_eq!(said, (&json!(true), &json!(false)), "{graded}");
+        assert_eq!(client.sh(&one, "echo alive"), (0, "alive\n".to_owned()));
+    }
+    assert_eq!(
+        client.kind(
+            "instance.grade",
+            json!({
+                "instance": { "dataset": "demo", "instance_id": "nobody" }, "patch": patch,
+            })
+        ),
+        "no_such_instance"
+    );
     let of_patch = json!({ "instance": instance, "patch": patch });
     assert_eq!(client.ok("instance.grade", of_patch)["resolved"], json!(true));
     let no_patch = json!({ "instance": instance, "patch": STANDARD.encode("what?\n") });

@@ -161,6 +161,9 @@ impl Instances for Datasets {
         let global = self.quiet(Some(dir.path()));
         let run_id = format!("grade-{:016x}", rand::random::<u64>());
         let refused = |error: Error| fault(&error, Kind::Refused);
+        // Of what follows nothing says that it is the instance which is missing.
+        let chosen_instances = global.forge_options().choose(&chosen.selection()).await;
+        chosen_instances.map_err(|error| fault(&error, Kind::NoSuchInstance))?;
         let options = wanted.options(&global, &run_id).map_err(refused)?;
         let evaluation: Evaluation = wanted.evaluate(&global, &options).await.map_err(refused)?;
         match evaluation.report.results.first() {

@@ -253,7 +253,10 @@ class Session:
         return self.write_long(path, data, mode, user, threading.Event())
 
     def stat(self, path: str) -> Stat:
-        """Says what a path is. A link at its end is not followed. Raises `NoSuchPath`."""
+        """Says what a path is. A link at its end is not followed.
+
+        Raises `NoSuchPath`, and `Unsupported` on Docker.
+        """
         return self._call(_calls.stat(self.id, path))
 
     def list(self, path: str) -> List[Entry]:
@@ -373,7 +376,7 @@ class Session:
         return self._call(_calls.network(self.id, allow))
 
     def pause(self) -> None:
-        """Lets all of its processes stand still."""
+        """Lets all of its processes stand still. Raises `Unsupported` on Docker."""
         self._call(_calls.simple("session.pause", session=self.id))
 
     def resume(self) -> None:

@@ -39,6 +39,8 @@ async def begun(mark: str) -> None:
 
 
 def test_all_of_it(binary: str, tmp_path: Path) -> None:
+    made: set[str] = set()
+
     async def work(session: AsyncSession) -> None:
         assert (await session.run("echo a")).text == "a\n"
         with pytest.raises(CommandFailed):
@@ -62,10 +64,12 @@ def test_all_of_it(binary: str, tmp_path: Path) -> None:
         await session.apply(patch, reverse=True)
         assert await session.patch() == b""
         checkpoint = await session.checkpoint()
-        for fork in await session.fork(2):
+        forks = await session.fork(2)
+        for fork in forks:
             assert (await fork.run("echo b")).text == "b\n"
             await fork.stop()
         await session.reset(checkpoint)
+        made.update({checkpoint.id, str(forks[0].info.checkpoint)})
         with pytest.raises(Refused):
             await session.network()
         await session.pause()
@@ -75,6 +79,15 @@ def test_all_of_it(binary: str, tmp_path: Path) -> None:
         assert await session.diff() == []
 
     in_session(binary, work)
+
+    async def clean() -> None:
+        async with AsyncClient(binary) as client:
+            for checkpoint in made:
+                assert checkpoint in str(await client.checkpoints())
+                await client.remove_checkpoint(checkpoint)
+            assert not made & {one["checkpoint"] for one in await client.checkpoints()}
+
+    asyncio.run(clean())
 
 
 def test_commands_of_tasks_run_at_once(binary: str) -> None:

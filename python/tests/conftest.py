@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
+from shared import INSTANCE
 
-from imgforge_sandbox import Client, Instance, Session
-
-INSTANCE = Instance("demo", "imgforge__abacus-1")
-"""An instance of the dataset that is in the program."""
+from imgforge_sandbox import Client, Session
 
 
 @pytest.fixture(scope="session")

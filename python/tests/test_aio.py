@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Awaitable, Callable
 
 import pytest
-from conftest import INSTANCE
 from procs import ends, marked_sleep, running, starts
+from shared import INSTANCE
 
 from imgforge_sandbox import (
     CommandFailed,

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import INSTANCE
 from procs import ends, marked_sleep, running, starts
+from shared import INSTANCE
 
 import imgforge_sandbox
 from imgforge_sandbox import Client, ConnectionLost, InfraError, Session

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import INSTANCE
+from shared import INSTANCE
 
 from imgforge_sandbox import (
     Client,

@@ -6,7 +6,7 @@ import json
 import subprocess
 
 import pytest
-from conftest import INSTANCE
+from shared import INSTANCE
 
 from imgforge_sandbox import Client, NoSuchInstance, NoVerdict, Refused, Session
 

@@ -9,9 +9,9 @@ from typing import Any, Callable, Optional
 import gymnasium
 import numpy as np
 import pytest
-from conftest import INSTANCE
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+from shared import INSTANCE
 
 from imgforge_sandbox import (
     Client,

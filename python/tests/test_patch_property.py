@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from typing import Optional
 
-from conftest import INSTANCE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from shared import INSTANCE
 
 from imgforge_sandbox import Client
 

@@ -7,8 +7,8 @@ import threading
 import time
 
 import pytest
-from conftest import INSTANCE
 from procs import ends, marked_sleep, running, starts
+from shared import INSTANCE
 
 from imgforge_sandbox import (
     Client,

@@ -245,7 +245,7 @@ class Session:
         """Writes a file, and makes the directories above it.
 
         A text is UTF-8. `mode` is 0o644 if nothing is said; `user` is the owner, as `uid:gid` in
-        numbers, else root.
+        numbers. Else it is the session's user, where that was given in numbers, or root.
         """
         if len(data) <= INLINE_INPUT:
             return self._call(_calls.write(self.id, path, data, mode, user))
@@ -384,7 +384,7 @@ class Session:
         self._call(_calls.simple("session.resume", session=self.id))
 
     def stats(self) -> Mapping[str, Any]:
-        """Says what it uses, as `imgforge session stats --json`. Raises `Unsupported` on Docker."""
+        """Says what it uses: `cpu_ms`, `memory_bytes` and more. Raises `Unsupported` on Docker."""
         return self._call(_calls.document("session.stats", self.id))
 
     def processes(self) -> List[Any]:
@@ -472,6 +472,10 @@ class Session:
         """Writes a file in pieces, until `cancelled` is set."""
         content = data.encode("utf-8") if isinstance(data, str) else data
         directory, name = _split(path)
+        if user is None:
+            # Whose it is, the server decides: of an empty file, which is replaced.
+            self._call(_calls.write(self.id, path, b"", mode, None))
+            user = self.run(["stat", "-c", "%u:%g", path], user="0:0").text.strip()
         owner = _owner(user)
         _transfer.put(
             self._connection,
@@ -522,9 +526,7 @@ def _split(path: str) -> tuple[str, str]:
         raise InvalidRequest(str(error)) from None
 
 
-def _owner(user: Optional[str]) -> tuple[int, int]:
-    if user is None:
-        return 0, 0
+def _owner(user: str) -> tuple[int, int]:
     uid, separator, gid = user.partition(":")
     if not uid.isdecimal() or (separator and not gid.isdecimal()):
         raise InvalidRequest(f"{user!r} is no owner", hint="write it in numbers, as 1000:1000")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Optional
 
 import pytest
 from shared import INSTANCE
@@ -53,6 +54,18 @@ def test_a_file_that_is_longer_than_a_line(session: Session) -> None:
     assert session.read("/tmp/long") == data
     with pytest.raises(InvalidRequest):
         session.write("/tmp/long", data, user="root")
+
+
+@pytest.mark.parametrize(("user", "owner"), [(None, "0 0"), ("5:7", "5 7"), ("nobody", "0 0")])
+def test_whose_a_file_is(
+    client: Client, user: Optional[str], owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imgforge_sandbox.session.INLINE_INPUT", 1000)
+    with client.start(instance=INSTANCE, user=user) as session:
+        session.write("/tmp/short", b"x", mode=0o604)
+        session.write("/tmp/long", bytes(1001), mode=0o604)
+        shown = session.run("stat -c '%u %g %a' /tmp/short /tmp/long").text
+        assert shown == f"{owner} 604\n" * 2
 
 
 def test_looking_at_paths(session: Session) -> None:

@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
+import os
+from typing import Iterator
+
+import images
 import pytest
 import r2e_gym
+
+from imgforge_sandbox import Client
 
 
 @pytest.fixture(scope="session")
 def theirs() -> r2e_gym.R2EGym:
     """R2E-Gym itself; the test is skipped where it is not there."""
     return r2e_gym.load()
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[Client]:
+    """A client of the program that IMGFORGE_BIN names."""
+    if not os.environ.get("IMGFORGE_BIN"):
+        reason = "IMGFORGE_BIN does not name the program"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    with Client(engine=os.environ.get("IMGFORGE_ENGINE", "embedded")) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def r2e_image(client: Client) -> str:
+    return images.r2e_image(client)
+
+
+@pytest.fixture(scope="session")
+def swebench_image(client: Client) -> str:
+    return images.swebench_image(client)
+
+
+@pytest.fixture(scope="session")
+def swesmith_image(client: Client) -> str:
+    return images.swesmith_image(client)

@@ -35,7 +35,7 @@ UNUSED = {
 }
 
 
-class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class _Stubs(importlib.abc.MetaPathFinder):
     def find_spec(
         self,
         fullname: str,
@@ -44,10 +44,13 @@ class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     ) -> Optional[importlib.machinery.ModuleSpec]:
         if fullname.partition(".")[0] not in UNUSED:
             return None
-        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+        loader: Any = _StubLoader()
+        return importlib.machinery.ModuleSpec(fullname, loader, is_package=True)
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        module = types.ModuleType(spec.name)
+
+class _StubLoader:
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> Any:
+        module: Any = types.ModuleType(spec.name)
         module.__getattr__ = _stub
         return module
 

@@ -6,10 +6,11 @@ every difference has a name here: one without a name fails, and a name that noth
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 from types import SimpleNamespace
-from typing import Dict, Optional, Set
+from typing import Any, Dict, Optional, Set
 
 import pytest
 from r2e_gym import R2EGym, outcome
@@ -221,9 +222,8 @@ def test_rewards_of_swebench(theirs: R2EGym) -> None:
 
 
 def test_the_parser_of_swebench(theirs: R2EGym) -> None:
-    from swebench.harness.log_parsers.python import parse_log_pytest  # type: ignore[import-untyped]
-
+    parsers: Any = importlib.import_module("swebench.harness.log_parsers.python")
     chance = random.Random(8)
     for _ in range(3_000):
         log = some_log(chance)
-        assert _logs.statuses_of_pytest(log) == parse_log_pytest(log, None)
+        assert _logs.statuses_of_pytest(log) == parsers.parse_log_pytest(log, None)

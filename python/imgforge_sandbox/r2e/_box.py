@@ -41,10 +41,12 @@ class Box:
         keep: Optional[str] = None,
         stdin: Optional[bytes] = None,
         env: Optional[Mapping[str, str]] = None,
+        must_start: bool = True,
     ) -> ExecResult:
         """Runs a list of words, or a text for bash, with R2E-Gym's PATH, in the repository.
 
-        Raises `InfraError` where it could not be started, and `SessionEnded`.
+        Raises `SessionEnded`, and `InfraError` where a text is not even started; unless
+        `must_start` is false: an agent may have removed the directory.
         """
         words: List[str] = (
             ["/bin/bash", "-c", command] if isinstance(command, str) else list(command)
@@ -58,7 +60,7 @@ class Box:
             keep=keep,
             stdin=stdin,
         )
-        if isinstance(command, str) and result.end == "not_started":
+        if must_start and isinstance(command, str) and result.end == "not_started":
             raise InfraError(
                 f"/bin/bash does not start in {workdir or self.repo_path}: {result.reason}",
                 hint="images of R2E-Gym have bash, and the repository in /testbed: see repo_path",

@@ -26,16 +26,15 @@ def run(
     runtime: DockerRuntime, code: str, timeout: float, args: str, workdir: Optional[str]
 ) -> Tuple[str, str]:
     """Runs a command, and returns its output and code. An engine that fails is code -1."""
-    long = f"The command took too long to execute (>{timeout}s)"
     try:
         result = runtime._running().execute(
             words(f"{code} {args}", timeout), timeout + GRACE, workdir=workdir, keep="all"
         )
     except ImgforgeError as error:
         return f"Error: {error!r}", "-1"
-    output = _output(result)
+    output = told(result)
     if result.end == "timed_out" or result.code == 124:
-        return long, "-1"
+        return too_long(timeout), "-1"
     if result.code != 0:
         return output, f"Error: Exit code {result.code}"
     return without_colours_and_returns(output), "0"
@@ -58,10 +57,16 @@ def demux_run(
     if result.end == "timed_out":
         return "Error: TimeoutError()", "Error: TimeoutError()", "-1"
     exit_code = "0" if result.code == 0 else f"Error: Exit code {result.code}"
-    return _output(result), result.stderr_text, exit_code
+    return told(result), result.stderr_text, exit_code
 
 
-def _output(result: ExecResult) -> str:
+def too_long(timeout: float) -> str:
+    """Returns what an agent is told of a command that took too long."""
+    return f"The command took too long to execute (>{timeout}s)"
+
+
+def told(result: ExecResult) -> str:
+    """Returns the output, or why there is none: a directory that is not there, for example."""
     if result.end == "not_started" and result.reason:
         return result.reason
     return result.text

@@ -211,7 +211,7 @@ class DockerRuntime:
         if self.compat == "exact":
             return _exact.run(self, code, timeout, args, workdir)
         result = self._execute(code, timeout, args, workdir, merge=True)
-        output = result.text
+        output = _exact.told(result)
         if result.end == "timed_out":
             return _partial(timeout, output), "-1"
         if not result.ok:
@@ -235,7 +235,7 @@ class DockerRuntime:
         if result.end == "timed_out":
             return _partial(timeout, result.text), result.stderr_text, "-1"
         exit_code = "0" if result.ok else f"Error: Exit code {result.code}"
-        return result.text, result.stderr_text, exit_code
+        return _exact.told(result), result.stderr_text, exit_code
 
     def _execute(
         self, code: str, timeout: float, args: str, workdir: Optional[str], *, merge: bool
@@ -244,7 +244,9 @@ class DockerRuntime:
             raise ValueError(f"timeout is {timeout}: it is seconds, more than 0")
         text = f"{code} {args}" if args else code
         env = {"BASH_ENV": self._startup_file} if self._startup_file else None
-        return self._running().execute(text, timeout, workdir=workdir, merge=merge, env=env)
+        return self._running().execute(
+            text, timeout, workdir=workdir, merge=merge, env=env, must_start=False
+        )
 
     def set_startup_file(self, path: str) -> None:
         """Lets every shell of `run` and `demux_run` read a file of the container first."""
@@ -515,13 +517,9 @@ def _client_of(backend: str) -> Client:
     return Client(engine=backend)
 
 
-def too_long(timeout: float) -> str:
-    """Returns what an agent is told of a command that took too long."""
-    return f"The command took too long to execute (>{timeout}s)"
-
-
 def _partial(timeout: float, output: str) -> str:
-    return f"{too_long(timeout)}\n{output}" if output else too_long(timeout)
+    long = _exact.too_long(timeout)
+    return f"{long}\n{output}" if output else long
 
 
 def _bytes(text: Union[str, bytes]) -> bytes:

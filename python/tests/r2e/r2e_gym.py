@@ -22,7 +22,7 @@ import sys
 import types
 import warnings
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Optional, Sequence, Set, Tuple
 from unittest.mock import MagicMock
 
 import pytest
@@ -36,14 +36,20 @@ UNUSED = {
 
 
 class _Stubs(importlib.abc.MetaPathFinder):
+    def __init__(self) -> None:
+        self.stubs: Set[str] = set()
+
     def find_spec(
         self,
         fullname: str,
         path: Optional[Sequence[str]],
         target: Optional[types.ModuleType] = None,
     ) -> Optional[importlib.machinery.ModuleSpec]:
-        if fullname.partition(".")[0] not in UNUSED:
+        # A package that is installed keeps what it has, and what it has not.
+        package, dot, _ = fullname.partition(".")
+        if package not in (self.stubs if dot else UNUSED):
             return None
+        self.stubs.add(package)
         loader: Any = _StubLoader()
         return importlib.machinery.ModuleSpec(fullname, loader, is_package=True)
 
@@ -96,6 +102,7 @@ class R2EGym:
         # Behind all others: what is installed is used.
         sys.meta_path.append(_Stubs())
         self.source = source / "r2egym"
+        self.tools = self.source / "agenthub" / "tools"
         self.Action = importlib.import_module("r2egym.agenthub.action").Action
         self.Observation = importlib.import_module("r2egym.agenthub.observation").Observation
         self.commands = importlib.import_module("r2egym.agenthub.agent.commands")

@@ -67,6 +67,11 @@ def test_a_command(runtime: DockerRuntime, code: str, told: tuple[str, str]) -> 
 def test_where_and_with_what(runtime: DockerRuntime) -> None:
     assert runtime.run("echo", args="a 'b c'", workdir="/usr") == ("a b c\n", "0")
     assert runtime.run("pwd", workdir="/usr") == ("/usr\n", "0")
+    # An agent may remove directories: that is no fault of the engine.
+    output, code = runtime.run("pwd", workdir="/nowhere")
+    assert ("/nowhere" in output, code) == (True, "Error: Exit code 126")
+    output, _, code = runtime.demux_run("pwd", workdir="/nowhere")
+    assert ("/nowhere" in output, code) == (True, "Error: Exit code 126")
 
 
 def test_outputs_apart(runtime: DockerRuntime) -> None:

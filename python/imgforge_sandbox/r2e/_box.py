@@ -86,14 +86,16 @@ class Box:
             )
         return result.stdout
 
-    def log_of(self, command: Union[str, Sequence[str]], timeout: float) -> ExecResult:
+    def log_of(
+        self, command: Union[str, Sequence[str]], timeout: float, *, merge: bool = True
+    ) -> ExecResult:
         """Runs tests to their end, whole output included.
 
         Raises `TimedOut`, `OutOfMemory` and `InfraError` where there was no end of theirs: what
         they printed until then is no log to grade.
         """
         try:
-            result = self.execute(command, timeout, keep="all")
+            result = self.execute(command, timeout, keep="all", merge=merge)
         except SessionEnded as error:
             raise InfraError(f"the session ended under the tests: {error.message}") from error
         if result.end in ("timed_out", "idle"):
@@ -102,8 +104,9 @@ class Box:
             raise OutOfMemory(result.text)
         if result.end == "not_started":
             raise InfraError(f"the tests do not start: {result.reason}")
-        if result.dropped_stdout:
-            raise InfraError(f"{result.dropped_stdout} bytes of the log of the tests are missing")
+        missing = result.dropped_stdout + result.dropped_stderr
+        if missing:
+            raise InfraError(f"{missing} bytes of the log of the tests are missing")
         return result
 
 

@@ -24,8 +24,9 @@ class Rules(NamedTuple):
 def rules_of(row: Mapping[str, Any], tests: TestSpec) -> Rules:
     """Returns the rules for a row.
 
-    A row whose `log_parser` is `parse_log_pytest` needs nothing. For others the package swebench
-    has to be installed: raises `Unsupported` where it is not, or does not know the repository.
+    A row whose `log_parser` is `parse_log_pytest` needs nothing. For others the package swebench,
+    3.0.2 to 4.1.0, has to be installed: raises `Unsupported` where it is not, or does not know the
+    repository.
     """
     if row.get("log_parser") == "parse_log_pytest":
         return Rules(statuses_of_pytest, None, row.get("eval_type") == "fail_only")
@@ -33,11 +34,11 @@ def rules_of(row: Mapping[str, Any], tests: TestSpec) -> Rules:
         parsers: Any = importlib.import_module("swebench.harness.log_parsers")
         constants: Any = importlib.import_module("swebench.harness.constants")
         of_repository, specs = parsers.MAP_REPO_TO_PARSER, constants.MAP_REPO_VERSION_TO_SPECS
-        kind = parsers.get_eval_type(tests)
+        fail_only = tests.repo in constants.FAIL_ONLY_REPOS
     except (ImportError, AttributeError) as error:
         raise Unsupported(
             f"the logs of {tests.repo} are read by swebench, which cannot be used: {error}",
-            hint="pip install swebench",
+            hint="pip install 'swebench>=3,<5'; later ones have no parsers by repository",
         ) from error
     try:
         parser = of_repository[tests.repo]
@@ -50,7 +51,7 @@ def rules_of(row: Mapping[str, Any], tests: TestSpec) -> Rules:
     return Rules(
         lambda log: dict(parser(log, tests)),
         test_cmd[-1] if isinstance(test_cmd, list) else test_cmd,
-        getattr(kind, "value", kind) == "fail_only",
+        fail_only,
     )
 
 

@@ -17,6 +17,7 @@ from ..session import Session
 from . import _changes, _exact, _setup, _swebench
 from ._box import Box, absolute
 from ._compat import Compat, compat_of
+from ._instance import grade, instance_of
 from ._logs import statuses, statuses_as_r2e, summary_lines, without_colours_and_returns
 from .errors import TimedOut
 from .reward import reward_r2e, reward_swebench, reward_swesmith
@@ -62,6 +63,7 @@ class DockerRuntime:
         *,
         compat: Compat = "fixed",
         client: Optional[Client] = None,
+        dataset: Optional[str] = None,
         **options: Any,
     ) -> None:
         """Starts the container and sets it up.
@@ -70,6 +72,10 @@ class DockerRuntime:
         `backend` is the engine, `docker` or `embedded`; with a `client` it is the client's.
         `command` is kept and not used: a session needs no command of its own. `options` are those
         of `Client.start`, such as `memory` and `network`; `environment` is another name of `env`.
+
+        `dataset` names the dataset of imgforge that the row is of. Then the row needs no image: the
+        container is that of the instance, whose tests are not in it, and its reward is the verdict
+        of `imgforge eval`.
 
         Raises `ValueError` for a row that does not say what is needed, `Unsupported` for
         `backend="kubernetes"`, and what `Client.start` raises.
@@ -82,7 +88,10 @@ class DockerRuntime:
         self.alt_path = alt_path
         self.command = command
         self.logger = logger if logger is not None else logging.getLogger("DockerRuntime")
-        image, kind = image_of(ds, docker_image, self.compat)
+        self._instance = None if dataset is None else instance_of(ds, dataset)
+        if self._instance is not None and self.compat == "exact":
+            raise ValueError("R2E-Gym knows no datasets of imgforge: leave dataset= out")
+        image, kind = self._image_and_kind(docker_image)
         self.docker_image = image
         self.kind: Kind = kind
         self.swebench_verified = self.kind == "swebench"
@@ -101,7 +110,8 @@ class DockerRuntime:
         self._owns_client = client is None
         self.client = client if client is not None else _client_of(backend)
         self.backend = self.client.engine
-        self.container_name = self._get_container_name(self.docker_image)
+        name = self._instance[1] if self._instance else self.docker_image
+        self.container_name = self._get_container_name(name)
         try:
             self.start_container(
                 self.docker_image, command, self.container_name, **self.docker_kwargs
@@ -111,6 +121,12 @@ class DockerRuntime:
             self.close()
             raise
         self.logger.info("started %s of %s", self.container_name, self.docker_image)
+
+    def _image_and_kind(self, docker_image: Optional[str]) -> Tuple[str, Kind]:
+        if self._instance is None:
+            return image_of(self.ds, docker_image, self.compat)
+        # The image is known when the container was started.
+        return "", "swebench"
 
     # The container
 
@@ -131,7 +147,11 @@ class DockerRuntime:
         """Starts a container; one that runs is stopped before. A new one is never an old one."""
         self.stop_container()
         labels = {**(options.pop("labels", None) or {}), "name": ctr_name}
-        session = self.client.start(image=docker_image, labels=labels, **options)
+        if self._instance is None:
+            session = self.client.start(image=docker_image, labels=labels, **options)
+        else:
+            session = self.client.start(instance=self._instance, labels=labels, **options)
+            self.docker_image = session.image
         self._box = Box(session, self.repo_path, self.alt_path)
 
     def stop_container(self) -> None:
@@ -214,9 +234,9 @@ class DockerRuntime:
         output = _exact.told(result)
         if result.end == "timed_out":
             return _partial(timeout, output), "-1"
-        if not result.ok:
-            return output, f"Error: Exit code {result.code}"
-        return without_colours_and_returns(output), "0"
+        if result.ok:
+            output = without_colours_and_returns(output)
+        return output, _code(result)
 
     def demux_run(
         self,
@@ -234,8 +254,7 @@ class DockerRuntime:
         result = self._execute(code, timeout, args, workdir, merge=False)
         if result.end == "timed_out":
             return _partial(timeout, result.text), result.stderr_text, "-1"
-        exit_code = "0" if result.ok else f"Error: Exit code {result.code}"
-        return _exact.told(result), result.stderr_text, exit_code
+        return _exact.told(result), result.stderr_text, _code(result)
 
     def _execute(
         self, code: str, timeout: float, args: str, workdir: Optional[str], *, merge: bool
@@ -377,12 +396,15 @@ class DockerRuntime:
             output, code = self.run(f"bash {self.alt_path}/run_tests.sh", timeout=timeout)
             return without_colours_and_returns(output), code
         result = self._test(timeout)
-        code = "0" if result.ok else f"Error: Exit code {result.code}"
-        return without_colours_and_returns(result.text), code
+        return without_colours_and_returns(result.text), _code(result)
 
     def demux_run_tests(self) -> Tuple[str, str, str]:
-        """Runs the tests of the image in this container; returns the two outputs and the code."""
-        stdout, stderr, code = self.demux_run(f"bash {self.alt_path}/run_tests.sh")
+        """Runs the tests as `run_tests` does; returns the two outputs apart, and the code."""
+        if self.compat == "exact":
+            stdout, stderr, code = self.demux_run(f"bash {self.alt_path}/run_tests.sh")
+        else:
+            result = self._test(CMD_TIMEOUT, merge=False)
+            stdout, stderr, code = result.text, result.stderr_text, _code(result)
         return without_colours_and_returns(stdout), without_colours_and_returns(stderr), code
 
     def run_swebv_regression(
@@ -421,6 +443,8 @@ class DockerRuntime:
         git ignores is not carried over. Where the tests did not run to their end there is no
         reward, in both modes: raises `TimedOut`, `OutOfMemory`, `InfraError`.
         """
+        if self._instance is not None:
+            return self._calculate_reward_of_instance(get_test_output, timeout)
         if self.kind == "swebench":
             return self._calculate_reward_swebench(get_test_output, timeout)
         if self.kind == "swesmith":
@@ -462,6 +486,13 @@ class DockerRuntime:
         )
         return (reward, log) if get_test_output else reward
 
+    def _calculate_reward_of_instance(
+        self, get_test_output: bool = False, timeout: float = 300
+    ) -> Any:
+        assert self._instance is not None
+        resolved, log = grade(self.client, self._instance, self._changes(), timeout)
+        return (resolved, log) if get_test_output else int(resolved)
+
     def _log(self, result: ExecResult) -> str:
         # What succeeds loses its colours in R2E-Gym's `run`, and what fails does not.
         return without_colours_and_returns(result.text) if result.ok else result.text
@@ -476,9 +507,21 @@ class DockerRuntime:
                 f"the row has no expected_output_json, and the image no {self.alt_path}/{name}"
             ) from error
 
-    def _test(self, timeout: float) -> ExecResult:
+    def _changes(self) -> bytes:
+        """Returns what was changed since the setup."""
+        box = self._running()
+        if self._base is None:
+            raise InfraError("the container was not set up", hint="call setup_env()")
+        return _changes.changes(box, self._base)
+
+    def _test(self, timeout: float, *, merge: bool = True) -> ExecResult:
         """Runs the tests, in a new container or in this one."""
         box = self._running()
+        if self._instance is not None:
+            raise Unsupported(
+                "the tests of an instance are imgforge's, and not in an image",
+                hint="_calculate_reward(get_test_output=True) has their log",
+            )
         if self.compat == "exact":
             if self.swesmith:
                 self.reset_swesmith_tests()
@@ -486,9 +529,7 @@ class DockerRuntime:
             if result.code == 124:
                 raise TimedOut(timeout, result.text)
             return result
-        if self._base is None:
-            raise InfraError("the container was not set up", hint="call setup_env()")
-        patch = _changes.changes(box, self._base)
+        patch = self._changes()
         options = {**self.docker_kwargs}
         labels = {**(options.pop("labels", None) or {}), "name": f"{self.container_name}-tests"}
         with self.client.start(image=self.docker_image, labels=labels, **options) as session:
@@ -499,7 +540,7 @@ class DockerRuntime:
                 _setup.put_tests_back(fresh)
             if self.swesmith:
                 _setup.restore_test_files(fresh, str(self.ds["base_commit"]), self.test_spec)
-            return fresh.log_of(self._test_command(), timeout)
+            return fresh.log_of(self._test_command(), timeout, merge=merge)
 
     def _test_command(self) -> str:
         if self.kind == "r2e":
@@ -515,6 +556,10 @@ def _client_of(backend: str) -> Client:
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}: it is one of {', '.join(BACKENDS)}")
     return Client(engine=backend)
+
+
+def _code(result: ExecResult) -> str:
+    return "0" if result.ok else f"Error: Exit code {result.code}"
 
 
 def _partial(timeout: float, output: str) -> str:

@@ -31,6 +31,8 @@ def test_r2e(client: Client, r2e_image: str, compat: Compat) -> None:
         output, code = runtime.run_tests()
         assert code == "0"
         assert "2 passed" in output
+        stdout, stderr, code = runtime.demux_run_tests()
+        assert ("2 passed" in stdout, stderr, code) == (True, "", "0")
         runtime.reverse_patch(images.PATCH)
         assert runtime._calculate_reward() == 0.0
         output, code = runtime.run_tests()
@@ -159,6 +161,33 @@ def test_a_repository_that_nobody_can_read(client: Client, swebench_image: str) 
     with DockerRuntime(row, client=client) as runtime:
         with pytest.raises(Unsupported, match="swebench"):
             runtime._calculate_reward()
+
+
+def test_an_instance_of_a_dataset(client: Client) -> None:
+    row = {
+        **{"instance_id": images.BASE[1], "repo": "imgforge/abacus", "version": "1.0"},
+        **{"FAIL_TO_PASS": [], "problem_statement": "mend it"},
+    }
+    with DockerRuntime(row, client=client, dataset=images.BASE[0]) as runtime:
+        assert runtime.docker_image == runtime.session.image
+        assert runtime._calculate_reward() == 0
+        runtime.session.write("/testbed/loose.txt", "x")
+        reward, log = runtime._calculate_reward(get_test_output=True)
+        assert (reward, "test_signs" in log) == (False, True)
+        parser = "/testbed/src/abacus/parser.py"
+        source = runtime.session.read_text(parser)
+        begin = "    def atom(self):\n"
+        sign = '        if self.accept("-"):\n            return -self.atom()\n'
+        plus = '        if self.accept("+"):\n            return self.atom()\n'
+        assert begin in source
+        runtime.session.write(parser, source.replace(begin, begin + sign + plus))
+        assert runtime._calculate_reward() == 1
+        with pytest.raises(Unsupported, match="not in an image"):
+            runtime.run_tests()
+    with pytest.raises(ValueError, match="no instance_id"):
+        DockerRuntime({"repo": "x"}, client=client, dataset="demo")
+    with pytest.raises(ValueError, match="knows no datasets"):
+        DockerRuntime(row, client=client, dataset="demo", compat="exact")
 
 
 def smith(image: str, **fields: Any) -> Dict[str, Any]:

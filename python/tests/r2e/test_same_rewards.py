@@ -15,8 +15,9 @@ from typing import Any, Dict, Optional, Set
 import pytest
 from r2e_gym import R2EGym, outcome
 
-from imgforge_sandbox.r2e import _logs
+from imgforge_sandbox.r2e import _logs, _swebench
 from imgforge_sandbox.r2e.reward import reward_r2e, reward_swebench, reward_swesmith
+from imgforge_sandbox.r2e.row import tests_of
 
 HEAD = "===== short test summary info =====\n"
 TESTS = ["t.py::a", "t.py::C::a", "u.py::a", "t.py::b[x - y]", "t.py::b[x - z]", "t.py::ab"]
@@ -219,6 +220,22 @@ def test_rewards_of_swebench(theirs: R2EGym) -> None:
         assert runtime._calculate_reward_swebench() == exact, log
         ones += exact
     assert ones > 200
+
+
+def test_logs_of_swebench(theirs: R2EGym) -> None:
+    row = {"repo": "pallets/flask", "version": "2.3", "FAIL_TO_PASS": [], "PASS_TO_PASS": []}
+    tests = tests_of(row)
+    rules = _swebench.rules_of(row, tests)
+    pieces = [f"{rules.test_cmd} t.py\n", ">>>>> Tests Errored\n", "PASSED t.py::a\n", "x\n"]
+    pieces += ["FAILED t.py::a - no\n", "PASSED t.py::b\n", "ERROR t.py::c\n"]
+    chance = random.Random(9)
+    read = 0
+    for _ in range(2_000):
+        log = "".join(chance.choice(pieces) for _ in range(chance.randint(0, 6)))
+        their = theirs.runtime_of({}, log).get_logs_eval(tests, log)
+        assert _swebench.read_log(row, tests, log) == their
+        read += len(their[0])
+    assert read > 1_000
 
 
 def test_the_parser_of_swebench(theirs: R2EGym) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from typing import Sequence
 
 from .._errors import CommandFailed, InfraError
 from ._box import Box
@@ -21,12 +22,16 @@ def note_base(box: Box) -> str:
     return tree
 
 
-def changes(box: Box, base: str) -> bytes:
-    """Returns the patch from `base` to now. The bytes are exact; what git ignores is not in it."""
+def changes(box: Box, base: str, without: Sequence[str] = ()) -> bytes:
+    """Returns the patch from `base` to now. The bytes are exact.
+
+    What git ignores is not in it, and neither is what is below the paths `without`.
+    """
+    left_out = " ".join(f"':(top,exclude){path}'" for path in without)
     try:
         return box.git(
             "git diff --binary --no-color --no-ext-diff --no-textconv --no-renames "
-            f"--src-prefix=a/ --dst-prefix=b/ {base} {_tree(box)}"
+            f"--src-prefix=a/ --dst-prefix=b/ {base} {_tree(box)} -- ':(top)' {left_out}"
         )
     except CommandFailed as error:
         raise InfraError(

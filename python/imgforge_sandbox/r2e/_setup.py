@@ -13,6 +13,8 @@ from .row import Kind, TestSpec
 
 CONDA_ENV = "/opt/miniconda3/envs/testbed"
 HIDDEN = ("run_tests.sh", "r2e_tests")
+NOT_OF_AGENTS = (*HIDDEN, ".venv")
+"""Paths of R2E's repositories whose changes are not graded: the tests, and what runs them."""
 SWESMITH_TEST = "pytest --disable-warnings --color=no --tb=no --verbose -rA -p no:snail"
 """How SWE-smith runs tests, where the row has no `test_cmd`."""
 

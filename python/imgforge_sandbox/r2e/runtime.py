@@ -512,7 +512,8 @@ class DockerRuntime:
         box = self._running()
         if self._base is None:
             raise InfraError("the container was not set up", hint="call setup_env()")
-        return _changes.changes(box, self._base)
+        without = _setup.NOT_OF_AGENTS if self.kind == "r2e" else ()
+        return _changes.changes(box, self._base, without)
 
     def _test(self, timeout: float, *, merge: bool = True) -> ExecResult:
         """Runs the tests, in a new container or in this one."""

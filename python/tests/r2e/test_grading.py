@@ -9,7 +9,7 @@ import images
 import pytest
 
 from imgforge_sandbox import Client, InfraError, Unsupported
-from imgforge_sandbox.r2e import DockerRuntime, TimedOut
+from imgforge_sandbox.r2e import DockerRuntime, OutOfMemory, TimedOut
 from imgforge_sandbox.r2e._compat import Compat
 
 
@@ -76,6 +76,32 @@ def test_tests_of_the_agent_are_not_graded(runtime: DockerRuntime) -> None:
     runtime.session.write("/testbed/run_tests.sh", "echo forged\n")
     runtime.session.write("/root/run_tests.sh", "echo forged\n")
     assert runtime._calculate_reward() == 0.0
+
+
+def test_what_runs_the_tests_is_not_the_agents(runtime: DockerRuntime) -> None:
+    runtime.run("rm .venv; rm .git/info/exclude")
+    runtime.session.write(
+        "/testbed/.venv/bin/python",
+        "#!/bin/sh\necho ===== short test summary info =====\n"
+        "echo PASSED r2e_tests/t.py::test_add\necho PASSED r2e_tests/t.py::test_zero\n",
+        mode=0o755,
+    )
+    assert "short test summary" in runtime.run("git add -f .venv; .venv/bin/python")[0]
+    assert runtime._calculate_reward() == 0.0
+    runtime.apply_patch(images.PATCH)
+    assert runtime._calculate_reward() == 1.0
+
+
+def test_tests_without_memory_are_no_reward(client: Client, r2e_image: str) -> None:
+    row = images.r2e_row(r2e_image)
+    with DockerRuntime(row, client=client, memory=150 << 20) as runtime:
+        if runtime.session.warnings:
+            pytest.skip(f"memory is not limited here: {runtime.session.warnings}")
+        runtime.session.write("/testbed/calc.py", "x = bytearray(600 << 20)\n" + images.CALC)
+        with pytest.raises(OutOfMemory) as caught:
+            runtime._calculate_reward()
+        assert caught.value.log.startswith("begun\n")
+        assert runtime.run("python3 -c 'bytearray(600 << 20)'") == ("", "Error: Exit code 137")
 
 
 def test_a_summary_that_the_code_prints_is_no_pass(runtime: DockerRuntime) -> None:

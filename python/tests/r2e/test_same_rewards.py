@@ -16,8 +16,8 @@ import pytest
 from r2e_gym import R2EGym, outcome
 
 from imgforge_sandbox.r2e import _logs, _swebench
+from imgforge_sandbox.r2e import row as rows
 from imgforge_sandbox.r2e.reward import reward_r2e, reward_swebench, reward_swesmith
-from imgforge_sandbox.r2e.row import tests_of
 
 HEAD = "===== short test summary info =====\n"
 TESTS = ["t.py::a", "t.py::C::a", "u.py::a", "t.py::b[x - y]", "t.py::b[x - z]", "t.py::ab"]
@@ -224,7 +224,7 @@ def test_rewards_of_swebench(theirs: R2EGym) -> None:
 
 def test_logs_of_swebench(theirs: R2EGym) -> None:
     row = {"repo": "pallets/flask", "version": "2.3", "FAIL_TO_PASS": [], "PASS_TO_PASS": []}
-    tests = tests_of(row)
+    tests = rows.tests_of(row)
     rules = _swebench.rules_of(row, tests)
     pieces = [f"{rules.test_cmd} t.py\n", ">>>>> Tests Errored\n", "PASSED t.py::a\n", "x\n"]
     pieces += ["FAILED t.py::a - no\n", "PASSED t.py::b\n", "ERROR t.py::c\n"]

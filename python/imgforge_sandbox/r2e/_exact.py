@@ -27,7 +27,7 @@ def run(
 ) -> Tuple[str, str]:
     """Runs a command, and returns its output and code. An engine that fails is code -1."""
     try:
-        result = runtime._running().execute(
+        result = runtime.box.execute(
             words(f"{code} {args}", timeout), timeout + GRACE, workdir=workdir, keep="all"
         )
     except ImgforgeError as error:
@@ -45,7 +45,7 @@ def demux_run(
 ) -> Tuple[str, str, str]:
     """Runs a program without a shell, and returns its outputs and code."""
     try:
-        result = runtime._running().execute(
+        result = runtime.box.execute(
             shlex.split(f"timeout {timeout} {code} {args}"),
             timeout + GRACE,
             workdir=workdir,
@@ -77,7 +77,7 @@ def set_up(runtime: DockerRuntime) -> List[_setup.SetupStep]:
     steps: List[_setup.SetupStep] = []
     commands = list(_setup.commands_as_r2e(runtime.kind, runtime.repo_path, runtime.alt_path))
     if runtime.swesmith:
-        box = runtime._running()
+        box = runtime.box
         commands = ["git fetch", f"git checkout {runtime.ds['base_commit']}", *commands]
         script = _setup.swesmith_script(runtime.ds, runtime.test_spec, box)
         box.session.write("/run_tests.sh", script)

@@ -133,7 +133,7 @@ class DockerRuntime:
     @property
     def session(self) -> Session:
         """The session of now. Raises `InfraError` where it was stopped."""
-        return self._running().session
+        return self.box.session
 
     @staticmethod
     def _get_container_name(image_name: str) -> str:
@@ -181,7 +181,9 @@ class DockerRuntime:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _running(self) -> Box:
+    @property
+    def box(self) -> Box:
+        """The session of now, as commands use it. Raises `InfraError` where it was stopped."""
         if self._box is None:
             raise InfraError("the container was stopped", hint="call reset(), or make a new one")
         return self._box
@@ -195,7 +197,7 @@ class DockerRuntime:
 
         In exact mode R2E-Gym's commands are run, and what fails is ignored.
         """
-        box = self._running()
+        box = self.box
         if self.compat == "exact":
             self.alt_path = box.alt_path = "/" if self.swebench_verified else self.alt_path
             self.setup_steps = _exact.set_up(self)
@@ -263,7 +265,7 @@ class DockerRuntime:
             raise ValueError(f"timeout is {timeout}: it is seconds, more than 0")
         text = f"{code} {args}" if args else code
         env = {"BASH_ENV": self._startup_file} if self._startup_file else None
-        return self._running().execute(
+        return self.box.execute(
             text, timeout, workdir=workdir, merge=merge, env=env, must_start=False
         )
 
@@ -316,7 +318,7 @@ class DockerRuntime:
         if self.compat == "fixed" and not data.strip():
             return "", "0"
         path = f"/tmp/imgforge-{secrets.token_hex(8)}.patch"
-        box = self._running()
+        box = self.box
         box.session.write(path, data)
         try:
             return self.run(f"git apply {option} {path}")
@@ -332,7 +334,7 @@ class DockerRuntime:
         """
         if self.compat == "exact":
             return self.run("git add -A && git diff --cached")[0]
-        patch = self._running().git(
+        patch = self.box.git(
             "git add -A && git diff --cached --binary --no-color --no-ext-diff --no-textconv"
         )
         return patch.decode("utf-8", "surrogateescape")
@@ -371,7 +373,7 @@ class DockerRuntime:
         """Returns the commit of now. Raises `CommandFailed`; in exact mode it returns the error."""
         if self.compat == "exact":
             return self.run("git rev-parse HEAD")[0].strip()
-        return self._running().git("git rev-parse HEAD").decode().strip()
+        return self.box.git("git rev-parse HEAD").decode().strip()
 
     def soft_git_reset(self) -> Tuple[str, str]:
         """Goes back to the commit that `start_new_branch` noted. The changes stay, staged."""
@@ -431,7 +433,7 @@ class DockerRuntime:
 
     def reset_swesmith_tests(self) -> None:
         """Takes the files of the tests of a row of SWE-smith from the base commit again."""
-        _setup.restore_test_files(self._running(), str(self.ds["base_commit"]), self.test_spec)
+        _setup.restore_test_files(self.box, str(self.ds["base_commit"]), self.test_spec)
 
     def _calculate_reward(self, get_test_output: bool = False, timeout: float = 300) -> Any:
         """Returns the reward of what is in the container: 1.0 or 0.0, of SWE-bench 1 or 0.
@@ -509,7 +511,7 @@ class DockerRuntime:
 
     def _changes(self) -> bytes:
         """Returns what was changed since the setup."""
-        box = self._running()
+        box = self.box
         if self._base is None:
             raise InfraError("the container was not set up", hint="call setup_env()")
         without = _setup.NOT_OF_AGENTS if self.kind == "r2e" else ()
@@ -517,7 +519,7 @@ class DockerRuntime:
 
     def _test(self, timeout: float, *, merge: bool = True) -> ExecResult:
         """Runs the tests, in a new container or in this one."""
-        box = self._running()
+        box = self.box
         if self._instance is not None:
             raise Unsupported(
                 "the tests of an instance are imgforge's, and not in an image",

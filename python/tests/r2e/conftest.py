@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from typing import Iterator
 
-import images
 import pytest
-import r2e_gym
 
 from imgforge_sandbox import Client
+from r2e import images, r2e_gym
 
 
 @pytest.fixture(scope="session")

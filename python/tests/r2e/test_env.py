@@ -6,11 +6,11 @@ import logging
 from pathlib import Path
 from typing import Iterator
 
-import images
 import pytest
 
 from imgforge_sandbox import Client
 from imgforge_sandbox.r2e import Action, CommandFileError, EnvArgs, RepoEnv, TimedOut
+from r2e import images
 
 TOOL = """#!/bin/sh
 # @yaml

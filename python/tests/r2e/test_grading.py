@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Iterator
 
-import images
 import pytest
 
 from imgforge_sandbox import Client, InfraError, Unsupported
 from imgforge_sandbox.r2e import DockerRuntime, OutOfMemory, TimedOut
 from imgforge_sandbox.r2e._compat import Compat
+from r2e import images
 
 
 @pytest.fixture

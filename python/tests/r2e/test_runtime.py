@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 from typing import Callable, Iterator
 
-import images
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imgforge_sandbox import Client, CommandFailed, InfraError, NoSuchImage, NoSuchPath, Unsupported
 from imgforge_sandbox.r2e import DockerRuntime
+from r2e import images
 
 Start = Callable[[str], DockerRuntime]
 

@@ -10,9 +10,8 @@ import random
 import re
 from typing import Set
 
-from r2e_gym import R2EGym, outcome
-
 from imgforge_sandbox.r2e import Action, Observation
+from r2e.r2e_gym import R2EGym, outcome
 
 ACTIONS = [
     *["<function=f>", "<function = g >", "<function=finish>", "<function=submit>", "<function=>"],

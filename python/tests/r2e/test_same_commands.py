@@ -11,9 +11,8 @@ import re
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Set, Tuple
 
-from r2e_gym import R2EGym, outcome
-
 from imgforge_sandbox.r2e import CommandFileError, ParseCommandBash
+from r2e.r2e_gym import R2EGym, outcome
 
 FILES = [
     *[

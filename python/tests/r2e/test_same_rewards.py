@@ -13,11 +13,11 @@ from types import SimpleNamespace
 from typing import Any, Dict, Optional, Set
 
 import pytest
-from r2e_gym import R2EGym, outcome
 
 from imgforge_sandbox.r2e import _logs, _swebench
 from imgforge_sandbox.r2e import row as rows
 from imgforge_sandbox.r2e.reward import reward_r2e, reward_swebench, reward_swesmith
+from r2e.r2e_gym import R2EGym, outcome
 
 HEAD = "===== short test summary info =====\n"
 TESTS = ["t.py::a", "t.py::C::a", "u.py::a", "t.py::b[x - y]", "t.py::b[x - z]", "t.py::ab"]

@@ -16,14 +16,13 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, Set
 
-import images
 import pytest
-import transcript
-from r2e_gym import R2EGym
 
 from imgforge_sandbox import Client
 from imgforge_sandbox.r2e import Action, EnvArgs, RepoEnv
 from imgforge_sandbox.r2e._compat import Compat
+from r2e import images, transcript
+from r2e.r2e_gym import R2EGym
 
 CORRECTED: Dict[str, str] = {
     "run nowhere": "a directory that is not there is said in the engine's own words",
@@ -109,11 +108,13 @@ def test_the_same_actions(
     (tmp_path / "docker").write_text("#!/bin/sh\nexec sleep 600\n")
     (tmp_path / "docker").chmod(0o755)
     done = subprocess.run(
-        [sys.executable, str(Path(transcript.__file__)), str(tmp_path / "row.json")],
+        [sys.executable, "-m", "r2e.transcript", str(tmp_path / "row.json")],
         env={
             **os.environ,
             "DOCKER_HOST": docker_host,
             "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            # The packages of this test are found as here.
+            "PYTHONPATH": os.pathsep.join(sys.path),
         },
         stdout=subprocess.PIPE,
         timeout=280,

@@ -2,7 +2,7 @@
 
 As a program it does them with R2E-Gym, on the server that DOCKER_HOST names:
 
-    python transcript.py ROW.json > TRANSCRIPT.json
+    python -m r2e.transcript ROW.json > TRANSCRIPT.json
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
 
-from r2e_gym import outcome
+from r2e.r2e_gym import outcome
 
 Transcript = Dict[str, Tuple[str, Any]]
 
@@ -158,7 +158,7 @@ def play(env: Any, action: Callable[[str], Any], tools: Path, tmp: Path) -> Tran
 
 
 def main() -> None:
-    import r2e_gym
+    from r2e import r2e_gym
 
     theirs = r2e_gym.load()
     # Its modules are there once it is loaded.

@@ -1,0 +1,1 @@
+"""The tests of `imgforge_sandbox.r2e`."""

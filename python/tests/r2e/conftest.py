@@ -7,7 +7,7 @@ from typing import Iterator
 
 import pytest
 
-from imgforge_sandbox import Client
+from imgforge_sandbox import Checkpoint, Client
 from r2e import images, r2e_gym
 
 
@@ -27,16 +27,22 @@ def client() -> Iterator[Client]:
         yield client
 
 
-@pytest.fixture(scope="session")
-def r2e_image(client: Client) -> str:
-    return images.r2e_image(client)
+def image_of(client: Client, made: Checkpoint) -> Iterator[str]:
+    """Gives the name of a checkpoint, and removes it in the end."""
+    yield made.image
+    client.remove_checkpoint(made)
 
 
 @pytest.fixture(scope="session")
-def swebench_image(client: Client) -> str:
-    return images.swebench_image(client)
+def r2e_image(client: Client) -> Iterator[str]:
+    yield from image_of(client, images.r2e_image(client))
 
 
 @pytest.fixture(scope="session")
-def swesmith_image(client: Client) -> str:
-    return images.swesmith_image(client)
+def swebench_image(client: Client) -> Iterator[str]:
+    yield from image_of(client, images.swebench_image(client))
+
+
+@pytest.fixture(scope="session")
+def swesmith_image(client: Client) -> Iterator[str]:
+    yield from image_of(client, images.swesmith_image(client))

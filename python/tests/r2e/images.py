@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict
 
-from imgforge_sandbox import Client, Session
+from imgforge_sandbox import Checkpoint, Client, Session
 
 BASE = ("demo", "imgforge__abacus-1")
 ENVIRONMENT = "/opt/miniconda3/envs/testbed"
@@ -92,12 +92,12 @@ def _repository(session: Session) -> None:
     )
 
 
-def _image(session: Session, script: str) -> str:
+def _image(session: Session, script: str) -> Checkpoint:
     session.run(script, workdir="/testbed")
-    return session.checkpoint().image
+    return session.checkpoint()
 
 
-def r2e_image(client: Client) -> str:
+def r2e_image(client: Client) -> Checkpoint:
     """An image of R2E: tests in `/r2e_tests`, their script in the repository, a `.venv`."""
     with client.start(instance=BASE) as session:
         _repository(session)
@@ -112,7 +112,7 @@ def r2e_image(client: Client) -> str:
         )
 
 
-def swebench_image(client: Client) -> str:
+def swebench_image(client: Client) -> Checkpoint:
     """An image of SWE-bench, as R2E-Gym has them: `/run_tests.sh`, and the tests in place."""
     with client.start(instance=BASE) as session:
         _repository(session)
@@ -122,7 +122,7 @@ def swebench_image(client: Client) -> str:
         return _image(session, "git add -A && git commit -q -m begin")
 
 
-def swesmith_image(client: Client) -> str:
+def swesmith_image(client: Client) -> Checkpoint:
     """An image of SWE-smith: the commit of the row, and a later one that is checked out."""
     with client.start(instance=BASE) as session:
         _repository(session)

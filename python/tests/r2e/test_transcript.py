@@ -62,7 +62,7 @@ FIXED: Dict[str, str] = {
 
 
 @pytest.fixture
-def image(client: Client, r2e_image: str) -> str:
+def image(client: Client, r2e_image: str) -> Iterator[str]:
     """The image of R2E with chardet, which R2E-Gym's tools need, of this interpreter."""
     pytest.importorskip("chardet", reason="R2E-Gym's tools need it")
     pytest.importorskip("docker", reason="R2E-Gym needs docker-py")
@@ -75,7 +75,9 @@ def image(client: Client, r2e_image: str) -> str:
         for name in ("chardet", f"chardet-{distribution.version}.dist-info"):
             place = Path(str(distribution.locate_file(name)))
             session.put(place, f"{packages}/{name}", owner=(0, 0))
-        return session.checkpoint().image
+        made = session.checkpoint()
+    yield made.image
+    client.remove_checkpoint(made)
 
 
 @pytest.fixture

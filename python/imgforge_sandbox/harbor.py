@@ -224,7 +224,12 @@ class ImgforgeEnvironment(BaseEnvironment):
 
     async def upload_dir(self, source_dir: Union[Path, str], target_dir: str) -> None:
         """Adds what is in a directory to a directory of the session, as files of root."""
-        await self.session.put(source_dir, target_dir.rstrip("/") or "/", owner=_ROOT)
+        target = target_dir.rstrip("/")
+        if target:
+            await self.session.put(source_dir, target, owner=_ROOT)
+            return
+        for path in Path(source_dir).iterdir():
+            await self.session.put(path, f"/{path.name}", owner=_ROOT)
 
     async def download_file(self, source_path: str, target_path: Union[Path, str]) -> None:
         """Copies a file out of the session."""

@@ -67,7 +67,7 @@ def harbor(directory: Path, agent: str, *options: str) -> subprocess.CompletedPr
     program = Path(sys.executable).parent / "harbor"
     words = [program, "run", "-p", directory, "-a", agent, "-e", IMPORT_PATH, "--jobs-dir"]
     words += [directory.parent / "jobs", "--job-name", "job", "-y", *options]
-    environ = {**os.environ, "HOME": str(directory.parent)}
+    environ = {**os.environ, "HOME": str(directory.parent), "HARBOR_TELEMETRY": "0"}
     return subprocess.run(
         list(map(str, words)), capture_output=True, text=True, env=environ, check=False
     )
@@ -76,10 +76,13 @@ def harbor(directory: Path, agent: str, *options: str) -> subprocess.CompletedPr
 FROM_INSTANCE = ("--ek", f"dataset={DATASET}", "--ek", f"instance_id={INSTANCE_ID}")
 
 
-@pytest.mark.parametrize(("agent", "reward"), [("oracle", "1"), ("nop", "0")])
-@pytest.mark.parametrize("mounting", [(), ("--ek", "auto_mounting=true")], ids=["copied", "bound"])
+@pytest.mark.parametrize(
+    ("agent", "mounting", "reward"),
+    [("oracle", (), "1"), ("oracle", ("--ek", "auto_mounting=true"), "1"), ("nop", (), "0")],
+    ids=["copied", "bound", "nothing"],
+)
 def test_a_job(
-    binary: str, tmp_path: Path, agent: str, reward: str, mounting: tuple[str, ...]
+    binary: str, tmp_path: Path, agent: str, mounting: tuple[str, ...], reward: str
 ) -> None:
     ran = harbor(task(tmp_path), agent, *FROM_INSTANCE, *mounting)
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -11,6 +11,7 @@ or a compose file of one service. Inspect finds the sandbox when the package is 
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
@@ -18,7 +19,6 @@ import posixpath
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Awaitable, Literal, Optional, TypeVar, Union, overload
 
-import sniffio
 from inspect_ai.util import (
     ExecResult,
     OutputLimitExceededError,
@@ -109,10 +109,12 @@ class ImgforgeSandbox(SandboxEnvironment):
     async def task_init(
         cls, task_name: str, config: Optional[SandboxEnvironmentConfigType]
     ) -> None:
-        if sniffio.current_async_library() != "asyncio":
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
             raise RuntimeError(
                 "the sandbox `imgforge` needs asyncio\nhint: unset INSPECT_ASYNC_BACKEND"
-            )
+            ) from None
         # A server that cannot be started is said before the first sample.
         await shared_async_client()
 

@@ -181,6 +181,12 @@ def test_a_command_that_is_cancelled_is_killed(binary: str) -> None:
     anyio.run(with_sandbox, work)
 
 
+def test_another_loop_than_that_of_asyncio_is_refused() -> None:
+    # Nothing but asyncio has a running loop in the sense of asyncio.
+    with pytest.raises(RuntimeError, match="INSPECT_ASYNC_BACKEND"):
+        ImgforgeSandbox.task_init("test", CONFIG).send(None)
+
+
 def test_nothing_is_left_over(binary: str, tmp_path: Path) -> None:
     command, mark = marked_sleep()
     run(commands(f"{command} >/dev/null 2>&1 &"), log_dir=str(tmp_path))

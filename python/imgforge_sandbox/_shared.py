@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 from typing import Any, Optional
 
 from . import _lifetime
-from ._errors import InvalidRequest
-from .aio import AsyncClient
+from ._errors import InvalidRequest, NoSuchPath
+from ._link import StrPath
+from .aio import AsyncClient, AsyncSession
 from .client import Client
 from .results import Instance
+
+ROOT = (0, 0)
+"""The owner of what is copied into a session."""
 
 
 class _Shared:
@@ -49,6 +54,20 @@ def shared_client() -> Client:
 async def shared_async_client() -> AsyncClient:
     """Does as `shared_client`, for asyncio: of the same server."""
     return (await asyncio.get_running_loop().run_in_executor(None, _shared.get))[1]
+
+
+async def put_file(session: AsyncSession, path: StrPath, target: str) -> None:
+    """Copies a file into a session, with its mode, as a file of root.
+
+    Raises `IsADirectoryError` where `target` is a directory: that would be gone otherwise.
+    """
+    try:
+        found = await session.stat(target)
+    except NoSuchPath:
+        found = None
+    if found is not None and found.kind == "directory":
+        raise IsADirectoryError(errno.EISDIR, "Is a directory", target)
+    await session.put(path, target, owner=ROOT)
 
 
 def source(

@@ -35,13 +35,12 @@ from . import results
 from ._binary import find_binary
 from ._errors import BinaryNotFound, InfraError
 from ._execute import OnOutput
-from ._shared import shared_async_client, shared_client, source
+from ._shared import ROOT, put_file, shared_async_client, shared_client, source
 from .aio import AsyncSession
 
 __all__ = ["ImgforgeEnvironment", "ImgforgeOptions"]
 
 _MAX_OUTPUT = 64 << 20
-_ROOT = (0, 0)
 
 
 class ImgforgeOptions(EnvironmentOptions):
@@ -220,16 +219,16 @@ class ImgforgeEnvironment(BaseEnvironment):
 
     async def upload_file(self, source_path: Union[Path, str], target_path: str) -> None:
         """Copies a file into the session, with its mode, as a file of root."""
-        await self.session.put(source_path, target_path, owner=_ROOT)
+        await put_file(self.session, source_path, target_path)
 
     async def upload_dir(self, source_dir: Union[Path, str], target_dir: str) -> None:
         """Adds what is in a directory to a directory of the session, as files of root."""
         target = target_dir.rstrip("/")
         if target:
-            await self.session.put(source_dir, target, owner=_ROOT)
+            await self.session.put(source_dir, target, owner=ROOT)
             return
         for path in Path(source_dir).iterdir():
-            await self.session.put(path, f"/{path.name}", owner=_ROOT)
+            await self.session.put(path, f"/{path.name}", owner=ROOT)
 
     async def download_file(self, source_path: str, target_path: Union[Path, str]) -> None:
         """Copies a file out of the session."""

@@ -33,7 +33,7 @@ from nemo_gym.sandbox.providers.base import (
 
 from . import results
 from ._errors import ConnectionLost, ImgforgeError, InfraError, NotFound, SessionEnded
-from ._shared import shared_async_client, source
+from ._shared import put_file, shared_async_client, source
 from .aio import AsyncProcess, AsyncSession
 
 __all__ = ["ImgforgeProvider"]
@@ -41,7 +41,6 @@ __all__ = ["ImgforgeProvider"]
 _LOGGER = logging.getLogger(__name__)
 _MAX_OUTPUT = 64 << 20
 _NO_CODE = 125
-_ROOT = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ class ImgforgeProvider:
 
     async def upload_file(self, handle: SandboxHandle, source_path: Path, target_path: str) -> None:
         """Copies a file into the session, with its mode, as a file of root."""
-        await _box(handle).session.put(source_path, target_path, owner=_ROOT)
+        await put_file(_box(handle).session, source_path, target_path)
 
     async def download_file(
         self, handle: SandboxHandle, source_path: str, target_path: Path

@@ -184,6 +184,8 @@ def test_files(binary: str, tmp_path: Path) -> None:
         await box.exec("mkdir -p /tmp/there; echo old >/tmp/there/old")
         await box.upload_dir(up, "/tmp/there")
         await box.upload_file(up / "run.sh", "/tmp/new/dir/run.sh")
+        with pytest.raises(IsADirectoryError):
+            await box.upload_file(up / "run.sh", "/tmp/there")
         told = await box.exec(
             "./there/run.sh; new/dir/run.sh; cat there/old; stat -c %u there/run.sh"
         )

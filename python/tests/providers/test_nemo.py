@@ -62,6 +62,8 @@ def test_a_sandbox_is_mended(binary: str, tmp_path: Path) -> None:
         assert box.exec("pwd; id -u", cwd="/tmp", user=65534).stdout == "/tmp\n65534\n"
         box.upload(tmp_path / "up.sh", "/new/dir/up.sh")
         assert box.exec("/new/dir/up.sh; stat -c %u /new/dir/up.sh").stdout == "ran\n0\n"
+        with pytest.raises(IsADirectoryError):
+            box.upload(tmp_path / "up.sh", "/new")
         box.download("/new/dir/up.sh", tmp_path / "down" / "up.sh")
         assert (tmp_path / "down" / "up.sh").read_text() == (tmp_path / "up.sh").read_text()
         assert box.exec(f"{MEND} && {PROOF}").stdout == "-6\n"

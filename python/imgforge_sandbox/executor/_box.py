@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import pkgutil
 import re
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import Dict, List, Mapping, Optional, Sequence, Union
@@ -32,6 +34,9 @@ INSIDE = OWN + "/inside"
 RESULTS = OWN + "/results"
 USER = "1000:1000"
 OWNER = (1000, 1000)
+
+_GRACE = 1.0
+"""Seconds after a time limit in which the engine kills a command, before the sandbox ends."""
 
 _SET_UP = f"""
 set -e
@@ -61,13 +66,14 @@ def size(value: Union[int, str]) -> int:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a sandbox may use. `workspace` and `scratch` are the bytes of its directories."""
+    """What a sandbox may use. `workspace`, `scratch` and `own` are bytes of its directories."""
 
     memory: Optional[int]
     cpus: Optional[float]
     pids: Optional[int]
     workspace: int
     scratch: int
+    own: int
     unenforced: bool = False
 
 
@@ -94,8 +100,9 @@ class Box:
         tmpfs = [
             f"{WORKSPACE}:size={limits.workspace},exec,mode=755",
             f"/tmp:size={limits.scratch},exec,mode=1777",
-            f"{OWN}:size={128 << 20},mode=755",
+            f"{OWN}:size={limits.own},mode=755",
         ]
+        self.limits = limits
         try:
             self.session: Session = client.start(
                 image=image,
@@ -148,9 +155,13 @@ class Box:
                     f"the sandbox cannot be set up: {done.stderr_text.strip() or done.reason}",
                     hint="the image needs `sh`, `chown` and `mkdir`",
                 )
-        self.session.write(f"{OWN}/gitconfig", _GITCONFIG)
+        self.write(f"{OWN}/gitconfig", _GITCONFIG)
         for name in ("collector", "start_tests", "imgforge_recorder"):
-            self.session.write(f"{INSIDE}/{name}.py", _program(name))
+            self.write(f"{INSIDE}/{name}.py", _program(name))
+
+    def write(self, path: str, data: Union[str, bytes]) -> None:
+        """Writes a file of the executor's own: it is root's."""
+        self.session.write(path, data, user="0:0")
 
     def run(
         self,
@@ -162,10 +173,36 @@ class Box:
         stdin: Optional[bytes] = None,
         merge: bool = False,
     ) -> results.ExecResult:
-        """Runs a command. Raises `SessionEnded` where the sandbox ends first."""
-        return self.session.exec(
-            list(command), workdir=directory, user=user, stdin=stdin, timeout=timeout, merge=merge
-        )
+        """Runs a command.
+
+        At the time limit its processes are killed; where that takes too long the sandbox ends.
+        Either way the result is `timed_out`. Raises `SessionEnded` where the sandbox ends earlier.
+        """
+        started = time.monotonic()
+        # A fork bomb makes processes faster than they can be killed one by one.
+        watch = threading.Timer(timeout + _GRACE, self.stop)
+        watch.daemon = True
+        watch.start()
+        try:
+            return self.session.exec(
+                list(command),
+                workdir=directory,
+                user=user,
+                stdin=stdin,
+                timeout=timeout,
+                merge=merge,
+            )
+        except (InfraError, SessionEnded, NoSuchSession) as error:
+            seconds = time.monotonic() - started
+            if isinstance(error, ConnectionLost) or seconds < timeout:
+                raise
+            # It ran at the time limit, and the sandbox was ended for that.
+            self.stop()
+            kept = error.result if isinstance(error, SessionEnded) else None
+            kept = kept or results.ExecResult("timed_out", None, b"", b"", duration=seconds)
+            return dataclasses.replace(kept, end="timed_out")
+        finally:
+            watch.cancel()
 
     def sweep(self) -> None:
         """Kills what runs as the user. Where that fails the whole sandbox ends."""

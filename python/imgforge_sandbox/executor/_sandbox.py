@@ -51,7 +51,7 @@ class SandboxExecutor:
         allow: Iterable[str] = (),
         pids_limit: Optional[int] = 512,
         workspace_size: Union[str, int, None] = None,
-        tmp_size: Union[str, int] = "256m",
+        tmp_size: Union[str, int, None] = None,
         env: Optional[Mapping[str, str]] = None,
         mirrors: Optional[StrPath] = None,
         unenforced: bool = False,
@@ -62,16 +62,16 @@ class SandboxExecutor:
         """Takes the settings. Nothing is started yet.
 
         `timeout` is in seconds, for each command. `memory_limit` (`2g`, or bytes) is for all that
-        runs in the sandbox and all that is in its directories; `workspace_size` is half of it if
-        nothing is said. `cpu_limit` is a number of processors. None is no limit. `network` and
-        `allow` are those of `Client.start`. With `use_docker` the engine is Docker where one
-        answers, else the embedded one; without it, it is the embedded one.
+        runs in the sandbox and all that is in its directories: `workspace_size` is half of it if
+        nothing is said, and `tmp_size` an eighth, at most 256 MiB. `cpu_limit` is a number of
+        processors. None is no limit. `network` and `allow` are those of `Client.start`. With
+        `use_docker` the engine is the one that imgforge takes by itself: Docker where one is chosen
+        or answers, else the embedded one. Without it, it is the embedded one.
 
         `env` has further variables; none come from this process. `mirrors` is a directory where
         `clone_repo` finds `owner/name`, as `owner__name.git` or `owner/name.git`. `unenforced`
         takes a sandbox as well whose limits are not enforced: `unenforced_limits` names them.
-        `client` is a client of yours; else one is made with `binary` and `state_dir`, and `engine`
-        of IMGFORGE_ENGINE counts where `use_docker` is set.
+        `client` is a client of yours; else one is made with `binary` and `state_dir`.
 
         Raises `ValueError` for settings that have no meaning.
         """
@@ -80,9 +80,15 @@ class SandboxExecutor:
         if cpu_limit is not None and not cpu_limit > 0:
             raise ValueError(f"cpu_limit is {cpu_limit!r}: give a number of processors, as 1.5")
         memory = None if memory_limit is None else _box.size(memory_limit)
-        workspace = (
-            (memory or 2 << 30) // 2 if workspace_size is None else _box.size(workspace_size)
-        )
+        whole = memory or 2 << 30
+        workspace = whole // 2 if workspace_size is None else _box.size(workspace_size)
+        scratch = min(256 << 20, whole // 8) if tmp_size is None else _box.size(tmp_size)
+        own = min(128 << 20, whole // 8)
+        if memory is not None and workspace + scratch + own >= memory:
+            # Full directories would take the sandbox along.
+            raise ValueError(
+                f"workspace_size, tmp_size and {own} bytes for results are more than memory_limit"
+            )
         self.image = image
         self.timeout = timeout
         self._limits = _box.Limits(
@@ -90,7 +96,8 @@ class SandboxExecutor:
             cpus=cpu_limit,
             pids=pids_limit,
             workspace=workspace,
-            scratch=_box.size(tmp_size),
+            scratch=scratch,
+            own=own,
             unenforced=unenforced,
         )
         self._network = _box.Network(network, list(allow))

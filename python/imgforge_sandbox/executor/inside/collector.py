@@ -18,9 +18,6 @@ CHANNEL = 4
 KEY = 5
 """The descriptor that the recorder reads its key from, before any code under test runs."""
 
-MOST = 64 << 20
-"""The most bytes of records."""
-
 
 def child(config: Dict[str, Any], channel: int, key: int) -> None:
     """Becomes the user and the program of the tests."""
@@ -73,7 +70,7 @@ def main() -> None:
         if not data:
             break
         kept += len(data)
-        if kept > MOST:
+        if kept > config["most"]:
             # An unfinished line says that something is missing.
             os.kill(process, signal.SIGKILL)
             break
@@ -83,7 +80,7 @@ def main() -> None:
     how = {
         "code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
         "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
-        "flooded": kept > MOST,
+        "flooded": kept > config["most"],
     }
     with open(config["status"], "w") as file:
         json.dump(how, file)

@@ -23,7 +23,7 @@ from .._errors import (
 )
 from ..client import Client
 from ..session import Session
-from . import _isolation
+from . import _isolation, inside
 from ._errors import SandboxUnavailable
 
 WORKSPACE = "/workspace"
@@ -46,7 +46,7 @@ mkdir -m 700 {RESULTS}
 cd {WORKSPACE}
 """
 # As the user: its home is its own.
-_HOME = f"mkdir -m 700 {HOME} && printf '[safe]\\n\\tdirectory = *\\n' > {HOME}/.gitconfig"
+_HOME = f"mkdir -m 700 {HOME}"
 _GITCONFIG = "[safe]\n\tdirectory = *\n[user]\n\tname = sandbox\n\temail = sandbox@localhost\n"
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *([kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -156,6 +156,8 @@ class Box:
                     hint="the image needs `sh`, `chown` and `mkdir`",
                 )
         self.write(f"{OWN}/gitconfig", _GITCONFIG)
+        # git before 2.32 reads no other file for the system.
+        self.session.write(f"{HOME}/.gitconfig", _GITCONFIG, user=USER)
         for name in ("collector", "start_tests", "imgforge_recorder"):
             self.write(f"{INSIDE}/{name}.py", _program(name))
 
@@ -252,7 +254,7 @@ def _environment(limits: Limits) -> Dict[str, str]:
 
 
 def _program(name: str) -> bytes:
-    data = pkgutil.get_data(__package__ + ".inside", name + ".py")
+    data = pkgutil.get_data(inside.__name__, name + ".py")
     if data is None:
         raise InfraError(
             f"the package has no program `{name}`", hint="install imgforge-sandbox again"

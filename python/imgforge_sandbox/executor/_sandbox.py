@@ -89,6 +89,12 @@ class SandboxExecutor:
             raise ValueError(
                 f"workspace_size, tmp_size and {own} bytes for results are more than memory_limit"
             )
+        loader = [name for name in env or {} if name.startswith("LD_")]
+        if loader:
+            # They would count for what runs as root of the sandbox, too.
+            raise ValueError(
+                f"env has {', '.join(loader)}: set what is for the loader in a command"
+            )
         self.image = image
         self.timeout = timeout
         self._limits = _box.Limits(

@@ -121,6 +121,8 @@ def test_settings_without_meaning() -> None:
             SandboxExecutor(memory_limit=text)
     with pytest.raises(ValueError, match="more than memory_limit"):
         SandboxExecutor(memory_limit="512m", workspace_size="400m")
+    with pytest.raises(ValueError, match="LD_PRELOAD"):
+        SandboxExecutor(env={"LD_PRELOAD": "/workspace/x.so"})
     with pytest.raises(ValueError, match="too few"):
         SandboxExecutor(memory_limit="2")
     with pytest.raises(ValueError, match="more than 0 seconds"):

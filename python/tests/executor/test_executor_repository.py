@@ -190,7 +190,7 @@ def test_links_do_not_lead_out(box: SandboxExecutor, tmp_path: Path) -> None:
 def test_what_cannot_be_brought_in(box: SandboxExecutor, tmp_path: Path) -> None:
     base = repository(tmp_path / "r", {"a.txt": "1\n"})
     git(tmp_path, "clone", "-q", "--shared", str(tmp_path / "r"), str(tmp_path / "shared"))
-    with pytest.raises(ValueError, match="borrows objects.*--no-local"):
+    with pytest.raises(ValueError, match=r"borrows objects.*--no-local"):
         box.clone_repo(str(tmp_path / "shared"), base)
     git(tmp_path / "r", "worktree", "add", "-q", str(tmp_path / "tree"))
     with pytest.raises(ValueError, match="is a work tree"):
@@ -238,6 +238,6 @@ def test_a_workspace_that_is_too_small(client: Client, image: str, tmp_path: Pat
     (path / "big").write_bytes(os.urandom(40 << 20))
     base = repository(path, {"a.txt": "1\n"})
     with executor(client, image, workspace_size="32m") as box:
-        with pytest.raises(Exception, match="(?i)no space") as raised:
+        with pytest.raises(Exception, match=r"(?i)no space") as raised:
             box.clone_repo(str(path), base)
         print(repr(raised.value))

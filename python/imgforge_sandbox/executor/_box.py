@@ -18,6 +18,7 @@ from .._errors import (
     ImgforgeError,
     InfraError,
     NoSuchSession,
+    Refused,
     SessionEnded,
     Unsupported,
 )
@@ -118,7 +119,7 @@ class Box:
                 env={**_environment(limits), **env},
                 labels={"imgforge.executor": "1"},
             )
-        except (InfraError, Unsupported) as error:
+        except (InfraError, Refused, Unsupported) as error:
             raise _unavailable(error) from error
         try:
             self._set_up(client.engine, limits)

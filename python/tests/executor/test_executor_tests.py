@@ -325,6 +325,40 @@ FORGERIES = {
 }
 
 
+SWALLOW = """
+import pytest
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item):
+    outcome = yield
+    outcome.force_result(None)
+    if hasattr(item, "_excinfo"):
+        item._excinfo = None
+"""
+
+
+def test_a_forgery_makes_no_pass_of_other_tests(box: SandboxExecutor, tmp_path: Path) -> None:
+    """Those of unittest and doctest do not run as functions."""
+    tests = """
+    import unittest
+    class TestUnit(unittest.TestCase):
+        def test_wrong(self):
+            self.fail()
+        def test_right(self): pass
+    def wrong():
+        '''
+        >>> 1
+        2
+        '''
+    """
+    clone(box, tmp_path / "r", {"test_w.py": tests, "conftest.py": SWALLOW})
+    result = box.run_tests(["test_w.py"], extra_args=["--doctest-modules"])
+    wrong = ["test_w.py::TestUnit::test_wrong", "test_w.py::test_w.wrong"]
+    for test in wrong:
+        assert f"{test} PASSED" in result.raw_output
+    assert sorted(result.failed) == wrong
+    assert result.passed == ["test_w.py::TestUnit::test_right"]
+
+
 FOOLED = ["report", "plugin of pytest.ini", "plugin of pyproject", "excinfo", "call", "function"]
 """Those after which pytest itself says that the test passed."""
 
@@ -419,12 +453,13 @@ def test_forks_record_nothing(box: SandboxExecutor, tmp_path: Path) -> None:
     import os, sys
     def test_forks():
         if os.fork() == 0:
-            return
+            assert 0
         os.wait()
     def test_after(): pass
     """
     clone(box, tmp_path / "r", {"test_x.py": test})
-    result = box.run_tests(["test_x.py"])
+    # What the other process prints would count as well, if it named the test.
+    result = box.run_tests(["test_x.py"], extra_args=["-q", "-q"])
     assert sorted(result.passed) == ["test_x.py::test_after", "test_x.py::test_forks"]
     assert result.problems == []
 

@@ -69,9 +69,6 @@ def _happened(item: Any, call: Any) -> str:
     """Tells what happened in a phase, whatever is reported of it."""
     error = call.excinfo.value if call.excinfo is not None else None
     outcome = _of_exception(error)
-    # A method of unittest keeps its failures beside the call.
-    for excinfo in getattr(item, "_excinfo", None) or ():
-        outcome = _worse(outcome, _of_exception(excinfo.value))
     if call.when == "call":
         for error in getattr(item, "_imgforge_raised", ()):
             outcome = _worse(outcome, _of_exception(error))
@@ -91,6 +88,9 @@ def pytest_runtest_protocol(item: Any) -> Generator[None, Any, None]:
         except BaseException as error:
             raised.append(error)
             raise
+        finally:
+            # A method of unittest keeps its failures beside the call.
+            raised.extend(excinfo.value for excinfo in getattr(item, "_excinfo", None) or ())
 
     item.runtest = watched
     yield

@@ -359,6 +359,26 @@ def test_a_forgery_makes_no_pass_of_other_tests(box: SandboxExecutor, tmp_path: 
     assert result.passed == ["test_w.py::TestUnit::test_right"]
 
 
+def test_an_unexpected_pass_stays_one(box: SandboxExecutor, tmp_path: Path) -> None:
+    test = """
+    import pytest
+    @pytest.mark.xfail(strict=True)
+    def test_strict(): pass
+    @pytest.mark.xfail
+    def test_lenient(): pass
+    @pytest.mark.xfail(False, reason="not here")
+    def test_ordinary(): pass
+    """
+    report = REPORT + "    vars(outcome.get_result()).pop('wasxfail', None)\n"
+    clone(box, tmp_path / "r", {"test_w.py": test, "conftest.py": report})
+    result = box.run_tests(["test_w.py"])
+    assert result.returncode == 0
+    assert sorted(result.xpassed) == ["test_w.py::test_lenient", "test_w.py::test_strict"]
+    assert result.passed == ["test_w.py::test_ordinary"]
+    result = box.run_tests(["test_w.py"], extra_args=["--runxfail"])
+    assert len(result.passed) == 3
+
+
 FOOLED = ["report", "plugin of pytest.ini", "plugin of pyproject", "excinfo", "call", "function"]
 """Those after which pytest itself says that the test passed."""
 

@@ -3,6 +3,8 @@
 An outcome is what happened, not what was reported of it: a plugin or `conftest.py` that turns the
 report of a failure into that of a pass changes nothing. In a worker of xdist it puts the outcome
 into the report, and the process that has the channel writes it.
+
+PYTEST_DONT_REWRITE: it is imported before pytest starts.
 """
 
 import json
@@ -65,6 +67,14 @@ def _of_report(report: Any) -> str:
     return outcome if outcome in ("passed", "skipped") else "failed"
 
 
+def _expects_failure(item: Any) -> bool:
+    """Tells whether the test is marked as one that fails, without a condition."""
+    if item.config.getoption("runxfail", False) or not hasattr(item, "iter_markers"):
+        return False
+    marks = item.iter_markers("xfail")
+    return any(not mark.args and "condition" not in mark.kwargs for mark in marks)
+
+
 def _happened(item: Any, call: Any) -> str:
     """Tells what happened in a phase, whatever is reported of it."""
     error = call.excinfo.value if call.excinfo is not None else None
@@ -117,6 +127,8 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Generator[None, Any, None
     # `xfail` is a mark: pytest makes an expected failure of what failed.
     final = reported if happened == "failed" and reported == "xfailed" else None
     final = final or _worse(happened, reported)
+    if final == "passed" and call.when == "call" and _expects_failure(item):
+        final = "xpassed"
     report.imgforge_outcome = final
     _record(event="test", id=item.nodeid, when=call.when, outcome=final)
 

@@ -32,8 +32,9 @@ def main() -> int:
     if not files:
         sys.stderr.write("none of the files of the tests is there\n")
         return 5
+    # By its name, so that the workers of xdist have it as well.
     options = ["-p", "imgforge_recorder", *run["options"], "--", *files]
-    return int(pytest.main(options, plugins=[recorder]))
+    return int(pytest.main(options))
 
 
 if __name__ == "__main__":

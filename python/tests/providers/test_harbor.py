@@ -18,7 +18,7 @@ from harbor.models.trial.paths import TrialPaths
 from mending import DATASET, INSTANCE_ID, MEND, PROOF
 from procs import ends, marked_sleep, running
 
-from imgforge_sandbox import SessionEnded
+from imgforge_sandbox import Client, SessionEnded
 from imgforge_sandbox.harbor import ImgforgeEnvironment
 
 IMPORT_PATH = "imgforge_sandbox.harbor:ImgforgeEnvironment"
@@ -43,6 +43,21 @@ build_timeout_sec = 120.0
 workdir = "/testbed"
 cpus = 1
 memory_mb = 1024
+"""
+
+
+SEPARATE = """
+docker_image = "{agent_image}"
+
+[verifier.environment]
+docker_image = "{image}"
+network_mode = "no-network"
+"""
+
+SEPARATE_TEST = """#!/bin/bash
+mkdir -p /logs/verifier
+if [ ! -e /root/of-the-agent ] && [ "$(cat /logs/artifacts/answer)" = 42 ]
+then echo 1; else echo 0; fi >/logs/verifier/reward.txt
 """
 
 
@@ -88,6 +103,28 @@ def test_a_job(
     assert ran.returncode == 0, ran.stdout + ran.stderr
     (told,) = (tmp_path / "jobs" / "job").glob("*/verifier/reward.txt")
     assert told.read_text().strip() == reward, ran.stdout
+
+
+def test_a_verifier_of_its_own(binary: str, tmp_path: Path) -> None:
+    """The image of the verifier has the tests; nothing of the agent gets there but artifacts."""
+    with Client(binary) as client, client.start(image=IMAGE) as session:
+        session.write("/tests/test.sh", SEPARATE_TEST, mode=0o755)
+        checkpoint = session.checkpoint()
+        try:
+            directory = task(tmp_path)
+            described = (directory / "task.toml").read_text()
+            (directory / "task.toml").write_text(
+                described.replace('"shared"', '"separate"')
+                + SEPARATE.format(image=checkpoint.image, agent_image=IMAGE)
+            )
+            (directory / "solution" / "solve.sh").write_text(
+                "#!/bin/bash\necho 42 >/logs/artifacts/answer; echo secret >/root/of-the-agent\n"
+            )
+            ran = harbor(directory, "oracle")
+        finally:
+            client.remove_checkpoint(checkpoint)
+    (told,) = (tmp_path / "jobs" / "job").glob("*/verifier/reward.txt")
+    assert told.read_text().strip() == "1", ran.stdout
 
 
 def test_a_public_network_has_to_be_chosen(binary: str, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ done
 :
 """
 
+ONE_USER = "the user 1000 is the same as root: there is one user id in the sandbox"
+
 _GROUP = re.compile(r"/imgforge/[0-9a-f]{12}\.[^/]+\Z")
 """A control group of imgforge: the id of the container, and its owner."""
 
@@ -50,7 +52,7 @@ def unenforced(
     wrong = [f"the limit of {name} is not enforced" for name in asked if asked[name]]
     wrong = [text for text in wrong if text.split()[3] not in enforced]
     if uids < 1001:
-        wrong.append("the user 1000 is the same as root: there is one user id in the sandbox")
+        wrong.append(ONE_USER)
     return [*wrong, *warnings]
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import secrets
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 from .. import results
 from .._errors import InfraError, NoSuchPath, SessionEnded
-from . import _box, _records, _verbose
+from . import _box, _isolation, _records, _verbose
 from ._results import TestResult, below
 
 _FIND_PYTHON = "command -v python || command -v python3"
@@ -54,7 +54,8 @@ def run(box: _box.Box, wanted: Run) -> TestResult:
     The channel needs pytest where the user cannot write; with a pytest of its own in the workspace
     what was printed is read instead.
     """
-    python = _python(box)
+    # Without a user of its own the tests could reach the records.
+    python = None if _isolation.ONE_USER in box.unenforced else _python(box)
     if python is None:
         return _by_text(box, wanted)
     return _by_channel(box, wanted, python)
@@ -114,8 +115,10 @@ def _by_channel(box: _box.Box, wanted: Run, python: str) -> TestResult:
     how = json.loads(_read(box, status) or b"null")
     if done.end != "timed_out":
         box.sweep()
-    if how is None and done.end == "exited":
-        raise InfraError(f"the tests could not be started: {done.text[-2000:].strip()}")
+    failed = done.text[-2000:].strip() if how is None and done.end == "exited" else None
+    failed = how.get("error") if how is not None else failed
+    if failed:
+        raise InfraError(f"the tests could not be started: {failed}")
     outcomes = kept.outcomes()
     problems = _problems(outcomes, kept, how, done)
     return _result(
@@ -133,7 +136,7 @@ def _read(box: _box.Box, path: str) -> bytes:
 def _problems(
     outcomes: Dict[str, str],
     kept: _records.Records,
-    how: Optional[Dict[str, Optional[int]]],
+    how: Optional[Dict[str, Any]],
     done: results.ExecResult,
 ) -> List[str]:
     """Finds what does not fit together. A pass that does not fit is none."""
@@ -187,7 +190,7 @@ def _result(
     outcomes: Dict[str, str],
     done: Optional[results.ExecResult],
     *,
-    how: Optional[Dict[str, Optional[int]]],
+    how: Optional[Dict[str, Any]],
     source: str,
     problems: List[str],
     ended: bool = False,

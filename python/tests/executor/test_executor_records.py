@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from imgforge_sandbox.executor import inside
 from imgforge_sandbox.executor._records import read
 
 KEY = "k" * 32
@@ -81,6 +86,31 @@ def test_without_the_key_nothing_counts() -> None:
 def test_what_is_no_record(record: bytes) -> None:
     records = read(KEY.encode() + b" " + record, KEY)
     assert (records.foreign, records.outcomes()) == (1, {})
+
+
+@pytest.mark.parametrize("directory", [".", "nowhere"])
+def test_what_cannot_be_started_is_no_result(tmp_path: Path, directory: str) -> None:
+    """The collector says so: it is not the exit code of tests."""
+    config = {
+        "argv": [str(tmp_path / "none")],
+        "directory": str(tmp_path / directory),
+        "key": KEY,
+        "records": str(tmp_path / "records"),
+        "status": str(tmp_path / "status"),
+        "most": 1000,
+        "uid": os.geteuid(),
+        "gid": os.getegid(),
+    }
+    collector = Path(inside.__file__ or "").parent / "collector.py"
+    subprocess.run(
+        [sys.executable, "-I", "-S", str(collector)],
+        input=json.dumps(config).encode(),
+        check=True,
+        timeout=60,
+    )
+    status = json.loads((tmp_path / "status").read_text())
+    # A plain user fails one step earlier.
+    assert "FileNotFoundError" in status["error"] or "PermissionError" in status["error"]
 
 
 def test_the_end_and_what_was_not_collected() -> None:

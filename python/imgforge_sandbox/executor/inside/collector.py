@@ -43,16 +43,20 @@ def main() -> None:
     to_recorder, key = os.pipe()
     os.write(key, config["key"].encode("ascii"))
     os.close(key)
+    of_failure, failed = os.pipe()
     process = os.fork()
     if process == 0:
+        # It is closed when the tests start.
+        failed = fcntl.fcntl(failed, fcntl.F_DUPFD_CLOEXEC, 256)
         try:
             child(config, to_us, to_recorder)
         except BaseException as error:
-            sys.stderr.write(f"cannot start the tests: {error!r}\n")
-            sys.stderr.flush()
+            os.write(failed, repr(error).encode("ascii", "replace"))
         os._exit(255)
     os.close(to_us)
     os.close(to_recorder)
+    os.close(failed)
+    failure = os.read(of_failure, 4096)
     os.set_blocking(from_tests, False)
     kept, status, ended = 0, 0, False
     while True:
@@ -80,6 +84,7 @@ def main() -> None:
     how = {
         "code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
         "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
+        "error": failure.decode("ascii") or None,
         "flooded": kept > config["most"],
     }
     with open(config["status"], "w") as file:

@@ -610,6 +610,23 @@ def test_records_without_end(box: SandboxExecutor, tmp_path: Path) -> None:
     assert any("too much" in problem for problem in result.problems)
 
 
+def test_records_without_end_of_a_process_in_the_background(
+    box: SandboxExecutor, tmp_path: Path
+) -> None:
+    write = "import os\nwhile True: os.write(4, b'x' * 65536 + b'\\n')\n"
+    test = f"""
+    import subprocess, sys, time
+    def test_leaves():
+        subprocess.Popen([sys.executable, "-c", {write!r}], pass_fds=[4])
+        time.sleep(0.1)
+    """
+    clone(box, tmp_path / "r", {"test_w.py": test})
+    result = box.run_tests(["test_w.py"])
+    assert any("too much" in problem for problem in result.problems)
+    assert not result.all_passed
+    assert box.run("ls").success
+
+
 def test_many_ids(box: SandboxExecutor, tmp_path: Path) -> None:
     """More than a command line takes."""
     test = "import pytest\n@pytest.mark.parametrize('n', range(3000))\ndef test_n(n): pass\n"

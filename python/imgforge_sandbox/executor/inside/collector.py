@@ -75,8 +75,8 @@ def main() -> None:
             break
         kept += len(data)
         if kept > config["most"]:
-            # An unfinished line says that something is missing.
-            os.kill(process, signal.SIGKILL)
+            if not ended:
+                os.kill(process, signal.SIGKILL)
             break
         os.write(records, data)
     if not ended:

@@ -6,6 +6,7 @@ full, and `post` may be called by a destructor.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
@@ -194,7 +195,8 @@ class Connection:
                 self._transport.write(line)
         except OSError:
             # The server reads no more: the thread that reads will see its end.
-            return
+            with contextlib.suppress(OSError):
+                self._transport.end_input()
 
     def _read(self) -> None:
         broken: Optional[ImgforgeError] = None

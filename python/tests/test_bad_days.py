@@ -295,6 +295,7 @@ def test_threads_and_asyncio_at_once(binary: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["kept", "streamed"])
+@pytest.mark.slow
 def test_a_gigabyte_of_output(binary: str, how: str) -> None:
     text = """
 import resource

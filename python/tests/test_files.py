@@ -47,6 +47,7 @@ def test_reading_and_writing(session: Session) -> None:
         session.read("relative")
 
 
+@pytest.mark.slow
 def test_a_file_that_is_longer_than_a_line(session: Session) -> None:
     data = os.urandom(1 << 20) * 70
     session.write("/tmp/long", data, mode=0o600, user="5:7")
@@ -178,6 +179,7 @@ def test_links_that_lead_out_of_a_session(session: Session, tmp_path: Path) -> N
     assert sorted(os.listdir(tmp_path)) == ["x", "y"]
 
 
+@pytest.mark.slow
 def test_copying_much(session: Session, tmp_path: Path) -> None:
     block = os.urandom(1 << 20)
     (tmp_path / "big").mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Optional
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shared import INSTANCE
@@ -45,6 +46,7 @@ LIST = (
 )
 
 
+@pytest.mark.slow
 def test_a_patch_makes_the_same_tree(client: Client) -> None:
     with client.start(instance=INSTANCE) as one, client.start(instance=INSTANCE) as two:
         base = one.checkpoint()

@@ -189,6 +189,7 @@ def lasting(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(texts=TEXTS, by_text=st.booleans())
+@pytest.mark.slow
 def test_parameters_round_trip(lasting: SandboxExecutor, texts: list[str], by_text: bool) -> None:
     values = [(number, text) for number, text in enumerate(texts)]
     put(

@@ -165,6 +165,7 @@ def test_quiet_means_quiet(
     assert caplog.records == []
 
 
+@pytest.mark.slow
 def test_exact_mode(client: Client, r2e_image: str, tools: list[Path]) -> None:
     pytest.importorskip("yaml", reason="exact mode reads YAML with PyYAML")
     args = EnvArgs(images.r2e_row(r2e_image), "/elsewhere", "no/such:image")

@@ -20,6 +20,7 @@ def runtime(client: Client, r2e_image: str) -> Iterator[DockerRuntime]:
 
 
 @pytest.mark.parametrize("compat", ["fixed", "exact"])
+@pytest.mark.slow
 def test_r2e(client: Client, r2e_image: str, compat: Compat) -> None:
     with DockerRuntime(images.r2e_row(r2e_image), client=client, compat=compat) as runtime:
         assert runtime._calculate_reward() == 0.0
@@ -120,6 +121,7 @@ def test_a_summary_that_the_code_prints_is_no_pass(runtime: DockerRuntime) -> No
 
 
 @pytest.mark.parametrize("compat", ["fixed", "exact"])
+@pytest.mark.slow
 def test_tests_that_take_too_long_are_no_reward(
     client: Client, r2e_image: str, compat: Compat
 ) -> None:

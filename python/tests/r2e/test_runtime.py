@@ -109,6 +109,7 @@ def test_a_time_that_is_none(runtime: DockerRuntime, timeout: float) -> None:
         runtime.run("true", timeout=timeout)
 
 
+@pytest.mark.slow
 def test_exact_mode_has_a_limit_for_the_first_program(exact: DockerRuntime) -> None:
     assert exact.run("cd /tmp && pwd")[1] == "Error: Exit code 127"
     assert exact.run("exit 124")[1] == "Error: Exit code 127"
@@ -340,6 +341,7 @@ def test_a_container_is_started_again(client: Client, r2e_image: str) -> None:
     assert first not in [session.id for session in client.sessions()]
 
 
+@pytest.mark.slow
 def test_a_container_that_dies(client: Client, r2e_image: str) -> None:
     for compat in ("fixed", "exact"):
         row = images.r2e_row(r2e_image)

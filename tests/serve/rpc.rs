@@ -491,6 +491,9 @@ fn files_keep_their_bytes() {
         client.ok("file.list", json!({ "session": session, "path": "/a/d" }))["entries"],
         json!([])
     );
+    let data = STANDARD.encode("x");
+    let over = json!({ "session": session, "path": "/a/b", "data": data });
+    assert_eq!(client.kind("file.write", over), "refused", "a directory is not replaced");
     // What is no file goes along.
     client.sh(&session, "mkfifo -m 600 /a/fifo");
     // Out and in again, in pieces.

@@ -178,8 +178,31 @@ pub(super) async fn write(served: Arc<Served>, params: FileWrite) -> Answer {
     };
     let archive = packed().map_err(|error| Fault::new(Kind::Refused, error.to_string()))?;
     let directory = directory.display().to_string();
-    served.session().put(&directory, true, &mut &archive[..]).await?;
+    let session = served.session();
+    if is_directory(&*session, &params.path).await? {
+        let message = format!("`{}` is a directory", params.path);
+        return Err(Fault::new(Kind::Refused, message).hint("name a file in it"));
+    }
+    session.put(&directory, true, &mut &archive[..]).await?;
     Ok(json!({}))
+}
+
+/// Tells whether a directory is at a path, and no link to one: it would be replaced, with all that is in it.
+async fn is_directory(session: &dyn SandboxSession, path: &str) -> Result<bool, Fault> {
+    match session.status(path).await {
+        Ok(status) => Ok(kind(status.mode) == "directory"),
+        Err(EngineError::NoSuchPath { .. }) => Ok(false),
+        Err(EngineError::Unsupported { .. }) => {
+            let look = r#"[ -d "$1" ] && [ ! -L "$1" ]"#;
+            let request = ExecRequest::of(&["/bin/sh", "-c", look, "sh", path]);
+            match run(session, &request, Keep::Tail(0)).await?.summary.end {
+                ExecEnd::Exited(code) => Ok(code == 0),
+                ExecEnd::SessionEnded(how) => Err(how.into()),
+                end => Err(Fault::new(Kind::Infra, format!("a look at `{path}` failed: {end:?}"))),
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Reads `uid` or `uid:gid`.

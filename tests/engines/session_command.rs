@@ -511,3 +511,25 @@ fn reaches_its_hosts_only(cli: &Cli, other: &str, started: &Output, outside: &st
     assert!(text(&wrong.stderr).contains("pypi.org"), "{}", text(&wrong.stderr));
     cli.does(&["stop", &id, &forked]);
 }
+
+#[test]
+#[ignore = "needs an engine"]
+fn limits_that_cannot_be_set_are_told() {
+    on_every_engine(|bench: Arc<Bench>| async move {
+        tokio::task::spawn_blocking(move || {
+            let cli = Cli::of(&bench);
+            let limits = ["--memory", "512m", "--pids-limit", "200"];
+            let words = [&["start", "--image", &cli.image], &limits[..]].concat();
+            let started = cli.run(&words);
+            let (id, said) = (text(&started.stdout), text(&started.stderr));
+            let groups = cli.does(&["exec", id.trim(), "cat", "/proc/self/cgroup"]);
+            // Docker sets limits, or refuses.
+            let is_limited = cli.engine == "docker" || groups.contains("imgforge");
+            assert_eq!(!said.contains("warning: "), is_limited, "{said}{groups}");
+            assert_eq!(said.contains("the number of processes"), !is_limited, "{said}");
+            cli.does(&["stop", id.trim()]);
+        })
+        .await
+        .unwrap();
+    });
+}

@@ -75,7 +75,8 @@ pub(super) enum Operation {
     /// Runs a container. The bytes of its files follow the request.
     Run(Box<Container>),
     /// Keeps a container for commands, and serves requests in it until the end of the socket's input. A
-    /// byte of [`READY`] says that the container is there; then each file descriptor that comes is the
+    /// byte of [`READY`] says that the container is there, and a line of JSON which limits could not be set, a
+    /// text each; then each file descriptor that comes is the
     /// socket of one [`SessionOperation`].
     Session(Box<Container>),
     /// Makes a network namespace and gives two file descriptors before the answer: of the user namespace

@@ -92,6 +92,9 @@ impl EmbeddedEngine {
                 Ok(_) => lost(io::Error::other("the helper did not keep it")),
             });
         }
+        for warning in warnings(&mut socket).await.map_err(lost)? {
+            log.write(format!("warning: {warning}\n").as_bytes());
+        }
         let socket = Arc::new(socket);
         let is_stopped = Arc::new(AtomicBool::new(false));
         let (tell, outcome) = watch::channel(None);
@@ -106,6 +109,18 @@ impl EmbeddedEngine {
             checkpoints,
             _in_use: in_use,
         }))
+    }
+}
+
+/// Reads the limits that could not be set, which follow [`READY`].
+async fn warnings(socket: &mut tokio::net::UnixStream) -> io::Result<Vec<String>> {
+    let mut line = Vec::new();
+    // What follows it is not read: there is none yet, and later it comes with descriptors.
+    loop {
+        match socket.read_u8().await? {
+            b'\n' => return Ok(serde_json::from_slice(&line)?),
+            byte => line.push(byte),
+        }
     }
 }
 

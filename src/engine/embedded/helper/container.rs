@@ -46,7 +46,7 @@ pub(super) fn run(
         let memory = request.limits.memory.filter(|_| measured);
         let memory = memory.map(|limit| Memory::new(limit, started.pid));
         let caller = if request.command.is_empty() {
-            started.tell_ready(requester)?;
+            started.tell_ready(requester, &group.warnings)?;
             // What a killed attendant leaves is waited for here: the first process of the machine may
             // never do it.
             rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
@@ -90,14 +90,21 @@ struct Started {
 }
 
 impl Started {
-    /// Waits until the container of a session is there, and tells the engine. Where it is not, the
-    /// failure is told with the end.
-    fn tell_ready(&mut self, requester: &mut Requester) -> Result<(), Failure> {
+    /// Waits until the container of a session is there, and tells the engine, with the limits that could not
+    /// be set. Where it is not, the failure is told with the end.
+    fn tell_ready(
+        &mut self,
+        requester: &mut Requester,
+        warnings: &[String],
+    ) -> Result<(), Failure> {
         let mut first = [0];
         let count = self.failures.read(&mut first).because("start a container")?;
         if first[..count] == [READY] {
             // An engine that is not there any more is seen while the container is watched.
-            let _ = requester.0.write_all(&first);
+            let mut said = first.to_vec();
+            said.extend(serde_json::to_vec(warnings).because("say what is not limited")?);
+            said.push(b'\n');
+            let _ = requester.0.write_all(&said);
         } else {
             self.failed.extend(&first[..count]);
         }

@@ -1,11 +1,12 @@
 # `make demo` shows the main job from nothing; `make test` runs every check. Both install or start
 # what is missing, say so, and can be run again.
 
-.PHONY: help demo test test-clients fmt bench clean-demo clean-test
+.PHONY: help demo test test-python test-clients fmt bench clean-demo clean-test
 
 help:
 	@echo 'make demo        build the images of the bundled dataset, from nothing'
 	@echo 'make test        formatting, lints and all tests, engine tests included'
+	@echo 'make test-python  all tests of the Python package'
 	@echo 'make test-clients  other programs that speak to Docker, on imgforge serve'
 	@echo 'make fmt         format the sources'
 	@echo 'make bench       run the benchmarks'
@@ -17,6 +18,9 @@ demo:
 
 test:
 	@scripts/test
+
+test-python:
+	@scripts/test-python
 
 test-clients:
 	@scripts/test-clients

@@ -131,7 +131,10 @@ thread.start()
 
 def test_ctrl_c_kills_the_command(binary: str) -> None:
     sleep, mark = marked_sleep()
+    # Who starts the tests in the background has them ignore the signal.
     text = f"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     session.exec({sleep!r})
 except KeyboardInterrupt:

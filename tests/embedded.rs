@@ -63,7 +63,8 @@ fn a_ctrl_c_of_the_terminal_lets_running_tests_end_and_starts_none_again() {
     let logs = dir.path().join("logs/run_evaluation/c/gold");
     let begun = || -> Vec<String> {
         let own = std::fs::read_dir(&logs).into_iter().flatten().flatten();
-        // A file that is empty is made before the container: a helper that is only being started is ended.
+        // A file that is empty is made before the container. An interrupt at that moment once left the
+        // evaluation not run; why is not known.
         let has_printed =
             |path: std::path::PathBuf| std::fs::metadata(path).is_ok_and(|log| log.len() > 0);
         let own = own.filter(|one| has_printed(one.path().join("test_output.txt")));

@@ -14,7 +14,9 @@ pub enum SessionEnd {
     OutOfMemory,
     /// It was killed because more was written than may be.
     OverQuota(Quota),
-    /// Somebody else killed it: the engine, or a person; or a command of it could not be killed.
+    /// A command of it made processes faster than they could be killed, so all were killed.
+    Unkillable,
+    /// Somebody else killed it: the engine, or a person.
     Killed,
 }
 
@@ -25,6 +27,7 @@ impl SessionEnd {
             SessionEnd::Stopped => "it was stopped",
             SessionEnd::OutOfMemory => "its processes had more memory than they may",
             SessionEnd::OverQuota(_) => "its processes wrote more than they may",
+            SessionEnd::Unkillable => "a command of it could not be killed by itself",
             SessionEnd::Killed => "it was killed from outside",
         }
     }

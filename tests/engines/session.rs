@@ -628,17 +628,62 @@ fn a_command_that_makes_processes_without_end_is_killed() {
             .unwrap();
         // The command itself waits, so that its end is the limit's doing.
         let text = "sleep 1000 & f() { while :; do f & f; done; }; (f 2>/dev/null) & wait %1";
-        let time_limit = Some(Duration::from_secs(1));
-        let began = Instant::now();
-        let bomb = ExecRequest { time_limit, ..ExecRequest::shell(text) };
-        let ended = session.exec(&bomb, &NoLog, &NoLog).await.unwrap().end;
-        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+        bomb(&bench, &session, &ExecRequest::shell(text)).await;
+        session.stop().await.unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs an engine"]
+fn hundreds_of_processes_that_make_others_are_killed() {
+    on_every_engine(|bench| async move {
+        let limited = SessionRequest { pids: Some(512), ..request(&bench) };
+        let session = bench.engine.start(&limited, &NoLog).await.unwrap();
+        let text = "import os\nwhile True:\n try: os.fork()\n except OSError: pass";
+        bomb(&bench, &session, &ExecRequest::of(&["python3", "-c", text])).await;
+        session.stop().await.unwrap();
+    });
+}
+
+/// Runs a command that makes processes without end, and looks that its limit ends it.
+async fn bomb(bench: &Bench, session: &Session, command: &ExecRequest) {
+    let began = Instant::now();
+    let request = ExecRequest { time_limit: Some(Duration::from_secs(1)), ..command.clone() };
+    let ended = session.exec(&request, &NoLog, &NoLog).await.unwrap().end;
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    match ended {
+        ExecEnd::TimedOut => {
+            // The limit of processes is what it was.
+            let after = shell(session, "sleep 0 & wait; echo lives").await;
+            assert_eq!(out(&after), "lives\n");
+        }
+        // It made them faster than they could be killed, and nothing can stop them from that.
+        ExecEnd::SessionEnded(SessionEnd::Unkillable) => {
+            let is_root = rustix::process::geteuid().is_root();
+            assert!(bench.state().is_none() || !is_root, "the kernel can stop them");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+#[ignore = "needs an engine"]
+fn files_in_memory_beyond_the_limit_are_too_much_memory() {
+    on_every_engine(|bench| async move {
+        let tmpfs = "/m:size=400m".parse().unwrap();
+        let mounted = SessionRequest { memory: Some(64 << 20), ..request(&bench) };
+        let settings = SessionSettings { tmpfs: vec![tmpfs], ..mounted.settings.clone() };
+        let mounted = SessionRequest { settings, ..mounted };
+        let session = bench.engine.start(&mounted, &NoLog).await.unwrap();
+        let fill = "for i in 1 2 3 4 5 6 7 8; do head -c 50000000 /dev/zero >/m/$i; done; ls /m";
+        let ended = shell(&session, fill).await.summary.end;
         match ended {
-            ExecEnd::TimedOut => {
-                assert_eq!(out(&shell(&session, "echo lives").await), "lives\n");
+            // The kernel took the writer only.
+            ExecEnd::OutOfMemory(_) => {}
+            ExecEnd::SessionEnded(how) => {
+                assert_eq!(how, SessionEnd::OutOfMemory);
+                assert_eq!(session.ended().await.unwrap(), SessionEnd::OutOfMemory);
             }
-            // It made them faster than they could be killed.
-            ExecEnd::SessionEnded(SessionEnd::Killed) => {}
             other => panic!("{other:?}"),
         }
         session.stop().await.unwrap();

@@ -47,6 +47,9 @@ const OUTPUT_LAG: Duration = Duration::from_secs(2);
 /// How long what a command writes first may take to come, where its end may be that it was not started.
 const WORD_GRACE: Duration = Duration::from_secs(2);
 
+/// How long the engine may take to say that a command runs.
+const START_GRACE: Duration = Duration::from_secs(60);
+
 /// The exit code of what is missing.
 const MISSING: i64 = 127;
 
@@ -243,7 +246,7 @@ impl Command {
     async fn kill(&self) -> Result<()> {
         match self.signal(libc::SIGKILL).await {
             Ok(true) => Ok(()),
-            Ok(false) => self.session.kill(SessionEnd::Killed).await,
+            Ok(false) => self.session.kill(SessionEnd::Unkillable).await,
             Err(error) if has_ended(&error) => Ok(()),
             Err(error) => Err(failed("kill a command", error)),
         }
@@ -269,6 +272,29 @@ impl Command {
             code if is_told() => ExecEnd::OutOfMemory(code),
             // The engine does not tell a signal from a code of that number.
             code => ExecEnd::Exited(code),
+        }
+    }
+
+    /// Waits for the end of the session, of which this command is part. A session that lives is another
+    /// thing: the engine forgets a command that it could not start for lack of memory.
+    async fn end_with(
+        &self,
+        end_of_session: &mut watch::Receiver<Option<SessionEnd>>,
+    ) -> std::result::Result<ExecEnd, String> {
+        loop {
+            let waited = end_of_session.wait_for(Option::is_some);
+            let waited = tokio::time::timeout(WORD_GRACE, waited).await;
+            match waited.map(|how| how.map(|how| how.clone())) {
+                Ok(Ok(how)) => {
+                    return Ok(ExecEnd::SessionEnded(how.expect("it was waited for")));
+                }
+                Ok(Err(_)) => return Ok(ExecEnd::SessionEnded(SessionEnd::Stopped)),
+                Err(_) => {}
+            }
+            // Nothing can be run in it that would tell: there may be no memory for that.
+            if self.session.is_running().await {
+                return Err("the engine does not know it any more".to_owned());
+            }
         }
     }
 }
@@ -328,7 +354,7 @@ async fn wait_for(
     tell: watch::Sender<Option<Told>>,
 ) {
     let (mut wait, mut is_open, mut is_wanted) = (POLL, true, true);
-    let mut missing_since = None;
+    let (mut missing_since, mut unsaid_since) = (None, None);
     let ended = loop {
         tokio::select! {
             () = command.output_ended.notified(), if is_open => {
@@ -343,7 +369,13 @@ async fn wait_for(
         let end = match command.inspect().await {
             Ok(found) if found.running == Some(true) => continue,
             // What it wrote at once says whether it was started at all.
-            Ok(found) if is_open && found.pid.is_none_or(|pid| pid == 0) => continue,
+            Ok(found) if is_open && found.pid.is_none_or(|pid| pid == 0) => {
+                let since = *unsaid_since.get_or_insert_with(Instant::now);
+                if since.elapsed() < START_GRACE {
+                    continue;
+                }
+                break Err("the engine says neither that it runs nor how it ended".to_owned());
+            }
             // So it does where both outputs are one: the engine tells the code before the word has come. A
             // command of that code that is silent has left something behind, which holds its output.
             Ok(found)
@@ -369,10 +401,7 @@ async fn wait_for(
         break match end.filter(|_| is_running) {
             Some(code) => Ok(command.ended(code).await),
             // A command whose session ended has no end of its own.
-            None => match end_of_session.wait_for(Option::is_some).await {
-                Ok(how) => Ok(ExecEnd::SessionEnded(how.clone().expect("it was waited for"))),
-                Err(_) => Ok(ExecEnd::SessionEnded(SessionEnd::Stopped)),
-            },
+            None => command.end_with(&mut end_of_session).await,
         };
     };
     let _ = tell.send(Some(ended.map(|end| Ended { end, cpu_time: None })));

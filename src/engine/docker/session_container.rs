@@ -47,6 +47,10 @@ impl SessionContainer {
         match (over, self.is_stopped.load(Ordering::Acquire)) {
             (Some(why), _) => why,
             (None, true) => SessionEnd::Stopped,
+            // Files in memory stay when the kernel kills who wrote them: then it kills the first process.
+            (None, false) if self.memory_kills.load(Ordering::Acquire) > 0 => {
+                SessionEnd::OutOfMemory
+            }
             (None, false) => SessionEnd::Killed,
         }
     }

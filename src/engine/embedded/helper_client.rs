@@ -259,7 +259,7 @@ impl HelperClient {
         let status = child.wait().await.map_err(lost)?;
         let words = words.0.into_inner().expect("no holder panics");
         match self.answer(&text, &String::from_utf8_lossy(&words), Some(status))? {
-            Response::Ended { code, out_of_memory, killed, over, warnings } => {
+            Response::Ended { code, out_of_memory, killed, over, warnings, .. } => {
                 let over = written.is_over().then_some(Quota::Log).or(over);
                 Ok(Ended { code, out_of_memory, timed_out, killed, over, warnings })
             }

@@ -455,6 +455,8 @@ pub(super) enum Response {
         killed: bool,
         /// It was killed because it wrote too much.
         over: Option<Quota>,
+        /// It was killed because a command of it could not be.
+        unkillable: bool,
         /// Limits that could not be set, in words.
         warnings: Vec<String>,
     },

@@ -214,6 +214,7 @@ async fn watch_over(
             Outcome::Ended(SessionEnd::OverQuota(quota))
         }
         Ok(Response::Ended { out_of_memory: true, .. }) => Outcome::Ended(SessionEnd::OutOfMemory),
+        Ok(Response::Ended { unkillable: true, .. }) => Outcome::Ended(SessionEnd::Unkillable),
         Ok(Response::Ended { .. }) if is_stopped.load(Ordering::Acquire) => {
             Outcome::Ended(SessionEnd::Stopped)
         }

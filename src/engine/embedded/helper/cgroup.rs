@@ -3,8 +3,10 @@
 //! Where they cannot be had the limits are those of single processes, and a warning says so.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
 
 use super::super::protocol::{Identity, Limits};
 use super::failure::{Context as _, Failure};
@@ -18,6 +20,9 @@ pub(crate) const PARENT: &str = "imgforge";
 /// The period of processor time, in microseconds.
 const PERIOD: u64 = 100_000;
 
+/// The file with the limit of processes.
+const PIDS: &str = "pids.max";
+
 /// The control groups of one container.
 pub(super) struct Group {
     /// One for each hierarchy of version 1, or the one of version 2.
@@ -27,13 +32,24 @@ pub(super) struct Group {
     pub warnings: Vec<String>,
 }
 
+/// A group whose processes cannot make others.
+pub(super) struct StoppedProcesses {
+    file: fs::File,
+    limit: String,
+}
+
+impl Drop for StoppedProcesses {
+    fn drop(&mut self) {
+        let _ = self.file.write_all(self.limit.as_bytes());
+    }
+}
+
 /// What a process needs to enter a group: opened while it can be seen.
 pub(super) struct Entry(Vec<fs::File>);
 
 impl Entry {
     /// Moves this process into the group; tells whether there is one.
     pub(super) fn enter(self) -> Result<bool, Failure> {
-        use std::io::Write as _;
         let grouped = !self.0.is_empty();
         for mut file in self.0 {
             file.write_all(b"0").because("enter the control group")?;
@@ -121,7 +137,7 @@ impl Group {
                 }
                 _ => {
                     if let Some(pids) = limits.pids {
-                        set(&directory, "pids.max", pids)?;
+                        set(&directory, PIDS, pids)?;
                     }
                 }
             }
@@ -148,7 +164,7 @@ impl Group {
             set(&directory, "cpu.max", format!("{} {PERIOD}", cpus * PERIOD / 1000))?;
         }
         if let Some(pids) = limits.pids {
-            set(&directory, "pids.max", pids)?;
+            set(&directory, PIDS, pids)?;
         }
         Ok(())
     }
@@ -181,10 +197,7 @@ impl Group {
         if let Some(cpus) = limits.milli_cpus {
             set(directory, "cpu.max", format!("{} {PERIOD}", cpus * PERIOD / 1000))?;
         }
-        match limits.pids {
-            Some(pids) => set(directory, "pids.max", pids),
-            None => Ok(()),
-        }
+        limits.pids.map_or(Ok(()), |wanted| set_pids(directory, wanted))
     }
 
     fn set_hierarchies(&self, limits: &NewLimits) -> Result<(), (PathBuf, io::Error)> {
@@ -203,10 +216,21 @@ impl Group {
             set(cpu, "cpu.cfs_period_us", PERIOD)?;
             set(cpu, "cpu.cfs_quota_us", cpus * PERIOD / 1000)?;
         }
-        match limits.pids {
-            Some(wanted) => set(pids, "pids.max", wanted),
-            None => Ok(()),
-        }
+        limits.pids.map_or(Ok(()), |wanted| set_pids(pids, wanted))
+    }
+
+    /// Lets no process of the group make another one until what is returned is dropped. `None` where the
+    /// group cannot have that, or somebody else does that now.
+    pub(super) fn stop_processes(&self) -> Option<StoppedProcesses> {
+        let directory =
+            if self.unified { self.directories.first() } else { self.directories.get(2) };
+        let file =
+            fs::OpenOptions::new().read(true).write(true).open(directory?.join(PIDS)).ok()?;
+        // Two at once would take each other's limit for the one to come back to.
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+        let limit = io::read_to_string(&file).ok()?.trim().to_owned();
+        (&file).write_all(b"0").ok()?;
+        Some(StoppedProcesses { file, limit })
     }
 
     /// Tells whether there is a group: without one, limits are those of single processes.
@@ -344,4 +368,15 @@ pub(crate) fn pass_on(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
 fn set(directory: &Path, name: &str, value: impl ToString) -> Result<(), (PathBuf, io::Error)> {
     let path = directory.join(name);
     fs::write(&path, value.to_string()).map_err(|error| (path, error))
+}
+
+/// Sets the limit of processes, once nobody needs another one.
+fn set_pids(directory: &Path, limit: u64) -> Result<(), (PathBuf, io::Error)> {
+    let path = directory.join(PIDS);
+    let set = || {
+        let mut file = fs::OpenOptions::new().write(true).open(&path)?;
+        rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+        file.write_all(limit.to_string().as_bytes())
+    };
+    set().map_err(|error| (path.clone(), error))
 }

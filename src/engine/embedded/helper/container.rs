@@ -59,11 +59,14 @@ pub(super) fn run(
         };
         watch(started, requester, caller, meter, memory)
     });
-    let (code, over_memory) =
-        ended.as_ref().map_or((None, false), |ended| (Some(ended.code), ended.over_memory));
+    let (code, over_memory, from_outside) = match &ended {
+        Ok(ended) => (Some(ended.code), ended.over_memory, ended.from_outside),
+        Err(_) => (None, false, false),
+    };
     let out_of_memory = match kills {
-        // A command of a session tells its own; the end of the session is another thing.
-        _ if request.command.is_empty() => over_memory,
+        // A command of a session tells its own; the end of the session is another thing, unless the
+        // kernel took the first process too: files in memory are nobody's, and stay.
+        _ if request.command.is_empty() && !from_outside => over_memory,
         None => group.memory_kills() > 0,
         Some(kills) => over_memory || kills.may_be_of(code),
     };
@@ -76,8 +79,8 @@ pub(super) fn run(
     if request.root.throw_away && !keeps {
         remove::tree(&request.root.scratch)?;
     }
-    let Watched { code, killed, over, .. } = ended?;
-    Ok(Response::Ended { code, out_of_memory, killed, over, warnings })
+    let Watched { code, killed, over, unkillable, .. } = ended?;
+    Ok(Response::Ended { code, out_of_memory, killed, over, unkillable, warnings })
 }
 
 struct Started {
@@ -188,6 +191,10 @@ struct Watched {
     code: i64,
     /// Whether the helper or somebody on the host killed it.
     killed: bool,
+    /// Whether it was killed, and not by the helper.
+    from_outside: bool,
+    /// The helper killed it because a command of it could not be killed.
+    unkillable: bool,
     /// The helper killed it because of this.
     over: Option<Quota>,
     /// The helper killed it because it had too much memory.
@@ -244,7 +251,7 @@ fn watch(
 ) -> Result<Watched, Failure> {
     let action = "watch over a container";
     let pidfd = rustix::process::pidfd_open(started.pid, PidfdFlags::empty()).because(action)?;
-    let (mut killed, mut over, mut over_memory) = (false, None, false);
+    let (mut killed, mut over, mut over_memory, mut unkillable) = (false, None, false, false);
     loop {
         let wait = match meter.as_mut().filter(|_| !killed).map(Meter::read) {
             Some(Reading::Over(quota)) => {
@@ -291,6 +298,12 @@ fn watch(
         drop(fds);
         if let Caller::Requests(attendants) = &mut caller {
             attendants.reap();
+            if attendants.unkillable && !killed {
+                (killed, unkillable) = (true, true);
+                rustix::process::kill_process(started.pid, Signal::KILL)
+                    .because("kill a container")?;
+                continue;
+            }
         }
         if is_asked {
             if caller.serve(requester, started.pid)? {
@@ -316,7 +329,8 @@ fn watch(
     // Nothing in the container can kill its first process, which says how the command ended.
     let signal = status.terminating_signal();
     let code = status.exit_status().or(signal.map(|signal| 128 + signal));
-    let killed = killed || signal.is_some();
-    let code = i64::from(code.unwrap_or(255));
-    Ok(Watched { code, killed, over, over_memory, keeps: caller.keeps() })
+    let from_outside = signal.is_some() && !killed;
+    let killed = killed || from_outside;
+    let (code, keeps) = (i64::from(code.unwrap_or(255)), caller.keeps());
+    Ok(Watched { code, killed, from_outside, unkillable, over, over_memory, keeps })
 }

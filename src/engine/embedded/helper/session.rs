@@ -59,6 +59,8 @@ pub(super) struct Attendants<'a> {
     looks: u32,
     /// What the container changed stays when it ends.
     pub keeps: bool,
+    /// A command could not be killed: only the end of the container ends it.
+    pub unkillable: bool,
 }
 
 impl<'a> Attendants<'a> {
@@ -77,6 +79,7 @@ impl<'a> Attendants<'a> {
             children: Vec::new(),
             looks: 0,
             keeps: false,
+            unkillable: false,
         }
     }
 
@@ -124,6 +127,7 @@ impl<'a> Attendants<'a> {
                 Ok(None) => true,
                 Ok(Some((_, status))) => {
                     was_killed |= status.signaled();
+                    self.unkillable |= status.exit_status() == Some(supervisor::UNKILLABLE);
                     false
                 }
                 Err(_) => false,

@@ -1,7 +1,7 @@
 //! Commands of a session: the attendant watches, and the supervisor, in the container, starts the
 //! command, adopts what it leaves behind, and kills all of it when it has to.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -32,6 +32,12 @@ const ROUNDS: usize = 200;
 
 /// How long killed processes may take to end.
 const KILLING: Duration = Duration::from_secs(10);
+
+/// How long a command may take to end before nothing in its container can make processes any more.
+const ALONE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
+/// What an attendant ends with that cannot kill its command: the helper ends the container then.
+pub(super) const UNKILLABLE: i32 = 3;
 
 /// How long the end of a container may take once its processes are killed.
 const CONTAINER_END: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
@@ -84,7 +90,7 @@ pub(super) fn exec(
         Forked::Parent(pid) => pid,
     };
     drop((ends, report, group));
-    watch(supervisor, requester)?;
+    watch(supervisor, requester, place.group)?;
     let mut text = Vec::new();
     reports.read_to_end(&mut text).because("hear of a command")?;
     let killed = SessionResponse::Exited {
@@ -94,13 +100,9 @@ pub(super) fn exec(
     };
     let answer = match serde_json::from_slice(&text) {
         Ok(Report::Answer(answer)) => answer,
-        Ok(Report::Unkillable) => {
-            // It ends with everything else.
-            let _ = rustix::process::pidfd_send_signal(namespaces.pidfd(), Signal::KILL);
-            end_with_the_session()
-        }
+        Ok(Report::Unkillable) => end_with_the_session(UNKILLABLE),
         // The supervisor was killed: with the container, or by a command of it, which it takes along.
-        Err(_) if has_ended(&namespaces, CONTAINER_END) => end_with_the_session(),
+        Err(_) if has_ended(&namespaces, CONTAINER_END) => end_with_the_session(0),
         Err(_) => killed,
     };
     Ok(match answer {
@@ -120,9 +122,9 @@ pub(super) fn exec(
 }
 
 /// Ends the attendant without an answer: the end of the session is the answer.
-fn end_with_the_session() -> ! {
+fn end_with_the_session(code: i32) -> ! {
     // SAFETY: as for the attendant's other end.
-    unsafe { libc::_exit(0) }
+    unsafe { libc::_exit(code) }
 }
 
 fn take_ends(command: &SessionCommand, requester: &Requester) -> io::Result<Ends> {
@@ -137,7 +139,10 @@ fn take_ends(command: &SessionCommand, requester: &Requester) -> io::Result<Ends
 }
 
 /// Waits for the supervisor, and passes on to it what the engine sends.
-fn watch(supervisor: Pid, requester: &mut Requester) -> Result<(), Failure> {
+///
+/// A command that is to be killed and does not end makes processes: then the container cannot make
+/// any until it has ended. What else runs there sees what it sees when the limit of processes is met.
+fn watch(supervisor: Pid, requester: &mut Requester, group: &cgroup::Group) -> Result<(), Failure> {
     let action = "watch over a command";
     let pidfd = rustix::process::pidfd_open(supervisor, PidfdFlags::empty()).because(action)?;
     let send = |signal: i32| {
@@ -145,13 +150,18 @@ fn watch(supervisor: Pid, requester: &mut Requester) -> Result<(), Failure> {
         // still its own.
         unsafe { libc::kill(supervisor.as_raw_nonzero().get(), signal) };
     };
-    let mut is_there = true;
+    let (mut is_there, mut is_killed, mut stopped) = (true, false, None);
     loop {
         let mut fds = vec![PollFd::new(&pidfd, PollFlags::IN)];
         if is_there {
             fds.push(PollFd::new(&requester.0, PollFlags::IN | PollFlags::RDHUP));
         }
-        match poll(&mut fds, None) {
+        let wait = (is_killed && stopped.is_none()).then_some(&ALONE);
+        match poll(&mut fds, wait) {
+            Ok(0) => {
+                stopped = group.stop_processes();
+                continue;
+            }
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => return Err(error).because(action),
@@ -163,9 +173,9 @@ fn watch(supervisor: Pid, requester: &mut Requester) -> Result<(), Failure> {
             let mut number = [0];
             match requester.0.read(&mut number) {
                 Ok(1) if i32::from(number[0]) != libc::SIGKILL => send(i32::from(number[0])),
-                Ok(1) => send(KILL_ALL),
-                _ => {
-                    is_there = false;
+                received => {
+                    is_there = received.is_ok_and(|count| count == 1);
+                    is_killed = true;
                     send(KILL_ALL);
                 }
             }
@@ -386,17 +396,20 @@ fn reap(command: Pid, ended: &mut Option<WaitStatus>) -> bool {
     }
 }
 
-/// Kills all children until there is none: those of a killed one come to this process. Tells whether
+/// Kills all descendants until there is none: those of a killed one come to this process. Tells whether
 /// that worked.
 fn kill_all(command: Pid, ended: &mut Option<WaitStatus>) -> io::Result<bool> {
+    // Among hundreds of processes that run, this one would have its turn too seldom. A plain user may
+    // not have that.
+    let _ = rustix::process::setpriority_process(None, -20);
     let began = Instant::now();
     let mut rounds = 0;
     let mut killed = HashSet::new();
     while rounds < ROUNDS && began.elapsed() < KILLING {
         let mut more = false;
-        for child in children()? {
-            more |= killed.insert(child);
-            let _ = rustix::process::kill_process(child, Signal::KILL);
+        for process in descendants()? {
+            more |= killed.insert(process);
+            let _ = rustix::process::kill_process(process, Signal::KILL);
         }
         rounds += usize::from(more);
         if !reap(command, ended) {
@@ -410,24 +423,40 @@ fn kill_all(command: Pid, ended: &mut Option<WaitStatus>) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Finds the children of this process by `/proc`, which may be that of another process namespace.
-fn children() -> io::Result<Vec<Pid>> {
+/// Finds the processes that came of this one, by `/proc`, which may be that of another process
+/// namespace.
+fn descendants() -> io::Result<Vec<Pid>> {
     let me = fs::read_link("/proc/self")?;
-    let parent = format!("PPid:\t{}", me.display());
-    let mut found = Vec::new();
+    let me = me.to_str().and_then(|name| name.parse().ok()).unwrap_or(0);
+    let mut of_parent: HashMap<i32, Vec<(i32, Vec<i32>)>> = HashMap::new();
+    // In that namespace and those below it, down to this process's own.
+    let mut level = 0;
     for entry in fs::read_dir("/proc")?.flatten() {
-        if !entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+        let name = entry.file_name();
+        let Some(number) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
-        }
+        };
         let Ok(status) = fs::read_to_string(entry.path().join("status")) else { continue };
-        if !status.lines().any(|line| line == parent) || status.contains("\nState:\tZ") {
-            continue;
+        let numbers = |name: &str| -> Vec<i32> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("");
+            line.split_whitespace().filter_map(|number| number.parse().ok()).collect()
+        };
+        let inside = numbers("NSpid:");
+        if number == me {
+            level = inside.len().saturating_sub(1);
         }
-        // The last number is that of the process's own namespace, which is ours.
-        let number = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-        let number = number.and_then(|numbers| numbers.split_whitespace().last()?.parse().ok());
-        let named = || entry.file_name().to_str()?.parse().ok();
-        found.extend(number.or_else(named).and_then(Pid::from_raw));
+        if let [parent] = numbers("PPid:")[..] {
+            // One that has ended may have children that live.
+            let inside = if status.contains("\nState:\tZ") { Vec::new() } else { inside };
+            of_parent.entry(parent).or_default().push((number, inside));
+        }
+    }
+    let (mut found, mut parents) = (Vec::new(), vec![me]);
+    while let Some(parent) = parents.pop() {
+        for (number, inside) in of_parent.remove(&parent).unwrap_or_default() {
+            parents.push(number);
+            found.extend(inside.get(level).copied().and_then(Pid::from_raw));
+        }
     }
     Ok(found)
 }

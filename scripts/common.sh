@@ -1,8 +1,8 @@
 # What the scripts share: messages, root, packages. Sourced, never run.
 # shellcheck shell=bash
 
-# Says what is done, on stderr so that a script's output stays its own.
-say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+# Says what is done and when, on stderr so that a script's output stays its own.
+say() { printf '%s: [%4d s] %s\n' "${0##*/}" "$SECONDS" "$*" >&2; }
 
 # Ends the script with a message and, after it, what to do about it.
 fail() {
@@ -36,7 +36,8 @@ install_packages() {
     # What `make test` says at its end, and `make clean-test` removes.
     [ -z "${installed_list:-}" ] || printf '%s\n' "${missing[@]}" >>"$installed_list"
     as_root apt-get -qq update
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y \
+    # Another script may be installing what it needs.
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install -y \
         --no-install-recommends "${missing[@]}" </dev/null >/dev/null
 }
 

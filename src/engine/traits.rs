@@ -27,6 +27,12 @@ pub trait Images: Send + Sync {
     /// Looks at one image; `None` when the engine does not have it.
     async fn inspect(&self, reference: &str) -> Result<Option<Image>>;
 
+    /// Returns what runs in an image by default; `None` when the engine does not have it. Of a checkpoint
+    /// this costs less than [`Images::inspect`], which has to know the content of its layers.
+    async fn config(&self, reference: &str) -> Result<Option<ImageConfig>> {
+        Ok(self.inspect(reference).await?.map(|image| image.config))
+    }
+
     /// Pulls an image from its registry, with the host's credentials, retrying what is transient. An
     /// image for another platform is refused.
     async fn pull(

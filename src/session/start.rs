@@ -154,8 +154,8 @@ async fn repository(
     session: &dyn SandboxSession,
     image: &str,
 ) -> Result<Option<Repository>, StartError> {
-    let image = engine.inspect(image).await?;
-    let directory = image.map(|image| image.config.working_dir).unwrap_or_default();
+    let config = engine.config(image).await?;
+    let directory = config.map(|config| config.working_dir).unwrap_or_default();
     if directory.is_empty() {
         return Ok(None);
     }

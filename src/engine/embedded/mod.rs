@@ -43,9 +43,10 @@ use crate::run_id::RunId;
 
 use super::reference::Reference;
 use super::{
-    AttachRequest, Attached, BuildRequest, Builder, EngineInfo, Image, ImageConfig, Images,
-    LayerConsumer, LayerRequest, LayerStorage, ListedImage, LogSink, Pruned, PushSummary, Removed,
-    Result, Runner, SandboxEnd, SandboxRequest, SandboxSession, SessionRequest, SharedNetwork,
+    AttachRequest, Attached, BuildRequest, Builder, EngineError, EngineInfo, Image, ImageConfig,
+    Images, LayerConsumer, LayerRequest, LayerStorage, ListedImage, LogSink, Pruned, PushSummary,
+    Removed, Result, Runner, SandboxEnd, SandboxRequest, SandboxSession, SessionRequest,
+    SharedNetwork,
 };
 use checkpoints::Checkpoints;
 use helper_client::HelperClient;
@@ -186,6 +187,15 @@ impl Images for EmbeddedEngine {
     async fn inspect(&self, reference: &str) -> Result<Option<Image>> {
         let _operation = self.begin()?;
         self.inspect_image(reference)
+    }
+
+    async fn config(&self, reference: &str) -> Result<Option<ImageConfig>> {
+        let _operation = self.begin()?;
+        match self.origin(reference) {
+            Ok(origin) => Ok(Some(origin.stored.config.clone())),
+            Err(EngineError::NoSuchImage { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn pull(

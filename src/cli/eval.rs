@@ -3,8 +3,9 @@
 use anyhow::anyhow;
 use clap::Args;
 
+use crate::event::Reporter;
 use crate::forge::run_directory::run_error;
-use crate::forge::{self, Ended, Evaluation, LoadOptions, RunOptions};
+use crate::forge::{self, Ended, Evaluation, Forge, LoadOptions, RunOptions};
 use crate::plan::check::Purpose;
 use crate::report::harness;
 
@@ -155,6 +156,17 @@ impl Wanted<'_> {
         global: &Global,
         options: &RunOptions,
     ) -> Result<Evaluation, Error> {
+        let reporter = || self.exec.reporter(global);
+        self.evaluate_on(&open::forge(global)?, options, reporter).await
+    }
+
+    /// Evaluates it on a forge that was opened otherwise. `reporter` is called where something is run.
+    pub(super) async fn evaluate_on(
+        &self,
+        forge: &Forge,
+        options: &RunOptions,
+        reporter: impl FnOnce() -> Result<Box<dyn Reporter>, Error>,
+    ) -> Result<Evaluation, Error> {
         let load = LoadOptions {
             predictions: self.predictions.to_vec(),
             skip_empty: true,
@@ -162,7 +174,6 @@ impl Wanted<'_> {
             evaluate: Some(self.run.options()),
             ..self.exec.load_options(self.chosen, self.sources)
         };
-        let reporter = || self.exec.reporter(global);
-        open::forge(global)?.evaluate(&load, options, reporter).await
+        forge.evaluate(&load, options, reporter).await
     }
 }

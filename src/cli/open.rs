@@ -117,7 +117,8 @@ impl Global {
             Notice::Warning => render::warn(text),
             Notice::Advice if !quiet => render::warn(text),
             Notice::Remark if !quiet => errln!("{text}"),
-            Notice::Advice | Notice::Remark => {}
+            // What is waited for has a line of its own.
+            Notice::Advice | Notice::Remark | Notice::Waiting => {}
         };
         let notices = Notices::new(told).waiting(progress::waiting());
         notices.log_to(Arc::new(LogLines::new(!quiet)))

@@ -16,6 +16,8 @@ pub enum Notice {
     Advice,
     /// What is done, and how.
     Remark,
+    /// Something begins that takes its time, such as `reading the dataset lite`.
+    Waiting,
 }
 
 /// What takes notices.
@@ -66,6 +68,8 @@ impl Notices {
 
     /// Shows what is waited for until the value is dropped.
     pub(crate) fn wait(&self, what: impl Into<String>) -> Wait {
+        let what = what.into();
+        (self.told)(Notice::Waiting, &what);
         Wait::begin(self.waiting, what)
     }
 

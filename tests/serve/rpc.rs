@@ -571,6 +571,19 @@ fn checkpoints_fork_and_reset() {
     assert_eq!(client.kind("session.fork", json!({ "session": session, "n": 0 })), "invalid");
 }
 
+#[test]
+fn a_server_that_cannot_serve_says_why_and_what_to_do() {
+    let state = tempfile::tempdir().unwrap();
+    let mut command = imgforge_on("docker", state.path(), &["serve", "--stdio"]);
+    command.env("DOCKER_HOST", "unix:///nowhere").stderr(Stdio::null());
+    let mut server = PipeServer::of(command);
+    let said = server.client.next();
+    assert_eq!((&said["id"], &said["error"]["data"]["kind"]), (&Value::Null, &json!("infra")));
+    assert!(said["error"]["message"].as_str().unwrap().contains("unix:///nowhere"), "{said}");
+    assert!(said["error"]["data"]["hint"].as_str().unwrap().contains("DOCKER_HOST"), "{said}");
+    assert_eq!(server.child.wait().unwrap().code(), Some(3));
+}
+
 const INSTANCE: &str = "imgforge__abacus-1";
 
 /// The instance's own patch.
@@ -667,21 +680,95 @@ fn a_patch_has_the_bytes_and_its_grade_is_that_of_an_evaluation() {
 
 #[test]
 #[ignore = "needs a base image"]
+fn what_goes_on_is_told_before_the_answer_where_it_is_asked_for() {
+    let mut server = PipeServer::with_instances();
+    let client = &mut server.client;
+    let instance = json!({ "dataset": "demo", "instance_id": INSTANCE });
+    let grade = |events: Value| {
+        // One that was not run before.
+        let line = rand::random::<u64>();
+        let patch = format!(
+            "diff --git a/n b/n\nnew file mode 100644\n--- /dev/null\n+++ b/n\n@@ -0,0 +1 @@\n+{line}\n"
+        );
+        json!({ "instance": instance, "patch": STANDARD.encode(patch), "events": events })
+    };
+    client.ok("instance.grade", grade(Value::Null));
+    client.ok("session.start", json!({ "instance": instance }));
+    assert!(client.notifications.is_empty(), "{:?}", client.notifications);
+
+    let graded = client.ok("instance.grade", grade(json!("mine")));
+    assert_eq!((&graded["verdict"], &graded["hint"]), (&json!("unresolved"), &Value::Null));
+    let told = std::mem::take(&mut client.notifications);
+    let mut kinds = Vec::new();
+    for one in &told {
+        assert_eq!((&one["method"], &one["params"]["events"]), (&json!("event"), &json!("mine")));
+        kinds.push(one["params"]["event"]["event"].as_str().unwrap());
+    }
+    let at = |kind: &str| {
+        let found = kinds.iter().position(|own| *own == kind);
+        found.unwrap_or_else(|| panic!("there is no {kind} in {kinds:?}"))
+    };
+    assert!(at("notice") < at("run_started"), "{kinds:?}");
+    assert!(at("run_started") < at("node_started"), "{kinds:?}");
+    assert!(at("node_step") < at("node_finished"), "{kinds:?}");
+    assert_eq!(kinds.last(), Some(&"run_finished"));
+
+    let nobody = json!({ "dataset": "demo", "instance_id": "nobody" });
+    let start = json!({ "instance": nobody, "events": "other" });
+    assert_eq!(client.kind("session.start", start), "no_such_instance");
+    let told = std::mem::take(&mut client.notifications);
+    let notice = told.first().map(|one| &one["params"]["event"]);
+    assert!(notice.is_some_and(|notice| notice["weight"] == "waiting"), "{told:?}");
+    assert_eq!(client.kind("session.start", json!({ "image": "a", "events": 3 })), "invalid");
+}
+
+#[test]
+#[ignore = "needs a base image"]
+fn an_image_that_cannot_be_made_is_an_error_with_the_reason_and_the_hint() {
+    let directory = tempfile::tempdir().unwrap();
+    let rows = include_str!("../../demo/test.jsonl").lines();
+    let mut row: Value = rows
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .find(|row| row["instance_id"] == INSTANCE)
+        .unwrap();
+    // No repository has this commit, and there is none where it is looked for.
+    row["base_commit"] = json!("0123456789012345678901234567890123456789");
+    let dataset = directory.path().join("rows.jsonl");
+    std::fs::write(&dataset, format!("{row}\n")).unwrap();
+    let mirror = format!("{}/{{name}}", directory.path().display());
+    needs::base();
+    let mut command = imgforge(&needs::state(), &["serve", "--stdio"]);
+    command.env("IMGFORGE_GIT_MIRROR", mirror).env("IMGFORGE_ATTEMPTS", "1");
+    command.current_dir(directory.path());
+    let mut server = PipeServer::of(command);
+    let client = &mut server.client;
+    client.ok("hello", json!({ "protocol": 1 }));
+    let instance = json!({ "dataset": dataset, "instance_id": INSTANCE });
+    let error = client.call("session.start", json!({ "instance": instance })).unwrap_err();
+    let (message, hint) = (&error["message"], &error["data"]["hint"]);
+    let (message, hint) = (message.as_str().unwrap(), hint.as_str().unwrap());
+    assert_eq!(error["data"]["kind"], "infra", "{error}");
+    assert!(message.starts_with("cannot build `checkout:imgforge/abacus@"), "{error}");
+    assert!(message.contains("0123456789"), "{error}");
+    assert!(hint.contains("--git-mirror") && hint.contains("build_image.log"), "{error}");
+}
+
+#[test]
+#[ignore = "needs a base image"]
 fn the_end_of_the_input_ends_all_sessions() {
     let mut server = PipeServer::start();
     let client = &mut server.client;
     let session = client.session();
     client.session();
-    let running = client.send("session.exec", json!({ "session": session, "shell": "sleep 600" }));
+    // Marked, so that this machine's processes tell whether the one of the session lives.
+    let mark = format!("sleep {}.25", std::process::id());
+    let running = client.send("session.exec", json!({ "session": session, "shell": mark }));
     let until = Instant::now() + PATIENCE;
-    while client.ok("session.processes", json!({ "session": session }))["processes"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .all(|one| !one["command"].as_str().unwrap().contains("sleep 600"))
-    {
+    while !is_alive(&mark) {
         assert!(Instant::now() < until, "it starts");
+        std::thread::sleep(Duration::from_millis(10));
     }
+    client.ok("session.processes", json!({ "session": session }));
     assert!(!client.answers.contains_key(&running));
     // One that is being started at this moment ends as well.
     client.send("session.start", json!({ "image": needs::BASE }));
@@ -690,6 +777,14 @@ fn the_end_of_the_input_ends_all_sessions() {
     assert!(is_success && took < Duration::from_secs(15), "{took:?}");
     let children = std::fs::read_to_string(format!("/proc/{number}/task/{number}/children"));
     assert!(children.is_err(), "the process is gone");
+    assert!(!is_alive(&mark), "what ran in a session is gone with the server");
+}
+
+/// Tells whether a process of this machine, in a container or not, has a command that begins so.
+fn is_alive(command: &str) -> bool {
+    let found = Command::new("pgrep").args(["-f", &format!("^{command}")]).output().unwrap();
+    assert!(matches!(found.status.code(), Some(0 | 1)), "{found:?}");
+    !found.stdout.is_empty()
 }
 
 #[test]
@@ -697,22 +792,15 @@ fn the_end_of_the_input_ends_all_sessions() {
 fn a_server_that_is_killed_leaves_no_process() {
     let mut server = PipeServer::start();
     let session = server.client.session();
-    let mark = format!("{}.5", std::process::id());
-    server
-        .client
-        .send("session.exec", json!({ "session": session, "shell": format!("sleep {mark}") }));
-    let alive = || {
-        let output =
-            Command::new("pgrep").args(["-f", &format!("^sleep {mark}")]).output().unwrap();
-        !output.stdout.is_empty()
-    };
+    let mark = format!("sleep {}.5", std::process::id());
+    server.client.send("session.exec", json!({ "session": session, "shell": mark }));
     let until = Instant::now() + PATIENCE;
-    while !alive() {
+    while !is_alive(&mark) {
         assert!(Instant::now() < until, "it starts");
         std::thread::sleep(Duration::from_millis(10));
     }
     server.child.kill().unwrap();
-    while alive() {
+    while is_alive(&mark) {
         assert!(Instant::now() < until, "it ends");
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -1,6 +1,7 @@
 //! `imgforge serve`: sessions for programs that speak another protocol.
 
 mod docker;
+mod events;
 mod process;
 mod rpc;
 mod swerex;

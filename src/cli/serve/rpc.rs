@@ -13,20 +13,20 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
-use crate::cli::out::errln;
-use crate::forge::{ErrorKind, Evaluation};
+use crate::cli::out::{errln, outln};
+use crate::forge::{Checkout, ErrorKind, Evaluation, Forge};
 use crate::report::InstanceResult;
 use crate::serve::rpc::{
-    Fault, GradeOrder, Graded, ImageOfInstance, Instances, Kind, Server, Settings,
+    EventSink, Fault, GradeOrder, Graded, ImageOfInstance, Instances, Kind, Server, Settings,
 };
 use crate::serve::{Address, Listening, SocketError};
 use crate::session::checkpoints::CheckpointDirectory;
 use crate::session::order::InstanceName;
 
-use super::super::checkout::image_of;
 use super::super::eval::{EvalArgs, Wanted};
 use super::super::interrupt::unless_interrupted;
-use super::super::{Cli, Command, CommandResult, Error, Exit, Failure, Global, help, open};
+use super::super::{Chosen, Cli, Command, CommandResult, Error, Exit, Global, help, open};
+use super::events::Telling;
 use super::process::{after, ended, watched};
 use super::{ServeArgs, docker};
 
@@ -48,9 +48,19 @@ pub(super) async fn run(global: &Global, args: ServeArgs) -> CommandResult {
     }
     let parent = args.with_pid.map(watched).transpose()?;
     let options = global.forge_options();
-    let scratch = options.open_store()?.scratch_dir().map_err(Error::environment)?;
-    let engine = options.connect().await.map_err(open::engine_failure)?;
-    let info = engine.info().await.map_err(open::engine_failure)?;
+    let opened = async {
+        let scratch = options.open_store()?.scratch_dir().map_err(Error::environment)?;
+        let engine = options.connect().await.map_err(open::engine_failure)?;
+        let info = engine.info().await.map_err(open::engine_failure)?;
+        Ok::<_, Error>((scratch, engine, info))
+    };
+    let opened = opened.await.inspect_err(|error| {
+        // A client on the pipe would see its end alone.
+        if args.stdio {
+            outln!("{}", fault(error, Kind::Refused).line());
+        }
+    });
+    let (scratch, engine, info) = opened?;
     let server = Server::new(Settings {
         engine,
         kind: info.kind,
@@ -118,17 +128,28 @@ struct Datasets {
 
 #[async_trait]
 impl Instances for Datasets {
-    async fn image(&self, instance: &InstanceName) -> Result<ImageOfInstance, Fault> {
+    async fn image(
+        &self,
+        instance: &InstanceName,
+        events: &EventSink,
+    ) -> Result<ImageOfInstance, Fault> {
         let InstanceName { dataset, split, instance_id } = instance;
         let words = ["-d", dataset, "--split", split, "-i", instance_id, "-p", "gold"];
         let EvalArgs { sources, exec, .. } = parse(&words)?;
-        let found = image_of(&self.quiet(None), &exec, &sources, instance).await;
-        let (image, lease) =
-            found.map_err(|Failure { error, .. }| fault(&error, Kind::NoSuchInstance))?;
-        Ok(ImageOfInstance { image, kept: Box::new(lease) })
+        let (global, telling) = (self.quiet(None), Telling::new(events));
+        let unknown = |error: Error| fault(&error, Kind::NoSuchInstance);
+        let forge = Forge::open(telling.forge(global.forge_options())).map_err(unknown)?;
+        let load = exec.load_options(&Chosen::one(dataset, split, Some(instance_id)), &sources);
+        let build = || Ok((telling.build(exec.options(&global)?), telling.reporter()));
+        match forge.checkout(&load, build).await.map_err(unknown)? {
+            Checkout::Ready { image, lease } => {
+                Ok(ImageOfInstance { image, kept: Box::new(lease) })
+            }
+            Checkout::Failed(_) => Err(telling.failure(instance_id)),
+        }
     }
 
-    async fn grade(&self, order: &GradeOrder) -> Result<Graded, Fault> {
+    async fn grade(&self, order: &GradeOrder, events: &EventSink) -> Result<Graded, Fault> {
         let infra = |error: std::io::Error| Fault::new(Kind::Infra, error.to_string());
         let dir = tempfile::tempdir().map_err(infra)?;
         let prediction = json!({
@@ -164,8 +185,12 @@ impl Instances for Datasets {
         // Of what follows nothing says that it is the instance which is missing.
         let chosen_instances = global.forge_options().choose(&chosen.selection()).await;
         chosen_instances.map_err(|error| fault(&error, Kind::NoSuchInstance))?;
-        let options = wanted.options(&global, &run_id).map_err(refused)?;
-        let evaluation: Evaluation = wanted.evaluate(&global, &options).await.map_err(refused)?;
+        let telling = Telling::new(events);
+        let mut options = wanted.options(&global, &run_id).map_err(refused)?;
+        options.build = telling.build(options.build);
+        let forge = Forge::open(telling.forge(global.forge_options())).map_err(refused)?;
+        let evaluated = wanted.evaluate_on(&forge, &options, || Ok(telling.reporter())).await;
+        let evaluation: Evaluation = evaluated.map_err(refused)?;
         match evaluation.report.results.first() {
             Some(result) => Ok(graded(result, dir.path())),
             None => Err(Fault::new(Kind::Infra, "the evaluation has no result")),
@@ -215,6 +240,7 @@ fn graded(result: &InstanceResult, output_dir: &Path) -> Graded {
         resolved,
         verdict: name,
         reason: result.reason.clone(),
+        hint: verdict.advice().map(str::to_owned),
         tests: json!(result.tests),
         cached: result.cached,
         seconds: result.test_seconds,

@@ -30,7 +30,8 @@ const WAITING: usize = 64;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// What a client can do with this server.
-const FEATURES: [&str; 7] = ["exec", "shell", "file", "patch", "checkpoint", "network", "grade"];
+const FEATURES: [&str; 8] =
+    ["exec", "shell", "file", "patch", "checkpoint", "network", "grade", "events"];
 
 /// Every method.
 const METHODS: [&str; 38] = [
@@ -284,11 +285,12 @@ impl Connection {
                 let params = read::<params::GradeSession>(params)?;
                 let served = find(&params.session)?;
                 let instances = sessions.instances.clone();
-                Turn::Of(served.clone(), patches::grade(served, instances, params).boxed())
+                Turn::Of(served.clone(), patches::grade(served, instances, params, lines).boxed())
             }
             "instance.grade" => {
                 let params = read::<params::GradePatch>(params)?;
-                Turn::Now(patches::grade_patch(sessions.instances.clone(), params).boxed())
+                let instances = sessions.instances.clone();
+                Turn::Now(patches::grade_patch(instances, params, lines).boxed())
             }
             "session.checkpoint" => {
                 let params = read::<params::CheckpointOf>(params)?;

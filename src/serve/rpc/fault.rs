@@ -106,6 +106,11 @@ impl Fault {
         Fault { message: format!("{method}: {}", self.message), ..self }
     }
 
+    /// Returns the line that tells it where there is no request for it to answer.
+    pub fn line(&self) -> String {
+        json!({ "jsonrpc": "2.0", "id": null, "error": self.document() }).to_string()
+    }
+
     fn with(self, name: &'static str, value: Value) -> Fault {
         Fault { more: Some(Box::new((name, value))), ..self }
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::session::order::InstanceName;
 
+use super::events::EventSink;
 use super::fault::Fault;
 
 /// The image that work on an instance begins in. It is there as long as this lives.
@@ -41,6 +42,8 @@ pub struct Graded {
     pub verdict: String,
     /// Why there is no better one.
     pub reason: Option<String>,
+    /// What a person can do about it.
+    pub hint: Option<String>,
     /// The results of the tests as the harness's report has them; nothing where none were read.
     pub tests: serde_json::Value,
     /// Whether an earlier run of the same inputs was graded.
@@ -55,8 +58,13 @@ pub struct Graded {
 #[async_trait]
 pub trait Instances: Send + Sync {
     /// Finds the image that work on an instance begins in, and builds it where it is missing.
-    async fn image(&self, instance: &InstanceName) -> Result<ImageOfInstance, Fault>;
+    /// `events` is told what goes on.
+    async fn image(
+        &self,
+        instance: &InstanceName,
+        events: &EventSink,
+    ) -> Result<ImageOfInstance, Fault>;
 
-    /// Grades a patch, in a fresh container.
-    async fn grade(&self, order: &GradeOrder) -> Result<Graded, Fault>;
+    /// Grades a patch, in a fresh container. `events` is told what goes on.
+    async fn grade(&self, order: &GradeOrder, events: &EventSink) -> Result<Graded, Fault>;
 }

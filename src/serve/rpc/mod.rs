@@ -9,6 +9,7 @@ mod checkpoints;
 mod client;
 mod commands;
 mod connection;
+mod events;
 mod fault;
 mod files;
 mod instances;
@@ -24,6 +25,7 @@ mod shells;
 mod start;
 mod under_way;
 
+pub use events::EventSink;
 pub use fault::{Fault, Kind};
 pub use instances::{GradeOrder, Graded, ImageOfInstance, Instances};
 pub use server::Server;

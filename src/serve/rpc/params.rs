@@ -125,6 +125,7 @@ pub(super) struct Start {
     pub idle: Option<Seconds>,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    pub events: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -345,6 +346,7 @@ pub(super) struct GradeSession {
     pub timeout: Option<u64>,
     #[serde(default)]
     pub strict: bool,
+    pub events: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -356,6 +358,7 @@ pub(super) struct GradePatch {
     pub timeout: Option<u64>,
     #[serde(default)]
     pub strict: bool,
+    pub events: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

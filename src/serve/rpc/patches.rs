@@ -7,9 +7,10 @@ use serde_json::json;
 use crate::session::git::{self, PatchOptions};
 use crate::session::order::InstanceName;
 
+use super::events;
 use super::fault::{Fault, Kind};
 use super::instances::{GradeOrder, Instances};
-use super::lines::Answer;
+use super::lines::{Answer, Lines};
 use super::params::{Apply, Base64, GradePatch, GradeSession, Patch};
 use super::served::Served;
 
@@ -68,6 +69,7 @@ pub(super) async fn grade(
     served: Arc<Served>,
     instances: Arc<dyn Instances>,
     params: GradeSession,
+    lines: Lines,
 ) -> Answer {
     let Some(instance) = served.order.instance.clone() else {
         let message = "the session was started from an image, and is of no instance";
@@ -88,11 +90,16 @@ pub(super) async fn grade(
         timeout: params.timeout,
         strict: params.strict,
     };
-    Ok(json!(instances.grade(&order).await?))
+    let work = async |events| instances.grade(&order, &events).await;
+    Ok(json!(events::told(&lines, params.events, work).await?))
 }
 
 /// Grades a patch.
-pub(super) async fn grade_patch(instances: Arc<dyn Instances>, params: GradePatch) -> Answer {
+pub(super) async fn grade_patch(
+    instances: Arc<dyn Instances>,
+    params: GradePatch,
+    lines: Lines,
+) -> Answer {
     let order = GradeOrder {
         instance: InstanceName::from(params.instance),
         patch: text(params.patch.0)?,
@@ -100,5 +107,6 @@ pub(super) async fn grade_patch(instances: Arc<dyn Instances>, params: GradePatc
         timeout: params.timeout,
         strict: params.strict,
     };
-    Ok(json!(instances.grade(&order).await?))
+    let work = async |events| instances.grade(&order, &events).await;
+    Ok(json!(events::told(&lines, params.events, work).await?))
 }

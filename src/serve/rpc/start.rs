@@ -13,6 +13,7 @@ use crate::session::order::{InstanceName, SessionOrder};
 use crate::session::{self, Started};
 
 use super::client::Client;
+use super::events::{self, EventSink};
 use super::fault::{Fault, Kind};
 use super::lines::Answer;
 use super::locked::locked;
@@ -57,14 +58,20 @@ impl Said {
 }
 
 /// Runs `session.start`.
-pub(super) async fn start(client: Client, params: params::Start) -> Answer {
-    let startup = startup(&client, params).await?;
+pub(super) async fn start(client: Client, mut params: params::Start) -> Answer {
+    let heard = params.events.take();
+    let work = async |events: EventSink| startup(&client, params, &events).await;
+    let startup = events::told(&client.lines, heard, work).await?;
     let (_, document) = client.start(startup).await?;
     Ok(document)
 }
 
 /// Finds what a session is started from, and writes down how.
-async fn startup(client: &Client, params: params::Start) -> Result<Startup, Fault> {
+async fn startup(
+    client: &Client,
+    params: params::Start,
+    events: &EventSink,
+) -> Result<Startup, Fault> {
     let sessions = &client.sessions;
     if !params.allow.is_empty() && !matches!(params.network, None | Some(Network::Proxy)) {
         return Err(Fault::bad_params("`allow` is for the network `proxy`"));
@@ -83,7 +90,7 @@ async fn startup(client: &Client, params: params::Start) -> Result<Startup, Faul
             (Some(image), None, None) => (image, None, None, None),
             (None, Some(instance), None) => {
                 let instance = InstanceName::from(instance);
-                let found = sessions.instances.image(&instance).await?;
+                let found = sessions.instances.image(&instance, events).await?;
                 (found.image, Some(instance), None, Some(found.kept))
             }
             (None, None, Some(id)) => {

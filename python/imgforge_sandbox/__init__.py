@@ -8,6 +8,8 @@ with Client() as client, client.start(image="debian:12") as session:
 
 from __future__ import annotations
 
+import logging
+
 from ._binary import find_binary
 from ._errors import (
     BinaryNotFound,
@@ -32,6 +34,7 @@ from ._errors import (
     Unsupported,
     VersionMismatch,
 )
+from ._progress import Progress, log_progress
 from ._version import __version__
 from .client import Client, connect
 from .process import Process
@@ -51,6 +54,9 @@ from .results import (
 )
 from .session import Session
 from .shell import Shell
+
+# A library says nothing unless its user has asked for it.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
     "Access",
@@ -79,6 +85,7 @@ __all__ = [
     "NotFound",
     "Port",
     "Process",
+    "Progress",
     "ProtocolError",
     "Refused",
     "Session",
@@ -93,4 +100,5 @@ __all__ = [
     "__version__",
     "connect",
     "find_binary",
+    "log_progress",
 ]

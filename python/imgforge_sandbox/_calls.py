@@ -84,6 +84,14 @@ class StartOptions:
     idle: Optional[float] = None
     labels: Optional[Mapping[str, str]] = None
 
+    def name(self) -> str:
+        """Returns what people call what it is started from."""
+        if self.instance is not None:
+            return as_instance(self.instance).instance_id
+        if self.checkpoint is not None:
+            return f"checkpoint {checkpoint_id(self.checkpoint)}"
+        return self.image or "a session"
+
     def params(self) -> dict[str, Any]:
         """Returns the parameters of `session.start`."""
         return given(
@@ -417,6 +425,7 @@ def grade(
             resolved=fields.bool_or_none("resolved"),
             verdict=fields.text("verdict"),
             reason=fields.text_or_none("reason"),
+            hint=fields.text_or_none("hint"),
             tests=fields.raw.get("tests"),
             log=next((fields.bytes(name) for name in ("output", "log") if name in fields.raw), b""),
             seconds=fields.number_or_none("seconds"),

@@ -26,9 +26,11 @@ from ._errors import (
     InvalidRequest,
     LimitExceeded,
     ProtocolError,
+    Refused,
     VersionMismatch,
     of_answer,
 )
+from ._progress import ProgressOption
 from ._transport import Transport
 from ._version import __version__
 
@@ -62,8 +64,14 @@ class Call(Generic[T]):
 class Connection:
     """A connection whose server has answered `hello`."""
 
-    def __init__(self, open_transport: Callable[[], Transport]) -> None:
-        """Connects. Raises `BinaryNotFound`, `VersionMismatch`, `ConnectionLost`, `InfraError`."""
+    def __init__(
+        self, open_transport: Callable[[], Transport], progress: ProgressOption = False
+    ) -> None:
+        """Connects. Raises `BinaryNotFound`, `VersionMismatch`, `ConnectionLost`, `InfraError`.
+
+        `progress` says what is shown of requests that take their time.
+        """
+        self.progress = progress
         self._pid = os.getpid()
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
@@ -116,7 +124,7 @@ class Connection:
             self._outgoing.put(_encoded(next(self._ids), method, params))
 
     def subscribe(self, key: tuple[str, str, str], handler: Handler) -> None:
-        """Lets `handler` have notifications: method, session, and name of command or transfer.
+        """Lets `handler` have notifications: method, session, and a name.
 
         It runs in the thread that reads: it must be quick and must not call.
         """
@@ -255,7 +263,8 @@ class Connection:
     def _notified(self, method: Any, params: Any) -> None:
         if not isinstance(params, dict):
             return
-        name = params.get("exec") or params.get("shell") or params.get("transfer")
+        names = ("exec", "shell", "transfer", "events")
+        name = next((params[one] for one in names if params.get(one)), None)
         with self._lock:
             handler = self._handlers.get((str(method), str(params.get("session")), str(name)))
         if handler is not None:
@@ -270,7 +279,10 @@ class Connection:
 
         def lost() -> ImgforgeError:
             if broken is not None:
-                return ProtocolError(broken.message, hint=broken.hint, data=broken.data)
+                # A server that cannot serve says why; else it sent what is no answer.
+                says_why = isinstance(broken, (InfraError, Refused))
+                kind = type(broken) if says_why else ProtocolError
+                return kind(broken.message, hint=broken.hint, data=broken.data)
             if self._closing:
                 return ConnectionLost("the client was closed", stderr=said)
             last = "\n".join(said.splitlines()[-10:])

@@ -180,10 +180,12 @@ class NoVerdict(ImgforgeError):
 
     grade: Grade
 
-    def __init__(self, message: str, *, grade: Optional[Grade] = None) -> None:
+    def __init__(
+        self, message: str, *, grade: Optional[Grade] = None, hint: Optional[str] = None
+    ) -> None:
         if grade is not None:
             self.grade = grade
-        super().__init__(message)
+        super().__init__(message, hint=hint)
 
 
 class CommandFailed(ImgforgeError):

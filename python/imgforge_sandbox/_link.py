@@ -11,6 +11,7 @@ from . import _lifetime
 from ._binary import VARIABLE, find_binary
 from ._connection import Connection
 from ._errors import ConnectionLost, InvalidRequest
+from ._progress import ProgressOption
 from ._transport import ProcessTransport, SocketTransport, Transport
 
 StrPath = Union[str, "os.PathLike[str]"]
@@ -61,8 +62,9 @@ class Connect:
 class Link:
     """Has the connection. A child that was forked gets one of its own."""
 
-    def __init__(self, opener: Union[Spawn, Connect]) -> None:
+    def __init__(self, opener: Union[Spawn, Connect], progress: ProgressOption = True) -> None:
         self._opener = opener
+        self._progress = progress
         self._lock = threading.Lock()
         self._connection: Optional[Connection] = None
         self._closed = False
@@ -77,7 +79,7 @@ class Link:
             if self._closed:
                 raise ConnectionLost("the client was closed", hint="make a new client")
             if self._connection is None:
-                self._connection = Connection(self._opener)
+                self._connection = Connection(self._opener, self._progress)
             return self._connection
 
     def close(self) -> None:

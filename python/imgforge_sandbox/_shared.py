@@ -10,6 +10,7 @@ from typing import Any, Optional
 from . import _lifetime
 from ._errors import InvalidRequest, NoSuchPath
 from ._link import StrPath
+from ._progress import log_progress
 from .aio import AsyncClient, AsyncSession
 from .client import Client
 from .results import Instance
@@ -29,7 +30,8 @@ class _Shared:
     def get(self) -> tuple[Client, AsyncClient]:
         with self._lock:
             if self._clients is None or not self._clients[0].link.get().is_open:
-                client = Client()
+                # A framework has a screen of its own.
+                client = Client(progress=log_progress)
                 # They live as long as each other: the end of one is the end of the link.
                 self._clients = client, AsyncClient.on_link(client.link)
             return self._clients

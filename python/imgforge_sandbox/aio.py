@@ -29,6 +29,9 @@ from ._connection import Call, Connection, T
 from ._errors import ConnectionLost, NoSuchSession, NotFound, SessionEnded
 from ._execute import INLINE_INPUT, OnOutput, Running, piece
 from ._link import Connect, Link, Spawn, StrPath
+from ._progress import ProgressOption
+from ._task import AsyncTask
+from ._task import result_of as _result
 from .client import Client, stop_unused
 from .results import (
     Access,
@@ -42,17 +45,10 @@ from .results import (
     ShellResult,
     StartInfo,
     Stat,
+    as_instance,
 )
 from .session import Session, raise_unless_ok
 from .shell import Shell
-
-
-async def _result(future: Future[Any]) -> Any:
-    """Waits for a future of the connection. A task that is cancelled leaves it alone."""
-    waiting = asyncio.wrap_future(future)
-    # It may fail after nobody waits for it any more.
-    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return await asyncio.shield(waiting)
 
 
 class _Taker:
@@ -466,22 +462,25 @@ class AsyncSession:
     ) -> Grade:
         """Does as `Session.grade`."""
         call = _calls.grade(session=self.id, model=model, timeout=timeout, strict=strict)
-        return await self._call(call)
+        return await self._shown(call, f"grading {self._session.name}")
 
     # Checkpoints
 
     async def checkpoint(self, *, move: bool = False) -> Checkpoint:
         """Does as `Session.checkpoint`."""
-        return await self._call(_calls.checkpoint(self.id, move))
+        return await self._shown(
+            _calls.checkpoint(self.id, move), f"checkpoint of {self._session.name}"
+        )
 
     async def fork(self, n: int = 1) -> List[AsyncSession]:
         """Does as `Session.fork`."""
-        infos = await self._call(_calls.fork(n, session=self.id))
+        call = _calls.fork(n, session=self.id)
+        infos = await self._shown(call, f"forking {self._session.name}")
         return [self._sibling(info) for info in infos]
 
     async def reset(self, to: Union[str, Checkpoint, None] = None) -> None:
         """Does as `Session.reset`."""
-        await self._call(_calls.reset(self.id, to))
+        await self._shown(_calls.reset(self.id, to), f"resetting {self._session.name}")
 
     # The session
 
@@ -543,6 +542,9 @@ class AsyncSession:
     async def _call(self, call: Call[T]) -> T:
         return call.read(await _result(self._connection.submit(call.method, call.params)))
 
+    async def _shown(self, call: Call[T], name: str) -> T:
+        return await AsyncTask(self._connection, call, name).outcome()
+
     async def _in_thread(self, work: Callable[[threading.Event], T]) -> T:
         """Runs a transfer in a thread. If the task is cancelled, it ends at its next piece."""
         cancelled = threading.Event()
@@ -570,9 +572,11 @@ class AsyncClient:
         state_dir: Optional[StrPath] = None,
         options: Sequence[str] = (),
         env: Optional[Mapping[str, str]] = None,
+        progress: ProgressOption = True,
     ) -> None:
-        """Takes what `Client` takes. Nothing is started yet."""
-        self._client = Client.on_link(Link(Spawn(binary, engine, state_dir, options, env)))
+        """Takes what `Client` takes. Nothing is started yet. `progress` is in the event loop."""
+        spawn = Spawn(binary, engine, state_dir, options, env)
+        self._client = Client.on_link(Link(spawn, progress))
 
     @classmethod
     def on_link(cls, link: Link) -> AsyncClient:
@@ -629,21 +633,21 @@ class AsyncClient:
             idle=idle,
             labels=labels,
         )
-        call = _calls.start(options)
         connection = await self._connected()
-        future = connection.submit(call.method, call.params)
+        task = AsyncTask(connection, _calls.start(options), f"starting {options.name()}")
         try:
-            info = call.read(await _result(future))
-        except asyncio.CancelledError:
-            stop_unused(connection, future)
+            info = await task.outcome()
+        except BaseException:
+            stop_unused(connection, task.future)
             raise
         return self._session(connection, info)
 
     async def fork(self, checkpoint: Union[str, Checkpoint], n: int = 1) -> List[AsyncSession]:
         """Does as `Client.fork`."""
         connection = await self._connected()
-        call = _calls.fork(n, checkpoint=_calls.checkpoint_id(checkpoint))
-        infos = call.read(await _result(connection.submit(call.method, call.params)))
+        id = _calls.checkpoint_id(checkpoint)
+        call = _calls.fork(n, checkpoint=id)
+        infos = await AsyncTask(connection, call, f"forking {id}").outcome()
         return [self._session(connection, info) for info in infos]
 
     async def session(self, id: str) -> AsyncSession:
@@ -670,7 +674,8 @@ class AsyncClient:
         call = _calls.grade(
             instance=instance, patch=patch, model=model, timeout=timeout, strict=strict
         )
-        return await self._call(call)
+        name = f"grading {as_instance(instance).instance_id}"
+        return await AsyncTask(await self._connected(), call, name).outcome()
 
     async def checkpoints(self) -> List[Any]:
         """Does as `Client.checkpoints`."""
@@ -710,6 +715,6 @@ class AsyncClient:
         return call.read(await _result(connection.submit(call.method, call.params)))
 
 
-async def connect(url: str) -> AsyncClient:
+async def connect(url: str, *, progress: ProgressOption = True) -> AsyncClient:
     """Does as `imgforge_sandbox.connect`."""
-    return await AsyncClient.on_link(Link(Connect(url))).connect()
+    return await AsyncClient.on_link(Link(Connect(url), progress)).connect()

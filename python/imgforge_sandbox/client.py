@@ -9,7 +9,9 @@ from typing import Any, Iterable, Mapping, Optional, Sequence, Union
 from . import _calls
 from ._connection import Call, Connection, T
 from ._link import Connect, Link, Spawn, StrPath
-from .results import Checkpoint, Grade, InstanceLike, SessionInfo
+from ._progress import ProgressOption
+from ._task import Task
+from .results import Checkpoint, Grade, InstanceLike, SessionInfo, as_instance
 from .session import Session
 
 
@@ -29,6 +31,7 @@ class Client:
         state_dir: Optional[StrPath] = None,
         options: Sequence[str] = (),
         env: Optional[Mapping[str, str]] = None,
+        progress: ProgressOption = True,
     ) -> None:
         """Starts the server.
 
@@ -37,9 +40,14 @@ class Client:
         is where images and caches are; `options` are further options of `imgforge serve`; `env` is
         beside the environment of this process.
 
+        `progress` says what is shown of starts, grades, resets, checkpoints and forks that take
+        more than a second. True: a bar where tqdm is installed and stderr is a terminal or this is
+        a notebook, else records of the logger `imgforge_sandbox`. False: nothing. A function is
+        called with each `Progress`, in the thread that waits; what it raises ends the waiting.
+
         Raises `BinaryNotFound`, `VersionMismatch`, and `ConnectionLost` where it ends at once.
         """
-        self.link = Link(Spawn(binary, engine, state_dir, options, env))
+        self.link = Link(Spawn(binary, engine, state_dir, options, env), progress)
         self.link.get()
 
     @classmethod
@@ -120,20 +128,20 @@ class Client:
             labels=labels,
         )
         connection = self._connection
-        call = _calls.start(options)
-        future = connection.submit(call.method, call.params)
+        task = Task(connection, _calls.start(options), f"starting {options.name()}")
         try:
-            info = call.read(future.result())
-        except KeyboardInterrupt:
-            stop_unused(connection, future)
+            info = task.result()
+        except BaseException:
+            stop_unused(connection, task.future)
             raise
         return Session(self, connection, info)
 
     def fork(self, checkpoint: Union[str, Checkpoint], n: int = 1) -> list[Session]:
         """Starts `n` sessions from a checkpoint, with the options of the session that it is of."""
         connection = self._connection
-        call = _calls.fork(n, checkpoint=_calls.checkpoint_id(checkpoint))
-        return [Session(self, connection, info) for info in connection.call(call)]
+        id = _calls.checkpoint_id(checkpoint)
+        task = Task(connection, _calls.fork(n, checkpoint=id), f"forking {id}")
+        return [Session(self, connection, info) for info in task.result()]
 
     def session(self, id: str) -> Session:
         """Returns a session of the server by its id, such as one that another connection started.
@@ -166,7 +174,8 @@ class Client:
         call = _calls.grade(
             instance=instance, patch=patch, model=model, timeout=timeout, strict=strict
         )
-        return self._call(call)
+        name = f"grading {as_instance(instance).instance_id}"
+        return Task(self._connection, call, name).result()
 
     def checkpoints(self) -> list[Any]:
         """Lists the checkpoints, as `imgforge session ls --checkpoints --json`."""
@@ -216,12 +225,12 @@ def stop_unused(connection: Connection, started: Future[Any]) -> None:
     started.add_done_callback(stop)
 
 
-def connect(url: str) -> Client:
+def connect(url: str, *, progress: ProgressOption = True) -> Client:
     """Connects to a server that runs: `imgforge serve --rpc unix:///PATH`.
 
-    Closing the client ends the sessions that it started; the server lives on. Raises
-    `ConnectionLost` where nobody listens, and `VersionMismatch`.
+    Closing the client ends the sessions that it started; the server lives on. `progress` is that of
+    `Client`. Raises `ConnectionLost` where nobody listens, and `VersionMismatch`.
     """
-    client = Client.on_link(Link(Connect(url)))
+    client = Client.on_link(Link(Connect(url), progress))
     client.link.get()
     return client

@@ -151,7 +151,8 @@ class Grade:
     `resolved` is None where there is no verdict. That is not False: the patch was not judged, and
     whoever needs a reward has to try again or leave the row out.
 
-    `verdict` is that of the report, `reason` says why there is no better one. `tests` is as in the
+    `verdict` is that of the report, `reason` says why there is no better one, and `hint` what to do
+    about it. `tests` is as in the
     harness's report, or None where none were read. `log` is the end of what the tests printed,
     `seconds` is how long they took. `cached` says that an earlier run of the same inputs was
     graded. `raw` is the whole answer.
@@ -165,13 +166,16 @@ class Grade:
     seconds: Optional[float] = None
     cached: bool = False
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    hint: Optional[str] = None
 
     @property
     def reward(self) -> float:
         """1.0 where it is resolved, 0.0 where it is not. Raises `NoVerdict` where nobody knows."""
         if self.resolved is None:
             why = f": {self.reason}" if self.reason else ""
-            raise NoVerdict(f"there is no verdict of the patch: {self.verdict}{why}", grade=self)
+            raise NoVerdict(
+                f"there is no verdict of the patch: {self.verdict}{why}", grade=self, hint=self.hint
+            )
         return 1.0 if self.resolved else 0.0
 
 

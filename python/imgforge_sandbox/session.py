@@ -20,6 +20,7 @@ from ._errors import (
     SessionEnded,
 )
 from ._execute import INLINE_INPUT, OnOutput, Running, piece
+from ._task import Task
 from .process import Process
 from .results import (
     Access,
@@ -340,9 +341,8 @@ class Session:
         The session has to be of an instance; it lives on. `timeout` is in seconds, for the tests.
         Where there is no verdict, `resolved` is None: that is not False.
         """
-        return self._call(
-            _calls.grade(session=self.id, model=model, timeout=timeout, strict=strict)
-        )
+        call = _calls.grade(session=self.id, model=model, timeout=timeout, strict=strict)
+        return self._shown(call, f"grading {self.name}")
 
     # Checkpoints
 
@@ -351,7 +351,7 @@ class Session:
 
         With `move` nothing is copied: what runs ends, and the session goes on from the checkpoint.
         """
-        return self._call(_calls.checkpoint(self.id, move))
+        return self._shown(_calls.checkpoint(self.id, move), f"checkpoint of {self.name}")
 
     def fork(self, n: int = 1) -> List[Session]:
         """Makes a checkpoint of now, and returns `n` sessions that start from it.
@@ -359,12 +359,12 @@ class Session:
         The checkpoint stays, as those of `checkpoint` do: `info.checkpoint` of the sessions has its
         id.
         """
-        infos = self._call(_calls.fork(n, session=self.id))
+        infos = self._shown(_calls.fork(n, session=self.id), f"forking {self.name}")
         return [Session(self.client, self._connection, info) for info in infos]
 
     def reset(self, to: Union[str, Checkpoint, None] = None) -> None:
         """Goes back to what the session was started from, or to a checkpoint. What runs ends."""
-        self._call(_calls.reset(self.id, to))
+        self._shown(_calls.reset(self.id, to), f"resetting {self.name}")
 
     # The session
 
@@ -434,12 +434,20 @@ class Session:
         stopped, self._stopped = self._stopped, True
         return not stopped
 
+    @property
+    def name(self) -> str:
+        """What people call it: its instance, or its id."""
+        return self.instance.instance_id if self.instance else f"session {self.id}"
+
     def disown(self) -> None:
         """Lets it live when the object goes away."""
         self._owned = False
 
     def _call(self, call: Call[T]) -> T:
         return self._connection.call(call)
+
+    def _shown(self, call: Call[T], name: str) -> T:
+        return Task(self._connection, call, name).result()
 
     def put_until(
         self,

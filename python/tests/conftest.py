@@ -20,10 +20,9 @@ def binary() -> str:
     """The real program. Without IMGFORGE_BIN the test is skipped; in CI it fails."""
     path = os.environ.get("IMGFORGE_BIN")
     if not path:
-        message = "IMGFORGE_BIN names no program `imgforge`"
         if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+            pytest.fail("IMGFORGE_BIN names no program `imgforge`")
+        pytest.skip("needs the program imgforge, named in IMGFORGE_BIN")
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import subprocess
 import sys
@@ -22,7 +23,7 @@ PAIRS = [
 ONLY_HERE = {
     # What both need of each other, and what only one of them can have.
     Client: {"on_link", "version", "engine", "features"},
-    Session: {"mark_stopped", "put_until", "get_until", "write_long"},
+    Session: {"name", "mark_stopped", "put_until", "get_until", "write_long"},
     Shell: {"kill_and_wait"},
     Process: set[str](),
 }
@@ -73,7 +74,7 @@ def test_importing_it_needs_only_the_standard_library() -> None:
         "print(sorted(new - set(sys.stdlib_module_names) - {'imgforge_sandbox'}))"
     )
     if sys.version_info < (3, 10):
-        pytest.skip("this Python has no list of its standard library")
+        pytest.skip("needs Python 3.10, which lists its standard library")
     run = subprocess.run(
         [sys.executable, "-S", "-c", code],
         cwd=Path(imgforge_sandbox.__file__).parent.parent,
@@ -82,6 +83,24 @@ def test_importing_it_needs_only_the_standard_library() -> None:
         check=True,
     )
     assert run.stdout.strip() == "[]"
+
+
+def test_every_test_that_is_left_out_says_what_it_needs() -> None:
+    reasons = []
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text(), str(path))):
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+                continue
+            if ast.unparse(call.func) == "pytest.skip":
+                reasons += call.args
+            if ast.unparse(call.func) == "pytest.importorskip":
+                reasons += [word.value for word in call.keywords if word.arg == "reason"]
+    assert len(reasons) > 10
+    for reason in reasons:
+        # A text with values in it begins with a text.
+        begin = reason.values[0] if isinstance(reason, ast.JoinedStr) else reason
+        assert isinstance(begin, ast.Constant), ast.unparse(reason)
+        assert str(begin.value).startswith("needs "), ast.unparse(reason)
 
 
 def test_there_are_types() -> None:

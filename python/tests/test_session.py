@@ -364,7 +364,7 @@ def test_a_session_that_is_forgotten_ends(client: Client) -> None:
 def test_too_little_memory(client: Client) -> None:
     with client.start(instance=INSTANCE, memory=64 << 20) as session:
         if session.warnings:
-            pytest.skip(f"this machine enforces no limit: {session.warnings}")
+            pytest.skip(f"needs control groups, for limits: {session.warnings}")
         result = session.exec(["python", "-c", "b = bytearray(512 << 20); print(len(b))"])
         assert result.end == "out_of_memory"
         assert not result.ok

@@ -34,7 +34,7 @@ def test_a_root_that_is_not_written_to(client: Client) -> None:
 
 def test_a_port_that_this_machine_reaches(client: Client) -> None:
     if client.engine != "embedded":
-        pytest.skip("Docker publishes no port of a session")
+        pytest.skip("needs the embedded engine: Docker publishes no port of a session")
     with client.start(instance=INSTANCE, publish=[8000]) as session:
         assert [port.port for port in session.ports] == [8000]
         session.write("/srv/hello", "from inside")
@@ -56,7 +56,7 @@ def test_a_port_that_this_machine_reaches(client: Client) -> None:
 def test_numbers_of_processes(client: Client) -> None:
     with client.start(instance=INSTANCE, pids=20) as session:
         if session.warnings:
-            pytest.skip(f"this machine enforces no limit: {session.warnings}")
+            pytest.skip(f"needs control groups, for limits: {session.warnings}")
         assert not session.exec("for i in $(seq 50); do sleep 5 & done; wait", timeout=60).ok
         assert session.exec("true").ok
 

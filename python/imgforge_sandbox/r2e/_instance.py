@@ -31,5 +31,6 @@ def grade(
     if found.verdict == "out_of_memory":
         raise OutOfMemory(log)
     if found.resolved is None:
-        raise NoVerdict(f"{instance[1]}: {found.verdict}: {found.reason}", grade=found)
+        why = f"{instance[1]}: {found.verdict}: {found.reason}"
+        raise NoVerdict(why, grade=found, hint=found.hint)
     return found.resolved, log

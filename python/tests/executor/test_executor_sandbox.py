@@ -105,7 +105,7 @@ def test_what_is_in_the_directories_counts_as_memory(
     client: Client, image: str, commit_and_path: tuple[str, str]
 ) -> None:
     if not ROOT:
-        pytest.skip("there are no control groups here")
+        pytest.skip("needs root, who has control groups")
     with executor(client, image, memory_limit="256m") as box:
         box.clone_repo(commit_and_path[1], commit_and_path[0])
         most = "x = bytearray(180 << 20)"

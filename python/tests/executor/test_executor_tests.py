@@ -512,8 +512,8 @@ def test_workers(client: Client, image: str, tmp_path: Path) -> None:
     sources = []
     for name in ("xdist", "execnet"):
         spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:
-            pytest.skip("needs pytest-xdist")
+        assert spec is not None, "needs pytest-xdist, which requirements/check.txt has"
+        assert spec.origin is not None
         sources.append(Path(spec.origin).parent)
     with executor(client, image, env={"PYTHONPATH": "/workspace/packages"}) as box:
         clone(box, tmp_path / "r", {**FILES, "test_w.py": TEST})

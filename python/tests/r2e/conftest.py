@@ -21,8 +21,9 @@ def theirs() -> r2e_gym.R2EGym:
 def client() -> Iterator[Client]:
     """A client of the program that IMGFORGE_BIN names."""
     if not os.environ.get("IMGFORGE_BIN"):
-        reason = "IMGFORGE_BIN does not name the program"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+        if os.environ.get("CI"):
+            pytest.fail("IMGFORGE_BIN names no program `imgforge`")
+        pytest.skip("needs the program imgforge, named in IMGFORGE_BIN")
     with Client(engine=os.environ.get("IMGFORGE_ENGINE", "embedded")) as client:
         yield client
 

@@ -128,7 +128,7 @@ def load() -> R2EGym:
     """Returns R2E-Gym, or skips the test where `R2E_GYM` does not name it."""
     place = os.environ.get("R2E_GYM")
     if not place:
-        pytest.skip("R2E_GYM does not name a checkout of R2E-Gym")
+        pytest.skip("needs a checkout of R2E-Gym, named in R2E_GYM")
     with warnings.catch_warnings():
         # It has warnings of its own when it is compiled.
         warnings.simplefilter("ignore")

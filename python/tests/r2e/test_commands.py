@@ -257,7 +257,7 @@ def test_a_command_and_its_fields() -> None:
 def test_exact_mode_fails_as_r2e_gym(
     write: Write, name: str, text: str, error: type[Exception]
 ) -> None:
-    pytest.importorskip("yaml", reason="exact mode reads YAML with PyYAML")
+    pytest.importorskip("yaml", reason="needs PyYAML, as exact mode does")
     with pytest.raises(error) as caught:
         ParseCommandBash(compat="exact").parse_command_file(write(name, text))
     assert type(caught.value) is error

@@ -167,7 +167,7 @@ def test_quiet_means_quiet(
 
 @pytest.mark.slow
 def test_exact_mode(client: Client, r2e_image: str, tools: list[Path]) -> None:
-    pytest.importorskip("yaml", reason="exact mode reads YAML with PyYAML")
+    pytest.importorskip("yaml", reason="needs PyYAML, as exact mode does")
     args = EnvArgs(images.r2e_row(r2e_image), "/elsewhere", "no/such:image")
     with RepoEnv(args, client=client, compat="exact") as env:
         assert (env.runtime.repo_path, env.runtime.docker_image) == ("/testbed", r2e_image)

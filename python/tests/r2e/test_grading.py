@@ -97,7 +97,7 @@ def test_tests_without_memory_are_no_reward(client: Client, r2e_image: str) -> N
     row = images.r2e_row(r2e_image)
     with DockerRuntime(row, client=client, memory=150 << 20) as runtime:
         if runtime.session.warnings:
-            pytest.skip(f"memory is not limited here: {runtime.session.warnings}")
+            pytest.skip(f"needs control groups, for limits: {runtime.session.warnings}")
         runtime.session.write("/testbed/calc.py", "x = bytearray(600 << 20)\n" + images.CALC)
         with pytest.raises(OutOfMemory) as caught:
             runtime._calculate_reward()

@@ -64,8 +64,8 @@ FIXED: Dict[str, str] = {
 @pytest.fixture
 def image(client: Client, r2e_image: str) -> Iterator[str]:
     """The image of R2E with chardet, which R2E-Gym's tools need, of this interpreter."""
-    pytest.importorskip("chardet", reason="R2E-Gym's tools need it")
-    pytest.importorskip("docker", reason="R2E-Gym needs docker-py")
+    pytest.importorskip("chardet", reason="needs chardet, for R2E-Gym's tools")
+    pytest.importorskip("docker", reason="needs docker-py, for R2E-Gym")
     distribution = importlib.metadata.distribution("chardet")
     with client.start(image=r2e_image) as session:
         found = session.run(

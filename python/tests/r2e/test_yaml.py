@@ -9,7 +9,7 @@ import pytest
 
 from imgforge_sandbox.r2e import _yaml
 
-pyyaml = pytest.importorskip("yaml", reason="what is right is what PyYAML says")
+pyyaml = pytest.importorskip("yaml", reason="needs PyYAML, which says what is right")
 
 # What is put together to texts: most of them are no YAML, or YAML that is refused.
 PIECES = [

@@ -45,7 +45,8 @@ class Client:
         a notebook, else records of the logger `imgforge_sandbox`. False: nothing. A function is
         called with each `Progress`, in the thread that waits; what it raises ends the waiting.
 
-        Raises `BinaryNotFound`, `VersionMismatch`, and `ConnectionLost` where it ends at once.
+        Raises `BinaryNotFound`, `VersionMismatch`, `InfraError` or `Refused` where it says why it
+        cannot serve, and `ConnectionLost` where it ends without a word.
         """
         self.link = Link(Spawn(binary, engine, state_dir, options, env), progress)
         self.link.get()

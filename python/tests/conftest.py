@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
-from shared import INSTANCE
+from shared import HELLO, INSTANCE
 
 from imgforge_sandbox import Client, Session
 
@@ -51,25 +51,6 @@ def program(tmp_path: Path) -> Callable[[str], str]:
         return str(path)
 
     return make
-
-
-HELLO = """
-    import json, os, sys, time
-
-    def send(**message):
-        sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\\n")
-        sys.stdout.flush()
-
-    def requests():
-        for line in sys.stdin:
-            request = json.loads(line)
-            if request["method"] == "hello":
-                result = {"protocol": 1, "version": "1.2.3", "engine": "none", "features": ["a"]}
-                send(id=request["id"], result=result)
-                continue
-            yield request
-"""
-"""The beginning of a server that answers `hello`."""
 
 
 @pytest.fixture

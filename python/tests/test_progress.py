@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from conftest import HELLO
-from shared import INSTANCE
+from shared import HELLO, INSTANCE
 
 import imgforge_sandbox
 from imgforge_sandbox import Client, InfraError, NoVerdict, Progress, Session, aio, log_progress

@@ -713,12 +713,11 @@ fn what_goes_on_is_told_before_the_answer_where_it_is_asked_for() {
     assert!(at("node_step") < at("node_finished"), "{kinds:?}");
     assert_eq!(kinds.last(), Some(&"run_finished"));
 
-    let nobody = json!({ "dataset": "demo", "instance_id": "nobody" });
-    let start = json!({ "instance": nobody, "events": "other" });
-    assert_eq!(client.kind("session.start", start), "no_such_instance");
+    client.ok("session.start", json!({ "instance": instance, "events": "other" }));
     let told = std::mem::take(&mut client.notifications);
-    let notice = told.first().map(|one| &one["params"]["event"]);
-    assert!(notice.is_some_and(|notice| notice["weight"] == "waiting"), "{told:?}");
+    let notice = told.first().map(|one| (&one["params"]["events"], &one["params"]["event"]));
+    let waiting = (&json!("other"), &json!("waiting"));
+    assert_eq!(notice.map(|(name, event)| (name, &event["weight"])), Some(waiting), "{told:?}");
     assert_eq!(client.kind("session.start", json!({ "image": "a", "events": 3 })), "invalid");
 }
 

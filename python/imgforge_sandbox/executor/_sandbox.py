@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 from .. import results
-from .._errors import BinaryNotFound, ConnectionLost, ProtocolError, SessionEnded
+from .._errors import InfraError, Refused, SessionEnded
 from .._link import StrPath
 from ..client import Client
 from . import _box, _commands, _pytest, _repository
@@ -308,7 +308,7 @@ class SandboxExecutor:
             if self._client is None:
                 engine = None if self._use_docker else "embedded"
                 self._client = Client(self._binary, engine=engine, state_dir=self._state_dir)
-        except (BinaryNotFound, ConnectionLost, ProtocolError) as error:
+        except (InfraError, Refused) as error:
             raise SandboxUnavailable(
                 f"there is no engine: {error.message}",
                 hint=error.hint or "`imgforge doctor` says what is missing",

@@ -10,6 +10,7 @@ import importlib
 import importlib.metadata
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -72,7 +73,9 @@ def image(client: Client, r2e_image: str) -> Iterator[str]:
             [f"{images.ENVIRONMENT}/bin/python", "-c", "import pytest; print(pytest.__file__)"]
         )
         packages = str(Path(found.text.strip()).parent.parent)
-        for name in ("chardet", f"chardet-{distribution.version}.dist-info"):
+        # All of it: what is compiled may lie beside the package.
+        tops = {file.parts[0] for file in distribution.files or ()}
+        for name in sorted(tops - {"..", "__pycache__"}):
             place = Path(str(distribution.locate_file(name)))
             session.put(place, f"{packages}/{name}", owner=(0, 0))
         made = session.checkpoint()
@@ -90,15 +93,21 @@ def docker_host(client: Client, tmp_path: Path) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        for _ in range(200):
-            if (tmp_path / "docker.sock").exists():
-                break
+        until = time.monotonic() + 60
+        while not answers(tmp_path / "docker.sock"):
             assert server.poll() is None
+            assert time.monotonic() < until
             time.sleep(0.05)
         yield url
     finally:
         server.terminate()
         server.wait(30)
+
+
+def answers(path: Path) -> bool:
+    """Tells whether somebody listens: the file may be there before."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(str(path)) == 0
 
 
 def test_the_same_actions(

@@ -41,6 +41,12 @@ def plain(value: Any) -> Any:
     return value
 
 
+def in_any_order(told: Tuple[str, str]) -> Tuple[List[str], str]:
+    """Returns the output of a command as lines whose order tells nothing, and the code."""
+    output, code = told
+    return sorted(output.splitlines()), code
+
+
 def play(env: Any, action: Callable[[str], Any], tools: Path, tmp: Path) -> Transcript:
     """Does all actions, and returns what came of each, by its name."""
     runtime = env.runtime
@@ -144,7 +150,9 @@ def play(env: Any, action: Callable[[str], Any], tools: Path, tmp: Path) -> Tran
     note("status", runtime.run, "git status --short")
     note("soft reset", runtime.soft_git_reset)
     note("undo", runtime.undo_last_commit)
-    note("checkout", runtime.checkout, "main")
+    # git tells the branch on one output and the files on the other, at once. Docker has a pipe for
+    # each, so that either may be read first.
+    note("checkout", lambda: in_any_order(runtime.checkout("main")))
     note("checkout nothing", runtime.checkout, "no-such-branch")
     note("hash", runtime.get_current_commit_hash)
 

@@ -119,17 +119,19 @@ impl Reporter for EventReporter {
     fn report(&mut self, event: &Event) {
         match &event.kind {
             EventKind::NodeOutput { .. } if !self.lines.passes() => return,
-            EventKind::NodeFinished { node, outcome, log, .. } => {
-                if let Outcome::Failed { error, hint, .. } = outcome {
-                    let mut first =
-                        self.telling.failure.lock().expect("no holder of the lock panics");
-                    first.get_or_insert_with(|| Failure {
-                        node: node.id.clone(),
-                        causes: error.clone(),
-                        hint: hint.clone(),
-                        log: log.clone(),
-                    });
-                }
+            EventKind::NodeFinished {
+                node,
+                outcome: Outcome::Failed { error, hint, .. },
+                log,
+                ..
+            } => {
+                let mut first = self.telling.failure.lock().expect("no holder of the lock panics");
+                first.get_or_insert_with(|| Failure {
+                    node: node.id.clone(),
+                    causes: error.clone(),
+                    hint: hint.clone(),
+                    log: log.clone(),
+                });
             }
             _ => {}
         }

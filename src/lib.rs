@@ -88,6 +88,7 @@ pub mod serve;
 pub mod session;
 pub mod sign;
 mod size;
+pub mod smoke;
 pub mod source;
 pub mod store;
 mod traffic;

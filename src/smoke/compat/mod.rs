@@ -46,14 +46,17 @@ impl Fix {
     /// `tree` is the absolute path of the working tree of the repository in the sandbox. There are
     /// no commands where the variables of [`Fix::test_env`] are all of the fix.
     pub fn commands(&self, tree: &Path, dry_run: bool) -> Vec<Command> {
-        let Some(script) = self.script() else { return Vec::new() };
+        let parts = self.script();
+        if parts.is_empty() {
+            return Vec::new();
+        }
         let id = self.to_string();
         let tree = tree.to_string_lossy().into_owned();
         let mut argv: Vec<String> =
             ["/bin/sh", "-c", FIND_PYTHON, "imgforge"].map(str::to_owned).into();
         argv.extend([id, tree]);
         argv.extend(dry_run.then(|| "--dry-run".to_owned()));
-        let stdin = format!("{COMMON}\n\n{script}").into_bytes();
+        let stdin = [&[COMMON], parts].concat().join("\n\n").into_bytes();
         vec![Command { argv, stdin, env: BTreeMap::new() }]
     }
 
@@ -77,18 +80,22 @@ impl Fix {
     /// Returns what identifies the fix: its id, its script and its variables. Equal digests do the
     /// same in equal sandboxes.
     pub fn digest(&self) -> Digest {
-        let script = self.script().unwrap_or_default();
-        let parts = (self.to_string(), FIND_PYTHON, COMMON, script, self.test_env());
+        let parts = (self.to_string(), FIND_PYTHON, COMMON, self.script(), self.test_env());
         Digest::of(serde_json::to_vec(&parts).expect("texts are always JSON"))
     }
 
-    fn script(&self) -> Option<&'static str> {
+    /// Returns the parts of the script, in order; none where the fix is made without one.
+    fn script(&self) -> &'static [&'static str] {
         match self {
-            Fix::CollectionsAbc => Some(include_str!("scripts/collections_abc.py")),
-            Fix::CollectionsAbcRewrite => Some(include_str!("scripts/collections_abc_rewrite.py")),
-            Fix::SetuptoolsCap(_) => Some(include_str!("scripts/setuptools_cap.py")),
-            Fix::PytestMin(_) => Some(include_str!("scripts/pytest_min.py")),
-            Fix::NoWarnings => None,
+            Fix::CollectionsAbc => &[include_str!("scripts/collections_abc.py")],
+            Fix::CollectionsAbcRewrite => &[
+                include_str!("scripts/abc_names.py"),
+                include_str!("scripts/abc_edits.py"),
+                include_str!("scripts/collections_abc_rewrite.py"),
+            ],
+            Fix::SetuptoolsCap(_) => &[include_str!("scripts/setuptools_cap.py")],
+            Fix::PytestMin(_) => &[include_str!("scripts/pytest_min.py")],
+            Fix::NoWarnings => &[],
         }
     }
 }

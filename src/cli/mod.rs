@@ -39,6 +39,7 @@ mod schema;
 mod serve;
 mod session;
 mod settings;
+mod smoke;
 mod swebench;
 mod variables;
 mod words;
@@ -343,6 +344,12 @@ enum Command {
     Session(session::SessionCommand),
     /// Serve the Docker Engine API without Docker, for agents and tools that speak it
     Serve(Box<serve::ServeArgs>),
+    /// Run the setup and the tests of a repository in a sandbox of its own, and report each stage
+    ///
+    /// The file has the sandbox, the repository and the task: see `imgforge schema smoke-config`. The
+    /// status is 0 where every stage was done and the tests did what they were to do, 1 where one failed,
+    /// 3 where engine, machine or network did.
+    Smoke(Box<smoke::SmokeArgs>),
     /// Grade one log
     Grade(grade::GradeArgs),
     /// Grade the saved logs of a run again and rewrite its reports
@@ -422,6 +429,7 @@ pub async fn main() -> Exit {
         Command::Shell(args) => look::shell(global, args).await,
         Command::Session(command) => session::run(global, command).await,
         Command::Serve(args) => serve::run(global, *args).await,
+        Command::Smoke(args) => smoke::run(global, *args).await,
         Command::Grade(args) => grade::run(global, args).await,
         Command::Report(args) => report::run(global, args).await,
         Command::Dataset(command) => dataset::run(global, command).await,

@@ -26,7 +26,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-pub use closing::Fault;
+pub use closing::{Closing, CountingRunner, Counts, Fault};
 pub use context::Context;
 pub use family::Family;
 pub use graded::{Graded, Rules, RulesError, grade};

@@ -89,6 +89,15 @@ const PROTOCOLS: &str = "file:git:http:https:ssh";
 
 /// Runs `git`; its words go to `log`, and into the error.
 pub(super) fn git(args: &[&str], dir: Option<&Path>, log: &dyn LogSink) -> Result<(), SourceError> {
+    git_output(args, dir, log).map(drop)
+}
+
+/// Runs `git`; returns what it prints. Its words go to `log`, and into the error.
+pub(super) fn git_output(
+    args: &[&str],
+    dir: Option<&Path>,
+    log: &dyn LogSink,
+) -> Result<Vec<u8>, SourceError> {
     let mut command = Command::new("git");
     command
         .args(args)
@@ -105,7 +114,7 @@ pub(super) fn git(args: &[&str], dir: Option<&Path>, log: &dyn LogSink) -> Resul
         .map_err(|source| SourceError::NoProgram { program: "git".to_owned(), source })?;
     log.write(&output.stderr);
     if output.status.success() {
-        return Ok(());
+        return Ok(output.stdout);
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(SourceError::Git { command: args.first().unwrap_or(&"").to_string(), said })

@@ -123,6 +123,7 @@ impl Mirrors {
             let mirror = Mirror::open(path, repo)?;
             missing = mirror.lacks(commits);
             let Some(commit) = missing.first() else { return Ok(mirror) };
+            let answered = outcome.is_ok();
             let said = match outcome {
                 Err(said) => said,
                 Ok(()) if mirror.has_commit(commit) => {
@@ -131,7 +132,7 @@ impl Mirrors {
                 }
                 Ok(()) => "does not have the commit".to_owned(),
             };
-            tried.push(Tried { source, said });
+            tried.push(Tried { source, said, answered });
         }
         let (repo, commit) = (repo.to_owned(), missing.swap_remove(0));
         Err(match incomplete.contains(&commit) {

@@ -15,6 +15,7 @@ mod mirror;
 mod mirrors;
 mod origin;
 mod pack;
+mod resolve;
 mod scratch;
 mod tree_diff;
 mod worktree;
@@ -47,6 +48,8 @@ pub struct Tried {
     pub source: String,
     /// The answer of the source, for people.
     pub said: String,
+    /// Whether it was reached, and lacks the commit or its files; else nothing is known of what it has.
+    pub answered: bool,
 }
 
 /// The reason for which a repository cannot be used.
@@ -69,6 +72,24 @@ pub enum SourceError {
         repo: String,
         /// The commit.
         commit: String,
+        /// Every source that was asked.
+        tried: Vec<Tried>,
+    },
+    /// No source has the branch or tag.
+    #[error("no source of `{repo}` has a branch or tag `{reference}`")]
+    NoReference {
+        /// The repository.
+        repo: String,
+        /// The name that no source has.
+        reference: String,
+    },
+    /// No source could be asked for a branch or tag.
+    #[error("no source of `{repo}` could be asked for `{reference}`{}", tried_text(tried))]
+    NotAsked {
+        /// The repository.
+        repo: String,
+        /// The name that was asked for.
+        reference: String,
         /// Every source that was asked.
         tried: Vec<Tried>,
     },
@@ -142,9 +163,24 @@ impl SourceError {
         matches!(self, SourceError::NoProgram { .. })
     }
 
+    /// Tells whether every source answered, and lacks what was asked for: then the one who asked is at
+    /// fault, and no network.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            SourceError::NoCommit { tried, .. } | SourceError::Incomplete { tried, .. } => {
+                !tried.is_empty() && tried.iter().all(|tried| tried.answered)
+            }
+            SourceError::NoReference { .. }
+            | SourceError::NotACommit { .. }
+            | SourceError::Whiteout { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Returns what would help.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
+            SourceError::NoReference { .. } => "name a branch, a tag, or all 40 digits of a commit",
             SourceError::NoCommit { .. } => {
                 "name a source that has it with `--git-mirror`, or for this repo alone under \
                  `[mirrors]` in images.local.toml"

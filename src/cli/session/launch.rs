@@ -15,7 +15,7 @@ use super::keep::Answer;
 
 /// Starts the process that keeps a session, and waits until it does. Without an engine it is the one that
 /// was asked for.
-pub(super) fn launch(
+pub(in crate::cli) fn launch(
     global: &Global,
     engine: Option<EngineKind>,
     order: &SessionOrder,

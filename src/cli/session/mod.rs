@@ -13,6 +13,7 @@ mod shell;
 mod start;
 
 pub(super) use checkpoint::{checkpoints, remove as remove_checkpoint};
+pub(super) use launch::launch;
 
 use clap::Subcommand;
 
@@ -112,7 +113,7 @@ pub(super) async fn run(global: &Global, command: SessionCommand) -> CommandResu
 }
 
 /// The sessions of the state directory.
-fn directory(global: &Global) -> Directory {
+pub(super) fn directory(global: &Global) -> Directory {
     Directory::of(&open::state_dir(global))
 }
 

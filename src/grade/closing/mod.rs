@@ -4,6 +4,7 @@
 //! `test result: ok. 5 passed`. Whoever prints results past the runner seldom prints an end that
 //! agrees. Under the strict rules such a log shows no result, otherwise it is named as a suspicion.
 
+mod counts;
 mod pytest;
 pub(super) mod runs;
 mod tally;
@@ -12,6 +13,8 @@ mod tests;
 mod unittest;
 
 use serde::Serialize;
+
+pub use counts::{Closing, CountingRunner, Counts};
 
 use super::StatusMap;
 use super::context::Context;

@@ -10,11 +10,11 @@ use crate::grade::{StatusMap, TestStatus};
 
 /// Counts by what tests did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Counts {
-    passed: u64,
-    failed: u64,
-    errors: u64,
-    xfailed: u64,
+pub(super) struct Counts {
+    pub passed: u64,
+    pub failed: u64,
+    pub errors: u64,
+    pub xfailed: u64,
 }
 
 /// The part that begins with `short test summary info`.
@@ -241,7 +241,7 @@ impl Watch for Pytest {
 }
 
 /// Reads a closing line; `bare` takes the form without `=` too, which `-q` prints.
-fn closing(line: &str, bare: bool) -> Option<Counts> {
+pub(super) fn closing(line: &str, bare: bool) -> Option<Counts> {
     let framed = line.starts_with('=');
     if !(framed || bare) || !line.contains(" in ") {
         return None;
@@ -255,6 +255,12 @@ fn closing(line: &str, bare: bool) -> Option<Counts> {
         add(part, &mut counts);
     }
     Some(counts)
+}
+
+/// Returns how many tests of a closing line ran and count neither as passed nor as failed.
+pub(super) fn others(line: &str) -> u64 {
+    let counted = regex!(r"(\d+) (?:xfailed|xpassed)\b").captures_iter(line);
+    counted.filter_map(|found| found[1].parse::<u64>().ok()).sum()
 }
 
 /// Adds `3 failed`; tells whether it was one.

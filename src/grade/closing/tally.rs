@@ -38,7 +38,7 @@ pub(super) struct Runner {
     /// Whether every run that names tests ends with a closing.
     required: bool,
     closings: Closings,
-    read: fn(&str) -> Event,
+    pub read: fn(&str) -> Event,
 }
 
 const fn runner(

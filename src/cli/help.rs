@@ -230,6 +230,22 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "smoke",
+        &[
+            ("imgforge smoke --config smoke.toml", "all stages, and what they came to"),
+            ("imgforge smoke --config smoke.yaml --artifacts out --json", "for a program"),
+            ("imgforge smoke --config smoke.toml --dry-run", "what would compat fixes do?"),
+            ("imgforge smoke --config smoke.toml --keep", "then look around in the sandbox"),
+        ],
+    ),
+    (
+        "smoke report",
+        &[
+            ("imgforge smoke report out", "the last run that left its artifacts there"),
+            ("imgforge smoke report out/20260131-153000-1f3a --json", "this one, for a program"),
+        ],
+    ),
+    (
         "grade",
         &[
             (
@@ -404,6 +420,11 @@ const MEANINGLESS: &[(&str, &[&str])] = &[
     ("session grade", &["json"]),
     ("session keep", &["json"]),
     ("serve", &["output_dir", "json", "verbose"]),
+    ("smoke", &["output_dir", "verbose"]),
+    (
+        "smoke report",
+        &["config", "overlay", "state_dir", "output_dir", "offline", "engine", "verbose"],
+    ),
     (
         "man",
         &["config", "overlay", "state_dir", "output_dir", "offline", "engine", "json", "verbose"],
@@ -513,16 +534,14 @@ fn section(command: &Command, title: &str, lines: &[(&str, &str)]) -> String {
 mod tests {
     use super::*;
 
-    /// Lists the paths of the commands that have no commands below them.
+    /// Lists the paths of the commands that do something without a command below them.
     fn leaves(command: &Command, path: &str) -> Vec<String> {
-        let below: Vec<_> = command.get_subcommands().collect();
-        match below.is_empty() {
-            true => vec![path.to_owned()],
-            false => below
-                .into_iter()
-                .flat_map(|one| leaves(one, format!("{path} {}", one.get_name()).trim()))
-                .collect(),
+        let own = !command.has_subcommands() || !command.is_subcommand_required_set();
+        let mut found: Vec<String> = own.then(|| path.to_owned()).into_iter().collect();
+        for one in command.get_subcommands() {
+            found.extend(leaves(one, format!("{path} {}", one.get_name()).trim()));
         }
+        found
     }
 
     #[test]

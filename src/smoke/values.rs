@@ -56,6 +56,9 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, 
         }
     }
     let of_text = |text: &str| {
+        if let Ok(number) = text.trim().parse::<f64>() {
+            return seconds(number);
+        }
         let parsed = text.trim().parse::<jiff::SignedDuration>();
         let parsed = parsed.map_err(|_| format!("`{text}` is no time: write it as 90s, 30m or 2h"));
         seconds(parsed?.as_secs_f64())

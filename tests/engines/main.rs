@@ -28,4 +28,5 @@ mod scratch;
 mod session;
 mod session_bad_days;
 mod session_command;
+mod smoke;
 mod transfer;

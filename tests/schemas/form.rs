@@ -9,7 +9,7 @@ use crate::common::schema::{all, check};
 use crate::machine::PROGRAM;
 
 /// Schemas of files.
-pub(crate) const OF_FILES: [&str; 7] = [
+pub(crate) const OF_FILES: [&str; 9] = [
     "dataset-row",
     "events",
     "instance-report",
@@ -17,6 +17,8 @@ pub(crate) const OF_FILES: [&str; 7] = [
     "protocol",
     "run-report",
     "run-settings",
+    "smoke-config",
+    "smoke-events",
 ];
 
 /// Lists the commands that print a document, as schemas are named.
@@ -29,7 +31,8 @@ pub(crate) fn commands() -> BTreeSet<String> {
         }
         let json = command.get_arguments().find(|arg| arg.get_id() == "json").unwrap();
         // It is taken everywhere, and listed where it means something.
-        if below.is_empty() && !json.is_hide_set() {
+        let does = below.is_empty() || !command.is_subcommand_required_set();
+        if does && !json.is_hide_set() {
             found.insert(path.to_owned());
         }
     }

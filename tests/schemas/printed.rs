@@ -73,8 +73,8 @@ async fn what_commands_print_and_runs_leave_follows_the_schemas() {
     bundles(&mut printed).await;
     cached(&mut printed).await;
     let expected: BTreeSet<String> = all().into_iter().map(|(name, _)| name).collect();
-    // Those of what is read, and of the protocol for programs, have tests of their own.
-    let own = ["dataset-row", "predictions", "protocol"];
+    // Those of what is read, of the protocol for programs and of smoke runs have tests of their own.
+    let own = ["dataset-row", "predictions", "protocol", "smoke-config", "smoke-events"];
     let elsewhere = [&ON_A_BASE[..], &WITH_A_REGISTRY, &own].concat();
     let seen = printed.0.iter().map(String::as_str).chain(elsewhere).map(str::to_owned);
     assert_eq!(seen.collect::<BTreeSet<String>>(), expected);
@@ -82,7 +82,7 @@ async fn what_commands_print_and_runs_leave_follows_the_schemas() {
 }
 
 /// The schemas of what only commands print that have a base.
-const ON_A_BASE: [&str; 14] = [
+const ON_A_BASE: [&str; 16] = [
     "base-bootstrap",
     "instance-report",
     "session-checkpoint",
@@ -97,6 +97,8 @@ const ON_A_BASE: [&str; 14] = [
     "session-start",
     "session-stats",
     "session-stop",
+    "smoke",
+    "smoke-report",
 ];
 
 #[test]
@@ -358,6 +360,45 @@ fn on_a_base(printed: &mut Printed, state: &Path) {
     printed.run("report", 0, imgforge("report one"));
     printed.run("report", 0, imgforge("report two --against one"));
     in_a_session(printed, &imgforge);
+    smoke(printed, dir, &imgforge);
+}
+
+/// Smoke runs, of a list and of one.
+fn smoke(printed: &mut Printed, dir: &Path, imgforge: &dyn Fn(&str) -> Command) {
+    let repo = dir.join("smoke");
+    std::fs::create_dir(&repo).unwrap();
+    std::fs::write(repo.join("file"), "text\n").unwrap();
+    for args in [
+        &["init", "--quiet", "--initial-branch", "main"][..],
+        &["add", "."],
+        &["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "one"],
+    ] {
+        let git = Command::new("git").args(args).current_dir(&repo).status().unwrap();
+        assert!(git.success());
+    }
+    let shared = json!({ "image": FROM, "timeouts": { "command": 60 } });
+    let repo = json!({ "path": "smoke", "ref": "main" });
+    let task = json!({ "setup": ["cat file"], "test": "exit 3", "expected_fail": true });
+    let one = json!({ "sandbox": shared, "repo": repo, "task": task });
+    check("smoke-config", &one);
+    std::fs::write(dir.join("one.json"), one.to_string()).unwrap();
+    let run = imgforge("smoke --config one.json --artifacts out --events smoke.ndjson");
+    let report = printed.run("smoke", 0, run);
+    assert_eq!(report["success"], true, "{report:#}");
+    assert_eq!(printed.run("smoke-report", 0, imgforge("smoke report out")), report);
+    for line in std::fs::read_to_string(dir.join("smoke.ndjson")).unwrap().lines() {
+        check("smoke-events", &serde_json::from_str(line).unwrap());
+    }
+    let pass = json!({ "test": "true", "expected_fail": true });
+    let runs = json!([{ "name": "first", "task": task }, { "task": pass }]);
+    let list = json!({ "sandbox": shared, "repo": repo, "runs": runs });
+    check("smoke-config", &list);
+    std::fs::write(dir.join("list.json"), list.to_string()).unwrap();
+    let run = imgforge("smoke --config list.json --artifacts out --report report.json");
+    let reports = printed.run("smoke", 1, run);
+    assert_eq!(reports["runs"][1]["failure_stage"], "test", "{reports:#}");
+    assert_eq!(printed.file("smoke", &dir.join("report.json")), reports);
+    assert_eq!(printed.run("smoke-report", 1, imgforge("smoke report out")), reports);
 }
 
 /// The commands of a session.

@@ -10,6 +10,7 @@
 //! commands run in the sandbox.
 
 mod artifacts;
+mod cached;
 mod command;
 pub mod compat;
 mod config;
@@ -25,6 +26,7 @@ mod values;
 mod verdict;
 
 pub use artifacts::{ArtifactsError, Report, ReportList, make_list, saved_report};
+pub use cached::CachedSandboxes;
 pub use config::{
     COMMAND_TIMEOUT, CommandLine, Network, Origin, Patch, RepoSpec, Resources, RunConfig,
     STAGE_TIMEOUT, SandboxConfig, TaskSpec, Timeouts, WORKDIR,

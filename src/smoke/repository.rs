@@ -139,9 +139,13 @@ fn plain(text: &str) -> String {
 }
 
 impl Repository {
-    /// Finds the commit of the reference, and brings all of its files into the mirror.
-    pub(super) fn fetch(&self) -> Result<Fetched, SourceError> {
-        let commit = self.mirrors.resolve(&self.name, &self.reference, &NoLog)?;
+    /// Finds the commit of the reference.
+    pub(super) fn resolve(&self) -> Result<String, SourceError> {
+        self.mirrors.resolve(&self.name, &self.reference, &NoLog)
+    }
+
+    /// Brings a commit with all of its files into the mirror.
+    pub(super) fn fetch(&self, commit: String) -> Result<Fetched, SourceError> {
         let mirror = self.mirrors.mirror(&self.name, &[&commit], &NoLog)?;
         Ok(Fetched { commit, mirror })
     }

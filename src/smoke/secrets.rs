@@ -21,7 +21,7 @@ pub const SHORTEST: usize = 4;
 const WORDS: [&str; 4] = ["TOKEN", "KEY", "SECRET", "PASSWORD"];
 
 /// Tells whether a variable has a secret value.
-fn is_secret(name: &str) -> bool {
+pub(super) fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     WORDS.iter().any(|word| name.contains(word))
 }

@@ -125,7 +125,8 @@ fn a_smoke_run_does_all_of_its_stages() {
         assert_eq!(plain["failure_reason"], "1 test failed (exit status 1)", "{plain:#}");
         let expected = space.smoke(&json!({ "task": { "expected_fail": true } }), &[], 0);
         assert_eq!(expected["success"], true, "{expected:#}");
-        let pass = json!({ "repo": { "patches": ["fix.patch"] }, "task": { "expected_fail": true } });
+        let pass =
+            json!({ "repo": { "patches": ["fix.patch"] }, "task": { "expected_fail": true } });
         let pass = space.smoke(&pass, &[], 1);
         assert!(pass["failure_reason"].as_str().unwrap().starts_with("unexpected pass"));
     });
@@ -137,8 +138,11 @@ fn a_smoke_run_that_cannot_be_done_says_whose_fault_it_is() {
     with_space(|space| {
         let none = json!({ "sandbox": { "image": "imgforge.invalid/none:1" } });
         let none = space.smoke(&none, &["--offline"], 3);
-        assert_eq!((&none["failure_stage"], &none["stages"][0]["status"]),
-            (&json!("start"), &json!("infra_error")), "{none:#}");
+        assert_eq!(
+            (&none["failure_stage"], &none["stages"][0]["status"]),
+            (&json!("start"), &json!("infra_error")),
+            "{none:#}"
+        );
         let missing = space.smoke(&json!({ "repo": { "ref": "none" } }), &[], 1);
         assert_eq!(missing["failure_stage"], "clone", "{missing:#}");
         let full = space.smoke(&json!({ "sandbox": { "workdir": "/etc" } }), &[], 1);
@@ -155,6 +159,62 @@ fn a_smoke_run_that_cannot_be_done_says_whose_fault_it_is() {
         });
         let slow = space.smoke(&slow, &[], 1);
         assert_eq!(slow["stages"][5]["commands"][0]["end"], "timed_out", "{slow:#}");
+    });
+}
+
+/// Returns the reasons of the stages `clone`, `checkout` and `compat`.
+fn reasons(report: &Value) -> Vec<Option<String>> {
+    let stages = report["stages"].as_array().unwrap()[1..4].iter();
+    stages.map(|stage| stage["reason"].as_str().map(str::to_owned)).collect()
+}
+
+#[test]
+#[ignore = "needs an engine"]
+fn a_run_with_equal_fixes_goes_on_where_an_earlier_one_had_made_them() {
+    with_space(|space| {
+        // Equal to no other run of these tests.
+        let fixed = |tag: &str| {
+            let test = "python -c 'import collections, calc; collections.Mapping'; ls -a";
+            json!({
+                "sandbox": { "env": { "API_TOKEN": "hunter22", "TAG": tag } },
+                "repo": { "compat": ["collections-abc"] },
+                "task": { "test": test },
+            })
+        };
+        let tag = format!("{:016x}", rand::random::<u64>());
+        let first = space.smoke(&fixed(&tag), &["--artifacts", "out"], 0);
+        assert_eq!(reasons(&first), [None, None, None], "{first:#}");
+        let second = space.smoke(&fixed(&tag), &["--artifacts", "out"], 0);
+        let [clone, checkout, compat] = &reasons(&second)[..] else { panic!() };
+        assert!(clone.as_ref().unwrap().starts_with("cached: "), "{second:#}");
+        assert!(clone == checkout && clone == compat, "{second:#}");
+        let printed = |report: &Value| report["stages"][5]["commands"][0]["stdout"].clone();
+        assert_eq!(printed(&second), printed(&first));
+        assert_eq!(second["repo"]["commit"], first["repo"]["commit"]);
+        let again = space.command(&["smoke", "report", "out", "--json"]).output().unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&again.stdout).unwrap(), second);
+        let other = space.smoke(&fixed(&format!("{tag}-2")), &[], 0);
+        assert_eq!(reasons(&other), [None, None, None], "{other:#}");
+
+        // What was kept has no secret, and is not needed.
+        let listed = space.command(&["session", "ls", "--checkpoints", "--json"]).output().unwrap();
+        let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+        let runs = [&first, &other].map(|report| report["run_id"].clone());
+        for one in listed.as_array().unwrap().iter().filter(|one| runs.contains(&one["session"])) {
+            let id = one["id"].as_str().unwrap();
+            let record = space.state.join(format!("checkpoints/{id}.json"));
+            assert!(!std::fs::read_to_string(record).unwrap().contains("hunter22"));
+            assert!(space.command(&["session", "rm", id]).output().unwrap().status.success());
+        }
+        let third = space.smoke(&fixed(&tag), &[], 0);
+        assert_eq!(reasons(&third), [None, None, None], "{third:#}");
+        let listed = space.command(&["session", "ls", "--checkpoints", "--json"]).output().unwrap();
+        let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+        let made = listed.as_array().unwrap().iter();
+        for one in made.filter(|one| one["session"] == third["run_id"]) {
+            let rm = space.command(&["session", "rm", one["id"].as_str().unwrap()]);
+            assert!({ rm }.output().unwrap().status.success());
+        }
     });
 }
 
@@ -186,7 +246,8 @@ fn an_interrupt_ends_a_smoke_run_and_its_sandbox() {
 #[ignore = "needs an engine"]
 fn the_sandbox_of_a_smoke_run_can_be_kept() {
     with_space(|space| {
-        let kept = space.smoke(&json!({ "task": { "setup": ["echo made >made"] } }), &["--keep"], 1);
+        let kept =
+            space.smoke(&json!({ "task": { "setup": ["echo made >made"] } }), &["--keep"], 1);
         assert_eq!(kept["failure_stage"], "test", "{kept:#}");
         let reason = kept["stages"][6]["reason"].as_str().unwrap();
         let id = reason.split('`').nth(1).unwrap();

@@ -112,6 +112,7 @@ impl Space {
                 state_dir: self.path().join("state"),
                 ..Repositories::default()
             },
+            cached: None,
             scratch: self.path().join("scratch"),
             stop: self.stop.clone(),
         }

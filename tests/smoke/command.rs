@@ -24,7 +24,10 @@ fn a_wrong_configuration_is_told_before_anything_is_started() {
     let space = Space::new();
     let file = |name: &str, text: &str| std::fs::write(space.path().join(name), text).unwrap();
     file("key.yaml", "sandbox: {image: x, timeouts: {comand: 1}}\n");
-    file("both.toml", "[sandbox]\nimage='x'\n[repo]\nurl='a/b'\npath='.'\nref='x'\n[task]\ntest='x'\n");
+    file(
+        "both.toml",
+        "[sandbox]\nimage='x'\n[repo]\nurl='a/b'\npath='.'\nref='x'\n[task]\ntest='x'\n",
+    );
     file("none.json", "{\"sandbox\": {\"image\": \"x\"}}");
     for (name, words) in [
         ("key.yaml", ["`key.yaml`", "`sandbox.timeouts.comand`", "did you mean `command`?"]),
@@ -53,10 +56,7 @@ fn a_wrong_configuration_is_told_before_anything_is_started() {
 #[tokio::test]
 async fn a_report_is_printed_again_with_the_status_of_its_run() {
     let mut last = Vec::new();
-    for (task, status) in [
-        ("test = \"true\"", 0),
-        ("test = \"exit 3\"", 1),
-    ] {
+    for (task, status) in [("test = \"true\"", 0), ("test = \"exit 3\"", 1)] {
         let space = Space::new();
         let report = space.run(space.config("", task)).await;
         let again = smoke(&space, &["report", "artifacts", "--json"]);

@@ -80,8 +80,7 @@ fn three_ways_to_write_a_run_are_one_run() {
     assert_eq!(run.name.as_deref(), Some("first"));
     assert_eq!(run.sandbox.timeouts.command, Duration::from_secs(90));
     assert_eq!(run.sandbox.timeouts.stage, Duration::from_secs(1800));
-    let resources =
-        Resources { memory: Some(2 << 30), milli_cpus: Some(1500), pids: Some(100) };
+    let resources = Resources { memory: Some(2 << 30), milli_cpus: Some(1500), pids: Some(100) };
     assert_eq!(run.sandbox.resources, resources);
     assert!(matches!(&run.sandbox.network, Network::Hosts(hosts) if hosts.len() == 2));
     assert_eq!(run.repo.origin, Origin::Url("https://github.com/psf/requests".to_owned()));
@@ -123,7 +122,13 @@ fn what_is_wrong_is_named_with_its_place() {
     let space = Space::new();
     std::fs::write(space.path().join("empty.patch"), "\n").unwrap();
     let table: &[Wrong<'_>] = &[
-        ("\"command\": 90", "\"comand\": 90", "sandbox.timeouts.comand", "unknown", Some("command")),
+        (
+            "\"command\": 90",
+            "\"comand\": 90",
+            "sandbox.timeouts.comand",
+            "unknown",
+            Some("command"),
+        ),
         ("\"task\"", "\"tasks\"", "tasks", "unknown field", Some("task")),
         ("\"cpus\"", "\"cpu\"", "sandbox.resources.cpu", "unknown field", Some("cpus")),
         ("\"command\": 90", "\"command\": 0", "sandbox.timeouts.command", "more than 0", None),
@@ -157,7 +162,13 @@ fn what_is_wrong_is_named_with_its_place() {
         ("\"pytest -q\"", "[]", "task.test", "has a program", None),
         ("\"pytest -q\"", "7", "task.test", "a command", None),
         ("\"pytest -q\"", "\"  \"", "task.test", "has a program", None),
-        ("\"expected_fail\": true", "\"expected_fail\": \"yes\"", "task.expected_fail", "bool", None),
+        (
+            "\"expected_fail\": true",
+            "\"expected_fail\": \"yes\"",
+            "task.expected_fail",
+            "bool",
+            None,
+        ),
         ("\"test\": \"pytest -q\",", "", "task", "missing field `test`", None),
         ("\"name\": \"first\"", "\"name\": \"a/b\"", "name", "is no name", None),
         ("\"name\": \"first\"", "\"runs\": []", "runs", "empty", None),
@@ -184,10 +195,16 @@ fn what_is_wrong_is_named_with_its_place() {
     }
     let toml = TOML.replacen("stage", "stege", 1);
     let error = read(&space, &toml, Format::Toml).unwrap_err();
-    assert_eq!((error.key.as_str(), error.nearest.as_deref()), ("sandbox.timeouts.stege", Some("stage")));
+    assert_eq!(
+        (error.key.as_str(), error.nearest.as_deref()),
+        ("sandbox.timeouts.stege", Some("stage"))
+    );
     let yaml = YAML.replacen("stage", "stege", 1);
     let error = read(&space, &yaml, Format::Yaml).unwrap_err();
-    assert_eq!((error.key.as_str(), error.nearest.as_deref()), ("sandbox.timeouts.stege", Some("stage")));
+    assert_eq!(
+        (error.key.as_str(), error.nearest.as_deref()),
+        ("sandbox.timeouts.stege", Some("stage"))
+    );
     let twice = "sandbox: {image: x}\nsandbox: {image: y}\n";
     assert!(read(&space, twice, Format::Yaml).unwrap_err().message.contains("uplicate"));
 }

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use imgforge::smoke::{
-    OutOfOrder, RunConfig, RunReport, Stage, StageStatus, saved_report,
-};
+use imgforge::smoke::{OutOfOrder, RunConfig, RunReport, Stage, StageStatus, saved_report};
 use serde_json::{Value, json};
 
 use crate::bench::{Space, Wrong};
@@ -95,7 +93,8 @@ async fn no_tests_are_no_result_whatever_is_expected() {
         assert!(report.failure_reason.unwrap().contains("no tests were run"));
     }
     let space = Space::new();
-    let line = "echo '__ ERROR collecting t.py __'; echo '==== 1 error in 0.1s ===='; exit 2 # pytest";
+    let line =
+        "echo '__ ERROR collecting t.py __'; echo '==== 1 error in 0.1s ===='; exit 2 # pytest";
     let task = format!("test = \"{line}\"\nexpected_fail = true");
     let report = scenario("collection-error", &space, space.config("", &task)).await;
     assert_eq!(report.failure(), Some(StageStatus::Failed));
@@ -166,16 +165,26 @@ async fn what_the_repository_does_not_have_is_told() {
     let mut config = space.config("", CHECK);
     config.repo.reference = "v2".to_owned();
     let report = scenario("no-reference", &space, config).await;
-    assert_eq!((report.failure_stage, report.failure()), (Some(Stage::Clone), Some(StageStatus::Failed)));
+    assert_eq!(
+        (report.failure_stage, report.failure()),
+        (Some(Stage::Clone), Some(StageStatus::Failed))
+    );
     let space = Space::new();
     let mut config = space.config("", CHECK);
     config.repo.reference = "0".repeat(40);
     let report = scenario("no-commit", &space, config).await;
     assert_eq!(report.failure(), Some(StageStatus::Failed));
     let space = Space::new();
-    std::fs::write(space.path().join("fix.patch"), "--- a/answer\n+++ b/answer\n@@ -1 +1 @@\n-7\n+8\n").unwrap();
+    std::fs::write(
+        space.path().join("fix.patch"),
+        "--- a/answer\n+++ b/answer\n@@ -1 +1 @@\n-7\n+8\n",
+    )
+    .unwrap();
     let report = scenario("no-patch", &space, space.config(FIXED, CHECK)).await;
-    assert_eq!((report.failure_stage, report.failure()), (Some(Stage::Checkout), Some(StageStatus::Failed)));
+    assert_eq!(
+        (report.failure_stage, report.failure()),
+        (Some(Stage::Checkout), Some(StageStatus::Failed))
+    );
 }
 
 #[tokio::test]
@@ -214,7 +223,10 @@ async fn an_interrupt_ends_what_runs_and_the_sandbox() {
     let began = std::time::Instant::now();
     let report = scenario("interrupted", &space, config).await;
     assert!(began.elapsed() < Duration::from_secs(30));
-    assert_eq!((report.failure_stage, report.failure()), (Some(Stage::Setup), Some(StageStatus::InfraError)));
+    assert_eq!(
+        (report.failure_stage, report.failure()),
+        (Some(Stage::Setup), Some(StageStatus::InfraError))
+    );
     assert_eq!(report.failure_reason.as_deref(), Some("interrupted"));
     assert_eq!(report.stages[6].status, StageStatus::Ok);
 }
@@ -228,7 +240,10 @@ async fn stages_are_done_one_by_one_in_their_order() {
     manager.start().await.unwrap();
     assert!(manager.start().await.is_err());
     let prepared = manager.prepare_repo().await.unwrap();
-    assert_eq!(prepared.iter().map(|one| one.stage).collect::<Vec<_>>(), [Stage::Clone, Stage::Checkout]);
+    assert_eq!(
+        prepared.iter().map(|one| one.stage).collect::<Vec<_>>(),
+        [Stage::Clone, Stage::Checkout]
+    );
     assert!(!manager.report().success);
     manager.apply_compat().await.unwrap();
     manager.run_setup().await.unwrap();

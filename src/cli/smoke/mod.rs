@@ -12,8 +12,8 @@ use clap::{Args, Subcommand};
 use crate::atomic;
 use crate::cli::out::{errln, outln};
 use crate::smoke::{
-    Configured, Events, Manager, Means, OfProcess, Report, Repositories, RunConfig, RunOptions,
-    Sandboxes, StageStatus, make_list, read_file, saved_report,
+    CachedSandboxes, Configured, Events, Manager, Means, OfProcess, Report, Repositories,
+    RunConfig, RunOptions, Sandboxes, StageStatus, make_list, read_file, saved_report,
 };
 use crate::words;
 
@@ -105,7 +105,8 @@ pub(super) async fn run(global: &Global, args: SmokeArgs) -> CommandResult {
     };
     let scratch_dir = scratch.path().to_owned();
     let stop = interrupt.stop.clone();
-    let means = Means { engine, sandboxes, repositories, scratch: scratch_dir, stop };
+    let cached = Some(CachedSandboxes::of(&open::state_dir(global)));
+    let means = Means { engine, sandboxes, repositories, cached, scratch: scratch_dir, stop };
     let is_list = configured.is_list;
     let mut managers = managers(&args, configured, &means, events.as_ref())?;
     let mut reports = Vec::new();

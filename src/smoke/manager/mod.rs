@@ -14,8 +14,11 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
+use crate::key::Digest;
+use crate::session::checkpoints::CheckpointRecord;
 
 use super::artifacts::{ArtifactsError, RunDirectory};
+use super::cached::CachedSandboxes;
 use super::config::{Origin, RunConfig};
 use super::events::Events;
 use super::record::Record;
@@ -40,6 +43,8 @@ pub struct Means {
     pub sandboxes: Arc<dyn Sandboxes>,
     /// Where repositories come from.
     pub repositories: Repositories,
+    /// The sandboxes of earlier runs after their compat fixes; without it every run makes its own.
+    pub cached: Option<CachedSandboxes>,
     /// An existing directory for files on their way.
     pub scratch: PathBuf,
     /// Ends the run when it is cancelled: what runs is killed, and the teardown is done.
@@ -77,6 +82,18 @@ pub enum OutOfOrder {
     Over(Stage),
 }
 
+/// Whether the sandbox is that of an earlier run, which had equal fixes made.
+enum Reused {
+    /// It is not, and is not kept for others.
+    No,
+    /// None with this key is known: this one becomes it.
+    New(Digest),
+    /// This one is to be taken.
+    Found(Digest, Box<CheckpointRecord>),
+    /// It was taken.
+    Taken(Digest),
+}
+
 /// One smoke run.
 pub struct Manager {
     config: RunConfig,
@@ -90,6 +107,8 @@ pub struct Manager {
     /// Whom commands of the image run as; empty for root.
     image_user: String,
     fetched: Option<Fetched>,
+    /// What the sandbox is after the compat fixes, and whether it was taken from an earlier run.
+    reused: Reused,
     stages: Vec<StageResult>,
     began: Instant,
 }
@@ -145,6 +164,7 @@ impl Manager {
             sandbox: None,
             image_user: String::new(),
             fetched: None,
+            reused: Reused::No,
             stages: Vec::new(),
             began: Instant::now(),
         })

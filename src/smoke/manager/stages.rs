@@ -8,6 +8,8 @@ use tokio::time::Instant;
 use crate::causes::in_one_line;
 use crate::engine::reference::Reference;
 use crate::engine::{EngineError, ExecEnd, ExecRequest, Image, Input};
+use crate::key::Digest;
+use crate::session::order::SessionOrder;
 use crate::session::{Capture, Keep, StartError};
 use crate::source::SourceError;
 
@@ -16,8 +18,9 @@ use super::super::command::{self, Ran};
 use super::super::report::{CommandResult, SessionStats, Stage};
 use super::super::repository::{Changes, FilesError};
 use super::super::sandbox::{self, Said};
+use super::super::secrets::is_secret;
 use super::super::verdict::{self, Fault};
-use super::Manager;
+use super::{Manager, Reused};
 
 /// How much of what tests print is judged, in bytes: half from the beginning, half from the end.
 const JUDGED: usize = 8 << 20;
@@ -108,7 +111,13 @@ impl Manager {
         self.image_user.clone_from(&image.config.user);
         let said = Said::default();
         let order = sandbox::order(&self.config);
-        self.sandbox = Some(self.means.sandboxes.start(&order, &said).await?);
+        let sandbox = self.means.sandboxes.start(&order, &said).await?;
+        if let Some(cached) = &self.means.cached {
+            let (order, run) = (without_secrets(order), &self.facts.run_id);
+            let remember = cached.checkpoints().remember(order, run, info.kind);
+            sandbox.kept.remember(remember);
+        }
+        self.sandbox = Some(sandbox);
         let printed = |command: &'static [&'static str]| self.printed(command);
         let kernel = printed(&["uname", "-r"]).await?;
         let mut python = printed(&["python", "--version"]).await?;
@@ -164,13 +173,80 @@ impl Manager {
 
     async fn fetch(&mut self) -> Done {
         let repository = self.repository.clone();
-        let fetched = blocking(move || repository.fetch()).await?;
-        self.facts.repo.commit = Some(fetched.commit.clone());
-        self.fetched = Some(fetched);
+        let commit = blocking(move || repository.resolve()).await?;
+        self.facts.repo.commit = Some(commit.clone());
+        self.reused = self.reusable(&commit);
+        if let Reused::Found(key, _) = &self.reused {
+            return Ok(Some(cached(key)));
+        }
+        self.bring(commit).await?;
         Ok(None)
     }
 
+    /// Brings a commit into the mirror.
+    async fn bring(&mut self, commit: String) -> Result<(), Fault> {
+        let repository = self.repository.clone();
+        self.fetched = Some(blocking(move || repository.fetch(commit)).await?);
+        Ok(())
+    }
+
+    /// Looks for the sandbox of an earlier run with equal fixes. Without fixes there is nothing to save.
+    fn reusable(&self, commit: &str) -> Reused {
+        let (Some(known), Some(sandbox)) = (&self.means.cached, &self.sandbox) else {
+            return Reused::No;
+        };
+        let tree = Path::new(&self.config.sandbox.workdir);
+        let fixes = &self.config.repo.compat;
+        let has_fixes = fixes.iter().any(|fix| !fix.commands(tree, false).is_empty());
+        let image = self.facts.image.digest.as_deref().unwrap_or_default();
+        if self.facts.dry_run || sandbox.stays.is_some() || !has_fixes || image.is_empty() {
+            return Reused::No;
+        }
+        let key = super::super::cached::key(&self.config, image, commit);
+        match known.find(&key, sandbox.session().engine()) {
+            Some(record) => Reused::Found(key, Box::new(record)),
+            None => Reused::New(key),
+        }
+    }
+
+    /// Goes on in the sandbox of an earlier run; tells whether it did.
+    async fn reuse(&mut self) -> Result<bool, Fault> {
+        let Reused::Found(key, record) = std::mem::replace(&mut self.reused, Reused::No) else {
+            return Ok(false);
+        };
+        let sandbox = self.sandbox.as_ref().expect("it was started");
+        match sandbox.kept.reset(Some(&record.image)).await {
+            Ok(()) => {
+                self.reused = Reused::Taken(key);
+                Ok(true)
+            }
+            Err(EngineError::NoSuchImage { .. }) => {
+                // Somebody removed it meanwhile.
+                self.reused = Reused::New(key);
+                let commit = self.facts.repo.commit.clone().expect("it was found");
+                self.bring(commit).await?;
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Keeps the sandbox as it is for later runs. That it cannot be kept is remarkable, and no failure.
+    async fn keep_for_others(&self, key: &Digest) -> Option<String> {
+        let (Some(known), Some(sandbox)) = (&self.means.cached, &self.sandbox) else { return None };
+        let why = match sandbox.kept.checkpoint().await {
+            Ok(checkpoint) => known.keep(key, &checkpoint.id).err().map(|error| error.to_string()),
+            Err(error) => Some(in_one_line(&error)),
+        };
+        why.map(|why| format!("the sandbox is not kept for later runs: {why}"))
+    }
+
     async fn check_out(&mut self, work: &mut Work) -> Done {
+        if self.reuse().await?
+            && let Reused::Taken(key) = &self.reused
+        {
+            return Ok(Some(cached(key)));
+        }
         let workdir = self.config.sandbox.workdir.clone();
         let at = workdir.rfind('/').expect("it is absolute");
         let (parent, name) = (&workdir[..at.max(1)], workdir[at + 1..].to_owned());
@@ -223,6 +299,9 @@ impl Manager {
     }
 
     async fn fix(&mut self, work: &mut Work) -> Done {
+        if let Reused::Taken(key) = &self.reused {
+            return Ok(Some(cached(key)));
+        }
         let fixes = self.config.repo.compat.clone();
         let tree = self.config.sandbox.workdir.clone();
         for fix in &fixes {
@@ -237,7 +316,10 @@ impl Manager {
                 verdict::of_command(&ran.end, &format!("compat fix `{fix}`"))?;
             }
         }
-        Ok(None)
+        match &self.reused {
+            Reused::New(key) => Ok(self.keep_for_others(key).await),
+            Reused::No | Reused::Found(..) | Reused::Taken(_) => Ok(None),
+        }
     }
 
     async fn set_up(&mut self, work: &mut Work) -> Done {
@@ -352,4 +434,15 @@ fn plain(command: Vec<String>) -> ExecRequest {
 
 fn as_root(request: ExecRequest) -> ExecRequest {
     ExecRequest { user: Some("0:0".to_owned()), ..request }
+}
+
+/// Takes the variables of secrets out of what is written down of a sandbox.
+fn without_secrets(mut order: SessionOrder) -> SessionOrder {
+    order.request.variables.retain(|name, _| !is_secret(name));
+    order
+}
+
+/// Says that something was taken from an earlier run.
+fn cached(key: &Digest) -> String {
+    format!("cached: {key}")
 }

@@ -84,6 +84,7 @@ mod requirements;
 mod retry;
 pub mod run;
 pub mod run_id;
+pub mod sandbox;
 pub mod serve;
 pub mod session;
 pub mod sign;

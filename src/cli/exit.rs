@@ -22,6 +22,9 @@ pub enum Exit {
 impl Exit {
     /// A command in a container was started, and nobody knows how it ended: as of `docker run`.
     pub const LOST: Exit = Exit::Command(125);
+
+    /// Something in a container was killed for memory: as of SIGKILL.
+    pub const OUT_OF_MEMORY: Exit = Exit::Command(137);
 }
 
 impl From<Exit> for ExitCode {

@@ -217,6 +217,20 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     // Nobody types it.
     ("session keep", &[]),
     (
+        "sandbox",
+        &[
+            ("imgforge sandbox --image IMAGE -- python -c 'print(1)'", "a command"),
+            (
+                "imgforge sandbox --image IMAGE --repo . --commit COMMIT --tests tests/test_a.py",
+                "do these tests pass?",
+            ),
+            (
+                "imgforge sandbox --image IMAGE --repo pallets/flask --commit COMMIT --patch a.diff --tests t.py::a",
+                "and with a patch?",
+            ),
+        ],
+    ),
+    (
         "serve",
         &[
             (

@@ -35,6 +35,7 @@ mod refusal;
 mod render;
 mod report;
 mod results;
+mod sandbox;
 mod schema;
 mod serve;
 mod session;
@@ -342,6 +343,12 @@ enum Command {
     /// Containers that live while commands run in them, for agents and people
     #[command(subcommand)]
     Session(session::SessionCommand),
+    /// Run a command, or tests, in a locked-down container
+    ///
+    /// No network, a read-only root, a workspace in memory, an unprivileged user, limits that are enforced
+    /// or refused. The status is 0 where all tests passed that were asked for and 1 where not, or that of the
+    /// command; 124 at the time limit, 137 where the memory limit was reached, 3 where there is no sandbox.
+    Sandbox(Box<sandbox::SandboxArgs>),
     /// Serve the Docker Engine API without Docker, for agents and tools that speak it
     Serve(Box<serve::ServeArgs>),
     /// Run the setup and the tests of a repository in a sandbox of its own, and report each stage
@@ -428,6 +435,7 @@ pub async fn main() -> Exit {
         Command::Run(args) => look::run(global, args).await,
         Command::Shell(args) => look::shell(global, args).await,
         Command::Session(command) => session::run(global, command).await,
+        Command::Sandbox(args) => sandbox::run(global, *args).await,
         Command::Serve(args) => serve::run(global, *args).await,
         Command::Smoke(args) => smoke::run(global, *args).await,
         Command::Grade(args) => grade::run(global, args).await,

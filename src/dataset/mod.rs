@@ -29,6 +29,7 @@ pub use hub::HubSettings;
 pub use parts::PartsError;
 pub use patch::Patch;
 pub use row::RowProblem;
+pub(crate) use row::is_repo;
 pub use select::{Selected, Selection, SelectionError, nearest_id};
 
 /// Short names of published datasets. The longer ones are those that the harness knows.

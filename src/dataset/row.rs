@@ -133,7 +133,7 @@ fn is_name(text: &str) -> bool {
 }
 
 /// Tells whether a text is `owner/name`; some names begin with a dot.
-fn is_repo(text: &str) -> bool {
+pub(crate) fn is_repo(text: &str) -> bool {
     let parts = text.split_once('/');
     parts.is_some_and(|(owner, name)| is_name(owner) && is_name(name.trim_start_matches('.')))
 }

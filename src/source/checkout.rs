@@ -29,12 +29,20 @@ use super::{SourceError, Submodule, history};
 pub struct CheckoutOptions {
     root: String,
     shared: Option<PathBuf>,
+    owner: u32,
 }
 
 impl CheckoutOptions {
     /// A checkout below `root` (relative to `/`).
     pub fn new(root: &str) -> Self {
-        CheckoutOptions { root: root.to_owned(), shared: None }
+        CheckoutOptions { root: root.to_owned(), shared: None, owner: 0 }
+    }
+
+    /// Gives the files that no others share to a user, and to the group of that number; else they are
+    /// root's.
+    #[must_use]
+    pub fn owned_by(self, owner: u32) -> Self {
+        CheckoutOptions { owner, ..self }
     }
 
     /// Splits the checkout: what others share goes to layers in an existing directory.
@@ -155,13 +163,13 @@ fn index_of(held: &BelowState) -> Vec<u8> {
 /// of git. Returns it with the number of its entries.
 fn write_own_layer(
     out: &Path,
-    root: &str,
+    options: &CheckoutOptions,
     step: &LayerDelta<'_>,
     git_files: &GitFiles<'_>,
 ) -> std::io::Result<(LayerFile, usize)> {
-    let (root, mtime) = (root.as_bytes(), step.mtime());
+    let (root, mtime) = (options.root.as_bytes(), step.mtime());
     let difference = step.difference(&[]);
-    let mut layer = LayerWriter::create(out)?;
+    let mut layer = LayerWriter::create(out)?.owned_by(options.owner);
     let at = |path: &[u8]| [root, b"/", path].concat();
     layer.directory(root, mtime)?;
     let own = GIT_DIRECTORIES.iter().map(|directory| directory.as_bytes());
@@ -215,8 +223,8 @@ impl Mirror {
             pack: history::pack_files(&objects),
             index: index_of(&step.held()),
         };
-        let (file, entries) = write_own_layer(out, &options.root, &step, &git_files)
-            .map_err(|source| file(out, source))?;
+        let (file, entries) =
+            write_own_layer(out, options, &step, &git_files).map_err(|source| file(out, source))?;
         let submodules = self.submodules(step.listing())?;
         let filters = step.filters().clone();
         Ok(CheckoutLayer {

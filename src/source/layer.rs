@@ -19,6 +19,7 @@ pub(super) enum FileMode {
 /// Writes one layer. Entries are written in the order of the calls, which the caller fixes.
 pub(super) struct LayerWriter {
     path: PathBuf,
+    owner: u32,
     tar: tar::Builder<Hashing<BufWriter<File>>>,
     entries: usize,
 }
@@ -40,15 +41,20 @@ impl LayerWriter {
         let file = BufWriter::with_capacity(1 << 20, File::create(path)?);
         let mut tar = tar::Builder::new(Hashing::new(file));
         tar.mode(tar::HeaderMode::Deterministic);
-        Ok(LayerWriter { path: path.to_owned(), tar, entries: 0 })
+        Ok(LayerWriter { path: path.to_owned(), owner: 0, tar, entries: 0 })
     }
 
-    fn header(kind: tar::EntryType, mode: u32, mtime: i64, size: u64) -> tar::Header {
+    /// Gives entries from now on to a user, and to the group of that number; else they are root's.
+    pub(super) fn owned_by(self, owner: u32) -> Self {
+        LayerWriter { owner, ..self }
+    }
+
+    fn header(&self, kind: tar::EntryType, mode: u32, mtime: i64, size: u64) -> tar::Header {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(mode);
-        header.set_uid(0);
-        header.set_gid(0);
+        header.set_uid(self.owner.into());
+        header.set_gid(self.owner.into());
         header.set_mtime(mtime.max(0) as u64);
         header.set_size(size);
         header
@@ -71,7 +77,7 @@ impl LayerWriter {
     /// Adds a directory.
     pub(super) fn directory(&mut self, path: &[u8], mtime: i64) -> io::Result<()> {
         Self::check_name(path)?;
-        let mut header = Self::header(tar::EntryType::Directory, 0o755, mtime, 0);
+        let mut header = self.header(tar::EntryType::Directory, 0o755, mtime, 0);
         let mut name = path.to_vec();
         name.push(b'/');
         self.entries += 1;
@@ -99,7 +105,7 @@ impl LayerWriter {
     ) -> io::Result<()> {
         let mode = if mode == FileMode::Executable { 0o755 } else { 0o644 };
         let size = bytes.len() as u64;
-        let mut header = Self::header(tar::EntryType::Regular, mode, mtime, size);
+        let mut header = self.header(tar::EntryType::Regular, mode, mtime, size);
         self.entries += 1;
         self.tar.append_data(&mut header, path_of(path), bytes)
     }
@@ -107,10 +113,10 @@ impl LayerWriter {
     /// Adds a symbolic link, its target as it is.
     pub(super) fn symlink(&mut self, path: &[u8], mtime: i64, target: &[u8]) -> io::Result<()> {
         Self::check_name(path)?;
-        let mut header = Self::header(tar::EntryType::Symlink, 0o777, mtime, 0);
+        let mut header = self.header(tar::EntryType::Symlink, 0o777, mtime, 0);
         if header.set_link_name_literal(target).is_err() {
             let name = [target, b"\0"].concat();
-            let mut long = Self::header(tar::EntryType::GNULongLink, 0o644, 0, name.len() as u64);
+            let mut long = self.header(tar::EntryType::GNULongLink, 0o644, 0, name.len() as u64);
             long.set_path("././@LongLink")?;
             long.set_cksum();
             self.tar.append(&long, name.as_slice())?;

@@ -63,7 +63,7 @@ pub(in crate::cli) struct ExecArgs {
 }
 
 /// The exit code of a command that was killed at a limit, as of `timeout`.
-const AT_LIMIT: u8 = 124;
+pub(in crate::cli) const AT_LIMIT: u8 = 124;
 
 /// Runs `session exec`.
 pub(super) async fn run(global: &Global, args: ExecArgs) -> CommandResult {

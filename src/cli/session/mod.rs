@@ -13,7 +13,9 @@ mod shell;
 mod start;
 
 pub(super) use checkpoint::{checkpoints, remove as remove_checkpoint};
+pub(super) use exec::AT_LIMIT;
 pub(super) use launch::launch;
+pub(super) use start::{SessionNetwork, duration};
 
 use clap::Subcommand;
 

@@ -110,7 +110,7 @@ pub(in crate::cli) struct StartArgs {
 
 /// What a session can reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum SessionNetwork {
+pub(in crate::cli) enum SessionNetwork {
     /// Itself
     None,
     /// The hosts of --allow, by a proxy on its loopback; `session network` changes them
@@ -121,8 +121,19 @@ enum SessionNetwork {
     Bridge,
 }
 
+impl SessionNetwork {
+    /// Returns the network of the container: a way out is no network.
+    pub(in crate::cli) fn of_container(asked: Option<SessionNetwork>) -> SandboxNetwork {
+        match asked {
+            Some(SessionNetwork::Host) => SandboxNetwork::Host,
+            Some(SessionNetwork::Bridge) => SandboxNetwork::Bridge,
+            Some(SessionNetwork::None | SessionNetwork::Proxy) | None => SandboxNetwork::None,
+        }
+    }
+}
+
 /// Reads a time, such as `90s`, `30m` or `1h 30m`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(in crate::cli) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no time: write it as 90s, 30m or 2h");
     let parsed = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
@@ -136,11 +147,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 /// Runs `session start`.
 pub(super) async fn run(global: &Global, args: StartArgs) -> CommandResult {
-    let network = match args.network {
-        Some(SessionNetwork::Host) => SandboxNetwork::Host,
-        Some(SessionNetwork::Bridge) => SandboxNetwork::Bridge,
-        Some(SessionNetwork::None | SessionNetwork::Proxy) | None => SandboxNetwork::None,
-    };
+    let network = SessionNetwork::of_container(args.network);
     if !args.allow.is_empty() && !matches!(args.network, None | Some(SessionNetwork::Proxy)) {
         let error = anyhow!("--allow is for `--network proxy`");
         return Err(Error::input(error).into());

@@ -39,7 +39,7 @@ mod live;
 pub(super) struct SandboxArgs {
     /// The command: a program of the list that every refusal names, and its arguments; there is no shell
     #[arg(value_name = "CMD", help_heading = None, last = true,
-        required_unless_present = "tests", conflicts_with = "tests")]
+        conflicts_with = "tests")]
     command: Vec<String>,
     /// An image of the engine
     #[arg(long, value_name = "REF")]
@@ -166,6 +166,11 @@ pub(super) async fn run(global: &Global, args: SandboxArgs) -> CommandResult {
 /// Checks all that can be checked before anything starts.
 fn order(args: &SandboxArgs) -> Result<Order, Error> {
     let work = match args.tests.as_slice() {
+        [] if args.command.is_empty() => {
+            let hint = "write the command after `--`, or name tests by --tests".to_owned();
+            let error = anyhow!("there is nothing to run");
+            return Err(Error::input(error).with_hint(Some(hint)));
+        }
         [] => {
             Sandbox::check_program(&args.command).map_err(Error::input)?;
             Work::Command(args.command.clone())

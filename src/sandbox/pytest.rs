@@ -35,6 +35,8 @@ const PROGRAMS: [(&str, &str); 3] = [
 
 const FIND_PYTHON: &str = "command -v python || command -v python3";
 const PROBE: &str = "import sys, pytest; print('%d.%d' % sys.version_info[:2], pytest.__version__)";
+const HAS_PYTEST: &str =
+    "p=$(command -v python || command -v python3) && exec \"$p\" -c 'import pytest'";
 const BY_TEXT: &str =
     "p=$(command -v python || command -v python3) && exec \"$p\" -m pytest \"$@\"";
 
@@ -174,6 +176,17 @@ impl Sandbox {
         options: &[String],
         live: Option<Live>,
     ) -> Result<TestResult, SandboxError> {
+        // What pytest cannot be started with is no outcome of tests.
+        let request = ExecRequest {
+            working_dir: Some(self.directory.to_owned()),
+            ..ExecRequest::shell(HAS_PYTEST)
+        };
+        let found = self.attempt(request, None).await?;
+        if found.end != ExecEnd::Exited(0) {
+            let said = String::from_utf8_lossy(&found.error.bytes).trim().to_owned();
+            let said = format!("there is no Python with pytest: {said}{}", last_words(&found));
+            return Err(SandboxError::NotStarted { said });
+        }
         let mut command = ["/bin/sh", "-c", BY_TEXT, "sh"].map(str::to_owned).to_vec();
         command.extend(self.options(options));
         command.push("--".to_owned());

@@ -309,6 +309,16 @@ fn a_session_that_is_read_only_writes_to_what_is_bound() {
                 text(&said.stderr)
             );
             assert_eq!(std::fs::read_to_string(kept.join("x")).unwrap(), "new\n");
+            // What is in memory is reached as other files are.
+            std::fs::write(cli.dir.path().join("in"), "in\n").unwrap();
+            let of_session = |path: &str| format!("{id}:{path}");
+            cli.does(&["cp", "in", &of_session("/quiet/")]);
+            assert_eq!(cli.does(&["exec", &id, "cat", "/quiet/in"]), "in\n");
+            cli.does(&["cp", &of_session("/scratch/x"), "out"]);
+            let out = std::fs::read_to_string(cli.dir.path().join("out")).unwrap();
+            assert_eq!(out, "new\n");
+            let missing = cli.run(&["cp", &of_session("/scratch/no"), "no"]);
+            assert_eq!(missing.status.code(), Some(2), "{}", text(&missing.stderr));
             cli.does(&["stop", &id]);
         })
         .await

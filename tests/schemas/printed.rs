@@ -82,9 +82,10 @@ async fn what_commands_print_and_runs_leave_follows_the_schemas() {
 }
 
 /// The schemas of what only commands print that have a base.
-const ON_A_BASE: [&str; 16] = [
+const ON_A_BASE: [&str; 17] = [
     "base-bootstrap",
     "instance-report",
+    "sandbox",
     "session-checkpoint",
     "session-diff",
     "session-exec",
@@ -416,6 +417,7 @@ fn in_a_session(printed: &mut Printed, imgforge: &dyn Fn(&str) -> Command) {
     );
     assert!(imgforge("serve stop --swerex").status().unwrap().success());
     // The option that is added stands behind the command, and is the command's.
+    in_a_sandbox(printed, imgforge, started["image"].as_str().unwrap());
     let exec = |command: &str| {
         let mut exec = imgforge(&format!("session exec {id} {command}"));
         exec.env("IMGFORGE_JSON", "1");
@@ -447,6 +449,41 @@ fn in_a_session(printed: &mut Printed, imgforge: &dyn Fn(&str) -> Command) {
     assert_eq!(stopped, json!([id]));
     let listed = printed.run("session-ls", 0, imgforge("session ls --all"));
     assert!(listed.as_array().unwrap().iter().all(|one| one["id"] != *id), "{listed:#}");
+}
+
+/// A command and tests in a sandbox.
+fn in_a_sandbox(printed: &mut Printed, imgforge: &dyn Fn(&str) -> Command, image: &str) {
+    let git = |line: &str| {
+        let mut git = imgforge("");
+        let directory = git.get_current_dir().unwrap().to_owned();
+        git = Command::new("git");
+        git.args(["-c", "user.name=a", "-c", "user.email=a@b"]).args(line.split(' '));
+        let output = git.current_dir(directory).output().unwrap();
+        assert!(output.status.success(), "git {line}: {}", text(&output));
+        text(&output).trim().to_owned()
+    };
+    let directory = imgforge("").get_current_dir().unwrap().to_owned();
+    git("init -q checked");
+    let test = "import pytest\ndef test_a(): pass\n@pytest.mark.skip\ndef test_b(): pass\n";
+    std::fs::write(directory.join("checked/t.py"), test).unwrap();
+    git("-C checked add t.py");
+    git("-C checked commit -q -m c");
+    let commit = git("-C checked rev-parse HEAD");
+    let patch = "--- a/t.py\n+++ b/t.py\n@@ -1,2 +1,3 @@\n import pytest\n+import os\n def test_a(): pass\n";
+    std::fs::write(directory.join("good.diff"), patch).unwrap();
+    std::fs::write(directory.join("bad.diff"), patch.replace("test_a", "test_c")).unwrap();
+    let sandbox = format!("sandbox --image {image} --unenforced -m 512m");
+    let repo = format!("{sandbox} --repo ./checked --commit {commit}");
+    let mut plain = imgforge(&format!("{sandbox} -- python -c print(1)"));
+    plain.env("IMGFORGE_JSON", "1");
+    // The option that is added stands behind the command, and is an argument of it.
+    let ran = printed.run("sandbox", 0, plain);
+    assert_eq!((&ran["command"]["stdout"], &ran["tests"]), (&json!("1\n"), &Value::Null));
+    let ids = "--tests t.py::test_a t.py::test_b t.py::no";
+    let ran = printed.run("sandbox", 1, imgforge(&format!("{repo} --patch good.diff {ids}")));
+    assert_eq!(ran["tests"]["missing"], json!(["t.py::no"]), "{ran:#}");
+    let ran = printed.run("sandbox", 1, imgforge(&format!("{repo} --patch bad.diff {ids}")));
+    assert_eq!((&ran["patch"]["success"], &ran["tests"]), (&json!(false), &Value::Null));
 }
 
 /// The commands of checkpoints, and of what a session may reach.

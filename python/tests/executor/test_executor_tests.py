@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import textwrap
 import time
 from pathlib import Path
@@ -220,12 +221,12 @@ def test_parameters_round_trip(lasting: SandboxExecutor, texts: list[str], by_te
         assert {*again.failed} == {*result.failed} & asked
 
 
-TEST = """
-def test_wrong():
-    assert 0
-def test_right():
-    pass
-"""
+SHARED = json.loads(
+    (Path(__file__).parents[3] / "tests" / "sandbox" / "forgeries.json").read_text()
+)
+"""The table that the tests of `imgforge sandbox` read too."""
+TEST: str = SHARED["test"]
+FORGERIES = {case["name"]: case for case in SHARED["cases"]}
 REPORT = """
 import pytest
 @pytest.hookimpl(hookwrapper=True)
@@ -233,97 +234,6 @@ def pytest_runtest_makereport(item, call):
     outcome = yield
     outcome.get_result().outcome = "passed"
 """
-FORGERIES = {
-    "report": {"conftest.py": REPORT},
-    "plugin of pytest.ini": {"pytest.ini": "[pytest]\naddopts = -p plug\n", "plug.py": REPORT},
-    "plugin of pyproject": {
-        "pyproject.toml": "[tool.pytest.ini_options]\naddopts = '-p plug'\n",
-        "plug.py": REPORT,
-    },
-    "excinfo": {
-        "conftest.py": """
-        import pytest
-        @pytest.hookimpl(hookwrapper=True, tryfirst=True)
-        def pytest_runtest_makereport(item, call):
-            call.excinfo = None
-            yield
-        """
-    },
-    "call": {
-        "conftest.py": """
-        import pytest
-        @pytest.hookimpl(hookwrapper=True)
-        def pytest_runtest_call(item):
-            outcome = yield
-            outcome.force_result(None)
-        """
-    },
-    "function": {
-        "conftest.py": """
-        import pytest
-        @pytest.hookimpl(hookwrapper=True)
-        def pytest_pyfunc_call(pyfuncitem):
-            outcome = yield
-            outcome.force_result(True)
-        """
-    },
-    "log": {
-        "conftest.py": """
-        import pytest
-        @pytest.hookimpl(tryfirst=True)
-        def pytest_runtest_logreport(report):
-            report.outcome = "passed"
-        def pytest_sessionfinish(session):
-            session.exitstatus = 0
-            session.testsfailed = 0
-        """
-    },
-    "printed": {
-        "conftest.py": """
-        import os
-        def pytest_unconfigure():
-            os.write(1, b"\\ntest_w.py::test_wrong PASSED [ 50%]\\n")
-        """
-    },
-    "protocol": {
-        "conftest.py": """
-        import pytest
-        @pytest.hookimpl(tryfirst=True)
-        def pytest_runtest_protocol(item):
-            item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-            os_ = __import__("os").write(1, (item.nodeid + " PASSED\\n").encode())
-            return True
-        """
-    },
-    "exit": {"conftest.py": "import os\ndef pytest_runtest_setup(item): os._exit(0)\n"},
-    "exit of the module": {"test_w.py": "import os\nos._exit(0)\n" + TEST},
-    "no recorder": {"pytest.ini": "[pytest]\naddopts = -p no:imgforge_recorder\n"},
-    "channel": {
-        "conftest.py": """
-        import json, os
-        for when in "setup", "call", "teardown":
-            record = dict(event="test", id="test_w.py::test_wrong", when=when, outcome="passed")
-            for fd in range(3, 64):
-                try:
-                    os.write(fd, b"\\n" + json.dumps(record).encode() + b"\\n")
-                except OSError:
-                    pass
-        """
-    },
-    "channel that is closed": {
-        "conftest.py": "import os\nos.closerange(3, 64)\n",
-    },
-    "another pytest": {
-        "pytest.py": "def main(*a, **k): return 0\nprint('test_w.py::test_wrong PASSED')\n",
-        "_pytest/__init__.py": "raise SystemExit(0)\n",
-    },
-    "other modules": {
-        "json.py": "raise SystemExit(0)\n",
-        "sitecustomize.py": "raise SystemExit(0)\n",
-        "imgforge_recorder.py": "def start(): pass\n",
-        "collector.py": "",
-    },
-}
 
 
 SWALLOW = """
@@ -380,26 +290,23 @@ def test_an_unexpected_pass_stays_one(box: SandboxExecutor, tmp_path: Path) -> N
     assert len(result.passed) == 3
 
 
-FOOLED = ["report", "plugin of pytest.ini", "plugin of pyproject", "excinfo", "call", "function"]
-"""Those after which pytest itself says that the test passed."""
-
-
 @pytest.mark.parametrize("name", FORGERIES)
 def test_a_forgery_makes_no_pass(box: SandboxExecutor, tmp_path: Path, name: str) -> None:
-    clone(box, tmp_path / "r", {"test_w.py": TEST, **FORGERIES[name]})
+    case = FORGERIES[name]
+    clone(box, tmp_path / "r", {"test_w.py": TEST, **case["files"]})
     result = box.run_tests(["test_w.py"])
     assert "test_w.py::test_wrong" not in result.passed, result
     assert not result.all_passed
     assert result.check_tests(["test_w.py::test_wrong"])[0] is False
-    if name in FOOLED:
+    if case["fooled"]:
         assert "test_w.py::test_wrong PASSED" in result.raw_output
         assert "test_w.py::test_wrong" in result.failed
     # Nor by another list.
     assert "test_w.py::test_wrong" not in [*result.skipped, *result.xfailed, *result.xpassed]
-    if name in ("report", "another pytest", "other modules", "channel", "printed"):
+    if case["told"]:
         assert "test_w.py::test_wrong" in result.failed, result
         assert "test_w.py::test_right" in result.passed, result
-    if name in ("report", "channel"):
+    if case["problems"]:
         # A verdict of 0 is no proof of a forgery; that something does not fit is told.
         assert result.problems, result
 
@@ -408,7 +315,7 @@ def test_a_forgery_is_one_without_the_channel(
     box: SandboxExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The forged report is a pass for whoever reads what pytest prints."""
-    clone(box, tmp_path / "r", {"test_w.py": TEST, **FORGERIES["report"]})
+    clone(box, tmp_path / "r", {"test_w.py": TEST, **FORGERIES["report"]["files"]})
     monkeypatch.setattr(_pytest, "_python", lambda box: None)
     result = box.run_tests(["test_w.py"])
     assert "test_w.py::test_wrong" in result.passed

@@ -12,6 +12,7 @@ mod exec;
 mod export;
 mod frames;
 mod images;
+mod in_memory;
 mod list;
 mod load;
 mod output;

@@ -31,6 +31,7 @@ use crate::in_use::{self, InUse};
 use super::DockerEngine;
 use super::checkpoint::ImageOfSession;
 use super::errors::{failed, is_not_found};
+use super::in_memory;
 use super::quota::Gauge;
 use super::scratch;
 use super::session_container::SessionContainer;
@@ -112,6 +113,7 @@ impl DockerEngine {
             id,
             user: request.user.clone().unwrap_or_else(|| image.config.user.clone()),
             env: request.variables.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            in_memory: request.settings.tmpfs.iter().map(|one| one.target.clone()).collect(),
             limits_memory: request.memory.is_some(),
             memory_kills: AtomicU64::new(0),
             is_stopped: AtomicBool::new(false),
@@ -297,6 +299,9 @@ impl SandboxSession for Session {
                 return Err(missing());
             }
         }
+        if in_memory::has(&self.shared.in_memory, directory) {
+            return in_memory::put(self, directory, tar).await;
+        }
         let options = ContainerArchiveInfoOptionsBuilder::new().path(directory).build();
         match docker.get_container_archive_info(id, Some(options)).await {
             // A link is followed by the upload.
@@ -333,6 +338,9 @@ impl SandboxSession for Session {
 
     async fn get(&self, path: &str, tar: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<()> {
         let SessionContainer { docker, id, .. } = &*self.shared;
+        if in_memory::has(&self.shared.in_memory, path) {
+            return in_memory::get(self, path, tar).await;
+        }
         let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
         let mut pieces = Box::pin(docker.download_from_container(id, Some(options)));
         while let Some(piece) = pieces.next().await {

@@ -24,6 +24,8 @@ pub(super) struct SessionContainer {
     pub user: String,
     /// `NAME=value`, for each command. The container has them not, so that no checkpoint has them.
     pub env: Vec<String>,
+    /// Its directories in memory.
+    pub in_memory: Vec<String>,
     /// Whether the kernel may kill for memory.
     pub limits_memory: bool,
     /// How often it did.

@@ -13,7 +13,7 @@ use crate::engine::{
     Began, Engine, EngineError, ExecEnd, ExecRequest, Output, SandboxSession, SessionEnd,
 };
 use crate::quote::shell_quote;
-use crate::session::{self, Capture, Captured, Keep, Kept, OfHost};
+use crate::session::{self, Capture, Captured, Keep, Kept, OfHost, Warnings};
 
 use super::commands::{self, DEFAULT_PATH, NotAllowed};
 use super::error::SandboxError;
@@ -87,8 +87,8 @@ impl Sandbox {
         host: &OfHost,
         scratch: &Path,
     ) -> Result<Sandbox, SandboxError> {
-        let said = Capture::new(Keep::All);
-        let started = session::start(engine, &settings.order(), host, scratch, &said).await;
+        let warnings = Warnings::default();
+        let started = session::start(engine, &settings.order(), host, scratch, &warnings).await;
         let mut sandbox = Sandbox {
             kept: started.map_err(SandboxError::Start)?.kept,
             limits: settings.limits.clone(),
@@ -98,14 +98,7 @@ impl Sandbox {
             directory: WORKSPACE,
             has_ended: Arc::default(),
         };
-        let said = said.finish().bytes;
-        let said = String::from_utf8_lossy(&said);
-        let warnings: Vec<String> = said
-            .lines()
-            .filter_map(|line| line.strip_prefix("warning: "))
-            .map(str::to_owned)
-            .collect();
-        match sandbox.set_up(&warnings, settings.unenforced).await {
+        match sandbox.set_up(&warnings.list(), settings.unenforced).await {
             Ok(()) => Ok(sandbox),
             Err(error) => {
                 // Nothing runs in it. That it cannot be set up is what is told.

@@ -16,6 +16,7 @@ pub(crate) mod ports;
 pub mod rpc;
 mod shell;
 mod start;
+mod warnings;
 
 pub use access_key::AccessKey;
 pub use capture::{Capture, Captured, Keep, Run, run};
@@ -25,3 +26,4 @@ pub use kept::{Kept, Remember};
 pub use ports::{NoPort, Publish};
 pub use shell::{Running, Shell, ShellEnd, ShellOptions};
 pub use start::{OfHost, StartError, Started, start};
+pub use warnings::Warnings;

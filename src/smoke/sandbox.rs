@@ -1,7 +1,7 @@
 //! The sandbox of a run: a session of an engine, and who starts it.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -88,24 +88,5 @@ pub(super) fn order(config: &RunConfig) -> SessionOrder {
         ttl_seconds: None,
         idle_seconds: None,
         repository: Some(Repository { directory: sandbox.workdir.clone(), base: None }),
-    }
-}
-
-/// Keeps the warnings of an engine.
-#[derive(Default)]
-pub(super) struct Said(Mutex<Vec<u8>>);
-
-impl LogSink for Said {
-    fn write(&self, bytes: &[u8]) {
-        self.0.lock().expect("no writer panics").extend_from_slice(bytes);
-    }
-}
-
-impl Said {
-    /// Returns the warnings, in their order.
-    pub(super) fn warnings(&self) -> Vec<String> {
-        let said = self.0.lock().expect("no writer panics");
-        let text = String::from_utf8_lossy(&said);
-        text.lines().filter_map(|line| line.strip_prefix("warning: ")).map(str::to_owned).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! `imgforge session keep`: the process that keeps a session, started by `session start`.
 
 use std::io::{Read as _, Write as _};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use crate::engine::LogSink;
 use crate::session::checkpoints::CheckpointDirectory;
 use crate::session::directory::{Claim, Ended, SessionRecord, Why};
 use crate::session::order::{Repository, SessionOrder};
-use crate::session::{Kept, Lifetime, OfHost, StartError, Started, keep, start};
+use crate::session::{Kept, Lifetime, OfHost, StartError, Started, Warnings, keep, start};
 
 use super::super::{CommandResult, Error, Exit, Global, open};
 use super::{chain, directory, not_found};
@@ -21,24 +21,6 @@ use super::{chain, directory, not_found};
 pub(super) enum Answer {
     Started { record: Box<SessionRecord>, warnings: Vec<String> },
     Failed { message: String, hint: Option<String>, is_input: bool },
-}
-
-/// Keeps what an engine says while it starts a session.
-#[derive(Default)]
-struct Said(Mutex<Vec<u8>>);
-
-impl LogSink for Said {
-    fn write(&self, bytes: &[u8]) {
-        self.0.lock().expect("no writer panics").extend_from_slice(bytes);
-    }
-}
-
-impl Said {
-    fn warnings(&self) -> Vec<String> {
-        let said = self.0.lock().expect("no writer panics");
-        let text = String::from_utf8_lossy(&said);
-        text.lines().filter_map(|line| line.strip_prefix("warning: ")).map(str::to_owned).collect()
-    }
 }
 
 /// Runs `session keep`.
@@ -52,8 +34,8 @@ pub(super) async fn run(global: &Global) -> CommandResult {
         at_most: order.ttl_seconds.map(Duration::from_secs_f64),
         idle: order.idle_seconds.map(Duration::from_secs_f64),
     };
-    let said = Said::default();
-    let started = started(global, order, &said).await;
+    let heard = Warnings::default();
+    let started = started(global, order, &heard).await;
     let (mut record, claim, session, listener) = match started {
         Ok(started) => started,
         Err(error) => {
@@ -65,7 +47,7 @@ pub(super) async fn run(global: &Global) -> CommandResult {
             return Ok(Exit::Environment);
         }
     };
-    answer(&Answer::Started { record: Box::new(record.clone()), warnings: said.warnings() });
+    answer(&Answer::Started { record: Box::new(record.clone()), warnings: heard.list() });
     release_outputs();
     let Some(why) = keep(session, listener, lifetime).await else {
         claim.remove().map_err(not_found)?;
@@ -82,7 +64,11 @@ pub(super) async fn run(global: &Global) -> CommandResult {
 
 type Claimed = (SessionRecord, Claim, Arc<Kept>, tokio::net::UnixListener);
 
-async fn started(global: &Global, mut order: SessionOrder, said: &Said) -> Result<Claimed, Error> {
+async fn started(
+    global: &Global,
+    mut order: SessionOrder,
+    heard: &Warnings,
+) -> Result<Claimed, Error> {
     let now = jiff::Timestamp::now();
     let engine = open::connect(global).await.map_err(open::engine_failure)?;
     let info = engine.info().await.map_err(open::engine_failure)?;
@@ -109,7 +95,7 @@ async fn started(global: &Global, mut order: SessionOrder, said: &Said) -> Resul
     let directory = directory(global);
     let claim = directory.claim(&mut record).map_err(not_found)?;
     let started = async {
-        let log: &dyn LogSink = said;
+        let log: &dyn LogSink = heard;
         let host = match order.allowed {
             Some(_) => open::of_host()?,
             None => OfHost::default(),

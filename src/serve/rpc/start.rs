@@ -10,13 +10,12 @@ use serde_json::{Value, json};
 use crate::engine::{LogSink, Quotas, SandboxNetwork, SessionRequest, SessionSettings, label};
 use crate::session::egress::{AllowList, Allowed};
 use crate::session::order::{InstanceName, SessionOrder};
-use crate::session::{self, Started};
+use crate::session::{self, Started, Warnings};
 
 use super::client::Client;
 use super::events::{self, EventSink};
 use super::fault::{Fault, Kind};
 use super::lines::Answer;
-use super::locked::locked;
 use super::params::{self, Network};
 use super::queue::Queue;
 use super::served::{Served, Uses};
@@ -36,24 +35,6 @@ impl From<params::Instance> for InstanceName {
     fn from(instance: params::Instance) -> InstanceName {
         let params::Instance { dataset, instance_id, split } = instance;
         InstanceName { dataset, split, instance_id }
-    }
-}
-
-/// Keeps what an engine says while it starts a session.
-#[derive(Default)]
-struct Said(Mutex<Vec<u8>>);
-
-impl LogSink for Said {
-    fn write(&self, bytes: &[u8]) {
-        locked(&self.0).extend_from_slice(bytes);
-    }
-}
-
-impl Said {
-    fn warnings(&self) -> Vec<String> {
-        let said = locked(&self.0);
-        let text = String::from_utf8_lossy(&said);
-        text.lines().filter_map(|line| line.strip_prefix("warning: ")).map(str::to_owned).collect()
     }
 }
 
@@ -168,12 +149,12 @@ impl Client {
         let Startup { mut order, labels, kept: image } = startup;
         let sessions = &self.sessions;
         let id = format!("{:012x}", rand::random::<u64>() & 0xffff_ffff_ffff);
-        let said = Said::default();
+        let warnings = Warnings::default();
         let directory = sessions.scratch_dir.join(&id);
         std::fs::create_dir_all(&directory).map_err(|error| {
             Fault::new(Kind::Infra, format!("cannot make `{}`: {error}", directory.display()))
         })?;
-        let log: &dyn LogSink = &said;
+        let log: &dyn LogSink = &warnings;
         let started =
             session::start(sessions.engine.clone(), &order, &sessions.host, &directory, log).await;
         let Started { kept, ports, repository } = started.inspect_err(|_| {
@@ -204,7 +185,7 @@ impl Client {
             sessions.stop(&served).await?;
         }
         let mut document = served.document();
-        document["warnings"] = json!(said.warnings());
+        document["warnings"] = json!(warnings.list());
         document["start_ms"] = json!(began.elapsed().as_secs_f64() * 1e3);
         Ok((served, document))
     }

@@ -10,14 +10,14 @@ use crate::engine::reference::Reference;
 use crate::engine::{EngineError, ExecEnd, ExecRequest, Image, Input};
 use crate::key::Digest;
 use crate::session::order::SessionOrder;
-use crate::session::{Capture, Keep, StartError};
+use crate::session::{Capture, Keep, StartError, Warnings};
 use crate::source::SourceError;
 
 use super::super::artifacts::{ArtifactsError, RunDirectory};
 use super::super::command::{self, Ran};
 use super::super::report::{CommandResult, SessionStats, Stage};
 use super::super::repository::{Changes, FilesError};
-use super::super::sandbox::{self, Said};
+use super::super::sandbox;
 use super::super::secrets::is_secret;
 use super::super::verdict::{self, Fault};
 use super::{Manager, Reused};
@@ -109,9 +109,9 @@ impl Manager {
         let image = self.image(&info.platform).await?;
         self.facts.image.digest = Some(image.id.to_string());
         self.image_user.clone_from(&image.config.user);
-        let said = Said::default();
+        let heard = Warnings::default();
         let order = sandbox::order(&self.config);
-        let sandbox = self.means.sandboxes.start(&order, &said).await?;
+        let sandbox = self.means.sandboxes.start(&order, &heard).await?;
         if let Some(cached) = &self.means.cached {
             let (order, run) = (without_secrets(order), &self.facts.run_id);
             let remember = cached.checkpoints().remember(order, run, info.kind);
@@ -129,7 +129,7 @@ impl Manager {
         self.facts.versions.kernel = kernel.unwrap_or_default();
         self.facts.versions.python = python.map(|text| after(text, "Python "));
         self.facts.versions.git = git.map(|text| after(text, "git version "));
-        let warnings = said.warnings();
+        let warnings = heard.list();
         Ok((!warnings.is_empty()).then(|| warnings.join("; ")))
     }
 

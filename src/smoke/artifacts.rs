@@ -22,13 +22,10 @@ use crate::atomic;
 use super::report::{CommandResult, RunFacts, RunReport, Stage, StageResult, StageStatus};
 
 /// The file of what is known of a run.
-const RUN: &str = "run.json";
+pub(super) const RUN: &str = "run.json";
 
 /// The file of a stage.
 const STAGE: &str = "stage.json";
-
-/// The file that lists the runs of a configuration with `runs`.
-const RUNS: &str = "runs.json";
 
 /// The directory of a run.
 #[derive(Debug, Clone)]
@@ -78,7 +75,8 @@ pub enum ArtifactsError {
     },
 }
 
-fn write(path: &Path, value: &impl Serialize) -> Result<(), ArtifactsError> {
+/// Writes a file of JSON.
+pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<(), ArtifactsError> {
     let mut text = serde_json::to_vec_pretty(value).expect("plain values");
     text.push(b'\n');
     let path = path.to_owned();
@@ -86,7 +84,7 @@ fn write(path: &Path, value: &impl Serialize) -> Result<(), ArtifactsError> {
 }
 
 /// Reads a file of JSON; `None` where it is not there.
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ArtifactsError> {
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ArtifactsError> {
     let path = path.to_owned();
     let text = match std::fs::read(&path) {
         Ok(text) => text,
@@ -198,99 +196,4 @@ fn stage_of(run: &Path, stage: Stage) -> Result<Option<StageResult>, ArtifactsEr
         commands,
         logs,
     }))
-}
-
-/// The reports of a configuration.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum Report {
-    /// Of the one run.
-    One(Box<RunReport>),
-    /// Of a list of runs.
-    Several(ReportList),
-}
-
-/// The reports of a list of runs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ReportList {
-    /// [`super::report::SCHEMA`].
-    pub schema: u32,
-    /// Whether all of them were a success.
-    pub success: bool,
-    /// One for each run, in their order.
-    pub runs: Vec<RunReport>,
-}
-
-impl Report {
-    /// Joins the reports of runs.
-    pub fn of(mut runs: Vec<RunReport>, is_list: bool) -> Report {
-        match runs.len() {
-            1 if !is_list => Report::One(Box::new(runs.swap_remove(0))),
-            _ => {
-                let success = runs.iter().all(|run| run.success);
-                Report::Several(ReportList { schema: super::report::SCHEMA, success, runs })
-            }
-        }
-    }
-
-    /// Returns the reports of all runs.
-    pub fn runs(&self) -> &[RunReport] {
-        match self {
-            Report::One(run) => std::slice::from_ref(run),
-            Report::Several(list) => &list.runs,
-        }
-    }
-}
-
-/// The runs of a list, in their order.
-#[derive(Debug, Serialize, Deserialize)]
-struct RunList {
-    runs: Vec<String>,
-}
-
-/// Makes the directory of a list of runs, which are in directories of these names below it.
-///
-/// # Errors
-/// It cannot be made, or is there.
-pub fn make_list(path: PathBuf, runs: Vec<String>) -> Result<(), ArtifactsError> {
-    let directory = RunDirectory::make(path)?;
-    write(&directory.path.join(RUNS), &RunList { runs })
-}
-
-/// Makes the report of a directory: of a run, of a list of runs, or of one that runs were given as the
-/// directory of their artifacts. Of several runs there the last to begin counts; the second value has the
-/// names of the others.
-///
-/// # Errors
-/// There is none, or a file of it cannot be read.
-pub fn saved_report(path: &Path) -> Result<(Report, Vec<String>), ArtifactsError> {
-    if let Some(list) = read::<RunList>(&path.join(RUNS))? {
-        let runs = list.runs.iter().map(|name| RunDirectory::report(&path.join(name)));
-        return Ok((Report::of(runs.collect::<Result<_, _>>()?, true), Vec::new()));
-    }
-    if path.join(RUN).exists() {
-        return Ok((Report::of(vec![RunDirectory::report(path)?], false), Vec::new()));
-    }
-    let file = |source| ArtifactsError::File { path: path.to_owned(), source };
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(file)? {
-        let entry = entry.map_err(file)?;
-        let has = |name: &str| entry.path().join(name).exists();
-        if has(RUN) || has(RUNS) {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            names.push((began(&entry.path())?, name));
-        }
-    }
-    names.sort();
-    let (_, last) = names.pop().ok_or_else(|| ArtifactsError::None(path.to_owned()))?;
-    let (report, _) = saved_report(&path.join(last))?;
-    Ok((report, names.into_iter().map(|(_, name)| name).collect()))
-}
-
-/// Returns when the run of a directory began, or the first of its runs.
-fn began(path: &Path) -> Result<Option<Timestamp>, ArtifactsError> {
-    let list: Option<RunList> = read(&path.join(RUNS))?;
-    let first = list.and_then(|list| list.runs.into_iter().next());
-    let run = first.map_or_else(|| path.to_owned(), |first| path.join(first));
-    Ok(read::<RunFacts>(&run.join(RUN))?.map(|facts| facts.started))
 }

@@ -14,6 +14,7 @@ mod cached;
 mod command;
 pub mod compat;
 mod config;
+mod document;
 mod events;
 mod manager;
 mod read;
@@ -21,23 +22,26 @@ mod record;
 mod report;
 mod repository;
 mod sandbox;
+mod saved;
 mod secrets;
 mod values;
 mod verdict;
 
-pub use artifacts::{ArtifactsError, Report, ReportList, make_list, saved_report};
+pub use artifacts::ArtifactsError;
 pub use cached::CachedSandboxes;
 pub use config::{
     COMMAND_TIMEOUT, CommandLine, Network, Origin, Patch, RepoSpec, Resources, RunConfig,
     STAGE_TIMEOUT, SandboxConfig, TaskSpec, Timeouts, WORKDIR,
 };
+pub use document::Format;
 pub use events::{Events, SmokeEvent};
 pub use manager::{Manager, Means, OutOfOrder, RunOptions};
-pub use read::{ConfigError, Configured, Format, read_file, read_text};
+pub use read::{ConfigError, Configured, read_file, read_text};
 pub use report::{
     CommandEnd, CommandResult, NotAStage, RunFacts, RunImage, RunReport, RunRepository, SCHEMA,
     SessionStats, Stage, StageResult, StageStatus, Truncated, Versions,
 };
 pub use repository::Repositories;
 pub use sandbox::{OfProcess, Sandbox, Sandboxes};
+pub use saved::{Report, ReportList, make_list, saved_report};
 pub use secrets::{MASK, SHORTEST, Secrets};

@@ -1,22 +1,17 @@
 //! Reading the configuration of smoke runs: TOML, YAML or JSON, by the ending of the file. A file that is
 //! read names no unknown key, and every file that it names was there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use serde::Deserialize;
-
-use crate::nearest::nearest;
 use crate::run_id::names_a_directory;
 
 use super::compat::Fix;
 use super::config::{
-    COMMAND_TIMEOUT, CommandLine, Network, Origin, Patch, RepoSpec, Resources, RunConfig,
-    STAGE_TIMEOUT, SandboxConfig, TaskSpec, Timeouts, WORKDIR,
+    Origin, Patch, RepoSpec, Resources, RunConfig, SandboxConfig, TaskSpec, Timeouts, WORKDIR,
 };
-use super::values;
+use super::document::{Document, Format, Limits, Repo, Run, Task, Times, nearest_key};
 
 /// What is wrong with a configuration, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,93 +54,6 @@ pub struct Configured {
     pub is_list: bool,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Document {
-    name: Option<String>,
-    sandbox: Option<Sandbox>,
-    repo: Option<Repo>,
-    task: Option<Task>,
-    #[serde(default, deserialize_with = "values::filled")]
-    runs: Option<Vec<Run>>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Run {
-    name: Option<String>,
-    sandbox: Option<Sandbox>,
-    repo: Option<Repo>,
-    task: Option<Task>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Sandbox {
-    image: String,
-    name: Option<String>,
-    workdir: Option<String>,
-    #[serde(default)]
-    env: BTreeMap<String, String>,
-    #[serde(default)]
-    timeouts: Times,
-    #[serde(default)]
-    resources: Limits,
-    #[serde(default, deserialize_with = "values::network")]
-    network: Network,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Times {
-    #[serde(deserialize_with = "values::duration")]
-    command: Duration,
-    #[serde(deserialize_with = "values::duration")]
-    stage: Duration,
-}
-
-impl Default for Times {
-    fn default() -> Times {
-        Times { command: COMMAND_TIMEOUT, stage: STAGE_TIMEOUT }
-    }
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Limits {
-    #[serde(deserialize_with = "values::memory")]
-    memory: Option<u64>,
-    #[serde(deserialize_with = "values::milli_cpus")]
-    cpus: Option<u64>,
-    #[serde(deserialize_with = "values::pids")]
-    pids: Option<u64>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Repo {
-    url: Option<String>,
-    path: Option<PathBuf>,
-    #[serde(rename = "ref")]
-    reference: String,
-    #[serde(default, deserialize_with = "values::filled")]
-    patches: Option<Vec<String>>,
-    #[serde(default, deserialize_with = "values::filled")]
-    compat: Option<Vec<String>>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Task {
-    #[serde(default, deserialize_with = "values::filled")]
-    setup: Option<Vec<CommandLine>>,
-    test: CommandLine,
-    #[serde(default)]
-    expected_fail: bool,
-    #[serde(default)]
-    env: BTreeMap<String, String>,
-}
-
 /// Where in a file something stands.
 struct Place<'a> {
     file: &'a str,
@@ -181,65 +89,6 @@ pub fn read_file(path: &Path) -> Result<Configured, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
     let base = path.parent().unwrap_or(Path::new("."));
     read_text(&file, &text, format, base)
-}
-
-/// How a configuration is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// TOML 1.0.
-    Toml,
-    /// YAML 1.2, one document.
-    Yaml,
-    /// JSON.
-    Json,
-}
-
-impl Format {
-    /// Returns the format that the ending of a file's name says, without the point.
-    pub fn of_ending(ending: &str) -> Option<Format> {
-        match ending {
-            "toml" => Some(Format::Toml),
-            "yaml" | "yml" => Some(Format::Yaml),
-            "json" => Some(Format::Json),
-            _ => None,
-        }
-    }
-
-    /// Reads a text; the error has the path of the key, and what is wrong there.
-    fn parse(self, text: &str) -> Result<Document, (String, String)> {
-        let located = |path: String, message: String| {
-            let key = if path == "." { String::new() } else { path };
-            (key, message)
-        };
-        match self {
-            Format::Toml => {
-                let whole = |error: toml::de::Error| (String::new(), error.to_string());
-                let parsed = toml::Deserializer::parse(text).map_err(whole)?;
-                serde_path_to_error::deserialize(parsed).map_err(|error| {
-                    located(error.path().to_string(), error.inner().message().to_owned())
-                })
-            }
-            Format::Json => {
-                let mut parsed = serde_json::Deserializer::from_str(text);
-                let document = serde_path_to_error::deserialize(&mut parsed);
-                let document = document.map_err(|error| {
-                    located(error.path().to_string(), error.inner().to_string())
-                })?;
-                parsed.end().map_err(|error| (String::new(), error.to_string()))?;
-                Ok(document)
-            }
-            Format::Yaml => {
-                // By way of values: a number is no text, as in the other two.
-                let mut options = serde_saphyr::Options::default();
-                options.with_snippet = false;
-                let value: serde_json::Value =
-                    serde_saphyr::from_str_with_options(text, options)
-                        .map_err(|error| (String::new(), error.to_string()))?;
-                serde_path_to_error::deserialize(value)
-                    .map_err(|error| located(error.path().to_string(), error.inner().to_string()))
-            }
-        }
-    }
 }
 
 /// Reads the text of a configuration. `file` is its name in errors, and relative paths are below `base`.
@@ -285,14 +134,6 @@ pub fn read_text(
         all.push(run);
     }
     Ok(Configured { runs: all, is_list: true })
-}
-
-/// Finds the nearest of the known keys that serde lists: "unknown field `a`, expected one of …".
-fn nearest_key(message: &str) -> Option<String> {
-    let start = message.find("unknown field ")?;
-    let mut names = message[start..].split('`').skip(1).step_by(2);
-    let unknown = names.next()?;
-    nearest(unknown, names)
 }
 
 /// Checks what one value alone cannot say.

@@ -76,18 +76,16 @@ pub enum SourceError {
         tried: Vec<Tried>,
     },
     /// No source has the branch or tag.
-    #[error("no source of `{repo}` has a branch or tag `{reference}`")]
+    #[error("no branch or tag `{reference}` is in {}", asked.join(", "))]
     NoReference {
-        /// The repository.
-        repo: String,
         /// The name that no source has.
         reference: String,
+        /// Every source that was asked.
+        asked: Vec<String>,
     },
     /// No source could be asked for a branch or tag.
-    #[error("no source of `{repo}` could be asked for `{reference}`{}", tried_text(tried))]
+    #[error("nobody could be asked for branch or tag `{reference}`{}", tried_text(tried))]
     NotAsked {
-        /// The repository.
-        repo: String,
         /// The name that was asked for.
         reference: String,
         /// Every source that was asked.

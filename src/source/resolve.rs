@@ -37,9 +37,9 @@ impl Mirrors {
         if is_commit(reference) {
             return Ok(reference.to_ascii_lowercase());
         }
-        let (repo, reference) = (repo.to_owned(), reference.to_owned());
-        let mut tried = Vec::new();
-        for source in self.sources(&repo) {
+        let reference = reference.to_owned();
+        let (mut tried, mut asked) = (Vec::new(), Vec::new());
+        for source in self.sources(repo) {
             let said = match local_path(&source) {
                 Some(path) => of_directory(&path, &reference),
                 None if offline::is_on() => Answer::Unknown(offline::WHY.to_owned()),
@@ -47,13 +47,13 @@ impl Mirrors {
             };
             match said {
                 Answer::Commit(commit) => return Ok(commit),
-                Answer::None => {}
+                Answer::None => asked.push(format!("`{source}`")),
                 Answer::Unknown(said) => tried.push(Tried { source, said, answered: false }),
             }
         }
         Err(match tried.is_empty() {
-            true => SourceError::NoReference { repo, reference },
-            false => SourceError::NotAsked { repo, reference, tried },
+            true => SourceError::NoReference { reference, asked },
+            false => SourceError::NotAsked { reference, tried },
         })
     }
 }

@@ -121,6 +121,14 @@ fn a_smoke_run_does_all_of_its_stages() {
         let again = space.command(&["smoke", "report", "out", "--json"]).output().unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&again.stdout).unwrap(), report);
 
+        let of_github = json!({
+            "repo": { "path": null, "url": "https://github.com/me/repo" },
+            "task": { "expected_fail": true },
+        });
+        let mirror = format!("{}/{{name}}", space.dir.path().display());
+        let of_mirror = space.smoke(&of_github, &["--git-mirror", &mirror], 0);
+        assert_eq!(of_mirror["repo"]["commit"], report["repo"]["commit"], "{of_mirror:#}");
+
         let plain = space.smoke(&json!({}), &[], 1);
         assert_eq!(plain["failure_reason"], "1 test failed (exit status 1)", "{plain:#}");
         let expected = space.smoke(&json!({ "task": { "expected_fail": true } }), &[], 0);

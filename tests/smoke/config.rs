@@ -172,7 +172,7 @@ fn what_is_wrong_is_named_with_its_place() {
         ("\"test\": \"pytest -q\",", "", "task", "missing field `test`", None),
         ("\"name\": \"first\"", "\"name\": \"a/b\"", "name", "is no name", None),
         ("\"name\": \"first\"", "\"runs\": []", "runs", "empty", None),
-        ("\"name\": \"first\"", "\"name\": \"first\", \"name\": \"b\"", "name", "duplicate", None),
+        ("\"name\": \"first\"", "\"name\": \"first\", \"name\": \"b\"", "", "duplicate", None),
     ];
     for (old, new, key, said, nearest) in table {
         assert!(JSON.contains(old), "{old}");

@@ -11,7 +11,7 @@ use crate::common::schema::check;
 #[tokio::test]
 async fn a_hundred_megabytes_are_in_a_file_and_their_ends_in_the_report() {
     let space = Space::new();
-    let line = "echo first; head -c 104857600 /dev/zero | tr '\\\\\\\\0' x; echo; echo last";
+    let line = "echo first; head -c 104857600 /dev/zero | tr '\\\\0' x; echo; echo last";
     let config = space.config("", &format!("setup = [\"{line}\"]\ntest = \"true\""));
     let mut options = space.options();
     options.max_output = 1000;

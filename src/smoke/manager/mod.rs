@@ -4,6 +4,8 @@
 //! always done and never hides the first failure. Each stage is done once, in the order of
 //! [`Stage::ALL`]; the teardown may be asked for at any time.
 
+mod faults;
+mod reuse;
 mod stages;
 
 use std::path::PathBuf;
@@ -14,8 +16,6 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
-use crate::key::Digest;
-use crate::session::checkpoints::CheckpointRecord;
 
 use super::artifacts::{ArtifactsError, RunDirectory};
 use super::cached::CachedSandboxes;
@@ -29,6 +29,7 @@ use super::repository::{Fetched, Repositories, Repository};
 use super::sandbox::{Sandbox, Sandboxes};
 use super::secrets::Secrets;
 use super::verdict::Fault;
+use reuse::Reused;
 use stages::Work;
 
 /// How long a stage may take beyond its limit to end what runs.
@@ -80,18 +81,6 @@ pub enum OutOfOrder {
     /// All stages are done.
     #[error("stage `{0}` was asked for, and the run is over")]
     Over(Stage),
-}
-
-/// Whether the sandbox is that of an earlier run, which had equal fixes made.
-enum Reused {
-    /// It is not, and is not kept for others.
-    No,
-    /// None with this key is known: this one becomes it.
-    New(Digest),
-    /// This one is to be taken.
-    Found(Digest, Box<CheckpointRecord>),
-    /// It was taken.
-    Taken(Digest),
 }
 
 /// One smoke run.

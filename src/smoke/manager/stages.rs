@@ -8,19 +8,17 @@ use tokio::time::Instant;
 use crate::causes::in_one_line;
 use crate::engine::reference::Reference;
 use crate::engine::{EngineError, ExecEnd, ExecRequest, Image, Input};
-use crate::key::Digest;
-use crate::session::order::SessionOrder;
-use crate::session::{Capture, Keep, StartError, Warnings};
-use crate::source::SourceError;
+use crate::session::{Capture, Keep, Warnings};
 
 use super::super::artifacts::{ArtifactsError, RunDirectory};
 use super::super::command::{self, Ran};
 use super::super::report::{CommandResult, SessionStats, Stage};
 use super::super::repository::{Changes, FilesError};
 use super::super::sandbox;
-use super::super::secrets::is_secret;
 use super::super::verdict::{self, Fault};
-use super::{Manager, Reused};
+use super::Manager;
+use super::faults::blocking;
+use super::reuse::{self, Reused};
 
 /// How much of what tests print is judged, in bytes: half from the beginning, half from the end.
 const JUDGED: usize = 8 << 20;
@@ -49,46 +47,6 @@ impl Work {
     }
 }
 
-impl From<EngineError> for Fault {
-    fn from(error: EngineError) -> Fault {
-        Fault::Infra(in_one_line(&error))
-    }
-}
-
-impl From<StartError> for Fault {
-    fn from(error: StartError) -> Fault {
-        Fault::Infra(in_one_line(&error))
-    }
-}
-
-impl From<SourceError> for Fault {
-    fn from(error: SourceError) -> Fault {
-        match error.is_answer() {
-            true => Fault::Failed(in_one_line(&error)),
-            false => Fault::Infra(in_one_line(&error)),
-        }
-    }
-}
-
-impl From<FilesError> for Fault {
-    fn from(error: FilesError) -> Fault {
-        match error {
-            FilesError::Source(error) => error.into(),
-            FilesError::Patch { .. } => Fault::Failed(error.to_string()),
-            FilesError::Io(_) => Fault::Infra(in_one_line(&error)),
-        }
-    }
-}
-
-/// Does work that blocks.
-async fn blocking<T: Send + 'static, E: Into<Fault> + Send + 'static>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, Fault> {
-    let done =
-        tokio::task::spawn_blocking(work).await.expect("reading a repository does not panic");
-    done.map_err(Into::into)
-}
-
 impl Manager {
     /// Does a stage.
     pub(super) async fn work(&mut self, work: &mut Work) -> Done {
@@ -113,8 +71,8 @@ impl Manager {
         let order = sandbox::order(&self.config);
         let sandbox = self.means.sandboxes.start(&order, &heard).await?;
         if let Some(cached) = &self.means.cached {
-            let (order, run) = (without_secrets(order), &self.facts.run_id);
-            let remember = cached.checkpoints().remember(order, run, info.kind);
+            let order = reuse::without_secrets(order);
+            let remember = cached.checkpoints().remember(order, &self.facts.run_id, info.kind);
             sandbox.kept.remember(remember);
         }
         self.sandbox = Some(sandbox);
@@ -176,76 +134,23 @@ impl Manager {
         let commit = blocking(move || repository.resolve()).await?;
         self.facts.repo.commit = Some(commit.clone());
         self.reused = self.reusable(&commit);
-        if let Reused::Found(key, _) = &self.reused {
-            return Ok(Some(cached(key)));
+        if let Some(remark) = self.reused.remark() {
+            return Ok(Some(remark));
         }
         self.bring(commit).await?;
         Ok(None)
     }
 
     /// Brings a commit into the mirror.
-    async fn bring(&mut self, commit: String) -> Result<(), Fault> {
+    pub(super) async fn bring(&mut self, commit: String) -> Result<(), Fault> {
         let repository = self.repository.clone();
         self.fetched = Some(blocking(move || repository.fetch(commit)).await?);
         Ok(())
     }
 
-    /// Looks for the sandbox of an earlier run with equal fixes. Without fixes there is nothing to save.
-    fn reusable(&self, commit: &str) -> Reused {
-        let (Some(known), Some(sandbox)) = (&self.means.cached, &self.sandbox) else {
-            return Reused::No;
-        };
-        let tree = Path::new(&self.config.sandbox.workdir);
-        let fixes = &self.config.repo.compat;
-        let has_fixes = fixes.iter().any(|fix| !fix.commands(tree, false).is_empty());
-        let image = self.facts.image.digest.as_deref().unwrap_or_default();
-        if self.facts.dry_run || sandbox.stays.is_some() || !has_fixes || image.is_empty() {
-            return Reused::No;
-        }
-        let key = super::super::cached::key(&self.config, image, commit);
-        match known.find(&key, sandbox.session().engine()) {
-            Some(record) => Reused::Found(key, Box::new(record)),
-            None => Reused::New(key),
-        }
-    }
-
-    /// Goes on in the sandbox of an earlier run; tells whether it did.
-    async fn reuse(&mut self) -> Result<bool, Fault> {
-        let Reused::Found(key, record) = std::mem::replace(&mut self.reused, Reused::No) else {
-            return Ok(false);
-        };
-        let sandbox = self.sandbox.as_ref().expect("it was started");
-        match sandbox.kept.reset(Some(&record.image)).await {
-            Ok(()) => {
-                self.reused = Reused::Taken(key);
-                Ok(true)
-            }
-            Err(EngineError::NoSuchImage { .. }) => {
-                // Somebody removed it meanwhile.
-                self.reused = Reused::New(key);
-                let commit = self.facts.repo.commit.clone().expect("it was found");
-                self.bring(commit).await?;
-                Ok(false)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Keeps the sandbox as it is for later runs. That it cannot be kept is remarkable, and no failure.
-    async fn keep_for_others(&self, key: &Digest) -> Option<String> {
-        let (Some(known), Some(sandbox)) = (&self.means.cached, &self.sandbox) else { return None };
-        let why = match sandbox.kept.checkpoint().await {
-            Ok(checkpoint) => known.keep(key, &checkpoint.id).err().map(|error| error.to_string()),
-            Err(error) => Some(in_one_line(&error)),
-        };
-        why.map(|why| format!("the sandbox is not kept for later runs: {why}"))
-    }
-
     async fn check_out(&mut self, work: &mut Work) -> Done {
-        if self.reuse().await?
-            && let Reused::Taken(key) = &self.reused
-        {
-            return Ok(Some(cached(key)));
+        if self.reuse().await? {
+            return Ok(self.reused.remark());
         }
         let workdir = self.config.sandbox.workdir.clone();
         let at = workdir.rfind('/').expect("it is absolute");
@@ -299,8 +204,8 @@ impl Manager {
     }
 
     async fn fix(&mut self, work: &mut Work) -> Done {
-        if let Reused::Taken(key) = &self.reused {
-            return Ok(Some(cached(key)));
+        if let Some(remark) = self.reused.remark() {
+            return Ok(Some(remark));
         }
         let fixes = self.config.repo.compat.clone();
         let tree = self.config.sandbox.workdir.clone();
@@ -434,15 +339,4 @@ fn plain(command: Vec<String>) -> ExecRequest {
 
 fn as_root(request: ExecRequest) -> ExecRequest {
     ExecRequest { user: Some("0:0".to_owned()), ..request }
-}
-
-/// Takes the variables of secrets out of what is written down of a sandbox.
-fn without_secrets(mut order: SessionOrder) -> SessionOrder {
-    order.request.variables.retain(|name, _| !is_secret(name));
-    order
-}
-
-/// Says that something was taken from an earlier run.
-fn cached(key: &Digest) -> String {
-    format!("cached: {key}")
 }

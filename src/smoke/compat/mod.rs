@@ -114,6 +114,17 @@ mod tests {
     }
 
     #[test]
+    fn a_command_has_the_id_the_tree_and_the_script() {
+        let fix: Fix = "pytest-min=6.2.5".parse().unwrap();
+        let [command] = &fix.commands(Path::new("/testbed"), true)[..] else { panic!() };
+        assert_eq!(command.argv[4..], ["pytest-min=6.2.5", "/testbed", "--dry-run"]);
+        let [command] = &fix.commands(Path::new("/testbed"), false)[..] else { panic!() };
+        assert_eq!(command.argv[4..], ["pytest-min=6.2.5", "/testbed"]);
+        assert!(command.stdin.starts_with(COMMON.as_bytes()));
+        assert!(command.stdin.len() > COMMON.len() + 1000);
+    }
+
+    #[test]
     fn digests_differ_by_the_value() {
         let fixes = ["setuptools-cap=58", "setuptools-cap=59", "pytest-min=59", "no-warnings"];
         let digests = fixes.map(|id| id.parse::<Fix>().unwrap().digest());

@@ -224,10 +224,10 @@ def remove_in_brackets(source, items, run):
     while text[start - 1] in SPACES:
         start -= 1
     before = items[run[0] - 1] if run[0] > 0 else None
-    if not has_comma and before is not None and not before.moves:
-        # The comma before it goes as well, unless a comment stands between them.
-        if not text[before.end_with_comma : start].strip():
-            start = before.end
+    is_last = not has_comma and before is not None and not before.moves
+    # The comma before it goes as well, unless a comment stands between them.
+    if is_last and not text[before.end_with_comma : start].strip():
+        start = before.end
     if text[start - 1] in "\r\n" and text[behind] in "\r\n":
         # The line would be empty: its own indentation was all that stood before it.
         start = source.line_start(start)

@@ -1,5 +1,5 @@
-# What the names of a Python file mean: where it imports `collections`, and where it uses an abstract
-# base class of it. Positions are those of `ast`; nothing is changed here.
+# What the names of a Python file mean: where it imports `collections`, and where it uses an
+# abstract base class of it. Positions are those of `ast`; nothing is changed here.
 import ast
 
 NAMES = frozenset(

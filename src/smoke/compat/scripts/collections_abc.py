@@ -65,7 +65,9 @@ def place():
 
 def main():
     if sys.version_info < (3, 10):
-        report("nothing to do", "nothing to do: Python {} has the aliases".format(VERSION), files=[])
+        report(
+            "nothing to do", "nothing to do: Python {} has the aliases".format(VERSION), files=[]
+        )
     directory = place()
     paths = {os.path.join(directory, name): text for name, text in FILES.items()}
     stale = [path for path, text in paths.items() if content(path) != text]

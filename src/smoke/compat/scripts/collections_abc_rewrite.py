@@ -93,7 +93,7 @@ class File:
         return bound == {COLLECTIONS} or "collections" not in self.reader.all_names
 
     def has_abc(self, found):
-        """Whether what stands before an import, or directly behind it, imports `collections.abc`."""
+        """Whether what stands before an import, or right behind it, imports `collections.abc`."""
         for node in found.block[: found.block.index(found.node) + 2]:
             if node in self.moved:
                 return True

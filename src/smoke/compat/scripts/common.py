@@ -1,5 +1,5 @@
-# What the scripts of fixes share. They run on Python 3.6 and newer, without packages: imgforge gives
-# them to `python -I -B -` as its input, this file first.
+# What the scripts of fixes share. They run on Python 3.6 and newer, without packages: imgforge
+# gives them to `python -I -B -` as its input, this file first.
 #
 # The arguments are the id of the fix, the path of the working tree, and perhaps `--dry-run`. The
 # output is one line of JSON:
@@ -47,7 +47,7 @@ def fail(message):
 
 
 def run(*argv, **options):
-    """Runs a program, away from the working tree; returns its exit status, output and error output."""
+    """Runs a program, away from the working tree; returns its exit status and its two outputs."""
     env = dict(os.environ, PYTHONDONTWRITEBYTECODE="1", **options.get("env", {}))
     for name in options.get("without", ()):
         env.pop(name, None)

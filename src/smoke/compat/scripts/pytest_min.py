@@ -1,5 +1,5 @@
-# The fix `pytest-min=N`: pytest N, or the smallest later release that runs on this Python. What runs
-# is found out with releases in directories of their own; the environment gets the result.
+# The fix `pytest-min=N`: pytest N, or the smallest later release that runs on this Python. What
+# runs is found out with releases in directories of their own; the environment gets the result.
 import re
 import shutil
 
@@ -18,10 +18,14 @@ def installed():
 
 
 def complaint(target=None):
-    """What pytest, in a directory or in the environment, says instead of running tests, or None."""
+    """What pytest says instead of running tests, or None; of a directory or the environment."""
     env = {"PYTHONPATH": target} if target else {}
     with tempfile.TemporaryDirectory(prefix="imgforge-") as directory:
-        for name, text in [("pytest.ini", "[pytest]\n"), ("test_p.py", PASSES), ("test_f.py", FAILS)]:
+        for name, text in [
+            ("pytest.ini", "[pytest]\n"),
+            ("test_p.py", PASSES),
+            ("test_f.py", FAILS),
+        ]:
             with open(os.path.join(directory, name), "w") as file:
                 file.write(text)
         for name, expected in [("test_p.py", 0), ("test_f.py", 1)]:
@@ -76,8 +80,11 @@ def smallest(tried):
     if runs(versions[0]):
         return versions[0]
     if len(versions) == 1 or not runs(versions[-1]):
-        fail("no pytest from {} on runs here. {} says: {}".format(
-            VALUE, versions[-1], tried[versions[-1]]))
+        fail(
+            "no pytest from {} on runs here. {} says: {}".format(
+                VALUE, versions[-1], tried[versions[-1]]
+            )
+        )
     low, high = 0, len(versions) - 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -101,8 +108,10 @@ def main():
         if installed() != version or said is not None:
             fail("pytest {} does not run where it was installed: {}".format(version, said))
     verb = "would be" if DRY_RUN else "was"
-    summary = "pytest {} {} installed; before it was {}".format(version, verb, before or "not there")
-    outcome = {tried_: "runs" if said is None else "does not run" for tried_, said in tried.items()}
+    summary = "pytest {} {} installed; before it was {}".format(
+        version, verb, before or "not there"
+    )
+    outcome = {v: "runs" if said is None else "does not run" for v, said in tried.items()}
     report("done", summary, before=before, after=version, tried=outcome)
 
 

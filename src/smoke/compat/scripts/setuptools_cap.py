@@ -2,6 +2,7 @@
 # the configuration of pip names, so that it holds for every later pip, in environments that are
 # made later, and in isolated builds: these read the configuration too, or get build constraints.
 import configparser
+import io
 
 CAP = "setuptools<" + VALUE
 TEXT = "# Written by imgforge's fix `setuptools-cap`.\n{}\n".format(CAP)
@@ -90,14 +91,15 @@ def check_environment():
     """Refuses what makes pip ignore the configuration; returns the release of pip."""
     status, out, error = pip("--version")
     if status != 0:
-        fail("{} has no pip, which this fix is for: {}".format(sys.executable, last_lines(error, 1)))
+        message = "{} has no pip, which this fix is for: {}"
+        fail(message.format(sys.executable, last_lines(error, 1)))
     if os.environ.get("PIP_CONFIG_FILE") == os.devnull:
         fail("PIP_CONFIG_FILE is {}, so that pip reads no configuration".format(os.devnull))
     for name in ["PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"]:
         if os.environ.get(name):
             fail(
-                "{0} is set to `{1}`, and wins over pip's configuration: write `{2}` into that file, "
-                "and leave out this fix".format(name, os.environ[name], CAP)
+                "{0} is set to `{1}`, and wins over pip's configuration: write `{2}` into that "
+                "file, and leave out this fix".format(name, os.environ[name], CAP)
             )
     return release_of(out.split()[1])
 
@@ -146,8 +148,6 @@ def main():
 
 
 def configparser_text(parser):
-    import io
-
     text = io.StringIO()
     parser.write(text)
     return text.getvalue()

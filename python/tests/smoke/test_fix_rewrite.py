@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Tuple
 
@@ -434,6 +435,17 @@ def test_syntax_of_newer_pythons_is_understood(python: Python, tmp_path: Path) -
         after = after.replace(f"collections.{name}", f"collections.abc.{name}")
     after = after.replace("A = collections.Set", "A = collections.abc.Set")
     assert (tree / "a.py").read_text() == after
+
+
+@pytest.mark.parametrize("python", pythons(), ids=str)
+def test_names_of_files_are_told_whatever_the_locale(python: Python, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    put(tree / "äß.py", BEFORE)
+    put(tree / os.fsdecode(b"\xff.py"), BEFORE)
+    path = named_python(tmp_path / "bin", python.path)
+    env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ended = fix(path, "collections-abc=rewrite", tree, env=env)
+    assert [file["path"] for file in ended.report["files"]] == ["äß.py", "\\xff.py"], ended
 
 
 def test_a_tree_that_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -80,11 +80,14 @@ def keys_of(parser):
 
 def installed():
     """The version of setuptools, or None."""
+    code = "import importlib.util as u; print(u.find_spec('setuptools') is not None)"
+    if run(sys.executable, "-c", code)[1].strip() != "True":
+        return None
     code = "import setuptools; print(setuptools.__version__)"
     status, out, error = run(sys.executable, "-W", "ignore", "-c", code)
-    if status != 0 and "No module named 'setuptools'" not in error:
+    if status != 0:
         fail("setuptools does not start on Python {}: {}".format(VERSION, last_lines(error)))
-    return out.strip() if status == 0 else None
+    return out.strip()
 
 
 def check_environment():

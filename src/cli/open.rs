@@ -10,6 +10,7 @@ use crate::engine::{Engine, EngineError, LogSink};
 use crate::forge::{self, Forge, ForgeOptions, Notice, Notices, Opened};
 use crate::proxy::Proxies;
 use crate::session::OfHost;
+use crate::smoke::Repositories;
 use crate::store::Store;
 
 use super::variables::{self, STATE_ON_NETWORK};
@@ -20,6 +21,17 @@ pub(super) use crate::forge::open::variable;
 /// Reads the catalog.
 pub(super) fn catalog(global: &Global) -> Result<Catalog, Error> {
     global.forge_options().catalog()
+}
+
+/// Finds out where the repositories of smoke runs come from: `git_mirror`, or what the catalog says.
+pub(super) fn repositories(global: &Global, git_mirror: &[String]) -> Result<Repositories, Error> {
+    let catalog = catalog(global)?;
+    let git_mirrors = match git_mirror.is_empty() {
+        true => catalog.defaults().git_mirrors.clone().unwrap_or_default(),
+        false => git_mirror.to_vec(),
+    };
+    let state_dir = state_dir(global);
+    Ok(Repositories { state_dir, git_mirrors, by_repo: catalog.mirrors().clone() })
 }
 
 /// Returns the state directory: the one that is named, or the default one.

@@ -21,7 +21,7 @@ use super::{Kept, Publish, git, ports};
 const CA_BUNDLE: &str = "/dev/imgforge/ca.pem";
 
 /// What a session with a way out gets of this machine.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct OfHost {
     /// The proxies that lead out of this process.
     pub(crate) proxies: Proxies,

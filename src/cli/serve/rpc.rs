@@ -47,6 +47,8 @@ pub(super) async fn run(global: &Global, args: ServeArgs) -> CommandResult {
         return Err(Error::input(error).into());
     }
     let parent = args.with_pid.map(watched).transpose()?;
+    let git_mirror = open::variable("IMGFORGE_GIT_MIRROR").unwrap_or_default();
+    let git_mirror: Vec<String> = git_mirror.split_whitespace().map(str::to_owned).collect();
     let options = global.forge_options();
     let opened = async {
         let scratch = options.open_store()?.scratch_dir().map_err(Error::environment)?;
@@ -68,6 +70,7 @@ pub(super) async fn run(global: &Global, args: ServeArgs) -> CommandResult {
         scratch_dir: scratch.path().to_owned(),
         host: open::of_host()?,
         instances: std::sync::Arc::new(Datasets { global: global.clone() }),
+        repositories: open::repositories(global, &git_mirror)?,
     });
     let work = async {
         let serving = async {

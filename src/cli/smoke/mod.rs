@@ -12,8 +12,8 @@ use clap::{Args, Subcommand};
 use crate::atomic;
 use crate::cli::out::{errln, outln};
 use crate::smoke::{
-    CachedSandboxes, Configured, Events, Manager, Means, OfProcess, Report, Repositories,
-    RunConfig, RunOptions, Sandboxes, StageStatus, make_list, read_file, saved_report,
+    CachedSandboxes, Configured, Events, Manager, Means, OfProcess, Report, RunConfig, RunOptions,
+    Sandboxes, StageStatus, make_list, read_file, saved_report,
 };
 use crate::words;
 
@@ -88,7 +88,7 @@ pub(super) async fn run(global: &Global, args: SmokeArgs) -> CommandResult {
     })?;
     let events = args.events.as_deref().map(events_to).transpose()?.map(Arc::new);
     let interrupt = interrupt::watched();
-    let repositories = repositories(global, &args)?;
+    let repositories = open::repositories(global, &args.git_mirror)?;
     let store = open::open_store(global)?;
     let scratch = store.scratch_dir().map_err(Error::environment)?;
     let engine = open::connect(global).await.map_err(open::engine_failure)?;
@@ -203,17 +203,6 @@ fn events_to(path: &Path) -> Result<Events, Error> {
         let what = format!("cannot write `{}`", path.display());
         Error::input(anyhow::Error::from(error).context(what))
     })
-}
-
-/// Finds out where repositories come from.
-fn repositories(global: &Global, args: &SmokeArgs) -> Result<Repositories, Error> {
-    let catalog = open::catalog(global)?;
-    let git_mirrors = match args.git_mirror.is_empty() {
-        true => catalog.defaults().git_mirrors.clone().unwrap_or_default(),
-        false => args.git_mirror.clone(),
-    };
-    let state_dir = open::state_dir(global);
-    Ok(Repositories { state_dir, git_mirrors, by_repo: catalog.mirrors().clone() })
 }
 
 /// Prepares the runs, each with a directory of its own where artifacts are kept.

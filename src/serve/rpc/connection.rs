@@ -18,6 +18,7 @@ use super::client::Client;
 use super::fault::{Fault, Kind};
 use super::lines::{Answer, Lines};
 use super::params::{self, OfExec, OfSession, OfShell};
+use super::queue::Queue;
 use super::served::{Served, Use};
 use super::sessions::Sessions;
 use super::under_way::ControlKind;
@@ -30,11 +31,11 @@ const WAITING: usize = 64;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// What a client can do with this server.
-const FEATURES: [&str; 8] =
-    ["exec", "shell", "file", "patch", "checkpoint", "network", "grade", "events"];
+const FEATURES: [&str; 9] =
+    ["exec", "shell", "file", "patch", "checkpoint", "network", "grade", "events", "smoke"];
 
 /// Every method.
-const METHODS: [&str; 38] = [
+const METHODS: [&str; 42] = [
     "hello",
     "session.start",
     "session.ls",
@@ -73,6 +74,10 @@ const METHODS: [&str; 38] = [
     "instance.grade",
     "checkpoint.ls",
     "checkpoint.remove",
+    "smoke.open",
+    "smoke.stage",
+    "smoke.report",
+    "smoke.close",
 ];
 
 /// A request, or a notification where it has no id.
@@ -90,6 +95,8 @@ enum Turn {
     Now(BoxFuture<'static, Answer>),
     /// After the earlier requests of a session.
     Of(Arc<Served>, BoxFuture<'static, Answer>),
+    /// After what waits in a queue.
+    Behind(Queue, BoxFuture<'static, Answer>),
 }
 
 /// A client that is connected.
@@ -163,7 +170,7 @@ impl Connection {
         let Request { id, method, params, is_async } = request;
         let turn = self.turn(&method, params).map_err(|fault| in_method(&method, fault));
         let lines = self.client.lines.clone();
-        let (work, order) = match turn {
+        let (work, queue) = match turn {
             Err(fault) => {
                 if let Some(id) = id {
                     lines.answer(&id, Err(fault)).await;
@@ -171,30 +178,30 @@ impl Connection {
                 return;
             }
             Ok(Turn::Now(work)) => (work, None),
-            Ok(Turn::Of(served, work)) if is_async => {
-                let used = Use::of(served);
-                (work.inspect(move |_| drop(used)).boxed(), None)
-            }
             Ok(Turn::Of(served, work)) => {
-                let used = Use::of(served.clone());
-                (work.inspect(move |_| drop(used)).boxed(), Some(served))
+                let queue = served.queue.clone();
+                let used = Use::of(served);
+                (work.inspect(move |_| drop(used)).boxed(), Some(queue))
             }
+            Ok(Turn::Behind(queue, work)) => (work, Some(queue)),
         };
         let over = self.client.over.clone();
-        let is_start = method == "session.start" || method == "session.fork";
+        let is_kept =
+            ["session.start", "session.fork", "smoke.stage", "smoke.close"].contains(&&*method);
         let work = async move {
             let answer = tokio::select! {
                 answer = work => answer,
-                // A session that is being started is ended by whoever starts it.
-                () = gone(&over, is_start) => return,
+                // A session that is being started is ended by whoever starts it; a stage of a smoke
+                // run, by what ends the run.
+                () = gone(&over, is_kept) => return,
             };
             if let Some(id) = id {
                 lines.answer(&id, answer).await;
             }
         };
         let work = self.tasks.track_future(work);
-        match order {
-            Some(served) => served.queue.add(work.boxed()),
+        match queue.filter(|_| !is_async) {
+            Some(queue) => queue.add(work.boxed()),
             None => drop(tokio::spawn(work)),
         }
     }
@@ -398,6 +405,24 @@ impl Connection {
                 let served = find(&params.session)?;
                 Turn::Of(served.clone(), files::get(served, params, lines).boxed())
             }
+            "smoke.open" => {
+                let params = read::<params::SmokeOpen>(params)?;
+                let number = self.client.number;
+                Turn::Now(async move { sessions.smokes.open(number, params) }.boxed())
+            }
+            "smoke.stage" => {
+                let params = read::<params::SmokeStage>(params)?;
+                let opened = sessions.smokes.find(&params.smoke)?;
+                Turn::Behind(opened.queue.clone(), opened.stage(params.stage).boxed())
+            }
+            "smoke.report" => {
+                let opened = sessions.smokes.find(&read::<params::OfSmoke>(params)?.smoke)?;
+                Turn::Behind(opened.queue.clone(), opened.report().boxed())
+            }
+            "smoke.close" => {
+                let opened = sessions.smokes.find(&read::<params::OfSmoke>(params)?.smoke)?;
+                Turn::Now(async move { sessions.smokes.close(&opened).await }.boxed())
+            }
             other => return Err(Fault::no_method(other, &METHODS)),
         })
     }
@@ -416,9 +441,9 @@ impl Connection {
     }
 }
 
-/// Waits until a client has gone; with `is_start` for ever.
-async fn gone(over: &CancellationToken, is_start: bool) {
-    match is_start {
+/// Waits until a client has gone; with `is_kept` for ever.
+async fn gone(over: &CancellationToken, is_kept: bool) {
+    match is_kept {
         true => std::future::pending().await,
         false => over.cancelled().await,
     }

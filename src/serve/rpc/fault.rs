@@ -41,6 +41,8 @@ pub enum Kind {
     NoSuchCheckpoint,
     /// The engine has no image of that name.
     NoSuchImage,
+    /// No smoke run of that name, or no more.
+    NoSuchSmoke,
     /// The dataset has no such instance, or there is no such dataset.
     NoSuchInstance,
     /// A path of a session that is not there.

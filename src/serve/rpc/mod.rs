@@ -22,6 +22,7 @@ mod served;
 mod server;
 mod sessions;
 mod shells;
+mod smoke;
 mod start;
 mod under_way;
 

@@ -1,6 +1,7 @@
 //! The parameters of the methods, by their names.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::engine::{HostBind, Tmpfs};
 use crate::session::egress::Allowed;
 use crate::session::{Keep, Publish};
+use crate::smoke::Stage;
 
 /// The longest time that is taken: some thirty years. A clock has an end.
 const MOST_SECONDS: f64 = 1e9;
@@ -126,6 +128,34 @@ pub(super) struct Start {
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     pub events: Option<String>,
+}
+
+/// A smoke run.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SmokeOpen {
+    /// What a configuration file says.
+    pub config: serde_json::Map<String, serde_json::Value>,
+    /// Relative paths are below it.
+    pub base_dir: Option<PathBuf>,
+    pub artifacts: Option<PathBuf>,
+    pub events: Option<PathBuf>,
+    pub max_output: Option<usize>,
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SmokeStage {
+    pub smoke: String,
+    pub stage: Stage,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfSmoke {
+    pub smoke: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 
 /// Work that is done in the order in which it comes, in a task of its own. What waits when this is dropped
 /// is still done.
+#[derive(Clone)]
 pub(super) struct Queue(mpsc::UnboundedSender<BoxFuture<'static, ()>>);
 
 impl Queue {

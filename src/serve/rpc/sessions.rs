@@ -6,16 +6,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::{Engine, EngineKind, SessionEnd};
 use crate::session::OfHost;
 use crate::session::checkpoints::CheckpointDirectory;
+use crate::smoke::{CachedSandboxes, Means, OfProcess, Repositories};
 
 use super::fault::{Fault, Kind};
 use super::instances::Instances;
 use super::locked::locked;
 use super::served::Served;
+use super::smoke::Smokes;
 
 /// What a server stands on.
 pub struct Settings {
@@ -31,6 +34,8 @@ pub struct Settings {
     pub host: OfHost,
     /// Who knows datasets.
     pub instances: Arc<dyn Instances>,
+    /// Where the repositories of smoke runs come from.
+    pub repositories: Repositories,
 }
 
 /// Sessions, all on one engine. They end with this.
@@ -41,25 +46,41 @@ pub(super) struct Sessions {
     pub(super) scratch_dir: PathBuf,
     pub(super) host: OfHost,
     pub(super) instances: Arc<dyn Instances>,
+    pub(super) smokes: Smokes,
     list: Mutex<HashMap<String, Arc<Served>>>,
 }
 
 impl Sessions {
     /// Makes an empty list.
     pub(super) fn new(settings: Settings) -> Arc<Sessions> {
-        let Settings { engine, kind, checkpoints, scratch_dir, host, instances } = settings;
+        let Settings { engine, kind, checkpoints, scratch_dir, host, instances, repositories } =
+            settings;
+        let sandboxes = OfProcess {
+            engine: engine.clone(),
+            host: host.clone(),
+            directory: scratch_dir.clone(),
+        };
+        let smokes = Smokes::new(Means {
+            engine: engine.clone(),
+            sandboxes: Arc::new(sandboxes),
+            cached: Some(CachedSandboxes::of(&repositories.state_dir)),
+            repositories,
+            scratch: scratch_dir.clone(),
+            stop: CancellationToken::new(),
+        });
         let list = Mutex::default();
-        Arc::new(Sessions { engine, kind, checkpoints, scratch_dir, host, instances, list })
+        Arc::new(Sessions { engine, kind, checkpoints, scratch_dir, host, instances, smokes, list })
     }
 
-    /// Ends all sessions.
+    /// Ends all sessions and smoke runs.
     pub(super) async fn close(&self) {
-        self.stop_all(|_| true).await;
+        tokio::join!(self.stop_all(|_| true), self.smokes.close_all(|_| true));
     }
 
-    /// Ends the sessions that a connection started.
+    /// Ends the sessions that a connection started, and its smoke runs.
     pub(super) async fn stop_those_of(&self, connection: u64) {
-        self.stop_all(|served| served.connection == connection).await;
+        let sessions = self.stop_all(|served| served.connection == connection);
+        tokio::join!(sessions, self.smokes.close_those_of(connection));
     }
 
     async fn stop_all(&self, which: impl Fn(&Served) -> bool) {

@@ -4,6 +4,7 @@
 mod client;
 mod ends;
 mod instances;
+mod smoke;
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};

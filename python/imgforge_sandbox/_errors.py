@@ -117,6 +117,10 @@ class NoSuchCheckpoint(NotFound):
     """There is no checkpoint of this id."""
 
 
+class NoSuchSmoke(NotFound):
+    """The server has no smoke run of this name, or it was closed."""
+
+
 class NoSuchImage(NotFound):
     """The engine has no image of this name."""
 
@@ -206,6 +210,7 @@ _BY_KIND: dict[str, type[ImgforgeError]] = {
     "no_such_shell": NoSuchShell,
     "no_such_exec": NoSuchExec,
     "no_such_checkpoint": NoSuchCheckpoint,
+    "no_such_smoke": NoSuchSmoke,
     "no_such_image": NoSuchImage,
     "no_such_instance": NoSuchInstance,
     "no_such_path": NoSuchPath,

@@ -19,6 +19,7 @@ from imgforge_sandbox import InfraError, _errors
         ("no_such_shell", package.NoSuchShell),
         ("no_such_exec", package.NoSuchExec),
         ("no_such_checkpoint", package.NoSuchCheckpoint),
+        ("no_such_smoke", package.NoSuchSmoke),
         ("no_such_image", package.NoSuchImage),
         ("no_such_instance", package.NoSuchInstance),
         ("no_such_path", package.NoSuchPath),

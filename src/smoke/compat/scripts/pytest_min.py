@@ -79,13 +79,15 @@ def smallest(tried):
         fail("there is no pytest {} or later for Python {}".format(VALUE, VERSION))
     if runs(versions[0]):
         return versions[0]
-    if len(versions) == 1 or not runs(versions[-1]):
-        fail(
-            "no pytest from {} on runs here. {} says: {}".format(
-                VALUE, versions[-1], tried[versions[-1]]
-            )
-        )
-    low, high = 0, len(versions) - 1
+    # With longer and longer steps to one that runs, then by halves back to the first.
+    low, high, step = 0, 0, 1
+    while high == 0 and low < len(versions) - 1:
+        at = min(low + step, len(versions) - 1)
+        low, high = (low, at) if runs(versions[at]) else (at, 0)
+        step *= 2
+    if high == 0:
+        message = "no pytest from {} on runs here; {} says: {}"
+        fail(message.format(VALUE, versions[-1], tried[versions[-1]]))
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if runs(versions[middle]) else (middle, high)

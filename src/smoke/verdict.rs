@@ -37,9 +37,9 @@ fn ended(end: &ExecEnd, what: &str) -> Result<i32, Fault> {
         ExecEnd::Idle => failed("was killed: it printed nothing for too long".to_owned()),
         ExecEnd::OutOfMemory(_) => failed("reached the memory limit of the sandbox".to_owned()),
         ExecEnd::NotStarted(why) => failed(format!("was not started: {}", why.reason)),
-        ExecEnd::SessionEnded(how @ (SessionEnd::OutOfMemory | SessionEnd::OverQuota(_))) => {
-            failed(format!("ended with the sandbox: {}", how.reason()))
-        }
+        ExecEnd::SessionEnded(
+            how @ (SessionEnd::OutOfMemory | SessionEnd::OverQuota(_) | SessionEnd::Unkillable),
+        ) => failed(format!("ended with the sandbox: {}", how.reason())),
         ExecEnd::SessionEnded(how @ (SessionEnd::Stopped | SessionEnd::Killed)) => {
             Err(Fault::Infra(format!("{what} ended with the sandbox: {}", how.reason())))
         }

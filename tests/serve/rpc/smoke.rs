@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::common::needs;
 use super::client::{Client, PipeServer};
+use crate::common::needs;
 
 const TESTS: &str = "import unittest\n\n\nclass T(unittest.TestCase):\n    def test_it(self):\n        \
                      self.assertEqual(open('a').read(), 'old\\n')\n";

@@ -128,7 +128,10 @@ pub(crate) fn git(dir: &Path, args: &[&str]) -> String {
     for who in ["AUTHOR", "COMMITTER"] {
         command
             .env(format!("GIT_{who}_NAME"), "a")
-            .env(format!("GIT_{who}_EMAIL"), "a@example.org");
+            .env(format!("GIT_{who}_EMAIL"), "a@example.org")
+            // The files of a checkout have the time of its commit. git takes a file for unchanged that is
+            // as long and has a time in the same second.
+            .env(format!("GIT_{who}_DATE"), "2026-01-02T03:04:05Z");
     }
     let output = needs::program(&mut command, "git");
     assert!(output.status.success(), "git {args:?}: {}", said(&output));

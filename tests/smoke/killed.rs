@@ -14,9 +14,9 @@ const PLACE: &str = "IMGFORGE_TEST_SMOKE_KILLED";
 
 /// The run that is killed, in a process of its own.
 #[tokio::test]
-#[ignore = "needs another test"]
 async fn a_run_that_waits_to_be_killed() {
-    let place = std::path::PathBuf::from(std::env::var(PLACE).unwrap());
+    // By itself this is no test: the next one starts it.
+    let Ok(place) = std::env::var(PLACE).map(std::path::PathBuf::from) else { return };
     let space = Space::new();
     let setup = "setup = [\"echo one\", \"echo two; echo more >&2; sleep 60\"]";
     let config = space.config("", &format!("{setup}\ntest = \"true\""));

@@ -105,13 +105,13 @@ async fn no_tests_are_no_result_whatever_is_expected() {
 #[tokio::test]
 async fn limits_end_a_command_and_are_no_expected_failure() {
     let space = Space::new();
-    let task = "test = \"echo before; sleep 600\"\nexpected_fail = true";
+    let task = "test = \"echo before; exec sleep 600\"\nexpected_fail = true";
     let config = space.config_of("timeouts = { command = 0.3 }", "", task);
     let report = scenario("timeout", &space, config).await;
     assert_eq!(report.stages[5].commands[0].stdout, "before\n");
     assert_eq!(report.failure(), Some(StageStatus::Failed));
     let space = Space::new();
-    let task = "setup = [\"sleep 600\", \"echo never\"]\ntest = \"true\"";
+    let task = "setup = [\"exec sleep 600\", \"echo never\"]\ntest = \"true\"";
     let config = space.config_of("timeouts = { stage = 0.3 }", "", task);
     let report = scenario("stage-timeout", &space, config).await;
     assert_eq!(report.failure_stage, Some(Stage::Setup));

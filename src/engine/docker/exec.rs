@@ -260,19 +260,23 @@ impl Command {
         let code = i32::try_from(code).unwrap_or(255);
         let was_killed = i64::from(code) == KILLED;
         let began = tokio::time::Instant::now();
-        let is_told = || self.session.memory_kills.load(Ordering::Acquire) > self.kills_before;
         while self.session.limits_memory
             && was_killed
-            && !is_told()
+            && !self.is_out_of_memory()
             && began.elapsed() < MEMORY_GRACE
         {
             tokio::time::sleep(POLL_AT_END).await;
         }
         match code {
-            code if is_told() => ExecEnd::OutOfMemory(code),
+            code if self.is_out_of_memory() => ExecEnd::OutOfMemory(code),
             // The engine does not tell a signal from a code of that number.
             code => ExecEnd::Exited(code),
         }
+    }
+
+    /// Tells whether the kernel killed something of the session for its memory since the command began.
+    fn is_out_of_memory(&self) -> bool {
+        self.session.memory_kills.load(Ordering::Acquire) > self.kills_before
     }
 
     /// Waits for the end of the session, of which this command is part. A session that lives is another
@@ -293,7 +297,10 @@ impl Command {
             }
             // Nothing can be run in it that would tell: there may be no memory for that.
             if self.session.is_running().await {
-                return Err("the engine does not know it any more".to_owned());
+                return match self.is_out_of_memory() {
+                    true => Ok(ExecEnd::OutOfMemory(128 + libc::SIGKILL)),
+                    false => Err("the engine does not know it any more".to_owned()),
+                };
             }
         }
     }

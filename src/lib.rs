@@ -64,6 +64,7 @@ pub mod forge;
 #[doc(hidden)]
 pub mod fuzz_targets;
 pub mod grade;
+pub mod gym;
 mod hashing;
 mod http;
 mod in_use;

@@ -1,6 +1,7 @@
 //! The Docker Engine API that `imgforge serve` serves: the real binary, over the embedded engine.
 //!
-//! `traps` has what clients stumble over, one test each; `life` how containers and servers end; `leaving` how
+//! `traps` has what clients stumble over, one test each; `environments` how agents act by the
+//! protocol for programs; `life` how containers and servers end; `leaving` how
 //! clients do; `networks` who reaches whom; `telling` what is told while containers are there.
 
 #[path = "../common/mod.rs"]

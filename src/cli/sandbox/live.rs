@@ -2,9 +2,7 @@
 //!
 //! It is written by a thread: a reader that is slow, or stands still, keeps no time limit waiting.
 
-use std::thread::JoinHandle;
-
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::cli::out;
 use crate::engine::Output;
@@ -16,24 +14,27 @@ const PIECES: usize = 16;
 /// Writes what is printed, or not.
 pub(super) struct Printed {
     sender: Option<Live>,
-    thread: Option<JoinHandle<()>>,
+    /// Says that all was written.
+    written: Option<oneshot::Receiver<()>>,
 }
 
 /// Starts to write; with `to_stderr` all goes to the standard error.
 pub(super) fn start(is_shown: bool, to_stderr: bool) -> Printed {
     if !is_shown {
-        return Printed { sender: None, thread: None };
+        return Printed { sender: None, written: None };
     }
     let (sender, mut receiver) = mpsc::channel(PIECES);
-    let thread = std::thread::spawn(move || {
+    let (done, written) = oneshot::channel();
+    std::thread::spawn(move || {
         while let Some(piece) = receiver.blocking_recv() {
             match piece {
                 Output::Out(bytes) if !to_stderr => drop(out::bytes(&bytes)),
                 Output::Out(bytes) | Output::Error(bytes) => out::error_bytes(&bytes),
             }
         }
+        let _ = done.send(());
     });
-    Printed { sender: Some(sender), thread: Some(thread) }
+    Printed { sender: Some(sender), written: Some(written) }
 }
 
 impl Printed {
@@ -44,12 +45,12 @@ impl Printed {
 
     /// Waits until all is written. The sandbox ends first: what it left behind could print for ever.
     pub(super) async fn finish(self, sandbox: &Sandbox) {
-        let Printed { sender, thread } = self;
+        let Printed { sender, written } = self;
         drop(sender);
-        if let Some(thread) = thread {
+        if let Some(written) = written {
             // Its own failure is told when it is stopped again.
             let _ = sandbox.stop().await;
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            let _ = written.await;
         }
     }
 }

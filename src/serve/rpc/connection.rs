@@ -22,7 +22,7 @@ use super::queue::Queue;
 use super::served::{Served, Use};
 use super::sessions::Sessions;
 use super::under_way::ControlKind;
-use super::{LINE, PROTOCOL, checkpoints, commands, files, patches, shells, start};
+use super::{LINE, PROTOCOL, checkpoints, commands, environments, files, patches, shells, start};
 
 /// How many lines wait for a client that does not read: whoever writes more waits.
 const WAITING: usize = 64;
@@ -31,11 +31,11 @@ const WAITING: usize = 64;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// What a client can do with this server.
-const FEATURES: [&str; 9] =
-    ["exec", "shell", "file", "patch", "checkpoint", "network", "grade", "events", "smoke"];
+const FEATURES: [&str; 10] =
+    ["exec", "shell", "file", "patch", "checkpoint", "network", "grade", "events", "smoke", "env"];
 
 /// Every method.
-const METHODS: [&str; 42] = [
+const METHODS: [&str; 47] = [
     "hello",
     "session.start",
     "session.ls",
@@ -78,6 +78,11 @@ const METHODS: [&str; 42] = [
     "smoke.stage",
     "smoke.report",
     "smoke.close",
+    "env.open",
+    "env.add_commands",
+    "env.step",
+    "env.reset",
+    "env.close",
 ];
 
 /// A request, or a notification where it has no id.
@@ -422,6 +427,29 @@ impl Connection {
             "smoke.close" => {
                 let opened = sessions.smokes.find(&read::<params::OfSmoke>(params)?.smoke)?;
                 Turn::Now(async move { sessions.smokes.close(&opened).await }.boxed())
+            }
+            "env.open" => {
+                let params = read::<params::EnvOpen>(params)?;
+                let served = find(&params.session)?;
+                Turn::Of(served.clone(), environments::open(served, params).boxed())
+            }
+            "env.add_commands" => {
+                let params = read::<params::EnvAddCommands>(params)?;
+                let served = find(&params.session)?;
+                Turn::Of(served.clone(), environments::add_commands(served, params).boxed())
+            }
+            "env.step" => {
+                let params = read::<params::EnvStep>(params)?;
+                let served = find(&params.session)?;
+                Turn::Of(served.clone(), environments::step(served, params).boxed())
+            }
+            "env.reset" => {
+                let served = find(&read::<OfSession>(params)?.session)?;
+                Turn::Of(served.clone(), environments::reset(served).boxed())
+            }
+            "env.close" => {
+                let served = find(&read::<OfSession>(params)?.session)?;
+                Turn::Of(served.clone(), environments::close(served).boxed())
             }
             other => return Err(Fault::no_method(other, &METHODS)),
         })

@@ -9,6 +9,7 @@ mod checkpoints;
 mod client;
 mod commands;
 mod connection;
+mod environments;
 mod events;
 mod fault;
 mod files;

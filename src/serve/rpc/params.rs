@@ -427,6 +427,37 @@ pub(super) struct OfCheckpoint {
     pub checkpoint: String,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EnvOpen {
+    pub session: String,
+    pub workdir: Option<String>,
+    pub timeout: Option<Seconds>,
+}
+
+/// A file of commands.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NamedFile {
+    pub name: String,
+    pub data: Base64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EnvAddCommands {
+    pub session: String,
+    pub files: Vec<NamedFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EnvStep {
+    pub session: String,
+    pub action: String,
+    pub timeout: Option<Seconds>,
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

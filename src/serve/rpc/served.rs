@@ -16,7 +16,7 @@ use crate::session::{Kept, Publish};
 use super::fault::{Fault, Kind};
 use super::locked::locked;
 use super::queue::Queue;
-use super::under_way::{Piece, ShellHandle, Slot};
+use super::under_way::{Opened, Piece, ShellHandle, Slot};
 
 /// A session, and what is under way in it.
 pub(super) struct Served {
@@ -42,6 +42,8 @@ pub(super) struct Served {
     pub shells: Mutex<HashMap<String, ShellHandle>>,
     /// The archives that come.
     pub transfers: Mutex<HashMap<String, mpsc::UnboundedSender<Piece>>>,
+    /// Its environment, where it has one.
+    pub environment: tokio::sync::Mutex<Option<Opened>>,
     /// Whether it is used.
     pub uses: Uses,
     /// What ends it when its time is over.

@@ -176,6 +176,7 @@ impl Client {
             execs: Default::default(),
             shells: Default::default(),
             transfers: Default::default(),
+            environment: Default::default(),
             uses: Uses::default(),
             watch: Mutex::default(),
         });

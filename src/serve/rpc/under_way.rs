@@ -1,11 +1,13 @@
 //! What is under way in a session, and the ends of it that others hold.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::ExecHandle;
+use crate::gym::Environment;
 
 use super::lines::{Answer, Lines};
 use super::params::ShellRun;
@@ -65,4 +67,13 @@ pub(super) struct Control {
 pub(super) struct Piece {
     pub bytes: Option<Vec<u8>>,
     pub tell: oneshot::Sender<()>,
+}
+
+/// An environment of a session.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// The environment.
+    pub environment: Environment,
+    /// How long an action may take where nothing is said of it.
+    pub timeout: Duration,
 }

@@ -3,6 +3,7 @@
 
 mod client;
 mod ends;
+mod environments;
 mod instances;
 mod smoke;
 

@@ -255,7 +255,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     (
         "smoke report",
         &[
-            ("imgforge smoke report out", "the last run that left its artifacts there"),
+            ("imgforge smoke report out", "the last run below this directory"),
             ("imgforge smoke report out/20260131-153000-1f3a --json", "this one, for a program"),
         ],
     ),

@@ -219,8 +219,9 @@ fn split(layer: &Path, out: &Path) -> io::Result<Changes> {
             continue;
         }
         let mut header = entry.header().clone();
-        match entry.link_name()? {
-            Some(target) => tar.append_link(&mut header, &path, &target.into_owned())?,
+        let target = entry.link_name()?.map(std::borrow::Cow::into_owned);
+        match target {
+            Some(target) => tar.append_link(&mut header, &path, target)?,
             None => {
                 let mut bytes = Vec::new();
                 entry.read_to_end(&mut bytes)?;

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use imgforge::key::Digest;
 use serde_json::{Value, json};
 
 use crate::common::{Bench, helper, is_running, on_every_engine};
@@ -92,6 +93,22 @@ impl Space {
     }
 }
 
+impl Space {
+    /// Removes the checkpoint that a run made; returns what was written down of it.
+    fn forget(&self, report: &Value) -> String {
+        let session = Digest::of(report["run_id"].as_str().unwrap()).to_string();
+        let listed = self.command(&["session", "ls", "--checkpoints", "--json"]).output().unwrap();
+        let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+        let mut listed = listed.as_array().unwrap().iter();
+        let made = listed.find(|one| one["session"] == session[..12]).unwrap();
+        let id = made["id"].as_str().unwrap();
+        let record = self.state.join(format!("checkpoints/{id}.json"));
+        let record = std::fs::read_to_string(record).unwrap();
+        assert!(self.command(&["session", "rm", id]).output().unwrap().status.success());
+        record
+    }
+}
+
 fn with_space(case: impl Fn(&Space) + Copy + Send + Sync + 'static) {
     on_every_engine(move |bench: Arc<Bench>| async move {
         tokio::task::spawn_blocking(move || case(&Space::of(&bench))).await.unwrap();
@@ -121,6 +138,9 @@ fn a_smoke_run_does_all_of_its_stages() {
         let again = space.command(&["smoke", "report", "out", "--json"]).output().unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&again.stdout).unwrap(), report);
 
+        if stages[3]["reason"] == Value::Null {
+            space.forget(&report);
+        }
         let of_github = json!({
             "repo": { "path": null, "url": "https://github.com/me/repo" },
             "task": { "expected_fail": true },
@@ -205,24 +225,12 @@ fn a_run_with_equal_fixes_goes_on_where_an_earlier_one_had_made_them() {
         assert_eq!(reasons(&other), [None, None, None], "{other:#}");
 
         // What was kept has no secret, and is not needed.
-        let listed = space.command(&["session", "ls", "--checkpoints", "--json"]).output().unwrap();
-        let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
-        let runs = [&first, &other].map(|report| report["run_id"].clone());
-        for one in listed.as_array().unwrap().iter().filter(|one| runs.contains(&one["session"])) {
-            let id = one["id"].as_str().unwrap();
-            let record = space.state.join(format!("checkpoints/{id}.json"));
-            assert!(!std::fs::read_to_string(record).unwrap().contains("hunter22"));
-            assert!(space.command(&["session", "rm", id]).output().unwrap().status.success());
+        for record in [&first, &other].map(|report| space.forget(report)) {
+            assert!(record.contains(&tag) && !record.contains("hunter22"), "{record}");
         }
         let third = space.smoke(&fixed(&tag), &[], 0);
         assert_eq!(reasons(&third), [None, None, None], "{third:#}");
-        let listed = space.command(&["session", "ls", "--checkpoints", "--json"]).output().unwrap();
-        let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
-        let made = listed.as_array().unwrap().iter();
-        for one in made.filter(|one| one["session"] == third["run_id"]) {
-            let rm = space.command(&["session", "rm", one["id"].as_str().unwrap()]);
-            assert!({ rm }.output().unwrap().status.success());
-        }
+        space.forget(&third);
     });
 }
 

@@ -64,6 +64,7 @@ fn the_report_of_a_run_that_was_killed_says_how_far_it_came() {
     // What the second had printed is there.
     assert!(setup.logs.contains(&"setup/2.stdout".to_owned()), "{:?}", setup.logs);
     let events = std::fs::read_to_string(place.path().join("events")).unwrap();
-    let lines = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let lines = events.lines().map(|line| serde_json::from_str(line).unwrap());
+    let lines: Vec<Value> = lines.collect();
     assert_eq!(lines.last().unwrap()["stage"], "setup");
 }

@@ -36,6 +36,14 @@ impl Reused {
 }
 
 impl Manager {
+    /// Returns the id that checkpoints of the sandbox name: that of a session, twelve digits of a digest of
+    /// the run's name.
+    pub(super) fn session_id(&self) -> String {
+        let mut digits = Digest::of(&self.facts.run_id).to_string();
+        digits.truncate(12);
+        digits
+    }
+
     /// Looks for the sandbox of an earlier run with equal fixes. Without fixes there is nothing to save.
     pub(super) fn reusable(&self, commit: &str) -> Reused {
         let (Some(known), Some(sandbox)) = (&self.means.cached, &self.sandbox) else {

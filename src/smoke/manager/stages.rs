@@ -71,8 +71,8 @@ impl Manager {
         let order = sandbox::order(&self.config);
         let sandbox = self.means.sandboxes.start(&order, &heard).await?;
         if let Some(cached) = &self.means.cached {
-            let order = reuse::without_secrets(order);
-            let remember = cached.checkpoints().remember(order, &self.facts.run_id, info.kind);
+            let (order, session) = (reuse::without_secrets(order), self.session_id());
+            let remember = cached.checkpoints().remember(order, &session, info.kind);
             sandbox.kept.remember(remember);
         }
         self.sandbox = Some(sandbox);

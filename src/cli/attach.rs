@@ -149,7 +149,21 @@ pub(super) async fn join<T>(
             tokio::select! {
                 biased;
                 piece = output.next() => match piece {
-                    Some(piece) => screen.show(piece?).await,
+                    Some(piece) => {
+                        let shown = screen.show(piece?);
+                        tokio::pin!(shown);
+                        loop {
+                            tokio::select! {
+                                biased;
+                                () = &mut shown => break,
+                                // A reader that stands still keeps no limit of the command waiting.
+                                how = &mut end, if lets_go && ended.is_none() => {
+                                    ended = Some(how?);
+                                    give_up = Instant::now() + REST;
+                                }
+                            }
+                        }
+                    }
                     None => break,
                 },
                 how = &mut end, if lets_go && ended.is_none() => {

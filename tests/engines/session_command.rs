@@ -163,6 +163,20 @@ fn a_limit_kills_all_that_came_of_a_command_and_the_session_lives_on() {
 
 #[test]
 #[ignore = "needs an engine"]
+fn a_reader_that_stands_still_keeps_no_limit_waiting() {
+    with_session(&[], |cli, id| {
+        let marker = marker();
+        let script = format!("sleep {marker} & while :; do echo said; done");
+        let words = ["exec", "--timeout", "2s", id, "--", "sh", "-c", &script];
+        let child = cli.command(&words).spawn().unwrap();
+        assert!(wait_for(|| is_running(&marker)));
+        assert!(wait_for(|| !is_running(&marker)), "it is killed while nobody reads");
+        assert_eq!(child.wait_with_output().unwrap().status.code(), Some(124));
+    });
+}
+
+#[test]
+#[ignore = "needs an engine"]
 fn a_server_that_a_command_started_outlives_it_and_may_print() {
     with_session(&[], |cli, id| {
         let script = "(while :; do echo said; echo said >&2; sleep 0.05; done) & \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,8 @@ def test_actions(case: dict[str, Any]) -> None:
     assert action.function_name == case["function"]
     assert list(action.parameters.items()) == [tuple(pair) for pair in case["parameters"]]
     if "refused" in case:
-        with pytest.raises(ValueError) as caught:
+        with pytest.raises(ValueError, match=rf"\A{re.escape(case['refused'])}\Z"):
             action.to_bashcmd()
-        assert str(caught.value) == case["refused"]
     else:
         assert action.to_bashcmd() == case["command"]
 

@@ -137,6 +137,7 @@ def test_what_is_wrong_is_said_before_anything_starts(
     assert said in str(caught.value)
 
 
+@pytest.mark.slow
 def test_an_image_that_is_not_there_is_a_failed_stage(client: Client, top: Path) -> None:
     sandbox = SandboxConfig(image="localhost:1/no/such:1")
     with SessionManager(sandbox, repo(), TASK, base_dir=top, client=client) as run:

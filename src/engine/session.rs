@@ -312,6 +312,12 @@ pub trait ExecHandle: Send + Sync {
         SILENCE
     }
 
+    /// Returns for how long the machine that runs the command has been up, time asleep included, as
+    /// `/proc/uptime` of the container says it. `None` where this process cannot know it.
+    fn uptime(&self) -> Option<Duration> {
+        None
+    }
+
     /// Waits until the command runs, or has ended: the number of its process as processes of the
     /// container see it. `None` where nothing was started, or the engine does not tell it.
     async fn process(&self) -> Result<Option<i32>> {

@@ -199,7 +199,12 @@ impl<'a> Shell<'a> {
         }
         let nonce = nonce();
         let outputs = if self.is_interactive { " >&8 2>&8" } else { "" };
-        let text = framed(command, &nonce, self.last, outputs);
+        let uptime = self.handle.uptime();
+        if let Some(uptime) = uptime {
+            let hundredths = uptime.as_millis() / 10;
+            self.since.store(u64::try_from(hundredths).unwrap_or(0), Ordering::Relaxed);
+        }
+        let text = framed(command, &nonce, self.last, uptime.is_none(), outputs);
         let deadline = time_limit.map(|limit| Instant::now() + limit);
         let told = match self.tell(&text, &nonce, deadline, out).await? {
             Told::Late => {
@@ -322,15 +327,19 @@ fn nonce() -> String {
 }
 
 /// Writes what the shell reads: the command as one quoted word, without the descriptors of the shell, and
-/// with its outputs led as the words of `outputs` say.
-fn framed(command: &str, nonce: &str, last: i32, outputs: &str) -> String {
+/// with its outputs led as the words of `outputs` say. It is short where it can be: bash reads a pipe byte
+/// by byte, and asking it for the time takes as long as all the rest.
+fn framed(command: &str, nonce: &str, last: i32, asks_for_uptime: bool, outputs: &str) -> String {
     let mut text = String::new();
-    // By a name that no command has, which goes again; without a fork.
-    let _ = writeln!(
-        text,
-        "read -r __imgforge_since 2>/dev/null </proc/uptime || :; \
-         printf '{SINCE}{nonce} %s\\n' \"${{__imgforge_since-}}\" >&9; unset -v __imgforge_since"
-    );
+    if asks_for_uptime {
+        // By a name that no command has, which goes again; without a fork.
+        let _ = writeln!(
+            text,
+            "read -r __imgforge_since 2>/dev/null </proc/uptime || :; \
+             printf '{SINCE}{nonce} %s\\n' \"${{__imgforge_since-}}\" >&9; \
+             unset -v __imgforge_since"
+        );
+    }
     if last != 0 {
         let _ = writeln!(text, "(exit {last})");
     }
@@ -421,8 +430,9 @@ mod tests {
     #[test]
     fn a_quoted_command_is_one_line_and_bash_reads_it_back() {
         let command = "echo 'a\\b' \"$X\"\n# ä\u{1}\r\ttab";
-        let text = framed(command, "n", 0, "");
+        let text = framed(command, "n", 0, true, "");
         assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(text.ends_with(&framed(command, "n", 0, false, "")), "{text}");
         let word = text.lines().nth(1).unwrap();
         let word = word.strip_prefix("{ eval ").unwrap().strip_suffix("; } </dev/null 8>&- 9>&-");
         let script = format!("printf %s {}", word.unwrap());

@@ -827,6 +827,11 @@ impl ExecHandle for Handle {
         told.map_err(|reason| lost(io::Error::other(reason)))
     }
 
+    fn uptime(&self) -> Option<Duration> {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::try_from(now).ok()
+    }
+
     async fn process(&self) -> Result<Option<i32>> {
         // Where it ended without a start, nobody tells one any more.
         let mut started = self.started.clone();

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
+use rand::distr::{Alphanumeric, SampleString as _};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
 
@@ -321,9 +322,10 @@ enum Told {
     Ended,
 }
 
-/// A word that nobody knows.
+/// A word that nobody knows: of 62 letters and digits, as hard to guess as 95 bits, and short, because the
+/// shell reads it byte by byte.
 fn nonce() -> String {
-    format!("{:032x}", rand::random::<u128>())
+    Alphanumeric.sample_string(&mut rand::rng(), 16)
 }
 
 /// Writes what the shell reads: the command as one quoted word, without the descriptors of the shell, and

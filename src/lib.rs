@@ -41,6 +41,7 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+mod allocation;
 mod atomic;
 pub mod bootstrap;
 pub mod bundle;
@@ -88,6 +89,7 @@ pub mod run_id;
 pub mod sandbox;
 pub mod serve;
 pub mod session;
+pub mod shard;
 pub mod sign;
 mod size;
 pub mod smoke;

@@ -10,6 +10,7 @@ use super::chosen::Choice;
 use super::execute::{ExecArgs, exit_of};
 use super::open;
 use super::refusal;
+use super::shard::ShardArgs;
 use super::swebench::SwebenchArgs;
 use super::{CommandResult, Exit, Global, Images, Sources};
 
@@ -18,6 +19,8 @@ use super::{CommandResult, Exit, Global, Images, Sources};
 pub(super) struct BuildArgs {
     #[command(flatten)]
     pub(super) chosen: Choice,
+    #[command(flatten)]
+    shard: ShardArgs,
     #[command(flatten)]
     images: Images,
     /// Build images that are fresh too, and run every step of them anew; packages that were
@@ -48,6 +51,7 @@ pub(super) async fn run(global: &Global, args: BuildArgs) -> CommandResult {
     let load = LoadOptions {
         predictions: args.images.predictions(),
         build: !args.dry_run,
+        shard: args.shard.options()?,
         ..args.exec.load_options(&args.chosen, &args.sources)
     };
     let prepared = open::forge(global)?.load(&load).await?;

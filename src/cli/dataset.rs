@@ -151,6 +151,7 @@ async fn check_gold(global: &Global, args: &CheckArgs) -> Result<Vec<(String, St
         predictions: &["gold".to_owned(), "empty".to_owned()],
         exec: &args.exec,
         run: &args.run,
+        shard: None,
     };
     let options = RunOptions { replace: args.run_id.is_none(), ..wanted.options(global, &run_id)? };
     let Evaluation { report, ended, .. } = &wanted.evaluate(global, &options).await?;

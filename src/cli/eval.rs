@@ -5,7 +5,7 @@ use clap::Args;
 
 use crate::event::Reporter;
 use crate::forge::run_directory::run_error;
-use crate::forge::{self, Ended, Evaluation, Forge, LoadOptions, RunOptions};
+use crate::forge::{self, Ended, Evaluation, Forge, LoadOptions, RunOptions, ShardOptions};
 use crate::plan::check::Purpose;
 use crate::report::harness;
 
@@ -15,6 +15,7 @@ use super::execute::ExecArgs;
 use super::help::heading;
 use super::open;
 use super::results::{self, Outputs};
+use super::shard::ShardArgs;
 use super::swebench::SwebenchArgs;
 use super::{Chosen, CommandResult, Error, Exit, Global, Sources, report};
 
@@ -23,6 +24,8 @@ use super::{Chosen, CommandResult, Error, Exit, Global, Sources, report};
 pub(super) struct EvalArgs {
     #[command(flatten)]
     pub(super) chosen: Choice,
+    #[command(flatten)]
+    pub(super) shard: ShardArgs,
     /// Predictions: .jsonl or .json files; gold for the dataset's own patches, empty for none
     #[arg(
         short,
@@ -93,6 +96,10 @@ pub(super) async fn run(global: &Global, args: EvalArgs) -> CommandResult {
         return report::run(global, again).await;
     }
     let predictions = args.predictions();
+    if args.shard.shard.is_some() && args.run_id.is_none() {
+        let error = anyhow!("--shard needs --run-id: all shards are of one run");
+        return Err(Error::input(error).into());
+    }
     let run_id = args.run_id.clone().unwrap_or_else(new_run_id);
     let wanted = Wanted {
         chosen: &args.chosen,
@@ -100,6 +107,7 @@ pub(super) async fn run(global: &Global, args: EvalArgs) -> CommandResult {
         predictions: &predictions,
         exec: &args.exec,
         run: &args.run,
+        shard: args.shard.options()?,
     };
     let options = RunOptions {
         say_run_id: args.run_id.is_none(),
@@ -137,6 +145,8 @@ pub(super) struct Wanted<'a> {
     pub exec: &'a ExecArgs,
     /// How tests are run.
     pub run: &'a EvalOptions,
+    /// Which part of it; `None` is all.
+    pub shard: Option<ShardOptions>,
 }
 
 impl Wanted<'_> {
@@ -172,6 +182,7 @@ impl Wanted<'_> {
             skip_empty: true,
             purpose: Purpose::Run,
             evaluate: Some(self.run.options()),
+            shard: self.shard.clone(),
             ..self.exec.load_options(self.chosen, self.sources)
         };
         forge.evaluate(&load, options, reporter).await

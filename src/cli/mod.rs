@@ -40,6 +40,7 @@ mod schema;
 mod serve;
 mod session;
 mod settings;
+mod shard;
 mod smoke;
 mod swebench;
 mod variables;

@@ -12,6 +12,7 @@ use super::chosen::Choice;
 use super::help::heading;
 use super::open;
 use super::refusal;
+use super::shard::ShardArgs;
 use super::swebench::SwebenchArgs;
 use super::{CommandResult, Error, Exit, Global, Images, Sources};
 
@@ -20,6 +21,8 @@ use super::{CommandResult, Error, Exit, Global, Images, Sources};
 pub(super) struct PlanArgs {
     #[command(flatten)]
     pub(super) chosen: Choice,
+    #[command(flatten)]
+    shard: ShardArgs,
     #[command(flatten)]
     images: Images,
     /// How many images would be built at once
@@ -62,6 +65,7 @@ pub(super) async fn run(global: &Global, args: PlanArgs) -> CommandResult {
         predictions: args.images.predictions(),
         workers: args.max_workers,
         purpose: Purpose::Plan,
+        shard: args.shard.options()?,
         ..LoadOptions::of_images(args.chosen.selection(), args.sources.options())
     };
     let prepared = open::forge(global)?.load(&load).await?;

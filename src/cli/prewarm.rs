@@ -10,6 +10,7 @@ use super::chosen::Choice;
 use super::execute::{ExecArgs, exit_of};
 use super::open;
 use super::refusal;
+use super::shard::ShardArgs;
 use super::swebench::SwebenchArgs;
 use super::{CommandResult, Error, Exit, Global, Images, Sources};
 
@@ -18,6 +19,8 @@ use super::{CommandResult, Error, Exit, Global, Images, Sources};
 pub(super) struct PrewarmArgs {
     #[command(flatten)]
     chosen: Choice,
+    #[command(flatten)]
+    shard: ShardArgs,
     #[command(flatten)]
     images: Images,
     /// A registry, such as ghcr.io/me, or an archive of `cache export` [default: that of
@@ -44,6 +47,7 @@ pub(super) async fn run(global: &Global, args: PrewarmArgs) -> CommandResult {
         skip_empty: true,
         remote: args.from.clone(),
         fallback_to_build: !args.no_build,
+        shard: args.shard.options()?,
         ..args.exec.load_options(&args.chosen, &args.sources)
     };
     let prepared = open::forge(global)?.load(&load).await?;

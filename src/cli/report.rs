@@ -1,10 +1,12 @@
 //! `imgforge report`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use crate::cli::out::out;
 use crate::forge::run_directory::run_error;
-use crate::forge::{self, SavedRun, SavedRunOptions};
+use crate::forge::{self, MergeOptions, SavedRun, SavedRunOptions};
 use crate::report::compare::compare;
 use crate::report::{RunReport, harness};
 
@@ -32,6 +34,13 @@ pub(super) struct ReportArgs {
     #[arg(short, long, aliases = ["instance", "instance-id"], value_name = "ID", num_args = 1..,
         help_heading = heading::DATASET)]
     pub(super) instance_ids: Vec<String>,
+    /// Join shards that other machines evaluated: their output directories, or what their logs were brought
+    /// to
+    #[arg(long, value_name = "DIR", num_args = 1..)]
+    merge: Vec<PathBuf>,
+    /// Report where shards are missing: what they were to evaluate was not run
+    #[arg(long)]
+    allow_missing: bool,
     #[command(flatten)]
     pub(super) outputs: Outputs,
 }
@@ -45,6 +54,8 @@ impl ReportArgs {
             dataset: Some(chosen.dataset.clone()),
             split: Some(chosen.split.clone()),
             instance_ids: chosen.instance_ids.clone(),
+            merge: Vec::new(),
+            allow_missing: false,
             outputs,
         }
     }
@@ -56,6 +67,11 @@ impl ReportArgs {
             split: self.split.clone(),
             instance_ids: self.instance_ids.clone(),
             write,
+            merge: MergeOptions {
+                // Of another run there is nothing to join.
+                from: if write { self.merge.clone() } else { Vec::new() },
+                allow_missing: self.allow_missing,
+            },
         };
         global.forge_options().saved_run(&forge::run_id(run_id)?, &options).await
     }

@@ -32,7 +32,7 @@ pub(super) struct Outputs {
     html: Option<PathBuf>,
 }
 
-/// Writes all reports of a run; returns the files that people want to know of. What a file says
+/// Writes all reports of a run, or of a shard under its own names; returns the files that people want to know of. What a file says
 /// already is not written again.
 pub(super) fn write(
     report: &RunReport,
@@ -40,15 +40,18 @@ pub(super) fn write(
     directory: &Path,
 ) -> Result<Vec<PathBuf>, RunError> {
     let mut written = Vec::new();
+    let part = report.shard.map(|shard| format!("shard-{}", shard.file_name()));
+    let suffix = part.as_ref().map_or(String::new(), |part| format!(".{part}"));
     for model in report.models() {
-        let name = format!("{}.{}.json", model_name(model), report.run_id);
+        let name = format!("{}.{}{suffix}.json", model_name(model), report.run_id);
         let path = outputs.report_dir.as_deref().unwrap_or(directory).join(name);
         let text = serde_json::to_string_pretty(&harness::run_report(report, model));
         let text = text.expect("reports are plain values") + "\n";
         write_changed(&path, text.as_bytes())?;
         written.push(path);
     }
-    let dir = directory.join(DIRECTORY).join(report.run_id.as_str());
+    let mut dir = directory.join(DIRECTORY).join(report.run_id.as_str());
+    dir.extend(part);
     let texts = [
         ("summary.md", &outputs.markdown, markdown::summary(report)),
         ("junit.xml", &outputs.junit, junit::junit(report)),

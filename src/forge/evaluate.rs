@@ -3,25 +3,31 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
+use anyhow::anyhow;
+use indicatif::BinaryBytes;
+
+use crate::allocation::Allocation;
 use crate::event::Reporter;
 use crate::exec::RunSummary;
 use crate::exec::evaluation::EvaluationContext;
 use crate::key::Kind;
-use crate::plan::{EvaluateOptions, Work};
+use crate::plan::{EvaluateOptions, Plan, Work};
 use crate::progress::{Fanout, Timeline};
+use crate::recipe::Recipe;
 use crate::report::{RunReport, Span};
 use crate::run::{Metadata, RUNS, RunDir, RunLock, Settings, same_rows};
 use crate::run_id::RunId;
+use crate::words;
 
 use super::assessed::{AssessedPlan, BuildOptions};
-use super::open::engine_error;
+use super::open::{engine_error, variable};
 use super::outcomes::Outcomes;
 use super::record::Record;
 use super::run_directory::{begin, run_error};
 use super::run_report;
 use super::run_targets::TargetMaker;
 use super::workload::Workload;
-use super::{Error, Forge, LoadOptions, Notices};
+use super::{Error, Forge, LoadOptions, Notices, shards};
 
 /// The options of one run of evaluations.
 #[derive(Debug, Clone)]
@@ -119,6 +125,10 @@ async fn evaluate(
 ) -> Result<Evaluation, Error> {
     let notices = &forge.options.notices;
     let dir = RunDir::new(&forge.options.output_dir.join(RUNS), &run.run_id);
+    let dir = match &load.shard {
+        Some(options) => dir.of_shard(options.shard),
+        None => dir,
+    };
     // Before anything is fetched; what else may differ is looked at once the predictions are read.
     if !run.replace
         && let Some(known) = dir.metadata().map_err(run_error)?
@@ -127,10 +137,11 @@ async fn evaluate(
         same_rows(&run.run_id, &known, &selection.dataset, &selection.split).map_err(run_error)?;
     }
     let options = load.evaluate.as_ref().expect("who evaluates says how tests are run");
-    let workload = forge.load(load).await?;
+    let mut workload = forge.load(load).await?;
     let options = options_here(options, &workload).await?;
-    let maker = TargetMaker::new(&workload, &options, &dir)?;
     let all = workload.plan(&workload.work, Kind::Instance, Some(options.clone()))?;
+    fit(&mut workload, &all, load.workers, Allocation::of_slurm(variable))?;
+    let maker = TargetMaker::new(&workload, &options, &dir)?;
     let everything: Vec<usize> = (0..workload.work.len()).collect();
     let targets = maker.targets(&all, &everything)?;
     let metadata = metadata(&workload, load, &options);
@@ -146,9 +157,14 @@ async fn evaluate(
     let open: Vec<usize> =
         everything.into_iter().filter(|work| outcomes.is_open(*work, options.repeat)).collect();
     let mut report = run_report::begin(&run.run_id, load, &workload, &metadata, options.strict);
+    if let Some(shard) = &workload.shard {
+        say_of_no_shard(&workload, notices);
+        run_report::keep_slice(&mut report, shard);
+    }
     let mut ended = Ended::Complete;
     if open.is_empty() {
         notices.remark(match workload.work.len() {
+            0 if workload.shard.is_some() => "nothing to run: the shard is empty".to_owned(),
             0 => "nothing to run: no prediction holds a patch".to_owned(),
             all => format!("nothing to run: all {all} results are known"),
         });
@@ -172,12 +188,66 @@ async fn evaluate(
     for number in 0..workload.work.len() {
         report.results.push(outcomes.result(&workload, &maker, number, options.repeat)?);
     }
-    run_report::add_refused(&mut report, &workload);
-    run_report::add_empty(&mut report, &workload);
+    if workload.shard.is_none() {
+        run_report::add_refused(&mut report, &workload);
+        run_report::add_empty(&mut report, &workload);
+    }
+    run_report::sort(&mut report);
     let ended = judge(ended, &report, run.fail_on_suspicion, notices);
     run_report::round_times(&mut report);
     Record::of(&report).write(&dir).map_err(run_error)?;
     Ok(Evaluation { report, ended, _lock: lock })
+}
+
+/// Lowers the number of workers to that whose evaluations have room in the memory of a job: a batch system
+/// kills a job that takes more, and with it all that runs.
+///
+/// # Errors
+/// Not one has room, or not as many as `named` asks for.
+fn fit(
+    workload: &mut Workload,
+    plan: &Plan,
+    named: Option<usize>,
+    job: Allocation,
+) -> Result<(), Error> {
+    let memory = plan.nodes().filter_map(|(_, node)| match &node.recipe {
+        Recipe::Evaluation(recipe) => recipe.limits.memory,
+        _ => None,
+    });
+    let Some(each) = memory.max() else { return Ok(()) };
+    let Some(most) = job.fitting(each) else { return Ok(()) };
+    if most >= workload.workers {
+        return Ok(());
+    }
+    let (has, each) = (BinaryBytes(job.memory.unwrap_or(0)), BinaryBytes(each));
+    if most == 0 || named.is_some() {
+        let error = anyhow!(
+            "{} of {each} of memory each do not fit in the {has} of this job",
+            words::count(workload.workers, "evaluation")
+        );
+        return Err(Error::input(error).with_hint(Some(match most {
+            0 => "ask for more with `sbatch --mem`, or let each have less with --memory".to_owned(),
+            most => format!("{most} fit: -j {most}; or ask for more with `sbatch --mem`"),
+        })));
+    }
+    workload.notices.remark(format!(
+        "{}: so many evaluations of {each} fit in the {has} of this job",
+        words::count(most, "worker")
+    ));
+    workload.workers = most;
+    Ok(())
+}
+
+/// Says that there are predictions which no shard runs.
+fn say_of_no_shard(workload: &Workload, notices: &Notices) {
+    let count = shards::of_no_shard(&workload.submission, &workload.refused);
+    if count > 0 {
+        notices.remark(format!(
+            "{} without a patch or a usable row: `imgforge report` tells of {}",
+            words::count(count, "prediction"),
+            if count == 1 { "it" } else { "them" }
+        ));
+    }
 }
 
 /// Adds to the options of an evaluation what is known of the machine: the emulator, and the ids of the
@@ -254,6 +324,8 @@ fn metadata(workload: &Workload, load: &LoadOptions, options: &EvaluateOptions) 
             repeat: options.repeat,
             instances: workload.chosen(),
             submitted: workload.submission.submitted.clone(),
+            shard: workload.shard.clone(),
+            shards: None,
         }),
     }
 }

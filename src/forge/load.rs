@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
+use crate::allocation::Allocation;
 use crate::bundle::{INDEX, REPOSITORIES};
 use crate::catalog::{Catalog, Defaults};
 use crate::config;
@@ -20,9 +21,10 @@ use crate::source::{Mirrors, local_path};
 use crate::store::Store;
 
 use super::from_images::{self, FromImages};
-use super::open::engine_error;
+use super::open::{engine_error, variable};
 use super::predictions::{self, Submission};
 use super::rows::{ChosenInstances, choose};
+use super::shards::Cutter;
 use super::workload::Workload;
 use super::{
     Error, ForgeOptions, LoadOptions, Notices, Selection, SourceOptions, bundle_in_use, platform,
@@ -80,6 +82,18 @@ pub(super) async fn load(
     };
     let check = unfit::Check { catalog: &catalog, options: plan_options, purpose: wanted.purpose };
     leave_out(&check, &instances, &submission, &mut work, &mut refused, notices)?;
+    let shard = match &wanted.shard {
+        Some(shard) => {
+            let cutter = Cutter {
+                catalog: &catalog,
+                options: &check.options,
+                submission: &submission,
+                refused: &refused,
+            };
+            Some(cutter.cut(shard, &mut work)?)
+        }
+        None => None,
+    };
     let (remote, push_to) = registries::open(options, wanted, &catalog, &platform, scratch.path())?;
     let from = match &engine {
         Some((engine, info)) if namespace.is_none() => {
@@ -111,6 +125,7 @@ pub(super) async fn load(
         dataset,
         instances,
         work,
+        shard,
         refused,
         submission,
         platform,
@@ -245,8 +260,8 @@ fn leave_out(
     Ok(())
 }
 
-/// Returns how many nodes run at once: the number that the options or the catalog name, else one by the
-/// processors.
+/// Returns how many nodes run at once: the number that the options or the catalog name, else the processors
+/// of the job of a batch system, else one by those of the machine.
 fn workers(
     engine: Option<&Connected>,
     wanted: &LoadOptions,
@@ -257,7 +272,8 @@ fn workers(
         || std::thread::available_parallelism().map_or(1, usize::from),
         |(_, info)| info.cpus,
     );
-    let named = wanted.workers.or(defaults.max_workers);
+    let allocated = || Allocation::of_slurm(variable).processors;
+    let named = wanted.workers.or(defaults.max_workers).or_else(allocated);
     let workers = named.unwrap_or_else(|| config::default_workers(cpus)).max(1);
     if wanted.build && named.is_none() && workers == 1 && cpus > 1 {
         notices.remark(format!("1 worker, for {cpus} processors: -j does more at once"));

@@ -17,6 +17,7 @@ pub(crate) mod evaluate;
 mod from_images;
 pub(crate) mod keys;
 mod load;
+mod merge;
 mod notices;
 pub(crate) mod open;
 mod options;
@@ -35,6 +36,7 @@ pub(crate) mod run_directory;
 mod run_report;
 mod run_targets;
 mod saved_run;
+mod shards;
 pub(crate) mod unfit;
 mod workload;
 
@@ -49,6 +51,7 @@ pub use checkout::Checkout;
 pub use error::{Error, ErrorKind};
 pub use evaluate::{Ended, Evaluation, RunOptions};
 pub(crate) use load::namespace;
+pub use merge::MergeOptions;
 pub use notices::{Notice, Notices};
 pub use open::Opened;
 pub use options::{EngineChoice, ForgeOptions, LoadOptions, Selection, SourceOptions};
@@ -56,6 +59,7 @@ pub use password::Password;
 pub use predictions::Submission;
 pub use run_directory::run_id;
 pub use saved_run::{SavedRun, SavedRunOptions};
+pub use shards::ShardOptions;
 pub use workload::Workload;
 
 /// A state directory that is open, with the options of everything that is done in it.

@@ -10,8 +10,8 @@ use crate::exec::Interrupt;
 use crate::plan::EvaluateOptions;
 use crate::plan::check::Purpose;
 
-use super::Notices;
 use super::password::{self, Password};
+use super::{Notices, ShardOptions};
 
 /// The choice of a container engine.
 #[derive(Debug, Clone, Copy, Default, clap::ValueEnum, PartialEq, Eq)]
@@ -158,6 +158,8 @@ pub struct LoadOptions {
     pub evaluate: Option<EvaluateOptions>,
     /// Bytes that must stay free on the disk.
     pub min_free: u64,
+    /// Which part of the work is done; `None` is all.
+    pub shard: Option<ShardOptions>,
 }
 
 impl LoadOptions {
@@ -175,6 +177,7 @@ impl LoadOptions {
             purpose: Purpose::Images,
             evaluate: None,
             min_free: 0,
+            shard: None,
         }
     }
 

@@ -8,8 +8,6 @@ use serde::{Deserialize, Serialize};
 use crate::report::{InstanceResult, RunReport, Span};
 use crate::run::{RunDir, RunError, write_whole};
 
-const FILE: &str = "results.json";
-
 /// The record of a run at its end, which no file of an instance holds.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -42,21 +40,33 @@ impl Record {
         self.results.iter().find(|one| one.model == model && one.instance_id == id)
     }
 
+    /// Adds the record of another shard of the run. Their workers are different ones; shards run at the
+    /// same time, so the longest says how long the run took.
+    pub(crate) fn add(&mut self, other: Record) {
+        let workers = self.timeline.iter().map(|span| span.worker + 1).max().unwrap_or(0);
+        let spans = other.timeline.into_iter();
+        self.timeline.extend(spans.map(|span| Span { worker: span.worker + workers, ..span }));
+        self.seconds = self.seconds.max(other.seconds);
+        self.results.extend(other.results);
+    }
+
     /// Writes the record to the directory of the run, whole or not at all.
     pub(crate) fn write(&self, dir: &RunDir) -> Result<(), RunError> {
         let text = serde_json::to_vec(self).expect("plain values");
-        write_whole(&dir.path().join(FILE), &text)
+        let [_, path] = dir.records();
+        write_whole(&path, &text)
     }
 
     /// Reads the record; `None` where the run did not come to its end, or the record is damaged.
     pub(crate) fn read(dir: &RunDir) -> Option<Record> {
-        let text = std::fs::read(dir.path().join(FILE)).ok()?;
+        let [_, path] = dir.records();
+        let text = std::fs::read(path).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
     /// Removes the record of an earlier invocation: it says nothing of the one that begins.
     pub(crate) fn remove(dir: &RunDir) -> Result<(), RunError> {
-        let path = dir.path().join(FILE);
+        let [_, path] = dir.records();
         match std::fs::remove_file(&path) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 Err(RunError::File { path, source })

@@ -51,6 +51,10 @@ pub(super) fn begin(
 ) -> Result<RunLock, RunError> {
     let lock = dir.lock()?;
     let run_id = dir.run_id();
+    match same_cut(dir) {
+        Err(RunError::Other { .. }) if replace => dir.clear()?,
+        same => same?,
+    }
     let known = match dir.metadata() {
         Err(RunError::Metadata { .. }) if replace => {
             dir.clear()?;
@@ -74,6 +78,36 @@ pub(super) fn begin(
     Record::remove(dir)?;
     dir.write_metadata(metadata)?;
     Ok(lock)
+}
+
+/// Tells whether what was evaluated under the run id was cut as what begins.
+///
+/// # Errors
+/// [`RunError::Other`]: it was evaluated at once, in shards, or in another number of them.
+fn same_cut(dir: &RunDir) -> Result<(), RunError> {
+    let other = |what: String| Err(RunError::Other { run_id: dir.run_id().clone(), what });
+    let known = dir.shards()?;
+    let Some(shard) = dir.shard() else {
+        return match known.first() {
+            Some(one) => other(format!("it is in {} shards", one.count())),
+            None => Ok(()),
+        };
+    };
+    match known.iter().find(|known| known.count() != shard.count()) {
+        Some(one) => {
+            return other(format!("it is in {} shards, not in {}", one.count(), shard.count()));
+        }
+        None if !known.is_empty() => return Ok(()),
+        None => {}
+    }
+    let whole = RunDir::at(dir.path().to_owned(), dir.run_id()).metadata();
+    match whole {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) | Err(RunError::Metadata { .. }) => {
+            other("it was evaluated at once, not in shards".to_owned())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Says that the reports of a run are of a part of it now.

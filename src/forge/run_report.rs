@@ -6,6 +6,7 @@ use crate::dataset::Refused;
 use crate::grade::GRADER;
 use crate::report::{InstanceResult, RunReport, Verdict, milliseconds};
 use crate::run::Metadata;
+use crate::run::shards::ShardSettings;
 use crate::run_id::RunId;
 
 use super::workload::Workload;
@@ -26,6 +27,7 @@ pub(super) fn begin(
         .map(|one| (one.instance_id.clone(), one.repo.clone().unwrap_or_default()));
     RunReport {
         run_id: run_id.clone(),
+        shard: None,
         dataset: load.selection.dataset.clone(),
         split: load.selection.split.clone(),
         created_at: metadata.created_at.clone(),
@@ -43,6 +45,23 @@ pub(super) fn begin(
         unknown_ids: workload.submission.unknown_ids.clone(),
         timeline: Vec::new(),
     }
+}
+
+/// Keeps what belongs to a shard. Predictions that nobody runs are of the whole run.
+pub(super) fn keep_slice(report: &mut RunReport, shard: &ShardSettings) {
+    let models: HashSet<(&str, &str)> = shard
+        .slice
+        .iter()
+        .map(|one| (one.model_name_or_path.as_str(), one.instance_id.as_str()))
+        .collect();
+    let ids: HashSet<&str> = models.iter().map(|(_, id)| *id).collect();
+    report.shard = Some(shard.shard);
+    report.instances.retain(|id| ids.contains(id.as_str()));
+    for (model, submitted) in &mut report.submitted {
+        submitted.retain(|id| models.contains(&(model.as_str(), id.as_str())));
+    }
+    report.submitted.retain(|_, submitted| !submitted.is_empty());
+    report.unknown_ids.clear();
 }
 
 /// Rounds all times of a report to milliseconds.
@@ -68,9 +87,6 @@ pub(super) fn add_refused(report: &mut RunReport, workload: &Workload) {
 
 /// Adds the predictions that hold no patch.
 pub(super) fn add_empty(report: &mut RunReport, workload: &Workload) {
-    let order = workload.chosen();
-    let place: HashMap<&str, usize> =
-        order.iter().enumerate().map(|(at, id)| (id.as_str(), at)).collect();
     let refused: HashSet<&str> =
         workload.refused.iter().map(|one| one.instance_id.as_str()).collect();
     let chosen: HashMap<&str, usize> = workload
@@ -92,9 +108,15 @@ pub(super) fn add_empty(report: &mut RunReport, workload: &Workload) {
         ));
     }
     report.results.extend(added);
+}
+
+/// Brings the results into their order: models as they come, instances in the order of the dataset.
+pub(super) fn sort(report: &mut RunReport) {
+    let place: HashMap<&str, usize> =
+        report.instances.iter().enumerate().map(|(at, id)| (id.as_str(), at)).collect();
     let models: Vec<String> = report.models().into_iter().map(str::to_owned).collect();
     let model = |result: &InstanceResult| models.iter().position(|model| *model == result.model);
-    report
-        .results
-        .sort_by_key(|result| (model(result), place.get(result.instance_id.as_str()).copied()));
+    let mut results = std::mem::take(&mut report.results);
+    results.sort_by_key(|result| (model(result), place.get(result.instance_id.as_str()).copied()));
+    report.results = results;
 }

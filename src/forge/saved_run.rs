@@ -15,6 +15,7 @@ use crate::report::{InstanceResult, RunReport, Verdict};
 use crate::run::{Metadata, RUNS, RunDir, RunLock, Settings, file};
 use crate::run_id::RunId;
 
+use super::merge::{MergeOptions, Merged, merge};
 use super::record::Record;
 use super::rows::{self, ChosenInstances};
 use super::run_directory::{run_error, say_left_out};
@@ -31,6 +32,8 @@ pub struct SavedRunOptions {
     pub instance_ids: Vec<String>,
     /// Whether instances get their reports anew, where they differ.
     pub write: bool,
+    /// The shards that are joined, where the run is in shards.
+    pub merge: MergeOptions,
 }
 
 /// A run whose logs were graded again. Its directory is this process's as long as this lives.
@@ -61,8 +64,18 @@ async fn load(
 ) -> Result<SavedRun, Error> {
     let notices = &forge.notices;
     let dir = RunDir::new(&forge.output_dir.join(RUNS), run_id);
-    let lock = dir.lock_existing().map_err(run_error)?;
-    let metadata = dir.metadata().map_err(run_error)?;
+    let lock = match args.merge.from.is_empty() {
+        true => dir.lock_existing(),
+        false => dir.lock().map(Some),
+    };
+    let lock = lock.map_err(run_error)?;
+    let (metadata, record) = match merge(&dir, &args.merge, args.write, notices)? {
+        Some(Merged { metadata, record }) => (Some(metadata), record),
+        None => {
+            let record = Record::read(&dir).unwrap_or_default();
+            (dir.metadata().map_err(run_error)?, record)
+        }
+    };
     let recorded = |field: fn(&Metadata) -> &String| metadata.as_ref().map(|m| field(m).clone());
     let dataset = args.dataset.clone().or_else(|| recorded(|m| &m.dataset)).ok_or_else(|| {
         let error = anyhow!("run `{run_id}` does not say which dataset it was made with");
@@ -82,7 +95,6 @@ async fn load(
     let instances: HashMap<String, Arc<Instance>> =
         instances.into_iter().map(|one| (one.instance_id.clone(), Arc::new(one))).collect();
     let own = metadata.as_ref().and_then(|metadata| metadata.imgforge.as_ref());
-    let record = Record::read(&dir).unwrap_or_default();
     let family = own.map_or("swebench", |own| own.grading.as_str());
     let grading = Grading {
         family: Family::from_str(family, true).unwrap_or_default(),
@@ -129,6 +141,7 @@ fn recorded_report(run_id: &RunId, metadata: Option<&Metadata>, record: &Record)
     let own = metadata.and_then(|metadata| metadata.imgforge.as_ref());
     RunReport {
         run_id: run_id.clone(),
+        shard: None,
         dataset: String::new(),
         split: String::new(),
         created_at: metadata.map_or(String::new(), |metadata| metadata.created_at.clone()),

@@ -17,6 +17,7 @@ use crate::exec::Interrupt;
 use crate::key::Kind;
 use crate::plan::{EvaluateOptions, Plan, PlanOptions, Planner, Work};
 use crate::platform::Platform;
+use crate::run::shards::ShardSettings;
 use crate::source::Mirrors;
 use crate::store::Store;
 
@@ -40,8 +41,10 @@ pub struct Workload {
     pub dataset: String,
     /// The chosen instances.
     pub instances: Vec<Arc<Instance>>,
-    /// The chosen instances, each with a prediction or without.
+    /// The chosen instances, each with a prediction or without; those of the shard.
     pub work: Vec<Work>,
+    /// Which part of the work that is; `None` where it is all of it.
+    pub shard: Option<ShardSettings>,
     /// The chosen instances that are left out, and why.
     pub refused: Vec<Refused>,
     /// The predictions as they were submitted, those for other instances included.
@@ -109,6 +112,7 @@ impl Workload {
             dataset: self.dataset.clone(),
             instances: self.instances.clone(),
             work: self.work.clone(),
+            shard: self.shard.clone(),
             refused: self.refused.clone(),
             submission: Submission::default(),
             platform: self.platform.clone(),

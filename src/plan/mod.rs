@@ -5,6 +5,7 @@
 
 pub mod build;
 pub mod check;
+pub mod cut;
 mod error;
 mod evaluation;
 mod inventory;

@@ -4,6 +4,7 @@
 //! one form each. Pure: no clock, no files, no engine.
 
 pub mod compare;
+pub mod durations;
 pub mod harness;
 pub mod html;
 pub mod junit;
@@ -22,6 +23,7 @@ use crate::grade::{Grader, Resolution, TestsStatus};
 use crate::key::{ImageId, Key};
 use crate::platform::Platform;
 use crate::run_id::RunId;
+use crate::shard::Shard;
 use crate::tree::TreeNotes;
 
 pub use score::{RepositoryScore, Score};
@@ -32,6 +34,8 @@ pub use verdict::Verdict;
 pub struct RunReport {
     /// The run.
     pub run_id: RunId,
+    /// Which part of the run it is the report of; `None` where it is that of all of it.
+    pub shard: Option<Shard>,
     /// The dataset as it was asked for.
     pub dataset: String,
     /// The split.

@@ -59,6 +59,7 @@ pub(crate) fn report() -> RunReport {
     instances.push("x__y-99".to_owned());
     RunReport {
         run_id: "run-1".parse().unwrap(),
+        shard: None,
         dataset: "lite".to_owned(),
         split: "test".to_owned(),
         created_at: "2026-01-02T03:04:05Z".to_owned(),

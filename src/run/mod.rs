@@ -11,8 +11,10 @@ use crate::atomic;
 use crate::key::Digest;
 use crate::platform::Platform;
 use crate::run_id::{NotARunId, RunId, names_a_directory};
+use crate::shard::Shard;
 
 mod same;
+pub mod shards;
 
 pub use same::{Changes, same_predictions, same_rows};
 
@@ -143,6 +145,12 @@ pub struct Settings {
     pub instances: Vec<String>,
     /// What each model submitted.
     pub submitted: Vec<Submitted>,
+    /// Which part of the run this is the record of; `None` where it is that of all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<shards::ShardSettings>,
+    /// How many shards the run was joined from; `None` where it was evaluated at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards: Option<u32>,
 }
 
 /// One prediction of a run.
@@ -184,18 +192,22 @@ impl PatchState {
     }
 }
 
-/// The directory of a run.
+/// The directory of a run. The shards of a run share it: each has records and a lock of its own there.
 #[derive(Debug, Clone)]
 pub struct RunDir {
     run_id: RunId,
     path: PathBuf,
+    shard: Option<Shard>,
 }
 
-/// Holds a run for one process; the kernel frees it at a kill.
+/// Holds a run, or a shard of it, for one process; the kernel frees it at a kill.
 #[derive(Debug)]
 pub struct RunLock {
-    _file: File,
+    _files: Vec<File>,
 }
+
+/// The name of the lock of a run, and how those of its shards begin.
+const LOCK: &str = ".lock";
 
 fn check(what: &'static str, name: &str) -> Result<(), RunError> {
     if names_a_directory(name) {
@@ -218,7 +230,22 @@ pub fn model_name(model: &str) -> String {
 impl RunDir {
     /// Names the directory of a run below `root`, which is [`RUNS`] but in tests.
     pub fn new(root: &Path, run_id: &RunId) -> RunDir {
-        RunDir { run_id: run_id.clone(), path: root.join(run_id.as_str()) }
+        RunDir::at(root.join(run_id.as_str()), run_id)
+    }
+
+    /// Names the directory of a run that was brought from elsewhere.
+    pub fn at(path: PathBuf, run_id: &RunId) -> RunDir {
+        RunDir { run_id: run_id.clone(), path, shard: None }
+    }
+
+    /// Returns the same directory for a shard of the run.
+    pub fn of_shard(&self, shard: Shard) -> RunDir {
+        RunDir { shard: Some(shard), ..self.clone() }
+    }
+
+    /// Returns the shard that it is for; `None` is the whole run.
+    pub fn shard(&self) -> Option<Shard> {
+        self.shard
     }
 
     /// Returns the run id.
@@ -240,10 +267,25 @@ impl RunDir {
         Ok(if repeat == 0 { dir } else { dir.join(format!("run_{}", repeat + 1)) })
     }
 
-    /// Makes the directory and takes it for this process.
+    /// Makes the directory and takes it for this process: the whole run alone, or a shard of it beside
+    /// other shards.
     pub fn lock(&self) -> Result<RunLock, RunError> {
         std::fs::create_dir_all(&self.path).map_err(file_error(&self.path))?;
-        let path = self.path.join(".lock");
+        let Some(shard) = self.shard else {
+            return Ok(RunLock { _files: vec![self.take(LOCK, File::try_lock)?] });
+        };
+        let whole = self.take(LOCK, File::try_lock_shared)?;
+        let own = self.take(&shard_lock(shard), File::try_lock)?;
+        Ok(RunLock { _files: vec![whole, own] })
+    }
+
+    /// Takes a lock, and notes in it who has it: in one that several have, nobody.
+    fn take(
+        &self,
+        name: &str,
+        lock: fn(&File) -> Result<(), TryLockError>,
+    ) -> Result<File, RunError> {
+        let path = self.path.join(name);
         let mut options = OpenOptions::new();
         let mut file = options
             .create(true)
@@ -252,7 +294,7 @@ impl RunDir {
             .write(true)
             .open(&path)
             .map_err(file_error(&path))?;
-        match file.try_lock() {
+        match lock(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let text = std::fs::read_to_string(&path).unwrap_or_default();
@@ -265,10 +307,13 @@ impl RunDir {
             Err(TryLockError::Error(source)) => return Err(RunError::File { path, source }),
         }
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let holder = format!("number {} on {host}", std::process::id());
-        let note = file.set_len(0).and_then(|()| writeln!(file, "{holder}"));
+        let holder = match (name, self.shard) {
+            (LOCK, Some(_)) => "with a shard of it\n".to_owned(),
+            _ => format!("number {} on {host}\n", std::process::id()),
+        };
+        let note = file.set_len(0).and_then(|()| file.write_all(holder.as_bytes()));
         note.map_err(file_error(&path))?;
-        Ok(RunLock { _file: file })
+        Ok(file)
     }
 
     /// Takes the directory of a run that is there; `None` where nothing can be written, so that no
@@ -291,13 +336,23 @@ impl RunDir {
         }
     }
 
-    /// Removes all that the run left but its lock.
+    /// Removes all that the run left but its locks; for a shard, the records of that shard and of other
+    /// cuts.
     pub fn clear(&self) -> Result<(), RunError> {
+        if let Some(shard) = self.shard {
+            let known = self.shards()?.into_iter();
+            for old in known.filter(|old| *old == shard || old.count() != shard.count()) {
+                for path in self.of_shard(old).records() {
+                    remove_file(&path)?;
+                }
+            }
+            return Ok(());
+        }
         for entry in std::fs::read_dir(&self.path).map_err(file_error(&self.path))? {
             let path = entry.map_err(file_error(&self.path))?.path();
             let removed = match path.is_dir() {
                 true => std::fs::remove_dir_all(&path),
-                false if path.ends_with(".lock") => Ok(()),
+                false if is_lock(&path) => Ok(()),
                 false => std::fs::remove_file(&path),
             };
             removed.map_err(file_error(&path))?;
@@ -311,16 +366,46 @@ impl RunDir {
         RunError::Unknown { run_id: self.run_id.clone(), known: known.collect() }
     }
 
-    /// Writes `run.json`.
+    /// Returns the files of its records: what it is made with, `run.json` or that of the shard, and what
+    /// it came to.
+    pub fn records(&self) -> [PathBuf; 2] {
+        ["run", "results"].map(|stem| {
+            let name = match self.shard {
+                Some(shard) => format!("{stem}.{}.json", shard.file_name()),
+                None => format!("{stem}.json"),
+            };
+            self.path.join(name)
+        })
+    }
+
+    /// Lists the shards that have records here, in their order; none where there is no directory.
+    pub fn shards(&self) -> Result<Vec<Shard>, RunError> {
+        let entries = match std::fs::read_dir(&self.path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(file_error(&self.path))?,
+        };
+        let mut shards = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(file_error(&self.path))?.file_name();
+            let name =
+                name.to_str().and_then(|name| name.strip_prefix("run.")?.strip_suffix(".json"));
+            shards.extend(name.and_then(Shard::of_file_name));
+        }
+        shards.sort_unstable();
+        Ok(shards)
+    }
+
+    /// Writes its `run.json`.
     pub fn write_metadata(&self, metadata: &Metadata) -> Result<(), RunError> {
         let mut text = serde_json::to_string_pretty(metadata).expect("plain values");
         text.push('\n');
-        write_whole(&self.path.join("run.json"), text.as_bytes())
+        let [path, _] = self.records();
+        write_whole(&path, text.as_bytes())
     }
 
-    /// Reads `run.json`; `None` where a run has none.
+    /// Reads its `run.json`; `None` where a run has none.
     pub fn metadata(&self) -> Result<Option<Metadata>, RunError> {
-        let path = self.path.join("run.json");
+        let [path, _] = self.records();
         match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map(Some)
@@ -342,6 +427,23 @@ impl RunDir {
             }
         }
         Ok(found)
+    }
+}
+
+fn shard_lock(shard: Shard) -> String {
+    format!("{LOCK}.{}", shard.file_name())
+}
+
+fn is_lock(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let shard = name.strip_prefix(LOCK).and_then(|rest| rest.strip_prefix('.'));
+    name == LOCK || shard.and_then(Shard::of_file_name).is_some()
+}
+
+fn remove_file(path: &Path) -> Result<(), RunError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(file_error(path)(error)),
+        _ => Ok(()),
     }
 }
 
@@ -393,6 +495,39 @@ mod tests {
         assert!(error.to_string().contains("under way"), "{error}");
         drop(lock);
         run.lock().unwrap();
+    }
+
+    #[test]
+    fn shards_share_a_run_and_nobody_has_it_whole_meanwhile() {
+        let root = tempfile::tempdir().unwrap();
+        let run = RunDir::new(root.path(), &"x".parse().unwrap());
+        let [one, two] = ["1/2", "2/2"].map(|shard| run.of_shard(shard.parse().unwrap()));
+        let locks = [one.lock().unwrap(), two.lock().unwrap()];
+        assert!(one.lock().is_err());
+        let error = run.lock().unwrap_err().to_string();
+        assert!(error.contains("with a shard of it"), "{error}");
+        drop(locks);
+        let lock = run.lock().unwrap();
+        assert!(one.lock().is_err());
+        drop(lock);
+        one.lock().unwrap();
+    }
+
+    #[test]
+    fn a_shard_that_begins_anew_leaves_the_others_of_its_cut() {
+        let root = tempfile::tempdir().unwrap();
+        let run = RunDir::new(root.path(), &"x".parse().unwrap());
+        let shards: Vec<Shard> =
+            ["1/2", "2/2", "1/3", "2/11"].map(|shard| shard.parse().unwrap()).into();
+        for shard in &shards {
+            for path in run.of_shard(*shard).records() {
+                write_whole(&path, b"{}").unwrap();
+            }
+        }
+        write_whole(&run.path().join("run.1-of-02.json"), b"{}").unwrap();
+        assert_eq!(run.shards().unwrap(), [shards[0], shards[2], shards[1], shards[3]]);
+        run.of_shard(shards[0]).clear().unwrap();
+        assert_eq!(run.shards().unwrap(), [shards[1]]);
     }
 
     #[test]

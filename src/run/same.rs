@@ -148,6 +148,8 @@ mod tests {
             repeat: 1,
             instances: chosen.chars().map(String::from).collect(),
             submitted: submitted.collect(),
+            shard: None,
+            shards: None,
         }
     }
 

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+#[path = "../common/mod.rs"]
 mod common;
+mod shards;
 
 use common::docker;
 use common::needs::{self, FROM, NotHere, not_here};

@@ -151,6 +151,7 @@ fn report(models: &[&str]) -> RunReport {
     });
     let instances: Vec<String> = (0..20).map(|number| format!("x__y-{number}")).collect();
     RunReport {
+        shard: None,
         run_id: "r".parse().unwrap(),
         dataset: text("rows.jsonl"),
         split: text("test"),

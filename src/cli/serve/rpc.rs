@@ -181,6 +181,7 @@ impl Instances for Datasets {
             predictions: &predictions,
             exec: &exec,
             run: &run,
+            shard: None,
         };
         let global = self.quiet(Some(dir.path()));
         let run_id = format!("grade-{:016x}", rand::random::<u64>());

@@ -175,6 +175,39 @@ pub fn reuse(
     Ok(Some(evaluated))
 }
 
+/// Takes the result that the run itself left in its directory: it goes on on another machine, where nothing
+/// is known of it. The log is graded anew; it counts where the report beside it says that tests with the
+/// same key came to a verdict by it. `None` where there is none.
+pub fn resume(key: Key, targets: &[RunTarget]) -> Result<Option<EvaluationResult>, NodeError> {
+    let first = &targets[0];
+    let path = first.dir.join(file::OUTPUT);
+    let Some(kept) = kept(&first.dir, &first.instance.instance_id) else { return Ok(None) };
+    let own = &kept["imgforge"];
+    let judged = matches!(own["verdict"].as_str(), Some("resolved" | "unresolved"));
+    if !judged || kept["infra_failure"] != false || own["key"] != key.to_string() || !path.is_file()
+    {
+        return Ok(None);
+    }
+    let facts = RunFacts {
+        seconds: own["test_seconds"].as_f64().unwrap_or(0.0),
+        cached: true,
+        image_id: own["image_id"].as_str().unwrap_or_default().into(),
+        key,
+        notes: serde_json::from_value(own["tree"].clone()).unwrap_or_default(),
+    };
+    let evaluated = facts.graded(grade_file(&path, first)?);
+    share(targets)?;
+    write_reports(targets, &evaluated)?;
+    Ok(Some(evaluated))
+}
+
+/// Reads what the report of an instance says of it.
+fn kept(dir: &Path, id: &str) -> Option<serde_json::Value> {
+    let text = std::fs::read(dir.join(file::REPORT)).ok()?;
+    let mut report: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    Some(report.get_mut(id)?.take())
+}
+
 /// Writes `report.json` for every target, where the harness has one.
 pub(super) fn write_reports(
     targets: &[RunTarget],

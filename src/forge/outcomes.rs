@@ -28,7 +28,8 @@ pub(super) struct Outcomes {
 }
 
 impl Outcomes {
-    /// Takes the results of earlier runs that have the same inputs: their logs are graded anew. Returns
+    /// Takes the results of earlier runs that have the same inputs, and those that this run left in its
+    /// directory: their logs are graded anew. Returns
     /// with them the keys that such a result was found for.
     pub(super) async fn of_earlier_runs(
         workload: &Workload,
@@ -96,27 +97,43 @@ impl Outcomes {
     }
 }
 
-/// Grades the logs of earlier runs that have the same inputs.
+/// An evaluation that may have a result.
+struct Job {
+    index: NodeIndex,
+    key: Key,
+    /// Where this machine has a result of an earlier run.
+    recipe: Option<EvaluationRecipe>,
+    targets: Vec<RunTarget>,
+}
+
+/// Grades the logs of earlier runs that have the same inputs, and those that this one left.
 async fn reuse(
     workload: &Workload,
     plan: &Plan,
     targets: &Targets,
     found: &HashSet<Key>,
 ) -> Result<Vec<(NodeIndex, EvaluationResult)>, Error> {
-    let jobs: Vec<(NodeIndex, Key, EvaluationRecipe, Vec<RunTarget>)> = targets
+    let jobs: Vec<Job> = targets
         .iter()
         .filter_map(|(index, targets)| {
             let node = &plan.graph[*index];
             let Recipe::Evaluation(recipe) = &node.recipe else { return None };
-            let known = found.contains(&node.key);
-            known.then(|| (*index, node.key, recipe.clone(), targets.clone()))
+            Some(Job {
+                index: *index,
+                key: node.key,
+                recipe: found.contains(&node.key).then(|| recipe.clone()),
+                targets: targets.clone(),
+            })
         })
         .collect();
     let store = workload.store.clone();
     let graded = tokio::task::spawn_blocking(move || {
         jobs.par_iter()
-            .map(|(index, key, recipe, targets)| {
-                let one = evaluation_files::reuse(&store, *key, recipe, targets)?;
+            .map(|Job { index, key, recipe, targets }| {
+                let one = match recipe {
+                    Some(recipe) => evaluation_files::reuse(&store, *key, recipe, targets)?,
+                    None => evaluation_files::resume(*key, targets)?,
+                };
                 Ok(one.map(|one| (*index, one)))
             })
             .collect::<Result<Vec<Option<(NodeIndex, EvaluationResult)>>, NodeError>>()

@@ -71,6 +71,16 @@ pub(crate) fn docker() {
     );
 }
 
+/// Demands a Slurm.
+pub(crate) fn slurm() {
+    let answers = || Command::new("sinfo").output().is_ok_and(|output| output.status.success());
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    assert!(
+        *FOUND.get_or_init(answers),
+        "no Slurm answers: run the tests under `scripts/slurm`, which brings one up"
+    );
+}
+
 /// Returns the state directory of the embedded engine under test: one for each user.
 pub(crate) fn state() -> PathBuf {
     match std::env::var_os("IMGFORGE_TEST_STATE") {

@@ -227,6 +227,12 @@ fn shards_at_once_in_one_directory_are_one_run() {
     assert!(!run.join("run.json").exists(), "no shard speaks for the run");
     ends_with(&report(&space, "shared", &[]), 0);
     are_equal(&space, "shared", "whole");
+    // A shard that goes on where nothing of it is known but what it left.
+    std::fs::remove_dir_all(space.dir.path().join("state")).unwrap();
+    let args = ["-p", "preds.jsonl", "--run-id", "r", "--shard", "2/4"];
+    let again = space.command(&args).args(["--output-dir", "shared"]).output().unwrap();
+    let said = ends_with(&again, 0);
+    assert!(said.contains("nothing to run: all"), "{said}");
     // A shard that did not come to its end, as after a kill.
     std::fs::remove_file(run.join("results.2-of-4.json")).unwrap();
     let said = ends_with(&report(&space, "shared", &[]), 0);

@@ -34,10 +34,13 @@ impl Runner {
     fn script(&self, script: &str, variables: &Variables) -> String {
         let program = Path::new(env!("CARGO_BIN_EXE_imgforge"));
         let path = std::env::var("PATH").unwrap();
+        let outputs = self.dir.path().join("outputs");
+        std::fs::write(&outputs, "").unwrap();
         let output = Command::new("bash")
             .args(["--noprofile", "--norc", "-e", "-o", "pipefail", "-c", script])
             .current_dir(self.dir.path())
             .env("PATH", format!("{}:{path}", program.parent().unwrap().display()))
+            .env("GITHUB_OUTPUT", outputs)
             .env("GITHUB_STEP_SUMMARY", self.dir.path().join("summary.md"))
             .env("GITHUB_ACTION_PATH", env!("CARGO_MANIFEST_DIR"))
             .env("IMGFORGE_ENGINE", self.engine)
@@ -65,7 +68,34 @@ impl Runner {
     }
 }
 
-/// Fills in `${{ … }}`.
+/// What `actions/upload-artifact` and `download-artifact` do; artifacts are beside the cache.
+fn artifact(runner: &Runner, uses: &str, with: &Value, inputs: &Variables) {
+    let with = |name: &str| with[name].as_str().map(|text| filled(text, inputs));
+    let copy = |from: &Path, to: &Path| {
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        let status = Command::new("cp").arg("-r").args([from, to]).status().unwrap();
+        assert!(status.success());
+    };
+    let place = runner.cache.join("artifacts");
+    if uses.contains("/upload-artifact@") {
+        for path in with("path").unwrap().lines() {
+            copy(&runner.dir.path().join(path), &place.join(with("name").unwrap()).join(path));
+        }
+        return;
+    }
+    assert!(uses.contains("/download-artifact@"), "{uses}");
+    let pattern = with("pattern").unwrap();
+    let start = pattern.strip_suffix('*').unwrap();
+    for entry in std::fs::read_dir(place).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if name.starts_with(start) {
+            copy(&entry.path(), &runner.dir.path().join(with("path").unwrap()).join(name));
+        }
+    }
+}
+
+/// Fills in `${{ … }}`; what steps put out is among the inputs, by its whole name.
 fn filled(text: &str, inputs: &Variables) -> String {
     let mut filled = String::new();
     let mut rest = text;
@@ -74,7 +104,7 @@ fn filled(text: &str, inputs: &Variables) -> String {
         filled += before;
         filled += match expression.trim() {
             "github.run_id" => "1",
-            other => &inputs[other.strip_prefix("inputs.").unwrap()],
+            other => &inputs[other.strip_prefix("inputs.").unwrap_or(other)],
         };
         rest = after;
     }
@@ -107,6 +137,10 @@ fn action(runner: &Runner, given: &[(&str, &str)]) -> BTreeMap<String, String> {
         if step["if"].as_str().is_some_and(|condition| !holds(condition, &inputs)) {
             continue;
         }
+        if let Some(uses) = step["uses"].as_str().filter(|uses| uses.contains("-artifact@")) {
+            artifact(runner, uses, &step["with"], &inputs);
+            continue;
+        }
         if let Some(uses) = step["uses"].as_str() {
             runner.cached(uses, &filled(step["with"]["path"].as_str().unwrap(), &inputs));
             continue;
@@ -123,6 +157,12 @@ fn action(runner: &Runner, given: &[(&str, &str)]) -> BTreeMap<String, String> {
             })
             .collect();
         let text = runner.script(script, &variables);
+        if let Some(id) = step["id"].as_str() {
+            let outputs = std::fs::read_to_string(runner.dir.path().join("outputs")).unwrap();
+            for (name, value) in outputs.lines().filter_map(|line| line.split_once('=')) {
+                inputs.insert(format!("steps.{id}.outputs.{name}"), value.to_owned());
+            }
+        }
         printed.insert(step["name"].as_str().unwrap().to_owned(), text);
     }
     printed
@@ -146,6 +186,26 @@ fn the_action_builds_and_saves_and_is_warm_the_next_time() {
     // Images with model patches are small, and made of what was restored.
     assert!(printed["Prewarm"].contains("8 built, 12 pulled"), "{}", printed["Prewarm"]);
     assert!(printed["Evaluate"].contains("8 of 8 resolved"), "{}", printed["Evaluate"]);
+}
+
+#[test]
+#[ignore = "needs Docker"]
+fn the_action_evaluates_in_shards_and_joins_them() {
+    common::needs::docker();
+    let cache = tempfile::tempdir().unwrap();
+    let common = [("dataset", "demo"), ("predictions", "gold"), ("engine", "docker")];
+    for (shard, instances) in [("1/3", 3), ("2/3", 2), ("3/3", 3)] {
+        let runner = Runner::new(cache.path(), "docker");
+        let printed = action(&runner, &[&common[..], &[("shard", shard)]].concat());
+        let wanted = format!("{instances} of {instances} resolved");
+        assert!(printed["Evaluate"].contains(&wanted), "{}", printed["Evaluate"]);
+    }
+    let runner = Runner::new(cache.path(), "docker");
+    let printed = action(&runner, &[&common[..], &[("merge", "true")]].concat());
+    assert!(printed["Merge"].contains("8 of 8 resolved"), "{}", printed["Merge"]);
+    assert!(!printed.contains_key("Evaluate") && !printed.contains_key("Prewarm"));
+    let summary = std::fs::read_to_string(runner.dir.path().join("summary.md")).unwrap();
+    assert!(summary.contains("gold"), "{summary}");
 }
 
 #[test]
@@ -189,6 +249,21 @@ fn the_template_for_gitlab_builds_and_saves_and_is_warm_the_next_time() {
     let (printed, _, junit) = run("embedded", "gold");
     assert!(printed.contains("8 of 8 resolved"), "{printed}");
     assert!(junit);
+
+    // Two jobs at once, whose artifacts are there in the job that needs them.
+    let runner = Runner::new(cache.path(), "docker");
+    variables.insert("IMGFORGE_PREDICTIONS".into(), "gold".into());
+    for number in ["1", "2"] {
+        let mut variables = variables.clone();
+        variables.insert("CI_NODE_INDEX".into(), number.into());
+        variables.insert("CI_NODE_TOTAL".into(), "2".into());
+        let printed = runner.script(&lines("script"), &variables);
+        assert!(printed.contains("4 of 4 resolved"), "{printed}");
+    }
+    let merge = template[".imgforge-merge"]["script"].as_sequence().unwrap().iter();
+    let merge: Vec<&str> = merge.map(|line| line.as_str().unwrap()).collect();
+    let printed = runner.script(&merge.join("\n"), &variables);
+    assert!(printed.contains("8 of 8 resolved"), "{printed}");
 }
 
 /// The jobs of the workflow with the scripts of their steps, in order.

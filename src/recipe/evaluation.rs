@@ -268,8 +268,12 @@ fn apply_in_container(patch: &Patch) -> String {
         false => "clean; try patch --batch --forward --fuzz=5 -p1 -i && return\n",
     };
     let changes = strict::CHANGES;
+    // Without both of them every patch would look refused.
+    let mark = format!("{NOT_READY_MARK}it has neither git nor patch, which apply patches");
     format!(
-        "clean() {{ git checkout -q -- . ; git clean -fdq; }}\n\
+        "git --version >/dev/null 2>&1 || patch --version >/dev/null 2>&1 || \
+         {{ echo '{mark}'; exit {NOT_READY}; }}\n\
+         clean() {{ git checkout -q -- . ; git clean -fdq; }}\n\
          try() {{ echo \"$ $*\"; \"$@\" /tmp/patch.diff; }}\n\
          apply() {{\n\
          try git apply --verbose && return\n\

@@ -189,6 +189,26 @@ fn five_kinds_of_end_are_told_apart() {
 
 #[test]
 #[ignore = "needs Docker"]
+fn an_image_without_git_and_patch_refuses_no_patch() {
+    let mut space = Space::new();
+    space.row("x__y-1", "echo PASSED a");
+    space.rows[0]["workdir"] = json!("/tmp");
+    let patch = "--- /dev/null\n+++ b/made\n@@ -0,0 +1 @@\n+x\n";
+    let prediction =
+        json!({ "instance_id": "x__y-1", "model_name_or_path": "m", "model_patch": patch });
+    std::fs::write(space.dir.path().join("preds.jsonl"), prediction.to_string()).unwrap();
+    let output = space.command(&["-p", "preds.jsonl", "--json", "--run-id", "r"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let verdict = verdict(&report, "x__y-1");
+    assert_eq!(verdict["verdict"], "error", "{said}");
+    let reason = verdict["reason"].as_str().unwrap();
+    assert!(reason.contains("it has neither git nor patch"), "{reason}");
+}
+
+#[test]
+#[ignore = "needs Docker"]
 fn tests_that_misbehave_are_judged_by_the_harness_rules() {
     let mut space = Space::new();
     space.row("x__y-1", "cat; read line; echo PASSED a");

@@ -86,6 +86,7 @@ mod requirements;
 mod retry;
 pub mod run;
 pub mod run_id;
+pub mod runner;
 pub mod sandbox;
 pub mod serve;
 pub mod session;

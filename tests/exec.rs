@@ -19,6 +19,7 @@ use imgforge::plan::{EvaluateOptions, Plan, PlanOptions, Planner, Status, Work};
 use imgforge::platform::Platform;
 use imgforge::report::Verdict;
 use imgforge::run::RunDir;
+use imgforge::runner::OnEngine;
 use imgforge::source::Mirrors;
 use imgforge::store::Store;
 
@@ -94,6 +95,7 @@ impl Space {
     fn executor(&self, change: impl FnOnce(&mut ExecSettings)) -> Executor {
         let mut settings = ExecSettings {
             workers: 2,
+            builds: 2,
             fallback_to_build: true,
             fail_fast: false,
             attempts: 3,
@@ -108,7 +110,7 @@ impl Space {
         change(&mut settings);
         Executor {
             builder: self.engine.clone(),
-            runner: self.engine.clone(),
+            runner: Arc::new(OnEngine(self.engine.clone())),
             store: self.store.clone(),
             mirrors: self.mirrors.clone(),
             settings,
@@ -400,7 +402,8 @@ impl Space {
             (one.node, vec![target])
         };
         let targets = plan.targets.iter().map(target).collect();
-        let runs = EvaluationContext { dir: dir.clone(), targets, use_results: true };
+        let runs =
+            EvaluationContext { dir: dir.clone(), targets, use_results: true, elsewhere: None };
         let mut executor = self.executor(|settings| settings.workers = 2);
         executor.evaluations = Some(Arc::new(runs));
         let mut recorder = Recorder::default();

@@ -230,6 +230,16 @@ impl RegistryCache {
         }
     }
 
+    /// Returns the reference by digest under which the registry has an image, as whoever pulls it there
+    /// names it; `None` where it has none that is to be trusted.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub async fn digest_reference(&self, kind: Kind, key: &Key) -> Result<Option<String>> {
+        let Some(there) = self.ask_trusted(&name::image(kind, key)).await? else { return Ok(None) };
+        Ok(Some(format!("{}/imgforge/{kind}@{}", self.base, there.manifest)))
+    }
+
     /// Pushes images that the checker's engine has, parents before children, and the `FROM` images of
     /// bases. One that is not what its name says is not handed on.
     /// `told` hears of each as it ends. Once an image was pushed a failure is that of one image.

@@ -11,6 +11,7 @@ use crate::nearest::nearest;
 
 use super::environment::{Limits, Network};
 use super::error::CatalogError;
+use super::kubernetes::KubernetesSettings;
 
 /// One catalog file.
 #[derive(Debug, Default, Deserialize)]
@@ -18,6 +19,7 @@ use super::error::CatalogError;
 pub(super) struct CatalogSchema {
     pub defaults: Defaults,
     pub cache: CacheSettings,
+    pub kubernetes: KubernetesSettings,
     pub mirrors: BTreeMap<String, Vec<String>>,
     #[serde(rename = "stand-in")]
     pub stand_in: BTreeMap<String, Spanned<String>>,
@@ -167,13 +169,17 @@ fn pids_limit<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Optio
 }
 
 /// Reads memory: a number of bytes, or a text such as `4g`.
-fn memory<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+pub(super) fn memory<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
     let bytes = size(deserializer)?.unwrap_or_default();
     crate::size::memory(&bytes.to_string()).map(Some).map_err(serde::de::Error::custom)
 }
 
 /// Reads processors: a number, or a text such as `1.5`.
-fn cpus<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+pub(super) fn cpus<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "expected a number of processors")]
     enum Form {

@@ -14,6 +14,7 @@ use super::file::{
     BaseForm, CacheSettings, CatalogSchema, Defaults, Entry, LockForm, line_of, parse,
 };
 use super::files::{self, Root};
+use super::kubernetes::KubernetesSettings;
 use super::python::minor;
 
 /// A value with the place where it was written.
@@ -87,6 +88,7 @@ impl CatalogFile {
 pub(super) struct MergedCatalog {
     pub defaults: Defaults,
     pub cache: CacheSettings,
+    pub kubernetes: KubernetesSettings,
     /// Public keys, each with where it is named. They are read where they are needed: a catalog that
     /// travels in a bundle does without.
     pub trusted_keys: Vec<(SourceLocation, PathBuf)>,
@@ -163,6 +165,10 @@ impl MergedCatalog {
         }
         self.defaults.apply(form.defaults);
         self.cache.apply(form.cache);
+        let template = form.kubernetes.pod_template.take();
+        form.kubernetes.pod_template =
+            template.map(|path| layer.root.path(&path.to_string_lossy()));
+        self.kubernetes.apply(form.kubernetes);
         self.mirrors.extend(form.mirrors);
         for (wanted, python) in form.stand_in {
             let at = layer.at(format!("stand-in.\"{wanted}\""), &python);

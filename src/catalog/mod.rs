@@ -11,6 +11,7 @@ mod error;
 mod file;
 mod files;
 mod ignore;
+mod kubernetes;
 mod layer;
 pub mod lock;
 pub(crate) mod python;
@@ -22,6 +23,7 @@ mod tests;
 pub use environment::{Base, Environment, Limits, Network, TextFile};
 pub use error::{CatalogError, SourceLocation};
 pub use file::{CacheSettings, Defaults, RegistryMode};
+pub use kubernetes::KubernetesSettings;
 
 use layer::{CatalogFile, MergedCatalog};
 
@@ -111,6 +113,11 @@ impl Catalog {
     /// Returns how the cache is bounded and shared.
     pub fn cache(&self) -> &CacheSettings {
         &self.merged.cache
+    }
+
+    /// Returns where pods run, and what they ask for.
+    pub fn kubernetes(&self) -> &KubernetesSettings {
+        &self.merged.kubernetes
     }
 
     /// Returns the files of the public keys that images need a signature of, each with where it is named.

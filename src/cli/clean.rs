@@ -8,6 +8,7 @@ use crate::cli::out::errln;
 use crate::engine::Removed;
 
 use super::open;
+use super::runner::ClusterArgs;
 use super::{CommandResult, Error, Exit, Global};
 
 /// Arguments of `clean`.
@@ -19,10 +20,16 @@ pub(super) struct CleanArgs {
     /// Remove everything that the embedded engine keeps: images, layers and caches
     #[arg(long, conflicts_with = "run_id")]
     embedded: bool,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 /// Runs `clean`: removes what belongs to processes that ended, and names what may belong to others.
 pub(super) async fn run(global: &Global, args: CleanArgs) -> CommandResult {
+    let runner = args.cluster.choice(global, None)?;
+    if let Some(removed) = runner.clean(args.run_id.as_deref()).await? {
+        return report(global, Removed { removed, kept: Vec::new() });
+    }
     // Opening the state removes temporary files already; they are listed here.
     let dir = open::state_dir(global);
     let before: Vec<_> = std::fs::read_dir(dir.join("tmp"))

@@ -15,6 +15,7 @@ use super::execute::ExecArgs;
 use super::help::heading;
 use super::open;
 use super::results::{self, Outputs};
+use super::runner::RunnerArgs;
 use super::shard::ShardArgs;
 use super::swebench::SwebenchArgs;
 use super::{Chosen, CommandResult, Error, Exit, Global, Sources, report};
@@ -66,6 +67,8 @@ pub(super) struct EvalArgs {
     #[command(flatten)]
     pub(super) exec: ExecArgs,
     #[command(flatten)]
+    pub(super) runner: RunnerArgs,
+    #[command(flatten)]
     pub(super) outputs: Outputs,
     #[command(flatten)]
     pub(super) swebench: SwebenchArgs,
@@ -113,6 +116,7 @@ pub(super) async fn run(global: &Global, args: EvalArgs) -> CommandResult {
         say_run_id: args.run_id.is_none(),
         replace: args.replace_run,
         force_rebuild: args.force_rebuild,
+        runner: args.runner.choice(global)?,
         ..wanted.options(global, &run_id)?
     };
     let Evaluation { report, ended, .. } = &wanted.evaluate(global, &options).await?;

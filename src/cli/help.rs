@@ -76,6 +76,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("imgforge eval -d lite -p gold -p empty --run-id both", "two models at once"),
             ("imgforge eval -d lite -p preds.jsonl -i sympy__sympy-20590 -t 600", "one instance"),
             ("imgforge eval -d lite -p preds.jsonl --strict --fail-on-suspicion", "trust nobody"),
+            (
+                "imgforge eval -d lite -p preds.jsonl --runner kubernetes --cache-registry ghcr.io/me",
+                "as pods of a cluster",
+            ),
         ],
     ),
     (

@@ -35,6 +35,7 @@ mod refusal;
 mod render;
 mod report;
 mod results;
+mod runner;
 mod sandbox;
 mod schema;
 mod serve;

@@ -209,6 +209,15 @@ pub enum EngineError {
         /// The lack, and what does instead where something does.
         why: &'static str,
     },
+    /// A cluster cannot be used as it is.
+    #[cfg(feature = "kubernetes")]
+    #[error("{reason}")]
+    Cluster {
+        /// What is wrong with it.
+        reason: String,
+        /// What would help.
+        hint: String,
+    },
     /// A file on the host could not be read.
     #[error("cannot read `{path}`")]
     File {
@@ -256,6 +265,8 @@ impl EngineError {
             | EngineError::NoRegistry { .. } => true,
             #[cfg(feature = "embedded")]
             EngineError::Confined { .. } => true,
+            #[cfg(feature = "kubernetes")]
+            EngineError::Cluster { .. } => true,
             _ => false,
         }
     }
@@ -296,6 +307,8 @@ impl EngineError {
             #[cfg(feature = "docker")]
             EngineError::Unusable(refusal) => Some(refusal.hint()),
             EngineError::ClientFile(fault) => Some(fault.hint()),
+            #[cfg(feature = "kubernetes")]
+            EngineError::Cluster { hint, .. } => Some(hint.clone()),
             _ => None,
         }
     }

@@ -62,9 +62,13 @@ pub(crate) use error::check_platform;
 pub use error::{EngineError, Result};
 pub use image::{Image, ImageConfig, ListedImage};
 pub use network::SharedNetwork;
+#[cfg(feature = "kubernetes")]
+pub(crate) use quota::LogQuota;
 pub use quota::{Quota, Quotas};
 #[cfg(feature = "docker")]
 pub use refusal::{ChosenBy, Refusal, SshEnded};
+#[cfg(any(feature = "docker", feature = "kubernetes"))]
+pub(crate) use sandbox::CAPABILITIES;
 pub use sandbox::{SandboxEnd, SandboxNetwork, SandboxRequest};
 pub use script::run_script_in;
 pub use service::{HealthCheck, Service};

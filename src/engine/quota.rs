@@ -35,36 +35,36 @@ pub enum Quota {
 }
 
 /// What the outputs of a sandbox may still be, together.
-pub(super) struct LogQuota {
+pub(crate) struct LogQuota {
     left: AtomicU64,
     is_over: AtomicBool,
     over: Notify,
 }
 
 impl LogQuota {
-    pub(super) fn new(quotas: &Quotas) -> LogQuota {
+    pub(crate) fn new(quotas: &Quotas) -> LogQuota {
         let left = AtomicU64::new(quotas.log.unwrap_or(u64::MAX));
         LogQuota { left, is_over: AtomicBool::new(false), over: Notify::new() }
     }
 
     /// Waits until more was written than may be.
-    pub(super) async fn over(&self) {
+    pub(crate) async fn over(&self) {
         self.over.notified().await;
     }
 
     /// Tells whether more was written than may be.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Relaxed)
     }
 
     /// Passes on to `sink` what may be written.
-    pub(super) fn bound<'a>(&'a self, sink: &'a dyn LogSink) -> Bounded<'a> {
+    pub(crate) fn bound<'a>(&'a self, sink: &'a dyn LogSink) -> Bounded<'a> {
         Bounded { quota: self, sink }
     }
 }
 
 /// A sink whose bytes count.
-pub(super) struct Bounded<'a> {
+pub(crate) struct Bounded<'a> {
     quota: &'a LogQuota,
     sink: &'a dyn LogSink,
 }

@@ -7,6 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Quota, Quotas};
 
+/// What tests that run as root need, of Docker's default set. Left out: raw sockets, device nodes,
+/// other roots, file capabilities and the audit log.
+#[cfg(any(feature = "docker", feature = "kubernetes"))]
+pub(crate) const CAPABILITIES: [&str; 8] =
+    ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"];
+
 /// A script that runs in a fresh container which is closed off from the host.
 ///
 /// The command is the container's main work, as root under an init. Both of its outputs are one

@@ -94,7 +94,10 @@ async fn make_image(ctx: &NodeContext<'_>) -> Result<AttemptOk, NodeError> {
         let remote = run.remote.as_ref().map_or("nothing".to_owned(), |remote| remote.describe());
         return Err(NodeError::NotOffered { remote });
     }
-    let image = build_on_parent(ctx).await?;
+    let image = {
+        let _one_of_few = run.builds.acquire().await.expect("it is never closed");
+        build_on_parent(ctx).await?
+    };
     let parent = ctx.parent_image().await?;
     check_built(ctx, &image, parent.as_ref()).await?;
     let bytes = image.size.saturating_sub(parent.map_or(0, |parent| parent.size));

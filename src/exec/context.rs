@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use petgraph::graph::NodeIndex;
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::{OnceCell, Semaphore, mpsc};
 
 use crate::cache::image_source::ImageSource;
-use crate::engine::{BuildRequest, Builder, EngineError, Image, LogSink as _, Runner, label};
+use crate::engine::{BuildRequest, Builder, EngineError, Image, LogSink as _, label};
 use crate::key::SCHEMA;
 use crate::plan::{Node, Plan};
 use crate::platform::Platform;
 use crate::progress::NodeLog;
+use crate::runner::TestRunner;
 use crate::source::{Mirror, Mirrors};
 use crate::store::{KeyLock, Store, space};
 
@@ -34,9 +35,11 @@ pub(super) enum Message {
 pub(super) struct RunContext {
     pub plan: Arc<Plan>,
     pub builder: Arc<dyn Builder>,
-    pub runner: Arc<dyn Runner>,
+    pub runner: Arc<dyn TestRunner>,
     pub store: Arc<Store>,
     pub settings: ExecSettings,
+    /// One permit for each build that may be under way.
+    pub builds: Semaphore,
     /// The targets of the plan's evaluations; `None` for a plan of images.
     pub evaluations: Option<Arc<EvaluationContext>>,
     /// The place that images come from which the plan pulls by their keys.
@@ -112,6 +115,13 @@ impl<'a> NodeContext<'a> {
     pub(super) fn parent(&self) -> Option<NodeContext<'a>> {
         let parent = self.run.plan.parent(self.index)?;
         Some(NodeContext::new(self.run, parent, self.log))
+    }
+
+    /// Returns the nodes that this one stands on, the nearest first.
+    pub(super) fn below(&self) -> impl Iterator<Item = &'a Node> {
+        let plan = &self.run.plan;
+        let below = std::iter::successors(plan.parent(self.index), |index| plan.parent(*index));
+        below.map(|index| &plan.graph[index])
     }
 
     /// Tells what is done now.

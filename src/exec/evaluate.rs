@@ -11,12 +11,13 @@ use petgraph::graph::NodeIndex;
 use crate::engine::{Image, LogSink as _, Quotas, SandboxEnd, label};
 use crate::event::Outcome;
 use crate::grade;
-use crate::key::{ImageId, Key};
+use crate::key::{ImageId, Key, Kind};
 use crate::progress::NodeLog;
 use crate::recipe::marks::{NO_SERVICE, NOT_READY, PATCH_REFUSED};
 use crate::recipe::{EvaluationRecipe, Recipe, RunNetwork};
 use crate::report::Verdict;
 use crate::run::{file, write_whole};
+use crate::runner::Offer;
 use crate::store::RunRecord;
 use crate::tree::{self, Change, TreeNotes};
 
@@ -62,13 +63,14 @@ pub(super) async fn evaluate(
     }
     note_inputs(ctx, recipe, &image, &key);
     let quotas = quotas(ctx.run, &recipe.limits);
+    let offered = offer(ctx, &image).await?;
     ctx.step("run the tests");
     let changes = match is_on_published(ctx) {
         true => None,
         false => Some(changes_of(&image)?),
     };
     let nonce = format!("imgforge-tests-{:032x}\n", rand::random::<u128>());
-    let request = test_script::request(ctx, recipe, changes.as_deref(), &nonce, quotas);
+    let request = test_script::request(ctx, recipe, offered, changes.as_deref(), &nonce, quotas);
     let script = test_script::run(ctx, recipe, &request, nonce).await?;
     let mut notes = script.said.clone();
     if let Some(changes) = changes {
@@ -81,6 +83,20 @@ pub(super) async fn evaluate(
     note(ctx, &format!("verdict {}", evaluated.verdict));
     share(targets)?;
     Ok(ended(ctx.run, ctx.index, evaluated))
+}
+
+/// Brings the image to where the tests run; returns its name there.
+async fn offer(ctx: &NodeContext<'_>, image: &Image) -> Result<String, NodeError> {
+    let mut chain: Vec<(Kind, Key)> = match is_on_published(ctx) {
+        true => Vec::new(),
+        false => ctx.below().map(|node| (node.kind(), node.key)).collect(),
+    };
+    chain.reverse();
+    if !ctx.run.runner.is_here() {
+        ctx.step("push the image");
+    }
+    let offer = Offer { image, name: &ctx.node.image, chain: &chain };
+    Ok(ctx.run.runner.offer(&offer).await?)
 }
 
 /// Returns the result of an earlier run with a key, where such results count.

@@ -11,6 +11,7 @@ use crate::grade::{self, Rules};
 use crate::key::{ImageId, Key};
 use crate::report::{InstanceResult, Verdict, milliseconds};
 use crate::run::RunDir;
+use crate::runner::TestRunner;
 use crate::tree::{Change, TreeNotes};
 
 /// The targets of a plan's evaluations, and the rules for all of them.
@@ -21,6 +22,17 @@ pub struct EvaluationContext {
     pub targets: HashMap<NodeIndex, Vec<RunTarget>>,
     /// Whether results of earlier runs count.
     pub use_results: bool,
+    /// What runs the tests, and how many images are made at once meanwhile; without it the engine runs
+    /// them.
+    pub elsewhere: Option<Elsewhere>,
+}
+
+/// What runs tests elsewhere than on the engine.
+pub struct Elsewhere {
+    /// The runner.
+    pub runner: Arc<dyn TestRunner>,
+    /// How many images are made at once on this machine.
+    pub builds: usize,
 }
 
 /// One prediction that an evaluation is run for.

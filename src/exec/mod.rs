@@ -40,12 +40,13 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::cache::image_source::ImageSource;
-use crate::engine::{Builder, Runner};
+use crate::engine::Builder;
 use crate::event::Reporter;
 use crate::plan::Plan;
+use crate::runner::TestRunner;
 use crate::source::Mirrors;
 use crate::store::Store;
 
@@ -60,8 +61,8 @@ use run_loop::RunLoop;
 pub struct Executor {
     /// The engine that makes images.
     pub builder: Arc<dyn Builder>,
-    /// The engine that runs evaluations in them.
-    pub runner: Arc<dyn Runner>,
+    /// What runs evaluations in them.
+    pub runner: Arc<dyn TestRunner>,
     /// The state between runs.
     pub store: Arc<Store>,
     /// The mirrors of repositories, which checkouts and patches are made from.
@@ -96,6 +97,7 @@ impl Executor {
             builder: self.builder.clone(),
             runner: self.runner.clone(),
             store: self.store.clone(),
+            builds: Semaphore::new(self.settings.builds.max(1)),
             settings: self.settings.clone(),
             evaluations: self.evaluations.clone(),
             remote: self.remote.clone(),

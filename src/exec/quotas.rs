@@ -22,8 +22,9 @@ pub(super) fn quotas(run: &RunContext, limits: &RunLimits) -> Quotas {
     // Logs may be on the same disk.
     let root = run.settings.engine_root.as_deref().unwrap_or(run.store.dir());
     let least = |most: Option<u64>, share: Option<u64>| most.into_iter().chain(share).min();
+    let own_share = |path| if run.runner.is_here() { share(path, 3) } else { None };
     Quotas {
-        disk: limits.disk.and_then(|most| least(Some(most), share(root, 3))),
+        disk: limits.disk.and_then(|most| least(Some(most), own_share(root))),
         files: limits.files,
         file: limits.disk,
         log: limits.log_size.and_then(|most| least(Some(most), share(run.store.dir(), 1))),

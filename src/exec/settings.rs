@@ -13,6 +13,9 @@ use super::output::Told;
 pub struct ExecSettings {
     /// How many nodes run at once, at least 1; what is pulled does not count.
     pub workers: usize,
+    /// How many of them may be builds, at least 1: where tests run elsewhere, these are the work of this
+    /// machine.
+    pub builds: usize,
     /// Whether an image is built that was to be pulled and cannot be.
     pub fallback_to_build: bool,
     /// Whether the first failure ends the run.

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::engine::{Quotas, SandboxEnd, SandboxNetwork, SandboxRequest, label};
+use crate::key::Kind;
 use crate::recipe::{EvaluationRecipe, RunNetwork, strict};
 use crate::run::file;
+use crate::runner::Tests;
 use crate::tree::{Change, TreeNotes};
 
 use super::NodeError;
@@ -29,11 +31,13 @@ pub(super) struct EndedScript {
     pub log: PathBuf,
 }
 
-/// Makes the request for the sandbox of an evaluation. `changes` are those of the model patch, where the
+/// Makes the request for the sandbox of an evaluation. `image` is the name that the runner gave it;
+/// `changes` are those of the model patch, where the
 /// image was built here; `nonce` is the line before the output of the tests under the strict rules.
 pub(super) fn request(
     ctx: &NodeContext<'_>,
     recipe: &EvaluationRecipe,
+    image: String,
     changes: Option<&[Change]>,
     nonce: &str,
     quotas: Quotas,
@@ -46,7 +50,7 @@ pub(super) fn request(
     }
     let run_id = ctx.run.evaluations().dir.run_id();
     SandboxRequest {
-        image: ctx.node.image.clone(),
+        image,
         files,
         command: recipe.command(nonce),
         time_limit: Duration::from_secs(recipe.limits.timeout),
@@ -88,14 +92,18 @@ pub(super) async fn run(
         .map_err(|source| NodeError::File { path: path.clone(), source })?;
     let aside = path.with_extension("tests");
     let aside_error = |source| NodeError::File { path: aside.clone(), source };
-    let tests = match recipe.strict {
+    let apart = match recipe.strict {
         Some(_) => Some((nonce, File::create(&aside).map_err(aside_error)?)),
         None => None,
     };
-    let control = Control::new(ctx.log, tests);
+    let control = Control::new(ctx.log, apart);
+    let environment = ctx.below().find(|node| node.kind() == Kind::Env).map(|node| node.key);
+    let tell = |step| ctx.step(step);
+    let tests =
+        Tests { request, key: &ctx.node.key, environment: environment.as_ref(), tell: &tell };
     let began = Instant::now();
     let end = tokio::select! {
-        end = ctx.run.runner.run_script(request, &output, &control) => end?,
+        end = ctx.run.runner.run_tests(&tests, &output, &control) => end?,
         source = output.failure() => return Err(NodeError::File { path, source }),
         source = control.failure() => return Err(aside_error(source)),
         error = disk_fills(ctx.run) => return Err(error),

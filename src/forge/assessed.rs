@@ -21,6 +21,7 @@ use crate::owner::{self, Liveness, Owner, Owners};
 use crate::package_indexes;
 use crate::plan::{Inventory, Node, Plan, Status};
 use crate::recipe::Recipe;
+use crate::runner::{OnEngine, TestRunner};
 use crate::store::Lease;
 
 use super::budget::Budget;
@@ -164,7 +165,8 @@ impl<'w> AssessedPlan<'w> {
         };
         self.warn_of_environments();
         let (engine, info) = workload.engine();
-        preflight::check(&self.plan, info)?;
+        let in_pods = evaluations.as_ref().is_some_and(|all| all.elsewhere.is_some());
+        preflight::check(&self.plan, info, in_pods)?;
         let mut host = options.host.clone();
         if let Some(index) = &index {
             lead_to(index, &mut host);
@@ -176,8 +178,12 @@ impl<'w> AssessedPlan<'w> {
                 .advise(format!("this run ends with your last login; {}", embedded::LINGER));
         }
         self.remove_left().await?;
+        let elsewhere = evaluations.as_ref().and_then(|all| all.elsewhere.as_ref());
+        let on_engine = || Arc::new(OnEngine(engine.clone())) as Arc<dyn TestRunner>;
+        let runner = elsewhere.map_or_else(on_engine, |elsewhere| elsewhere.runner.clone());
         let settings = ExecSettings {
             workers: workload.workers,
+            builds: elsewhere.map_or(workload.workers, |elsewhere| elsewhere.builds),
             fallback_to_build: workload.fallback_to_build,
             fail_fast: options.fail_fast,
             attempts: options.attempts.max(1),
@@ -196,7 +202,7 @@ impl<'w> AssessedPlan<'w> {
         budget.keep().await;
         let executor = Executor {
             builder: engine.clone(),
-            runner: engine.clone(),
+            runner,
             store: workload.store.clone(),
             mirrors: workload.mirrors.clone(),
             settings,

@@ -27,7 +27,7 @@ use super::run_directory::{begin, run_error};
 use super::run_report;
 use super::run_targets::TargetMaker;
 use super::workload::Workload;
-use super::{Error, Forge, LoadOptions, Notices, shards};
+use super::{Error, Forge, LoadOptions, Notices, RunnerChoice, shards};
 
 /// The options of one run of evaluations.
 #[derive(Debug, Clone)]
@@ -44,6 +44,8 @@ pub struct RunOptions {
     pub use_results: bool,
     /// Whether a log with what that of an honest run does not have counts as a failure.
     pub fail_on_suspicion: bool,
+    /// Where the tests are run.
+    pub runner: RunnerChoice,
     /// The options for building missing images.
     pub build: BuildOptions,
 }
@@ -58,6 +60,7 @@ impl RunOptions {
             force_rebuild: false,
             use_results: true,
             fail_on_suspicion: false,
+            runner: RunnerChoice::Local,
             build: BuildOptions::default(),
         }
     }
@@ -137,10 +140,13 @@ async fn evaluate(
         same_rows(&run.run_id, &known, &selection.dataset, &selection.split).map_err(run_error)?;
     }
     let options = load.evaluate.as_ref().expect("who evaluates says how tests are run");
+    let load = &run.runner.load(&forge.options, load)?;
     let mut workload = forge.load(load).await?;
-    let options = options_here(options, &workload).await?;
+    let options = options_here(options, &workload, run.runner.in_pods()).await?;
     let all = workload.plan(&workload.work, Kind::Instance, Some(options.clone()))?;
-    fit(&mut workload, &all, load.workers, Allocation::of_slurm(variable))?;
+    if !run.runner.in_pods() {
+        fit(&mut workload, &all, load.workers, Allocation::of_slurm(variable))?;
+    }
     let maker = TargetMaker::new(&workload, &options, &dir)?;
     let everything: Vec<usize> = (0..workload.work.len()).collect();
     let targets = maker.targets(&all, &everything)?;
@@ -177,9 +183,16 @@ async fn evaluate(
             let (known, all) = (outcomes.results(), all.targets.len());
             notices.remark(format!("{known} of {all} results are known"));
         }
-        let context = EvaluationContext { dir: dir.clone(), targets, use_results };
-        let (summary, timeline) =
-            run_with_timeline(&assessed, &run.build, context, reporter()?).await?;
+        let opened = run.runner.open(&workload, load, &run.run_id).await?;
+        let elsewhere = opened.elsewhere();
+        let context = EvaluationContext { dir: dir.clone(), targets, use_results, elsewhere };
+        let reporter = reporter();
+        let done = match reporter {
+            Ok(reporter) => run_with_timeline(&assessed, &run.build, context, reporter).await,
+            Err(error) => Err(error),
+        };
+        opened.end(&workload).await;
+        let (summary, timeline) = done?;
         report.seconds = summary.seconds;
         report.timeline = timeline;
         outcomes.add_run(assessed.plan(), &summary, &open);
@@ -255,10 +268,14 @@ fn say_of_no_shard(workload: &Workload, notices: &Notices) {
 async fn options_here(
     options: &EvaluateOptions,
     workload: &Workload,
+    in_pods: bool,
 ) -> Result<EvaluateOptions, Error> {
     let mut options = options.clone();
     options.repeat = options.repeat.max(1);
-    options.emulator.clone_from(&workload.emulator);
+    options.in_pods = in_pods;
+    if !in_pods {
+        options.emulator.clone_from(&workload.emulator);
+    }
     if let (Some(_), Some((engine, _))) = (&workload.namespace, &workload.engine) {
         let listed = engine.images().await.map_err(engine_error)?;
         for image in listed {
@@ -306,7 +323,8 @@ fn judge(ended: Ended, report: &RunReport, fail_on_suspicion: bool, notices: &No
 
 fn metadata(workload: &Workload, load: &LoadOptions, options: &EvaluateOptions) -> Metadata {
     let engine = workload.engine.as_ref().map_or(String::new(), |(_, info)| {
-        format!("{} {} ({})", info.kind, info.version, info.store)
+        let pods = if options.in_pods { "; tests in pods, their network by policy" } else { "" };
+        format!("{} {} ({}){pods}", info.kind, info.version, info.store)
     });
     Metadata {
         dataset: load.selection.dataset.clone(),

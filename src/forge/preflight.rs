@@ -8,11 +8,11 @@ use crate::recipe::{Recipe, RunNetwork};
 
 use super::Error;
 
-/// Checks that this machine has what the plan needs.
+/// Checks that this machine has what the plan needs; `elsewhere` says that its tests run on others.
 ///
 /// # Errors
 /// Exit code 3: a program is missing, or no evaluation can have its network on this engine.
-pub(super) fn check(plan: &Plan, engine: &EngineInfo) -> Result<(), Error> {
+pub(super) fn check(plan: &Plan, engine: &EngineInfo, elsewhere: bool) -> Result<(), Error> {
     let to_do: Vec<&Node> =
         plan.nodes().map(|(_, node)| node).filter(|node| node.status.runs()).collect();
     let with_git = to_do.iter().find(|node| {
@@ -32,7 +32,8 @@ pub(super) fn check(plan: &Plan, engine: &EngineInfo) -> Result<(), Error> {
     let evaluations = to_do.iter().filter(|node| matches!(node.recipe, Recipe::Evaluation(_)));
     let evaluations = evaluations.count();
     let without_network = to_do.iter().filter(bridged).count();
-    if engine.kind == EngineKind::Embedded && evaluations > 0 && without_network == evaluations {
+    let is_embedded = engine.kind == EngineKind::Embedded && !elsewhere;
+    if is_embedded && evaluations > 0 && without_network == evaluations {
         let error =
             anyhow!("the embedded engine has no bridged network, and the tests are to have one");
         return Err(Error::environment(error)

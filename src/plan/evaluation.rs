@@ -101,6 +101,7 @@ pub(super) fn recipe(
         repeat,
         platform: platform.clone(),
         emulator: options.emulator.clone(),
+        in_pods: options.in_pods,
     })
 }
 

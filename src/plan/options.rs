@@ -53,6 +53,8 @@ pub struct EvaluateOptions {
     pub family: Family,
     /// See [`EvaluationRecipe::emulator`](crate::recipe::EvaluationRecipe::emulator).
     pub emulator: Option<String>,
+    /// See [`EvaluationRecipe::in_pods`](crate::recipe::EvaluationRecipe::in_pods).
+    pub in_pods: bool,
     /// The ids of published images that are here, by reference.
     pub image_ids: BTreeMap<String, ImageId>,
 }

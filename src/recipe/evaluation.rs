@@ -68,6 +68,9 @@ pub struct EvaluationRecipe {
     pub platform: Platform,
     /// What runs programs of the platform, where the engine does not by itself.
     pub emulator: Option<String>,
+    /// Whether it runs as a pod of a cluster: packets to nowhere are dropped there, where an engine
+    /// answers at once that there is no network.
+    pub in_pods: bool,
 }
 
 /// Limits of a run.
@@ -151,11 +154,12 @@ impl EvaluationRecipe {
         Some(Digest::of(text))
     }
 
-    /// Returns how the script is run: under an emulator tests may do otherwise.
+    /// Returns how the script is run: under an emulator, or in a pod, tests may do otherwise.
     fn runner(&self) -> String {
+        let pods = if self.in_pods { ", in pods" } else { "" };
         match &self.emulator {
-            None => RUNNER.to_owned(),
-            Some(emulator) => format!("{RUNNER}, under {emulator}"),
+            None => format!("{RUNNER}{pods}"),
+            Some(emulator) => format!("{RUNNER}{pods}, under {emulator}"),
         }
     }
 
@@ -328,6 +332,7 @@ mod tests {
             repeat: 0,
             platform: Platform::written("linux/amd64"),
             emulator: None,
+            in_pods: false,
         }
     }
 
@@ -349,6 +354,7 @@ mod tests {
                 ..recipe()
             },
             EvaluationRecipe { repeat: 1, ..recipe() },
+            EvaluationRecipe { in_pods: true, ..recipe() },
             EvaluationRecipe { patch: Some("p".into()), ..recipe() },
             EvaluationRecipe { test_patch: Some("p".into()), ..recipe() },
             EvaluationRecipe { image_id: Some("sha256:0".into()), ..recipe() },

@@ -26,7 +26,8 @@ use tokio::time::Instant;
 
 use crate::engine::quota::LogQuota;
 use crate::engine::{
-    EngineError, LogSink, NoLog, Quota, Result, SandboxEnd, SandboxNetwork, SandboxRequest,
+    CAPABILITIES, EngineError, LogSink, NoLog, Quota, Result, SandboxEnd, SandboxNetwork,
+    SandboxRequest,
 };
 use crate::quote::shell_quote;
 
@@ -34,11 +35,6 @@ use super::DockerEngine;
 use super::errors::{failed, is_not_found};
 
 const ACTION: &str = "run a sandbox";
-
-/// What tests that run as root need, of Docker's default set. Left out: raw sockets, device nodes,
-/// other roots, file capabilities and the audit log.
-const CAPABILITIES: [&str; 8] =
-    ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"];
 
 /// The network of [`SandboxNetwork::SilentPeer`].
 const SILENT_NETWORK: &str = "imgforge-silent";

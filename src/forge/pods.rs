@@ -1,0 +1,181 @@
+//! Where the tests of a run are run: on the engine, or as pods of a cluster.
+
+#[cfg(feature = "kubernetes")]
+use std::sync::Arc;
+
+#[cfg(feature = "kubernetes")]
+use anyhow::anyhow;
+
+#[cfg(feature = "kubernetes")]
+use crate::config;
+use crate::exec::evaluation::Elsewhere;
+use crate::run_id::RunId;
+#[cfg(feature = "kubernetes")]
+use crate::runner::kubernetes::config::Settings;
+#[cfg(feature = "kubernetes")]
+use crate::runner::kubernetes::{self, Cluster, ClusterError, Opening};
+
+#[cfg(feature = "kubernetes")]
+use super::open::engine_identity;
+use super::workload::Workload;
+use super::{Error, ForgeOptions, LoadOptions};
+
+/// How many pods are there at once where nobody says so.
+#[cfg(feature = "kubernetes")]
+const PODS: usize = 32;
+
+/// Where the tests of a run are run.
+#[derive(Debug, Clone, Default)]
+pub enum RunnerChoice {
+    /// On the engine.
+    #[default]
+    Local,
+    /// As pods of a Kubernetes cluster.
+    #[cfg(feature = "kubernetes")]
+    Kubernetes(Box<Settings>),
+}
+
+impl RunnerChoice {
+    /// Tells whether the tests are run as pods.
+    pub(super) fn in_pods(&self) -> bool {
+        !matches!(self, RunnerChoice::Local)
+    }
+
+    /// Removes what dead runs left in the cluster, and what a run of that name has there; returns it.
+    /// `None` where no cluster is meant.
+    ///
+    /// # Errors
+    /// Exit code 3: the cluster does not answer, or does not let us.
+    #[cfg_attr(not(feature = "kubernetes"), expect(unused_variables, reason = "no pods"))]
+    pub async fn clean(&self, run_id: Option<&str>) -> Result<Option<Vec<String>>, Error> {
+        match self {
+            RunnerChoice::Local => Ok(None),
+            #[cfg(feature = "kubernetes")]
+            RunnerChoice::Kubernetes(settings) => {
+                let removed = kubernetes::clean(settings, run_id).await;
+                removed.map(Some).map_err(cluster_error)
+            }
+        }
+    }
+
+    /// Returns what is loaded for a run of that kind, before anything is asked for.
+    ///
+    /// # Errors
+    /// Exit code 2: pods need a registry.
+    #[cfg_attr(not(feature = "kubernetes"), expect(unused_variables, reason = "no pods"))]
+    pub(super) fn load(
+        &self,
+        forge: &ForgeOptions,
+        load: &LoadOptions,
+    ) -> Result<LoadOptions, Error> {
+        match self {
+            RunnerChoice::Local => Ok(load.clone()),
+            #[cfg(feature = "kubernetes")]
+            RunnerChoice::Kubernetes(_) => {
+                let catalog = forge.catalog()?;
+                registry_of(load, &catalog)?;
+                let workers = load.workers.or(catalog.defaults().max_workers);
+                Ok(LoadOptions { workers: Some(workers.unwrap_or(PODS)), ..load.clone() })
+            }
+        }
+    }
+
+    /// Opens the cluster; `None` where the engine runs the tests.
+    ///
+    /// # Errors
+    /// Exit code 2 for images that pods cannot have; 3 where the cluster does not answer, or does not let
+    /// us.
+    #[cfg_attr(not(feature = "kubernetes"), expect(unused_variables, reason = "no pods"))]
+    pub(super) async fn open(
+        &self,
+        workload: &Workload,
+        load: &LoadOptions,
+        run_id: &RunId,
+    ) -> Result<Opened, Error> {
+        match self {
+            RunnerChoice::Local => Ok(Opened::default()),
+            #[cfg(feature = "kubernetes")]
+            RunnerChoice::Kubernetes(settings) => {
+                if let Some(namespace) = &workload.namespace {
+                    let error = anyhow!(
+                        "pods run images that are built here, and `--namespace {namespace}` asks for \
+                         published ones"
+                    );
+                    return Err(Error::input(error).with_hint(Some(
+                        "leave --namespace out, or use --runner local".to_owned(),
+                    )));
+                }
+                let (engine, info) = workload.engine();
+                let registry = workload.registry(&registry_of(load, &workload.catalog)?)?;
+                let text = run_id.to_string();
+                let opening = Opening {
+                    run_id: &text,
+                    platform: &workload.platform,
+                    registry,
+                    engine: engine.clone(),
+                    store: workload.store.clone(),
+                    engine_identity: engine_identity(info),
+                };
+                let told = |text| workload.notices.remark(text);
+                let cluster = Cluster::open((**settings).clone(), opening, told);
+                let cluster = Arc::new(cluster.await.map_err(cluster_error)?);
+                workload.notices.remark(format!("runner: {}", cluster.describe()));
+                workload.notices.advise(
+                    "pods do not bound the processes and files of tests: the podPidsLimit of the \
+                     kubelet and the disk limit do",
+                );
+                Ok(Opened { cluster: Some(cluster), builds: config::default_workers(info.cpus) })
+            }
+        }
+    }
+}
+
+/// What runs tests elsewhere, open.
+#[derive(Default)]
+pub(super) struct Opened {
+    #[cfg(feature = "kubernetes")]
+    cluster: Option<Arc<Cluster>>,
+    #[cfg(feature = "kubernetes")]
+    builds: usize,
+}
+
+impl Opened {
+    /// Returns it as evaluations take it.
+    pub(super) fn elsewhere(&self) -> Option<Elsewhere> {
+        #[cfg(feature = "kubernetes")]
+        if let Some(cluster) = &self.cluster {
+            return Some(Elsewhere { runner: cluster.clone(), builds: self.builds });
+        }
+        None
+    }
+
+    /// Removes what is left of the run there; that it could not is a warning.
+    #[cfg_attr(not(feature = "kubernetes"), expect(unused_variables, reason = "no pods"))]
+    pub(super) async fn end(&self, workload: &Workload) {
+        #[cfg(feature = "kubernetes")]
+        if let Some(cluster) = &self.cluster
+            && let Err(error) = cluster.end().await
+        {
+            workload.notices.warn(format!("the next run removes what this one left: {error}"));
+        }
+    }
+}
+
+/// Returns the registry that pods get their images from.
+#[cfg(feature = "kubernetes")]
+fn registry_of(load: &LoadOptions, catalog: &crate::catalog::Catalog) -> Result<String, Error> {
+    let named = load.sources.cache_registry.as_ref().or(catalog.cache().registry.as_ref());
+    named.filter(|name| !name.is_empty()).cloned().ok_or_else(|| {
+        let error = anyhow!("pods get their images from a registry, and none is named");
+        Error::input(error).with_hint(Some(
+            "give --cache-registry with one that this machine may push to and the cluster pulls from"
+                .to_owned(),
+        ))
+    })
+}
+
+#[cfg(feature = "kubernetes")]
+fn cluster_error(error: ClusterError) -> Error {
+    let hint = error.hint();
+    Error::environment(error).with_hint(Some(hint))
+}

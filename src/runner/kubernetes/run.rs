@@ -1,0 +1,287 @@
+//! One evaluation as a pod, from its Secret to its deletion.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{DeleteParams, ListParams};
+use tokio::time::Instant;
+
+use crate::engine::{EngineError, LogQuota, LogSink, Quota, Result, SandboxEnd, label as own};
+use crate::runner::Tests;
+
+use super::client::{self, lost, request};
+use super::cluster::{Cluster, Inner};
+use super::fetch;
+use super::label;
+use super::message::FileReport;
+use super::pod::{self, PodOrder};
+use super::state::{self, End, LossKind, Ours, PodState, Seen};
+use super::watch::{Told, Watched};
+
+const ACTION: &str = "run the tests in a pod";
+
+/// From when on a person is told why a pod does not start, and how often.
+const TOLD: Duration = Duration::from_secs(60);
+
+/// How long to wait for room in a quota where nothing tells of any.
+const QUOTA_PAUSE: Duration = Duration::from_secs(30);
+
+/// A pod, and its Secret, that go when this is dropped.
+struct Placed {
+    inner: Arc<Inner>,
+    name: String,
+    is_removed: bool,
+}
+
+impl Placed {
+    /// Deletes both; the processes of the pod have `grace` seconds to end.
+    async fn remove(mut self, grace: u32) {
+        self.is_removed = true;
+        remove(&self.inner, &self.name, grace).await;
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        if self.is_removed {
+            return;
+        }
+        let (inner, name) = (self.inner.clone(), self.name.clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { remove(&inner, &name, 0).await });
+        }
+    }
+}
+
+/// Deletes a pod and its Secret. What stays for a failure goes with the Lease.
+async fn remove(inner: &Inner, name: &str, grace: u32) {
+    let server = &inner.server;
+    let _one_of_few = server.deletes.acquire().await.expect("it is never closed");
+    let soon = DeleteParams { grace_period_seconds: Some(grace), ..DeleteParams::default() };
+    let _ = client::delete(&server.pods(), name, &soon).await;
+    let _ = client::delete(&server.secrets(), name, &DeleteParams::default()).await;
+    server.freed.notify_waiters();
+}
+
+/// Runs tests in a pod of their own.
+pub(super) async fn run(
+    cluster: &Cluster,
+    tests: &Tests<'_>,
+    log: &dyn LogSink,
+    control: &dyn LogSink,
+) -> Result<SandboxEnd> {
+    let request = tests.request;
+    let inner = &cluster.inner;
+    let named = |label: &str| request.labels.get(label).map(String::as_str).unwrap_or_default();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let order = PodOrder {
+        request,
+        owner: &inner.lease.owner,
+        run_id: named(own::RUN),
+        instance: named(own::INSTANCE),
+        key: tests.key,
+        environment: tests.environment,
+        number: inner.next_number(),
+        architecture: &inner.architecture,
+        now: now.as_secs(),
+        more: inner.more(tests.key),
+    };
+    let pod = pod::pod(&order, &inner.settings)?;
+    let secret = pod::secret(&order, &pod)?;
+    let pod = inner.settings.template.merge(pod);
+    let name = pod::name(order.owner, order.key, order.number);
+    let mut watched = inner.watch.pod(&name);
+    let placed = Placed { inner: inner.clone(), name: name.clone(), is_removed: false };
+    let done = async {
+        place(inner, &pod, &secret, tests).await?;
+        watched.created();
+        let end = follow(inner, &name, &mut watched, tests).await?;
+        fetch(inner, &name, end, tests, log, control).await
+    }
+    .await;
+    // A pod that was lost may run on where nobody hears of it: its name is free at once.
+    placed.remove(if done.is_ok() { 1 } else { 0 }).await;
+    done
+}
+
+/// Makes the Secret and then the pod, when the namespace has room for them.
+async fn place(inner: &Inner, pod: &Pod, secret: &Secret, tests: &Tests<'_>) -> Result<()> {
+    let server = &inner.server;
+    let began = Instant::now();
+    loop {
+        inner.check_lease()?;
+        let freed = server.freed.notified();
+        let full = {
+            let _one_of_few = server.creates.acquire().await.expect("it is never closed");
+            match client::create(&server.secrets(), secret, tests.tell).await {
+                Ok(_) => place_pod(inner, pod, tests).await?,
+                Err(failure) if failure.is_quota() => Some(failure.text()),
+                Err(failure) => return Err(failure.into_error("create the Secret of a pod")),
+            }
+        };
+        let Some(full) = full else { return Ok(()) };
+        if began.elapsed() > inner.settings.start_limit {
+            return Err(lost(ACTION, format!("no room for the pod: {full}")));
+        }
+        (tests.tell)(format!("wait for room: {full}"));
+        let _ = tokio::time::timeout(QUOTA_PAUSE, freed).await;
+    }
+}
+
+/// Makes the pod; returns what a full quota says.
+async fn place_pod(inner: &Inner, pod: &Pod, tests: &Tests<'_>) -> Result<Option<String>> {
+    let pods = inner.server.pods();
+    match client::create(&pods, pod, tests.tell).await {
+        Ok(true) => Ok(None),
+        // It is ours where an answer was lost on its way.
+        Ok(false) => {
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            let asked = request(tests.tell, || pods.get(name)).await;
+            let there = client::of_pod("look at a pod", asked)?;
+            let is_ours = |key: &str| {
+                let of = |pod: &Pod| {
+                    pod.metadata.labels.as_ref().and_then(|labels| labels.get(key).cloned())
+                };
+                of(&there) == of(pod)
+            };
+            let key = |pod: &Pod| {
+                let notes = pod.metadata.annotations.as_ref();
+                notes.and_then(|notes| notes.get(label::KEY).cloned())
+            };
+            match is_ours(label::OWNER) && key(&there) == key(pod) {
+                true => Ok(None),
+                false => Err(EngineError::Refused {
+                    action: "create a pod".to_owned(),
+                    reason: format!("somebody else has a pod `{name}`"),
+                }),
+            }
+        }
+        Err(failure) if failure.is_quota() => Ok(Some(failure.text())),
+        Err(failure) => Err(failure.into_error("create a pod")),
+    }
+}
+
+/// Waits for the end of the tests.
+async fn follow(
+    inner: &Inner,
+    name: &str,
+    watched: &mut Watched,
+    tests: &Tests<'_>,
+) -> Result<End> {
+    let began = Instant::now();
+    let mut ours = Ours::new(inner.settings.start_limit, tests.request.time_limit);
+    let mut tell_at = TOLD;
+    let mut is_running = false;
+    loop {
+        inner.check_lease()?;
+        let now = began.elapsed();
+        let told = watched.told.borrow_and_update().clone();
+        let seen = match &told {
+            Told::Nothing => None,
+            Told::Pod(pod) => {
+                ours.observe(pod, now);
+                Some(Seen::Pod(pod))
+            }
+            Told::Gone(pod) => Some(Seen::Gone(pod.as_deref())),
+        };
+        let state = match seen {
+            Some(seen) => state::state(seen, now, &ours),
+            None if now > ours.start_limit => {
+                let why = watched.trouble().unwrap_or_else(|| "nothing is told of it".to_owned());
+                return Err(lost(ACTION, why));
+            }
+            None => PodState::Created,
+        };
+        match state {
+            PodState::Ended(end) => {
+                inner.note_success();
+                return Ok(end);
+            }
+            PodState::Lost(loss) => return Err(inner.lost(tests.key, loss)),
+            PodState::Refused(reason) => {
+                return Err(EngineError::Refused { action: ACTION.to_owned(), reason });
+            }
+            PodState::NoSuchImage(reason) => {
+                inner.forget_offers();
+                (tests.tell)(format!("push the image again: {reason}"));
+                let reference = tests.request.image.clone();
+                return Err(EngineError::NoSuchImage { reference });
+            }
+            PodState::PullDenied(reason) => {
+                return Err(EngineError::Pull { reference: tests.request.image.clone(), reason });
+            }
+            PodState::Running if !is_running => {
+                is_running = true;
+                (tests.tell)("run the tests".to_owned());
+            }
+            PodState::Running | PodState::Fetched | PodState::Deleted => {}
+            PodState::Created | PodState::Scheduled | PodState::Pulling(_) if now >= tell_at => {
+                tell_at = now + TOLD;
+                ours.warning = newest_warning(inner, name).await.or(ours.warning.take());
+                let why = match &told {
+                    Told::Pod(pod) => state::not_started(pod, &ours),
+                    _ => watched.trouble().unwrap_or_else(|| "nothing is told of it".to_owned()),
+                };
+                (tests.tell)(format!("wait for the pod to start: {why}"));
+            }
+            PodState::Created | PodState::Scheduled | PodState::Pulling(_) => {}
+        }
+        // The watch tells of changes; the limits of time are looked at now and then.
+        let _ = tokio::time::timeout(Duration::from_secs(5), watched.told.changed()).await;
+    }
+}
+
+/// Asks for the newest warning of a pod: of some troubles its status knows nothing.
+async fn newest_warning(inner: &Inner, name: &str) -> Option<String> {
+    let events = inner.server.events();
+    let of_pod = ListParams::default()
+        .fields(&format!("involvedObject.kind=Pod,involvedObject.name={name},type=Warning"));
+    let listed = tokio::time::timeout(Duration::from_secs(10), events.list(&of_pod)).await;
+    let events = listed.ok()?.ok()?.items;
+    let newest = events.into_iter().max_by_key(|event| {
+        let last = event.last_timestamp.as_ref().map(|time| time.0);
+        last.or(event.event_time.as_ref().map(|time| time.0))
+    })?;
+    Some(format!("{}: {}", newest.reason.unwrap_or_default(), newest.message.unwrap_or_default()))
+}
+
+/// Fetches the output, and says how the tests ended.
+async fn fetch(
+    inner: &Inner,
+    name: &str,
+    end: End,
+    tests: &Tests<'_>,
+    log: &dyn LogSink,
+    control: &dyn LogSink,
+) -> Result<SandboxEnd> {
+    (tests.tell)("fetch the output".to_owned());
+    let server = &inner.server;
+    let (end, log_report, control_report): (SandboxEnd, FileReport, FileReport) = match end {
+        End::Reported(report) if report.timed_out => {
+            (SandboxEnd::TimedOut, report.log, report.control)
+        }
+        End::Reported(report) => (SandboxEnd::Exited(report.code), report.log, report.control),
+        End::OutOfMemory { code, report: Some(report) } => {
+            (SandboxEnd::OutOfMemory(code.into()), report.log, report.control)
+        }
+        End::OutOfMemory { code, report: None } => {
+            let (log, control) = fetch::measure(server, name, tests.tell).await?;
+            (SandboxEnd::OutOfMemory(code.into()), log, control)
+        }
+    };
+    let printed = fetch::file(server, name, "log", &log_report, tests.tell).await?;
+    let said = fetch::file(server, name, "control", &control_report, tests.tell).await?;
+    let written = LogQuota::new(&tests.request.quotas);
+    said.write_to(&written.bound(control))?;
+    printed.write_to(&written.bound(log))?;
+    match written.is_over() {
+        true => Ok(SandboxEnd::OverQuota(Quota::Log)),
+        false => Ok(end),
+    }
+}
+
+/// Tells whether another pod would fare the same.
+pub(super) fn is_final(kind: LossKind) -> bool {
+    kind == LossKind::Disk
+}

@@ -1,0 +1,115 @@
+//! Evaluations as pods, on an API server and a node of this process (`cluster`). Images come from Debian's
+//! `docker-registry`; the containers are real. Only root can make them.
+
+mod bad_days;
+mod cluster;
+#[path = "../common/needs.rs"]
+mod needs;
+mod registry;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use cluster::{Cluster, Knobs};
+use needs::{NotHere, not_here};
+use registry::Registry;
+use serde_json::Value;
+
+/// A cluster with its registry, and a directory for what runs leave.
+struct Space {
+    registry: Registry,
+    cluster: Cluster,
+    output: tempfile::TempDir,
+    state: PathBuf,
+}
+
+impl Space {
+    fn new(knobs: Knobs) -> Space {
+        let state = needs::base();
+        let registry = Registry::start();
+        let cluster = Cluster::start(registry.port, knobs);
+        Space { registry, cluster, output: tempfile::tempdir().unwrap(), state }
+    }
+
+    /// The command line of a run on the engine.
+    fn local(&self, run_id: &str, predictions: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imgforge"));
+        command
+            .current_dir(self.output.path())
+            .args(["--engine", "embedded", "--json", "--progress", "plain", "--state-dir"])
+            .arg(&self.state)
+            .args(["eval", "-d", "demo", "-p", predictions, "--run-id", run_id])
+            .args(["--bootstrap", "--no-result-cache"]);
+        command
+    }
+
+    /// The command line of a run in pods.
+    fn pods(&self, run_id: &str, predictions: &str) -> Command {
+        let mut command = self.local(run_id, predictions);
+        command
+            .env("KUBECONFIG", self.cluster.kubeconfig("evals"))
+            .args(["--runner", "kubernetes", "--cache-registry", &self.registry.name()])
+            .args(["--cache-mode", "write", "-j", "4"]);
+        command
+    }
+}
+
+fn run(command: &mut Command) -> Output {
+    command.output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    let (out, error) = (&output.stdout, &output.stderr);
+    format!(
+        "{:?}\n{}\n{}",
+        output.status,
+        String::from_utf8_lossy(out),
+        String::from_utf8_lossy(error)
+    )
+}
+
+/// What each instance came to, with the numbers of its tests.
+fn verdicts(dir: &Path, run_id: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for entry in walkdir::WalkDir::new(dir.join("logs/run_evaluation").join(run_id)) {
+        let entry = entry.unwrap();
+        if entry.file_name() != "report.json" {
+            continue;
+        }
+        let report: Value =
+            serde_json::from_str(&std::fs::read_to_string(entry.path()).unwrap()).unwrap();
+        for (id, result) in report.as_object().unwrap() {
+            let model = entry.path().iter().rev().nth(2).unwrap().to_string_lossy();
+            let text = format!("{} {}", result["resolved"], result["tests_status"]);
+            found.insert(format!("{model} {id}"), text);
+        }
+    }
+    found
+}
+
+#[test]
+#[ignore = "needs docker-registry and a base image"]
+fn verdicts_are_those_of_the_embedded_engine_and_nothing_is_left() {
+    if !needs::is_root() {
+        return not_here(NotHere::PlainUser);
+    }
+    let space = Space::new(Knobs::default());
+    for predictions in ["gold", "empty"] {
+        let (here, there) = (format!("here-{predictions}"), format!("there-{predictions}"));
+        let local = run(&mut space.local(&here, predictions));
+        let pods = run(&mut space.pods(&there, predictions));
+        assert_eq!(local.status.code(), pods.status.code(), "{}\n{}", said(&local), said(&pods));
+        let dir = space.output.path();
+        let expected = verdicts(dir, &here);
+        assert_eq!(verdicts(dir, &there), expected, "{}", said(&pods));
+        if predictions == "gold" {
+            assert_eq!(expected.len(), 8, "{}", said(&local));
+            assert!(expected.values().all(|text| text.starts_with("true")), "{expected:?}");
+        }
+    }
+    space.cluster.assert_empty();
+    let counts = space.cluster.counts();
+    assert!(counts["POST Pod"] >= 9, "each evaluation was a pod: {counts:?}");
+    assert!(counts["WATCH Pod"] <= 4, "one watch a run: {counts:?}");
+}

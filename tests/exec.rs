@@ -95,7 +95,7 @@ impl Space {
     fn executor(&self, change: impl FnOnce(&mut ExecSettings)) -> Executor {
         let mut settings = ExecSettings {
             workers: 2,
-            builds: 2,
+            builds: 24,
             fallback_to_build: true,
             fail_fast: false,
             attempts: 3,

@@ -9,6 +9,7 @@ use toml::Spanned;
 
 use crate::nearest::nearest;
 
+use super::amounts::{cpus, memory, size};
 use super::environment::{Limits, Network};
 use super::error::CatalogError;
 use super::kubernetes::KubernetesSettings;
@@ -133,20 +134,6 @@ impl CacheSettings {
     }
 }
 
-/// Reads bytes: a number, or a text such as `100GB`.
-fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a number of bytes, or a text such as \"100GB\"")]
-    enum Form {
-        Number(u64),
-        Text(String),
-    }
-    match Form::deserialize(deserializer)? {
-        Form::Number(bytes) => Ok(Some(bytes)),
-        Form::Text(text) => crate::size::bytes(&text).map(Some).map_err(serde::de::Error::custom),
-    }
-}
-
 /// Reads a number that is not below `least`.
 fn at_least<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
@@ -166,33 +153,6 @@ fn timeout<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u
 
 fn pids_limit<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     at_least(deserializer, 16)
-}
-
-/// Reads memory: a number of bytes, or a text such as `4g`.
-pub(super) fn memory<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<u64>, D::Error> {
-    let bytes = size(deserializer)?.unwrap_or_default();
-    crate::size::memory(&bytes.to_string()).map(Some).map_err(serde::de::Error::custom)
-}
-
-/// Reads processors: a number, or a text such as `1.5`.
-pub(super) fn cpus<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<u64>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a number of processors")]
-    enum Form {
-        Whole(u64),
-        Part(f64),
-        Text(String),
-    }
-    let text = match Form::deserialize(deserializer)? {
-        Form::Whole(number) => number.to_string(),
-        Form::Part(number) => number.to_string(),
-        Form::Text(text) => text,
-    };
-    crate::size::milli_cpus(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
 /// Reads a network that every test run may have: the service of `httpbin` is part of environments.

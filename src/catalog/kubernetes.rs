@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::file;
+use super::amounts::{cpus, memory};
 
 /// What `[kubernetes]` says. What is not said is absent.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -23,10 +23,10 @@ pub struct KubernetesSettings {
     #[serde(deserialize_with = "time")]
     pub start_limit: Option<Duration>,
     /// Bytes of memory that a pod asks for, such as `2g`.
-    #[serde(deserialize_with = "file::memory")]
+    #[serde(deserialize_with = "memory")]
     pub request_memory: Option<u64>,
     /// Processors that a pod asks for, in thousandths.
-    #[serde(rename = "request-cpus", deserialize_with = "file::cpus")]
+    #[serde(rename = "request-cpus", deserialize_with = "cpus")]
     pub request_milli_cpus: Option<u64>,
 }
 

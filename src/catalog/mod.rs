@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+mod amounts;
 mod environment;
 mod error;
 mod file;

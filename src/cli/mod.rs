@@ -334,7 +334,7 @@ enum Command {
     /// Bring every image that instances need onto this machine
     Prewarm(prewarm::PrewarmArgs),
     /// Run the tests of predictions in the instance images, grade and report them
-    Eval(eval::EvalArgs),
+    Eval(Box<eval::EvalArgs>),
     /// Run a command in the image of an instance, as `docker run -it --rm` does
     ///
     /// Images that are missing are made first. From then on the status is the command's: 126 and 127
@@ -433,7 +433,7 @@ pub async fn main() -> Exit {
         Command::Plan(args) => plan::run(global, args).await,
         Command::Build(args) => build::run(global, args).await,
         Command::Prewarm(args) => prewarm::run(global, args).await,
-        Command::Eval(args) => eval::run(global, args).await,
+        Command::Eval(args) => eval::run(global, *args).await,
         Command::Run(args) => look::run(global, args).await,
         Command::Shell(args) => look::shell(global, args).await,
         Command::Session(command) => session::run(global, command).await,

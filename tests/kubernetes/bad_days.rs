@@ -156,7 +156,7 @@ fn memory_that_is_not_enough_is_a_verdict_of_its_own() {
     std::fs::write(&predictions, format!("{row}\n")).unwrap();
     let mut command = space.pods("oom", predictions.to_str().unwrap());
     let output = run(command.args(["--network", "bridge"]));
-    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("out_of_memory"), "{}", said(&output));
     space.cluster.assert_empty();
 }

@@ -269,7 +269,7 @@ fn parse(words: &[&str]) -> Result<EvalArgs, Fault> {
         .try_get_matches_from(["imgforge", "eval"].iter().chain(words))
         .and_then(|matches| Cli::from_arg_matches(&matches));
     match parsed.map(|cli| cli.command) {
-        Ok(Command::Eval(args)) => Ok(args),
+        Ok(Command::Eval(args)) => Ok(*args),
         Ok(_) => Err(Fault::new(Kind::Refused, "the words are those of another command")),
         Err(error) => {
             let text = error.to_string();

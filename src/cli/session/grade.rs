@@ -71,7 +71,7 @@ pub(super) async fn run(global: &Global, args: GradeArgs) -> CommandResult {
     let Cli { command, global: given } = Cli::from_arg_matches(&matches).map_err(wrong)?;
     let global = &given.over(global);
     match command {
-        Command::Eval(args) => eval::run(global, args).await,
+        Command::Eval(args) => eval::run(global, *args).await,
         _ => Err(Error::input(anyhow!("the options are not those of `imgforge eval`")).into()),
     }
 }

@@ -2,7 +2,7 @@
 //! by the API server all the same, so it is tried.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::engine::{
@@ -11,8 +11,8 @@ use crate::engine::{
 use crate::quote::shell_quote;
 use crate::runner::Tests;
 
-use super::cluster::Cluster;
 use super::run;
+use super::shared::Shared;
 
 /// What is tried beside the API server: a resolver and a web server of the internet.
 const OUTSIDE: [(&str, u16); 2] = [("8.8.8.8", 53), ("1.1.1.1", 443)];
@@ -40,8 +40,8 @@ impl LogSink for Kept {
 ///
 /// # Errors
 /// It did not come to its end.
-pub(super) async fn reached(cluster: &Cluster, tests: &Tests<'_>) -> Result<String> {
-    let server = &cluster.inner.server;
+pub(super) async fn reached(shared: &Arc<Shared>, tests: &Tests<'_>) -> Result<String> {
+    let server = &shared.server;
     let places =
         server.place.clone().into_iter().chain(OUTSIDE.map(|(host, port)| (host.to_owned(), port)));
     let request = SandboxRequest {
@@ -61,7 +61,7 @@ pub(super) async fn reached(cluster: &Cluster, tests: &Tests<'_>) -> Result<Stri
     (tests.tell)("try whether pods without a network have none".to_owned());
     let output = Kept::default();
     let canary = Tests { request: &request, ..*tests };
-    let ended = run::run(cluster, &canary, &output, &NoLog).await?;
+    let ended = run::run(shared, &canary, &output, &NoLog).await?;
     let printed = output.0.into_inner().expect("no holder panics");
     let printed = String::from_utf8_lossy(&printed).trim().to_owned();
     match ended {

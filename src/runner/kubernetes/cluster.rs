@@ -1,7 +1,6 @@
 //! A cluster as a runner of tests: what the evaluations of a run share.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -19,40 +18,17 @@ use crate::store::Store;
 use super::client::{ClusterError, Server, cluster_error};
 use super::config::Settings;
 use super::lease::{self, RunLease};
-use super::state::{Loss, LossKind};
+use super::shared::Shared;
 use super::watch::Watch;
 use super::{canary, label, run};
 
-/// How many pods in a row may be lost, with none between them whose tests ended, before the cluster is
-/// taken to be at fault.
-const LOSSES: u64 = 200;
-
 /// A cluster that runs the tests of one run.
 pub struct Cluster {
-    pub(super) inner: Arc<Inner>,
+    shared: Arc<Shared>,
     registry: RegistryCache,
     engine: Arc<dyn Engine>,
     store: Arc<Store>,
     engine_identity: String,
-}
-
-/// What the evaluations share.
-pub(super) struct Inner {
-    pub server: Server,
-    pub settings: Settings,
-    pub lease: RunLease,
-    pub watch: Watch,
-    /// Such as `amd64`: so Kubernetes writes it, too.
-    pub architecture: String,
-    numbers: AtomicU64,
-    /// How many pods were lost since tests ended.
-    losses: AtomicU64,
-    /// How often pods of a key were evicted.
-    evicted: Mutex<HashMap<Key, u32>>,
-    /// The images that the registry has, each with its name there.
-    offered: Mutex<HashMap<Key, Arc<OnceCell<String>>>>,
-    /// What a pod without a network reached.
-    reached: OnceCell<String>,
 }
 
 /// What a cluster is opened with.
@@ -93,7 +69,7 @@ impl Cluster {
             told(format!("removed what run `{run}` left in namespace `{}`", server.namespace));
         }
         let watch = Watch::start(server.pods(), &format!("{}={}", label::OWNER, lease.owner.uid));
-        let inner = Inner {
+        let shared = Shared {
             settings,
             lease,
             watch,
@@ -106,7 +82,7 @@ impl Cluster {
             reached: OnceCell::new(),
         };
         Ok(Cluster {
-            inner: Arc::new(inner),
+            shared: Arc::new(shared),
             registry: opening.registry,
             engine: opening.engine,
             store: opening.store,
@@ -116,7 +92,7 @@ impl Cluster {
 
     /// Says which cluster it is, for people.
     pub fn describe(&self) -> String {
-        let server = &self.inner.server;
+        let server = &self.shared.server;
         format!("kubernetes {} (namespace {})", server.address, server.namespace)
     }
 
@@ -125,8 +101,8 @@ impl Cluster {
     /// # Errors
     /// The API server does not do it: the next run does.
     pub async fn end(&self) -> std::result::Result<(), ClusterError> {
-        let server = &self.inner.server;
-        let ended = self.inner.lease.end(server).await;
+        let server = &self.shared.server;
+        let ended = self.shared.lease.end(server).await;
         ended.map_err(|failure| cluster_error(server, "delete the Lease of the run", failure))
     }
 
@@ -162,10 +138,28 @@ impl Cluster {
     /// Brings an image to the registry once in a run.
     async fn offered(&self, kind: Kind, key: Key) -> Result<String> {
         let cell = {
-            let mut offered = self.inner.offered.lock().expect("no holder panics");
+            let mut offered = self.shared.offered.lock().expect("no holder panics");
             offered.entry(key).or_default().clone()
         };
         cell.get_or_try_init(|| self.push(kind, key)).await.cloned()
+    }
+
+    /// Fails where pods without a network reach something.
+    fn check_closed(&self, reached: &str) -> Result<()> {
+        if reached.is_empty() {
+            return Ok(());
+        }
+        let namespace = &self.shared.server.namespace;
+        Err(EngineError::Cluster {
+            reason: format!(
+                "network none is not enforced in namespace `{namespace}`: a pod reached {reached}"
+            ),
+            hint: format!(
+                "apply this in the namespace, on a cluster whose network enforces it, or give \
+                 `--network bridge` to go on with a network:\n{}",
+                canary::POLICY
+            ),
+        })
     }
 }
 
@@ -194,85 +188,13 @@ impl TestRunner for Cluster {
         control: &dyn LogSink,
     ) -> Result<SandboxEnd> {
         if tests.request.network == SandboxNetwork::None {
-            let reached =
-                self.inner.reached.get_or_try_init(|| canary::reached(self, tests)).await?;
-            self.inner.check_closed(reached)?;
+            let reached = self
+                .shared
+                .reached
+                .get_or_try_init(|| canary::reached(&self.shared, tests))
+                .await?;
+            self.check_closed(reached)?;
         }
-        run::run(self, tests, log, control).await
-    }
-}
-
-impl Inner {
-    pub(super) fn next_number(&self) -> u64 {
-        self.numbers.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Returns how much more than usual a pod asks for.
-    pub(super) fn more(&self, key: &Key) -> u32 {
-        self.evicted.lock().expect("no holder panics").get(key).copied().unwrap_or(0)
-    }
-
-    /// Takes note that tests ended.
-    pub(super) fn note_success(&self) {
-        self.losses.store(0, Ordering::Relaxed);
-    }
-
-    /// Makes the error of a pod that was lost.
-    pub(super) fn lost(&self, key: &Key, loss: Loss) -> EngineError {
-        if loss.kind == LossKind::Disrupted {
-            *self.evicted.lock().expect("no holder panics").entry(*key).or_default() += 1;
-        }
-        let action = "run the tests in a pod".to_owned();
-        if run::is_final(loss.kind) {
-            let reason = format!("{}: it wrote more than it may", loss.reason);
-            return EngineError::Refused { action, reason };
-        }
-        if self.losses.fetch_add(1, Ordering::Relaxed) + 1 >= LOSSES {
-            return EngineError::Cluster {
-                reason: format!(
-                    "{LOSSES} pods in a row were lost, the last one so: {}",
-                    loss.reason
-                ),
-                hint: "`kubectl get events` and `kubectl describe node` say more".to_owned(),
-            };
-        }
-        EngineError::Transient { action, source: loss.reason.into() }
-    }
-
-    /// Fails where pods without a network reach something.
-    fn check_closed(&self, reached: &str) -> Result<()> {
-        if reached.is_empty() {
-            return Ok(());
-        }
-        let namespace = &self.server.namespace;
-        Err(EngineError::Cluster {
-            reason: format!(
-                "network none is not enforced in namespace `{namespace}`: a pod reached {reached}"
-            ),
-            hint: format!(
-                "apply this in the namespace, on a cluster whose network enforces it, or give \
-                 `--network bridge` to go on with a network:\n{}",
-                canary::POLICY
-            ),
-        })
-    }
-
-    /// Fails when the Lease of the run was taken away: no pod of it would live.
-    pub(super) fn check_lease(&self) -> Result<()> {
-        match self.lease.is_gone() {
-            false => Ok(()),
-            true => Err(EngineError::Refused {
-                action: "run the tests in a pod".to_owned(),
-                reason: format!(
-                    "somebody deleted the Lease `{}`, which all pods of this run belong to",
-                    self.lease.owner.name
-                ),
-            }),
-        }
-    }
-
-    /// Forgets which images the registry has: somebody removed one.
-    pub(super) fn forget_offers(&self) {
-        self.offered.lock().expect("no holder panics").clear();
+        run::run(&self.shared, tests, log, control).await
     }
 }

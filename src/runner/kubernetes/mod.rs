@@ -13,6 +13,7 @@ pub mod message;
 pub mod pod;
 mod run;
 mod script;
+mod shared;
 pub mod state;
 pub mod template;
 #[cfg(test)]

@@ -11,12 +11,12 @@ use crate::engine::{EngineError, LogQuota, LogSink, Quota, Result, SandboxEnd, l
 use crate::runner::Tests;
 
 use super::client::{self, lost, request};
-use super::cluster::{Cluster, Inner};
 use super::fetch;
 use super::label;
 use super::message::FileReport;
 use super::pod::{self, PodOrder};
-use super::state::{self, End, LossKind, Ours, PodState, Seen};
+use super::shared::Shared;
+use super::state::{self, End, Ours, PodState, Seen};
 use super::watch::{Told, Watched};
 
 const ACTION: &str = "run the tests in a pod";
@@ -29,7 +29,7 @@ const QUOTA_PAUSE: Duration = Duration::from_secs(30);
 
 /// A pod, and its Secret, that go when this is dropped.
 struct Placed {
-    inner: Arc<Inner>,
+    shared: Arc<Shared>,
     name: String,
     is_removed: bool,
 }
@@ -38,7 +38,7 @@ impl Placed {
     /// Deletes both; the processes of the pod have `grace` seconds to end.
     async fn remove(mut self, grace: u32) {
         self.is_removed = true;
-        remove(&self.inner, &self.name, grace).await;
+        remove(&self.shared, &self.name, grace).await;
     }
 }
 
@@ -47,16 +47,16 @@ impl Drop for Placed {
         if self.is_removed {
             return;
         }
-        let (inner, name) = (self.inner.clone(), self.name.clone());
+        let (shared, name) = (self.shared.clone(), self.name.clone());
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { remove(&inner, &name, 0).await });
+            runtime.spawn(async move { remove(&shared, &name, 0).await });
         }
     }
 }
 
 /// Deletes a pod and its Secret. What stays for a failure goes with the Lease.
-async fn remove(inner: &Inner, name: &str, grace: u32) {
-    let server = &inner.server;
+async fn remove(shared: &Shared, name: &str, grace: u32) {
+    let server = &shared.server;
     let _one_of_few = server.deletes.acquire().await.expect("it is never closed");
     let soon = DeleteParams { grace_period_seconds: Some(grace), ..DeleteParams::default() };
     let _ = client::delete(&server.pods(), name, &soon).await;
@@ -66,38 +66,37 @@ async fn remove(inner: &Inner, name: &str, grace: u32) {
 
 /// Runs tests in a pod of their own.
 pub(super) async fn run(
-    cluster: &Cluster,
+    shared: &Arc<Shared>,
     tests: &Tests<'_>,
     log: &dyn LogSink,
     control: &dyn LogSink,
 ) -> Result<SandboxEnd> {
     let request = tests.request;
-    let inner = &cluster.inner;
     let named = |label: &str| request.labels.get(label).map(String::as_str).unwrap_or_default();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let order = PodOrder {
         request,
-        owner: &inner.lease.owner,
+        owner: &shared.lease.owner,
         run_id: named(own::RUN),
         instance: named(own::INSTANCE),
         key: tests.key,
         environment: tests.environment,
-        number: inner.next_number(),
-        architecture: &inner.architecture,
+        number: shared.next_number(),
+        architecture: &shared.architecture,
         now: now.as_secs(),
-        more: inner.more(tests.key),
+        more: shared.more(tests.key),
     };
-    let pod = pod::pod(&order, &inner.settings)?;
+    let pod = pod::pod(&order, &shared.settings)?;
     let secret = pod::secret(&order, &pod)?;
-    let pod = inner.settings.template.merge(pod);
+    let pod = shared.settings.template.merge(pod);
     let name = pod::name(order.owner, order.key, order.number);
-    let mut watched = inner.watch.pod(&name);
-    let placed = Placed { inner: inner.clone(), name: name.clone(), is_removed: false };
+    let mut watched = shared.watch.pod(&name);
+    let placed = Placed { shared: shared.clone(), name: name.clone(), is_removed: false };
     let done = async {
-        place(inner, &pod, &secret, tests).await?;
+        place(shared, &pod, &secret, tests).await?;
         watched.created();
-        let end = follow(inner, &name, &mut watched, tests).await?;
-        fetch(inner, &name, end, tests, log, control).await
+        let end = follow(shared, &name, &mut watched, tests).await?;
+        fetch(shared, &name, end, tests, log, control).await
     }
     .await;
     // A pod that was lost may run on where nobody hears of it: its name is free at once.
@@ -106,22 +105,22 @@ pub(super) async fn run(
 }
 
 /// Makes the Secret and then the pod, when the namespace has room for them.
-async fn place(inner: &Inner, pod: &Pod, secret: &Secret, tests: &Tests<'_>) -> Result<()> {
-    let server = &inner.server;
+async fn place(shared: &Shared, pod: &Pod, secret: &Secret, tests: &Tests<'_>) -> Result<()> {
+    let server = &shared.server;
     let began = Instant::now();
     loop {
-        inner.check_lease()?;
+        shared.check_lease()?;
         let freed = server.freed.notified();
         let full = {
             let _one_of_few = server.creates.acquire().await.expect("it is never closed");
             match client::create(&server.secrets(), secret, tests.tell).await {
-                Ok(_) => place_pod(inner, pod, tests).await?,
+                Ok(_) => place_pod(shared, pod, tests).await?,
                 Err(failure) if failure.is_quota() => Some(failure.text()),
                 Err(failure) => return Err(failure.into_error("create the Secret of a pod")),
             }
         };
         let Some(full) = full else { return Ok(()) };
-        if began.elapsed() > inner.settings.start_limit {
+        if began.elapsed() > shared.settings.start_limit {
             return Err(lost(ACTION, format!("no room for the pod: {full}")));
         }
         (tests.tell)(format!("wait for room: {full}"));
@@ -130,8 +129,8 @@ async fn place(inner: &Inner, pod: &Pod, secret: &Secret, tests: &Tests<'_>) -> 
 }
 
 /// Makes the pod; returns what a full quota says.
-async fn place_pod(inner: &Inner, pod: &Pod, tests: &Tests<'_>) -> Result<Option<String>> {
-    let pods = inner.server.pods();
+async fn place_pod(shared: &Shared, pod: &Pod, tests: &Tests<'_>) -> Result<Option<String>> {
+    let pods = shared.server.pods();
     match client::create(&pods, pod, tests.tell).await {
         Ok(true) => Ok(None),
         // It is ours where an answer was lost on its way.
@@ -164,17 +163,17 @@ async fn place_pod(inner: &Inner, pod: &Pod, tests: &Tests<'_>) -> Result<Option
 
 /// Waits for the end of the tests.
 async fn follow(
-    inner: &Inner,
+    shared: &Shared,
     name: &str,
     watched: &mut Watched,
     tests: &Tests<'_>,
 ) -> Result<End> {
     let began = Instant::now();
-    let mut ours = Ours::new(inner.settings.start_limit, tests.request.time_limit);
+    let mut ours = Ours::new(shared.settings.start_limit, tests.request.time_limit);
     let mut tell_at = TOLD;
     let mut is_running = false;
     loop {
-        inner.check_lease()?;
+        shared.check_lease()?;
         let now = began.elapsed();
         let told = watched.told.borrow_and_update().clone();
         let seen = match &told {
@@ -195,15 +194,15 @@ async fn follow(
         };
         match state {
             PodState::Ended(end) => {
-                inner.note_success();
+                shared.note_success();
                 return Ok(end);
             }
-            PodState::Lost(loss) => return Err(inner.lost(tests.key, loss)),
+            PodState::Lost(loss) => return Err(shared.lost(tests.key, loss)),
             PodState::Refused(reason) => {
                 return Err(EngineError::Refused { action: ACTION.to_owned(), reason });
             }
             PodState::NoSuchImage(reason) => {
-                inner.forget_offers();
+                shared.forget_offers();
                 (tests.tell)(format!("push the image again: {reason}"));
                 let reference = tests.request.image.clone();
                 return Err(EngineError::NoSuchImage { reference });
@@ -218,7 +217,7 @@ async fn follow(
             PodState::Running | PodState::Fetched | PodState::Deleted => {}
             PodState::Created | PodState::Scheduled | PodState::Pulling(_) if now >= tell_at => {
                 tell_at = now + TOLD;
-                ours.warning = newest_warning(inner, name).await.or(ours.warning.take());
+                ours.warning = newest_warning(shared, name).await.or(ours.warning.take());
                 let why = match &told {
                     Told::Pod(pod) => state::not_started(pod, &ours),
                     _ => watched.trouble().unwrap_or_else(|| "nothing is told of it".to_owned()),
@@ -233,8 +232,8 @@ async fn follow(
 }
 
 /// Asks for the newest warning of a pod: of some troubles its status knows nothing.
-async fn newest_warning(inner: &Inner, name: &str) -> Option<String> {
-    let events = inner.server.events();
+async fn newest_warning(shared: &Shared, name: &str) -> Option<String> {
+    let events = shared.server.events();
     let of_pod = ListParams::default()
         .fields(&format!("involvedObject.kind=Pod,involvedObject.name={name},type=Warning"));
     let listed = tokio::time::timeout(Duration::from_secs(10), events.list(&of_pod)).await;
@@ -248,7 +247,7 @@ async fn newest_warning(inner: &Inner, name: &str) -> Option<String> {
 
 /// Fetches the output, and says how the tests ended.
 async fn fetch(
-    inner: &Inner,
+    shared: &Shared,
     name: &str,
     end: End,
     tests: &Tests<'_>,
@@ -256,7 +255,7 @@ async fn fetch(
     control: &dyn LogSink,
 ) -> Result<SandboxEnd> {
     (tests.tell)("fetch the output".to_owned());
-    let server = &inner.server;
+    let server = &shared.server;
     let (end, log_report, control_report): (SandboxEnd, FileReport, FileReport) = match end {
         End::Reported(report) if report.timed_out => {
             (SandboxEnd::TimedOut, report.log, report.control)
@@ -279,9 +278,4 @@ async fn fetch(
         true => Ok(SandboxEnd::OverQuota(Quota::Log)),
         false => Ok(end),
     }
-}
-
-/// Tells whether another pod would fare the same.
-pub(super) fn is_final(kind: LossKind) -> bool {
-    kind == LossKind::Disk
 }

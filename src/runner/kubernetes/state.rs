@@ -111,6 +111,13 @@ pub enum LossKind {
     Overdue,
 }
 
+impl LossKind {
+    /// Tells whether another pod would fare the same.
+    pub fn is_final(self) -> bool {
+        self == LossKind::Disk
+    }
+}
+
 /// What is known of a pod from the API server.
 #[derive(Debug, Clone, Copy)]
 pub enum Seen<'a> {

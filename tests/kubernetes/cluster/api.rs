@@ -182,17 +182,17 @@ fn create(state: &State, kind: Kind, namespace: String, value: Value) -> Answer 
     let created = state.change(|objects| {
         let pods = objects.names(Kind::Pod).len();
         if kind == Kind::Pod && knobs.quota.is_some_and(|quota| pods >= quota) {
-            return Err(failure(403, "Forbidden", "pods is forbidden: exceeded quota: q"));
+            return Err((403, "Forbidden", "pods is forbidden: exceeded quota: q"));
         }
-        let exists = || failure(409, "AlreadyExists", "already exists");
+        let exists = (409, "AlreadyExists", "already exists");
         let mut value = value;
         if kind == Kind::Pod {
             value["status"] = json!({ "phase": "Pending" });
         }
-        objects.create(id.clone(), value).ok_or_else(exists)
+        objects.create(id.clone(), value).ok_or(exists)
     });
     match created {
-        Err(answer) => answer,
+        Err((code, reason, message)) => failure(code, reason, message),
         Ok(_) if state.strikes("lost answer", knobs.lost_answers) => {
             failure(500, "InternalError", "etcdserver: request timed out")
         }

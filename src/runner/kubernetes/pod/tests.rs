@@ -7,11 +7,11 @@ use serde_json::Value;
 use super::super::testing::{ordered, request};
 use super::*;
 
-/// Compares with a file; `IMGFORGE_BLESS` writes it.
+/// Compares with a file; `BLESS` writes it.
 fn check(file: &str, made: &impl serde::Serialize) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubernetes").join(file);
     let made = serde_json::to_value(made).unwrap();
-    if std::env::var_os("IMGFORGE_BLESS").is_some() {
+    if std::env::var_os("BLESS").is_some() {
         std::fs::write(&path, serde_yaml_ng::to_string(&made).unwrap()).unwrap();
     }
     let text = std::fs::read_to_string(&path).unwrap();

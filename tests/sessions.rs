@@ -141,3 +141,29 @@ fn a_session_is_graded_as_its_patch_is() {
     assert_eq!(cli.shell(&id, &look), "absent\n");
     cli.does(&["stop", &id]);
 }
+
+#[test]
+#[ignore = "needs a base image"]
+fn a_session_that_ends_by_itself_while_it_is_stopped_is_no_failure() {
+    needs::base();
+    let cli = Cli(tempfile::tempdir().unwrap());
+    let real = cli.start();
+    // A host whose session is over: it listens no more, and goes in a moment.
+    let sessions = needs::state().join("sessions");
+    let id = format!("{:012x}", std::process::id());
+    let dir = sessions.join(&id);
+    std::fs::create_dir(&dir).unwrap();
+    let record = std::fs::read_to_string(sessions.join(&real).join("session.json")).unwrap();
+    let lock = std::fs::File::create(dir.join("lock")).unwrap();
+    lock.lock().unwrap();
+    drop(std::os::unix::net::UnixListener::bind(dir.join("sock")).unwrap());
+    std::fs::write(dir.join("session.json"), record.replace(&real, &id)).unwrap();
+    let goes = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        drop(lock);
+    });
+    assert_eq!(cli.does(&["stop", &id]), format!("{id}\n"));
+    goes.join().unwrap();
+    assert!(!dir.exists());
+    cli.does(&["stop", &real]);
+}

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::cli::out::{errln, out, outln};
 use crate::engine::SandboxSession as _;
 use crate::session::checkpoints::CheckpointRecord;
-use crate::session::directory::SessionRecord;
+use crate::session::directory::{Directory, SessionRecord};
 use crate::session::rpc::RemoteSession;
 
 use super::super::{CommandResult, Error, Exit, Global, open, render};
@@ -231,18 +231,25 @@ async fn stop_one(global: &Global, record: &SessionRecord) -> Result<(), Error> 
     if record.ended.is_some() {
         return directory.forget(record).map_err(not_found);
     }
+    let told = tell_to_stop(&directory, record).await;
+    // Its host goes a moment later, and takes the name along. One that ends by itself meanwhile cannot be
+    // told any more, and goes as well.
+    let until = Instant::now() + PATIENCE;
+    while directory.lives(record) {
+        if Instant::now() >= until {
+            told?;
+            let error = anyhow!("the process that keeps it, {}, does not end", record.host);
+            return Err(Error::environment(error));
+        }
+        tokio::time::sleep(TICK).await;
+    }
+    directory.forget(record).map_err(not_found)
+}
+
+/// Tells the host of a session to end it. The host waits for its clients to go: none is left.
+async fn tell_to_stop(directory: &Directory, record: &SessionRecord) -> Result<(), Error> {
     let stream = directory.connect(record).await.map_err(not_found)?;
     let session = RemoteSession::connect(stream).await.map_err(open::engine_failure)?;
     session.stop().await.map_err(open::engine_failure)?;
-    // Its host waits for its clients to go.
-    drop(session);
-    // It goes a moment later, and takes the name along.
-    let until = Instant::now() + PATIENCE;
-    while Instant::now() < until {
-        match directory.lives(record) {
-            false => return Ok(()),
-            true => tokio::time::sleep(TICK).await,
-        }
-    }
-    Err(Error::environment(anyhow!("the process that keeps it, {}, does not end", record.host)))
+    Ok(())
 }

@@ -59,7 +59,16 @@ for path in '/workspace/big', '/tmp/big':
         print(error.errno)
 ";
     let sizes = ["--workspace-size", "32m", "--tmp-size", "16m"];
-    assert_eq!(Space::new().python(0, &sizes, text)["stdout"], "28\n28\n");
+    let space = Space::new();
+    assert_eq!(space.python(0, &sizes, text)["stdout"], "28\n28\n");
+    let text = "
+import os
+for path in '/workspace', '/tmp':
+    size = os.statvfs(path)
+    print((size.f_blocks * size.f_frsize) >> 20)
+";
+    // Half of the memory, and an eighth of it.
+    assert_eq!(space.python(0, &["-m", "512m"], text)["stdout"], "256\n64\n");
 }
 
 #[test]

@@ -82,6 +82,27 @@ fn without_an_engine_nothing_is_run() {
 
 #[test]
 #[ignore = "needs a base image"]
+fn without_the_right_to_make_namespaces_nothing_is_run() {
+    let space = Space::new();
+    // Neither Docker nor namespaces: what is left is this machine.
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces && \
+        exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs \"$@\"";
+    for engine in ["auto", "embedded"] {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "sh", "-c", script, "sh"]);
+        command.args([env!("CARGO_BIN_EXE_imgforge"), "--engine", engine, "--state-dir"]);
+        command.arg(needs::state()).args(["sandbox", "--image", &space.image, "--unenforced"]);
+        command.args(["--", "python3", "-c", "open('mark', 'w')"]).current_dir(space.path());
+        command.env("DOCKER_HOST", "unix:///nowhere/docker.sock").stdin(Stdio::null());
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{engine}: {}", said(&output));
+        assert!(said(&output).contains("error: "), "{engine}: {}", said(&output));
+        assert!(!space.path().join("mark").exists(), "{engine}");
+    }
+}
+
+#[test]
+#[ignore = "needs a base image"]
 fn an_image_that_is_not_there_is_named() {
     let space = Space::new();
     let output = space.command(&["sandbox", "--image", "no/such:1", "--", "ls"]).output().unwrap();

@@ -37,14 +37,15 @@ mod live;
 #[derive(Debug, Args)]
 #[command(next_help_heading = heading::RUN)]
 pub(super) struct SandboxArgs {
-    /// The command: a program of the list that every refusal names, and its arguments; there is no shell
+    /// The command, without a shell: one of 18 programs, such as python, pytest and git, and its arguments;
+    /// docs/sandbox.md and every refusal list them
     #[arg(value_name = "CMD", help_heading = None, last = true,
         conflicts_with = "tests")]
     command: Vec<String>,
     /// An image of the engine
     #[arg(long, value_name = "REF")]
     image: String,
-    /// A repository to work in: OWNER/NAME, a URL, or a path that begins with / or .
+    /// A repository to work in: OWNER/NAME, a URL, or a path that begins with ./ or /
     #[arg(long, value_name = "REPO", requires = "commit")]
     repo: Option<String>,
     /// The commit that it is at: 40 hexadecimal digits
@@ -260,7 +261,7 @@ fn source_of(repo: &str) -> Result<Source, Error> {
         None if is_repo(repo) => Ok(Source::Named),
         None if local_path(repo).is_none() && !repo.starts_with('-') => Ok(Source::Url),
         None => {
-            let hint = "write OWNER/NAME, a URL, or a path that begins with / or .".to_owned();
+            let hint = "write OWNER/NAME, a URL, or a path that begins with ./ or /".to_owned();
             let error = anyhow!("`{repo}` names no repository");
             Err(Error::input(error).with_hint(Some(hint)))
         }

@@ -124,8 +124,9 @@ def test_the_same_actions(
             **os.environ,
             "DOCKER_HOST": docker_host,
             "PATH": f"{tmp_path}:{os.environ['PATH']}",
-            # The packages of this test are found as here.
-            "PYTHONPATH": os.pathsep.join(sys.path),
+            # The packages of this test are found as here, and before those of R2E-Gym: the fork has
+            # an `r2e` too.
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
         },
         stdout=subprocess.PIPE,
         timeout=280,

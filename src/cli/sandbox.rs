@@ -13,7 +13,7 @@ use crate::catalog::Catalog;
 use crate::cli::out::{errln, outln};
 use crate::config;
 use crate::dataset::is_repo;
-use crate::engine::LogSink;
+use crate::engine::{EngineError, LogSink};
 use crate::key::Digest;
 use crate::sandbox::{
     DIRECTORY, ExecResult, Limits, Sandbox, SandboxError, Settings, TestResult, Tests,
@@ -45,7 +45,7 @@ pub(super) struct SandboxArgs {
     /// An image of the engine
     #[arg(long, value_name = "REF")]
     image: String,
-    /// A repository to work in: OWNER/NAME, a URL, or a path that begins with ./ or /
+    /// A repository to work in: OWNER/NAME, a URL, or a path that begins with . or /
     #[arg(long, value_name = "REPO", requires = "commit")]
     repo: Option<String>,
     /// The commit that it is at: 40 hexadecimal digits
@@ -261,7 +261,7 @@ fn source_of(repo: &str) -> Result<Source, Error> {
         None if is_repo(repo) => Ok(Source::Named),
         None if local_path(repo).is_none() && !repo.starts_with('-') => Ok(Source::Url),
         None => {
-            let hint = "write OWNER/NAME, a URL, or a path that begins with ./ or /".to_owned();
+            let hint = "write OWNER/NAME, a URL, or a path that begins with . or /".to_owned();
             let error = anyhow!("`{repo}` names no repository");
             Err(Error::input(error).with_hint(Some(hint)))
         }
@@ -388,7 +388,14 @@ fn failed(error: SandboxError) -> Failure {
     let error = match error {
         SandboxError::NotAllowed(_) => Error::input(error),
         SandboxError::Start(crate::session::StartError::Engine(error)) => {
-            return open::engine_failure(error).into();
+            let missing = matches!(error, EngineError::NoSuchImage { .. });
+            let hint = missing.then(|| {
+                "`imgforge build` makes the images of instances, and `imgforge base bootstrap` base images; \
+                 Docker's own come by `docker pull`"
+                    .to_owned()
+            });
+            let error = open::engine_failure(error);
+            return if missing { error.with_hint(hint).into() } else { error.into() };
         }
         error => Error::environment(error),
     };

@@ -142,7 +142,9 @@ impl<'de> de::Deserialize<'de> for CommandLine {
             ),
         };
         match (is_empty, has_zero) {
-            (true, _) => Err(de::Error::custom("a command has a program")),
+            (true, _) => Err(de::Error::custom(
+                "it names no program: write a text for the shell, or a list of a program and its arguments",
+            )),
             (_, true) => Err(de::Error::custom("a command has no zero byte")),
             _ => Ok(command),
         }

@@ -108,6 +108,7 @@ fn an_image_that_is_not_there_is_named() {
     let output = space.command(&["sandbox", "--image", "no/such:1", "--", "ls"]).output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     assert!(said(&output).contains("no/such:1"), "{}", said(&output));
+    assert!(said(&output).contains("hint: `imgforge build`"), "{}", said(&output));
 }
 
 #[test]

@@ -158,10 +158,10 @@ fn what_is_wrong_is_named_with_its_place() {
         ("[\"fix.patch\"]", "[\"empty.patch\"]", "repo.patches[0]", "is empty", None),
         ("\"collections-abc\"", "\"colections-abc\"", "repo.compat[0]", "collections-abc", None),
         ("[\"pip install .\", [\"python\", \"-c\", \"1\"]]", "[]", "task.setup", "empty", None),
-        ("[\"python\", \"-c\", \"1\"]", "[]", "task.setup[1]", "has a program", None),
-        ("\"pytest -q\"", "[]", "task.test", "has a program", None),
+        ("[\"python\", \"-c\", \"1\"]", "[]", "task.setup[1]", "names no program", None),
+        ("\"pytest -q\"", "[]", "task.test", "names no program", None),
         ("\"pytest -q\"", "7", "task.test", "a command", None),
-        ("\"pytest -q\"", "\"  \"", "task.test", "has a program", None),
+        ("\"pytest -q\"", "\"  \"", "task.test", "names no program", None),
         (
             "\"expected_fail\": true",
             "\"expected_fail\": \"yes\"",

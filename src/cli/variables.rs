@@ -31,8 +31,14 @@ pub(super) const STATE_ON_NETWORK: &str = "IMGFORGE_STATE_ON_NETWORK";
 const SWITCHES: [&str; 1] = [STATE_ON_NETWORK];
 
 /// How the names begin of what the project's own tests, benches and scripts read.
-const OF_TESTS: [&str; 8] = [
+const OF_TESTS: [&str; 14] = [
     "IMGFORGE_BIN",
+    "IMGFORGE_CLIENTS_",
+    "IMGFORGE_EXECUTOR_IMAGE",
+    "IMGFORGE_FUZZ_",
+    "IMGFORGE_PROVIDERS",
+    "IMGFORGE_SMOKE_IMAGE",
+    "IMGFORGE_WHEEL",
     "IMGFORGE_PYTHON_VENV",
     "IMGFORGE_TEST",
     "IMGFORGE_BENCH_",
@@ -239,14 +245,20 @@ mod tests {
         let command = help::command();
         let names = names(&command);
         let known: Vec<&str> = names.iter().map(String::as_str).chain(OTHERS).collect();
-        let sources = walkdir::WalkDir::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
+        let of = |place: &str| {
+            // Environments of Python and caches are hidden directories.
+            walkdir::WalkDir::new(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(place))
+                .into_iter()
+                .filter_entry(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
+        };
         let name = regex::Regex::new("IMGFORGE_[A-Z][A-Z_]*[A-Z]").unwrap();
         let mut found = 0;
-        for entry in sources.into_iter().map(Result::unwrap) {
+        let entries = ["src", "scripts", "python"].into_iter().flat_map(of);
+        for entry in entries.map(Result::unwrap) {
             if entry.file_name() == "variables.rs" || !entry.file_type().is_file() {
                 continue;
             }
-            let text = std::fs::read_to_string(entry.path()).unwrap();
+            let text = String::from_utf8_lossy(&std::fs::read(entry.path()).unwrap()).into_owned();
             for one in name.find_iter(&text) {
                 found += 1;
                 let one = one.as_str();

@@ -36,7 +36,7 @@ fn among_faults_of_every_kind_all_verdicts_are_right() {
     let output = run(command.args(["--repeat", &repeat(), "--attempts", "12"]));
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let found = verdicts(space.output.path(), "faults");
-    assert!(found.len() >= 8, "{found:?}");
+    assert_eq!(found.len(), 8 * repeat().parse::<usize>().unwrap(), "{found:?}");
     assert!(found.values().all(|text| text.starts_with("true")), "{found:?}");
     space.cluster.assert_empty();
     let counts = space.cluster.counts();

@@ -69,7 +69,7 @@ fn said(output: &Output) -> String {
     )
 }
 
-/// What each instance came to, with the numbers of its tests.
+/// What each run of each instance came to, with its tests, by the path of its report.
 fn verdicts(dir: &Path, run_id: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for entry in walkdir::WalkDir::new(dir.join("logs/run_evaluation").join(run_id)) {
@@ -79,10 +79,10 @@ fn verdicts(dir: &Path, run_id: &str) -> BTreeMap<String, String> {
         }
         let report: Value =
             serde_json::from_str(&std::fs::read_to_string(entry.path()).unwrap()).unwrap();
-        for (id, result) in report.as_object().unwrap() {
-            let model = entry.path().iter().rev().nth(2).unwrap().to_string_lossy();
+        for result in report.as_object().unwrap().values() {
             let text = format!("{} {}", result["resolved"], result["tests_status"]);
-            found.insert(format!("{model} {id}"), text);
+            let place = entry.path().strip_prefix(dir.join("logs/run_evaluation").join(run_id));
+            found.insert(place.unwrap().display().to_string(), text);
         }
     }
     found

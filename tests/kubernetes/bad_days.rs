@@ -52,13 +52,7 @@ fn what_a_killed_driver_left_goes_with_the_next_run() {
         return not_here(NotHere::PlainUser);
     }
     let space = Space::new(Knobs::default());
-    let mut command = space.pods("killed", "gold");
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    wait_for_pods(&space.cluster);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let left = space.cluster.names(Kind::Lease);
-    assert_eq!(left.len(), 1, "a Lease is left");
+    let left = kill_a_driver(&space, "killed");
     // A Lease that is young may be that of a process that lives.
     let output = run(&mut space.pods("young", "gold"));
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
@@ -68,6 +62,39 @@ fn what_a_killed_driver_left_goes_with_the_next_run() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert!(said(&output).contains("removed what run `killed` left"), "{}", said(&output));
     space.cluster.assert_empty();
+}
+
+#[test]
+#[ignore = "needs docker-registry and a base image"]
+fn what_a_killed_driver_left_can_be_removed_without_a_run() {
+    if !is_root() {
+        return not_here(NotHere::PlainUser);
+    }
+    let space = Space::new(Knobs::default());
+    let left = kill_a_driver(&space, "killed");
+    let output = run(&mut space.clean(&[]));
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("nothing was left behind"), "{}", said(&output));
+    let output = run(&mut space.clean(&["--run-id", "other"]));
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(space.cluster.names(Kind::Lease), left, "{}", said(&output));
+    let output = run(&mut space.clean(&["--run-id", "killed"]));
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("pods of run `killed`"), "{}", said(&output));
+    space.cluster.assert_empty();
+}
+
+/// Kills a run in the middle; returns the Leases that it left.
+fn kill_a_driver(space: &Space, run_id: &str) -> Vec<String> {
+    let mut command = space.pods(run_id, "gold");
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for_pods(&space.cluster);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let left = space.cluster.names(Kind::Lease);
+    assert_eq!(left.len(), 1, "a Lease is left");
+    assert!(!space.cluster.names(Kind::Pod).is_empty(), "and pods");
+    left
 }
 
 #[test]

@@ -44,6 +44,18 @@ impl Space {
         command
     }
 
+    /// The command line of `clean` in the namespace.
+    fn clean(&self, more: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imgforge"));
+        command
+            .env("KUBECONFIG", self.cluster.kubeconfig("evals"))
+            .args(["--engine", "embedded", "--state-dir"])
+            .arg(&self.state)
+            .args(["clean", "--runner", "kubernetes"])
+            .args(more);
+        command
+    }
+
     /// The command line of a run in pods.
     fn pods(&self, run_id: &str, predictions: &str) -> Command {
         let mut command = self.local(run_id, predictions);

@@ -214,6 +214,12 @@ async fn follow(
                 is_running = true;
                 (tests.tell)("run the tests".to_owned());
             }
+            PodState::Running if now >= tell_at => {
+                tell_at = now + TOLD;
+                if let Some(trouble) = watched.trouble() {
+                    (tests.tell)(format!("run the tests; the API server is not heard: {trouble}"));
+                }
+            }
             PodState::Running | PodState::Fetched | PodState::Deleted => {}
             PodState::Created | PodState::Scheduled | PodState::Pulling(_) if now >= tell_at => {
                 tell_at = now + TOLD;

@@ -27,8 +27,10 @@ struct Space {
 impl Space {
     fn new(knobs: Knobs) -> Space {
         let state = needs::base();
-        let registry = Registry::start();
-        let cluster = Cluster::start(registry.port, knobs);
+        // What one test pushed and unpacked, no other one has to.
+        let shared = PathBuf::from(format!("{}-kubernetes", state.display()));
+        let registry = Registry::start(&shared.join("registry"));
+        let cluster = Cluster::start(registry.port, &shared.join("layers"), knobs);
         Space { registry, cluster, output: tempfile::tempdir().unwrap(), state }
     }
 

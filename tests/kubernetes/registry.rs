@@ -1,9 +1,10 @@
 //! Registries for tests: Debian's `docker-registry`.
 
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// A registry that ends with the test.
+/// A registry that ends with the test; what was pushed stays for the next one.
 pub(crate) struct Registry {
     process: Child,
     pub port: u16,
@@ -16,18 +17,13 @@ fn free_port() -> u16 {
 }
 
 impl Registry {
-    /// Starts one.
-    pub(crate) fn start() -> Registry {
-        Registry::with(tempfile::tempdir().unwrap(), "")
-    }
-
-    /// Starts one on the data of `directory`, with more lines of configuration.
-    pub(crate) fn with(directory: tempfile::TempDir, more: &str) -> Registry {
+    /// Starts one on the data of a directory, which several registries may have at once.
+    pub(crate) fn start(data: &Path) -> Registry {
+        let directory = tempfile::tempdir().unwrap();
         let port = free_port();
-        let data = directory.path().join("data");
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n\
-             {more}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n",
+             http: {{addr: \"127.0.0.1:{port}\"}}\n",
             data.display()
         );
         let path = directory.path().join("config.yml");

@@ -74,9 +74,22 @@ impl Images {
     }
 
     async fn unpack(&self, path: &str, digest: &str, dir: &Path) -> Result<(), String> {
+        if dir.exists() {
+            return Ok(());
+        }
         let blob = self.get(path, "blobs", digest).await?;
         let dir = dir.to_owned();
-        let work = move || unpack(&blob, &dir).map_err(|error| error.to_string());
+        // Whole or not at all: other clusters have the same directory.
+        let work = move || {
+            let scratch = tempfile::tempdir_in(dir.parent().unwrap())?;
+            let new = scratch.path().join("layer");
+            unpack(&blob, &new)?;
+            std::fs::rename(&new, &dir).or_else(|error| match dir.exists() {
+                true => Ok(()),
+                false => Err(error),
+            })
+        };
+        let work = move || work().map_err(|error: std::io::Error| error.to_string());
         tokio::task::spawn_blocking(work).await.unwrap()
     }
 }

@@ -11,7 +11,7 @@ mod image;
 mod node;
 mod objects;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -113,7 +113,7 @@ impl State {
 
 impl Cluster {
     /// Starts one whose node pulls from the registry on that port.
-    pub(crate) fn start(registry: u16, knobs: Knobs) -> Cluster {
+    pub(crate) fn start(registry: u16, layers: &Path, knobs: Knobs) -> Cluster {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let key = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
@@ -124,7 +124,7 @@ impl Cluster {
             knobs: Mutex::new(knobs),
             token: format!("token-{:x}", rand::random::<u64>()),
             dir: dir.path().to_owned(),
-            images: image::Images::new(dir.path().join("layers"), registry),
+            images: image::Images::new(layers.to_owned(), registry),
             ended: AtomicBool::new(false),
             dice: AtomicU64::new(1),
             counts: Mutex::default(),

@@ -3,14 +3,40 @@
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::api::Api;
+use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+/// The first and the longest pause before a watch that failed is begun again. Meanwhile nothing is heard of
+/// any pod.
+const FIRST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// Pauses that double, until an event comes.
+struct Pauses(Duration);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.0;
+        self.0 = (pause * 2).min(LONGEST);
+        Some(pause.mul_f64(rand::random_range(1.0..1.25)))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0 = FIRST;
+    }
+}
 
 /// What a watch told last of a pod.
 #[derive(Debug, Clone, Default)]
@@ -73,7 +99,7 @@ impl Watch {
         let config = watcher::Config::default().labels(label).timeout(290);
         let seen = known.clone();
         let task = tokio::spawn(async move {
-            let mut events = pin!(watcher(pods, config).default_backoff());
+            let mut events = pin!(watcher(pods, config).backoff(Pauses(FIRST)));
             while let Some(event) = events.next().await {
                 let mut known = seen.lock().expect("no holder panics");
                 match event {

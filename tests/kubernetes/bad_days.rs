@@ -9,7 +9,7 @@ use super::{Space, run, said, verdicts};
 
 /// How often each of the eight instances runs among faults; `IMGFORGE_TEST_REPEAT` says otherwise.
 fn repeat() -> String {
-    std::env::var("IMGFORGE_TEST_REPEAT").unwrap_or_else(|_| "4".to_owned())
+    std::env::var("IMGFORGE_TEST_REPEAT").unwrap_or_else(|_| "2".to_owned())
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn among_faults_of_every_kind_all_verdicts_are_right() {
     let counts = space.cluster.counts();
     eprintln!("{counts:#?}");
     let faults = counts.iter().filter(|(what, _)| what.starts_with("fault "));
-    assert!(faults.map(|(_, count)| count).sum::<u64>() > 3, "{counts:?}");
+    assert!(faults.map(|(_, count)| count).sum::<u64>() > 1, "{counts:?}");
 }
 
 #[test]

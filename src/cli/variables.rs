@@ -16,11 +16,13 @@ use super::{Error, render};
 const PREFIX: &str = "IMGFORGE_";
 
 /// Variables that are no options.
-const OTHERS: [&str; 5] = [
+const OTHERS: [&str; 6] = [
     "IMGFORGE_BUILDER_ID",
     "IMGFORGE_DEBIAN_ARCHIVE",
     "IMGFORGE_EMBEDDED_STORAGE",
     "IMGFORGE_INSECURE_REGISTRIES",
+    // Of `--shard auto`.
+    "IMGFORGE_SHARDS",
     STATE_ON_NETWORK,
 ];
 

@@ -153,6 +153,12 @@ impl RunSummary {
         self.failed > 0 && self.failed == self.out_of_reach && done == 0
     }
 
+    /// Tells whether this machine, or the cluster, can run no tests: there is no verdict, and whatever failed,
+    /// failed for that. Images may have been built.
+    pub fn is_no_evaluation_possible(&self) -> bool {
+        self.failed > 0 && self.failed == self.out_of_reach && self.evaluated == 0
+    }
+
     pub(super) fn finish(
         &mut self,
         plan: &Plan,

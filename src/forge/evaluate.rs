@@ -84,7 +84,9 @@ impl Ended {
     fn of(summary: &RunSummary) -> Ended {
         match summary.interrupted {
             true => Ended::Interrupted,
-            false if summary.out_of_space || summary.is_nothing_possible() => Ended::Impossible,
+            false if summary.out_of_space || summary.is_no_evaluation_possible() => {
+                Ended::Impossible
+            }
             false => Ended::Complete,
         }
     }

@@ -3,6 +3,7 @@
 
 mod bad_days;
 mod cluster;
+mod manifests;
 #[path = "../common/needs.rs"]
 mod needs;
 mod registry;

@@ -159,8 +159,11 @@ fn an_array_of_jobs_and_a_job_after_it_report_what_one_run_does() {
 #[test]
 #[ignore = "needs Slurm and a base image"]
 fn a_job_that_is_taken_away_leaves_no_verdict_and_goes_on_where_it_was() {
-    let slow = "echo started; sleep 6; echo PASSED a";
-    let space = Space::new(&[("x__y-1", "echo PASSED a"), ("x__y-2", slow)]);
+    // No other run has these results: the state outlives the test.
+    let word = format!(": {:x}", rand::random::<u64>());
+    let (fast, slow) =
+        (format!("{word}; echo PASSED a"), format!("{word}; echo started; sleep 6; echo PASSED a"));
+    let space = Space::new(&[("x__y-1", &fast), ("x__y-2", &slow)]);
     let report = |id: &str| {
         let path = format!("logs/run_evaluation/r/empty/{id}/report.json");
         space.path().join(path).is_file()

@@ -8,6 +8,7 @@ use imgforge::catalog::Catalog;
 use imgforge::dataset::Instance;
 use imgforge::key::{DiffId, Key, Kind};
 use imgforge::plan::ModelPatch;
+use imgforge::plan::cut::order;
 use imgforge::plan::{
     EvaluateOptions, Inventory, Plan, PlanOptions, Planner, Present, Reason, Status, Work, render,
 };
@@ -441,4 +442,46 @@ fn the_base_of_one_instance_is_looked_for_beside_that_of_its_version() {
     let catalog = Catalog::load(Some(&path), &[]).unwrap();
     let images = imgforge::plan::build::from_images(&catalog, &work()[..2]).unwrap();
     assert_eq!(images, ["python:3.9.20", "python:3.9.21"]);
+}
+
+/// Forty instances that go through two environments and four commits in turns, each for two models.
+fn mixed() -> Vec<Work> {
+    let kinds = work();
+    let one = |number: usize, model: &str| {
+        let mut work = kinds[if number.is_multiple_of(2) { 0 } else { 2 }].clone();
+        let instance = Arc::make_mut(&mut work.instance);
+        instance.instance_id = format!("i-{number}");
+        instance.base_commit = (number % 4).to_string().repeat(40);
+        work.prediction = Some(ModelPatch { model: model.to_owned(), patch: "x".into() });
+        work
+    };
+    (0..40).flat_map(|number| ["m", "n"].map(|model| one(number, model))).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn a_cut_keeps_environments_and_checkouts_together_in_whatever_order_work_comes(
+        shuffled in Just(mixed()).prop_shuffle()
+    ) {
+        let name = |work: &Work| {
+            let model = &work.prediction.as_ref().unwrap().model;
+            (work.instance.instance_id.clone(), model.clone())
+        };
+        let cut = |work: &[Work]| {
+            let plan = planned(options(), &BTreeMap::new(), work);
+            order(&plan, work).into_iter().map(|at| work[at].clone()).collect::<Vec<_>>()
+        };
+        let (one, other) = (cut(&mixed()), cut(&shuffled));
+        let names = |work: &[Work]| work.iter().map(name).collect::<Vec<_>>();
+        prop_assert_eq!(names(&one), names(&other));
+        // Each value comes in one run: as often as it changes, so many there are.
+        let runs = |of: fn(&Work) -> &String| {
+            1 + one.windows(2).filter(|pair| of(&pair[0]) != of(&pair[1])).count()
+        };
+        prop_assert_eq!(runs(|work| &work.instance.repo), 2);
+        prop_assert_eq!(runs(|work| &work.instance.base_commit), 4);
+        prop_assert_eq!(runs(|work| &work.instance.instance_id), 40);
+    }
 }

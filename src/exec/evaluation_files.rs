@@ -178,7 +178,11 @@ pub fn reuse(
 /// Takes the result that the run itself left in its directory: it goes on on another machine, where nothing
 /// is known of it. The log is graded anew; it counts where the report beside it says that tests with the
 /// same key came to a verdict by it. `None` where there is none.
-pub fn resume(key: Key, targets: &[RunTarget]) -> Result<Option<EvaluationResult>, NodeError> {
+pub fn resume(
+    key: Key,
+    recipe: &EvaluationRecipe,
+    targets: &[RunTarget],
+) -> Result<Option<EvaluationResult>, NodeError> {
     let first = &targets[0];
     let path = first.dir.join(file::OUTPUT);
     let Some(kept) = kept(&first.dir, &first.instance.instance_id) else { return Ok(None) };
@@ -196,13 +200,17 @@ pub fn resume(key: Key, targets: &[RunTarget]) -> Result<Option<EvaluationResult
         notes: serde_json::from_value(own["tree"].clone()).unwrap_or_default(),
     };
     let evaluated = facts.graded(grade_file(&path, first)?);
+    // Those that have come since have no files yet.
+    for target in &targets[1..] {
+        prepare(target, recipe)?;
+    }
     share(targets)?;
     write_reports(targets, &evaluated)?;
     Ok(Some(evaluated))
 }
 
-/// Reads what the report of an instance says of it.
-fn kept(dir: &Path, id: &str) -> Option<serde_json::Value> {
+/// Reads what the `report.json` in the directory of an instance says of it.
+pub fn kept(dir: &Path, id: &str) -> Option<serde_json::Value> {
     let text = std::fs::read(dir.join(file::REPORT)).ok()?;
     let mut report: serde_json::Value = serde_json::from_slice(&text).ok()?;
     Some(report.get_mut(id)?.take())

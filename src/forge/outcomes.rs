@@ -101,8 +101,9 @@ impl Outcomes {
 struct Job {
     index: NodeIndex,
     key: Key,
-    /// Where this machine has a result of an earlier run.
-    recipe: Option<EvaluationRecipe>,
+    recipe: EvaluationRecipe,
+    /// Whether this machine has a result of an earlier run.
+    is_known: bool,
     targets: Vec<RunTarget>,
 }
 
@@ -121,7 +122,8 @@ async fn reuse(
             Some(Job {
                 index: *index,
                 key: node.key,
-                recipe: found.contains(&node.key).then(|| recipe.clone()),
+                recipe: recipe.clone(),
+                is_known: found.contains(&node.key),
                 targets: targets.clone(),
             })
         })
@@ -129,10 +131,10 @@ async fn reuse(
     let store = workload.store.clone();
     let graded = tokio::task::spawn_blocking(move || {
         jobs.par_iter()
-            .map(|Job { index, key, recipe, targets }| {
-                let one = match recipe {
-                    Some(recipe) => evaluation_files::reuse(&store, *key, recipe, targets)?,
-                    None => evaluation_files::resume(*key, targets)?,
+            .map(|Job { index, key, recipe, is_known, targets }| {
+                let one = match is_known {
+                    true => evaluation_files::reuse(&store, *key, recipe, targets)?,
+                    false => evaluation_files::resume(*key, recipe, targets)?,
                 };
                 Ok(one.map(|one| (*index, one)))
             })

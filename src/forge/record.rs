@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::report::{InstanceResult, RunReport, Span};
-use crate::run::{RunDir, RunError, write_whole};
+use crate::run::{RunDir, RunError, remove_file, write_whole};
 
 /// The record of a run at its end, which no file of an instance holds.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -67,11 +67,6 @@ impl Record {
     /// Removes the record of an earlier invocation: it says nothing of the one that begins.
     pub(crate) fn remove(dir: &RunDir) -> Result<(), RunError> {
         let [_, path] = dir.records();
-        match std::fs::remove_file(&path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(RunError::File { path, source })
-            }
-            _ => Ok(()),
-        }
+        remove_file(&path)
     }
 }

@@ -7,7 +7,7 @@ use crate::dataset::{Instance, Refused};
 use crate::exec::evaluation::{EvaluationResult, RunTarget};
 use crate::grade::GRADER;
 use crate::report::{InstanceResult, Verdict, harness, milliseconds};
-use crate::run::{RunError, file, write_changed};
+use crate::run::{RunError, file, remove_file, write_changed};
 
 /// How many lines of a log a report shows.
 const TAIL_LINES: usize = 40;
@@ -121,11 +121,6 @@ pub(crate) fn write_instance(result: &InstanceResult, dir: &Path) -> Result<(), 
             let text = serde_json::to_vec_pretty(&report).expect("reports are plain values");
             write_changed(&path, &text)
         }
-        None => match std::fs::remove_file(&path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(RunError::File { path, source })
-            }
-            _ => Ok(()),
-        },
+        None => remove_file(&path),
     }
 }

@@ -9,7 +9,7 @@ use clap::ValueEnum as _;
 
 use crate::dataset::{Instance, Refused, nearest_id};
 use crate::exec::evaluation::{EvaluationResult, RunTarget};
-use crate::exec::evaluation_files::grade_file;
+use crate::exec::evaluation_files::{grade_file, kept};
 use crate::grade::{Family, GRADER, PATCH_FAILED, Rules, ends_at_time_limit};
 use crate::report::{InstanceResult, RunReport, Verdict};
 use crate::run::{Metadata, RUNS, RunDir, RunLock, Settings, file};
@@ -368,9 +368,7 @@ fn grade_saved(
 
 /// Reads what `report.json` says beside what a log can say.
 fn kept_facts(dir: &Path, id: &str) -> Option<serde_json::Value> {
-    let text = std::fs::read(dir.join(file::REPORT)).ok()?;
-    let report: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    Some(report.get(id)?.get("imgforge")?.clone())
+    Some(kept(dir, id)?.get_mut("imgforge")?.take())
 }
 
 fn run_of(dir: &Path, target: &RunTarget) -> Result<EvaluationResult, Error> {

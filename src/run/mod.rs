@@ -440,7 +440,8 @@ fn is_lock(path: &Path) -> bool {
     name == LOCK || shard.and_then(Shard::of_file_name).is_some()
 }
 
-fn remove_file(path: &Path) -> Result<(), RunError> {
+/// Removes a file, where it is there.
+pub fn remove_file(path: &Path) -> Result<(), RunError> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(file_error(path)(error)),
         _ => Ok(()),

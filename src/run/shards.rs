@@ -200,3 +200,125 @@ fn check_slices(all: &[Recorded<'_>], is_whole: bool) -> Result<(), ShardsError>
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::Platform;
+    use crate::run::{PatchState, Submitted};
+
+    /// The record of a shard of a run of four predictions; `slice` names its instances.
+    fn record(shard: &str, slice: &str) -> Metadata {
+        let evaluated = |id: char| Evaluated {
+            instance_id: id.to_string(),
+            model_name_or_path: "m".to_owned(),
+        };
+        let submitted = "abcd".chars().map(|id| Submitted {
+            instance_id: id.to_string(),
+            model_name_or_path: "m".to_owned(),
+            patch: PatchState::Text,
+            digest: Some(Digest::of("patch")),
+        });
+        Metadata {
+            dataset: "lite".to_owned(),
+            split: "test".to_owned(),
+            task_repo: None,
+            created_at: format!("2026-01-0{}T00:00:00Z", &shard[..1]),
+            imgforge: Some(Settings {
+                version: "1".to_owned(),
+                engine: "embedded".to_owned(),
+                platform: Platform::written("linux/amd64"),
+                emulator: None,
+                workers: 2,
+                grading: "swebench".to_owned(),
+                strict: false,
+                repeat: 1,
+                instances: "abcd".chars().map(String::from).collect(),
+                submitted: submitted.collect(),
+                shard: Some(ShardSettings {
+                    shard: shard.parse().unwrap(),
+                    plan: Digest::of("plan"),
+                    weights: None,
+                    options: BTreeMap::new(),
+                    models: vec!["m".to_owned()],
+                    unknown_ids: Vec::new(),
+                    evaluations: 4,
+                    slice: slice.chars().map(evaluated).collect(),
+                }),
+                shards: None,
+            }),
+        }
+    }
+
+    fn text(records: &[Metadata], allow_missing: bool) -> String {
+        join(records, allow_missing).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn shards_of_one_run_are_joined_whatever_their_machines_are() {
+        let (mut one, two) = (record("1/2", "ac"), record("2/2", "bd"));
+        let settings = one.imgforge.as_mut().unwrap();
+        (settings.engine, settings.workers) = ("docker".to_owned(), 8);
+        // In any order.
+        let joined = join(&[two, one], false).unwrap();
+        let own = joined.imgforge.unwrap();
+        assert_eq!((own.shard, own.shards, own.workers), (None, Some(2), 8));
+        assert_eq!(own.engine, "docker, embedded");
+        assert_eq!(joined.created_at, "2026-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn a_missing_shard_is_named_and_can_be_allowed() {
+        let records = [record("2/4", "b"), record("4/4", "d")];
+        assert_eq!(text(&records, false), "shards 1/4, 3/4 are missing");
+        assert_eq!(text(&[record("1/2", "ab")], false), "shard 2/2 is missing");
+        assert_eq!(join(&records, true).unwrap().imgforge.unwrap().shards, Some(4));
+        let cuts = [record("1/2", "ab"), record("2/3", "c")];
+        assert_eq!(text(&cuts, true), "shard 1/2 and shard 2/3 are of two cuts of the run");
+    }
+
+    #[test]
+    fn slices_that_overlap_or_leave_something_out_are_no_run() {
+        let twice = text(&[record("1/2", "ab"), record("2/2", "bc")], true);
+        assert!(twice.contains("shards 1/2 and 2/2 both have `b` of model `m`"), "{twice}");
+        let few = text(&[record("1/2", "a"), record("2/2", "b")], false);
+        assert!(few.contains("together they have 2 of 4 predictions"), "{few}");
+    }
+
+    #[test]
+    fn whatever_a_verdict_depends_on_has_to_be_equal() {
+        type Change = fn(&mut Metadata, &mut Settings, &mut ShardSettings);
+        let cases: [(&str, Change); 14] = [
+            ("the version of imgforge: `1` and `2`", |_, own, _| own.version = "2".to_owned()),
+            ("the dataset: `lite` and `full`", |record, _, _| record.dataset = "full".to_owned()),
+            ("the split: `test` and `dev`", |record, _, _| record.split = "dev".to_owned()),
+            ("the platform", |_, own, _| own.platform = Platform::written("linux/arm64")),
+            ("the emulator: `none` and `qemu`", |_, own, _| own.emulator = Some("qemu".to_owned())),
+            ("the rules of grading", |_, own, _| own.grading = "r2e".to_owned()),
+            ("--strict: `false` and `true`", |_, own, _| own.strict = true),
+            ("--repeat: `1` and `3`", |_, own, _| own.repeat = 3),
+            ("the chosen instances", |_, own, _| drop(own.instances.pop())),
+            ("the predictions", |_, own, _| own.submitted[0].digest = Some(Digest::of("other"))),
+            ("--timeout: the default and `5`", |_, _, shard| {
+                shard.options.insert("timeout".to_owned(), "5".to_owned());
+            }),
+            ("the weights", |_, _, shard| shard.weights = Some(Digest::of("weights"))),
+            ("the keys of the evaluations", |_, _, shard| shard.plan = Digest::of("other")),
+            ("the models", |_, _, shard| shard.models.push("n".to_owned())),
+        ];
+        for (wanted, change) in cases {
+            let mut other = record("2/2", "cd");
+            let mut own = other.imgforge.take().unwrap();
+            let mut shard = own.shard.take().unwrap();
+            change(&mut other, &mut own, &mut shard);
+            own.shard = Some(shard);
+            other.imgforge = Some(own);
+            let said = text(&[record("1/2", "ab"), other], true);
+            let start = "shard 1/2 and shard 2/2 differ in ";
+            assert!(
+                said.strip_prefix(start).is_some_and(|what| what.starts_with(wanted)),
+                "{said}"
+            );
+        }
+    }
+}

@@ -149,6 +149,29 @@ fn shards_of_three_machines_report_what_one_run_does() {
 
 #[test]
 #[ignore = "needs Docker"]
+fn a_model_that_comes_later_shares_what_the_run_left() {
+    let space = space();
+    let predictions = space.dir.path().join("preds.jsonl");
+    let text = std::fs::read_to_string(&predictions).unwrap();
+    let args = ["-p", "preds.jsonl", "--run-id", "r", "--output-dir", "out"];
+    ends_with(&space.command(&args).output().unwrap(), 0);
+    // Another model with the same patches, on a machine that knows nothing.
+    let of_one: Vec<&str> = text.lines().filter(|line| line.contains("org/one")).collect();
+    let later = of_one.join("\n").replace("org/one", "later");
+    std::fs::write(&predictions, format!("{text}\n{later}")).unwrap();
+    std::fs::remove_dir_all(space.dir.path().join("state")).unwrap();
+    let said = ends_with(&space.command(&args).output().unwrap(), 0);
+    assert!(said.contains("nothing to run: all 13 results are known"), "{said}");
+    let run = space.dir.path().join("out/logs/run_evaluation/r");
+    for name in ["test_output.txt", "patch.diff", "eval.sh"] {
+        let [one, later] = ["org__one", "later"]
+            .map(|model| std::fs::read(run.join(model).join("x__y-3").join(name)));
+        assert_eq!(one.unwrap(), later.unwrap(), "{name}");
+    }
+}
+
+#[test]
+#[ignore = "needs Docker"]
 fn shards_that_are_not_of_one_run_are_not_joined() {
     let space = space();
     let run = |output: &str, args: &[&str]| ends_with(&eval(&space, output, args), 0);

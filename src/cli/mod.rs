@@ -276,6 +276,17 @@ struct Sources {
 }
 
 impl Sources {
+    /// Returns the options that choose the same registry, with the same keys, in another process.
+    fn registry_words(&self) -> Vec<std::ffi::OsString> {
+        let one = |option: &str, value: &std::ffi::OsStr| [option.into(), value.to_owned()];
+        let registry = self.cache_registry.iter();
+        let mut words: Vec<_> =
+            registry.flat_map(|name| one("--cache-registry", name.as_ref())).collect();
+        words.extend(self.verify.iter().flat_map(|key| one("--verify", key.as_ref())));
+        words.extend(self.sign.iter().flat_map(|key| one("--sign", key.as_ref())));
+        words
+    }
+
     /// Returns the options as the library takes them.
     fn options(&self) -> SourceOptions {
         let tag = self.instance_image_tag.as_ref().filter(|tag| *tag != "latest");

@@ -1,5 +1,6 @@
 //! Where tests are run: on this machine, or as pods of a cluster.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 #[cfg(not(feature = "kubernetes"))]
@@ -17,7 +18,7 @@ use super::help::heading;
 use super::open;
 use super::{Error, Global};
 
-/// Where tests are run, and of what.
+/// Where tests and sessions are run, and of what.
 #[derive(Debug, Args)]
 #[command(next_help_heading = heading::RUN)]
 pub(super) struct RunnerArgs {
@@ -32,7 +33,7 @@ pub(super) struct RunnerArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = heading::RUN)]
 pub(super) struct ClusterArgs {
-    /// Where tests are run
+    /// Where tests and sessions are run
     #[arg(long, value_enum, default_value_t, env = "IMGFORGE_RUNNER")]
     runner: Where,
     /// The context of the kubeconfig [default: the current one]
@@ -60,6 +61,26 @@ impl RunnerArgs {
     /// A template that is refused; pods, in a program without them.
     pub(super) fn choice(&self, global: &Global) -> Result<RunnerChoice, Error> {
         self.cluster.choice(global, self.pod_template.as_deref())
+    }
+}
+
+impl RunnerArgs {
+    /// Returns the options that choose the same in another process.
+    pub(super) fn words(&self) -> Vec<OsString> {
+        let ClusterArgs { runner, kube_context, kube_namespace } = &self.cluster;
+        let runner = match runner {
+            Where::Local => "local",
+            Where::Kubernetes => "kubernetes",
+        };
+        let mut words: Vec<OsString> = vec!["--runner".into(), runner.into()];
+        for (option, value) in
+            [("--kube-context", kube_context), ("--kube-namespace", kube_namespace)]
+        {
+            words.extend(value.iter().flat_map(|value| [option.into(), value.into()]));
+        }
+        let template = self.pod_template.iter();
+        words.extend(template.flat_map(|path| ["--pod-template".into(), path.into()]));
+        words
     }
 }
 

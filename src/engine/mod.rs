@@ -20,6 +20,8 @@ mod documents;
 pub mod embedded;
 pub(crate) mod emulation;
 mod error;
+#[cfg(any(feature = "docker", feature = "kubernetes"))]
+pub(crate) mod exec_mark;
 pub mod fake;
 mod image;
 mod meter;
@@ -36,6 +38,7 @@ mod script;
 mod service;
 mod session;
 mod session_end;
+mod session_host;
 mod session_settings;
 mod step_mounts;
 #[cfg(test)]
@@ -77,6 +80,7 @@ pub use session::{
     SandboxSession, SessionRequest,
 };
 pub use session_end::SessionEnd;
+pub use session_host::{OnEngine, SessionHost};
 pub use session_settings::{
     Change, ChangeKind, FileStatus, HostBind, Process, ProcessLimit, ProcessResource,
     SessionSettings, Volume,
@@ -148,15 +152,18 @@ pub enum EngineKind {
     Embedded,
     /// The engine of tests, in memory.
     Fake,
+    /// No engine: pods of a cluster, which sessions can be.
+    Kubernetes,
 }
 
 impl EngineKind {
-    /// Returns its name, as `--engine` takes it.
+    /// Returns its name, as `--engine` takes it, or `--runner`.
     pub fn name(self) -> &'static str {
         match self {
             EngineKind::Docker => "docker",
             EngineKind::Embedded => "embedded",
             EngineKind::Fake => "fake",
+            EngineKind::Kubernetes => "kubernetes",
         }
     }
 
@@ -164,6 +171,17 @@ impl EngineKind {
     pub fn named(name: &str) -> Option<EngineKind> {
         let all = [EngineKind::Docker, EngineKind::Embedded, EngineKind::Fake];
         all.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Makes the error of what this kind cannot do, and the embedded engine can.
+    pub(crate) fn without(self, action: &'static str) -> EngineError {
+        let why = match self {
+            EngineKind::Kubernetes => {
+                "a pod cannot; a session on the embedded engine can: `--runner local --engine embedded`"
+            }
+            _ => "the embedded engine can: `--engine embedded`",
+        };
+        EngineError::Unsupported { engine: self, action, why }
     }
 }
 

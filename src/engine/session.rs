@@ -152,7 +152,7 @@ impl ExecRequest {
     }
 
     /// Refuses what no engine can start.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let variables = self.variables.iter().flat_map(|(name, value)| [name, value]);
         let others = self.working_dir.iter().chain(&self.user);
         let reason = match self.outputs {
@@ -262,7 +262,7 @@ pub struct Exec {
 
 impl Exec {
     /// A command that was to be started in a session that has ended.
-    pub(super) fn of_ended(how: SessionEnd) -> Exec {
+    pub(crate) fn of_ended(how: SessionEnd) -> Exec {
         Exec::without(ExecEnd::SessionEnded(how))
     }
 
@@ -389,12 +389,12 @@ pub trait SandboxSession: Send + Sync {
     /// # Errors
     /// [`EngineError::Unsupported`], as for all that follows here, where the engine cannot do it.
     async fn signal_all(&self, _signal: i32) -> Result<()> {
-        Err(unsupported(self.engine(), "signal all processes of a session"))
+        Err(self.engine().without("signal all processes of a session"))
     }
 
     /// Lists the processes of the container, by their numbers.
     async fn processes(&self) -> Result<Vec<Process>> {
-        Err(unsupported(self.engine(), "list the processes of a session"))
+        Err(self.engine().without("list the processes of a session"))
     }
 
     /// Looks at a path of the container; a link at its end is not followed.
@@ -402,19 +402,19 @@ pub trait SandboxSession: Send + Sync {
     /// # Errors
     /// [`super::EngineError::NoSuchPath`] where nothing is there.
     async fn status(&self, _path: &str) -> Result<FileStatus> {
-        Err(unsupported(self.engine(), "look at a path of a session"))
+        Err(self.engine().without("look at a path of a session"))
     }
 
     /// Lists the paths that differ from the image, in order.
     async fn changes(&self) -> Result<Vec<Change>> {
-        Err(unsupported(self.engine(), "list what changed in a session"))
+        Err(self.engine().without("list what changed in a session"))
     }
 
     /// Writes what differs from the image as the uncompressed tar of a layer. What is being written
     /// meanwhile may be in it in part: see [`SandboxSession::signal_all`]. Fractions of seconds are
     /// taken off the times of changed files.
     async fn layer(&self, _tar: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<()> {
-        Err(unsupported(self.engine(), "write a layer of a session"))
+        Err(self.engine().without("write a layer of a session"))
     }
 
     /// Keeps what differs from the image as a checkpoint. Every process is held meanwhile, and goes on.
@@ -423,7 +423,7 @@ pub trait SandboxSession: Send + Sync {
     /// # Errors
     /// [`EngineError::Unsupported`] also for [`SandboxSession::end_as_checkpoint`].
     async fn checkpoint(&self) -> Result<Checkpoint> {
-        Err(unsupported(self.engine(), "make a checkpoint of a session"))
+        Err(self.engine().without("make a checkpoint of a session"))
     }
 
     /// Ends the session and keeps what differs from the image as a checkpoint. What was changed is not
@@ -436,32 +436,32 @@ pub trait SandboxSession: Send + Sync {
 
     /// Connects to a port of the container's loopback, whether or not the host can reach it.
     async fn connect(&self, _port: u16) -> Result<TcpStream> {
-        Err(unsupported(self.engine(), "connect to a port of a session"))
+        Err(self.engine().without("connect to a port of a session"))
     }
 
     /// Listens on a port of the container's loopback.
     async fn listen(&self, _port: u16) -> Result<TcpListener> {
-        Err(unsupported(self.engine(), "listen on a port of a session"))
+        Err(self.engine().without("listen on a port of a session"))
     }
 
     /// Measures what the container uses.
     async fn usage(&self) -> Result<Usage> {
-        Err(unsupported(self.engine(), "measure what a session uses"))
+        Err(self.engine().without("measure what a session uses"))
     }
 
     /// Sets other limits of all processes than those that the session was started with.
     async fn set_limits(&self, _limits: &NewLimits) -> Result<()> {
-        Err(unsupported(self.engine(), "change the limits of a session"))
+        Err(self.engine().without("change the limits of a session"))
     }
 
     /// Returns the network of the container, for others to share: see [`super::Runner::start_in`].
     async fn network(&self) -> Result<SharedNetwork> {
-        Err(unsupported(self.engine(), "share the network of a session"))
+        Err(self.engine().without("share the network of a session"))
     }
 
     /// Takes other names than those of [`SessionSettings::hosts`]; what runs finds them from now on.
     async fn set_hosts(&self, _hosts: &[(String, String)]) -> Result<()> {
-        Err(unsupported(self.engine(), "change the names that a session knows"))
+        Err(self.engine().without("change the names that a session knows"))
     }
 
     /// Waits for the end of the session, which it does not cause.
@@ -568,10 +568,6 @@ impl Exec {
         };
         Ok(ExecSummary { end, background, started_at, duration, cpu_time })
     }
-}
-
-fn unsupported(engine: EngineKind, action: &'static str) -> EngineError {
-    EngineError::Unsupported { engine, action, why: "the embedded engine can: `--engine embedded`" }
 }
 
 /// Writes the input of a command. A command that does not read it is not at fault.

@@ -1,5 +1,7 @@
 //! How a sandbox session ended.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::Quota;
@@ -18,17 +20,22 @@ pub enum SessionEnd {
     Unkillable,
     /// Somebody else killed it: the engine, or a person.
     Killed,
+    /// The cluster took its pod away, or its node is not heard of any more; the words of the cluster. What
+    /// ran in it has no result.
+    Lost(String),
 }
 
 impl SessionEnd {
     /// Says it in words, such as `it was stopped`.
-    pub fn reason(&self) -> &'static str {
-        match self {
+    pub fn reason(&self) -> Cow<'static, str> {
+        let text = match self {
             SessionEnd::Stopped => "it was stopped",
             SessionEnd::OutOfMemory => "its processes had more memory than they may",
             SessionEnd::OverQuota(_) => "its processes wrote more than they may",
             SessionEnd::Unkillable => "a command of it could not be killed by itself",
             SessionEnd::Killed => "it was killed from outside",
-        }
+            SessionEnd::Lost(why) => return format!("its pod was lost: {why}").into(),
+        };
+        text.into()
     }
 }

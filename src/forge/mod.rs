@@ -57,7 +57,7 @@ pub use notices::{Notice, Notices};
 pub use open::Opened;
 pub use options::{EngineChoice, ForgeOptions, LoadOptions, Selection, SourceOptions};
 pub use password::Password;
-pub use pods::RunnerChoice;
+pub use pods::{RunnerChoice, Sessions};
 pub use predictions::Submission;
 pub use run_directory::run_id;
 pub use saved_run::{SavedRun, SavedRunOptions};

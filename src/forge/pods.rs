@@ -1,6 +1,5 @@
 //! Where the tests of a run are run: on the engine, or as pods of a cluster.
 
-#[cfg(feature = "kubernetes")]
 use std::sync::Arc;
 
 #[cfg(feature = "kubernetes")]
@@ -8,6 +7,7 @@ use anyhow::anyhow;
 
 #[cfg(feature = "kubernetes")]
 use crate::config;
+use crate::engine::{Engine, EngineKind, OnEngine, SessionHost};
 use crate::exec::evaluation::Elsewhere;
 use crate::run_id::RunId;
 #[cfg(feature = "kubernetes")]
@@ -15,10 +15,13 @@ use crate::runner::kubernetes::config::Settings;
 #[cfg(feature = "kubernetes")]
 use crate::runner::kubernetes::{self, Cluster, ClusterError, Opening};
 
+use super::open::engine_error;
 #[cfg(feature = "kubernetes")]
 use super::open::engine_identity;
 use super::workload::Workload;
-use super::{Error, ForgeOptions, LoadOptions};
+use super::{Error, ForgeOptions, LoadOptions, SourceOptions};
+#[cfg(feature = "kubernetes")]
+use super::{keys, registries};
 
 /// How many pods are there at once where nobody says so.
 #[cfg(feature = "kubernetes")]
@@ -36,8 +39,8 @@ pub enum RunnerChoice {
 }
 
 impl RunnerChoice {
-    /// Tells whether the tests are run as pods.
-    pub(super) fn in_pods(&self) -> bool {
+    /// Tells whether tests and sessions are run as pods.
+    pub fn in_pods(&self) -> bool {
         !matches!(self, RunnerChoice::Local)
     }
 
@@ -73,9 +76,57 @@ impl RunnerChoice {
             #[cfg(feature = "kubernetes")]
             RunnerChoice::Kubernetes(_) => {
                 let catalog = forge.catalog()?;
-                registry_of(load, &catalog)?;
+                registry_of(&load.sources, &catalog)?;
                 let workers = load.workers.or(catalog.defaults().max_workers);
                 Ok(LoadOptions { workers: Some(workers.unwrap_or(PODS)), ..load.clone() })
+            }
+        }
+    }
+
+    /// Opens what starts sessions: the engine, or the cluster, under the name of a run. What a person is
+    /// told goes to `told`.
+    ///
+    /// # Errors
+    /// Exit code 2 where pods have no registry; 3 where engine or cluster do not answer, or do not let us.
+    #[cfg_attr(not(feature = "kubernetes"), expect(unused_variables, reason = "no pods"))]
+    pub async fn sessions(
+        &self,
+        forge: &ForgeOptions,
+        sources: &SourceOptions,
+        run_id: &str,
+        told: &(dyn Fn(String) + Sync),
+    ) -> Result<Sessions, Error> {
+        match self {
+            RunnerChoice::Local => {
+                let engine = forge.connect().await.map_err(engine_error)?;
+                let kind = engine.info().await.map_err(engine_error)?.kind;
+                Ok(Sessions::on(engine, kind))
+            }
+            #[cfg(feature = "kubernetes")]
+            RunnerChoice::Kubernetes(settings) => {
+                let catalog = forge.catalog()?;
+                let registry = registry_of(sources, &catalog)?;
+                let opened = forge.open().await?;
+                let registry = registries::registry_cache(&registry, &opened.info.platform)?
+                    .trusting(keys::trusted(sources, &catalog)?)
+                    .signing(keys::signer(sources, &*forge.password)?);
+                let opening = Opening {
+                    run_id,
+                    platform: &opened.info.platform,
+                    registry,
+                    engine: opened.engine.clone(),
+                    store: opened.store,
+                    engine_identity: opened.identity,
+                };
+                let cluster = Cluster::open((**settings).clone(), opening, told);
+                let cluster = Arc::new(cluster.await.map_err(cluster_error)?);
+                told(format!("runner: {}", cluster.describe()));
+                Ok(Sessions {
+                    host: cluster.clone(),
+                    kind: EngineKind::Kubernetes,
+                    engine: opened.engine,
+                    cluster: Some(cluster),
+                })
             }
         }
     }
@@ -106,7 +157,8 @@ impl RunnerChoice {
                     )));
                 }
                 let (engine, info) = workload.engine();
-                let registry = workload.registry(&registry_of(load, &workload.catalog)?)?;
+                let registry =
+                    workload.registry(&registry_of(&load.sources, &workload.catalog)?)?;
                 let text = run_id.to_string();
                 let opening = Opening {
                     run_id: &text,
@@ -126,6 +178,40 @@ impl RunnerChoice {
                 );
                 Ok(Opened { cluster: Some(cluster), builds: config::default_workers(info.cpus) })
             }
+        }
+    }
+}
+
+/// What starts sessions.
+#[derive(Clone)]
+pub struct Sessions {
+    /// What starts them.
+    pub host: Arc<dyn SessionHost>,
+    /// What they are.
+    pub kind: EngineKind,
+    /// The engine that has the images.
+    pub engine: Arc<dyn Engine>,
+    #[cfg(feature = "kubernetes")]
+    cluster: Option<Arc<Cluster>>,
+}
+
+impl Sessions {
+    fn on(engine: Arc<dyn Engine>, kind: EngineKind) -> Sessions {
+        Sessions {
+            host: Arc::new(OnEngine(engine.clone())),
+            kind,
+            engine,
+            #[cfg(feature = "kubernetes")]
+            cluster: None,
+        }
+    }
+
+    /// Removes what is left of all of them in the cluster. What cannot be removed now is removed by the next
+    /// run there.
+    pub async fn end(&self) {
+        #[cfg(feature = "kubernetes")]
+        if let Some(cluster) = &self.cluster {
+            let _ = cluster.end().await;
         }
     }
 }
@@ -163,8 +249,11 @@ impl Opened {
 
 /// Returns the registry that pods get their images from.
 #[cfg(feature = "kubernetes")]
-fn registry_of(load: &LoadOptions, catalog: &crate::catalog::Catalog) -> Result<String, Error> {
-    let named = load.sources.cache_registry.as_ref().or(catalog.cache().registry.as_ref());
+fn registry_of(
+    sources: &SourceOptions,
+    catalog: &crate::catalog::Catalog,
+) -> Result<String, Error> {
+    let named = sources.cache_registry.as_ref().or(catalog.cache().registry.as_ref());
     named.filter(|name| !name.is_empty()).cloned().ok_or_else(|| {
         let error = anyhow!("pods get their images from a registry, and none is named");
         Error::input(error).with_hint(Some(

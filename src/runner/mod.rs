@@ -4,11 +4,16 @@
 pub mod kubernetes;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::engine::{self, Image, LogSink, Result, SandboxEnd, SandboxRequest};
 use crate::key::{Key, Kind};
+
+/// The longest time for which a session is kept in a pod, and how long where nobody says so: what a dead
+/// machine leaves ends then by itself.
+pub const POD_SESSION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// An image that tests are to run in.
 #[derive(Debug, Clone, Copy)]

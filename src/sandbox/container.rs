@@ -341,5 +341,5 @@ async fn forwarded(piece: Result<Output, EngineError>, live: Live) -> Result<Out
 
 /// Makes the error of a sandbox that has ended.
 fn ended(how: &SessionEnd) -> SandboxError {
-    SandboxError::Ended { why: how.reason().to_owned() }
+    SandboxError::Ended { why: how.reason().into_owned() }
 }

@@ -40,7 +40,7 @@ pub(super) fn unenforced(
     let within = kernel.within(limits);
     let is_enforced = |name: &str| match engine {
         EngineKind::Embedded => kernel.has_group(name),
-        EngineKind::Docker | EngineKind::Fake => within.contains(name),
+        EngineKind::Docker | EngineKind::Fake | EngineKind::Kubernetes => within.contains(name),
     };
     let missing = asked.iter().filter(|(name, is_asked)| *is_asked && !is_enforced(name));
     let mut wrong: Vec<String> =

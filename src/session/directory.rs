@@ -98,7 +98,7 @@ impl Why {
     /// Says it in words, such as `its time was over`.
     pub fn reason(&self) -> String {
         match self {
-            Why::Session(end) => end.reason().to_owned(),
+            Why::Session(end) => end.reason().into_owned(),
             Why::Expired => "its time was over".to_owned(),
             Why::Idle => "nobody used it for too long".to_owned(),
             Why::HostEnded => "the process that kept it was told to end".to_owned(),

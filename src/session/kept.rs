@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::engine::{
-    Checkpoint, Engine, EngineError, LogSink, NoLog, Result, SandboxSession, SessionEnd,
+    Checkpoint, EngineError, LogSink, NoLog, Result, SandboxSession, SessionEnd, SessionHost,
     SessionRequest,
 };
 
@@ -29,12 +29,17 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Listens where a container asks for its way out, if it has one.
 async fn listener(
     egress: Option<&Arc<Egress>>,
-    session: &dyn SandboxSession,
+    session: &Arc<dyn SandboxSession>,
 ) -> Result<Option<TcpListener>> {
-    match egress {
-        Some(_) => session.listen(egress::PORT).await.map(Some),
-        None => Ok(None),
+    if egress.is_none() {
+        return Ok(None);
     }
+    let listens = session.listen(egress::PORT).await;
+    if listens.is_err() {
+        // Before this process ends, and with it what would remove it later.
+        session.stop().await?;
+    }
+    listens.map(Some)
 }
 
 /// A session, whichever container it has now.
@@ -43,7 +48,7 @@ pub struct Kept {
     /// How many containers it had.
     count: watch::Sender<u64>,
     /// What starts a container for it, and how the first was started.
-    starter: Option<(Arc<dyn Engine>, SessionRequest)>,
+    starter: Option<(Arc<dyn SessionHost>, SessionRequest)>,
     /// What writes down its checkpoints.
     remember: OnceLock<Box<Remember>>,
     /// The way out of each container.
@@ -77,15 +82,15 @@ impl Kept {
     /// Starts a session that can be started anew, with a way out where there is one. What it takes to get
     /// there goes to `log`.
     pub async fn start(
-        engine: Arc<dyn Engine>,
+        host: Arc<dyn SessionHost>,
         request: SessionRequest,
         egress: Option<Arc<Egress>>,
         log: &dyn LogSink,
     ) -> Result<Kept> {
-        let session: Arc<dyn SandboxSession> = engine.start(&request, log).await?.into();
-        let listener = listener(egress.as_ref(), &*session).await?;
+        let session: Arc<dyn SandboxSession> = host.start_session(&request, log).await?.into();
+        let listener = listener(egress.as_ref(), &session).await?;
         let mut kept = Kept::of(session);
-        kept.starter = Some((engine, request));
+        kept.starter = Some((host, request));
         kept.egress = egress;
         kept.serve(listener);
         Ok(kept)
@@ -133,8 +138,8 @@ impl Kept {
         let _turn = self.turn.lock().await;
         let checkpoint = self.now().checkpoint().await?;
         if let Err(error) = self.note(&checkpoint) {
-            if let Some((engine, _)) = &self.starter {
-                engine.remove(checkpoint.reference().as_str()).await?;
+            if let Some((host, _)) = &self.starter {
+                host.forget(checkpoint.reference().as_str()).await?;
             }
             return Err(error);
         }
@@ -191,7 +196,7 @@ impl Kept {
         }
     }
 
-    fn starter(&self) -> Result<&(Arc<dyn Engine>, SessionRequest)> {
+    fn starter(&self) -> Result<&(Arc<dyn SessionHost>, SessionRequest)> {
         self.starter.as_ref().ok_or_else(|| EngineError::Unsupported {
             engine: self.now().engine(),
             action: "start a session anew",
@@ -200,10 +205,10 @@ impl Kept {
     }
 
     async fn start_anew(&self, image: &str) -> Result<Started> {
-        let (engine, request) = self.starter()?;
+        let (host, request) = self.starter()?;
         let request = SessionRequest { image: image.to_owned(), ..request.clone() };
-        let session: Arc<dyn SandboxSession> = engine.start(&request, &NoLog).await?.into();
-        let listener = listener(self.egress.as_ref(), &*session).await?;
+        let session: Arc<dyn SandboxSession> = host.start_session(&request, &NoLog).await?.into();
+        let listener = listener(self.egress.as_ref(), &session).await?;
         Ok((session, listener))
     }
 

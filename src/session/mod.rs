@@ -25,5 +25,5 @@ pub use host::{Lifetime, keep};
 pub use kept::{Kept, Remember};
 pub use ports::{NoPort, Publish};
 pub use shell::{Running, Shell, ShellEnd, ShellOptions};
-pub use start::{OfHost, StartError, Started, start};
+pub use start::{OfHost, StartError, Started, start, start_on};
 pub use warnings::Warnings;

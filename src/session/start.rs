@@ -8,8 +8,8 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use crate::engine::{
-    CA_VARIABLES, Engine, EngineError, EngineKind, HostBind, Images, LogSink, SandboxSession,
-    SessionRequest,
+    CA_VARIABLES, Engine, EngineError, EngineKind, HostBind, LogSink, OnEngine, SandboxSession,
+    SessionHost, SessionRequest,
 };
 use crate::proxy::Proxies;
 
@@ -80,8 +80,7 @@ impl StartError {
     }
 }
 
-/// Starts a session. What the engine says goes to `log`, what the session needs of files is written to
-/// `directory`, which has to stay as long as the session.
+/// Starts a session on an engine, see [`start_on`].
 pub async fn start(
     engine: Arc<dyn Engine>,
     order: &SessionOrder,
@@ -89,12 +88,39 @@ pub async fn start(
     directory: &Path,
     log: &dyn LogSink,
 ) -> Result<Started, StartError> {
+    start_on(Arc::new(OnEngine(engine)), order, host, directory, log).await
+}
+
+/// Starts a session. What its container is made by says goes to `log`, what the session needs of files is
+/// written to `directory`, which has to stay as long as the session.
+pub async fn start_on(
+    sessions: Arc<dyn SessionHost>,
+    order: &SessionOrder,
+    host: &OfHost,
+    directory: &Path,
+    log: &dyn LogSink,
+) -> Result<Started, StartError> {
+    if let Some(kind) = sessions.beforehand() {
+        if order.allowed.is_some() {
+            return Err(kind.without("let a session reach some hosts").into());
+        }
+        if !order.publish.is_empty() {
+            return Err(kind.without("publish a port of a session").into());
+        }
+    }
     let (request, egress) = way_out(order, host, directory)?;
-    let kept = Arc::new(Kept::start(engine.clone(), request, egress, log).await?);
-    let ports = publish(&kept, &order.publish).await?;
+    let kept = Arc::new(Kept::start(sessions.clone(), request, egress, log).await?);
+    let ports = match publish(&kept, &order.publish).await {
+        Ok(ports) => ports,
+        Err(error) => {
+            // Before this process ends, and with it what would remove it later.
+            kept.now().stop().await?;
+            return Err(error);
+        }
+    };
     let repository = match &order.repository {
         Some(repository) => Some(repository.clone()),
-        None => repository(&*engine, &*kept.now(), &order.request.image).await?,
+        None => repository(&*sessions, &*kept.now(), &order.request.image).await?,
     };
     Ok(Started { kept, ports, repository })
 }
@@ -129,11 +155,7 @@ fn way_out(
 /// Publishes ports of a session; returns where they are reached.
 async fn publish(kept: &Arc<Kept>, wanted: &[Publish]) -> Result<Vec<Publish>, StartError> {
     if !wanted.is_empty() && kept.now().engine() != EngineKind::Embedded {
-        return Err(StartError::Engine(EngineError::Unsupported {
-            engine: kept.now().engine(),
-            action: "publish a port of a session",
-            why: "the embedded engine can: `--engine embedded`",
-        }));
+        return Err(StartError::Engine(kept.now().engine().without("publish a port of a session")));
     }
     let mut published = Vec::new();
     for Publish { address, port } in wanted.iter().copied() {
@@ -150,12 +172,11 @@ async fn publish(kept: &Arc<Kept>, wanted: &[Publish]) -> Result<Vec<Publish>, S
 
 /// Finds the repository of a session: where its image says that commands start.
 async fn repository(
-    engine: &(impl Images + ?Sized),
+    sessions: &dyn SessionHost,
     session: &dyn SandboxSession,
     image: &str,
 ) -> Result<Option<Repository>, StartError> {
-    let config = engine.config(image).await?;
-    let directory = config.map(|config| config.working_dir).unwrap_or_default();
+    let directory = sessions.directory(image).await?;
     if directory.is_empty() {
         return Ok(None);
     }

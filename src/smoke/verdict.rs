@@ -40,9 +40,9 @@ fn ended(end: &ExecEnd, what: &str) -> Result<i32, Fault> {
         ExecEnd::SessionEnded(
             how @ (SessionEnd::OutOfMemory | SessionEnd::OverQuota(_) | SessionEnd::Unkillable),
         ) => failed(format!("ended with the sandbox: {}", how.reason())),
-        ExecEnd::SessionEnded(how @ (SessionEnd::Stopped | SessionEnd::Killed)) => {
-            Err(Fault::Infra(format!("{what} ended with the sandbox: {}", how.reason())))
-        }
+        ExecEnd::SessionEnded(
+            how @ (SessionEnd::Stopped | SessionEnd::Killed | SessionEnd::Lost(_)),
+        ) => Err(Fault::Infra(format!("{what} ended with the sandbox: {}", how.reason()))),
     }
 }
 

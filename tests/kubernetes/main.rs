@@ -7,6 +7,7 @@ mod manifests;
 #[path = "../common/needs.rs"]
 mod needs;
 mod registry;
+mod sessions;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -47,15 +48,20 @@ impl Space {
         command
     }
 
-    /// The command line of `clean` in the namespace.
-    fn clean(&self, more: &[&str]) -> Command {
+    /// The beginning of a command line in the namespace.
+    fn imgforge(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_imgforge"));
         command
             .env("KUBECONFIG", self.cluster.kubeconfig("evals"))
             .args(["--engine", "embedded", "--state-dir"])
-            .arg(&self.state)
-            .args(["clean", "--runner", "kubernetes"])
-            .args(more);
+            .arg(&self.state);
+        command
+    }
+
+    /// The command line of `clean` in the namespace.
+    fn clean(&self, more: &[&str]) -> Command {
+        let mut command = self.imgforge();
+        command.args(["clean", "--runner", "kubernetes"]).args(more);
         command
     }
 

@@ -9,11 +9,14 @@ mod swerex;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 
 use crate::serve::swerex::LoopbackAddress;
 
-use super::{CommandResult, Global};
+use super::help::heading;
+use super::runner::RunnerArgs;
+use super::{CommandResult, Error, Global};
 
 pub(super) use swerex::ensure as ensure_swerex;
 
@@ -79,6 +82,13 @@ pub(super) struct ServeArgs {
     /// End when no session has lived for five minutes
     #[arg(long, requires = "swerex")]
     with_sessions: bool,
+    #[command(flatten)]
+    runner: RunnerArgs,
+    /// The registry and path that pods get their images from, such as ghcr.io/me
+    /// [default: that of images.toml]
+    #[arg(long, value_name = "REGISTRY", env = "IMGFORGE_CACHE_REGISTRY",
+        help_heading = heading::SHARING)]
+    cache_registry: Option<String>,
 }
 
 /// What is done with a server that is there.
@@ -100,6 +110,12 @@ fn time(text: &str) -> Result<Duration, String> {
 pub(super) async fn run(global: &Global, args: ServeArgs) -> CommandResult {
     if args.stdio || args.rpc.is_some() {
         return rpc::run(global, args).await;
+    }
+    if args.runner.choice(global)?.in_pods() {
+        let error = anyhow!("pods serve programs by --stdio and --rpc alone");
+        let hint = "`session start --runner kubernetes --swerex` serves one to SWE-ReX; the Docker API is \
+                    that of the embedded engine";
+        return Err(Error::input(error).with_hint(Some(hint.to_owned())).into());
     }
     match args.swerex {
         Some(address) => swerex::run(global, &args, address.unwrap_or_default()).await,

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
 use crate::cli::out::{errln, outln};
-use crate::forge::{Checkout, ErrorKind, Evaluation, Forge};
+use crate::forge::{Checkout, ErrorKind, Evaluation, Forge, SourceOptions};
 use crate::report::InstanceResult;
 use crate::serve::rpc::{
     EventSink, Fault, GradeOrder, Graded, ImageOfInstance, Instances, Kind, Server, Settings,
@@ -52,9 +52,23 @@ pub(super) async fn run(global: &Global, args: ServeArgs) -> CommandResult {
     let options = global.forge_options();
     let opened = async {
         let scratch = options.open_store()?.scratch_dir().map_err(Error::environment)?;
-        let engine = options.connect().await.map_err(open::engine_failure)?;
-        let info = engine.info().await.map_err(open::engine_failure)?;
-        Ok::<_, Error>((scratch, engine, info))
+        let run_id = format!("sessions-{:08x}", rand::random::<u32>());
+        let told = |text: String| {
+            if !global.quiet {
+                errln!("{text}");
+            }
+        };
+        let runner = args.runner.choice(global)?;
+        let list = |name| open::variable(name).unwrap_or_default();
+        let keys = list("IMGFORGE_VERIFY");
+        let sources = SourceOptions {
+            cache_registry: args.cache_registry.clone(),
+            verify: keys.split(',').filter(|key| !key.is_empty()).map(str::to_owned).collect(),
+            sign: open::variable("IMGFORGE_SIGN").map(Into::into),
+            ..SourceOptions::default()
+        };
+        let sessions = runner.sessions(&options, &sources, &run_id, &told).await?;
+        Ok::<_, Error>((scratch, sessions))
     };
     let opened = opened.await.inspect_err(|error| {
         // A client on the pipe would see its end alone.
@@ -62,13 +76,14 @@ pub(super) async fn run(global: &Global, args: ServeArgs) -> CommandResult {
             outln!("{}", fault(error, Kind::Refused).line());
         }
     });
-    let (scratch, engine, info) = opened?;
+    let (scratch, sessions) = opened?;
     let server = Server::new(Settings {
-        engine,
-        kind: info.kind,
+        engine: sessions.engine.clone(),
+        host: sessions.host.clone(),
+        kind: sessions.kind,
         checkpoints: CheckpointDirectory::of(&open::state_dir(global)),
         scratch_dir: scratch.path().to_owned(),
-        host: open::of_host()?,
+        of_host: open::of_host()?,
         instances: std::sync::Arc::new(Datasets { global: global.clone() }),
         repositories: open::repositories(global, &git_mirror)?,
     });
@@ -95,6 +110,7 @@ pub(super) async fn run(global: &Global, args: ServeArgs) -> CommandResult {
     // To be told to end is how a server ends.
     let worked = unless_interrupted(work).await;
     server.close().await;
+    sessions.end().await;
     worked.unwrap_or(Ok(()))?;
     Ok(Exit::Success)
 }

@@ -123,7 +123,8 @@ fn of_engine(global: &Global, engine: EngineKind) -> Global {
     let engine = match engine {
         EngineKind::Docker => EngineChoice::Docker,
         EngineKind::Embedded => EngineChoice::Embedded,
-        EngineKind::Fake => global.engine,
+        // Pods have no checkpoints.
+        EngineKind::Fake | EngineKind::Kubernetes => global.engine,
     };
     Global { engine, ..global.clone() }
 }
@@ -147,7 +148,7 @@ pub(super) async fn fork(global: &Global, args: ForkArgs) -> CommandResult {
     let order = SessionOrder { name: args.name, ..record.order.clone() };
     let started: Vec<Result<SessionRecord, Error>> = std::thread::scope(|scope| {
         let launched: Vec<_> = (0..args.number)
-            .map(|_| scope.spawn(|| launch(global, Some(record.engine), &order)))
+            .map(|_| scope.spawn(|| launch(global, Some(record.engine), &order, &[])))
             .collect();
         let joined = launched.into_iter().map(|one| one.join().expect("it does not panic"));
         joined.collect()

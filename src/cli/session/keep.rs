@@ -4,16 +4,28 @@ use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::LogSink;
+use crate::forge::Sessions;
 use crate::session::checkpoints::CheckpointDirectory;
 use crate::session::directory::{Claim, Ended, SessionRecord, Why};
 use crate::session::order::{Repository, SessionOrder};
-use crate::session::{Kept, Lifetime, OfHost, StartError, Started, Warnings, keep, start};
+use crate::session::{Kept, Lifetime, OfHost, StartError, Started, Warnings, keep, start_on};
 
-use super::super::{CommandResult, Error, Exit, Global, open};
+use super::super::runner::RunnerArgs;
+use super::super::{CommandResult, Error, Exit, Global, Sources, open};
 use super::{chain, directory, not_found};
+
+/// Arguments of `session keep`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct KeepArgs {
+    #[command(flatten)]
+    runner: RunnerArgs,
+    #[command(flatten)]
+    sources: Sources,
+}
 
 /// What is answered when it is kept, or cannot be.
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,7 +36,7 @@ pub(super) enum Answer {
 }
 
 /// Runs `session keep`.
-pub(super) async fn run(global: &Global) -> CommandResult {
+pub(super) async fn run(global: &Global, args: KeepArgs) -> CommandResult {
     // Signals of the terminal, and its end, are meant for whoever started it.
     let _ = rustix::process::setsid();
     let mut text = Vec::new();
@@ -35,8 +47,8 @@ pub(super) async fn run(global: &Global) -> CommandResult {
         idle: order.idle_seconds.map(Duration::from_secs_f64),
     };
     let heard = Warnings::default();
-    let started = started(global, order, &heard).await;
-    let (mut record, claim, session, listener) = match started {
+    let started = started(global, &args, order, &heard).await;
+    let (mut record, claim, session, listener, sessions) = match started {
         Ok(started) => started,
         Err(error) => {
             answer(&Answer::Failed {
@@ -49,7 +61,9 @@ pub(super) async fn run(global: &Global) -> CommandResult {
     };
     answer(&Answer::Started { record: Box::new(record.clone()), warnings: heard.list() });
     release_outputs();
-    let Some(why) = keep(session, listener, lifetime).await else {
+    let why = keep(session, listener, lifetime).await;
+    sessions.end().await;
+    let Some(why) = why else {
         claim.remove().map_err(not_found)?;
         return Ok(Exit::Success);
     };
@@ -62,23 +76,26 @@ pub(super) async fn run(global: &Global) -> CommandResult {
     Ok(Exit::Success)
 }
 
-type Claimed = (SessionRecord, Claim, Arc<Kept>, tokio::net::UnixListener);
+type Claimed = (SessionRecord, Claim, Arc<Kept>, tokio::net::UnixListener, Sessions);
 
 async fn started(
     global: &Global,
+    args: &KeepArgs,
     mut order: SessionOrder,
     heard: &Warnings,
 ) -> Result<Claimed, Error> {
     let now = jiff::Timestamp::now();
-    let engine = open::connect(global).await.map_err(open::engine_failure)?;
-    let info = engine.info().await.map_err(open::engine_failure)?;
+    let runner = args.runner.choice(global)?;
+    let run_id = format!("session-{:08x}", rand::random::<u32>());
+    let (options, sources) = (global.forge_options(), args.sources.options());
+    let sessions = runner.sessions(&options, &sources, &run_id, &|_| {}).await?;
     let expires = order.ttl_seconds.and_then(|ttl| {
         now.checked_add(jiff::SignedDuration::try_from(Duration::from_secs_f64(ttl)).ok()?).ok()
     });
     let mut record = SessionRecord {
         id: String::new(),
         name: order.name.clone(),
-        engine: info.kind,
+        engine: sessions.kind,
         image: order.request.image.clone(),
         instance: order.instance.clone(),
         network: order.request.network,
@@ -100,7 +117,7 @@ async fn started(
             Some(_) => open::of_host()?,
             None => OfHost::default(),
         };
-        let started = start(engine.clone(), &order, &host, claim.path(), log).await;
+        let started = start_on(sessions.host.clone(), &order, &host, claim.path(), log).await;
         let Started { kept, ports, repository } = started.map_err(start_failed)?;
         record.ports = ports;
         if let Some(Repository { directory, base }) = repository.clone() {
@@ -115,8 +132,9 @@ async fn started(
         Ok((kept, listener))
     };
     match started.await {
-        Ok((session, listener)) => Ok((record, claim, session, listener)),
+        Ok((session, listener)) => Ok((record, claim, session, listener, sessions)),
         Err(error) => {
+            sessions.end().await;
             claim.remove().map_err(not_found)?;
             Err(error)
         }

@@ -1,5 +1,6 @@
 //! Starting the process that keeps a session.
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
@@ -14,13 +15,14 @@ use super::super::{Error, Global, open, render};
 use super::keep::Answer;
 
 /// Starts the process that keeps a session, and waits until it does. Without an engine it is the one that
-/// was asked for.
+/// was asked for; `words` are further options of it.
 pub(in crate::cli) fn launch(
     global: &Global,
     engine: Option<EngineKind>,
     order: &SessionOrder,
+    words: &[OsString],
 ) -> Result<SessionRecord, Error> {
-    let answer = host(global, engine, order).map_err(|error| {
+    let answer = host(global, engine, order, words).map_err(|error| {
         Error::environment(anyhow::Error::from(error).context("cannot start the session's process"))
     })?;
     match answer {
@@ -50,6 +52,7 @@ fn host(
     global: &Global,
     engine: Option<EngineKind>,
     order: &SessionOrder,
+    words: &[OsString],
 ) -> std::io::Result<Option<Answer>> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--state-dir").arg(open::state_dir(global));
@@ -64,7 +67,7 @@ fn host(
     for overlay in &global.overlay {
         command.arg("--overlay").arg(overlay);
     }
-    command.args(["--quiet", "session", "keep"]);
+    command.args(["--quiet", "session", "keep"]).args(words);
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
     let text = serde_json::to_vec(order).expect("an order is valid JSON");

@@ -80,7 +80,7 @@ pub(super) enum SessionCommand {
     Stop(ls::StopArgs),
     /// Keep a session that is read from the standard input
     #[command(hide = true)]
-    Keep,
+    Keep(Box<keep::KeepArgs>),
 }
 
 impl SessionCommand {
@@ -110,7 +110,7 @@ pub(super) async fn run(global: &Global, command: SessionCommand) -> CommandResu
         SessionCommand::Ps(args) => ls::ps(global, args).await,
         SessionCommand::Ls(args) => ls::ls(global, args),
         SessionCommand::Stop(args) => ls::stop(global, args).await,
-        SessionCommand::Keep => keep::run(global).await,
+        SessionCommand::Keep(args) => keep::run(global, *args).await,
     }
 }
 

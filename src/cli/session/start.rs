@@ -11,6 +11,7 @@ use crate::cli::out::outln;
 use crate::engine::{
     EngineKind, HostBind, Quotas, SandboxNetwork, SessionRequest, SessionSettings, Tmpfs, label,
 };
+use crate::runner::POD_SESSION;
 use crate::serve::swerex::{LoopbackAddress, Serving};
 use crate::session::Publish;
 use crate::session::checkpoints::CheckpointRecord;
@@ -22,6 +23,7 @@ use super::super::checkout::image_of;
 use super::super::execute::ExecArgs;
 use super::super::help::heading;
 use super::super::look::variable;
+use super::super::runner::RunnerArgs;
 use super::super::{CommandResult, Error, Exit, Global, Sources};
 use super::checkpoint;
 use super::launch::launch;
@@ -84,7 +86,7 @@ pub(in crate::cli) struct StartArgs {
     /// Let nothing be written but what is bound or in memory
     #[arg(long)]
     read_only: bool,
-    /// End it after this time, such as 2h
+    /// End it after this time, such as 2h [default with pods: 24h]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     ttl: Option<Duration>,
     /// End it when nobody has used it for this time, such as 30m
@@ -102,6 +104,8 @@ pub(in crate::cli) struct StartArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(16..),
         help_heading = heading::LIMITS)]
     pids_limit: Option<u64>,
+    #[command(flatten)]
+    runner: RunnerArgs,
     #[command(flatten)]
     sources: Sources,
     #[command(flatten)]
@@ -146,8 +150,11 @@ pub(in crate::cli) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Runs `session start`.
-pub(super) async fn run(global: &Global, args: StartArgs) -> CommandResult {
+pub(super) async fn run(global: &Global, mut args: StartArgs) -> CommandResult {
     let network = SessionNetwork::of_container(args.network);
+    if args.runner.choice(global)?.in_pods() {
+        args.ttl = Some(life_in_pod(args.ttl)?);
+    }
     if !args.allow.is_empty() && !matches!(args.network, None | Some(SessionNetwork::Proxy)) {
         let error = anyhow!("--allow is for `--network proxy`");
         return Err(Error::input(error).into());
@@ -182,6 +189,16 @@ pub(super) async fn run(global: &Global, args: StartArgs) -> CommandResult {
         _ => dataset,
     };
     start(global, &args, image, Origin::Instance(named(dataset)), network)
+}
+
+/// Returns how long a session in a pod is kept.
+fn life_in_pod(asked: Option<Duration>) -> Result<Duration, Error> {
+    let life = asked.unwrap_or(POD_SESSION);
+    if life > POD_SESSION {
+        let error = anyhow!("a session in a pod is kept for 24 hours at most");
+        return Err(Error::input(error).with_hint(Some("give a shorter --ttl".to_owned())));
+    }
+    Ok(life)
 }
 
 /// What a session is started from.
@@ -257,7 +274,9 @@ fn start(
         .map(|address| super::super::serve::ensure_swerex(global, address))
         .transpose()?;
     let began = Instant::now();
-    let record = launch(global, engine, &order)?;
+    let mut words = args.runner.words();
+    words.extend(args.sources.registry_words());
+    let record = launch(global, engine, &order, &words)?;
     let milliseconds = began.elapsed().as_secs_f64() * 1000.0;
     let deployment = serving.map(|serving| deployment(global, &record, &serving)).transpose()?;
     if global.json {

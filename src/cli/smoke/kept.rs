@@ -24,7 +24,8 @@ pub(super) struct Launched {
 impl Sandboxes for Launched {
     async fn start(&self, order: &SessionOrder, _: &dyn LogSink) -> Result<Sandbox, StartError> {
         let (global, engine, order) = (self.global.clone(), self.engine, order.clone());
-        let launched = tokio::task::spawn_blocking(move || launch(&global, Some(engine), &order));
+        let launched =
+            tokio::task::spawn_blocking(move || launch(&global, Some(engine), &order, &[]));
         let record = launched.await.expect("starting a process does not panic").map_err(refused)?;
         let connected = directory(&self.global).connect(&record).await;
         let stream = connected.map_err(|error| refused(Error::environment(error)))?;

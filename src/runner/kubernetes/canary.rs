@@ -11,6 +11,7 @@ use crate::engine::{
 use crate::quote::shell_quote;
 use crate::runner::Tests;
 
+use super::client::Server;
 use super::run;
 use super::shared::Shared;
 
@@ -27,8 +28,9 @@ metadata: {name: imgforge-none}
 spec: {podSelector: {matchLabels: {dev.imgforge.network: none}}, policyTypes: [Ingress, Egress]}
 ";
 
+/// What is printed.
 #[derive(Default)]
-struct Kept(Mutex<Vec<u8>>);
+pub(super) struct Kept(Mutex<Vec<u8>>);
 
 impl LogSink for Kept {
     fn write(&self, bytes: &[u8]) {
@@ -41,13 +43,10 @@ impl LogSink for Kept {
 /// # Errors
 /// It did not come to its end.
 pub(super) async fn reached(shared: &Arc<Shared>, tests: &Tests<'_>) -> Result<String> {
-    let server = &shared.server;
-    let places =
-        server.place.clone().into_iter().chain(OUTSIDE.map(|(host, port)| (host.to_owned(), port)));
     let request = SandboxRequest {
         image: tests.request.image.clone(),
         files: Vec::new(),
-        command: script(places),
+        command: probe(&shared.server),
         time_limit: Duration::from_secs(60),
         memory: Some(256 << 20),
         milli_cpus: None,
@@ -62,14 +61,32 @@ pub(super) async fn reached(shared: &Arc<Shared>, tests: &Tests<'_>) -> Result<S
     let output = Kept::default();
     let canary = Tests { request: &request, ..*tests };
     let ended = run::run(shared, &canary, &output, &NoLog).await?;
-    let printed = output.0.into_inner().expect("no holder panics");
+    let code = match ended {
+        SandboxEnd::Exited(code) => code,
+        _ => -1,
+    };
+    judge(code, &output)
+}
+
+/// Returns the script that tries what a pod reaches.
+pub(super) fn probe(server: &Server) -> String {
+    let outside = OUTSIDE.map(|(host, port)| (host.to_owned(), port));
+    script(server.place.clone().into_iter().chain(outside))
+}
+
+/// Returns what was reached, by the end of the script; empty where that is nothing.
+///
+/// # Errors
+/// It did not come to its end.
+pub(super) fn judge(code: i64, output: &Kept) -> Result<String> {
+    let printed = output.0.lock().expect("no holder panics");
     let printed = String::from_utf8_lossy(&printed).trim().to_owned();
-    match ended {
-        SandboxEnd::Exited(0) => Ok(String::new()),
-        SandboxEnd::Exited(CONNECTED) => Ok(printed.replace('\n', ", ")),
+    match code {
+        0 => Ok(String::new()),
+        CONNECTED => Ok(printed.replace('\n', ", ")),
         other => Err(EngineError::Refused {
             action: "try whether pods without a network have none".to_owned(),
-            reason: format!("the pod that tries it ended otherwise ({other:?}): {printed}"),
+            reason: format!("the script that tries it ended otherwise ({other}): {printed}"),
         }),
     }
 }

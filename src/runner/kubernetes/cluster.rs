@@ -29,6 +29,7 @@ pub struct Cluster {
     engine: Arc<dyn Engine>,
     store: Arc<Store>,
     engine_identity: String,
+    run_id: String,
 }
 
 /// What a cluster is opened with.
@@ -87,7 +88,20 @@ impl Cluster {
             engine: opening.engine,
             store: opening.store,
             engine_identity: opening.engine_identity,
+            run_id: opening.run_id.to_owned(),
         })
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    pub(super) fn run_id(&self) -> &str {
+        &self.run_id
     }
 
     /// Says which cluster it is, for people.
@@ -136,7 +150,7 @@ impl Cluster {
     }
 
     /// Brings an image to the registry once in a run.
-    async fn offered(&self, kind: Kind, key: Key) -> Result<String> {
+    pub(super) async fn offered(&self, kind: Kind, key: Key) -> Result<String> {
         let cell = {
             let mut offered = self.shared.offered.lock().expect("no holder panics");
             offered.entry(key).or_default().clone()
@@ -145,7 +159,7 @@ impl Cluster {
     }
 
     /// Fails where pods without a network reach something.
-    fn check_closed(&self, reached: &str) -> Result<()> {
+    pub(super) fn check_closed(&self, reached: &str) -> Result<()> {
         if reached.is_empty() {
             return Ok(());
         }

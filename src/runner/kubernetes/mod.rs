@@ -1,4 +1,4 @@
-//! Evaluations as pods of a Kubernetes cluster: one pod an evaluation, its image from a registry by digest.
+//! Evaluations and sessions as pods of a Kubernetes cluster: one pod each, its image from a registry by digest.
 //!
 //! What decides is pure: [`state`] finds the state of a pod, [`pod`] makes it, [`template`] merges what the
 //! operator of the cluster wants.
@@ -13,6 +13,7 @@ pub mod message;
 pub mod pod;
 mod run;
 mod script;
+mod session;
 mod shared;
 pub mod state;
 pub mod template;

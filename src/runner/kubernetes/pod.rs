@@ -19,6 +19,7 @@ use crate::key::Key;
 use super::config::Settings;
 use super::label;
 use super::script::{self, INPUTS, OUTPUTS};
+use super::session;
 
 /// The container that runs the tests.
 pub(super) const TESTS: &str = "tests";
@@ -44,11 +45,22 @@ pub struct Owner {
     pub uid: String,
 }
 
+/// What a pod is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// To run the tests, and to keep their output until it is fetched.
+    Tests,
+    /// To wait for commands.
+    Session,
+}
+
 /// What a pod is made of, beside the request.
 #[derive(Debug, Clone)]
 pub struct PodOrder<'a> {
     /// The script and its limits; its image is a reference by digest.
     pub request: &'a SandboxRequest,
+    /// What the pod is for.
+    pub work: Work,
     /// The Lease of the run.
     pub owner: &'a Owner,
     /// The name of the run.
@@ -139,8 +151,11 @@ pub fn pod(order: &PodOrder<'_>, settings: &Settings) -> Result<Pod> {
             .pull_secret
             .as_ref()
             .map(|name| vec![LocalObjectReference { name: name.clone() }]),
-        volumes: Some(volumes(request, name)),
-        containers: vec![tests(order, settings), keeper(order, life)],
+        volumes: Some(volumes(order, name)),
+        containers: match order.work {
+            Work::Tests => vec![tests(order, settings), keeper(order, life)],
+            Work::Session => vec![tests(order, settings)],
+        },
         ..PodSpec::default()
     };
     Ok(Pod { metadata, spec: Some(spec), status: None })
@@ -251,8 +266,8 @@ fn beside(environment: &Key) -> Affinity {
     Affinity { pod_affinity: Some(pods), ..Affinity::default() }
 }
 
-fn volumes(request: &SandboxRequest, name: String) -> Vec<Volume> {
-    let log = request.quotas.log.unwrap_or(4 << 30);
+fn volumes(order: &PodOrder<'_>, name: String) -> Vec<Volume> {
+    let log = order.request.quotas.log.unwrap_or(4 << 30);
     let inputs = Volume {
         name: "in".to_owned(),
         secret: Some(SecretVolumeSource {
@@ -270,7 +285,10 @@ fn volumes(request: &SandboxRequest, name: String) -> Vec<Volume> {
         }),
         ..Volume::default()
     };
-    vec![inputs, outputs]
+    match order.work {
+        Work::Tests => vec![inputs, outputs],
+        Work::Session => vec![outputs],
+    }
 }
 
 fn tests(order: &PodOrder<'_>, settings: &Settings) -> Container {
@@ -304,7 +322,10 @@ fn tests(order: &PodOrder<'_>, settings: &Settings) -> Container {
         name: TESTS.to_owned(),
         image: Some(request.image.clone()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
-        command: Some(shell(&script::of_tests(request))),
+        command: Some(shell(&match order.work {
+            Work::Tests => script::of_tests(request),
+            Work::Session => session::script::WAIT.to_owned(),
+        })),
         env: Some(variables.collect()),
         working_dir: Some("/".to_owned()),
         resources: Some(ResourceRequirements {
@@ -313,7 +334,10 @@ fn tests(order: &PodOrder<'_>, settings: &Settings) -> Container {
             ..ResourceRequirements::default()
         }),
         security_context: Some(security(&CAPABILITIES)),
-        volume_mounts: Some(vec![mount("in", INPUTS, true), mount("out", OUTPUTS, false)]),
+        volume_mounts: Some(match order.work {
+            Work::Tests => vec![mount("in", INPUTS, true), mount("out", OUTPUTS, false)],
+            Work::Session => vec![mount("out", OUTPUTS, false)],
+        }),
         ..Container::default()
     }
 }

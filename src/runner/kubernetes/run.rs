@@ -14,7 +14,7 @@ use super::client::{self, lost, request};
 use super::fetch;
 use super::label;
 use super::message::FileReport;
-use super::pod::{self, PodOrder};
+use super::pod::{self, PodOrder, Work};
 use super::shared::Shared;
 use super::state::{self, End, Ours, PodState, Seen};
 use super::watch::{Told, Watched};
@@ -28,15 +28,24 @@ const TOLD: Duration = Duration::from_secs(60);
 const QUOTA_PAUSE: Duration = Duration::from_secs(30);
 
 /// A pod, and its Secret, that go when this is dropped.
-struct Placed {
+pub(super) struct Placed {
     shared: Arc<Shared>,
     name: String,
     is_removed: bool,
 }
 
 impl Placed {
+    /// A pod that is about to be made.
+    pub(super) fn of(shared: &Arc<Shared>, name: &str) -> Placed {
+        Placed { shared: shared.clone(), name: name.to_owned(), is_removed: false }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Deletes both; the processes of the pod have `grace` seconds to end.
-    async fn remove(mut self, grace: u32) {
+    pub(super) async fn remove(mut self, grace: u32) {
         self.is_removed = true;
         remove(&self.shared, &self.name, grace).await;
     }
@@ -76,6 +85,7 @@ pub(super) async fn run(
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let order = PodOrder {
         request,
+        work: Work::Tests,
         owner: &shared.lease.owner,
         run_id: named(own::RUN),
         instance: named(own::INSTANCE),
@@ -91,9 +101,9 @@ pub(super) async fn run(
     let pod = shared.settings.template.merge(pod);
     let name = pod::name(order.owner, order.key, order.number);
     let mut watched = shared.watch.pod(&name);
-    let placed = Placed { shared: shared.clone(), name: name.clone(), is_removed: false };
+    let placed = Placed::of(shared, &name);
     let done = async {
-        place(shared, &pod, &secret, tests).await?;
+        place(shared, &pod, Some(&secret), tests).await?;
         watched.created();
         let end = follow(shared, &name, &mut watched, tests).await?;
         fetch(shared, &name, end, tests, log, control).await
@@ -104,8 +114,13 @@ pub(super) async fn run(
     done
 }
 
-/// Makes the Secret and then the pod, when the namespace has room for them.
-async fn place(shared: &Shared, pod: &Pod, secret: &Secret, tests: &Tests<'_>) -> Result<()> {
+/// Makes the Secret, where there is one, and then the pod, when the namespace has room for them.
+pub(super) async fn place(
+    shared: &Shared,
+    pod: &Pod,
+    secret: Option<&Secret>,
+    tests: &Tests<'_>,
+) -> Result<()> {
     let server = &shared.server;
     let began = Instant::now();
     loop {
@@ -113,7 +128,11 @@ async fn place(shared: &Shared, pod: &Pod, secret: &Secret, tests: &Tests<'_>) -
         let freed = server.freed.notified();
         let full = {
             let _one_of_few = server.creates.acquire().await.expect("it is never closed");
-            match client::create(&server.secrets(), secret, tests.tell).await {
+            let made = match secret {
+                Some(secret) => client::create(&server.secrets(), secret, tests.tell).await,
+                None => Ok(true),
+            };
+            match made {
                 Ok(_) => place_pod(shared, pod, tests).await?,
                 Err(failure) if failure.is_quota() => Some(failure.text()),
                 Err(failure) => return Err(failure.into_error("create the Secret of a pod")),
@@ -238,7 +257,7 @@ async fn follow(
 }
 
 /// Asks for the newest warning of a pod: of some troubles its status knows nothing.
-async fn newest_warning(shared: &Shared, name: &str) -> Option<String> {
+pub(super) async fn newest_warning(shared: &Shared, name: &str) -> Option<String> {
     let events = shared.server.events();
     let of_pod = ListParams::default()
         .fields(&format!("involvedObject.kind=Pod,involvedObject.name={name},type=Warning"));

@@ -9,7 +9,7 @@ use crate::engine::{Quotas, SandboxNetwork, SandboxRequest};
 use crate::key::{Key, KeyDocument, Kind};
 
 use super::config::Settings;
-use super::pod::{self, Owner, PodOrder};
+use super::pod::{self, Owner, PodOrder, Work};
 
 /// A request as an evaluation makes it.
 pub(super) fn request() -> SandboxRequest {
@@ -52,6 +52,7 @@ pub(super) fn ordered<T>(request: &SandboxRequest, with: impl FnOnce(&PodOrder<'
     let (owner, key, environment) = (owner(), key(Kind::Evaluation), key(Kind::Env));
     with(&PodOrder {
         request,
+        work: Work::Tests,
         owner: &owner,
         run_id: "first run",
         instance: "demo__abacus-1",

@@ -121,7 +121,7 @@ pub(super) fn list(sessions: &Sessions) -> Answer {
 pub(super) async fn remove(sessions: Arc<Sessions>, params: OfCheckpoint) -> Answer {
     let record = sessions.checkpoints.find(&params.checkpoint)?;
     sessions.has(&record)?;
-    sessions.engine.remove(&record.image).await?;
+    sessions.host.forget(&record.image).await?;
     sessions.checkpoints.forget(&record)?;
     Ok(json!({}))
 }

@@ -179,7 +179,9 @@ fn document(summary: &ExecSummary, out: Captured, error: Captured) -> Value {
         ExecEnd::NotStarted(why) => {
             ("not_started", Some(why.code()), None, Some(why.reason.clone()))
         }
-        ExecEnd::SessionEnded(how) => ("session_ended", None, None, Some(how.reason().to_owned())),
+        ExecEnd::SessionEnded(how) => {
+            ("session_ended", None, None, Some(how.reason().into_owned()))
+        }
     };
     json!({
         "end": end,

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::engine::{Engine, EngineKind, SessionEnd};
+use crate::engine::{Engine, EngineKind, SessionEnd, SessionHost};
 use crate::session::OfHost;
 use crate::session::checkpoints::CheckpointDirectory;
 use crate::smoke::{CachedSandboxes, Means, OfProcess, Repositories};
@@ -22,16 +22,18 @@ use super::smoke::Smokes;
 
 /// What a server stands on.
 pub struct Settings {
-    /// The engine that has the sessions.
+    /// The engine that smoke runs are on.
     pub engine: Arc<dyn Engine>,
-    /// Which one it is.
+    /// What starts sessions.
+    pub host: Arc<dyn SessionHost>,
+    /// What they are.
     pub kind: EngineKind,
     /// The checkpoints of the state directory.
     pub checkpoints: CheckpointDirectory,
     /// A directory of the server's own, for what sessions need of files.
     pub scratch_dir: PathBuf,
     /// What sessions with a way out get of this machine.
-    pub host: OfHost,
+    pub of_host: OfHost,
     /// Who knows datasets.
     pub instances: Arc<dyn Instances>,
     /// Where the repositories of smoke runs come from.
@@ -40,11 +42,11 @@ pub struct Settings {
 
 /// Sessions, all on one engine. They end with this.
 pub(super) struct Sessions {
-    pub(super) engine: Arc<dyn Engine>,
+    pub(super) host: Arc<dyn SessionHost>,
     pub(super) kind: EngineKind,
     pub(super) checkpoints: CheckpointDirectory,
     pub(super) scratch_dir: PathBuf,
-    pub(super) host: OfHost,
+    pub(super) of_host: OfHost,
     pub(super) instances: Arc<dyn Instances>,
     pub(super) smokes: Smokes,
     list: Mutex<HashMap<String, Arc<Served>>>,
@@ -53,11 +55,19 @@ pub(super) struct Sessions {
 impl Sessions {
     /// Makes an empty list.
     pub(super) fn new(settings: Settings) -> Arc<Sessions> {
-        let Settings { engine, kind, checkpoints, scratch_dir, host, instances, repositories } =
-            settings;
+        let Settings {
+            engine,
+            host,
+            kind,
+            checkpoints,
+            scratch_dir,
+            of_host,
+            instances,
+            repositories,
+        } = settings;
         let sandboxes = OfProcess {
             engine: engine.clone(),
-            host: host.clone(),
+            host: of_host.clone(),
             directory: scratch_dir.clone(),
         };
         let smokes = Smokes::new(Means {
@@ -69,7 +79,16 @@ impl Sessions {
             stop: CancellationToken::new(),
         });
         let list = Mutex::default();
-        Arc::new(Sessions { engine, kind, checkpoints, scratch_dir, host, instances, smokes, list })
+        Arc::new(Sessions {
+            host,
+            kind,
+            checkpoints,
+            scratch_dir,
+            of_host,
+            instances,
+            smokes,
+            list,
+        })
     }
 
     /// Ends all sessions and smoke runs.

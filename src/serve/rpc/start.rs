@@ -156,7 +156,8 @@ impl Client {
         })?;
         let log: &dyn LogSink = &warnings;
         let started =
-            session::start(sessions.engine.clone(), &order, &sessions.host, &directory, log).await;
+            session::start_on(sessions.host.clone(), &order, &sessions.of_host, &directory, log)
+                .await;
         let Started { kept, ports, repository } = started.inspect_err(|_| {
             let _ = std::fs::remove_dir_all(&directory);
         })?;

@@ -4,13 +4,13 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use base64::Engine as _;
-use futures_util::SinkExt as _;
+use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use sha1::{Digest as _, Sha1};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -51,9 +51,12 @@ pub(super) fn exec(
         let Ok(upgraded) = upgrade.await else { return };
         let io = TokioIo::new(upgraded);
         let socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
-        let silent = state.strikes("exec silent", knobs.exec_silent);
-        let cut = state.strikes("exec cut", knobs.exec_cut);
-        run(socket, pid.trim(), &command, silent, cut).await;
+        let faults = Faults {
+            silent: state.strikes("exec silent", knobs.exec_silent),
+            cut: state.strikes("exec cut", knobs.exec_cut),
+            input_lost: state.strikes("exec input", knobs.exec_input),
+        };
+        run(socket, pid.trim(), &command, &faults).await;
     });
     Response::builder()
         .status(101)
@@ -65,51 +68,101 @@ pub(super) fn exec(
         .unwrap()
 }
 
+/// What goes wrong with a command.
+struct Faults {
+    /// It ends without a status.
+    silent: bool,
+    /// Its output ends after a half, with its status.
+    cut: bool,
+    /// Of its input nothing comes but the end.
+    input_lost: bool,
+}
+
+/// The channels of the protocol.
+const INPUT: u8 = 0;
+const CLOSE: u8 = 255;
+
 async fn run(
-    mut socket: WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>,
+    socket: WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>,
     pid: &str,
     command: &[String],
-    silent: bool,
-    cut: bool,
+    faults: &Faults,
 ) {
-    // Process 1 of the container is the child of `unshare`.
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    let children = children.unwrap_or_default();
-    let first = children.split_whitespace().next().unwrap_or("0").to_owned();
+    let first = node::process_one(pid);
+    let variables = std::fs::read_to_string(format!("/proc/{first}/environ")).unwrap_or_default();
     let child = tokio::process::Command::new("nsenter")
-        .args(["--target", &first, "--mount", "--pid", "--uts", "--ipc", "--root", "--wd", "--"])
+        .args([
+            "--target", &first, "--mount", "--pid", "--uts", "--ipc", "--net", "--root", "--wd",
+            "--",
+        ])
+        .args(["setsid", "--wait", "env", "-i"])
+        .args(variables.split_terminator('\0'))
         .args(command)
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .kill_on_drop(true)
         .spawn();
     let Ok(mut child) = child else { return };
     let (mut out, mut error) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-    let (mut printed, mut said) = (Vec::new(), Vec::new());
-    let _ = tokio::join!(out.read_to_end(&mut printed), error.read_to_end(&mut said));
-    if cut {
-        printed.truncate(printed.len() / 2);
+    let mut input = child.stdin.take().filter(|_| !faults.input_lost);
+    let (mut sink, mut source) = socket.split();
+    let (mut first, mut second) = (vec![0; 32 << 10], vec![0; 32 << 10]);
+    let mut is_open = [true; 2];
+    let mut held: [Vec<u8>; 2] = Default::default();
+    // Until nobody can write any more, as a runtime has it, whether or not the command has ended.
+    while is_open != [false; 2] {
+        let (which, count) = tokio::select! {
+            count = out.read(&mut first), if is_open[0] => (0, count.unwrap_or(0)),
+            count = error.read(&mut second), if is_open[1] => (1, count.unwrap_or(0)),
+            message = source.next() => {
+                match message {
+                    Some(Ok(Message::Binary(bytes))) => match bytes.split_first() {
+                        Some((&INPUT, bytes)) => {
+                            if let Some(to) = &mut input {
+                                let _ = to.write_all(bytes).await;
+                            }
+                        }
+                        Some((&CLOSE, [INPUT])) => input = None,
+                        _ => {}
+                    },
+                    Some(Ok(_)) => {}
+                    // The command lives on, as it does in a container.
+                    Some(Err(_)) | None => return,
+                }
+                continue;
+            }
+        };
+        if count == 0 {
+            is_open[which] = false;
+            if which == 0 {
+                // As a runtime does.
+                input = None;
+            }
+        }
+        let piece = if which == 0 { &first[..count] } else { &second[..count] };
+        match faults.cut {
+            true => held[which].extend_from_slice(piece),
+            false if count > 0 => {
+                let message = [&[which as u8 + 1], piece].concat();
+                let _ = sink.send(Message::binary(message)).await;
+            }
+            false => {}
+        }
     }
-    let mut send = async |channel: u8, bytes: &[u8]| {
-        let message = [&[channel], bytes].concat();
-        let _ = socket.send(Message::binary(message)).await;
-    };
-    for piece in printed.chunks(32 << 10) {
-        send(1, piece).await;
-    }
-    if !said.is_empty() {
-        send(2, &said).await;
+    for (which, bytes) in held.iter().enumerate() {
+        let message = [&[which as u8 + 1], &bytes[..bytes.len() / 2]].concat();
+        let _ = sink.send(Message::binary(message)).await;
     }
     let code = child.wait().await.ok().and_then(|status| status.code()).unwrap_or(137);
-    if !silent {
+    if !faults.silent {
         let status = match code {
             0 => json!({ "metadata": {}, "status": "Success" }),
             code => json!({ "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
                 "message": format!("command terminated with non-zero exit code: {code}"),
                 "details": { "causes": [{ "reason": "ExitCode", "message": code.to_string() }] } }),
         };
-        send(3, status.to_string().as_bytes()).await;
+        let message = [&[3], status.to_string().as_bytes()].concat();
+        let _ = sink.send(Message::binary(message)).await;
     }
-    let _ = socket.close(None).await;
+    let _ = sink.close().await;
 }

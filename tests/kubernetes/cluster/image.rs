@@ -21,6 +21,8 @@ pub(crate) struct Image {
     pub layers: Vec<PathBuf>,
     /// The variables of its config.
     pub variables: Vec<String>,
+    /// Where its commands start.
+    pub directory: String,
 }
 
 impl Images {
@@ -57,7 +59,9 @@ impl Images {
         }
         let variables = config["config"]["Env"].as_array().into_iter().flatten();
         let variables = variables.filter_map(Value::as_str).map(str::to_owned).collect();
-        Ok(Image { layers, variables })
+        let directory = config["config"]["WorkingDir"].as_str().unwrap_or_default();
+        let directory = if directory.is_empty() { "/" } else { directory }.to_owned();
+        Ok(Image { layers, variables, directory })
     }
 
     async fn get(&self, path: &str, what: &str, digest: &str) -> Result<Vec<u8>, String> {

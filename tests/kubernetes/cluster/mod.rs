@@ -39,6 +39,8 @@ pub(crate) struct Knobs {
     pub exec_silent: u64,
     /// Commands whose output ends after a half, with the status of success.
     pub exec_cut: u64,
+    /// Commands whose input is lost.
+    pub exec_input: u64,
     /// Pods that the quota has room for.
     pub quota: Option<usize>,
     /// Watches end after this time, in milliseconds.
@@ -165,6 +167,23 @@ impl Cluster {
     /// The names of all objects of a kind.
     pub(crate) fn names(&self, kind: Kind) -> Vec<String> {
         self.state.objects.lock().unwrap().names(kind)
+    }
+
+    /// Takes all pods away from their node, as the eviction API or a node that is not heard of does it.
+    pub(crate) fn disrupt(&self, reason: &str) {
+        self.state.change(|objects| {
+            for (id, _) in objects.all(Kind::Pod) {
+                objects.modify(&id, |pod| {
+                    pod["status"]["conditions"] = serde_json::json!([{ "type": "DisruptionTarget",
+                        "status": "True", "reason": reason, "message": "taken away" }]);
+                    pod["metadata"]["deletionTimestamp"] = serde_json::json!(objects::now());
+                });
+            }
+        });
+    }
+
+    pub(crate) fn set(&self, knobs: Knobs) {
+        *self.state.knobs.lock().unwrap() = knobs;
     }
 
     pub(crate) fn age_leases(&self, age: std::time::Duration) {

@@ -74,12 +74,16 @@ async fn run_pod(state: Arc<State>, id: Id, pod: Value) {
     tell(&state, &id, &pod, "Pending", waits("ContainerCreating", ""));
     let secret = pod["spec"]["volumes"].as_array().into_iter().flatten();
     let secret = secret.filter_map(|volume| volume["secret"]["secretName"].as_str()).next();
-    let secret = secret.and_then(|name| {
-        let id = (Kind::Secret, id.1.clone(), name.to_owned());
-        state.objects.lock().unwrap().get(&id).cloned()
-    });
-    // As a kubelet does: without a word in the status.
-    let Some(secret) = secret else { return };
+    let secret = match secret {
+        None => json!({}),
+        Some(name) => {
+            let id = (Kind::Secret, id.1.clone(), name.to_owned());
+            let found = state.objects.lock().unwrap().get(&id).cloned();
+            // As a kubelet does: without a word in the status.
+            let Some(found) = found else { return };
+            found
+        }
+    };
     let reference = pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned();
     let pulled = match knobs.no_image {
         true => Err(format!("rpc error: code = NotFound desc = {reference}: not found")),
@@ -98,13 +102,15 @@ async fn run_pod(state: Arc<State>, id: Id, pod: Value) {
     let mut running = HashMap::new();
     for container in pod["spec"]["containers"].as_array().unwrap() {
         let name = container["name"].as_str().unwrap().to_owned();
-        let child = start(&dir, &name, container, &image, closed);
-        std::fs::write(dir.join(format!("{name}.pid")), child.id().unwrap().to_string()).unwrap();
+        let mut child = start(&dir, &name, container, &image, closed);
+        until_it_runs(&mut child).await;
+        std::fs::write(dir.join(format!("{name}.pid")), child.id().unwrap_or(0).to_string())
+            .unwrap();
         running.insert(name, child);
     }
     tell(&state, &id, &pod, "Running", json!({ "running": { "startedAt": now() } }));
     let mut tests = running.remove("tests").unwrap();
-    let keeper = running.remove("keeper").unwrap();
+    let keeper = running.remove("keeper");
     let mut killed = false;
     if state.strikes("deleted", knobs.deleted) {
         state.change(|objects| {
@@ -157,8 +163,9 @@ async fn run_pod(state: Arc<State>, id: Id, pod: Value) {
         }
     }
     kill(&mut tests).await;
-    let mut keeper = keeper;
-    kill(&mut keeper).await;
+    if let Some(mut keeper) = keeper {
+        kill(&mut keeper).await;
+    }
     if ended.is_none() {
         let end = json!({ "terminated": { "exitCode": 137, "reason": "Error" } });
         tell(&state, &id, &pod, "Failed", end);
@@ -169,6 +176,30 @@ async fn run_pod(state: Arc<State>, id: Id, pod: Value) {
         }
     });
     let _ = std::fs::remove_dir_all(&dir);
+}
+
+/// Returns process 1 of a container: the child of `unshare`.
+pub(super) fn process_one(unshare: &str) -> String {
+    let children = std::fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children"));
+    children.unwrap_or_default().split_whitespace().next().unwrap_or("0").to_owned()
+}
+
+/// Waits until the command of a container runs, in its own root, or has ended.
+async fn until_it_runs(child: &mut Child) {
+    for _ in 0..1000 {
+        let Some(pid) = child.id() else { return };
+        let first = process_one(&pid.to_string());
+        let line = std::fs::read_to_string(format!("/proc/{first}/cmdline")).unwrap_or_default();
+        let is_setup =
+            ["unshare\0", "chroot\0", "/usr/bin/env\0"].iter().any(|it| line.starts_with(it));
+        if !line.is_empty() && !is_setup && !line.contains("make-rprivate") {
+            return;
+        }
+        if matches!(child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Kills process 1 of a container, and with it all others.
@@ -220,7 +251,7 @@ fn start(dir: &Path, name: &str, container: &Value, image: &Image, closed: bool)
         hostname sandbox\n\
         ip link set lo up 2>/dev/null || true\n\
         cd /\n\
-        exec chroot $m /usr/bin/env -i \"$@\"\n";
+        exec chroot $m /usr/bin/env -i -C \"$DIRECTORY\" \"$@\"\n";
     let mut command = Command::new("unshare");
     command.args(["--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child=KILL"]);
     if closed {
@@ -239,6 +270,7 @@ fn start(dir: &Path, name: &str, container: &Value, image: &Image, closed: bool)
         command.arg(expand(word.as_str().unwrap(), &known));
     }
     command
+        .env("DIRECTORY", container["workingDir"].as_str().unwrap_or(&image.directory))
         .env("ROOT", &root)
         .env("LAYERS", layers.join(":"))
         .env("POD", dir)

@@ -27,9 +27,20 @@ class Spawn:
         state_dir: Optional[StrPath],
         options: Sequence[str],
         env: Optional[Mapping[str, str]],
+        backend: Optional[str] = None,
     ) -> None:
+        if backend is not None and engine is not None and backend in ("docker", "embedded"):
+            raise InvalidRequest(f"backend={backend!r} and engine={engine!r}: name one of them")
         self._binary = binary
         self._options = list(options)
+        if backend == "kubernetes":
+            self._options += ["--runner", "kubernetes"]
+        elif backend in ("docker", "embedded"):
+            engine = backend
+        elif backend is not None:
+            raise InvalidRequest(
+                f"{backend!r} is no backend", hint="docker, embedded and kubernetes are"
+            )
         if engine is not None:
             self._options += ["--engine", engine]
         if state_dir is not None:

@@ -569,13 +569,14 @@ class AsyncClient:
         binary: Optional[StrPath] = None,
         *,
         engine: Optional[str] = None,
+        backend: Optional[str] = None,
         state_dir: Optional[StrPath] = None,
         options: Sequence[str] = (),
         env: Optional[Mapping[str, str]] = None,
         progress: ProgressOption = True,
     ) -> None:
         """Takes what `Client` takes. Nothing is started yet. `progress` is in the event loop."""
-        spawn = Spawn(binary, engine, state_dir, options, env)
+        spawn = Spawn(binary, engine, state_dir, options, env, backend)
         self._client = Client.on_link(Link(spawn, progress))
 
     @classmethod

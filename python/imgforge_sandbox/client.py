@@ -28,6 +28,7 @@ class Client:
         binary: Optional[StrPath] = None,
         *,
         engine: Optional[str] = None,
+        backend: Optional[str] = None,
         state_dir: Optional[StrPath] = None,
         options: Sequence[str] = (),
         env: Optional[Mapping[str, str]] = None,
@@ -36,8 +37,11 @@ class Client:
         """Starts the server.
 
         `binary` is the program, else the one that IMGFORGE_BIN names, the one beside this
-        interpreter, or the first in PATH. `engine` is `embedded`, `docker` or `auto`; `state_dir`
-        is where images and caches are; `options` are further options of `imgforge serve`; `env` is
+        interpreter, or the first in PATH. `engine` is `embedded`, `docker` or `auto`, and has the
+        images. `backend` is where sessions run: `embedded` or `docker`, which name the engine as
+        well, or `kubernetes`, as pods of the cluster of the kubeconfig. Pods get their images from
+        a registry: `options=["--cache-registry", "ghcr.io/me"]`, IMGFORGE_CACHE_REGISTRY, or
+        images.toml. `state_dir` is where images and caches are; `options` are further options of `imgforge serve`; `env` is
         beside the environment of this process.
 
         `progress` says what is shown of starts, grades, resets, checkpoints and forks that take
@@ -48,7 +52,7 @@ class Client:
         Raises `BinaryNotFound`, `VersionMismatch`, `InfraError` or `Refused` where it says why it
         cannot serve, and `ConnectionLost` where it ends without a word.
         """
-        self.link = Link(Spawn(binary, engine, state_dir, options, env), progress)
+        self.link = Link(Spawn(binary, engine, state_dir, options, env, backend), progress)
         self.link.get()
 
     @classmethod
@@ -65,7 +69,7 @@ class Client:
 
     @property
     def engine(self) -> str:
-        """The engine of the server: `embedded` or `docker`."""
+        """Where sessions run: `embedded`, `docker` or `kubernetes`."""
         return self._connection.engine
 
     @property

@@ -35,7 +35,7 @@ from .row import (
 CMD_TIMEOUT = 120
 """Seconds that a command has where nothing is said."""
 
-BACKENDS = ("docker", "embedded")
+BACKENDS = ("docker", "embedded", "kubernetes")
 _NAME_LENGTH = 63
 
 
@@ -69,7 +69,8 @@ class DockerRuntime:
         """Starts the container and sets it up.
 
         `ds` is the row. `repo_path` is the repository and `alt_path` the directory of the tests.
-        `backend` is the engine, `docker` or `embedded`; with a `client` it is the client's.
+        `backend` is `docker`, `embedded` or `kubernetes`; with a `client` it is the client's. Pods
+        take the instance of a `dataset`, or an image by its digest.
         `command` is kept and not used: a session needs no command of its own. `options` are those
         of `Client.start`, such as `memory` and `network`; `environment` is another name of `env`.
 
@@ -77,8 +78,8 @@ class DockerRuntime:
         container is that of the instance, whose tests are not in it, and its reward is the verdict
         of `imgforge eval`.
 
-        Raises `ValueError` for a row that does not say what is needed, `Unsupported` for
-        `backend="kubernetes"`, and what `Client.start` raises.
+        Raises `ValueError` for a row that does not say what is needed, and what `Client.start`
+        raises.
         """
         if not ds:
             raise ValueError("ds is empty: a runtime needs the row of a dataset")
@@ -552,13 +553,9 @@ class DockerRuntime:
 
 
 def _client_of(backend: str) -> Client:
-    if backend == "kubernetes":
-        raise Unsupported(
-            "there is no engine for Kubernetes yet", hint='use backend="embedded" or "docker"'
-        )
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}: it is one of {', '.join(BACKENDS)}")
-    return Client(engine=backend)
+    return Client(backend=backend)
 
 
 def _code(result: ExecResult) -> str:

@@ -11,12 +11,18 @@ use serde::Serialize;
 use crate::cli::out::outln;
 use crate::config;
 use crate::engine::{EngineError, EngineInfo, EngineKind};
+#[cfg(feature = "kubernetes")]
+use crate::forge::SourceOptions;
 use crate::platform::Platform;
 use crate::proxy::Proxies;
+#[cfg(feature = "kubernetes")]
+use crate::runner::kubernetes::doctor::Finding;
 use crate::words;
 use crate::{disk, store};
 
+use super::help::heading;
 use super::open;
+use super::runner::ClusterArgs;
 use super::{CommandResult, Error, Exit, Global};
 
 /// Bytes of disk that are advised for a whole benchmark.
@@ -28,6 +34,13 @@ pub(super) struct DoctorArgs {
     /// Print a profile of AppArmor that lets this program make containers, and do nothing else
     #[arg(long)]
     apparmor_profile: bool,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// The registry and path that pods get their images from, such as ghcr.io/me
+    /// [default: that of images.toml]
+    #[arg(long, value_name = "REGISTRY", env = "IMGFORGE_CACHE_REGISTRY",
+        help_heading = heading::SHARING)]
+    cache_registry: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -69,7 +82,7 @@ pub(super) async fn run(global: &Global, args: DoctorArgs) -> CommandResult {
     if args.apparmor_profile {
         return print_profile(global);
     }
-    let mut checks = Vec::new();
+    let mut checks = cluster_checks(global, &args).await?;
     let state = open::state_dir(global);
     let info = match open::connect_to(global, true).await {
         Err(error @ EngineError::NotBuilt { .. }) => return Err(open::engine_failure(error).into()),
@@ -144,6 +157,29 @@ pub(super) async fn run(global: &Global, args: DoctorArgs) -> CommandResult {
     }
     let failed = checks.iter().any(|check| check.status == Status::Fail);
     Ok(if failed { Exit::Environment } else { Exit::Success })
+}
+
+/// Looks at the cluster that is chosen.
+#[cfg(feature = "kubernetes")]
+async fn cluster_checks(global: &Global, args: &DoctorArgs) -> Result<Vec<Check>, Error> {
+    let runner = args.cluster.choice(global, None)?;
+    let sources =
+        SourceOptions { cache_registry: args.cache_registry.clone(), ..SourceOptions::default() };
+    let findings = runner.look(&global.forge_options(), &sources).await;
+    let check = |found: Finding| match found.trouble {
+        None => ok(found.name, found.detail),
+        Some(trouble) => {
+            let status = if trouble.is_fatal { Status::Fail } else { Status::Warn };
+            not_ok(status, found.name, found.detail, trouble.fix)
+        }
+    };
+    Ok(findings.into_iter().map(check).collect())
+}
+
+/// Looks at the cluster that is chosen: this program has none.
+#[cfg(not(feature = "kubernetes"))]
+async fn cluster_checks(global: &Global, args: &DoctorArgs) -> Result<Vec<Check>, Error> {
+    args.cluster.choice(global, None).map(|_| Vec::new())
 }
 
 fn engine_check(info: &Result<EngineInfo, EngineError>) -> Check {

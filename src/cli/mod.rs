@@ -14,6 +14,7 @@ mod complete;
 mod completions;
 mod dataset;
 mod doctor;
+mod engine_value;
 mod eval;
 mod eval_options;
 mod execute;
@@ -101,7 +102,8 @@ struct Global {
     #[arg(long, global = true, env = "IMGFORGE_OFFLINE")]
     offline: bool,
     /// The container engine
-    #[arg(long, global = true, value_enum, default_value_t, env = "IMGFORGE_ENGINE")]
+    #[arg(long, global = true, value_parser = engine_value::EngineValue, default_value = "auto",
+        env = "IMGFORGE_ENGINE")]
     engine: EngineChoice,
     /// Print one JSON document on stdout
     #[arg(long, global = true, env = "IMGFORGE_JSON")]

@@ -61,6 +61,33 @@ impl RunnerChoice {
         }
     }
 
+    /// Looks at the cluster, see [`kubernetes::doctor::look`], and at the registry that pods get their images
+    /// from. Empty where no cluster is meant.
+    #[cfg(feature = "kubernetes")]
+    pub async fn look(
+        &self,
+        forge: &ForgeOptions,
+        sources: &SourceOptions,
+    ) -> Vec<kubernetes::doctor::Finding> {
+        use kubernetes::doctor::{Finding, Trouble};
+
+        let RunnerChoice::Kubernetes(settings) = self else { return Vec::new() };
+        let mut findings = kubernetes::doctor::look(settings).await;
+        let registry = forge.catalog().and_then(|catalog| registry_of(sources, &catalog));
+        findings.push(match registry {
+            Ok(name) => Finding { name: "pod images", detail: name, trouble: None },
+            Err(error) => Finding {
+                name: "pod images",
+                detail: error.to_string(),
+                trouble: Some(Trouble {
+                    is_fatal: true,
+                    fix: error.hint().unwrap_or_default().to_owned(),
+                }),
+            },
+        });
+        findings
+    }
+
     /// Returns what is loaded for a run of that kind, before anything is asked for.
     ///
     /// # Errors

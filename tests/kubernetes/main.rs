@@ -134,3 +134,35 @@ fn verdicts_are_those_of_the_embedded_engine_and_nothing_is_left() {
     assert!(counts["POST Pod"] >= 9, "each evaluation was a pod: {counts:?}");
     assert!(counts["WATCH Pod"] <= 4, "one watch a run: {counts:?}");
 }
+
+#[test]
+#[ignore = "needs docker-registry and a base image"]
+fn the_doctor_sees_what_a_cluster_lets_us_do() {
+    if !needs::is_root() {
+        return not_here(NotHere::PlainUser);
+    }
+    let space = Space::new(Knobs::default());
+    let look = |registry: Option<&str>| {
+        let mut command = space.imgforge();
+        command.args(["--json", "--offline", "doctor", "--runner", "kubernetes"]);
+        let output = run(command.args(registry.iter().flat_map(|name| ["--cache-registry", name])));
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let checks = document["checks"].as_array().unwrap().clone();
+        checks
+            .into_iter()
+            .map(|check| (check["name"].as_str().unwrap().to_owned(), check))
+            .collect()
+    };
+    let seen: BTreeMap<String, Value> = look(Some(&space.registry.name()));
+    for name in ["cluster", "namespace", "rights", "pod images"] {
+        assert_eq!(seen[name]["status"], "ok", "{}", seen[name]);
+    }
+    assert!(seen["cluster"]["detail"].as_str().unwrap().contains("v1.34.2"), "{seen:?}");
+    space.cluster.set(Knobs { denied: Some("deletecollection secrets"), ..Knobs::default() });
+    let seen: BTreeMap<String, Value> = look(None);
+    assert_eq!(seen["rights"]["detail"], "missing: deletecollection secrets");
+    assert_eq!(
+        (&seen["rights"]["status"], &seen["pod images"]["status"]),
+        (&"fail".into(), &"fail".into())
+    );
+}

@@ -144,6 +144,13 @@ fn commands_and_files_are_those_of_any_session() {
     let applied = sandbox.session(&["apply", &sandbox.name, file.to_str().unwrap()]);
     assert_eq!(applied.status.code(), Some(0), "{}", said(&applied));
     assert!(sandbox.shell("cat README.md").contains("more"));
+    // What was changed is graded as pods, too.
+    let mut graded = sandbox.imgforge(&["--json", "session", "grade", &sandbox.name, "--"]);
+    graded.args(["--runner", "kubernetes", "--cache-registry", &sandbox.space.registry.name()]);
+    graded.args(["--bootstrap", "--no-result-cache", "--run-id", &sandbox.name]).current_dir(dir);
+    let graded = graded.output().unwrap();
+    let report: Value = serde_json::from_slice(&graded.stdout).unwrap();
+    assert_eq!(report["unresolved_ids"][0], "imgforge__abacus-1", "{}", said(&graded));
     // A shell.
     let shell = sandbox.give(&["shell", &sandbox.name], b"cd /tmp; X=1\npwd; echo $X\nexit 4\n");
     assert_eq!((shell.status.code(), text(&shell.stdout)), (Some(4), "/tmp\n1\n".into()));

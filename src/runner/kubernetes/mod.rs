@@ -7,6 +7,7 @@ mod canary;
 mod client;
 mod cluster;
 pub mod config;
+pub mod doctor;
 mod fetch;
 mod lease;
 pub mod message;

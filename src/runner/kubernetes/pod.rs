@@ -19,7 +19,6 @@ use crate::key::Key;
 use super::config::Settings;
 use super::label;
 use super::script::{self, INPUTS, OUTPUTS};
-use super::session;
 
 /// The container that runs the tests.
 pub(super) const TESTS: &str = "tests";
@@ -324,7 +323,7 @@ fn tests(order: &PodOrder<'_>, settings: &Settings) -> Container {
         image_pull_policy: Some("IfNotPresent".to_owned()),
         command: Some(shell(&match order.work {
             Work::Tests => script::of_tests(request),
-            Work::Session => session::script::WAIT.to_owned(),
+            Work::Session => script::WAIT.to_owned(),
         })),
         env: Some(variables.collect()),
         working_dir: Some("/".to_owned()),

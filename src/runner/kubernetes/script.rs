@@ -19,6 +19,9 @@ pub(super) const OUTPUTS: &str = "/imgforge/out";
 /// Where the container says how it ended.
 const MESSAGE: &str = "/dev/termination-log";
 
+/// Process 1 of the container of a session: it waits, and takes the end of processes that lost their parent.
+pub(super) const WAIT: &str = "umask 022\nwhile :; do sleep 3600 & wait $!; done\n";
+
 /// The exit code of a script that could not begin.
 const NOT_BEGUN: u8 = 111;
 

@@ -90,6 +90,20 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
         let found = query.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.clone()).unwrap_or_default()
     };
+    if path == "/version" {
+        let version = json!({ "major": "1", "minor": "34", "gitVersion": "v1.34.2",
+            "gitCommit": "", "gitTreeState": "", "buildDate": "", "goVersion": "",
+            "compiler": "", "platform": "" });
+        return json_answer(200, &version);
+    }
+    if path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" {
+        let mut review = read(request).await;
+        let asked = &review["spec"]["resourceAttributes"];
+        let asked = format!("{} {}", asked["verb"], asked["resource"]).replace('"', "");
+        let is_denied = state.knobs().denied.is_some_and(|denied| denied == asked);
+        review["status"] = json!({ "allowed": !is_denied });
+        return json_answer(201, &review);
+    }
     let rest = path.strip_prefix("/api/v1/namespaces/");
     let rest = rest.or(path.strip_prefix("/apis/coordination.k8s.io/v1/namespaces/"));
     let parts: Vec<&str> = rest.unwrap_or_default().split('/').collect();

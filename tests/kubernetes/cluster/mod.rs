@@ -41,6 +41,8 @@ pub(crate) struct Knobs {
     pub exec_cut: u64,
     /// Commands whose input is lost.
     pub exec_input: u64,
+    /// A right that the user does not have, such as `create pods`.
+    pub denied: Option<&'static str>,
     /// Pods that the quota has room for.
     pub quota: Option<usize>,
     /// Watches end after this time, in milliseconds.

@@ -49,6 +49,9 @@ const SAID: usize = 4096;
 
 const ACTION: &str = "run a command in a pod";
 
+/// What is refused of variables.
+pub(super) const ODD_NAMES: &str = "give a variable a name that no shell has";
+
 /// Runs a command in the container of a pod; `stdin` is passed on as it comes.
 pub(super) async fn attach(
     container: &PodContainer,
@@ -100,6 +103,9 @@ pub(super) async fn spawn(
     let Some(outputs) = script::outputs(request.outputs) else {
         return Err(container.unsupported("give a command a terminal"));
     };
+    if !request.variables.keys().all(|name| script::is_name(name)) {
+        return Err(container.unsupported(ODD_NAMES));
+    }
     let word = format!("{:032x}", rand::random::<u128>());
     let mark = format!("{:032x}", rand::random::<u128>());
     let is_held = request.input == Input::Held;

@@ -6,7 +6,7 @@
 mod exec;
 mod files;
 mod marks;
-pub(super) mod script;
+mod script;
 mod start;
 
 use std::sync::{Arc, Mutex};

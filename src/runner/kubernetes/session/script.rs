@@ -11,9 +11,6 @@ use crate::engine::exec_mark::MARK;
 
 use super::super::script::OUTPUTS;
 
-/// Process 1 of the container of a session: it waits, and takes the end of processes that lost their parent.
-pub(in super::super) const WAIT: &str = "umask 022\nwhile :; do sleep 3600 & wait $!; done\n";
-
 /// Runs a command: the word, the input (`-` for none, `=` for what the client holds, or a file), the user,
 /// and the command line.
 ///
@@ -58,16 +55,19 @@ printf '%s%s.' "$word" "$code" >&2
 "#;
 
 /// Becomes the command, with its user and variables: the word, the directory, the outputs, and the command.
-const WITHIN: &str = r#"word=$1 directory=$2 outputs=$3
+const WITHIN: &str = r#"word=$1 directory=$2 outputs=$3 found=
 shift 3
 cd -- "$directory" 2>/dev/null || { printf '%s!directory.' "$word" >&2; exit 126; }
-if ! command -v -- "$1" >/dev/null 2>&1; then
-    case $1 in
-    */*) [ ! -e "$1" ] || { printf '%s!access.' "$word" >&2; exit 126; } ;;
-    esac
-    printf '%s!program.' "$word" >&2
-    exit 127
-fi
+case $1 in
+*/*)
+    if [ -e "$1" ]; then
+        [ -x "$1" ] && [ ! -d "$1" ] || { printf '%s!access.' "$word" >&2; exit 126; }
+        found=1
+    fi
+    ;;
+*) command -v -- "$1" >/dev/null 2>&1 && found=1 ;;
+esac
+[ -n "$found" ] || { printf '%s!program.' "$word" >&2; exit 127; }
 printf '%s+.' "$word" >&2
 case $outputs in
 separate) ;;
@@ -131,6 +131,12 @@ pub(super) fn outputs(outputs: Outputs) -> Option<String> {
     }
 }
 
+/// Tells whether a shell passes a variable on: it drops those whose names are none of its own.
+pub(super) fn is_name(name: &str) -> bool {
+    !name.starts_with(|first: char| first.is_ascii_digit())
+        && name.chars().all(|one| one.is_ascii_alphanumeric() || one == '_')
+}
+
 /// Returns a path for what is given to a command, or taken from one.
 pub(super) fn path(word: &str) -> String {
     format!("{OUTPUTS}/kept/{word}")
@@ -160,7 +166,7 @@ mod tests {
 
     fn run(directory: &str, outputs: &str, command: &[&str]) -> Output {
         let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
-        let variables = BTreeMap::from([("A B".to_owned(), "c d".to_owned())]);
+        let variables = BTreeMap::from([("A_B".to_owned(), "c d".to_owned())]);
         let around = Around {
             word: "WORD",
             mark: "m",
@@ -182,8 +188,8 @@ mod tests {
 
     #[test]
     fn both_outputs_say_the_code_when_all_was_written() {
-        let ran = run("/", "separate", &["sh", "-c", "env | grep '^A B'; pwd; echo e >&2; exit 3"]);
-        let expected = ("A B=c d\n/\nWORD3.".to_owned(), "WORD+.e\nWORD3.".to_owned());
+        let ran = run("/", "separate", &["sh", "-c", "env | grep '^A_B'; pwd; echo e >&2; exit 3"]);
+        let expected = ("A_B=c d\n/\nWORD3.".to_owned(), "WORD+.e\nWORD3.".to_owned());
         assert_eq!(texts(&ran), expected);
         let killed = run("/", "merged", &["sh", "-c", "echo e >&2; kill -INT 0; kill -9 $$"]);
         let (out, error) = texts(&killed);

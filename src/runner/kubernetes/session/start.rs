@@ -26,7 +26,8 @@ use super::super::shared::Shared;
 use super::super::state::{self, Ours, PodState, Seen};
 use super::super::watch::{Told, Watched};
 use super::super::{canary, pod};
-use super::{PodContainer, Session};
+use super::exec::ODD_NAMES;
+use super::{PodContainer, Session, script};
 
 const ACTION: &str = "keep a session in a pod";
 
@@ -119,6 +120,7 @@ fn check(request: &SessionRequest) -> Result<()> {
         () if !groups.is_empty() => "give the user of a session further groups",
         () if *dropped_capabilities != 0 => "take capabilities from a session",
         () if !process_limits.is_empty() => "limit the processes of a session one by one",
+        () if !request.variables.keys().all(|name| script::is_name(name)) => ODD_NAMES,
         () if pids.is_some() => "limit how many processes a session has",
         () if files.is_some() || file.is_some() => "limit the files of a session",
         () if *network == SandboxNetwork::Host => "give a session the network of this machine",

@@ -114,7 +114,7 @@ impl Store {
                     key,
                     kind,
                     image_id: row.get(2)?,
-                    diff_ids: diff_ids.split(' ').map(DiffId::from).collect(),
+                    diff_ids: listed(&diff_ids),
                     parent: parent.and_then(|parent| parent.parse().ok()),
                     last_used: row.get(5)?,
                     node: row.get(6)?,
@@ -239,10 +239,7 @@ impl Store {
                 .prepare_cached("SELECT image_id, diff_ids FROM others WHERE engine = ?1")?;
             let rows =
                 query.query_map([engine], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
-            rows.map(|row| {
-                row.map(|(id, diff_ids)| (id, diff_ids.split(' ').map(DiffId::from).collect()))
-            })
-            .collect()
+            rows.map(|row| row.map(|(id, diff_ids)| (id, listed(&diff_ids)))).collect()
         })
     }
 
@@ -261,6 +258,11 @@ impl Store {
         })?;
         Ok(())
     }
+}
+
+/// Returns the layers of a column, in which a space is between two. An image may have none.
+fn listed(column: &str) -> Vec<DiffId> {
+    column.split_whitespace().map(DiffId::from).collect()
 }
 
 #[cfg(test)]
@@ -303,5 +305,18 @@ mod tests {
         assert_eq!(store.uses().unwrap()[&key].len(), 2);
         store.forget_images("docker", &[key]).unwrap();
         assert!(store.indexed("docker").unwrap().is_empty());
+    }
+    #[test]
+    fn an_image_without_layers_has_none_when_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let layers = [vec![], vec!["sha256:1".into()], vec!["sha256:1".into(), "sha256:2".into()]];
+        for (number, layers) in layers.iter().enumerate() {
+            store.set_other_layers("docker", &format!("sha256:{number}").into(), layers).unwrap();
+        }
+        let read = store.other_layers("docker").unwrap();
+        for (number, layers) in layers.iter().enumerate() {
+            assert_eq!(&read[&ImageId::from(format!("sha256:{number}"))], layers);
+        }
     }
 }

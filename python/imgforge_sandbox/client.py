@@ -41,8 +41,8 @@ class Client:
         images. `backend` is where sessions run: `embedded` or `docker`, which name the engine as
         well, or `kubernetes`, as pods of the cluster of the kubeconfig. Pods get their images from
         a registry: `options=["--cache-registry", "ghcr.io/me"]`, IMGFORGE_CACHE_REGISTRY, or
-        images.toml. `state_dir` is where images and caches are; `options` are further options of `imgforge serve`; `env` is
-        beside the environment of this process.
+        images.toml. `state_dir` is where images and caches are; `options` are further options of
+        `imgforge serve`; `env` is beside the environment of this process.
 
         `progress` says what is shown of starts, grades, resets, checkpoints and forks that take
         more than a second. True: a bar where tqdm is installed and stderr is a terminal or this is

@@ -889,6 +889,7 @@ fn the_demo_is_evaluated_with_its_own_patches_with_bad_ones_and_on_published_ima
         })
         .collect();
     std::fs::write(dir.join("bad.jsonl"), rows.join("\n")).unwrap();
+    std::fs::write(dir.join("hunk.jsonl"), &rows[3]).unwrap();
     let (bad, code, said) = demo(dir, "demo", &["-p", "bad.jsonl", "--run-id", "bad"]);
     assert_eq!(code, Some(0), "{said}");
     for (model, wanted, reason) in [
@@ -927,10 +928,11 @@ fn the_demo_is_evaluated_with_its_own_patches_with_bad_ones_and_on_published_ima
     let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
     docker(&["tag", &format!("sweb.eval.{arch}.{id}:latest"), &image.replace("x86_64", arch)]);
     let rows = concat!(env!("CARGO_MANIFEST_DIR"), "/demo/test.jsonl");
-    let args =
-        ["--namespace", &namespace, "-i", id, "-p", "bad.jsonl", "-p", "gold", "-p", "empty"];
-    let (published, code, said) =
-        demo(dir, rows, &[&args[..], &["--run-id", "published"]].concat());
+    let args = |predictions, run| {
+        let args = ["--namespace", &namespace, "-i", id, "-p", "gold", "-p", "empty"];
+        [&args[..], &["-p", predictions, "--run-id", run]].concat()
+    };
+    let (published, code, said) = demo(dir, rows, &args("bad.jsonl", "published"));
     assert_eq!(code, Some(0), "{said}");
     let expect = |published: &Value, said: &str| {
         for (model, wanted) in
@@ -964,7 +966,7 @@ fn the_demo_is_evaluated_with_its_own_patches_with_bad_ones_and_on_published_ima
         std::fs::write(&path, json!(row).to_string()).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let args = |run| [&args[..], &["--run-id", run]].concat();
+    let args = |run| args("hunk.jsonl", run);
     let (published, code, said) = demo(dir, &old(json!({})), &args("old"));
     assert_eq!(code, Some(0), "{said}");
     expect(&published, &said);

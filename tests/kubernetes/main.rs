@@ -2,6 +2,7 @@
 //! `docker-registry`; the containers are real. Only root can make them.
 
 mod bad_days;
+mod by_hand;
 mod cluster;
 mod manifests;
 #[path = "../common/needs.rs"]

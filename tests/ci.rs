@@ -18,20 +18,6 @@ fn document(name: &str) -> Value {
     serde_yaml_ng::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// A dataset of two rows of the demo, which stand on different environments: what shards do is seen on two
-/// as well as on eight.
-fn two_rows(dir: &Path) -> String {
-    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/test.jsonl");
-    let rows = std::fs::read_to_string(demo).unwrap();
-    let chosen = ["imgforge__abacus-1", "imgforge__quill-1"];
-    let rows: Vec<&str> =
-        rows.lines().filter(|row| chosen.iter().any(|id| row.contains(id))).collect();
-    assert_eq!(rows.len(), 2);
-    let path = dir.join("two.jsonl");
-    std::fs::write(&path, rows.join("\n")).unwrap();
-    path.to_str().unwrap().to_owned()
-}
-
 /// A runner: a working directory, and what the cache of the service holds.
 struct Runner {
     dir: tempfile::TempDir,
@@ -207,16 +193,15 @@ fn the_action_builds_and_saves_and_is_warm_the_next_time() {
 fn the_action_evaluates_in_shards_and_joins_them() {
     common::needs::docker();
     let cache = tempfile::tempdir().unwrap();
-    let rows = two_rows(cache.path());
-    let common = [("dataset", rows.as_str()), ("predictions", "gold"), ("engine", "docker")];
+    let common = [("dataset", "demo"), ("predictions", "gold"), ("engine", "docker")];
     for shard in ["1/2", "2/2"] {
         let runner = Runner::new(cache.path(), "docker");
         let printed = action(&runner, &[&common[..], &[("shard", shard)]].concat());
-        assert!(printed["Evaluate"].contains("1 of 1 resolved"), "{}", printed["Evaluate"]);
+        assert!(printed["Evaluate"].contains("4 of 4 resolved"), "{}", printed["Evaluate"]);
     }
     let runner = Runner::new(cache.path(), "docker");
     let printed = action(&runner, &[&common[..], &[("merge", "true")]].concat());
-    assert!(printed["Merge"].contains("2 of 2 resolved"), "{}", printed["Merge"]);
+    assert!(printed["Merge"].contains("8 of 8 resolved"), "{}", printed["Merge"]);
     assert!(!printed.contains_key("Evaluate") && !printed.contains_key("Prewarm"));
     let summary = std::fs::read_to_string(runner.dir.path().join("summary.md")).unwrap();
     assert!(summary.contains("gold"), "{summary}");
@@ -236,13 +221,13 @@ fn the_template_for_gitlab_builds_and_saves_and_is_warm_the_next_time() {
             (name.as_str().unwrap().to_owned(), value.as_str().unwrap().to_owned())
         })
         .collect();
-    let cache = tempfile::tempdir().unwrap();
-    variables.insert("IMGFORGE_DATASET".into(), two_rows(cache.path()));
+    variables.insert("IMGFORGE_DATASET".into(), "demo".into());
     let path = job["cache"]["paths"][0].as_str().unwrap();
     let lines = |name: &str| {
         let lines = job[name].as_sequence().unwrap().iter();
         lines.map(|line| line.as_str().unwrap().to_owned()).collect::<Vec<_>>().join("\n")
     };
+    let cache = tempfile::tempdir().unwrap();
     let run = |engine: &'static str, predictions: &str| {
         let mut variables = variables.clone();
         if !predictions.is_empty() {
@@ -258,11 +243,10 @@ fn the_template_for_gitlab_builds_and_saves_and_is_warm_the_next_time() {
         (printed, after, junit.exists())
     };
     let (_, after, junit) = run("docker", "");
-    // Two environments and two checkouts on one base, and an image for the tests of each.
-    assert!(after.contains("7 images in"), "{after}");
+    assert!(after.contains("20 images in"), "{after}");
     assert!(!junit);
     let (printed, _, junit) = run("embedded", "gold");
-    assert!(printed.contains("2 of 2 resolved"), "{printed}");
+    assert!(printed.contains("8 of 8 resolved"), "{printed}");
     assert!(junit);
 
     // Two jobs at once, whose artifacts are there in the job that needs them.
@@ -273,12 +257,12 @@ fn the_template_for_gitlab_builds_and_saves_and_is_warm_the_next_time() {
         variables.insert("CI_NODE_INDEX".into(), number.into());
         variables.insert("CI_NODE_TOTAL".into(), "2".into());
         let printed = runner.script(&lines("script"), &variables);
-        assert!(printed.contains("1 of 1 resolved"), "{printed}");
+        assert!(printed.contains("4 of 4 resolved"), "{printed}");
     }
     let merge = template[".imgforge-merge"]["script"].as_sequence().unwrap().iter();
     let merge: Vec<&str> = merge.map(|line| line.as_str().unwrap()).collect();
     let printed = runner.script(&merge.join("\n"), &variables);
-    assert!(printed.contains("2 of 2 resolved"), "{printed}");
+    assert!(printed.contains("8 of 8 resolved"), "{printed}");
 }
 
 /// The jobs of the workflow with the scripts of their steps, in order.

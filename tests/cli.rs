@@ -575,6 +575,9 @@ fn switches_in_variables_take_what_people_write_and_an_error_names_the_variable(
     let (code, error) = with_variables(&space, &[("IMGFORGE_JSON", "maybe")], &plan);
     assert_eq!(code, Some(2));
     assert!(error.contains("invalid value 'maybe' for 'IMGFORGE_JSON'"), "{error}");
+    let (code, error) = with_variables(&space, &[("IMGFORGE_ENGINE", "kubernetes")], &plan);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("give `--runner kubernetes`"), "{error}");
     let (code, error) = with_variables(&space, &[("IMGFORGE_MAX_WORKERS", "lots")], &plan);
     assert_eq!(code, Some(2));
     assert!(error.contains("invalid value 'lots' for 'IMGFORGE_MAX_WORKERS'"), "{error}");

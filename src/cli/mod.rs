@@ -258,37 +258,15 @@ struct Sources {
     /// Make base images from Debian's packages, with mmdebstrap, where they cannot be pulled
     #[arg(long, env = "IMGFORGE_BOOTSTRAP")]
     bootstrap: bool,
-    /// A registry and path that images are shared through by their keys, such as ghcr.io/me
-    /// [default: that of images.toml]
-    #[arg(long, value_name = "REGISTRY", env = "IMGFORGE_CACHE_REGISTRY",
-        help_heading = heading::SHARING)]
-    cache_registry: Option<String>,
+    #[command(flatten)]
+    sharing: Sharing,
     /// Whether images come from it, those that are built go to it, or both [default: read]
     #[arg(long, value_enum, value_name = "MODE", env = "IMGFORGE_CACHE_MODE",
         help_heading = heading::SHARING)]
     cache_mode: Option<crate::catalog::RegistryMode>,
-    /// Take images of it, and of archives, only where this public key signed them; may be repeated
-    /// [default: those of images.toml]
-    #[arg(long, value_name = "KEY", env = "IMGFORGE_VERIFY", value_delimiter = ',',
-        help_heading = heading::SHARING)]
-    verify: Vec<String>,
-    /// Sign what is pushed with this private key; the password is in COSIGN_PASSWORD
-    #[arg(long, value_name = "KEY", env = "IMGFORGE_SIGN", help_heading = heading::SHARING)]
-    sign: Option<PathBuf>,
 }
 
 impl Sources {
-    /// Returns the options that choose the same registry, with the same keys, in another process.
-    fn registry_words(&self) -> Vec<std::ffi::OsString> {
-        let one = |option: &str, value: &std::ffi::OsStr| [option.into(), value.to_owned()];
-        let registry = self.cache_registry.iter();
-        let mut words: Vec<_> =
-            registry.flat_map(|name| one("--cache-registry", name.as_ref())).collect();
-        words.extend(self.verify.iter().flat_map(|key| one("--verify", key.as_ref())));
-        words.extend(self.sign.iter().flat_map(|key| one("--sign", key.as_ref())));
-        words
-    }
-
     /// Returns the options as the library takes them.
     fn options(&self) -> SourceOptions {
         let tag = self.instance_image_tag.as_ref().filter(|tag| *tag != "latest");
@@ -300,10 +278,48 @@ impl Sources {
             platform: self.platform.clone(),
             emulate: self.emulate,
             bootstrap: self.bootstrap,
-            cache_registry: self.cache_registry.clone(),
             cache_mode: self.cache_mode,
+            ..self.sharing.options()
+        }
+    }
+}
+
+/// The registry that images are shared through, and the keys that count there.
+#[derive(Debug, Args)]
+#[command(next_help_heading = heading::SHARING)]
+struct Sharing {
+    /// A registry and path that images are shared through by their keys, such as ghcr.io/me
+    /// [default: that of images.toml]
+    #[arg(long, value_name = "REGISTRY", env = "IMGFORGE_CACHE_REGISTRY")]
+    cache_registry: Option<String>,
+    /// Take images of it, and of archives, only where this public key signed them; may be repeated
+    /// [default: those of images.toml]
+    #[arg(long, value_name = "KEY", env = "IMGFORGE_VERIFY", value_delimiter = ',')]
+    verify: Vec<String>,
+    /// Sign what is pushed with this private key; the password is in COSIGN_PASSWORD
+    #[arg(long, value_name = "KEY", env = "IMGFORGE_SIGN")]
+    sign: Option<PathBuf>,
+}
+
+impl Sharing {
+    /// Returns the options that choose the same in another process.
+    fn words(&self) -> Vec<std::ffi::OsString> {
+        let one = |option: &str, value: &std::ffi::OsStr| [option.into(), value.to_owned()];
+        let registry = self.cache_registry.iter();
+        let mut words: Vec<_> =
+            registry.flat_map(|name| one("--cache-registry", name.as_ref())).collect();
+        words.extend(self.verify.iter().flat_map(|key| one("--verify", key.as_ref())));
+        words.extend(self.sign.iter().flat_map(|key| one("--sign", key.as_ref())));
+        words
+    }
+
+    /// Returns the options as the library takes them.
+    fn options(&self) -> SourceOptions {
+        SourceOptions {
+            cache_registry: self.cache_registry.clone(),
             verify: self.verify.clone(),
             sign: self.sign.clone(),
+            ..SourceOptions::default()
         }
     }
 }

@@ -62,9 +62,7 @@ impl RunnerArgs {
     pub(super) fn choice(&self, global: &Global) -> Result<RunnerChoice, Error> {
         self.cluster.choice(global, self.pod_template.as_deref())
     }
-}
 
-impl RunnerArgs {
     /// Returns the options that choose the same in another process.
     pub(super) fn words(&self) -> Vec<OsString> {
         let ClusterArgs { runner, kube_context, kube_namespace } = &self.cluster;

@@ -14,9 +14,8 @@ use clap::{Args, ValueEnum};
 
 use crate::serve::swerex::LoopbackAddress;
 
-use super::help::heading;
 use super::runner::RunnerArgs;
-use super::{CommandResult, Error, Global};
+use super::{CommandResult, Error, Global, Sharing};
 
 pub(super) use swerex::ensure as ensure_swerex;
 
@@ -84,11 +83,8 @@ pub(super) struct ServeArgs {
     with_sessions: bool,
     #[command(flatten)]
     runner: RunnerArgs,
-    /// The registry and path that pods get their images from, such as ghcr.io/me
-    /// [default: that of images.toml]
-    #[arg(long, value_name = "REGISTRY", env = "IMGFORGE_CACHE_REGISTRY",
-        help_heading = heading::SHARING)]
-    cache_registry: Option<String>,
+    #[command(flatten)]
+    sharing: Sharing,
 }
 
 /// What is done with a server that is there.

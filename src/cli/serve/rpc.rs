@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
 use crate::cli::out::{errln, outln};
-use crate::forge::{Checkout, ErrorKind, Evaluation, Forge, SourceOptions};
+use crate::forge::{Checkout, ErrorKind, Evaluation, Forge};
 use crate::report::InstanceResult;
 use crate::serve::rpc::{
     EventSink, Fault, GradeOrder, Graded, ImageOfInstance, Instances, Kind, Server, Settings,
@@ -59,14 +59,7 @@ pub(super) async fn run(global: &Global, args: ServeArgs) -> CommandResult {
             }
         };
         let runner = args.runner.choice(global)?;
-        let list = |name| open::variable(name).unwrap_or_default();
-        let keys = list("IMGFORGE_VERIFY");
-        let sources = SourceOptions {
-            cache_registry: args.cache_registry.clone(),
-            verify: keys.split(',').filter(|key| !key.is_empty()).map(str::to_owned).collect(),
-            sign: open::variable("IMGFORGE_SIGN").map(Into::into),
-            ..SourceOptions::default()
-        };
+        let sources = args.sharing.options();
         let sessions = runner.sessions(&options, &sources, &run_id, &told).await?;
         Ok::<_, Error>((scratch, sessions))
     };

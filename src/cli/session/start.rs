@@ -275,7 +275,7 @@ fn start(
         .transpose()?;
     let began = Instant::now();
     let mut words = args.runner.words();
-    words.extend(args.sources.registry_words());
+    words.extend(args.sources.sharing.words());
     let record = launch(global, engine, &order, &words)?;
     let milliseconds = began.elapsed().as_secs_f64() * 1000.0;
     let deployment = serving.map(|serving| deployment(global, &record, &serving)).transpose()?;

@@ -14,17 +14,18 @@ name=idle-$$
 state=${IMGFORGE_STATE_DIR:?names the state directory}
 
 # Hosts, helpers and first processes all run the program, under several names.
-numbers() { find /proc -maxdepth 2 -path '/proc/[0-9]*/exe' -lname "$program" 2>/dev/null | cut -d/ -f3; }
+# `find` ends with 1 where a process ends meanwhile.
+numbers() { { find /proc -maxdepth 2 -path '/proc/[0-9]*/exe' -lname "$program" 2>/dev/null || true; } | cut -d/ -f3; }
 processes() { numbers | wc -l; }
 mounts() { grep -c "$state" /proc/self/mounts || true; }
-directories() { find "$state/sessions" -mindepth 1 -maxdepth 1 2>/dev/null | wc -l; }
+directories() { { find "$state/sessions" -mindepth 1 -maxdepth 1 2>/dev/null || true; } | wc -l; }
 now() { date +%s.%N; }
 since() { awk -v a="$1" -v b="$(now)" 'BEGIN { printf "%.1f", b - a }'; }
 
 before="$(processes) processes, $(mounts) mounts, $(directories) directories"
 memory_before=$(awk '/^MemAvailable/ { print $2 }' /proc/meminfo)
 started=$(now)
-seq "$sessions" | xargs -P 16 -I{} "$program" session start --image "$image" --name "$name-{}" >/dev/null 2>&1
+seq "$sessions" | xargs -P 16 -I{} "$program" session start --image "$image" --name "$name-{}" --quiet >/dev/null
 echo "started $sessions in $(since "$started") s; the list has $("$program" session ls --json | grep -c "\"$name-")"
 memory_after=$(awk '/^MemAvailable/ { print $2 }' /proc/meminfo)
 private=0 count=0

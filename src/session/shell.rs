@@ -16,6 +16,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use rand::distr::{Alphanumeric, SampleString as _};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::engine::{
@@ -26,12 +27,20 @@ use crate::engine::{
 /// Where the shell says exit codes.
 const STATUS: i32 = 9;
 
+/// What a command that was killed at its limit leaves as `$?`.
+const KILLED: i32 = 128 + libc::SIGKILL;
+
 /// How long a shell may take to say so once the processes of a command are killed.
 const KILL_GRACE: Duration = Duration::from_secs(2);
 
-/// Kills what came of a process (`$1`) and was started since then (`$2`), again and again until there is
-/// nothing. The time is in hundredths of a second since the machine started, as the kernel counts.
+/// How long a shell that had to give up a command may take to say that it is ready for the next.
+const SETTLING: Duration = Duration::from_secs(30);
+
+/// Has a shell (`$1`) give up what its command is yet to do, by [`GIVE_UP`]; then kills what came of it and
+/// was started since then (`$2`), again and again until there is nothing. The time is in hundredths of a
+/// second since the machine started, as the kernel counts.
 const KILL_CHILDREN: &str = r#"root=$1 since=$2 round=0
+kill -64 $root 2>/dev/null
 while [ $round -lt 200 ]; do
     round=$((round + 1)) all= found=" $root "
     for directory in /proc/[0-9]*; do
@@ -62,6 +71,16 @@ PS1='\[\]' PS2= PS0=
 unset HISTFILE
 ";
 
+/// What an interactive shell does at signal 64, the last one of Linux, which programs do not use: it
+/// interrupts itself, and so gives up what it evaluates. `SIGINT` from elsewhere is not enough: bash goes on
+/// with a list where the program that it waited for did not end by that signal.
+const GIVE_UP_INTERACTIVE: &str = "trap 'kill -INT $$' 64\n";
+
+/// What another shell does then, which `SIGINT` would end: it skips every command until the one that says
+/// the exit code.
+const GIVE_UP: &str = r#"trap 'shopt -s extdebug; trap '\''[[ $BASH_COMMAND == printf*">&9" ]] && { trap - DEBUG; shopt -u extdebug; }'\'' DEBUG' 64
+"#;
+
 /// How a shell is started.
 #[derive(Debug, Clone, Default)]
 pub struct ShellOptions {
@@ -82,8 +101,8 @@ pub struct ShellOptions {
 pub enum ShellEnd {
     /// With this exit code; the shell lives.
     Exited(i32),
-    /// Its processes were killed at the time limit; the shell lives, with the state that the command
-    /// had made until then.
+    /// Its processes were killed at the time limit, and nothing else of it is run; the shell lives, with
+    /// the state that the command had made until then.
     TimedOut,
     /// The shell ended with the command, or before it.
     ShellEnded(ExecEnd),
@@ -105,6 +124,9 @@ pub struct Shell<'a> {
     is_interactive: bool,
     /// When the last command was started, for [`KILL_CHILDREN`]; 0 where nobody knows.
     since: Arc<AtomicU64>,
+    /// Whether it was told to give up a command, and has not said since that it is ready for another.
+    /// Whoever tells it holds the lock until that is done.
+    was_killed: Arc<Mutex<bool>>,
 }
 
 /// What a shell runs now, for whoever wants to end it while [`Shell::run`] waits.
@@ -113,6 +135,7 @@ pub struct Running<'a> {
     handle: Arc<dyn ExecHandle>,
     pid: i32,
     since: Arc<AtomicU64>,
+    was_killed: Arc<Mutex<bool>>,
 }
 
 impl Running<'_> {
@@ -122,9 +145,11 @@ impl Running<'_> {
         self.handle.signal(libc::SIGINT).await
     }
 
-    /// Kills all that the command started, and not the shell. What commands before left in the background
-    /// lives on.
+    /// Kills all that the command started, and not the shell, which does nothing else of the command. What
+    /// commands before left in the background lives on.
     pub async fn kill(&self) -> Result<()> {
+        let mut was_killed = self.was_killed.lock().await;
+        *was_killed = true;
         let pid = self.pid.to_string();
         let since = self.since.load(Ordering::Relaxed).to_string();
         let request = ExecRequest {
@@ -170,16 +195,29 @@ impl<'a> Shell<'a> {
         };
         let Some(input) = input else { return Err(refused(handle.end().await?.end)) };
         let (pid, last, said) = (0, 0, Vec::new());
-        let since = Arc::default();
-        let mut shell =
-            Shell { session, input, output, handle, pid, last, said, is_interactive, since };
+        let (since, was_killed) = (Arc::default(), Arc::default());
+        let mut shell = Shell {
+            session,
+            input,
+            output,
+            handle,
+            pid,
+            last,
+            said,
+            is_interactive,
+            since,
+            was_killed,
+        };
         // A copy of the output, for the word that ends it.
         let nonce = nonce();
         let mut first = "exec 8>&1\n".to_owned();
         if is_interactive {
             first += PROMPTLESS;
+            first += GIVE_UP_INTERACTIVE;
+        } else {
+            first += GIVE_UP;
         }
-        let _ = writeln!(first, "printf '{nonce} %d\\n' $$ >&9; printf %s {nonce} >&8");
+        first += &saying("$$", &nonce);
         match shell.tell(&first, &nonce, None, &NoLog).await? {
             Told::Number(pid) => shell.pid = pid,
             Told::Late | Told::Ended => return Err(refused(shell.handle.end().await?.end)),
@@ -198,6 +236,11 @@ impl<'a> Shell<'a> {
             let reason = "it has a zero byte".to_owned();
             return Err(EngineError::Refused { action: "run a command".to_owned(), reason });
         }
+        if std::mem::take(&mut *self.was_killed.clone().lock().await)
+            && let Some(end) = self.settle().await?
+        {
+            return Ok(end);
+        }
         let nonce = nonce();
         let outputs = if self.is_interactive { " >&8 2>&8" } else { "" };
         let uptime = self.handle.uptime();
@@ -209,23 +252,15 @@ impl<'a> Shell<'a> {
         let deadline = time_limit.map(|limit| Instant::now() + limit);
         let told = match self.tell(&text, &nonce, deadline, out).await? {
             Told::Late => {
-                let running = self.running();
-                if self.is_interactive {
-                    // It gives up what else the command has it do.
-                    running.interrupt().await?;
-                }
-                running.kill().await?;
+                self.running().kill().await?;
                 let grace = Some(Instant::now() + KILL_GRACE);
                 match self.tell("", &nonce, grace, out).await? {
-                    Told::Number(code) => {
-                        self.last = code;
+                    Told::Number(_) => {
+                        self.last = KILLED;
                         return Ok(ShellEnd::TimedOut);
                     }
                     // A loop of the shell itself.
-                    Told::Late => {
-                        self.handle.signal(libc::SIGKILL).await?;
-                        return Ok(ShellEnd::ShellEnded(ExecEnd::TimedOut));
-                    }
+                    Told::Late => return self.kill().await,
                     Told::Ended => Told::Ended,
                 }
             }
@@ -240,10 +275,31 @@ impl<'a> Shell<'a> {
         }
     }
 
+    /// Waits until a shell that was told to give up is past it; returns its end where it has ended. The
+    /// signal may have come when the command was over: it is not to hit the next.
+    async fn settle(&mut self) -> Result<Option<ShellEnd>> {
+        let nonce = nonce();
+        // What an interactive shell gives up then is the first line.
+        let text = format!(":\n{}", saying("0", &nonce));
+        let until = Some(Instant::now() + SETTLING);
+        match self.tell(&text, &nonce, until, &NoLog).await? {
+            Told::Number(_) => Ok(None),
+            Told::Late => self.kill().await.map(Some),
+            Told::Ended => Ok(Some(ShellEnd::ShellEnded(self.handle.end().await?.end))),
+        }
+    }
+
+    /// Ends the shell that does not answer.
+    async fn kill(&mut self) -> Result<ShellEnd> {
+        self.handle.signal(libc::SIGKILL).await?;
+        Ok(ShellEnd::ShellEnded(ExecEnd::TimedOut))
+    }
+
     /// Returns what it runs now, or will run next.
     pub fn running(&self) -> Running<'a> {
         let (handle, since) = (self.handle.clone(), self.since.clone());
-        Running { session: self.session, handle, pid: self.pid, since }
+        let (session, pid, was_killed) = (self.session, self.pid, self.was_killed.clone());
+        Running { session, handle, pid, since, was_killed }
     }
 
     /// Returns the number of the shell's process in the container.
@@ -358,8 +414,13 @@ fn framed(command: &str, nonce: &str, last: i32, asks_for_uptime: bool, outputs:
         }
     }
     let _ = writeln!(text, "'; }} </dev/null{outputs} 8>&- 9>&-");
-    let _ = writeln!(text, "printf '{nonce} %d\\n' \"$?\" >&9; printf %s {nonce} >&8");
+    text += &saying("\"$?\"", nonce);
     text
+}
+
+/// Writes what has the shell say a number with a word, and the word at the end of the output.
+fn saying(number: &str, nonce: &str) -> String {
+    format!("printf '{nonce} %d\\n' {number} >&9; printf %s {nonce} >&8\n")
 }
 
 /// Before the word and the time at which a command was started.

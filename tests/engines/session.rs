@@ -738,6 +738,33 @@ fn a_command_that_kills_everything_it_can_does_not_take_the_session() {
     });
 }
 
+#[test]
+#[ignore = "needs an engine"]
+fn all_processes_are_held_and_killed_at_once_by_several() {
+    on_every_engine(|bench| async move {
+        let session = start(&bench).await;
+        if let Err(EngineError::Unsupported { .. }) = session.signal_all(libc::SIGCONT).await {
+            session.stop().await.unwrap();
+            return not_here(NotHere::OtherEngine);
+        }
+        for _ in 0..30 {
+            let marker = marker();
+            shell(&session, &format!("sleep {marker} >/dev/null 2>&1 &")).await;
+            let hold = async {
+                session.signal_all(libc::SIGSTOP).await?;
+                session.signal_all(libc::SIGCONT).await
+            };
+            let kill = || session.signal_all(libc::SIGKILL);
+            let (held, first, second) = tokio::join!(hold, kill(), kill());
+            held.unwrap();
+            first.unwrap();
+            second.unwrap();
+            assert!(!is_running(&marker));
+        }
+        session.stop().await.unwrap();
+    });
+}
+
 // The session itself.
 
 #[test]
@@ -907,6 +934,18 @@ fn a_time_limit_kills_the_commands_of_a_shell_and_the_shell_lives() {
         assert!(is_running(&kept), "a command before left it");
         let (end, text) = said(&mut shell, "echo $X").await;
         assert!(end == ShellEnd::Exited(0) && text.ends_with("kept\n"), "{end:?} {text}");
+        // Nothing that comes later in the command is run, whatever it is in, and the next one is.
+        for text in [
+            "sleep 60; touch /over",
+            "f() { (trap '' INT TERM; sleep 60); touch /over; }; f || touch /over",
+            "while sleep 60; do touch /over; done; touch /over",
+            "x=$(sleep 60) && touch /over; touch /over",
+        ] {
+            let end = shell.run(text, Some(Duration::from_millis(500)), &NoLog).await.unwrap();
+            assert_eq!(end, ShellEnd::TimedOut, "{text}");
+            let (end, said) = said(&mut shell, "echo \"$? $X\"; ls /over 2>&-").await;
+            assert_eq!((end, said.as_str()), (ShellEnd::Exited(2), "137 kept\n"), "{text}");
+        }
         let endless = shell.run("while :; do :; done", Some(Duration::from_secs(1)), &NoLog).await;
         assert_eq!(endless.unwrap(), ShellEnd::ShellEnded(ExecEnd::TimedOut));
     });
@@ -926,7 +965,12 @@ fn an_interactive_shell_is_one_to_startup_files_prints_no_prompt_and_outlives_a_
         let text = "X=1; alias a='echo alias'; PS1='$ '; case $- in *i*) echo \"[$PS1]\" ;; esac";
         assert_eq!(said(&mut shell, text).await, (ShellEnd::Exited(0), "[$ ]\n".into()));
         assert_eq!(said(&mut shell, "a; a >&2").await.1, "alias\nalias\n");
-        for text in ["while :; do :; done", "sleep 60; touch /over", "(trap '' INT; sleep 60)"] {
+        let texts = [
+            "while :; do :; done",
+            "sleep 60; touch /over",
+            "(trap '' INT; sleep 60); touch /over",
+        ];
+        for text in texts {
             let end = shell.run(text, Some(Duration::from_millis(500)), &NoLog).await.unwrap();
             assert_eq!(end, ShellEnd::TimedOut, "{text}");
         }

@@ -16,26 +16,33 @@ use crate::engine::Process;
 
 /// How long killed processes may take to be gone.
 const KILLING: Duration = Duration::from_secs(10);
+/// How long after being killed a request tries again.
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// Sends a signal to every process of a container but its first, at one moment. Killed ones are gone
 /// when it returns.
 pub(super) fn signal_all(first: Pid, signal: i32) -> Result<SessionResponse, Failure> {
     let action = "signal the processes of a container";
     Namespaces::of(first)?.enter(ThreadNameSpaceType::PROCESS_ID)?;
-    match fork().because(action)? {
-        Forked::Child => {
-            let code = i32::from(signal_others(signal).is_err());
-            // SAFETY: it ends the process without running what other code registered for its end,
-            // which belongs to the helper that this process was forked from.
-            unsafe { libc::_exit(code) }
-        }
-        Forked::Parent(pid) => {
-            let waited = rustix::process::waitpid(Some(pid), WaitOptions::empty());
-            let status = waited.because(action)?.and_then(|(_, status)| status.exit_status());
-            match status {
-                Some(0) => Ok(SessionResponse::Done),
-                _ => Err(Failure::new(action, "they do not end")),
+    let until = Instant::now() + KILLING;
+    loop {
+        let pid = match fork().because(action)? {
+            Forked::Child => {
+                let code = i32::from(signal_others(signal).is_err());
+                // SAFETY: it ends the process without running what other code registered for its end,
+                // which belongs to the helper that this process was forked from.
+                unsafe { libc::_exit(code) }
             }
+            Forked::Parent(pid) => pid,
+        };
+        let waited = rustix::process::waitpid(Some(pid), WaitOptions::empty()).because(action)?;
+        let status = waited.map(|(_, status)| status);
+        match status.and_then(|status| status.exit_status()) {
+            Some(0) => return Ok(SessionResponse::Done),
+            // Another request killed all processes of the container, the one that signals among them. It
+            // is waiting for them to be gone: were one made at once, the two would kill each other again.
+            None if Instant::now() < until => std::thread::sleep(AGAIN),
+            _ => return Err(Failure::new(action, "they do not end")),
         }
     }
 }
@@ -59,13 +66,15 @@ fn signal_others(signal: i32) -> io::Result<()> {
     if signal != libc::SIGKILL {
         return Ok(());
     }
-    while Instant::now() < until {
-        if send(0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH)) {
-            return Ok(());
+    // Another request may hold this process as well, for longer than processes take to end.
+    let has_gone = || send(0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH));
+    while !has_gone() {
+        if Instant::now() >= until {
+            return Err(io::ErrorKind::TimedOut.into());
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    Err(io::ErrorKind::TimedOut.into())
+    Ok(())
 }
 
 /// Returns which process namespace a process is of.

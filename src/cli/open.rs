@@ -72,6 +72,20 @@ pub(super) fn engine_failure(error: EngineError) -> Error {
     forge::open::engine_error(error)
 }
 
+/// Makes a failure of a container that is not started. The user chose its image: one that is missing, or no
+/// image's name, is bad input.
+pub(super) fn start_failure(error: EngineError) -> Error {
+    match error {
+        EngineError::NoSuchImage { .. } => {
+            let hint = "`imgforge build` makes the images of instances, and `imgforge base bootstrap` base \
+                        images; Docker's own come by `docker pull`";
+            Error::input(error).with_hint(Some(hint.to_owned()))
+        }
+        EngineError::Reference(_) => Error::input(error),
+        error => engine_failure(error),
+    }
+}
+
 /// Returns where a run leaves its files.
 pub(super) fn output_dir(global: &Global) -> PathBuf {
     global.output_dir.clone().unwrap_or_default()

@@ -13,13 +13,13 @@ use crate::catalog::Catalog;
 use crate::cli::out::{errln, outln};
 use crate::config;
 use crate::dataset::is_repo;
-use crate::engine::{EngineError, LogSink};
+use crate::engine::LogSink;
 use crate::key::Digest;
 use crate::sandbox::{
     DIRECTORY, ExecResult, Limits, Sandbox, SandboxError, Settings, TestResult, Tests,
 };
-use crate::session::OfHost;
 use crate::session::egress::Allowed;
+use crate::session::{OfHost, StartError};
 use crate::source::{CheckoutLayer, Mirror, Mirrors, SourceError, local_path};
 use crate::store::Store;
 use crate::words;
@@ -387,15 +387,8 @@ fn failed(error: SandboxError) -> Failure {
     let hint = error.hint();
     let error = match error {
         SandboxError::NotAllowed(_) => Error::input(error),
-        SandboxError::Start(crate::session::StartError::Engine(error)) => {
-            let missing = matches!(error, EngineError::NoSuchImage { .. });
-            let hint = missing.then(|| {
-                "`imgforge build` makes the images of instances, and `imgforge base bootstrap` base images; \
-                 Docker's own come by `docker pull`"
-                    .to_owned()
-            });
-            let error = open::engine_failure(error);
-            return if missing { error.with_hint(hint).into() } else { error.into() };
+        SandboxError::Start(StartError::Engine(error)) => {
+            return open::start_failure(error).into();
         }
         error => Error::environment(error),
     };

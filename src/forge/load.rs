@@ -110,7 +110,7 @@ pub(super) async fn load(
         }
         _ => FromImages { identities: BTreeMap::new(), took: Duration::ZERO },
     };
-    let workers = workers(engine.as_ref(), wanted, defaults, notices);
+    let workers = workers(engine.as_ref(), wanted, defaults, work.len(), notices);
     let mirrors = match in_bundle {
         true => mirrors_of_bundle(store.dir(), demo_mirrors),
         false => mirrors_of_catalog(store.dir(), sources, &catalog, demo_mirrors),
@@ -266,6 +266,7 @@ fn workers(
     engine: Option<&Connected>,
     wanted: &LoadOptions,
     defaults: &Defaults,
+    instances: usize,
     notices: &Notices,
 ) -> usize {
     let cpus = engine.map_or_else(
@@ -275,7 +276,7 @@ fn workers(
     let allocated = || Allocation::of_slurm(variable).processors;
     let named = wanted.workers.or(defaults.max_workers).or_else(allocated);
     let workers = named.unwrap_or_else(|| config::default_workers(cpus)).max(1);
-    if wanted.build && named.is_none() && workers == 1 && cpus > 1 {
+    if wanted.build && instances > 1 && named.is_none() && workers == 1 && cpus > 1 {
         notices.remark(format!("1 worker, for {cpus} processors: -j does more at once"));
     }
     workers

@@ -144,7 +144,7 @@ async fn started(
 /// Makes an error of a session that cannot be started.
 fn start_failed(error: StartError) -> Error {
     match error {
-        StartError::Engine(error) => open::engine_failure(error),
+        StartError::Engine(error) => open::start_failure(error),
         error => {
             let hint = error.hint();
             Error::environment(error).with_hint(hint)

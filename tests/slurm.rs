@@ -77,6 +77,17 @@ impl Space {
         self.run("sbatch", &[&small[..], args, &[script]].concat())
     }
 
+    /// The same for an array of one, which Slurm may start again: what is finished then counts.
+    #[track_caller]
+    fn submit_again(&self, args: &[&str]) -> String {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/ci/slurm/eval.sbatch");
+        let small = ["--parsable", "--array=1", "--cpus-per-task=2", "--mem=2000", "--time=5"];
+        let mut command = self.command("sbatch", &[&small[..], args, &[script]].concat());
+        let output = command.env_remove("IMGFORGE_NO_RESULT_CACHE").output().unwrap();
+        assert!(output.status.success(), "{}", shown(&output));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
     /// What the jobs printed.
     fn printed(&self) -> String {
         let entries = std::fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().path());
@@ -101,9 +112,42 @@ impl Space {
     }
 
     fn wait_for_end(&self, job: &str) {
-        self.wait_for("the job ends", 60, || {
-            self.run("squeue", &["--noheader", "-j", job]).is_empty()
+        self.wait_for("the job ends", 60, || self.state(job).is_empty());
+    }
+
+    /// Returns where a job is and what it does, such as `n1 RUNNING`; nothing where it has ended.
+    fn state(&self, job: &str) -> String {
+        self.run("squeue", &["--noheader", "--format=%N %T", "-j", job])
+    }
+
+    fn has_report(&self, id: &str) -> bool {
+        self.path().join(format!("logs/run_evaluation/r/empty/{id}/report.json")).is_file()
+    }
+
+    /// Makes a space of two rows, of which the second takes these seconds, and which no other run knows.
+    fn of_two(seconds: u32) -> Space {
+        let word = format!(": {:x}", rand::random::<u64>());
+        let slow = format!("{word}; echo started; sleep {seconds}; echo PASSED a");
+        Space::new(&[("x__y-1", &format!("{word}; echo PASSED a")), ("x__y-2", &slow)])
+    }
+
+    /// Waits until the first of two rows is finished, and the second runs.
+    #[track_caller]
+    fn wait_for_half(&self) {
+        self.wait_for("one has ended, and one runs", 60, || {
+            self.has_report("x__y-1") && self.log("x__y-2").contains("started")
         });
+        assert!(!self.has_report("x__y-2"), "{}", self.printed());
+    }
+
+    /// Checks that the report counts the second of two rows as one that was not run.
+    #[track_caller]
+    fn assert_half(&self) {
+        assert!(self.has_report("x__y-1") && !self.has_report("x__y-2"), "{}", self.printed());
+        let merged = self.command("imgforge", &["report", "r"]).output().unwrap();
+        assert_eq!(merged.status.code(), Some(1), "{}", shown(&merged));
+        let text = shown(&merged);
+        assert!(text.contains("1 of 2 resolved") && text.contains("not run"), "{text}");
     }
 
     fn log(&self, id: &str) -> String {
@@ -159,36 +203,82 @@ fn an_array_of_jobs_and_a_job_after_it_report_what_one_run_does() {
 #[test]
 #[ignore = "needs Slurm and a base image"]
 fn a_job_that_is_taken_away_leaves_no_verdict_and_goes_on_where_it_was() {
-    // No other run has these results: the state outlives the test.
-    let word = format!(": {:x}", rand::random::<u64>());
-    let (fast, slow) =
-        (format!("{word}; echo PASSED a"), format!("{word}; echo started; sleep 6; echo PASSED a"));
-    let space = Space::new(&[("x__y-1", &fast), ("x__y-2", &slow)]);
-    let report = |id: &str| {
-        let path = format!("logs/run_evaluation/r/empty/{id}/report.json");
-        space.path().join(path).is_file()
-    };
+    let space = Space::of_two(6);
     let job = space.submit(&["--array=1", "--cpus-per-task=2", "--mem=2000"]);
-    space.wait_for("one has ended, and one runs", 60, || {
-        report("x__y-1") && space.log("x__y-2").contains("started")
-    });
+    space.wait_for_half();
     let began = Instant::now();
     space.run("scancel", &[&job]);
     space.wait_for_end(&job);
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    assert!(report("x__y-1") && !report("x__y-2"), "{}", space.printed());
-    let merged = space.command("imgforge", &["report", "r"]).output().unwrap();
-    assert_eq!(merged.status.code(), Some(1), "{}", shown(&merged));
-    let text = shown(&merged);
-    assert!(text.contains("1 of 2 resolved") && text.contains("not run"), "{text}");
+    space.assert_half();
 
-    // As after `scontrol requeue`, on a machine that knows nothing of it: what is finished is not run again.
+    // On a machine that knows nothing of it: what is finished is not run again.
     let mut again = space.command("imgforge", &["eval", "--shard", "1/1"]);
     again.env_remove("IMGFORGE_NO_RESULT_CACHE");
     let again = again.output().unwrap();
     let text = shown(&again);
     assert!(text.contains("1 of 2 results are known"), "{text}");
     assert!(text.contains("2 of 2 resolved"), "{text}");
+}
+
+/// Ends all that a node does for a job, as when its power fails.
+fn kill_node(node: &str, job: &str) {
+    let conf = std::env::var_os("SLURM_CONF").unwrap();
+    let pid = Path::new(&conf).with_file_name(format!("run/slurmd.{node}.pid"));
+    let kill = |pid: &str| {
+        // It may have ended meanwhile.
+        let _ = Command::new("kill").args(["-9", pid]).output();
+    };
+    kill(std::fs::read_to_string(pid).unwrap().trim());
+    let step = format!("slurmstepd: \\[{job}\\.");
+    let _ = Command::new("pkill").args(["-9", "-f", &step]).output();
+    let variable = format!("SLURM_JOB_ID={job}");
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let variables = std::fs::read(process.path().join("environ")).unwrap_or_default();
+        if variables.split(|byte| *byte == 0).any(|own| own == variable.as_bytes()) {
+            kill(process.file_name().to_str().unwrap());
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs Slurm and a base image"]
+fn a_time_limit_a_preemption_and_a_lost_node_cost_no_verdict() {
+    if !needs::is_root() {
+        return needs::not_here(needs::NotHere::PlainUser);
+    }
+    let limited = Space::of_two(90);
+    let limited_job = limited.submit_again(&["--time=1"]);
+    let preempted = Space::of_two(4);
+    let preempted_job = preempted.submit_again(&["--partition=lent"]);
+    preempted.wait_for_half();
+    let urgent =
+        ["--partition=urgent", "--exclusive", "--wait", "--output=/dev/null", "--wrap=true"];
+    preempted.run("sbatch", &urgent);
+    let state = preempted.state(&preempted_job);
+    assert!(state.contains("PENDING"), "it is requeued: {state}");
+    preempted.assert_half();
+
+    let lost = Space::of_two(4);
+    let lost_job = lost.submit_again(&["--partition=frail"]);
+    lost.wait_for_half();
+    let node = lost.state(&lost_job).split(' ').next().unwrap().to_owned();
+    kill_node(&node, &lost_job);
+    let node = format!("NodeName={node}");
+    lost.run("scontrol", &["update", &node, "State=DOWN", "Reason=test"]);
+    lost.assert_half();
+
+    // Slurm starts both again.
+    for (space, job) in [(&preempted, &preempted_job), (&lost, &lost_job)] {
+        space.wait_for_end(job);
+        let printed = space.printed();
+        assert!(printed.contains("1 of 2 results are known"), "{printed}");
+        assert!(printed.contains("2 of 2 resolved"), "{printed}");
+    }
+
+    // `--signal=B:TERM@60`: Slurm asks a job to end a minute before its limit.
+    limited.wait_for_end(&limited_job);
+    limited.assert_half();
 }
 
 #[test]

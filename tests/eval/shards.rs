@@ -235,11 +235,11 @@ fn shards_at_once_in_one_directory_are_one_run() {
     let space = space();
     ends_with(&eval(&space, "whole", &[]), 0);
     let mut children = Vec::new();
-    for number in 1..=4 {
+    for number in 1..=8 {
         let args = ["-p", "preds.jsonl", "--run-id", "r", "--no-result-cache", "-j", "2"];
         let mut command = space.command(&args);
         command.args(["--output-dir", "shared", "--shard", "auto"]);
-        command.env("CI_NODE_INDEX", number.to_string()).env("CI_NODE_TOTAL", "4");
+        command.env("CI_NODE_INDEX", number.to_string()).env("CI_NODE_TOTAL", "8");
         command.stderr(std::process::Stdio::piped());
         children.push(command.spawn().unwrap());
     }
@@ -252,12 +252,12 @@ fn shards_at_once_in_one_directory_are_one_run() {
     are_equal(&space, "shared", "whole");
     // A shard that goes on where nothing of it is known but what it left.
     std::fs::remove_dir_all(space.dir.path().join("state")).unwrap();
-    let args = ["-p", "preds.jsonl", "--run-id", "r", "--shard", "2/4"];
+    let args = ["-p", "preds.jsonl", "--run-id", "r", "--shard", "2/8"];
     let again = space.command(&args).args(["--output-dir", "shared"]).output().unwrap();
     let said = ends_with(&again, 0);
     assert!(said.contains("nothing to run: all"), "{said}");
     // A shard that did not come to its end, as after a kill.
-    std::fs::remove_file(run.join("results.2-of-4.json")).unwrap();
+    std::fs::remove_file(run.join("results.2-of-8.json")).unwrap();
     let said = ends_with(&report(&space, "shared", &[]), 0);
-    assert!(said.contains("shard 2/4 did not come to its end"), "{said}");
+    assert!(said.contains("shard 2/8 did not come to its end"), "{said}");
 }

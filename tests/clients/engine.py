@@ -57,6 +57,9 @@ class Engine:
     def __enter__(self) -> "Engine":
         self.state.mkdir(parents=True, exist_ok=True)
         if self.kind == "docker":
+            # As Docker's own client does.
+            if host := os.environ.get("DOCKER_HOST"):
+                self.environment["DOCKER_HOST"] = host
             return self
         socket = self.work / "docker.sock"
         self.environment["DOCKER_HOST"] = f"unix://{socket}"

@@ -72,14 +72,14 @@ pub(super) fn engine_failure(error: EngineError) -> Error {
     forge::open::engine_error(error)
 }
 
-/// Makes a failure of a container that is not started. The user chose its image: one that is missing, or no
-/// image's name, is bad input.
+/// Makes a failure of a container that is not started. What does not name an image is bad input; how images
+/// come to be is said of one that is missing.
 pub(super) fn start_failure(error: EngineError) -> Error {
     match error {
         EngineError::NoSuchImage { .. } => {
             let hint = "`imgforge build` makes the images of instances, and `imgforge base bootstrap` base \
                         images; Docker's own come by `docker pull`";
-            Error::input(error).with_hint(Some(hint.to_owned()))
+            Error::environment(error).with_hint(Some(hint.to_owned()))
         }
         EngineError::Reference(_) => Error::input(error),
         error => engine_failure(error),

@@ -27,7 +27,7 @@ use crate::engine::{
 /// Where the shell says exit codes.
 const STATUS: i32 = 9;
 
-/// What a command that was killed at its limit leaves as `$?`.
+/// What a command that was killed leaves as `$?`.
 const KILLED: i32 = 128 + libc::SIGKILL;
 
 /// How long a shell may take to say so once the processes of a command are killed.
@@ -145,8 +145,8 @@ impl Running<'_> {
         self.handle.signal(libc::SIGINT).await
     }
 
-    /// Kills all that the command started, and not the shell, which does nothing else of the command. What
-    /// commands before left in the background lives on.
+    /// Kills all that the command started, and not the shell, which does nothing else of the command: that
+    /// ends with code 137. What commands before left in the background lives on.
     pub async fn kill(&self) -> Result<()> {
         let mut was_killed = self.was_killed.lock().await;
         *was_killed = true;
@@ -268,8 +268,10 @@ impl<'a> Shell<'a> {
         };
         match told {
             Told::Number(code) => {
-                self.last = code;
-                Ok(ShellEnd::Exited(code))
+                // What a shell says that gave up is not how the command ended.
+                let was_killed = *self.was_killed.lock().await;
+                self.last = if was_killed { KILLED } else { code };
+                Ok(ShellEnd::Exited(self.last))
             }
             Told::Late | Told::Ended => Ok(ShellEnd::ShellEnded(self.handle.end().await?.end)),
         }

@@ -944,6 +944,16 @@ fn a_time_limit_kills_the_commands_of_a_shell_and_the_shell_lives() {
             let (end, said) = said(&mut shell, "echo \"$? $X\"; ls /over 2>&-").await;
             assert_eq!((end, said.as_str()), (ShellEnd::Exited(2), "137 kept\n"), "{text}");
         }
+        // Whoever kills it by hand gets as much, and no success.
+        let running = shell.running();
+        let kill = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            running.kill().await.unwrap();
+        };
+        let (end, ()) = tokio::join!(shell.run("sleep 60; touch /over", None, &NoLog), kill);
+        assert_eq!(end.unwrap(), ShellEnd::Exited(137));
+        let (_, text) = said(&mut shell, "echo $?; ls /over 2>&-").await;
+        assert_eq!(text, "137\n");
         let endless = shell.run("while :; do :; done", Some(Duration::from_secs(1)), &NoLog).await;
         assert_eq!(endless.unwrap(), ShellEnd::ShellEnded(ExecEnd::TimedOut));
     });

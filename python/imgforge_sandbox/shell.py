@@ -38,9 +38,10 @@ class Shell:
     ) -> ShellResult:
         """Runs a command to its end.
 
-        After `timeout` seconds what it started is killed, and the shell lives on. `max_output`,
-        `keep` and `on_output` are as for `Session.exec`. Ctrl-C, or an exception of `on_output`,
-        kills what it runs. Raises `NoSuchShell` where the shell has ended.
+        After `timeout` seconds what it started is killed, nothing else of it is run, and the
+        shell lives on. `max_output`, `keep` and `on_output` are as for `Session.exec`. Ctrl-C, or
+        an exception of `on_output`, kills what it runs. Raises `NoSuchShell` where the shell has
+        ended.
         """
         call = _calls.shell_run(self.session_id, self.name, command, timeout, max_output, keep)
         with self._lock:
@@ -54,7 +55,7 @@ class Shell:
         self._do("shell.interrupt")
 
     def kill(self) -> None:
-        """Kills what it runs. For another thread than that of `run`."""
+        """Kills what it runs, which ends with code 137. For another thread than that of `run`."""
         self._do("shell.kill")
 
     def close(self) -> None:

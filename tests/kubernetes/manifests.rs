@@ -33,32 +33,40 @@ fn has_all<T: Serialize + DeserializeOwned>(document: &Value) {
     }
 }
 
+/// Reads the YAML documents of a page.
+pub(crate) fn documents(page: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(page).unwrap();
+    let margin = |line: &str| line.len() - line.trim_start().len();
+    let mut documents = Vec::new();
+    for block in text.split("```yaml\n").skip(1) {
+        let block = block.split("```").next().unwrap();
+        let least = block.lines().filter(|line| !line.trim().is_empty()).map(margin).min();
+        let lines = block.lines().map(|line| line.get(least.unwrap_or(0)..).unwrap_or(""));
+        let block = lines.collect::<Vec<_>>().join("\n");
+        documents.extend(
+            block.split("\n---\n").map(|text| serde_yaml_ng::from_str::<Value>(text).unwrap()),
+        );
+    }
+    documents
+}
+
 #[test]
 fn every_field_of_the_manifests_of_the_documentation_is_known() {
     let mut kinds = Vec::new();
     for page in ["docs/kubernetes.md", "docs/shards.md"] {
-        let text = std::fs::read_to_string(page).unwrap();
-        let blocks = text.split("```yaml\n").skip(1);
-        let margin = |line: &str| line.len() - line.trim_start().len();
-        for block in blocks.map(|block| block.split("```").next().unwrap()) {
-            let least = block.lines().filter(|line| !line.trim().is_empty()).map(margin).min();
-            let lines = block.lines().map(|line| line.get(least.unwrap_or(0)..).unwrap_or(""));
-            let block = lines.collect::<Vec<_>>().join("\n");
-            for document in block.split("\n---\n") {
-                let document: Value = serde_yaml_ng::from_str(document).unwrap();
-                let kind = document["kind"].as_str().unwrap_or("none").to_owned();
-                match kind.as_str() {
-                    "Namespace" => has_all::<Namespace>(&document),
-                    "NetworkPolicy" => has_all::<NetworkPolicy>(&document),
-                    "Role" => has_all::<Role>(&document),
-                    "Job" => has_all::<Job>(&document),
-                    // A template of pods has no kind; what is of a CI service has none either.
-                    "none" if document.get("spec").is_some() => has_all::<Pod>(&document),
-                    "none" => continue,
-                    other => panic!("{page}: what is `{other}`?"),
-                }
-                kinds.push(kind);
+        for document in documents(page) {
+            let kind = document["kind"].as_str().unwrap_or("none").to_owned();
+            match kind.as_str() {
+                "Namespace" => has_all::<Namespace>(&document),
+                "NetworkPolicy" => has_all::<NetworkPolicy>(&document),
+                "Role" => has_all::<Role>(&document),
+                "Job" => has_all::<Job>(&document),
+                // A template of pods has no kind; what is of a CI service has none either.
+                "none" if document.get("spec").is_some() => has_all::<Pod>(&document),
+                "none" => continue,
+                other => panic!("{page}: what is `{other}`?"),
             }
+            kinds.push(kind);
         }
     }
     assert_eq!(kinds, ["Namespace", "NetworkPolicy", "Role", "none", "Job"]);

@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
 use super::objects::{Id, Kind, matches};
+use super::rights::Right;
 use super::{State, exec};
 
 pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
@@ -99,9 +100,11 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
     if path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" {
         let mut review = read(request).await;
         let asked = &review["spec"]["resourceAttributes"];
-        let asked = format!("{} {}", asked["verb"], asked["resource"]).replace('"', "");
-        let is_denied = state.knobs().denied.is_some_and(|denied| denied == asked);
-        review["status"] = json!({ "allowed": !is_denied });
+        let text = |name: &str| asked[name].as_str().unwrap_or_default();
+        let (verb, group, resource) = (text("verb"), text("group"), text("resource"));
+        let right = Right { verb, group, resource, part: text("subresource") };
+        let is_allowed = allows(&state, &right);
+        review["status"] = json!({ "allowed": is_allowed });
         return json_answer(201, &review);
     }
     let rest = path.strip_prefix("/api/v1/namespaces/");
@@ -116,6 +119,29 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
     let watches = one("watch") == "true";
     let what = if watches { "WATCH" } else { method.as_str() };
     state.count(&format!("{what} {}", kind.name()));
+    let right = Right {
+        verb: match (&method, below) {
+            (_, _) if watches => "watch",
+            (&Method::GET, []) => "list",
+            (&Method::GET, _) => "get",
+            (&Method::POST, _) => "create",
+            (&Method::PUT, _) => "update",
+            (&Method::DELETE, []) => "deletecollection",
+            (&Method::DELETE, _) => "delete",
+            _ => "patch",
+        },
+        group: kind.api_version().split_once('/').map_or("", |(group, _)| group),
+        resource: parts[1],
+        part: below.get(1).copied().unwrap_or_default(),
+    };
+    if !allows(&state, &right) {
+        let (verb, resource, group) = (right.verb, right.name(), right.group);
+        let text = format!(
+            "{resource} is forbidden: User \"u\" cannot {verb} resource \"{resource}\" in API group \
+             \"{group}\" in the namespace \"{namespace}\""
+        );
+        return failure(403, "Forbidden", &text);
+    }
     if !watches && below.len() < 2 && state.strikes("busy", state.knobs().busy) {
         return failure(429, "TooManyRequests", "the server is busy");
     }
@@ -180,6 +206,12 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
     }
 }
 
+fn allows(state: &State, right: &Right<'_>) -> bool {
+    let name = format!("{} {}", right.verb, right.name());
+    let is_denied = state.knobs().denied.is_some_and(|denied| denied == name);
+    !is_denied && state.rights.allow(right)
+}
+
 async fn read(request: Request<Incoming>) -> Value {
     let bytes = request.into_body().collect().await.unwrap().to_bytes();
     serde_json::from_slice(&bytes).unwrap_or(Value::Null)
@@ -193,6 +225,11 @@ fn create(state: &State, kind: Kind, namespace: String, value: Value) -> Answer 
     let knobs = state.knobs();
     let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let id = (kind, namespace, name);
+    let data = value["data"].as_object().into_iter().flatten();
+    let bytes: usize = data.map(|(_, text)| text.as_str().map_or(0, str::len) / 4 * 3).sum();
+    if kind == Kind::Secret && bytes > 1 << 20 {
+        return failure(422, "Invalid", "data: Too long: may not be more than 1048576 bytes");
+    }
     let created = state.change(|objects| {
         let pods = objects.names(Kind::Pod).len();
         if kind == Kind::Pod && knobs.quota.is_some_and(|quota| pods >= quota) {

@@ -1,5 +1,6 @@
 //! An API server with one node, in this process: real HTTP over TLS with a token, a watch with versions and
-//! bookmarks, exec over a websocket, a garbage collector. Its containers are real: each has a root that is
+//! bookmarks, exec over a websocket, a garbage collector. It lets whoever asks do what the Role of
+//! `docs/kubernetes.md` allows. Its containers are real: each has a root that is
 //! unpacked from the image in the registry, its own process 1, and its own network where the policy says so.
 //!
 //! What it lacks of a real node: capabilities are not dropped, there is no seccomp profile, memory is not
@@ -10,6 +11,7 @@ mod exec;
 mod image;
 mod node;
 mod objects;
+mod rights;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,7 +43,7 @@ pub(crate) struct Knobs {
     pub exec_cut: u64,
     /// Commands whose input is lost.
     pub exec_input: u64,
-    /// A right that the user does not have, such as `create pods`.
+    /// A right of the Role that the user does not have, such as `create pods`.
     pub denied: Option<&'static str>,
     /// Pods that the quota has room for.
     pub quota: Option<usize>,
@@ -73,6 +75,7 @@ pub(crate) struct State {
     pub token: String,
     pub dir: PathBuf,
     pub images: image::Images,
+    pub rights: rights::Rights,
     pub ended: AtomicBool,
     dice: AtomicU64,
     /// How often each kind of request came, and each fault was done.
@@ -129,6 +132,7 @@ impl Cluster {
             token: format!("token-{:x}", rand::random::<u64>()),
             dir: dir.path().to_owned(),
             images: image::Images::new(layers.to_owned(), registry),
+            rights: rights::Rights::of_documentation(),
             ended: AtomicBool::new(false),
             dice: AtomicU64::new(1),
             counts: Mutex::default(),

@@ -92,7 +92,8 @@ impl Registry {
         Url::parse(&self.api).is_ok_and(|api| api.origin() == url.origin())
     }
 
-    /// Makes a request for `scope`, such as `repository:a/b:pull`, and returns a success. It is sent a
+    /// Makes a request for `scope`, such as `repository:a/b:pull` or several with spaces between them, and
+    /// returns a success. It is sent a
     /// second time where the registry wants another token.
     pub(super) async fn send(
         &self,

@@ -141,22 +141,25 @@ async fn fetch(
     scope: &str,
     credential: Option<&DockerCredential>,
 ) -> Result<Token, Failed> {
-    let mut parameters = vec![("scope", scope)];
-    parameters.extend(service.map(|service| ("service", service)));
+    let service = service.map(|service| ("service", service));
+    // A question has each scope for itself, and a form of OAuth 2 all in one.
+    let question = || scope.split(' ').map(|one| ("scope", one)).chain(service).collect::<Vec<_>>();
     let request = match credential {
-        // As OAuth 2 does: what `docker login` keeps of Azure's and others' services.
+        // What `docker login` keeps of Azure's and others' services.
         Some(DockerCredential::IdentityToken(token)) => {
-            parameters.extend([
+            let mut form = vec![("scope", scope)];
+            form.extend(service);
+            form.extend([
                 ("grant_type", "refresh_token"),
                 ("client_id", "imgforge"),
                 ("refresh_token", token),
             ]);
-            client.post(realm).form(&parameters)
+            client.post(realm).form(&form)
         }
         Some(DockerCredential::UsernamePassword(name, password)) => {
-            client.get(realm).query(&parameters).basic_auth(name, Some(password))
+            client.get(realm).query(&question()).basic_auth(name, Some(password))
         }
-        None => client.get(realm).query(&parameters),
+        None => client.get(realm).query(&question()),
     };
     let response = request.send().await.map_err(Failed::Request)?;
     if !response.status().is_success() {

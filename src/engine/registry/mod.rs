@@ -199,7 +199,10 @@ impl RegistryClient {
         let mount = |request: RequestBuilder| {
             request.query(&[("mount", digest), ("from", repository)]).header(CONTENT_LENGTH, 0)
         };
-        let mounted = self.ask(Method::POST, "blobs/uploads/", mount).await;
+        // A token for this repository alone does not let its bearer see the blob in the other one.
+        let scope = format!("{} repository:{repository}:pull", self.scope(self.access));
+        let url = self.registry.url(self.reference.repository(), "blobs/uploads/");
+        let mounted = self.registry.send(&scope, Method::POST, &url, mount).await;
         mounted.is_ok_and(|response| response.status() == StatusCode::CREATED)
     }
 
@@ -604,6 +607,30 @@ mod tests {
         }
         let tokens = server.asked().iter().filter(|one| one.line.contains("/token")).count();
         assert_eq!((tokens, server.asked().len()), (1, 4));
+    }
+
+    #[cfg(feature = "embedded")]
+    #[tokio::test]
+    async fn a_blob_of_another_repository_is_asked_for_with_a_token_for_both() {
+        let server = Server::start(|asked| {
+            let host = asked.headers.split("host: ").nth(1).unwrap();
+            let host = host.split("\r\n").next().unwrap();
+            let challenge = format!(r#"Bearer realm="http://{host}/token",service="s""#);
+            if asked.line.contains("/token") {
+                let both =
+                    asked.line.contains("scope=repository%3Ame%2Fimgforge%2Fenv%3Apull%2Cpush&")
+                        && asked.line.contains("scope=repository%3Ame%2Fimgforge%2Fbase%3Apull&");
+                let token = if both { "both" } else { "one" };
+                return Reply::new(200, format!(r#"{{"token": "{token}"}}"#));
+            }
+            match asked.headers.contains("authorization: bearer both") {
+                true => Reply::new(201, ""),
+                false => Reply::coded(401, "UNAUTHORIZED").with("WWW-Authenticate", challenge),
+            }
+        })
+        .await;
+        let remote = remote(&server, Access::Push).await;
+        assert!(remote.mount("me/imgforge/base", "sha256:00").await);
     }
 
     #[tokio::test]

@@ -229,17 +229,52 @@ fn shards_that_are_not_of_one_run_are_not_joined() {
     assert!(not_run > 0 && judged > 0 && not_run + judged == 6, "{some:#}");
 }
 
+/// The Indexed Job of the documentation.
+fn job() -> Value {
+    let page = include_str!("../../docs/shards.md");
+    let job =
+        page.split("```").find_map(|block| block.strip_prefix("yaml\napiVersion: batch/v1\n"));
+    serde_yaml_ng::from_str(job.unwrap()).unwrap()
+}
+
 #[test]
 #[ignore = "needs Docker"]
 fn shards_at_once_in_one_directory_are_one_run() {
     let space = space();
     ends_with(&eval(&space, "whole", &[]), 0);
+    // What the Job runs, on the data of this test.
+    let job = job();
+    let container = &job["spec"]["template"]["spec"]["containers"][0];
+    let words: Vec<&str> = container["command"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|word| word.as_str().unwrap())
+        .collect();
+    let [
+        "imgforge",
+        "eval",
+        "-d",
+        "verified",
+        "-p",
+        "/shared/preds.jsonl",
+        "--run-id",
+        _,
+        rest @ ..,
+    ] = &words[..]
+    else {
+        panic!("{words:?}")
+    };
+    let variables = container["env"].as_array().unwrap();
+    let shards = variables.iter().find(|one| one["name"] == "IMGFORGE_SHARDS").unwrap();
+    let shards = shards["value"].as_str().unwrap();
+    assert_eq!((shards, &job["spec"]["completions"]), ("8", &json!(8)));
     let mut children = Vec::new();
-    for number in 1..=8 {
+    for index in 0..8 {
         let args = ["-p", "preds.jsonl", "--run-id", "r", "--no-result-cache", "-j", "2"];
         let mut command = space.command(&args);
-        command.args(["--output-dir", "shared", "--shard", "auto"]);
-        command.env("CI_NODE_INDEX", number.to_string()).env("CI_NODE_TOTAL", "8");
+        command.args(["--output-dir", "shared"]).args(rest);
+        command.env("JOB_COMPLETION_INDEX", index.to_string()).env("IMGFORGE_SHARDS", shards);
         command.stderr(std::process::Stdio::piped());
         children.push(command.spawn().unwrap());
     }

@@ -1,7 +1,7 @@
 //! The planner: what is fresh, what is not and why, what can come from elsewhere, and what nobody
 //! needs. Pure: what exists is a value.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use imgforge::catalog::Catalog;
@@ -326,6 +326,67 @@ fn what_is_offered_comes_where_it_fits_on_what_is_below() {
             .collect();
         plan.apply_remote_images(&offers, |key| local.get(key).cloned());
         assert_eq!(of(&plan, |status| *status == Status::Pull), comes, "{name}");
+    }
+}
+
+#[test]
+fn what_only_pods_need_stays_in_the_registry() {
+    const EVERYTHING: Ids = &["base:", "env:", "checkout:"];
+    // What is offered, what is here, what is pulled and what is built all the same.
+    let cases: [(&str, Ids, Ids, Ids, Ids); 5] = [
+        ("all below the patches", EVERYTHING, &[], &[], &["instance:flask-1"]),
+        ("all", &[""], &[], &[], &[]),
+        (
+            "a checkout is missing",
+            &["base:", "env:"],
+            &[],
+            &["base:python", "env:pallets/flask"],
+            &["checkout:pallets/flask", "instance:flask-1"],
+        ),
+        (
+            "an environment is missing",
+            &["base:"],
+            &[],
+            &["base:python"],
+            &["env:pallets/flask", "checkout:pallets/flask", "instance:flask-1"],
+        ),
+        ("the environment is here", EVERYTHING, &FLASK[..2], &[], &["instance:flask-1"]),
+    ];
+    for (name, offered, here, pulled, built) in cases {
+        let mut plan = evaluations();
+        let inventory = inventory(&plan, |id| {
+            here.contains(&short(id)) || !id.contains("flask") && !id.starts_with("base:")
+        });
+        plan.assess(&inventory, false);
+        let all = layers(&plan, "one");
+        let offers: HashMap<Key, Vec<DiffId>> = plan
+            .nodes()
+            .filter(|(_, node)| offered.iter().any(|of| node.id.starts_with(of)))
+            .map(|(_, node)| (node.key, all[&node.key].clone()))
+            .collect();
+        plan.apply_remote_images(&offers, |key| all.get(key).cloned());
+        let wanted: Vec<Key> = plan
+            .nodes()
+            .filter(|(_, node)| node.status == Status::Pull)
+            .map(|(_, n)| n.key)
+            .collect();
+        let left = plan.leave_images();
+        // The two instances of flask have one environment, and a checkout each.
+        let one_of_each = |mut ids: Vec<String>| {
+            ids.retain(|id| !id.starts_with("evaluation:") && id != "instance:flask-2");
+            let mut seen = BTreeSet::new();
+            ids.retain(|id| seen.insert(id.clone()));
+            ids
+        };
+        assert_eq!(one_of_each(of(&plan, |status| *status == Status::Pull)), pulled, "{name}");
+        assert_eq!(one_of_each(stale(&plan)), built, "{name}");
+        // What was to be pulled and is not stays there.
+        for (_, node) in plan.nodes().filter(|(_, node)| wanted.contains(&node.key)) {
+            assert_eq!(left.contains(&node.key), node.status == Status::Unneeded, "{name}");
+        }
+        let instance =
+            plan.nodes().find(|(_, node)| short(&node.id) == "instance:flask-1").unwrap();
+        assert_eq!(left.contains(&instance.1.key), pulled.is_empty(), "{name}");
     }
 }
 

@@ -28,6 +28,9 @@ use super::provenance::{self, PROVENANCE};
 use super::sbom::{CYCLONEDX, Inventory};
 use super::signature;
 
+#[cfg(feature = "kubernetes")]
+mod added;
+
 /// How many images are asked for, or pushed, at once.
 const AT_ONCE: usize = 4;
 
@@ -165,10 +168,13 @@ impl RegistryCache {
     }
 
     async fn open_for(&self, access: Access, image: &str) -> Result<RegistryClient> {
-        let reference = self.reference(image)?;
-        let open = || registry::open(self.client_config.as_ref(), &reference, &NoLog);
+        self.client(access, &self.reference(image)?).await
+    }
+
+    async fn client(&self, access: Access, reference: &Reference) -> Result<RegistryClient> {
+        let open = || registry::open(self.client_config.as_ref(), reference, &NoLog);
         let registry = self.registry.get_or_try_init(open).await?.clone();
-        Ok(RegistryClient::of(registry, access, &reference))
+        Ok(RegistryClient::of(registry, access, reference))
     }
 
     /// Asks for an image that a trusted key signed, where images need that.
@@ -249,17 +255,7 @@ impl RegistryCache {
         images: &[ToPush],
         told: &(dyn Fn(&PushedImage) + Sync),
     ) -> Result<Vec<PushedImage>> {
-        let siblings = self.repositories();
-        let pushing = Pushing {
-            cache: self,
-            checker,
-            engine: checker.engine(),
-            siblings,
-            blobs: Mutex::default(),
-            layers: Mutex::default(),
-            works: AtomicBool::new(false),
-            unlisted: Mutex::default(),
-        };
+        let pushing = Pushing::new(self, checker);
         let mut ended = Vec::new();
         for kind in Kind::IMAGES {
             let level = images.iter().filter(|image| image.kind == kind).cloned();
@@ -306,6 +302,21 @@ struct Pushing<'a> {
     /// Whether an image was pushed.
     works: AtomicBool,
     unlisted: Mutex<Vec<Unlisted>>,
+}
+
+impl<'a> Pushing<'a> {
+    fn new(cache: &'a RegistryCache, checker: &'a Checker<'a>) -> Pushing<'a> {
+        Pushing {
+            cache,
+            checker,
+            engine: checker.engine(),
+            siblings: cache.repositories(),
+            blobs: Mutex::default(),
+            layers: Mutex::default(),
+            works: AtomicBool::new(false),
+            unlisted: Mutex::default(),
+        }
+    }
 }
 
 impl Pushing<'_> {

@@ -28,6 +28,8 @@ pub struct KubernetesSettings {
     /// Processors that a pod asks for, in thousandths.
     #[serde(rename = "request-cpus", deserialize_with = "cpus")]
     pub request_milli_cpus: Option<u64>,
+    /// Whether pods stay whose tests did not come to their end.
+    pub keep_failed: Option<bool>,
 }
 
 impl KubernetesSettings {
@@ -37,7 +39,7 @@ impl KubernetesSettings {
             ($($field:ident),*) => { $( if upper.$field.is_some() { self.$field = upper.$field; } )* };
         }
         take!(context, namespace, pod_template, pull_secret);
-        take!(start_limit, request_memory, request_milli_cpus);
+        take!(start_limit, request_memory, request_milli_cpus, keep_failed);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 
-use crate::forge::Checkout;
+use crate::forge::{Checkout, Needed};
 use crate::session::order::InstanceName;
 use crate::store::Lease;
 
@@ -16,11 +16,12 @@ pub(super) async fn image_of(
     exec: &ExecArgs,
     sources: &Sources,
     instance: &InstanceName,
+    needed: Needed,
 ) -> Result<(String, Option<Lease>), Failure> {
     let InstanceName { dataset, split, instance_id: id } = instance;
     let load = exec.load_options(&Chosen::one(dataset, split, Some(id)), sources);
     let build = || Ok((exec.options(global)?, exec.reporter(global)?));
-    match open::forge(global)?.checkout(&load, build).await? {
+    match open::forge(global)?.checkout(&load, needed, build).await? {
         Checkout::Ready { image, lease } => Ok((image, lease)),
         Checkout::Failed(summary) => {
             let error = Error::environment(anyhow!("the image of `{id}` could not be made"));

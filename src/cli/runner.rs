@@ -116,6 +116,7 @@ impl ClusterArgs {
             start_limit: defaults.start_limit.unwrap_or(built_in.start_limit),
             request_memory: defaults.request_memory.unwrap_or(built_in.request_memory),
             request_milli_cpus: defaults.request_milli_cpus.unwrap_or(built_in.request_milli_cpus),
+            keep_failed: defaults.keep_failed.unwrap_or(built_in.keep_failed),
         })))
     }
 

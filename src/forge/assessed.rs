@@ -67,6 +67,8 @@ pub struct AssessedPlan<'w> {
     plan: Arc<Plan>,
     tags: BTreeMap<String, ImageId>,
     lease: Option<Lease>,
+    /// The images that are in the registry, or are made there, and that only pods need.
+    left: HashSet<Key>,
 }
 
 impl<'w> AssessedPlan<'w> {
@@ -76,7 +78,7 @@ impl<'w> AssessedPlan<'w> {
         tags: BTreeMap<String, ImageId>,
         lease: Option<Lease>,
     ) -> AssessedPlan<'w> {
-        AssessedPlan { workload, plan: Arc::new(plan), tags, lease }
+        AssessedPlan { workload, plan: Arc::new(plan), tags, lease, left: HashSet::new() }
     }
 
     /// Returns the plan, with the status of every node.
@@ -181,6 +183,7 @@ impl<'w> AssessedPlan<'w> {
         let elsewhere = evaluations.as_ref().and_then(|all| all.elsewhere.as_ref());
         let on_engine = || Arc::new(OnEngine(engine.clone())) as Arc<dyn TestRunner>;
         let runner = elsewhere.map_or_else(on_engine, |elsewhere| elsewhere.runner.clone());
+        let builder = runner.clone().builder(engine.clone(), self.left.clone());
         let settings = ExecSettings {
             workers: workload.workers,
             builds: elsewhere.map_or(workload.workers, |elsewhere| elsewhere.builds),
@@ -201,7 +204,7 @@ impl<'w> AssessedPlan<'w> {
         let budget = Budget::new(collector, workload.catalog.cache(), &workload.notices);
         budget.keep().await;
         let executor = Executor {
-            builder: engine.clone(),
+            builder,
             runner,
             store: workload.store.clone(),
             mirrors: workload.mirrors.clone(),
@@ -303,13 +306,18 @@ impl Workload {
         }
         plan.assess(&inventory, force);
         apply_remote_images(self, &mut plan).await?;
+        // What was named for this very command is not where pods get their images from.
+        let left = match plan.runs_in_pods() && !self.remote_required {
+            true => plan.leave_images(),
+            false => HashSet::new(),
+        };
         if let Some((_, info)) = self.engine.as_ref().filter(|_| !force) {
             let stale = plan.nodes().filter(|(_, node)| matches!(node.status, Status::Stale(_)));
             let stale: HashSet<Key> = stale.map(|(_, node)| node.key).collect();
             say_elsewhere(&self.notices, &self.store, info, Some(&stale))
                 .map_err(Error::environment)?;
         }
-        Ok(AssessedPlan::new(self, plan, tags, lease))
+        Ok(AssessedPlan { left, ..AssessedPlan::new(self, plan, tags, lease) })
     }
 }
 

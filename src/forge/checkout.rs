@@ -5,6 +5,7 @@ use anyhow::anyhow;
 use crate::event::Reporter;
 use crate::exec::RunSummary;
 use crate::key::Kind;
+use crate::plan::Status;
 use crate::store::Lease;
 
 use super::{BuildOptions, Error, Forge, LoadOptions};
@@ -22,6 +23,22 @@ pub enum Checkout {
     Failed(RunSummary),
 }
 
+/// Where an image is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needed {
+    /// On the engine.
+    Here,
+    /// In the registry that pods get their images from: what that has stays there.
+    InRegistry,
+}
+
+impl Needed {
+    /// Returns where a session needs its image.
+    pub fn by_session(in_pod: bool) -> Needed {
+        if in_pod { Needed::InRegistry } else { Needed::Here }
+    }
+}
+
 impl Forge {
     /// Finds the image that work on an instance begins in, and builds it where it is missing. `build` is
     /// called where something is to be built.
@@ -31,6 +48,7 @@ impl Forge {
     pub async fn checkout(
         &self,
         load: &LoadOptions,
+        needed: Needed,
         build: impl FnOnce() -> Result<(BuildOptions, Box<dyn Reporter>), Error>,
     ) -> Result<Checkout, Error> {
         let workload = self.load(load).await?;
@@ -50,7 +68,9 @@ impl Forge {
             let hint = "`--namespace none` builds them here, or start it by `--image`";
             return Err(Error::input(error).with_hint(Some(hint.to_owned())));
         }
-        if assessed.is_stale() {
+        if needed == Needed::InRegistry && node.status == Status::Pull && load.remote.is_none() {
+            assessed.note_use().await?;
+        } else if assessed.is_stale() {
             let (options, reporter) = build()?;
             let summary = assessed.build(&options, reporter).await?;
             if summary.interrupted || summary.failed + summary.skipped > 0 {

@@ -150,7 +150,10 @@ pub(super) async fn load(
 }
 
 /// Returns the platform that the options name, else the catalog.
-fn named_platform(sources: &SourceOptions, defaults: &Defaults) -> Result<Option<Platform>, Error> {
+pub(super) fn named_platform(
+    sources: &SourceOptions,
+    defaults: &Defaults,
+) -> Result<Option<Platform>, Error> {
     let named = sources.platform.as_ref().or(defaults.platform.as_ref());
     named.map(|text| platform::read(text)).transpose()
 }

@@ -48,7 +48,7 @@ use crate::store::Store;
 pub(crate) use assessed::remove_own;
 pub use assessed::{AssessedPlan, BUILD_LOGS, BuildOptions};
 pub(crate) use budget::limits;
-pub use checkout::Checkout;
+pub use checkout::{Checkout, Needed};
 pub use error::{Error, ErrorKind};
 pub use evaluate::{Ended, Evaluation, RunOptions};
 pub(crate) use load::namespace;

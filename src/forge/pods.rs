@@ -6,15 +6,25 @@ use std::sync::Arc;
 use anyhow::anyhow;
 
 #[cfg(feature = "kubernetes")]
+use crate::cache::registry::RegistryCache;
+#[cfg(feature = "kubernetes")]
 use crate::config;
 use crate::engine::{Engine, EngineKind, OnEngine, SessionHost};
 use crate::exec::evaluation::Elsewhere;
+#[cfg(feature = "kubernetes")]
+use crate::offline;
+#[cfg(feature = "kubernetes")]
+use crate::platform::Platform;
 use crate::run_id::RunId;
 #[cfg(feature = "kubernetes")]
 use crate::runner::kubernetes::config::Settings;
 #[cfg(feature = "kubernetes")]
+use crate::runner::kubernetes::doctor::{Finding, Trouble};
+#[cfg(feature = "kubernetes")]
 use crate::runner::kubernetes::{self, Cluster, ClusterError, Opening};
 
+#[cfg(feature = "kubernetes")]
+use super::load::named_platform;
 use super::open::engine_error;
 #[cfg(feature = "kubernetes")]
 use super::open::engine_identity;
@@ -61,30 +71,30 @@ impl RunnerChoice {
         }
     }
 
-    /// Looks at the cluster, see [`kubernetes::doctor::look`], and at the registry that pods get their images
-    /// from. Empty where no cluster is meant.
+    /// Looks at the cluster, see [`kubernetes::doctor::look`], and tries a pod from the registry that pods
+    /// get their images from, see [`kubernetes::trial::look`]. Empty where no cluster is meant.
     #[cfg(feature = "kubernetes")]
-    pub async fn look(
-        &self,
-        forge: &ForgeOptions,
-        sources: &SourceOptions,
-    ) -> Vec<kubernetes::doctor::Finding> {
-        use kubernetes::doctor::{Finding, Trouble};
-
+    pub async fn look(&self, forge: &ForgeOptions, sources: &SourceOptions) -> Vec<Finding> {
         let RunnerChoice::Kubernetes(settings) = self else { return Vec::new() };
         let mut findings = kubernetes::doctor::look(settings).await;
-        let registry = forge.catalog().and_then(|catalog| registry_of(sources, &catalog));
-        findings.push(match registry {
-            Ok(name) => Finding { name: "pod images", detail: name, trouble: None },
-            Err(error) => Finding {
+        let is_usable = !findings.iter().any(Finding::is_fatal);
+        match registry_and_platform(forge, sources) {
+            Ok((name, registry, platform)) => {
+                findings.push(Finding { name: "pod images", detail: name, trouble: None });
+                // Offline no registry is asked what it has.
+                if is_usable && !offline::is_on() {
+                    findings.extend(kubernetes::trial::look(settings, &registry, &platform).await);
+                }
+            }
+            Err(error) => findings.push(Finding {
                 name: "pod images",
                 detail: error.to_string(),
                 trouble: Some(Trouble {
                     is_fatal: true,
                     fix: error.hint().unwrap_or_default().to_owned(),
                 }),
-            },
-        });
+            }),
+        }
         findings
     }
 
@@ -266,12 +276,36 @@ impl Opened {
     #[cfg_attr(not(feature = "kubernetes"), expect(unused_variables, reason = "no pods"))]
     pub(super) async fn end(&self, workload: &Workload) {
         #[cfg(feature = "kubernetes")]
-        if let Some(cluster) = &self.cluster
-            && let Err(error) = cluster.end().await
-        {
-            workload.notices.warn(format!("the next run removes what this one left: {error}"));
+        if let Some(cluster) = &self.cluster {
+            match cluster.end().await {
+                Ok(kept) if kept.is_empty() => {}
+                Ok(kept) => workload.notices.remark(format!(
+                    "kept: {}; `imgforge clean --runner kubernetes --run-id {}` removes them",
+                    kept.join(", "),
+                    cluster.run_id(),
+                )),
+                Err(error) => {
+                    let text = format!("the next run removes what this one left: {error}");
+                    workload.notices.warn(text);
+                }
+            }
         }
     }
+}
+
+/// Opens the registry that pods get their images from; returns with it its name, and the platform of the
+/// images.
+#[cfg(feature = "kubernetes")]
+fn registry_and_platform(
+    forge: &ForgeOptions,
+    sources: &SourceOptions,
+) -> Result<(String, RegistryCache, Platform), Error> {
+    let catalog = forge.catalog()?;
+    let name = registry_of(sources, &catalog)?;
+    let platform = named_platform(sources, catalog.defaults())?.unwrap_or_else(Platform::host);
+    let registry = registries::registry_cache(&name, &platform)?;
+    let registry = registry.trusting(keys::trusted(sources, &catalog)?);
+    Ok((name, registry, platform))
 }
 
 /// Returns the registry that pods get their images from.

@@ -16,7 +16,7 @@ pub mod render;
 pub(crate) mod testing;
 mod work;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 use petgraph::Direction;
@@ -74,7 +74,7 @@ pub enum Status {
     Stale(Vec<Reason>),
     /// It comes from a registry by its published name, or from where images are kept by their keys.
     Pull,
-    /// It is not here, and nothing that is wanted stands on it or has to be made from it.
+    /// It is not here, and nothing that is wanted stands on it here or has to be made from it here.
     Unneeded,
 }
 
@@ -280,6 +280,49 @@ impl Plan {
                 self.graph[index].status = Status::Pull;
             }
         }
+    }
+
+    /// Tells whether its evaluations run as pods of a cluster.
+    pub fn runs_in_pods(&self) -> bool {
+        let in_pods = |node: &Node| match &node.recipe {
+            Recipe::Evaluation(recipe) => recipe.in_pods,
+            _ => false,
+        };
+        self.graph.node_weights().any(in_pods)
+    }
+
+    /// Leaves those images in the registry that would be pulled and that nothing is made of here: tests run
+    /// elsewhere, and the layer of a patch is added in the registry. Returns their keys, and those of the
+    /// images that such a layer makes. Only for a plan of evaluations.
+    pub fn leave_images(&mut self) -> HashSet<Key> {
+        let mut needed = vec![false; self.graph.node_count()];
+        // Children come after their parents.
+        for index in self.graph.node_indices().rev() {
+            let node = &self.graph[index];
+            let is_made_here = !matches!(node.kind(), Kind::Instance | Kind::Evaluation);
+            if is_made_here
+                && (matches!(node.status, Status::Stale(_)) || needed[index.index()])
+                && let Some(parent) = self.parent(index)
+            {
+                needed[parent.index()] = true;
+            }
+        }
+        let mut left = HashSet::new();
+        for index in self.graph.node_indices() {
+            let node = &self.graph[index];
+            let is_published = matches!(node.recipe, Recipe::Published(_));
+            let below = self.parent(index).map(|parent| self.graph[parent].key);
+            if node.status == Status::Pull && !is_published && !needed[index.index()] {
+                left.insert(node.key);
+                self.graph[index].status = Status::Unneeded;
+            } else if node.kind() == Kind::Instance
+                && node.status.runs()
+                && below.is_some_and(|below| left.contains(&below))
+            {
+                left.insert(node.key);
+            }
+        }
+        left
     }
 
     fn status_of(

@@ -3,12 +3,13 @@
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::engine::{self, Image, LogSink, Result, SandboxEnd, SandboxRequest};
+use crate::engine::{self, Builder, Engine, Image, LogSink, Result, SandboxEnd, SandboxRequest};
 use crate::key::{Key, Kind};
 
 /// The longest time for which a session is kept in a pod, and how long where nobody says so: what a dead
@@ -47,6 +48,12 @@ pub trait TestRunner: Send + Sync {
     /// disk.
     fn is_here(&self) -> bool {
         true
+    }
+
+    /// Returns what makes the images of a run. `left` are those that need not be on the engine: they are
+    /// in the registry that the machines of the runner pull from, or are made there.
+    fn builder(self: Arc<Self>, engine: Arc<dyn Engine>, _left: HashSet<Key>) -> Arc<dyn Builder> {
+        engine
     }
 
     /// Brings an image to where the machines of the runner find it, and returns its name there.

@@ -172,6 +172,31 @@ fn an_image_that_the_node_cannot_have_is_an_error_and_no_verdict() {
 
 #[test]
 #[ignore = "needs docker-registry and a base image"]
+fn pods_of_a_trouble_are_kept_where_somebody_wants_to_look_at_them() {
+    if !is_root() {
+        return not_here(NotHere::PlainUser);
+    }
+    let space = Space::new(Knobs { no_image: true, ..Knobs::default() });
+    let catalog = space.output.path().join("images.local.toml");
+    std::fs::write(&catalog, "[kubernetes]\nkeep-failed = true\n").unwrap();
+    let mut command = space.pods("looked-at", "gold");
+    let one = ["--attempts", "1", "-i", "imgforge__abacus-1", "--network", "bridge"];
+    let output = run(command.args(one));
+    assert_ne!(output.status.code(), Some(0), "{}", said(&output));
+    let kept = space.cluster.names(Kind::Pod);
+    assert!(!kept.is_empty(), "{}", said(&output));
+    assert!(kept.iter().all(|name| said(&output).contains(name)), "{kept:?}\n{}", said(&output));
+    // Old as it is, only its name removes it.
+    space.cluster.age_leases(Duration::from_secs(400));
+    let output = run(&mut space.clean(&[]));
+    assert_eq!(space.cluster.names(Kind::Pod), kept, "{}", said(&output));
+    let output = run(&mut space.clean(&["--run-id", "looked-at"]));
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    space.cluster.assert_empty();
+}
+
+#[test]
+#[ignore = "needs docker-registry and a base image"]
 fn memory_that_is_not_enough_is_a_verdict_of_its_own() {
     if !is_root() {
         return not_here(NotHere::PlainUser);

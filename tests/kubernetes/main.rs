@@ -4,6 +4,7 @@
 mod bad_days;
 mod by_hand;
 mod cluster;
+mod images;
 mod manifests;
 #[path = "../common/needs.rs"]
 mod needs;
@@ -39,12 +40,16 @@ impl Space {
 
     /// The command line of a run on the engine.
     fn local(&self, run_id: &str, predictions: &str) -> Command {
+        self.eval(&self.state, run_id, "demo", predictions)
+    }
+
+    fn eval(&self, state: &Path, run_id: &str, dataset: &str, predictions: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_imgforge"));
         command
             .current_dir(self.output.path())
             .args(["--engine", "embedded", "--json", "--progress", "plain", "--state-dir"])
-            .arg(&self.state)
-            .args(["eval", "-d", "demo", "-p", predictions, "--run-id", run_id])
+            .arg(state)
+            .args(["eval", "-d", dataset, "-p", predictions, "--run-id", run_id])
             .args(["--bootstrap", "--no-result-cache"]);
         command
     }
@@ -59,6 +64,16 @@ impl Space {
         command
     }
 
+    /// What the doctor says of the namespace, by the name of each check.
+    fn doctor(&self, registry: Option<&str>) -> BTreeMap<String, Value> {
+        let mut command = self.imgforge();
+        command.args(["--json", "doctor", "--runner", "kubernetes"]);
+        let output = run(command.args(registry.iter().flat_map(|name| ["--cache-registry", name])));
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let checks = document["checks"].as_array().unwrap().clone().into_iter();
+        checks.map(|check| (check["name"].as_str().unwrap().to_owned(), check)).collect()
+    }
+
     /// The command line of `clean` in the namespace.
     fn clean(&self, more: &[&str]) -> Command {
         let mut command = self.imgforge();
@@ -66,14 +81,19 @@ impl Space {
         command
     }
 
-    /// The command line of a run in pods.
+    /// The command line of a run in pods, which takes images from this machine.
     fn pods(&self, run_id: &str, predictions: &str) -> Command {
-        let mut command = self.local(run_id, predictions);
+        let mut command = self.in_pods(self.local(run_id, predictions));
+        command.args(["--cache-mode", "write"]);
         command
-            .env("KUBECONFIG", self.cluster.kubeconfig("evals"))
+    }
+
+    /// Lets an evaluation run in pods.
+    fn in_pods(&self, mut eval: Command) -> Command {
+        eval.env("KUBECONFIG", self.cluster.kubeconfig("evals"))
             .args(["--runner", "kubernetes", "--cache-registry", &self.registry.name()])
-            .args(["--cache-mode", "write", "-j", "4"]);
-        command
+            .args(["-j", "4"]);
+        eval
     }
 }
 
@@ -143,24 +163,13 @@ fn the_doctor_sees_what_a_cluster_lets_us_do() {
         return not_here(NotHere::PlainUser);
     }
     let space = Space::new(Knobs::default());
-    let look = |registry: Option<&str>| {
-        let mut command = space.imgforge();
-        command.args(["--json", "--offline", "doctor", "--runner", "kubernetes"]);
-        let output = run(command.args(registry.iter().flat_map(|name| ["--cache-registry", name])));
-        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let checks = document["checks"].as_array().unwrap().clone();
-        checks
-            .into_iter()
-            .map(|check| (check["name"].as_str().unwrap().to_owned(), check))
-            .collect()
-    };
-    let seen: BTreeMap<String, Value> = look(Some(&space.registry.name()));
+    let seen = space.doctor(Some(&space.registry.name()));
     for name in ["cluster", "namespace", "rights", "pod images"] {
         assert_eq!(seen[name]["status"], "ok", "{}", seen[name]);
     }
     assert!(seen["cluster"]["detail"].as_str().unwrap().contains("v1.34.2"), "{seen:?}");
     space.cluster.set(Knobs { denied: Some("deletecollection secrets"), ..Knobs::default() });
-    let seen: BTreeMap<String, Value> = look(None);
+    let seen = space.doctor(None);
     assert_eq!(seen["rights"]["detail"], "missing: deletecollection secrets");
     assert_eq!(
         (&seen["rights"]["status"], &seen["pod images"]["status"]),

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
 use crate::cli::out::{errln, outln};
-use crate::forge::{Checkout, ErrorKind, Evaluation, Forge};
+use crate::forge::{Checkout, ErrorKind, Evaluation, Forge, Needed, SourceOptions};
 use crate::report::InstanceResult;
 use crate::serve::rpc::{
     EventSink, Fault, GradeOrder, Graded, ImageOfInstance, Instances, Kind, Server, Settings,
@@ -70,6 +70,10 @@ pub(super) async fn run(global: &Global, args: ServeArgs) -> CommandResult {
         }
     });
     let (scratch, sessions) = opened?;
+    let pods = match args.runner.choice(global)?.in_pods() {
+        true => Some(args.sharing.options()),
+        false => None,
+    };
     let server = Server::new(Settings {
         engine: sessions.engine.clone(),
         host: sessions.host.clone(),
@@ -77,7 +81,7 @@ pub(super) async fn run(global: &Global, args: ServeArgs) -> CommandResult {
         checkpoints: CheckpointDirectory::of(&open::state_dir(global)),
         scratch_dir: scratch.path().to_owned(),
         of_host: open::of_host()?,
-        instances: std::sync::Arc::new(Datasets { global: global.clone() }),
+        instances: std::sync::Arc::new(Datasets { global: global.clone(), pods }),
         repositories: open::repositories(global, &git_mirror)?,
     });
     let work = async {
@@ -136,6 +140,8 @@ fn stdin() -> impl tokio::io::AsyncRead + Send + Unpin {
 /// Datasets, as the command line finds them: options have the values of the environment.
 struct Datasets {
     global: Global,
+    /// Where images come from, where sessions are pods.
+    pods: Option<SourceOptions>,
 }
 
 #[async_trait]
@@ -151,9 +157,13 @@ impl Instances for Datasets {
         let (global, telling) = (self.quiet(None), Telling::new(events));
         let unknown = |error: Error| fault(&error, Kind::NoSuchInstance);
         let forge = Forge::open(telling.forge(global.forge_options())).map_err(unknown)?;
-        let load = exec.load_options(&Chosen::one(dataset, split, Some(instance_id)), &sources);
+        let mut load = exec.load_options(&Chosen::one(dataset, split, Some(instance_id)), &sources);
+        if let Some(pods) = &self.pods {
+            load.sources = pods.clone();
+        }
         let build = || Ok((telling.build(exec.options(&global)?), telling.reporter()));
-        match forge.checkout(&load, build).await.map_err(unknown)? {
+        let needed_at = Needed::by_session(self.pods.is_some());
+        match forge.checkout(&load, needed_at, build).await.map_err(unknown)? {
             Checkout::Ready { image, lease } => {
                 Ok(ImageOfInstance { image, kept: Box::new(lease) })
             }

@@ -11,6 +11,7 @@ use crate::cli::out::outln;
 use crate::engine::{
     EngineKind, HostBind, Quotas, SandboxNetwork, SessionRequest, SessionSettings, Tmpfs, label,
 };
+use crate::forge::Needed;
 use crate::runner::POD_SESSION;
 use crate::serve::swerex::{LoopbackAddress, Serving};
 use crate::session::Publish;
@@ -152,7 +153,8 @@ pub(in crate::cli) fn duration(text: &str) -> Result<Duration, String> {
 /// Runs `session start`.
 pub(super) async fn run(global: &Global, mut args: StartArgs) -> CommandResult {
     let network = SessionNetwork::of_container(args.network);
-    if args.runner.choice(global)?.in_pods() {
+    let in_pods = args.runner.choice(global)?.in_pods();
+    if in_pods {
         args.ttl = Some(life_in_pod(args.ttl)?);
     }
     if !args.allow.is_empty() && !matches!(args.network, None | Some(SessionNetwork::Proxy)) {
@@ -180,8 +182,14 @@ pub(super) async fn run(global: &Global, mut args: StartArgs) -> CommandResult {
     let named =
         |dataset| InstanceName { dataset, split: args.split.clone(), instance_id: id.clone() };
     // The lease keeps the image until the session stands on it.
-    let (image, _lease) =
-        image_of(global, &args.exec, &args.sources, &named(dataset.clone())).await?;
+    let (image, _lease) = image_of(
+        global,
+        &args.exec,
+        &args.sources,
+        &named(dataset.clone()),
+        Needed::by_session(in_pods),
+    )
+    .await?;
     // It is read again elsewhere, to grade.
     let path = std::path::Path::new(&dataset);
     let dataset = match path.exists().then(|| std::path::absolute(path)) {

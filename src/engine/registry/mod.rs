@@ -1,5 +1,7 @@
 //! Asking registries: who asks, what failed, and the manifest of a platform.
 
+#[cfg(feature = "kubernetes")]
+mod add;
 mod answer;
 pub(crate) mod artifact;
 mod client;
@@ -194,7 +196,7 @@ impl RegistryClient {
     }
 
     /// Takes a blob from another repository of the registry; tells whether that could be done.
-    #[cfg(feature = "embedded")]
+    #[cfg(any(feature = "embedded", feature = "kubernetes"))]
     pub(crate) async fn mount(&self, repository: &str, digest: &str) -> bool {
         let mount = |request: RequestBuilder| {
             request.query(&[("mount", digest), ("from", repository)]).header(CONTENT_LENGTH, 0)
@@ -226,7 +228,7 @@ impl RegistryClient {
     }
 
     /// Uploads the manifest, whose blobs are there.
-    #[cfg(feature = "embedded")]
+    #[cfg(any(feature = "embedded", feature = "kubernetes"))]
     pub(crate) async fn push_manifest(&self, text: &[u8], media_type: &str) -> Result<()> {
         let tag = self.reference.version();
         let with =
@@ -609,7 +611,7 @@ mod tests {
         assert_eq!((tokens, server.asked().len()), (1, 4));
     }
 
-    #[cfg(feature = "embedded")]
+    #[cfg(any(feature = "embedded", feature = "kubernetes"))]
     #[tokio::test]
     async fn a_blob_of_another_repository_is_asked_for_with_a_token_for_both() {
         let server = Server::start(|asked| {

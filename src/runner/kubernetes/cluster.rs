@@ -1,26 +1,24 @@
 //! A cluster as a runner of tests: what the evaluations of a run share.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::OnceCell;
 
 use crate::cache::check::Checker;
 use crate::cache::registry::{Pushed, RegistryCache, ToPush};
-use crate::engine::{Engine, EngineError, LogSink, Result, SandboxEnd, SandboxNetwork};
+use crate::engine::{Builder, Engine, EngineError, LogSink, Result, SandboxEnd, SandboxNetwork};
 use crate::key::{Key, Kind};
 use crate::plan::name;
 use crate::platform::Platform;
 use crate::runner::{Offer, TestRunner, Tests};
 use crate::store::Store;
 
-use super::client::{ClusterError, Server, cluster_error};
+use super::client::{ClusterError, cluster_error};
 use super::config::Settings;
-use super::lease::{self, RunLease};
+use super::remote::{Remote, RemoteImages};
 use super::shared::Shared;
-use super::watch::Watch;
-use super::{canary, label, run};
+use super::{canary, run};
 
 /// A cluster that runs the tests of one run.
 pub struct Cluster {
@@ -30,6 +28,8 @@ pub struct Cluster {
     store: Arc<Store>,
     engine_identity: String,
     run_id: String,
+    /// The images that this machine does not have.
+    remote: Remote,
 }
 
 /// What a cluster is opened with.
@@ -59,29 +59,8 @@ impl Cluster {
         opening: Opening<'_>,
         told: impl Fn(String),
     ) -> std::result::Result<Cluster, ClusterError> {
-        let server = Server::connect(&settings).await?;
-        server.check().await?;
-        let lease = RunLease::take(&server, opening.run_id).await.map_err(|failure| {
-            let action = format!("make a Lease in namespace `{}`", server.namespace);
-            cluster_error(&server, &action, failure)
-        })?;
-        let swept = lease::sweep(&server, lease.server_time, None).await;
-        for run in swept.map_err(|failure| cluster_error(&server, "remove old Leases", failure))? {
-            told(format!("removed what run `{run}` left in namespace `{}`", server.namespace));
-        }
-        let watch = Watch::start(server.pods(), &format!("{}={}", label::OWNER, lease.owner.uid));
-        let shared = Shared {
-            settings,
-            lease,
-            watch,
-            architecture: opening.platform.architecture().to_owned(),
-            server,
-            numbers: AtomicU64::new(0),
-            losses: AtomicU64::new(0),
-            evicted: Mutex::default(),
-            offered: Mutex::default(),
-            reached: OnceCell::new(),
-        };
+        let architecture = opening.platform.architecture();
+        let shared = Shared::open(settings, opening.run_id, architecture, told).await?;
         Ok(Cluster {
             shared: Arc::new(shared),
             registry: opening.registry,
@@ -89,6 +68,7 @@ impl Cluster {
             store: opening.store,
             engine_identity: opening.engine_identity,
             run_id: opening.run_id.to_owned(),
+            remote: Remote::default(),
         })
     }
 
@@ -100,7 +80,8 @@ impl Cluster {
         &self.engine
     }
 
-    pub(super) fn run_id(&self) -> &str {
+    /// Returns the name of the run.
+    pub fn run_id(&self) -> &str {
         &self.run_id
     }
 
@@ -110,14 +91,28 @@ impl Cluster {
         format!("kubernetes {} (namespace {})", server.address, server.namespace)
     }
 
-    /// Deletes the Lease of the run and all that is left of it.
+    /// Deletes the Lease of the run and all that is left of it; where pods are kept, all of it stays.
+    /// Returns their names.
     ///
     /// # Errors
     /// The API server does not do it: the next run does.
-    pub async fn end(&self) -> std::result::Result<(), ClusterError> {
-        let server = &self.shared.server;
-        let ended = self.shared.lease.end(server).await;
-        ended.map_err(|failure| cluster_error(server, "delete the Lease of the run", failure))
+    pub async fn end(&self) -> std::result::Result<Vec<String>, ClusterError> {
+        let (server, lease) = (&self.shared.server, &self.shared.lease);
+        let kept = std::mem::take(&mut *self.shared.kept.lock().expect("no holder panics"));
+        let ended = match kept.is_empty() {
+            true => lease.end(server).await,
+            false => lease.keep(server).await,
+        };
+        let error = |failure| cluster_error(server, "end the Lease of the run", failure);
+        ended.map(|()| kept).map_err(error)
+    }
+
+    pub(super) fn registry(&self) -> &RegistryCache {
+        &self.registry
+    }
+
+    pub(super) fn remote(&self) -> &Remote {
+        &self.remote
     }
 
     /// Pushes an image, unless the registry has it; returns its reference by digest.
@@ -128,8 +123,18 @@ impl Cluster {
             reason: error.to_string(),
         })?;
         let checker = Checker::new(&*self.engine, known);
-        let pushed = self.registry.push(&checker, &[ToPush { kind, key }], &|_| {}).await?;
         let image = name::image(kind, &key);
+        if self.stays_there(kind, &key).await? {
+            if let Some(added) = self.remote.added(&key) {
+                self.registry.sign_added(&checker, (kind, key), &added).await?;
+            }
+            let reference = self.registry.digest_reference(kind, &key).await?;
+            return reference.ok_or_else(|| {
+                self.remote.forget();
+                EngineError::NoSuchImage { reference: image }
+            });
+        }
+        let pushed = self.registry.push(&checker, &[ToPush { kind, key }], &|_| {}).await?;
         match pushed.into_iter().next().map(|pushed| pushed.outcome) {
             Some(Pushed::Pushed | Pushed::There) => {}
             Some(Pushed::Failed(reason)) => {
@@ -147,6 +152,12 @@ impl Cluster {
         }
         let reference = self.registry.digest_reference(kind, &key).await?;
         reference.ok_or(EngineError::NoSuchImage { reference: image })
+    }
+
+    /// Tells whether the registry has an image, or gets it without this machine having it.
+    async fn stays_there(&self, kind: Kind, key: &Key) -> Result<bool> {
+        let is_left = self.remote.is_left(key);
+        Ok(is_left && self.engine.inspect(&name::image(kind, key)).await?.is_none())
     }
 
     /// Brings an image to the registry once in a run.
@@ -183,16 +194,28 @@ impl TestRunner for Cluster {
         false
     }
 
-    async fn offer(&self, offer: &Offer<'_>) -> Result<String> {
-        let mut last = None;
-        // The lowest first: what others share is on its way once.
-        for (kind, key) in offer.chain {
-            last = Some(self.offered(*kind, *key).await?);
+    fn builder(self: Arc<Self>, engine: Arc<dyn Engine>, left: HashSet<Key>) -> Arc<dyn Builder> {
+        if left.is_empty() {
+            return engine;
         }
-        last.ok_or_else(|| EngineError::Refused {
-            action: "run the tests in a pod".to_owned(),
-            reason: format!("`{}` is an image that somebody else published", offer.name),
-        })
+        self.remote.leave(left);
+        Arc::new(RemoteImages(self))
+    }
+
+    async fn offer(&self, offer: &Offer<'_>) -> Result<String> {
+        let Some(((kind, key), below)) = offer.chain.split_last() else {
+            return Err(EngineError::Refused {
+                action: "run the tests in a pod".to_owned(),
+                reason: format!("`{}` is an image that somebody else published", offer.name),
+            });
+        };
+        // The lowest first: what others share is on its way once.
+        for (kind, key) in below {
+            if !self.stays_there(*kind, key).await? {
+                self.offered(*kind, *key).await?;
+            }
+        }
+        self.offered(*kind, *key).await
     }
 
     async fn run_tests(

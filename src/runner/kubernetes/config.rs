@@ -21,6 +21,8 @@ pub struct Settings {
     pub request_memory: u64,
     /// Thousandths of a processor that it asks for.
     pub request_milli_cpus: u64,
+    /// Whether pods stay whose tests did not come to their end.
+    pub keep_failed: bool,
 }
 
 impl Default for Settings {
@@ -33,6 +35,7 @@ impl Default for Settings {
             start_limit: Duration::from_secs(30 * 60),
             request_memory: 2 << 30,
             request_milli_cpus: 1000,
+            keep_failed: false,
         }
     }
 }

@@ -43,11 +43,23 @@ pub struct Trouble {
     pub fix: String,
 }
 
-fn fine(name: &'static str, detail: String) -> Finding {
+impl Finding {
+    /// Tells whether no pod can be run for it.
+    pub fn is_fatal(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.is_fatal)
+    }
+}
+
+pub(super) fn fine(name: &'static str, detail: String) -> Finding {
     Finding { name, detail, trouble: None }
 }
 
-fn trouble(name: &'static str, is_fatal: bool, detail: String, fix: impl Into<String>) -> Finding {
+pub(super) fn trouble(
+    name: &'static str,
+    is_fatal: bool,
+    detail: String,
+    fix: impl Into<String>,
+) -> Finding {
     Finding { name, detail, trouble: Some(Trouble { is_fatal, fix: fix.into() }) }
 }
 
@@ -83,7 +95,7 @@ pub async fn look(settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-fn failed(error: &ClusterError) -> Finding {
+pub(super) fn failed(error: &ClusterError) -> Finding {
     trouble("cluster", true, error.to_string(), error.hint())
 }
 

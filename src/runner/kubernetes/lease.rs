@@ -86,6 +86,16 @@ impl RunLease {
         self.gone.load(Ordering::Relaxed)
     }
 
+    /// Leaves the Lease and what belongs to it until somebody removes this very run.
+    pub(super) async fn keep(&self, server: &Server) -> Result<(), Failure> {
+        self.renewal.abort();
+        let leases = server.leases();
+        let mut kept = request(&|_| {}, || leases.get(&self.owner.name)).await?;
+        kept.annotations_mut().insert(label::KEPT.to_owned(), "true".to_owned());
+        let params = PostParams::default();
+        request(&|_| {}, || leases.replace(&self.owner.name, &params, &kept)).await.map(drop)
+    }
+
     /// Deletes the Lease, and with it what is left of the run.
     pub(super) async fn end(&self, server: &Server) -> Result<(), Failure> {
         self.renewal.abort();
@@ -126,7 +136,7 @@ async fn renew(leases: Api<Lease>, owner: Owner, gone: Arc<AtomicBool>) {
 }
 
 /// Deletes the Leases of runs whose process is dead, and those of a run that is named, with what they own.
-/// Returns their runs.
+/// Of a run that keeps pods only its name removes them. Returns their runs.
 pub(super) async fn sweep(
     server: &Server,
     server_time: Option<Timestamp>,
@@ -143,7 +153,8 @@ pub(super) async fn sweep(
     for lease in listed.items {
         let run = lease.annotations().get(label::RUN).cloned();
         let is_meant = run_id.is_some() && run.as_deref() == run_id;
-        if !is_meant && !is_stale(&lease, now) {
+        let is_kept = lease.annotations().contains_key(label::KEPT);
+        if !is_meant && (is_kept || !is_stale(&lease, now)) {
             continue;
         }
         let (name, uid) = (lease.name_any(), lease.uid().unwrap_or_default());

@@ -9,9 +9,11 @@ mod cluster;
 pub mod config;
 pub mod doctor;
 mod fetch;
+mod inputs;
 mod lease;
 pub mod message;
 pub mod pod;
+mod remote;
 mod run;
 mod script;
 mod session;
@@ -20,6 +22,7 @@ pub mod state;
 pub mod template;
 #[cfg(test)]
 mod testing;
+pub mod trial;
 mod watch;
 
 pub use client::ClusterError;
@@ -58,6 +61,8 @@ pub mod label {
     pub const ENVIRONMENT: &str = "dev.imgforge.env";
     /// `none` where a NetworkPolicy is to keep the pod from any network.
     pub const NETWORK: &str = "dev.imgforge.network";
+    /// Says of a Lease that pods of its run are kept for people to look at.
+    pub const KEPT: &str = "dev.imgforge.kept";
     /// The second since 1970 from which on nobody needs it any more.
     pub const DEADLINE: &str = "dev.imgforge.deadline";
 }

@@ -1,13 +1,12 @@
-//! The pod of an evaluation, and the Secret with its files. Pure: what is given is what is made.
+//! The pod of an evaluation. Pure: what is given is what is made.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, Container, EmptyDirVolumeSource, EnvVar, HostAlias,
     LocalObjectReference, Pod, PodAffinity, PodAffinityTerm, PodDNSConfig, PodSecurityContext,
-    PodSpec, ResourceRequirements, SeccompProfile, Secret, SecretVolumeSource, SecurityContext,
-    Toleration, Volume, VolumeMount, WeightedPodAffinityTerm,
+    PodSpec, ResourceRequirements, SeccompProfile, SecurityContext, Toleration, Volume,
+    VolumeMount, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
@@ -17,17 +16,15 @@ use crate::engine::{CAPABILITIES, EngineError, Result, SandboxNetwork, SandboxRe
 use crate::key::Key;
 
 use super::config::Settings;
+use super::inputs::{self, INPUTS};
 use super::label;
-use super::script::{self, INPUTS, OUTPUTS};
+use super::script::{self, OUTPUTS};
 
 /// The container that runs the tests.
 pub(super) const TESTS: &str = "tests";
 
 /// The container that lives on when the tests have ended, so that their output can be fetched.
 pub(super) const KEEPER: &str = "keeper";
-
-/// The most bytes of files that a Secret takes; etcd has 1 MiB for an object.
-const MOST_FILES: usize = 900 << 10;
 
 /// How long a pod is there beyond its limits before the cluster ends it, in seconds.
 const LEAK_GUARD: u64 = 900;
@@ -150,7 +147,7 @@ pub fn pod(order: &PodOrder<'_>, settings: &Settings) -> Result<Pod> {
             .pull_secret
             .as_ref()
             .map(|name| vec![LocalObjectReference { name: name.clone() }]),
-        volumes: Some(volumes(order, name)),
+        volumes: Some(volumes(order, &name)),
         containers: match order.work {
             Work::Tests => vec![tests(order, settings), keeper(order, life)],
             Work::Session => vec![tests(order, settings)],
@@ -158,37 +155,6 @@ pub fn pod(order: &PodOrder<'_>, settings: &Settings) -> Result<Pod> {
         ..PodSpec::default()
     };
     Ok(Pod { metadata, spec: Some(spec), status: None })
-}
-
-/// Makes the Secret with the files of the pod. It is there before the pod.
-///
-/// # Errors
-/// [`EngineError::Refused`] where the files are larger than a Secret may be.
-pub fn secret(order: &PodOrder<'_>, pod: &Pod) -> Result<Secret> {
-    let files = &order.request.files;
-    let bytes: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
-    if bytes > MOST_FILES {
-        return Err(EngineError::Refused {
-            action: "give a pod its files".to_owned(),
-            reason: format!(
-                "the test script and the patches have {bytes} bytes, and a Secret takes {MOST_FILES}: \
-                 use `--runner local` for this instance"
-            ),
-        });
-    }
-    let data = files.iter().enumerate();
-    let data = data.map(|(at, (_, bytes))| (script::input(at), ByteString(bytes.clone())));
-    Ok(Secret {
-        metadata: ObjectMeta {
-            name: pod.metadata.name.clone(),
-            labels: pod.metadata.labels.clone(),
-            owner_references: pod.metadata.owner_references.clone(),
-            ..ObjectMeta::default()
-        },
-        immutable: Some(true),
-        data: Some(data.collect()),
-        ..Secret::default()
-    })
 }
 
 fn metadata(order: &PodOrder<'_>, name: String, life: u64, is_closed: bool) -> ObjectMeta {
@@ -265,17 +231,8 @@ fn beside(environment: &Key) -> Affinity {
     Affinity { pod_affinity: Some(pods), ..Affinity::default() }
 }
 
-fn volumes(order: &PodOrder<'_>, name: String) -> Vec<Volume> {
+fn volumes(order: &PodOrder<'_>, name: &str) -> Vec<Volume> {
     let log = order.request.quotas.log.unwrap_or(4 << 30);
-    let inputs = Volume {
-        name: "in".to_owned(),
-        secret: Some(SecretVolumeSource {
-            secret_name: Some(name),
-            default_mode: Some(0o400),
-            ..SecretVolumeSource::default()
-        }),
-        ..Volume::default()
-    };
     let outputs = Volume {
         name: "out".to_owned(),
         empty_dir: Some(EmptyDirVolumeSource {
@@ -285,7 +242,7 @@ fn volumes(order: &PodOrder<'_>, name: String) -> Vec<Volume> {
         ..Volume::default()
     };
     match order.work {
-        Work::Tests => vec![inputs, outputs],
+        Work::Tests => vec![inputs::volume(name, &order.request.files), outputs],
         Work::Session => vec![outputs],
     }
 }

@@ -10,14 +10,14 @@ use tokio::time::Instant;
 use crate::engine::{EngineError, LogQuota, LogSink, Quota, Result, SandboxEnd, label as own};
 use crate::runner::Tests;
 
-use super::client::{self, lost, request};
-use super::fetch;
+use super::client::{self, Failure, Server, lost, request};
 use super::label;
 use super::message::FileReport;
 use super::pod::{self, PodOrder, Work};
 use super::shared::Shared;
 use super::state::{self, End, Ours, PodState, Seen};
 use super::watch::{Told, Watched};
+use super::{fetch, inputs};
 
 const ACTION: &str = "run the tests in a pod";
 
@@ -27,27 +27,35 @@ const TOLD: Duration = Duration::from_secs(60);
 /// How long to wait for room in a quota where nothing tells of any.
 const QUOTA_PAUSE: Duration = Duration::from_secs(30);
 
-/// A pod, and its Secret, that go when this is dropped.
+/// A pod, and its Secrets, that go when this is dropped.
 pub(super) struct Placed {
     shared: Arc<Shared>,
     name: String,
+    /// How many Secrets it has.
+    secrets: usize,
     is_removed: bool,
 }
 
 impl Placed {
-    /// A pod that is about to be made.
-    pub(super) fn of(shared: &Arc<Shared>, name: &str) -> Placed {
-        Placed { shared: shared.clone(), name: name.to_owned(), is_removed: false }
+    /// A pod that is about to be made, with a number of Secrets.
+    pub(super) fn of(shared: &Arc<Shared>, name: &str, secrets: usize) -> Placed {
+        Placed { shared: shared.clone(), name: name.to_owned(), secrets, is_removed: false }
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Deletes both; the processes of the pod have `grace` seconds to end.
+    /// Leaves all of it for people to look at.
+    fn keep(mut self) {
+        self.is_removed = true;
+        self.shared.kept.lock().expect("no holder panics").push(self.name.clone());
+    }
+
+    /// Deletes all of it; the processes of the pod have `grace` seconds to end.
     pub(super) async fn remove(mut self, grace: u32) {
         self.is_removed = true;
-        remove(&self.shared, &self.name, grace).await;
+        remove(&self.shared, &self.name, self.secrets, grace).await;
     }
 }
 
@@ -56,20 +64,23 @@ impl Drop for Placed {
         if self.is_removed {
             return;
         }
-        let (shared, name) = (self.shared.clone(), self.name.clone());
+        let (shared, name, secrets) = (self.shared.clone(), self.name.clone(), self.secrets);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { remove(&shared, &name, 0).await });
+            runtime.spawn(async move { remove(&shared, &name, secrets, 0).await });
         }
     }
 }
 
-/// Deletes a pod and its Secret. What stays for a failure goes with the Lease.
-async fn remove(shared: &Shared, name: &str, grace: u32) {
+/// Deletes a pod and its Secrets. What stays for a failure goes with the Lease.
+async fn remove(shared: &Shared, name: &str, secrets: usize, grace: u32) {
     let server = &shared.server;
     let _one_of_few = server.deletes.acquire().await.expect("it is never closed");
     let soon = DeleteParams { grace_period_seconds: Some(grace), ..DeleteParams::default() };
     let _ = client::delete(&server.pods(), name, &soon).await;
-    let _ = client::delete(&server.secrets(), name, &DeleteParams::default()).await;
+    for number in 0..secrets {
+        let secret = inputs::secret_name(name, number);
+        let _ = client::delete(&server.secrets(), &secret, &DeleteParams::default()).await;
+    }
     server.freed.notify_waiters();
 }
 
@@ -97,28 +108,32 @@ pub(super) async fn run(
         more: shared.more(tests.key),
     };
     let pod = pod::pod(&order, &shared.settings)?;
-    let secret = pod::secret(&order, &pod)?;
+    let secrets = inputs::secrets(&pod, &request.files)?;
     let pod = shared.settings.template.merge(pod);
     let name = pod::name(order.owner, order.key, order.number);
     let mut watched = shared.watch.pod(&name);
-    let placed = Placed::of(shared, &name);
+    let placed = Placed::of(shared, &name, secrets.len());
     let done = async {
-        place(shared, &pod, Some(&secret), tests).await?;
+        place(shared, &pod, &secrets, tests).await?;
         watched.created();
         let end = follow(shared, &name, &mut watched, tests).await?;
         fetch(shared, &name, end, tests, log, control).await
     }
     .await;
-    // A pod that was lost may run on where nobody hears of it: its name is free at once.
-    placed.remove(if done.is_ok() { 1 } else { 0 }).await;
+    match &done {
+        Ok(_) => placed.remove(1).await,
+        Err(_) if shared.settings.keep_failed => placed.keep(),
+        // A pod that was lost may run on where nobody hears of it: its name is free at once.
+        Err(_) => placed.remove(0).await,
+    }
     done
 }
 
-/// Makes the Secret, where there is one, and then the pod, when the namespace has room for them.
+/// Makes the Secrets and then the pod, when the namespace has room for them.
 pub(super) async fn place(
     shared: &Shared,
     pod: &Pod,
-    secret: Option<&Secret>,
+    secrets: &[Secret],
     tests: &Tests<'_>,
 ) -> Result<()> {
     let server = &shared.server;
@@ -128,12 +143,9 @@ pub(super) async fn place(
         let freed = server.freed.notified();
         let full = {
             let _one_of_few = server.creates.acquire().await.expect("it is never closed");
-            let made = match secret {
-                Some(secret) => client::create(&server.secrets(), secret, tests.tell).await,
-                None => Ok(true),
-            };
+            let made = make(server, secrets, tests).await;
             match made {
-                Ok(_) => place_pod(shared, pod, tests).await?,
+                Ok(()) => place_pod(shared, pod, tests).await?,
                 Err(failure) if failure.is_quota() => Some(failure.text()),
                 Err(failure) => return Err(failure.into_error("create the Secret of a pod")),
             }
@@ -145,6 +157,18 @@ pub(super) async fn place(
         (tests.tell)(format!("wait for room: {full}"));
         let _ = tokio::time::timeout(QUOTA_PAUSE, freed).await;
     }
+}
+
+/// Makes Secrets; those that are there by their names are ours.
+async fn make(
+    server: &Server,
+    secrets: &[Secret],
+    tests: &Tests<'_>,
+) -> std::result::Result<(), Failure> {
+    for secret in secrets {
+        client::create(&server.secrets(), secret, tests.tell).await?;
+    }
+    Ok(())
 }
 
 /// Makes the pod; returns what a full quota says.

@@ -8,10 +8,8 @@ use std::fmt::Write as _;
 use crate::engine::SandboxRequest;
 use crate::quote::shell_quote;
 
+use super::inputs;
 use super::message::{REFUSAL, REPORT};
-
-/// Where the files are that the tests get.
-pub(super) const INPUTS: &str = "/imgforge/in";
 
 /// Where the output goes.
 pub(super) const OUTPUTS: &str = "/imgforge/out";
@@ -24,11 +22,6 @@ pub(super) const WAIT: &str = "umask 022\nwhile :; do sleep 3600 & wait $!; done
 
 /// The exit code of a script that could not begin.
 const NOT_BEGUN: u8 = 111;
-
-/// Returns the name of a file in the Secret.
-pub(super) fn input(number: usize) -> String {
-    format!("f{number}")
-}
 
 /// Returns the `/bin/sh` text that a pod runs as its tests.
 ///
@@ -47,8 +40,8 @@ pub(super) fn of_tests(request: &SandboxRequest) -> String {
          umask 077\n\
          chmod 700 {OUTPUTS} && : >{OUTPUTS}/log && : >{OUTPUTS}/control || no 'its output cannot be written'\n"
     );
-    for (at, (path, _)) in request.files.iter().enumerate() {
-        let (from, to) = (format!("{INPUTS}/{}", input(at)), shell_quote(path));
+    for (from, (path, _)) in inputs::paths(&request.files).into_iter().zip(&request.files) {
+        let (from, to) = (from.join(" "), shell_quote(path));
         let _ = writeln!(
             text,
             "cat {from} >{to} || no {}",
@@ -98,6 +91,7 @@ mod tests {
     use std::process::Command;
     use std::time::Duration;
 
+    use super::super::inputs::INPUTS;
     use super::super::message::Message;
     use super::super::testing::request;
     use super::*;

@@ -9,9 +9,10 @@ use tokio::sync::OnceCell;
 use crate::engine::{EngineError, Result};
 use crate::key::Key;
 
-use super::client::Server;
+use super::client::{ClusterError, Server, cluster_error};
 use super::config::Settings;
-use super::lease::RunLease;
+use super::label;
+use super::lease::{self, RunLease};
 use super::state::{Loss, LossKind};
 use super::watch::Watch;
 
@@ -34,11 +35,50 @@ pub(super) struct Shared {
     pub evicted: Mutex<HashMap<Key, u32>>,
     /// The images that the registry has, each with its name there.
     pub offered: Mutex<HashMap<Key, Arc<OnceCell<String>>>>,
+    /// The pods that are kept for people to look at.
+    pub kept: Mutex<Vec<String>>,
     /// What a pod without a network reached.
     pub reached: OnceCell<String>,
 }
 
 impl Shared {
+    /// Connects to the cluster, removes what dead runs left there, and takes the Lease of a run. `told` hears
+    /// of what was removed.
+    ///
+    /// # Errors
+    /// There is no cluster, or it does not let us.
+    pub(super) async fn open(
+        settings: Settings,
+        run_id: &str,
+        architecture: &str,
+        told: impl Fn(String),
+    ) -> std::result::Result<Shared, ClusterError> {
+        let server = Server::connect(&settings).await?;
+        server.check().await?;
+        let lease = RunLease::take(&server, run_id).await.map_err(|failure| {
+            let action = format!("make a Lease in namespace `{}`", server.namespace);
+            cluster_error(&server, &action, failure)
+        })?;
+        let swept = lease::sweep(&server, lease.server_time, None).await;
+        for run in swept.map_err(|failure| cluster_error(&server, "remove old Leases", failure))? {
+            told(format!("removed what run `{run}` left in namespace `{}`", server.namespace));
+        }
+        let watch = Watch::start(server.pods(), &format!("{}={}", label::OWNER, lease.owner.uid));
+        Ok(Shared {
+            settings,
+            lease,
+            watch,
+            architecture: architecture.to_owned(),
+            server,
+            numbers: AtomicU64::new(0),
+            losses: AtomicU64::new(0),
+            evicted: Mutex::default(),
+            offered: Mutex::default(),
+            kept: Mutex::default(),
+            reached: OnceCell::new(),
+        })
+    }
+
     pub(super) fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }

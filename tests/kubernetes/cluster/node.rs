@@ -67,22 +67,27 @@ fn container(name: &str, state: &Value) -> Value {
         "state": state, "lastState": {} })
 }
 
+/// The Secrets that the volumes of a pod name; `None` where one is not there.
+fn secrets(state: &State, namespace: &str, pod: &Value) -> Option<Vec<Value>> {
+    let mut names = Vec::new();
+    for volume in pod["spec"]["volumes"].as_array().into_iter().flatten() {
+        names.extend(volume["secret"]["secretName"].as_str());
+        let sources = volume["projected"]["sources"].as_array().into_iter().flatten();
+        names.extend(sources.filter_map(|source| source["secret"]["name"].as_str()));
+    }
+    let objects = state.objects.lock().unwrap();
+    let find = |name: &str| objects.get(&(Kind::Secret, namespace.to_owned(), name.to_owned()));
+    names.into_iter().map(|name| find(name).cloned()).collect()
+}
+
 async fn run_pod(state: Arc<State>, id: Id, pod: Value) {
     let knobs = state.knobs();
     tell(&state, &id, &pod, "Pending", Value::Null);
     let waits = |reason: &str, message: &str| json!({ "waiting": { "reason": reason, "message": message } });
     tell(&state, &id, &pod, "Pending", waits("ContainerCreating", ""));
-    let secret = pod["spec"]["volumes"].as_array().into_iter().flatten();
-    let secret = secret.filter_map(|volume| volume["secret"]["secretName"].as_str()).next();
-    let secret = match secret {
-        None => json!({}),
-        Some(name) => {
-            let id = (Kind::Secret, id.1.clone(), name.to_owned());
-            let found = state.objects.lock().unwrap().get(&id).cloned();
-            // As a kubelet does: without a word in the status.
-            let Some(found) = found else { return };
-            found
-        }
+    let Some(secrets) = secrets(&state, &id.1, &pod) else {
+        // As a kubelet does: without a word in the status.
+        return;
     };
     let reference = pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned();
     let pulled = match knobs.no_image {
@@ -97,7 +102,7 @@ async fn run_pod(state: Arc<State>, id: Id, pod: Value) {
         }
     };
     let dir = pod_dir(&state, &pod);
-    prepare(&dir, &secret);
+    prepare(&dir, &secrets);
     let closed = pod["metadata"]["labels"]["dev.imgforge.network"] == "none" && !knobs.open_network;
     let mut running = HashMap::new();
     for container in pod["spec"]["containers"].as_array().unwrap() {
@@ -209,14 +214,15 @@ async fn kill(child: &mut Child) {
 }
 
 /// Writes the volumes of a pod.
-fn prepare(dir: &Path, secret: &Value) {
+fn prepare(dir: &Path, secrets: &[Value]) {
     for name in ["in", "out"] {
         std::fs::create_dir_all(dir.join(name)).unwrap();
     }
     use std::os::unix::fs::PermissionsExt as _;
     let all = std::fs::Permissions::from_mode(0o777);
     std::fs::set_permissions(dir.join("out"), all).unwrap();
-    for (name, data) in secret["data"].as_object().into_iter().flatten() {
+    let data = secrets.iter().filter_map(|secret| secret["data"].as_object());
+    for (name, data) in data.flatten() {
         let bytes =
             base64::engine::general_purpose::STANDARD.decode(data.as_str().unwrap()).unwrap();
         let path = dir.join("in").join(name);

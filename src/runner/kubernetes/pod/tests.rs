@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::Value;
 
 use super::super::testing::{ordered, request};
@@ -22,8 +23,9 @@ fn check(file: &str, made: &impl serde::Serialize) {
 fn made(request: &SandboxRequest, settings: &Settings) -> (Pod, Secret) {
     ordered(request, |order| {
         let pod = pod(order, settings).unwrap();
-        let secret = secret(order, &pod).unwrap();
-        (pod, secret)
+        let mut secrets = inputs::secrets(&pod, &request.files).unwrap();
+        assert_eq!(secrets.len(), 1);
+        (pod, secrets.remove(0))
     })
 }
 
@@ -76,13 +78,26 @@ fn networks_that_pods_do_not_have_are_refused() {
 }
 
 #[test]
-fn files_that_no_secret_takes_are_refused() {
+fn files_that_one_secret_does_not_take_are_in_several() {
     let mut request = request();
-    request.files = vec![("/a".to_owned(), vec![0; MOST_FILES + 1])];
-    let refused = ordered(&request, |order| {
-        let pod = pod(order, &Settings::default()).unwrap();
-        secret(order, &pod)
-    });
+    request.files.push(("/a.diff".to_owned(), vec![b'a'; 2 * inputs::IN_ONE]));
+    let pod = ordered(&request, |order| pod(order, &Settings::default()).unwrap());
+    let secrets = inputs::secrets(&pod, &request.files).unwrap();
+    let spec = pod.spec.unwrap();
+    let volume = &spec.volumes.unwrap()[0];
+    let sources = volume.projected.as_ref().unwrap().sources.as_ref().unwrap();
+    let named = sources.iter().map(|source| source.secret.as_ref().unwrap().name.clone());
+    let made = secrets.iter().map(|secret| secret.metadata.name.clone().unwrap());
+    assert_eq!(named.collect::<Vec<_>>(), made.collect::<Vec<_>>());
+    assert_eq!(secrets.len(), 3);
+    assert!(script::of_tests(&request).contains("cat /imgforge/in/f1 /imgforge/in/f1-1 "));
+}
+
+#[test]
+fn files_that_no_node_should_hold_are_refused() {
+    let files = [("/a".to_owned(), vec![0; inputs::IN_ALL + 1])];
+    let pod = ordered(&request(), |order| pod(order, &Settings::default()).unwrap());
+    let refused = inputs::secrets(&pod, &files);
     assert!(matches!(refused, Err(EngineError::Refused { .. })));
 }
 

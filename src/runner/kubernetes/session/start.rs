@@ -9,9 +9,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::engine::{
-    EngineError, EngineKind, ExecEnd, ExecRequest, LogSink, Quotas, Result, SandboxNetwork,
-    SandboxRequest, SandboxSession, SessionEnd, SessionHost, SessionRequest, SessionSettings,
-    label,
+    EngineError, EngineKind, ExecEnd, ExecRequest, ImageConfig, LogSink, Quotas, Result,
+    SandboxNetwork, SandboxRequest, SandboxSession, SessionEnd, SessionHost, SessionRequest,
+    SessionSettings, label,
 };
 use crate::key::KeyDocument;
 use crate::key::Kind;
@@ -84,8 +84,8 @@ impl SessionHost for Cluster {
     }
 
     async fn directory(&self, image: &str) -> Result<String> {
-        let config = self.engine().config(image).await?;
-        Ok(config.map(|config| config.working_dir).unwrap_or_default())
+        let found = self.found(image).await?;
+        Ok(found.map(|(config, _)| config.working_dir).unwrap_or_default())
     }
 
     async fn forget(&self, _: &str) -> Result<()> {
@@ -138,6 +138,17 @@ struct Found {
 }
 
 impl Cluster {
+    /// Returns what runs in an image by default, and whether the image is here; one by its key may be in the
+    /// registry alone.
+    async fn found(&self, image: &str) -> Result<Option<(ImageConfig, bool)>> {
+        if let Some(config) = self.engine().config(image).await? {
+            return Ok(Some((config, true)));
+        }
+        let Some((kind, key)) = name::parse(image) else { return Ok(None) };
+        let there = self.registry().image(kind, &key).await?;
+        Ok(there.map(|there| (there.config, false)))
+    }
+
     /// Brings the image of a session to the registry.
     async fn image(&self, request: &SessionRequest) -> Result<Found> {
         let image = &request.image;
@@ -161,8 +172,14 @@ impl Cluster {
             )));
         };
         let missing = || EngineError::NoSuchImage { reference: image.clone() };
-        let config = self.engine().config(image).await?.ok_or_else(missing)?;
-        let reference = self.offered(kind, key).await?;
+        let (config, is_here) = self.found(image).await?.ok_or_else(missing)?;
+        let reference = match is_here {
+            true => self.offered(kind, key).await?,
+            false => {
+                let there = self.registry().digest_reference(kind, &key).await?;
+                there.ok_or_else(missing)?
+            }
+        };
         let working_dir = Some(config.working_dir).filter(|directory| !directory.is_empty());
         Ok(Found {
             reference,
@@ -198,12 +215,12 @@ async fn place(
     let pod = shared.settings.template.merge(pod::pod(&order, &shared.settings)?);
     let pod_name = pod::name(order.owner, order.key, number);
     let mut watched = shared.watch.pod(&pod_name);
-    let placed = Placed::of(shared, &pod_name);
+    let placed = Placed::of(shared, &pod_name, 0);
     let said = Mutex::new(String::new());
     let tell = |text: String| *said.lock().expect("no holder panics") = text;
     let tests = Tests { request: sandbox, key: &key, environment: None, tell: &tell };
     let started = async {
-        run::place(shared, &pod, None, &tests).await?;
+        run::place(shared, &pod, &[], &tests).await?;
         watched.created();
         let began = Instant::now();
         let mut ours = Ours::new(shared.settings.start_limit, POD_SESSION);

@@ -22,6 +22,9 @@ def sync() -> None:
         with session.shell() as shell:
             shell.run("cd /tmp; X=1")
             assert shell.run("pwd; echo $X").output == b"/tmp\n1\n"
+            # Whatever the words are that its answers end with, none of them is held back.
+            for number in range(200):
+                assert shell.run(f"echo {number}").output == f"{number}\n".encode()
         for cannot in (session.checkpoint, session.stats):
             try:
                 cannot()

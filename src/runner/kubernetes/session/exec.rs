@@ -25,7 +25,7 @@ use crate::engine::{
 use super::super::client::lost;
 use super::super::pod::TESTS;
 use super::PodContainer;
-use super::marks::{Mark, Marks};
+use super::marks::{self, Mark, Marks};
 use super::script::{self, Around};
 
 /// How long an answer to the request may take.
@@ -40,6 +40,12 @@ const END_GRACE: Duration = Duration::from_secs(3);
 
 /// How long the end of an output may take to come behind the end of the command.
 const OUTPUT_LAG: Duration = Duration::from_secs(1);
+
+/// Stands for both outputs, where their numbers are 0 and 1.
+const BOTH: usize = 2;
+
+/// How long what may begin a mark is held back where nothing follows it.
+const HELD: Duration = Duration::from_secs(1);
 
 /// Pieces of output that wait for whoever reads them.
 const PIECES: usize = 16;
@@ -106,7 +112,7 @@ pub(super) async fn spawn(
     if !request.variables.keys().all(|name| script::is_name(name)) {
         return Err(container.unsupported(ODD_NAMES));
     }
-    let word = format!("{:032x}", rand::random::<u128>());
+    let word = marks::word();
     let mark = format!("{:032x}", rand::random::<u128>());
     let is_held = request.input == Input::Held;
     let user = request.user.clone().unwrap_or_else(|| container.user.clone());
@@ -189,6 +195,17 @@ fn is_root(user: &str) -> bool {
     matches!(user.split(':').next(), Some("" | "0" | "root"))
 }
 
+/// Passes on what came on an output, by its number.
+async fn pass_on(send: &mpsc::Sender<Result<Output>>, which: usize, piece: Vec<u8>) {
+    if piece.is_empty() {
+        return;
+    }
+    let piece = Bytes::from(piece);
+    let piece = if which == 0 { Output::Out(piece) } else { Output::Error(piece) };
+    // Whoever does not read any more does not hold the command up.
+    let _ = send.send(Ok(piece)).await;
+}
+
 type Told = std::result::Result<Ended, String>;
 
 /// What is known of a command while its outputs are read.
@@ -222,10 +239,12 @@ impl Attended {
         let (mut is_open, mut is_wanted) = ([true; 2], true);
         let (mut first, mut second) = (vec![0; 1 << 16], vec![0; 1 << 16]);
         while is_open != [false; 2] {
+            let holds = self.out.holds() || self.error.holds();
             let (which, count) = tokio::select! {
                 biased;
                 count = out.read(&mut first), if is_open[0] => (0, count),
                 count = error.read(&mut second), if is_open[1] => (1, count),
+                () = tokio::time::sleep(HELD), if holds => (BOTH, Ok(0)),
                 _ = cancelled.recv(), if is_wanted => {
                     is_wanted = false;
                     if tell.borrow().is_none() {
@@ -240,6 +259,13 @@ impl Attended {
                     return;
                 }
             };
+            if which == BOTH {
+                let held = [self.out.pass(), self.error.pass()];
+                for (which, piece) in held.into_iter().enumerate() {
+                    pass_on(&send, which, piece).await;
+                }
+                continue;
+            }
             let piece = match count {
                 Ok(0) | Err(_) => {
                     is_open[which] = false;
@@ -249,12 +275,7 @@ impl Attended {
                 Ok(count) if which == 0 => self.take(0, &first[..count]),
                 Ok(count) => self.take(1, &second[..count]),
             };
-            if !piece.is_empty() {
-                let piece = Bytes::from(piece);
-                let piece = if which == 0 { Output::Out(piece) } else { Output::Error(piece) };
-                // Whoever does not read any more does not hold the command up.
-                let _ = send.send(Ok(piece)).await;
-            }
+            pass_on(&send, which, piece).await;
             if let Some(end) = self.end() {
                 self.tell(&tell, Ok(end));
             }

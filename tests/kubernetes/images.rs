@@ -85,6 +85,45 @@ fn a_machine_without_images_pulls_none_and_adds_patches_in_the_registry() {
 
 #[test]
 #[ignore = "needs docker-registry and a base image"]
+fn what_is_made_in_the_registry_is_signed_or_nothing_runs_in_it() {
+    if !is_root() {
+        return not_here(NotHere::PlainUser);
+    }
+    const ONE: [&str; 2] = ["-i", "imgforge__abacus-1"];
+    let space = Space::new(Knobs::default());
+    let dir = space.output.path();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_imgforge"));
+    command.current_dir(dir).env("COSIGN_PASSWORD", "word");
+    let output = run(command.args(["cache", "key"]));
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let keys = ["--verify", "cosign.pub", "--sign", "cosign.key"];
+    let mut command = space.pods("first", "gold");
+    let output = run(command.env("COSIGN_PASSWORD", "word").args(ONE).args(keys));
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let row = &rows()[0];
+    let mark = format!("mark-{:x}.txt", rand::random::<u64>());
+    let patch = format!("{}{}", row["patch"].as_str().unwrap(), new_file(&mark, 1));
+    let prediction = json!({ "instance_id": row["instance_id"], "model_name_or_path": "new",
+        "model_patch": patch });
+    std::fs::write(dir.join("preds.jsonl"), format!("{prediction}\n")).unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let fresh = |run_id: &str, keys: &[&str]| {
+        let mut command = space.in_pods(space.eval(state.path(), run_id, "demo", "preds.jsonl"));
+        run(command.env("COSIGN_PASSWORD", "word").args(ONE).args(keys))
+    };
+    let output = fresh("unsigned", &keys[..2]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("signature"), "{}", said(&output));
+    assert!(verdicts(dir, "unsigned").is_empty(), "{}", said(&output));
+    let output = fresh("signed", &keys);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(verdicts(dir, "signed").len(), 1, "{}", said(&output));
+    assert_eq!(images(state.path()), Vec::<String>::new(), "{}", said(&output));
+    space.cluster.assert_empty();
+}
+
+#[test]
+#[ignore = "needs docker-registry and a base image"]
 fn the_doctor_tries_a_pod_and_its_network() {
     if !is_root() {
         return not_here(NotHere::PlainUser);

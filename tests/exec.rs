@@ -320,6 +320,28 @@ async fn a_parent_that_somebody_removes_during_the_build_is_built_again() {
 }
 
 #[tokio::test]
+async fn a_parent_that_is_gone_is_built_again_where_one_image_is_made_at_a_time() {
+    let space = Space::new();
+    space.run(1, &Interrupt::default()).await;
+    let plan = space.plan().await;
+    let checkout = plan.nodes().find(|(_, node)| node.id.starts_with("checkout:imgforge/quill"));
+    let (index, node) = checkout.unwrap();
+    space.engine.remove(&node.image).await.unwrap();
+    for alias in &node.aliases {
+        space.engine.remove(alias).await.unwrap();
+    }
+    let parent = plan.graph[plan.parent(index).unwrap()].image.clone();
+    let plan = space.plan().await;
+    space.engine.remove(&parent).await.unwrap();
+    let executor = space.executor(|settings| (settings.workers, settings.builds) = (1, 1));
+    let (mut recorder, interrupt) = (Recorder::default(), Interrupt::default());
+    let run = executor.run(plan, &mut recorder, &interrupt);
+    let ended = tokio::time::timeout(Duration::from_secs(60), run).await;
+    assert_eq!(ended.expect("it waits for its own turn").failed, 0);
+    assert!(space.engine.inspect(&parent).await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn a_base_that_is_gone_under_whole_images_is_neither_built_nor_pulled() {
     let space = Space::new();
     space.run(2, &Interrupt::default()).await;

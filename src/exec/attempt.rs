@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use crate::cache::from_image;
 use crate::engine::{EngineError, Image, check_platform};
 use crate::event::Outcome;
+use crate::key::Kind;
 use crate::plan::Status;
 use crate::recipe::{EvaluationRecipe, PublishedRecipe, Recipe};
 
@@ -94,10 +95,7 @@ async fn make_image(ctx: &NodeContext<'_>) -> Result<AttemptOk, NodeError> {
         let remote = run.remote.as_ref().map_or("nothing".to_owned(), |remote| remote.describe());
         return Err(NodeError::NotOffered { remote });
     }
-    let image = {
-        let _one_of_few = run.builds.acquire().await.expect("it is never closed");
-        build_on_parent(ctx).await?
-    };
+    let image = build_on_parent(ctx).await?;
     let parent = ctx.parent_image().await?;
     check_built(ctx, &image, parent.as_ref()).await?;
     let bytes = image.size.saturating_sub(parent.map_or(0, |parent| parent.size));
@@ -106,17 +104,36 @@ async fn make_image(ctx: &NodeContext<'_>) -> Result<AttemptOk, NodeError> {
     Ok(AttemptOk { outcome: Outcome::Built, bytes: Some(bytes) })
 }
 
+/// Tells whether the layers of an image are added to its parent where that is, and this machine hardly
+/// works for it.
+fn is_made_elsewhere(ctx: &NodeContext<'_>) -> bool {
+    let parent = ctx.parent().map(|parent| &parent.node.status);
+    ctx.node.kind() == Kind::Instance
+        && !ctx.run.runner.is_here()
+        && parent == Some(&Status::Unneeded)
+}
+
 /// Builds the node's image; a parent that somebody removed is built again, once.
 async fn build_on_parent(ctx: &NodeContext<'_>) -> Result<Image, NodeError> {
-    match build(ctx).await {
+    match build_in_turn(ctx).await {
         Err(NodeError::Engine(EngineError::NoSuchImage { reference })) => {
             ctx.run
                 .warn(format!("`{reference}` was removed while it was needed; building it again"));
+            // Its turn is over meanwhile: what it stands on needs one, too.
             restore_below(ctx, &reference).await?;
-            build(ctx).await
+            build_in_turn(ctx).await
         }
         built => built,
     }
+}
+
+/// Builds the node's image when it is its turn.
+async fn build_in_turn(ctx: &NodeContext<'_>) -> Result<Image, NodeError> {
+    let _one_of_few = match is_made_elsewhere(ctx) {
+        true => None,
+        false => Some(ctx.run.builds.acquire().await.expect("it is never closed")),
+    };
+    build(ctx).await
 }
 
 async fn build(ctx: &NodeContext<'_>) -> Result<Image, NodeError> {

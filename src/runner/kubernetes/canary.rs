@@ -1,13 +1,10 @@
 //! Whether pods without a network have none. A NetworkPolicy that the cluster does not enforce is taken
 //! by the API server all the same, so it is tried.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::engine::{
-    EngineError, LogSink, NoLog, Quotas, Result, SandboxEnd, SandboxNetwork, SandboxRequest,
-};
+use crate::engine::{EngineError, LogSink, NoLog, Quotas, Result, SandboxEnd, SandboxRequest};
 use crate::quote::shell_quote;
 use crate::runner::Tests;
 
@@ -43,19 +40,11 @@ impl LogSink for Kept {
 /// # Errors
 /// It did not come to its end.
 pub(super) async fn reached(shared: &Arc<Shared>, tests: &Tests<'_>) -> Result<String> {
+    let (image, labels) = (tests.request.image.clone(), tests.request.labels.clone());
     let request = SandboxRequest {
-        image: tests.request.image.clone(),
-        files: Vec::new(),
-        command: probe(&shared.server),
-        time_limit: Duration::from_secs(60),
         memory: Some(256 << 20),
-        milli_cpus: None,
-        pids: None,
         quotas: Quotas { log: Some(1 << 20), ..Quotas::default() },
-        network: SandboxNetwork::None,
-        loopback_names: Vec::new(),
-        variables: BTreeMap::new(),
-        labels: tests.request.labels.clone(),
+        ..run::request_of(image, probe(&shared.server), Duration::from_secs(60), labels)
     };
     (tests.tell)("try whether pods without a network have none".to_owned());
     let output = Kept::default();

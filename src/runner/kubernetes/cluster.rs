@@ -7,7 +7,9 @@ use async_trait::async_trait;
 
 use crate::cache::check::Checker;
 use crate::cache::registry::{Pushed, RegistryCache, ToPush};
-use crate::engine::{Builder, Engine, EngineError, LogSink, Result, SandboxEnd, SandboxNetwork};
+use crate::engine::{
+    Builder, Engine, EngineError, Image, LogSink, Result, SandboxEnd, SandboxNetwork,
+};
 use crate::key::{Key, Kind};
 use crate::plan::name;
 use crate::platform::Platform;
@@ -23,13 +25,13 @@ use super::{canary, run};
 /// A cluster that runs the tests of one run.
 pub struct Cluster {
     shared: Arc<Shared>,
-    registry: RegistryCache,
+    registry: Arc<RegistryCache>,
     engine: Arc<dyn Engine>,
     store: Arc<Store>,
     engine_identity: String,
     run_id: String,
     /// The images that this machine does not have.
-    remote: Remote,
+    remote: Arc<Remote>,
 }
 
 /// What a cluster is opened with.
@@ -63,12 +65,12 @@ impl Cluster {
         let shared = Shared::open(settings, opening.run_id, architecture, told).await?;
         Ok(Cluster {
             shared: Arc::new(shared),
-            registry: opening.registry,
+            registry: Arc::new(opening.registry),
             engine: opening.engine,
             store: opening.store,
             engine_identity: opening.engine_identity,
             run_id: opening.run_id.to_owned(),
-            remote: Remote::default(),
+            remote: Arc::default(),
         })
     }
 
@@ -111,10 +113,6 @@ impl Cluster {
         &self.registry
     }
 
-    pub(super) fn remote(&self) -> &Remote {
-        &self.remote
-    }
-
     /// Pushes an image, unless the registry has it; returns its reference by digest.
     async fn push(&self, kind: Kind, key: Key) -> Result<String> {
         let known = self.store.verified_images(&self.engine_identity);
@@ -125,14 +123,27 @@ impl Cluster {
         let checker = Checker::new(&*self.engine, known);
         let image = name::image(kind, &key);
         if self.stays_there(kind, &key).await? {
-            if let Some(added) = self.remote.added(&key) {
-                self.registry.sign_added(&checker, (kind, key), &added).await?;
+            let added = self.remote.added(&key);
+            if let Some(added) = &added {
+                self.registry.sign_added(&checker, (kind, key), added).await?;
             }
-            let reference = self.registry.digest_reference(kind, &key).await?;
-            return reference.ok_or_else(|| {
+            let Some(reference) = self.registry.digest_reference(kind, &key).await? else {
                 self.remote.forget();
-                EngineError::NoSuchImage { reference: image }
-            });
+                return Err(EngineError::NoSuchImage { reference: image });
+            };
+            // The one that was looked at, and no other that has its name by now.
+            let known = added.or_else(|| self.remote.known(&key));
+            let digest = |reference: &str| reference.rsplit('@').next().map(str::to_owned);
+            let is_other = |known: Image| {
+                known.repo_digests.first().is_some_and(|one| digest(one) != digest(&reference))
+            };
+            return match known.is_some_and(is_other) {
+                false => Ok(reference),
+                true => Err(EngineError::Refused {
+                    action: format!("run the tests in `{reference}`"),
+                    reason: "somebody exchanged the image in the registry".to_owned(),
+                }),
+            };
         }
         let pushed = self.registry.push(&checker, &[ToPush { kind, key }], &|_| {}).await?;
         match pushed.into_iter().next().map(|pushed| pushed.outcome) {
@@ -199,7 +210,13 @@ impl TestRunner for Cluster {
             return engine;
         }
         self.remote.leave(left);
-        Arc::new(RemoteImages(self))
+        Arc::new(RemoteImages {
+            engine,
+            registry: self.registry.clone(),
+            remote: self.remote.clone(),
+            shared: self.shared.clone(),
+            run_id: self.run_id.clone(),
+        })
     }
 
     async fn offer(&self, offer: &Offer<'_>) -> Result<String> {
@@ -232,6 +249,10 @@ impl TestRunner for Cluster {
                 .await?;
             self.check_closed(reached)?;
         }
-        run::run(&self.shared, tests, log, control).await
+        let ended = run::run(&self.shared, tests, log, control).await;
+        if let Err(EngineError::NoSuchImage { .. }) = &ended {
+            self.remote.forget();
+        }
+        ended
     }
 }

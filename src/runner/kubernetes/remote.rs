@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::cache::registry::RegistryCache;
 use crate::engine::reference::Reference;
 use crate::engine::{
-    BuildRequest, Builder, EngineError, Image, ImageConfig, Images, LayerRequest, ListedImage,
-    LogSink, NoLog, PushSummary, Quotas, Result, SandboxEnd, SandboxNetwork, SandboxRequest, label,
+    BuildRequest, Builder, Engine, EngineError, Image, ImageConfig, Images, LayerRequest,
+    ListedImage, LogSink, NoLog, PushSummary, Result, SandboxEnd, label,
 };
 use crate::key::{Key, Kind};
 use crate::plan::name;
@@ -19,7 +20,8 @@ use crate::quote::shell_quote;
 use crate::runner::Tests;
 
 use super::client::lost;
-use super::{Cluster, run};
+use super::run;
+use super::shared::Shared;
 
 /// How long a command may run that looks into an image.
 const LOOK: Duration = Duration::from_secs(600);
@@ -50,6 +52,11 @@ impl Remote {
         self.added.lock().expect("no holder panics").get(key).cloned()
     }
 
+    /// Returns an image that the registry was asked for.
+    pub(super) fn known(&self, key: &Key) -> Option<Image> {
+        self.known.lock().expect("no holder panics").get(key).cloned()
+    }
+
     /// Forgets what the registry has: somebody removed an image there.
     pub(super) fn forget(&self) {
         self.known.lock().expect("no holder panics").clear();
@@ -65,23 +72,27 @@ impl Remote {
 }
 
 /// The images of the engine, and those that stay in the registry.
-pub(super) struct RemoteImages(pub(super) Arc<Cluster>);
+pub(super) struct RemoteImages {
+    pub engine: Arc<dyn Engine>,
+    pub registry: Arc<RegistryCache>,
+    pub remote: Arc<Remote>,
+    /// What runs a command in an image that is not here.
+    pub shared: Arc<Shared>,
+    /// The name of the run.
+    pub run_id: String,
+}
 
 impl RemoteImages {
-    fn engine(&self) -> &dyn crate::engine::Engine {
-        &**self.0.engine()
-    }
-
     /// Returns kind and key of a name where that image need not be here.
     fn left(&self, reference: &str) -> Option<(Kind, Key)> {
-        name::parse(reference).filter(|(_, key)| self.0.remote().is_left(key))
+        name::parse(reference).filter(|(_, key)| self.remote.is_left(key))
     }
 
     /// Returns the parent of a request where the engine does not have it.
     async fn parent_there(&self, request: &LayerRequest) -> Result<Option<(Kind, Key)>> {
         let Some(there) = kind_and_key(&request.parent.config) else { return Ok(None) };
-        let here = self.engine().inspect(&name::image(there.0, &there.1)).await?;
-        Ok((here.is_none() && self.0.remote().is_left(&there.1)).then_some(there))
+        let here = self.engine.inspect(&name::image(there.0, &there.1)).await?;
+        Ok((here.is_none() && self.remote.is_left(&there.1)).then_some(there))
     }
 }
 
@@ -94,21 +105,17 @@ fn kind_and_key(config: &ImageConfig) -> Option<(Kind, Key)> {
 #[async_trait]
 impl Images for RemoteImages {
     async fn images(&self) -> Result<Vec<ListedImage>> {
-        self.engine().images().await
+        self.engine.images().await
     }
 
     async fn inspect(&self, reference: &str) -> Result<Option<Image>> {
-        let here = self.engine().inspect(reference).await?;
+        let here = self.engine.inspect(reference).await?;
         let (None, Some((kind, key))) = (&here, self.left(reference)) else { return Ok(here) };
-        let remote = self.0.remote();
-        if let Some(added) = remote.added(&key) {
-            return Ok(Some(added));
+        let remote = &self.remote;
+        if let Some(known) = remote.added(&key).or_else(|| remote.known(&key)) {
+            return Ok(Some(known));
         }
-        let known = remote.known.lock().expect("no holder panics").get(&key).cloned();
-        if known.is_some() {
-            return Ok(known);
-        }
-        let found = match self.0.registry().image(kind, &key).await {
+        let found = match self.registry.image(kind, &key).await {
             // As if it were not there.
             Err(EngineError::Unsigned { .. } | EngineError::Denied { .. }) => None,
             found => found?,
@@ -125,7 +132,7 @@ impl Images for RemoteImages {
         platform: &Platform,
         log: &dyn LogSink,
     ) -> Result<Image> {
-        self.engine().pull(reference, platform, log).await
+        self.engine.pull(reference, platform, log).await
     }
 
     async fn push(
@@ -134,70 +141,60 @@ impl Images for RemoteImages {
         siblings: &[String],
         log: &dyn LogSink,
     ) -> Result<PushSummary> {
-        self.engine().push(reference, siblings, log).await
+        self.engine.push(reference, siblings, log).await
     }
 
     async fn tag(&self, image: &str, name: &Reference) -> Result<()> {
-        match self.0.remote().has_id(image) {
+        match self.remote.has_id(image) {
             // Further names are for people, and for images that are here.
             true => Ok(()),
-            false => self.engine().tag(image, name).await,
+            false => self.engine.tag(image, name).await,
         }
     }
 
     async fn remove(&self, reference: &str) -> Result<()> {
-        self.engine().remove(reference).await
+        self.engine.remove(reference).await
     }
 }
 
 #[async_trait]
 impl Builder for RemoteImages {
     async fn build(&self, request: &BuildRequest, log: &dyn LogSink) -> Result<Image> {
-        self.engine().build(request, log).await
+        self.engine.build(request, log).await
     }
 
     async fn change_config(&self, config: &ImageConfig, text: &str) -> Result<ImageConfig> {
-        self.engine().change_config(config, text).await
+        self.engine.change_config(config, text).await
     }
 
     async fn load(&self, request: &LayerRequest) -> Result<Image> {
         let made = kind_and_key(&request.config);
         let (Some(below), Some((kind, key))) = (self.parent_there(request).await?, made) else {
-            return self.engine().load(request).await;
+            return self.engine.load(request).await;
         };
-        let added = self.0.registry().add((kind, &key), (below.0, &below.1), request).await;
+        let added = self.registry.add((kind, &key), (below.0, &below.1), request).await;
         let image = added.inspect_err(|error| {
             if matches!(error, EngineError::NoSuchImage { .. }) {
-                self.0.remote().forget();
+                self.remote.forget();
             }
         })?;
-        let remote = self.0.remote();
+        let remote = &self.remote;
         remote.added.lock().expect("no holder panics").insert(key, image.clone());
         Ok(image)
     }
 
     async fn run(&self, reference: &str, command: &[String], log: &dyn LogSink) -> Result<i64> {
-        let here = self.engine().inspect(reference).await?;
+        let here = self.engine.inspect(reference).await?;
         let (None, Some((kind, key))) = (here, self.left(reference)) else {
-            return self.engine().run(reference, command, log).await;
+            return self.engine.run(reference, command, log).await;
         };
         let words: Vec<String> = command.iter().map(|word| shell_quote(word)).collect();
-        let request = SandboxRequest {
-            image: self.0.offered(kind, key).await?,
-            files: Vec::new(),
-            command: words.join(" "),
-            time_limit: LOOK,
-            memory: None,
-            milli_cpus: None,
-            pids: None,
-            quotas: Quotas::default(),
-            network: SandboxNetwork::None,
-            loopback_names: Vec::new(),
-            variables: BTreeMap::new(),
-            labels: BTreeMap::from([(label::RUN.to_owned(), self.0.run_id().to_owned())]),
-        };
+        let missing = || EngineError::NoSuchImage { reference: reference.to_owned() };
+        let image = self.registry.digest_reference(kind, &key).await?.ok_or_else(missing)?;
+        let labels = BTreeMap::from([(label::RUN.to_owned(), self.run_id.clone())]);
+        let request = run::request_of(image, words.join(" "), LOOK, labels);
         let tests = Tests { request: &request, key: &key, environment: None, tell: &|_| {} };
-        match run::run(self.0.shared(), &tests, log, &NoLog).await? {
+        match run::run(&self.shared, &tests, log, &NoLog).await? {
             SandboxEnd::Exited(code) => Ok(code),
             end => Err(lost("look into an image", format!("the command ended otherwise: {end:?}"))),
         }

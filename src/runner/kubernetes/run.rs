@@ -1,5 +1,6 @@
 //! One evaluation as a pod, from its Secret to its deletion.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -7,7 +8,10 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{DeleteParams, ListParams};
 use tokio::time::Instant;
 
-use crate::engine::{EngineError, LogQuota, LogSink, Quota, Result, SandboxEnd, label as own};
+use crate::engine::{
+    EngineError, LogQuota, LogSink, Quota, Quotas, Result, SandboxEnd, SandboxNetwork,
+    SandboxRequest, label as own,
+};
 use crate::runner::Tests;
 
 use super::client::{self, Failure, Server, lost, request};
@@ -82,6 +86,30 @@ async fn remove(shared: &Shared, name: &str, secrets: usize, grace: u32) {
         let _ = client::delete(&server.secrets(), &secret, &DeleteParams::default()).await;
     }
     server.freed.notify_waiters();
+}
+
+/// Makes the request of a command of imgforge's own: without files, without a network, and with no limit
+/// but that of time.
+pub(super) fn request_of(
+    image: String,
+    command: String,
+    time_limit: Duration,
+    labels: BTreeMap<String, String>,
+) -> SandboxRequest {
+    SandboxRequest {
+        image,
+        files: Vec::new(),
+        command,
+        time_limit,
+        memory: None,
+        milli_cpus: None,
+        pids: None,
+        quotas: Quotas::default(),
+        network: SandboxNetwork::None,
+        loopback_names: Vec::new(),
+        variables: BTreeMap::new(),
+        labels,
+    }
 }
 
 /// Runs tests in a pod of their own.

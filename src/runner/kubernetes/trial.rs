@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::cache::registry::RegistryCache;
 use crate::engine::{
-    EngineError, LogSink, NoLog, Quotas, Result, SandboxEnd, SandboxNetwork, SandboxRequest, label,
+    EngineError, LogSink, NoLog, Quotas, Result, SandboxEnd, SandboxRequest, label,
 };
 use crate::key::{Key, Kind};
 use crate::platform::Platform;
@@ -98,19 +98,12 @@ async fn pods(
         Ok(found) => found.unwrap_or_default(),
         Err(error) => return vec![failure("pod images", error)],
     };
+    let command = format!("head -c {PRINTED} /dev/zero");
+    let labels = BTreeMap::from([(label::RUN.to_owned(), RUN.to_owned())]);
     let request = SandboxRequest {
-        image,
-        files: Vec::new(),
-        command: format!("head -c {PRINTED} /dev/zero"),
-        time_limit: TIME,
         memory: Some(256 << 20),
-        milli_cpus: None,
-        pids: None,
         quotas: Quotas { log: Some(PRINTED * 2), ..Quotas::default() },
-        network: SandboxNetwork::None,
-        loopback_names: Vec::new(),
-        variables: BTreeMap::new(),
-        labels: BTreeMap::from([(label::RUN.to_owned(), RUN.to_owned())]),
+        ..run::request_of(image, command, TIME, labels)
     };
     let tests = Tests { request: &request, key: &key, environment: None, tell: &|_| {} };
     let (counted, began) = (Counted::default(), Instant::now());

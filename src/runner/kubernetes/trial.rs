@@ -16,7 +16,7 @@ use crate::platform::Platform;
 use crate::runner::Tests;
 
 use super::config::Settings;
-use super::doctor::{Finding, failed, fine, trouble};
+use super::doctor::{Finding, IMAGES, failed, fine, trouble};
 use super::shared::Shared;
 use super::{canary, run};
 
@@ -60,7 +60,7 @@ pub async fn look(
             let detail = "not tried: the registry has no image yet".to_owned();
             return vec![trouble("pod", false, detail, fix)];
         }
-        Err(error) => return vec![failure("pod images", error)],
+        Err(error) => return vec![no_registry(error)],
     };
     let start_limit = settings.start_limit.min(START);
     let settings = Settings { start_limit, ..settings.clone() };
@@ -96,7 +96,7 @@ async fn pods(
 ) -> Vec<Finding> {
     let image = match registry.digest_reference(kind, &key).await {
         Ok(found) => found.unwrap_or_default(),
-        Err(error) => return vec![failure("pod images", error)],
+        Err(error) => return vec![no_registry(error)],
     };
     let command = format!("head -c {PRINTED} /dev/zero");
     let labels = BTreeMap::from([(label::RUN.to_owned(), RUN.to_owned())]);
@@ -149,6 +149,14 @@ fn skew(shared: &Shared) -> Option<Finding> {
         };
         trouble("clock", false, detail, "let both take their time from the network")
     })
+}
+
+/// Says that the registry does not answer.
+fn no_registry(error: EngineError) -> Finding {
+    let hint = error.hint().unwrap_or_else(|| {
+        "name a registry with --cache-registry that this machine and the nodes reach".to_owned()
+    });
+    trouble(IMAGES, true, format!("{:#}", anyhow::Error::from(error)), hint)
 }
 
 fn failure(name: &'static str, error: EngineError) -> Finding {
